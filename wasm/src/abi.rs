@@ -1,0 +1,97 @@
+//! Numbers shared with the host, explained in `docs/abi.md`.
+//!
+//! `scripts/generate_constants.py` reads this file and writes `rapsqlite/_constants.py`, so each
+//! constant is one line: `pub const NAME: TYPE = VALUE;`.
+
+pub const ABI_VERSION: u32 = 1;
+pub const MAGIC: u32 = 0x5350_4152;
+
+// Offsets in the control block.
+pub const CONTROL_BYTES: u32 = 448;
+pub const CONTROL_MAGIC: u32 = 0;
+pub const CONTROL_ABI_VERSION: u32 = 4;
+pub const CONTROL_REQUEST_RING: u32 = 8;
+pub const CONTROL_REPLY_RING: u32 = 16;
+pub const CONTROL_REQUEST_HEAD: u32 = 64;
+pub const CONTROL_REQUEST_TAIL: u32 = 128;
+pub const CONTROL_REPLY_HEAD: u32 = 192;
+pub const CONTROL_REPLY_TAIL: u32 = 256;
+pub const CONTROL_NOTIFY: u32 = 320;
+pub const CONTROL_STOP: u32 = 384;
+
+// Sizes, in bytes.
+pub const REQUEST_RING_BYTES: u32 = 65_536;
+pub const REPLY_RING_BYTES: u32 = 262_144;
+pub const REQUEST_HEADER_BYTES: u32 = 32;
+pub const REPLY_HEADER_BYTES: u32 = 56;
+/// A request with a larger body is sent as EXTERNAL.
+pub const REQUEST_INLINE_BYTES: u32 = 8_192;
+/// A reply with a larger body is spilled.
+pub const REPLY_INLINE_BYTES: u32 = 98_304;
+/// A batch of rows is closed once it has grown to this.
+pub const BATCH_BYTES: u32 = 65_536;
+
+// Operations.
+pub const OP_OPEN: u8 = 1;
+pub const OP_CLOSE: u8 = 2;
+pub const OP_EXECUTE: u8 = 3;
+pub const OP_NEXT: u8 = 4;
+pub const OP_FINISH: u8 = 5;
+pub const OP_FETCH: u8 = 6;
+pub const OP_MANY: u8 = 7;
+pub const OP_SCRIPT: u8 = 8;
+pub const OP_PREPARE: u8 = 9;
+pub const OP_FETCH_PREPARED: u8 = 10;
+pub const OP_EXECUTE_PREPARED: u8 = 11;
+pub const OP_RELEASE: u8 = 12;
+pub const OP_CONTROL: u8 = 13;
+
+// What OP_CONTROL asks for: `a`.
+/// `[timeout_ms]`: statistics of the guest; body is a map of counters.
+pub const CONTROL_OP_STATISTICS: u32 = 1;
+/// `[category]` or `[category, value]`: `sqlite3_limit`; body is the previous value.
+pub const CONTROL_OP_LIMIT: u32 = 2;
+/// `[option]` or `[option, value]`: `sqlite3_db_config` flags; body is the value now.
+pub const CONTROL_OP_CONFIG: u32 = 3;
+
+// Request flags.
+pub const REQUEST_EXTERNAL: u8 = 1;
+
+// Bits of `format`.
+pub const FORMAT_SHAPE_MASK: u16 = 0x3;
+pub const FORMAT_ARRAYS: u16 = 0;
+pub const FORMAT_MAPS: u16 = 1;
+pub const FORMAT_TEXT_AS_BYTES: u16 = 0x4;
+pub const FORMAT_COLUMNS: u16 = 0x8;
+pub const FORMAT_DECLARED_TYPES: u16 = 0x10;
+pub const FORMAT_BEGIN_SHIFT: u16 = 5;
+pub const FORMAT_BEGIN_MASK: u16 = 0x60;
+pub const FORMAT_SCRIPT_COMMITS: u16 = 0x80;
+
+// Reply kinds and flags.
+pub const REPLY_BATCH: u8 = 1;
+pub const REPLY_DONE: u8 = 2;
+pub const REPLY_ERROR: u8 = 3;
+pub const REPLY_IN_TRANSACTION: u8 = 1;
+pub const REPLY_SPILLED: u8 = 2;
+pub const REPLY_CHANGES_DATA: u8 = 4;
+pub const REPLY_HAS_COLUMNS: u8 = 8;
+
+// Error classes.
+pub const ERROR_SQLITE: u8 = 0;
+pub const ERROR_PROGRAMMING: u8 = 1;
+pub const ERROR_OVERFLOW: u8 = 2;
+pub const ERROR_UNSUPPORTED: u8 = 3;
+pub const ERROR_TEXT: u8 = 4;
+pub const ERROR_DATA: u8 = 5;
+pub const ERROR_INTERNAL: u8 = 6;
+
+/// MessagePack extension type of a parameter that cannot be bound; its payload names the type.
+pub const EXT_UNSUPPORTED: i8 = 1;
+
+// Why the guest parks.
+pub const PARK_IDLE: i32 = 0;
+pub const PARK_FULL: i32 = 1;
+
+/// Bit in the flags of `file_sync`: sync the directory as well.
+pub const SYNC_DIRECTORY: i32 = 0x100;
