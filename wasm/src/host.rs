@@ -1,0 +1,267 @@
+//! Every import of `docs/abi.md` behind one safe function; nothing else calls the host.
+//!
+//! Slices go in, values or result codes come out. Every call happens on the one thread that runs the
+//! instance, and the host has let go of all pointers when it returns; only the mappings of
+//! `shm_map` and `window_map` outlive their call, hence those two are `unsafe`.
+
+use core::ffi::c_int;
+use core::ptr::NonNull;
+
+/// An SQLite (extended) result code other than `SQLITE_OK`.
+pub type Code = c_int;
+
+/// A file the host has open for this connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fd(i32);
+
+/// What the host wants after `park`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parked {
+    LookAgain,
+    Leave,
+}
+
+/// Declares the imports once: as imports in wasm, as functions that panic in builds for the build
+/// machine, where only code that never reaches the host is run.
+macro_rules! imports {
+    ($(fn $name:ident($($arg:ident: $kind:ty),*) $(-> $ret:ty)?;)*) => {
+        #[cfg(target_arch = "wasm32")]
+        mod import {
+            #[link(wasm_import_module = "rapsqlite")]
+            unsafe extern "C" {
+                $(pub fn $name($($arg: $kind),*) $(-> $ret)?;)*
+            }
+        }
+
+        #[cfg(not(target_arch = "wasm32"))]
+        mod import {
+            $(pub unsafe fn $name($(_: $kind),*) $(-> $ret)? {
+                panic!(concat!("there is no host for ", stringify!($name), " outside wasm"))
+            })*
+        }
+    };
+}
+
+imports! {
+    fn park(reason: i32) -> i32;
+    fn bell();
+    fn payload(id: u32, ptr: *mut u8, len: usize) -> i32;
+    fn spill(ptr: *const u8, len: usize) -> i32;
+    fn busy(attempt: i32) -> i32;
+    fn localtime(seconds: i64) -> i64;
+    fn log(ptr: *const u8, len: usize);
+    fn path_full(ptr: *const u8, len: usize, out: *mut u8, cap: usize) -> i32;
+    fn file_open(ptr: *const u8, len: usize, flags: i32, out: *mut [i32; 2]) -> i32;
+    fn file_close(fd: i32) -> i32;
+    fn file_read(fd: i32, ptr: *mut u8, len: usize, offset: i64) -> i32;
+    fn file_write(fd: i32, ptr: *const u8, len: usize, offset: i64) -> i32;
+    fn file_truncate(fd: i32, size: i64) -> i32;
+    fn file_sync(fd: i32, flags: i32) -> i32;
+    fn file_size(fd: i32, out: *mut i64) -> i32;
+    fn file_delete(ptr: *const u8, len: usize, sync_dir: i32) -> i32;
+    fn file_access(ptr: *const u8, len: usize, flags: i32, out: *mut [i32; 2]) -> i32;
+    fn file_lock(fd: i32, level: i32) -> i32;
+    fn file_unlock(fd: i32, level: i32) -> i32;
+    fn file_reserved(fd: i32, out: *mut [i32; 2]) -> i32;
+    fn shm_map(fd: i32, region: i32, size: i32, extend: i32, ptr: *mut u8) -> i32;
+    fn shm_lock(fd: i32, first: i32, count: i32, flags: i32) -> i32;
+    fn shm_unmap(fd: i32, delete: i32) -> i32;
+    fn window_map(fd: i32, ptr: *mut u8, len: usize, offset: i64) -> i32;
+    fn window_unmap(ptr: *mut u8, len: usize) -> i32;
+}
+
+/// The ABI wants results 8-aligned.
+#[repr(C, align(8))]
+#[derive(Default)]
+struct Out([i32; 2]);
+
+fn check(code: i32) -> Result<(), Code> {
+    if code == 0 { Ok(()) } else { Err(code) }
+}
+
+/// Blocks until the host has news; `reason` is one of `abi::PARK_*`.
+pub fn park(reason: i32) -> Parked {
+    // SAFETY: takes and returns plain integers.
+    match unsafe { import::park(reason) } {
+        0 => Parked::LookAgain,
+        _ => Parked::Leave,
+    }
+}
+
+/// Tells the host that a reply waits; called once for each `notify` it had set.
+pub fn bell() {
+    // SAFETY: takes and returns nothing.
+    unsafe { import::bell() }
+}
+
+/// Fills `body` with the external body of request `id`.
+pub fn payload(id: u32, body: &mut [u8]) -> Result<(), Code> {
+    // SAFETY: the host writes at most `len` bytes to `ptr`.
+    check(unsafe { import::payload(id, body.as_mut_ptr(), body.len()) })
+}
+
+/// Hands the body of the next reply frame over; an error: it is too large for the host.
+pub fn spill(body: &[u8]) -> Result<(), Code> {
+    // SAFETY: the host copies `len` bytes from `ptr` before it returns.
+    check(unsafe { import::spill(body.as_ptr(), body.len()) })
+}
+
+/// Waits for a lock held elsewhere; `true`: try again.
+pub fn busy(attempt: i32) -> bool {
+    // SAFETY: takes and returns plain integers.
+    unsafe { import::busy(attempt) != 0 }
+}
+
+/// Seconds east of UTC at `seconds` since 1970, if the host knows.
+pub fn localtime(seconds: i64) -> Option<i64> {
+    // SAFETY: takes and returns plain integers.
+    match unsafe { import::localtime(seconds) } {
+        i64::MIN => None,
+        offset => Some(offset),
+    }
+}
+
+/// Leaves a message with the host's logger.
+pub fn log(message: &[u8]) {
+    // SAFETY: the host copies `len` bytes from `ptr` before it returns.
+    unsafe { import::log(message.as_ptr(), message.len()) }
+}
+
+/// Writes the absolute, NUL-terminated form of `name` to `full`.
+pub fn path_full(name: &[u8], full: &mut [u8]) -> Result<(), Code> {
+    // SAFETY: the host reads `len` bytes of the name and writes at most `cap` bytes.
+    check(unsafe { import::path_full(name.as_ptr(), name.len(), full.as_mut_ptr(), full.len()) })
+}
+
+/// Opens a file, an anonymous temporary one if `name` is empty; returns the flags it really got.
+pub fn file_open(name: &[u8], flags: c_int) -> Result<(Fd, c_int), Code> {
+    let mut out = Out::default();
+    // SAFETY: the host reads `len` bytes of the name and writes the two words of `out`.
+    check(unsafe { import::file_open(name.as_ptr(), name.len(), flags, &raw mut out.0) })?;
+    let [fd, flags] = out.0;
+    Ok((Fd(fd), flags))
+}
+
+pub fn file_close(fd: Fd) -> Result<(), Code> {
+    // SAFETY: takes and returns plain integers.
+    check(unsafe { import::file_close(fd.0) })
+}
+
+/// Fills `data` from `offset`; beyond the end of the file with zeros and `SQLITE_IOERR_SHORT_READ`.
+pub fn file_read(fd: Fd, data: &mut [u8], offset: i64) -> Result<(), Code> {
+    // SAFETY: the host writes at most `len` bytes to `ptr`.
+    check(unsafe { import::file_read(fd.0, data.as_mut_ptr(), data.len(), offset) })
+}
+
+/// Writes all of `data`, or reports an error after an unknown part of it.
+pub fn file_write(fd: Fd, data: &[u8], offset: i64) -> Result<(), Code> {
+    // SAFETY: the host reads `len` bytes from `ptr`.
+    check(unsafe { import::file_write(fd.0, data.as_ptr(), data.len(), offset) })
+}
+
+pub fn file_truncate(fd: Fd, size_bytes: i64) -> Result<(), Code> {
+    // SAFETY: takes and returns plain integers.
+    check(unsafe { import::file_truncate(fd.0, size_bytes) })
+}
+
+/// `flags`: `SQLITE_SYNC_*`, with `abi::SYNC_DIRECTORY` the file's directory too.
+pub fn file_sync(fd: Fd, flags: c_int) -> Result<(), Code> {
+    // SAFETY: takes and returns plain integers.
+    check(unsafe { import::file_sync(fd.0, flags) })
+}
+
+pub fn file_size(fd: Fd) -> Result<i64, Code> {
+    let mut size_bytes = 0_i64;
+    // SAFETY: the host writes the one word.
+    check(unsafe { import::file_size(fd.0, &raw mut size_bytes) })?;
+    Ok(size_bytes)
+}
+
+pub fn file_delete(name: &[u8], sync_directory: bool) -> Result<(), Code> {
+    // SAFETY: the host reads `len` bytes of the name.
+    check(unsafe { import::file_delete(name.as_ptr(), name.len(), sync_directory.into()) })
+}
+
+/// `flags`: `SQLITE_ACCESS_*`.
+pub fn file_access(name: &[u8], flags: c_int) -> Result<bool, Code> {
+    let mut out = Out::default();
+    // SAFETY: the host reads `len` bytes of the name and writes `out`.
+    check(unsafe { import::file_access(name.as_ptr(), name.len(), flags, &raw mut out.0) })?;
+    Ok(out.0[0] != 0)
+}
+
+/// Raises the lock to `level` (`SQLITE_LOCK_*`) without waiting.
+pub fn file_lock(fd: Fd, level: c_int) -> Result<(), Code> {
+    // SAFETY: takes and returns plain integers.
+    check(unsafe { import::file_lock(fd.0, level) })
+}
+
+/// Lowers the lock to `level`: shared or none.
+pub fn file_unlock(fd: Fd, level: c_int) -> Result<(), Code> {
+    // SAFETY: takes and returns plain integers.
+    check(unsafe { import::file_unlock(fd.0, level) })
+}
+
+/// Whether anyone, this connection included, holds a reserved lock or a stronger one.
+pub fn file_reserved(fd: Fd) -> Result<bool, Code> {
+    let mut out = Out::default();
+    // SAFETY: the host writes `out`.
+    check(unsafe { import::file_reserved(fd.0, &raw mut out.0) })?;
+    Ok(out.0[0] != 0)
+}
+
+/// Lays one region of the WAL index over the `size_bytes` at `place`.
+///
+/// `Ok(false)`: the region does not exist and `extend` was false; the memory is as it was.
+///
+/// # Safety
+/// `place` starts a page-aligned block of that size that belongs to the caller for good and is only
+/// accessed through raw pointers: other processes change it at any time until `shm_unmap`.
+pub unsafe fn shm_map(
+    fd: Fd,
+    region: c_int,
+    size_bytes: c_int,
+    extend: bool,
+    place: NonNull<u8>,
+) -> Result<bool, Code> {
+    // SAFETY: the caller's promise.
+    match unsafe { import::shm_map(fd.0, region, size_bytes, extend.into(), place.as_ptr()) } {
+        0 => Ok(true),
+        SHM_ABSENT => Ok(false),
+        code => Err(code),
+    }
+}
+
+/// `shm_map` without `extend` found no such region. `SQLITE_NOTFOUND` means nothing else there.
+const SHM_ABSENT: i32 = 12;
+
+/// `flags`: `SQLITE_SHM_LOCK` or `_UNLOCK`, with `_SHARED` or `_EXCLUSIVE`; never waits.
+pub fn shm_lock(fd: Fd, first: c_int, count: c_int, flags: c_int) -> Result<(), Code> {
+    // SAFETY: takes and returns plain integers.
+    check(unsafe { import::shm_lock(fd.0, first, count, flags) })
+}
+
+/// Turns all regions of the file's WAL index back into plain memory and lets go of its file.
+pub fn shm_unmap(fd: Fd, delete: bool) -> Result<(), Code> {
+    // SAFETY: the regions stay the callers'; they become zeroed private memory.
+    check(unsafe { import::shm_unmap(fd.0, delete.into()) })
+}
+
+/// Lays a read-only window of the file from `offset` over the `len` bytes at `place`.
+///
+/// # Safety
+/// `place` starts a page-aligned block of `len` bytes that belongs to the caller for good, is only
+/// read, and only through raw pointers: the file changes under it until `window_unmap`.
+pub unsafe fn window_map(fd: Fd, place: NonNull<u8>, len: usize, offset: i64) -> Result<(), Code> {
+    // SAFETY: the caller's promise.
+    check(unsafe { import::window_map(fd.0, place.as_ptr(), len, offset) })
+}
+
+/// Turns a window back into plain, zeroed memory.
+///
+/// # Safety
+/// `place` and `len` are those of a `window_map` that succeeded.
+pub unsafe fn window_unmap(place: NonNull<u8>, len: usize) -> Result<(), Code> {
+    // SAFETY: the caller's promise.
+    check(unsafe { import::window_unmap(place.as_ptr(), len) })
+}
