@@ -1,0 +1,30 @@
+"""Hatch's build hook: a wheel carries the compiled module, so build it first.
+
+An sdist carries the crate instead, and a wheel built from that sdist runs this hook again. The script
+it calls leaves a module alone that is newer than its inputs, so repeated builds cost nothing.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+MODULE = "rapsqlite/engine.wasm"
+
+
+class EngineBuildHook(BuildHookInterface[Any]):
+    """Builds ``rapsqlite/engine.wasm`` and puts it into the wheel."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatch's signature
+        """Run before the wheel's files are collected; ``version`` is "standard" or "editable"."""
+        if self.target_name != "wheel":
+            return
+        root = Path(self.root)
+        subprocess.run(["bash", str(root / "scripts" / "build_wasm.sh")], cwd=root, check=True)
+        if not (root / MODULE).is_file():
+            raise FileNotFoundError(f"scripts/build_wasm.sh ended well but left no {MODULE}")
+        # The file is git-ignored, and hatch leaves ignored files out unless told otherwise.
+        build_data["artifacts"].append(f"/{MODULE}")
