@@ -1,0 +1,222 @@
+"""The DB-API exception tree, and the one place where a reply's error becomes an exception.
+
+Each class is also a subclass of its namesake in `sqlite3`, so ``except sqlite3.IntegrityError`` catches ours. Beyond
+what sqlite3 gives, every exception says where it comes from:
+
+``sqlite_errorcode``  SQLite's extended result code; for an error found before SQLite was asked, the code that fits
+``sqlite_errorname``  that code's name
+``sqlite_offset``     byte offset of the offending token in the UTF-8 text of the statement, or None
+``sql``               the statement, or None
+``parameter_set``     of `executemany`: index of the set of parameters at fault, counted from 0, or None
+
+``str(error)`` is SQLite's message and nothing else. The statement and the parameter set are added as a note, which
+tracebacks show from Python 3.11 on. Parameter values appear nowhere.
+
+https://peps.python.org/pep-0249/#exceptions, https://sqlite.org/rescode.html
+"""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+import sys
+
+from rapsqlite import _constants
+
+__all__ = [
+    "DataError",
+    "DatabaseError",
+    "Error",
+    "IntegrityError",
+    "InterfaceError",
+    "InternalError",
+    "NotSupportedError",
+    "OperationalError",
+    "OutOfMemoryError",
+    "ProgrammingError",
+    "Warning",
+    "error_from_reply",
+    "unsupported_parameters",
+]
+
+_NOTE_SQL_CHARACTERS = 200
+
+
+class Warning(sqlite3.Warning):
+    """Something the user should know that is not an error (PEP 249; SQLite itself gives none)."""
+
+
+class Error(sqlite3.Error):
+    """Whatever went wrong in this library; all other errors derive from it."""
+
+    # Class attributes hold what is true until an instance says otherwise, so that an exception raised with a message
+    # alone has them too, and pickling and copying need no code: instances keep theirs in ``__dict__``.
+    sqlite_errorcode: int = _constants.SQLITE_ERROR
+    sqlite_errorname: str = "SQLITE_ERROR"
+    sqlite_offset: int | None = None
+    sql: str | None = None
+    parameter_set: int | None = None
+
+
+class InterfaceError(Error, sqlite3.InterfaceError):
+    """The library was used in a way its interface does not allow."""
+
+    sqlite_errorcode = _constants.SQLITE_MISUSE
+    sqlite_errorname = "SQLITE_MISUSE"
+
+
+class DatabaseError(Error, sqlite3.DatabaseError):
+    """The database is at fault: a file that is corrupt or no database at all, and every class below."""
+
+
+class DataError(DatabaseError, sqlite3.DataError):
+    """A value or a result is too large, or does not have the form that was asked for."""
+
+    sqlite_errorcode = _constants.SQLITE_TOOBIG
+    sqlite_errorname = "SQLITE_TOOBIG"
+
+
+class OperationalError(DatabaseError, sqlite3.OperationalError):
+    """SQLite could not do it: unknown table, locked file, full disk, interrupted statement."""
+
+
+class IntegrityError(DatabaseError, sqlite3.IntegrityError):
+    """A constraint of the schema forbids it."""
+
+    sqlite_errorcode = _constants.SQLITE_CONSTRAINT
+    sqlite_errorname = "SQLITE_CONSTRAINT"
+
+
+class InternalError(DatabaseError, sqlite3.InternalError):
+    """The engine contradicted itself or its contract with this package; report it."""
+
+    sqlite_errorcode = _constants.SQLITE_INTERNAL
+    sqlite_errorname = "SQLITE_INTERNAL"
+
+
+class ProgrammingError(DatabaseError, sqlite3.ProgrammingError):
+    """The call is wrong: closed connection, wrong number of parameters, several statements in one."""
+
+    sqlite_errorcode = _constants.SQLITE_MISUSE
+    sqlite_errorname = "SQLITE_MISUSE"
+
+
+class NotSupportedError(DatabaseError, sqlite3.NotSupportedError):
+    """SQLite, or a sandboxed SQLite, has no such thing."""
+
+
+class OutOfMemoryError(OperationalError, MemoryError):
+    """The engine's memory limit was reached; sqlite3 raises a plain MemoryError, which this also is."""
+
+    sqlite_errorcode = _constants.SQLITE_NOMEM
+    sqlite_errorname = "SQLITE_NOMEM"
+
+
+# CPython moved a few codes between classes in 3.11; whoever catches by class gets that of the Python that runs.
+_SINCE_311 = sys.version_info >= (3, 11)
+
+_CLASS_BY_PRIMARY_CODE: dict[int, type[Error]] = {
+    _constants.SQLITE_ERROR: OperationalError,
+    _constants.SQLITE_INTERNAL: InternalError,
+    _constants.SQLITE_PERM: OperationalError,
+    _constants.SQLITE_ABORT: OperationalError,
+    _constants.SQLITE_BUSY: OperationalError,
+    _constants.SQLITE_LOCKED: OperationalError,
+    _constants.SQLITE_NOMEM: OutOfMemoryError,
+    _constants.SQLITE_READONLY: OperationalError,
+    _constants.SQLITE_INTERRUPT: OperationalError,
+    _constants.SQLITE_IOERR: OperationalError,
+    _constants.SQLITE_NOTFOUND: InternalError,
+    _constants.SQLITE_FULL: OperationalError,
+    _constants.SQLITE_CANTOPEN: OperationalError,
+    _constants.SQLITE_PROTOCOL: OperationalError,
+    _constants.SQLITE_EMPTY: OperationalError,
+    _constants.SQLITE_SCHEMA: OperationalError,
+    _constants.SQLITE_TOOBIG: DataError,
+    _constants.SQLITE_CONSTRAINT: IntegrityError,
+    _constants.SQLITE_MISMATCH: IntegrityError,
+    _constants.SQLITE_MISUSE: InterfaceError if _SINCE_311 else ProgrammingError,
+    _constants.SQLITE_RANGE: InterfaceError if _SINCE_311 else DatabaseError,
+}
+
+_PRIMARY_NAMES = (
+    "OK ERROR INTERNAL PERM ABORT BUSY LOCKED NOMEM READONLY INTERRUPT IOERR CORRUPT NOTFOUND FULL CANTOPEN PROTOCOL "
+    "EMPTY SCHEMA TOOBIG CONSTRAINT MISMATCH MISUSE NOLFS AUTH FORMAT RANGE NOTADB NOTICE WARNING ROW DONE"
+).split()
+
+_CLASS_BY_REPLY_CLASS: dict[int, type[Error]] = {
+    _constants.ERROR_PROGRAMMING: ProgrammingError,
+    _constants.ERROR_UNSUPPORTED: ProgrammingError if _SINCE_311 else InterfaceError,
+    _constants.ERROR_TEXT: OperationalError,
+    _constants.ERROR_DATA: DataError,
+    _constants.ERROR_INTERNAL: InternalError,
+}
+
+
+def error_from_reply(code: int, message: str, offset: int, klass: int, row: int, sql: str | None) -> Exception:
+    """Return the exception for the error of one reply; the arguments are the error body's fields, in its order.
+
+    ``code`` is an extended result code and 0 where SQLite was not asked; ``offset`` and ``row`` are -1 where
+    they say nothing (docs/abi.md, "Errors"). All of it comes from the guest: any values are taken without complaint.
+    An integer that does not fit is the builtin `OverflowError`, as in sqlite3; everything else is an `Error`.
+    """
+    if klass == _constants.ERROR_OVERFLOW:
+        overflow = OverflowError(message)
+        _add_note(overflow, sql, row)
+        return overflow
+    if klass == _constants.ERROR_SQLITE:
+        kind = _CLASS_BY_PRIMARY_CODE.get(code & 0xFF, DatabaseError)
+    else:
+        kind = _CLASS_BY_REPLY_CLASS.get(klass, InternalError)
+    error = kind(message)
+    if code:
+        error.sqlite_errorcode = code
+        error.sqlite_errorname = _name_of(code)
+    if offset >= 0:
+        error.sqlite_offset = offset
+    error.sql = sql
+    if row >= 0:
+        error.parameter_set = row
+    _add_note(error, sql, row)
+    return error
+
+
+def unsupported_parameters() -> Exception:
+    """Return what sqlite3 raises where parameters are neither a sequence nor a mapping."""
+    message = "parameters are of unsupported type"
+    return ProgrammingError(message) if _SINCE_311 else ValueError(message)
+
+
+def _name_of(code: int) -> str:
+    """Return the name of an extended result code; that of its primary code if a newer SQLite made it up."""
+    names = _name_by_code()
+    return names.get(code) or names.get(code & 0xFF, "unknown")
+
+
+@functools.cache  # Built when the first error is, to keep it out of the import.
+def _name_by_code() -> dict[int, str]:
+    """Return the names of the result codes, picked from all of SQLite's constants.
+
+    An extended code is ``primary | n << 8`` and its name is that of the primary code with something after it.
+    """
+    constants = {name: value for name, value in vars(_constants).items() if name.startswith("SQLITE_")}
+    names = {constants[f"SQLITE_{name}"]: f"SQLITE_{name}" for name in _PRIMARY_NAMES}
+    extended = {
+        value: name
+        for name, value in constants.items()
+        if isinstance(value, int) and value > 0xFF and name.startswith(f"{names.get(value & 0xFF)}_")
+    }
+    return names | extended
+
+
+def _add_note(error: Exception, sql: str | None, row: int) -> None:
+    if sys.version_info < (3, 11) or (sql is None and row < 0):
+        return
+    where = f" (parameter set {row}, counted from 0)" if row >= 0 else ""
+    error.add_note(f"statement{where}: {_shortened(sql)}" if sql is not None else where.strip())
+
+
+def _shortened(sql: str) -> str:
+    """Return the statement on one line, of bounded length."""
+    line = " ".join(sql[: 4 * _NOTE_SQL_CHARACTERS].split())
+    return line if len(line) <= _NOTE_SQL_CHARACTERS else line[: _NOTE_SQL_CHARACTERS - 1] + "…"
