@@ -48,6 +48,7 @@ imports! {
     fn payload(id: u32, ptr: *mut u8, len: usize) -> i32;
     fn spill(ptr: *const u8, len: usize) -> i32;
     fn busy(attempt: i32) -> i32;
+    fn sleep(microseconds: i32);
     fn localtime(seconds: i64) -> i64;
     fn log(ptr: *const u8, len: usize);
     fn path_full(ptr: *const u8, len: usize, out: *mut u8, cap: usize) -> i32;
@@ -63,6 +64,7 @@ imports! {
     fn file_lock(fd: i32, level: i32) -> i32;
     fn file_unlock(fd: i32, level: i32) -> i32;
     fn file_reserved(fd: i32, out: *mut [i32; 2]) -> i32;
+    fn file_moved(fd: i32, out: *mut [i32; 2]) -> i32;
     fn shm_map(fd: i32, region: i32, size: i32, extend: i32, ptr: *mut u8) -> i32;
     fn shm_lock(fd: i32, first: i32, count: i32, flags: i32) -> i32;
     fn shm_unmap(fd: i32, delete: i32) -> i32;
@@ -110,6 +112,12 @@ pub fn spill(body: &[u8]) -> Result<(), Code> {
 pub fn busy(attempt: i32) -> bool {
     // SAFETY: takes and returns plain integers.
     unsafe { import::busy(attempt) != 0 }
+}
+
+/// Waits without the event loop, and without WASI: its timers hang in a forked child.
+pub fn sleep(microseconds: i32) {
+    // SAFETY: takes a plain integer.
+    unsafe { import::sleep(microseconds) }
 }
 
 /// Seconds east of UTC at `seconds` since 1970, if the host knows.
@@ -207,6 +215,14 @@ pub fn file_reserved(fd: Fd) -> Result<bool, Code> {
     let mut out = Out::default();
     // SAFETY: the host writes `out`.
     check(unsafe { import::file_reserved(fd.0, &raw mut out.0) })?;
+    Ok(out.0[0] != 0)
+}
+
+/// Whether the file no longer has the name it was opened by.
+pub fn file_moved(fd: Fd) -> Result<bool, Code> {
+    let mut out = Out::default();
+    // SAFETY: the host writes `out`.
+    check(unsafe { import::file_moved(fd.0, &raw mut out.0) })?;
     Ok(out.0[0] != 0)
 }
 
