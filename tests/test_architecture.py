@@ -1,0 +1,354 @@
+"""The rules of the source tree that no linter knows: who imports whom, how large things get, what is said.
+
+docs/architecture.md explains the levels; the tables here are what is enforced.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "rapsqlite"
+
+# Lowest first. A module imports from rows above its own in this table, never from its own or from below.
+LEVELS = (
+    ("_constants",),
+    ("types", "errors"),
+    ("_wire", "_rings", "_handles", "_module_cache", "rows"),
+    ("_files", "_filelock", "_mapping"),
+    ("_imports",),
+    ("runtime", "_host"),
+    ("_loop",),
+    ("_traffic",),
+    ("_guest",),
+    ("cursor", "prepared", "transaction", "functions", "hooks", "schema", "blob", "backup"),
+    ("connection",),
+    ("pool", "dbapi", "cache"),
+    ("__init__", "__main__", "sqlalchemy"),
+)
+LEVEL_OF = {name: level for level, row in enumerate(LEVELS) for name in row}
+LOWEST_ASYNC_LEVEL = LEVEL_OF["_loop"]
+
+# Upper sizes in lines.
+PYTHON_CAPS = {
+    "__init__": 100, "connection": 450, "transaction": 150, "cursor": 300, "prepared": 150, "rows": 200,
+    "functions": 250, "hooks": 200, "schema": 150, "blob": 200, "backup": 200, "pool": 350, "errors": 250,
+    "types": 120, "dbapi": 200, "sqlalchemy": 300, "cache": 150, "__main__": 200, "runtime": 400,
+    "_guest": 300, "_rings": 200, "_loop": 150, "_wire": 250, "_imports": 250, "_files": 300,
+    "_filelock": 250, "_mapping": 200, "_handles": 80, "_traffic": 350,
+}  # fmt: skip
+RUST_CAPS = {
+    "lib": 80, "service": 250, "ring": 150, "host": 300, "error": 150, "connection": 300, "statement": 350,
+    "cache": 200, "executor": 350, "backup": 200, "blob": 200, "abi": 200,
+}  # fmt: skip
+RUST_DIRECTORY_CAPS = {"wire": 250, "vfs": 300, "callbacks": 250, "tests": 300}
+DIRECTORY_CAPS = {"tests": 500, "examples": 60, "benchmarks": 150}
+GENERATED = {"_constants"}
+PYTHON_FUNCTION_CAP = 50
+RUST_FUNCTION_CAP = 60
+
+# One home per fact: who else imports these has taken over someone's job.
+ONLY_USERS = {
+    "wasmtime": {"runtime", "__main__"},
+    "ctypes": {"runtime", "_imports", "_mapping", "_filelock", "_files", "_guest", "_rings"},
+    "fcntl": {"_files", "_filelock"},
+    "mmap": {"_mapping"},
+    "pickle": set[str](),
+    "marshal": set[str](),
+}
+# What may be imported inside a function, because `import rapsqlite` must not wait for it.
+LAZY = {
+    "anyio", "asyncio", "trio", "uvloop", "sniffio", "wasmtime", "dataclasses", "inspect", "ctypes",
+    "rapsqlite", "logging", "tempfile", "concurrent", "contextvars", "uuid", "platform", "hashlib",
+    "argparse", "code", "readline", "sysconfig", "importlib",
+}  # fmt: skip
+VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc", "stuff"}
+# Split, so that this file does not contain what it forbids.
+FORBIDDEN = {
+    "a path of one machine": re.compile(
+        "|".join([r"/ro" r"ot/", r"/wo" r"rk/", r"/ho" r"me/\w", r"/tm" r"p/\w"])
+    ),
+    "an unfinished thought without an issue": re.compile(
+        r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b(?!\(#\d+\))"
+    ),
+}
+
+
+def modules() -> list[Path]:
+    """The package's modules."""
+    return sorted(PACKAGE.glob("*.py"))
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+@cache
+def tracked_files() -> tuple[Path, ...]:
+    """Every file of the checkout that is not ignored; of an unpacked sdist, what its directories hold."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if listed.returncode == 0:
+        paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    else:
+        paths = [
+            path for part in ("rapsqlite", "tests", "examples", "docs") for path in (ROOT / part).rglob("*.*")
+        ]
+    return tuple(path for path in paths if path.is_file())
+
+
+def python_sources() -> list[Path]:
+    return [path for path in tracked_files() if path.suffix == ".py" and path.stem not in GENERATED]
+
+
+def rust_sources() -> list[Path]:
+    return [path for path in tracked_files() if path.suffix == ".rs"]
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
+
+
+def imports_in(
+    node: ast.AST, *, in_function: bool = False
+) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """Yield each import that runs, and whether it stands in a function."""
+    for child in ast.iter_child_nodes(node):
+        if is_type_checking(child):
+            continue
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child, in_function
+        nested = in_function or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from imports_in(child, in_function=nested)
+
+
+def imported_names(statement: ast.Import | ast.ImportFrom) -> list[str]:
+    """Return absolute dotted names; inside this package, those of its modules."""
+    if isinstance(statement, ast.Import):
+        return [alias.name for alias in statement.names]
+    package = "rapsqlite" if statement.level else ""
+    source = ".".join(filter(None, [package, statement.module]))
+    if source == "rapsqlite":
+        return [f"rapsqlite.{alias.name}" for alias in statement.names]
+    return [source]
+
+
+def imports_of(path: Path) -> list[tuple[str, int, bool]]:
+    """Return (dotted name, line, stands in a function) of each import of a module."""
+    found = imports_in(tree_of(path))
+    return [(name, node.lineno, inside) for node, inside in found for name in imported_names(node)]
+
+
+def is_internal(name: str) -> bool:
+    return name.startswith("rapsqlite.")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
+def test_imports_point_downward(path: Path) -> None:
+    """A cycle, or a lower layer that knows a higher one, makes every file depend on every other."""
+    assert path.stem in LEVEL_OF or path.stem in GENERATED, f"give {path.name} a level in LEVELS"
+
+    internal = [(name.split(".")[1], line) for name, line, _ in imports_of(path) if is_internal(name)]
+    wrong = [
+        f"{path.name}:{line} imports {name}"
+        for name, line in internal
+        # `from rapsqlite import __version__` names no module.
+        if name in LEVEL_OF and LEVEL_OF[name] >= LEVEL_OF[path.stem]
+    ]
+
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
+def test_imports_in_functions_are_lazy_ones_with_a_reason(path: Path) -> None:
+    """Only what `import rapsqlite` must not load may be imported late, and a comment says so."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    late = [(name, line) for name, line, inside in imports_of(path) if inside]
+
+    unexpected = [f"{path.name}:{line} {name}" for name, line in late if name.split(".")[0] not in LAZY]
+    silent = [
+        f"{path.name}:{line} {name}"
+        for name, line in late
+        if "#" not in lines[line - 1] and not preceded_by_comment(lines, line - 1)
+    ]
+
+    assert not unexpected
+    assert not silent, "say in a comment why this is imported late"
+
+
+def preceded_by_comment(lines: list[str], index: int) -> bool:
+    """Whether a comment stands above a block of import statements."""
+    while index > 0 and re.match(r"\s*(from|import)\s", lines[index - 1]):
+        index -= 1
+    return index > 0 and lines[index - 1].lstrip().startswith("#")
+
+
+@pytest.mark.parametrize("module", sorted(ONLY_USERS))
+def test_low_level_module_has_one_home(module: str) -> None:
+    users = {
+        path.stem for path in modules() if module in {name.split(".")[0] for name, _, _ in imports_of(path)}
+    }
+
+    assert users <= ONLY_USERS[module]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
+def test_nothing_below_the_loop_is_async(path: Path) -> None:
+    """Files, rings and values are plain functions, so they are tested and reasoned about without a loop."""
+    if LEVEL_OF.get(path.stem, 0) >= LOWEST_ASYNC_LEVEL:
+        return
+
+    asynchronous = [
+        node.lineno for node in ast.walk(tree_of(path)) if isinstance(node, ast.AsyncFunctionDef | ast.Await)
+    ]
+
+    assert not asynchronous
+
+
+def rust_cap(path: Path) -> int:
+    parts = path.relative_to(ROOT / "wasm").parts
+    for directory, cap in RUST_DIRECTORY_CAPS.items():
+        if directory in parts[:-1]:
+            return cap
+    return RUST_CAPS.get(path.stem, 200)
+
+
+def rust_lines(path: Path) -> list[str]:
+    """Lines of a Rust file up to the tests in it."""
+    return path.read_text(encoding="utf-8").split("\n#[cfg(test)]\nmod ")[0].splitlines()
+
+
+def size_and_cap(path: Path) -> tuple[int, int]:
+    """Return the number of lines of a source file and the most it may have."""
+    if path.suffix == ".rs":
+        return len(rust_lines(path)), rust_cap(path)
+    size = len(path.read_text(encoding="utf-8").splitlines())
+    if path.parent == PACKAGE:
+        return size, PYTHON_CAPS.get(path.stem, 200)
+    return size, DIRECTORY_CAPS.get(path.relative_to(ROOT).parts[0], 300)
+
+
+def test_files_keep_below_their_caps() -> None:
+    """Over its cap, a file has two subjects: split it by noun."""
+    measured = {relative(path): size_and_cap(path) for path in python_sources() + rust_sources()}
+
+    assert not {name: sizes for name, sizes in measured.items() if sizes[0] > sizes[1]}
+
+
+def function_size(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the lines of a function without its decorators and docstring."""
+    body = node.body
+    end = node.end_lineno or node.lineno
+    size = end - node.lineno + 1
+    first = body[0]
+    if (
+        isinstance(first, ast.Expr)
+        and isinstance(first.value, ast.Constant)
+        and isinstance(first.value.value, str)
+    ):
+        size -= (first.end_lineno or first.lineno) - first.lineno + 1
+    return size
+
+
+def test_python_functions_are_short() -> None:
+    long = {
+        f"{relative(path)}:{node.lineno} {node.name}": function_size(node)
+        for path in python_sources()
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and function_size(node) > PYTHON_FUNCTION_CAP
+    }
+
+    assert not long
+
+
+RUST_FUNCTION = re.compile(
+    r'^(?P<indent> *)(?:pub(?:\([^)]*\))? )?(?:const |unsafe |extern "C" )*fn (?P<name>\w+)'
+)
+
+
+def rust_functions(lines: list[str]) -> Iterator[tuple[str, int]]:
+    """Yield (name, size in lines): rustfmt puts a function's closing brace under its first column."""
+    for start, line in enumerate(lines):
+        match = RUST_FUNCTION.match(line)
+        if match is None or line.rstrip().endswith((";", "}")):
+            continue
+        closing = f"{match['indent']}}}"
+        ends = (end for end in range(start, len(lines)) if lines[end] == closing)
+        yield match["name"], next(ends, start) - start + 1
+
+
+def test_rust_functions_are_short() -> None:
+    long = {
+        f"{relative(path)} {name}": size
+        for path in rust_sources()
+        for name, size in rust_functions(rust_lines(path))
+        if size > RUST_FUNCTION_CAP
+    }
+
+    assert not long
+
+
+def test_every_unsafe_block_says_why_it_is_sound() -> None:
+    silent = []
+    for path in rust_sources():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines):
+            code = line.split("//")[0]
+            if not re.search(r"\bunsafe\b\s*(\{|impl)", code):
+                continue
+            above = lines[max(0, number - 8) : number + 1]
+            if not any("SAFETY" in text for text in above):
+                silent.append(f"{relative(path)}:{number + 1}")
+
+    assert not silent
+
+
+def test_no_file_has_a_vague_name() -> None:
+    parts = {part for path in tracked_files() for part in (path.stem, *path.relative_to(ROOT).parts[:-1])}
+
+    assert not parts & VAGUE_NAMES
+
+
+@pytest.mark.parametrize("what", sorted(FORBIDDEN))
+def test_no_file_says(what: str) -> None:
+    found = [
+        f"{relative(path)}:{number}"
+        for path in tracked_files()
+        if path.suffix in {".py", ".rs", ".md", ".sh", ".toml", ".txt", ".c", ".h", ""}
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+        if FORBIDDEN[what].search(line)
+    ]
+
+    assert not found, f"{what} in {found}"
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    assert not [
+        relative(path)
+        for path in python_sources()
+        if path.name != "__init__.py" and not ast.get_docstring(tree_of(path))
+    ]
+
+
+def test_no_compiled_file_is_committed() -> None:
+    built = {".wasm", ".so", ".o", ".a", ".whl", ".pyc", ".cwasm", ".db"}
+
+    assert not [relative(path) for path in tracked_files() if path.suffix in built]
