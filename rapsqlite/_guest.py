@@ -1,0 +1,309 @@
+"""One running guest: its thread, the requests of its connection, its end.
+
+The guest's thread enters wasm once and stays there until the connection closes: in steady state it runs no Python and
+needs no GIL. Everything a task does with a guest goes through ``call``, ``collect`` and ``post``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from rapsqlite._files import file_imports
+
+from rapsqlite import _constants as abi
+from rapsqlite import runtime
+from rapsqlite._host import HostFunctions
+from rapsqlite._loop import current_loop
+from rapsqlite._rings import Reply, Rings
+from rapsqlite._traffic import Request, Traffic
+from rapsqlite.errors import InternalError, ProgrammingError, error_from_reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rapsqlite._files import FileTable
+
+    from rapsqlite._loop import Loop
+
+_ERROR = msgspec.msgpack.Decoder(tuple[int, str, int, int, int])
+_SLICE_S = 0.001  # how long one task decodes batches before it lets others run
+_JOIN_S = 5.0  # how long the interpreter waits for a guest when it exits
+
+
+class Guest:
+    """A running guest, from ``start`` to ``close``."""
+
+    def __init__(self, name: str, files: FileTable, busy_timeout_s: float, memory_limit_bytes: int = -1) -> None:
+        self.name = name
+        self.files = files
+        lock = threading.Lock()
+        self._traffic = traffic = Traffic(name, lock)
+        self.host = HostFunctions(lock, busy_timeout_s, traffic.ring, traffic.body_of, traffic.is_cancelled)
+        traffic.host = self.host
+        self._memory_limit_bytes = memory_limit_bytes
+        self._instance: runtime.Instance | None = None
+        self._loop: Loop | None = None
+        self._ended = False
+        self._waiting_for_end: list[Request] = []
+        self._thread = threading.Thread(target=self._main, name=f"rapsqlite {name}", daemon=True)
+
+    @property
+    def state(self) -> str:
+        """Return "ok", "closed", "broken" or "forked"."""
+        return self._traffic.state
+
+    @property
+    def in_transaction(self) -> bool:
+        """Tell whether SQLite has left autocommit mode, as of the newest reply."""
+        return self._traffic.in_transaction
+
+    @property
+    def total_changes(self) -> int:
+        """Return SQLite's ``total_changes``, as of the newest reply."""
+        return self._traffic.total_changes
+
+    @property
+    def last_insert_rowid(self) -> int:
+        """Return SQLite's ``last_insert_rowid``, as of the newest reply."""
+        return self._traffic.last_insert_rowid
+
+    # -- requests, any event loop ------------------------------------------------------------------
+
+    async def call(
+        self, op: int, sql: bytes = b"", params: bytes = b"", *, format: int = 0, a: int = 0, b: int = 0
+    ) -> Reply:
+        """Run a request that has exactly one reply and return it.
+
+        Raises what the guest reports. Cancellation interrupts the request and waits for its answer; if the request
+        finished all the same, its reply is returned and the cancellation comes at the task's next checkpoint.
+        """
+        loop = self._loop = current_loop(self._loop)
+        request = self._traffic.submit(loop, op, sql, params, format, a, b)
+        try:
+            while not request.replies and not request.done:
+                await loop.wait(request)
+        except BaseException:
+            self._traffic.discard(request)
+            raise
+        return _settle(request, loop)
+
+    async def collect(
+        self,
+        op: int,
+        decode: Callable[[bytes], list[Any]],
+        sql: bytes = b"",
+        params: bytes = b"",
+        *,
+        format: int = 0,
+        a: int = 0,
+        b: int = 0,
+    ) -> tuple[list[Any], Reply]:
+        """Run a request that is answered in batches; return all rows, decoded, and the last reply.
+
+        The columns of the first reply stand in the returned one. The event loop gets to run every few milliseconds.
+        Errors and cancellation as for ``call``.
+        """
+        loop = self._loop = current_loop(self._loop)
+        request = self._traffic.submit(loop, op, sql, params, format, a, b)
+        try:
+            while not request.replies and not request.done:
+                await loop.wait(request)
+            reply = _settle(request, loop)
+            rows = decode(reply.rows) if reply.row_count else []
+            if reply.kind == abi.REPLY_DONE:
+                return rows, reply
+            return rows, await self._collect_rest(request, loop, decode, rows, reply.columns)
+        except BaseException:
+            self._traffic.discard(request)
+            raise
+
+    async def _collect_rest(
+        self,
+        request: Request,
+        loop: Loop,
+        decode: Callable[[bytes], list[Any]],
+        rows: list[Any],
+        columns: bytes,
+    ) -> Reply:
+        """Append the rows of all further batches and return the last reply."""
+        resumed = time.perf_counter()
+        while True:
+            if not request.replies and not request.done:
+                await loop.wait(request)
+                resumed = time.perf_counter()
+                continue
+            if request.replies and time.perf_counter() - resumed > _SLICE_S:
+                await loop.checkpoint(request)
+                resumed = time.perf_counter()
+            reply = _settle(request, loop)
+            if reply.row_count:
+                rows += decode(reply.rows)
+            if reply.kind == abi.REPLY_DONE:
+                reply.columns = columns
+                return reply
+
+    def post(self, op: int, *, a: int = 0) -> None:
+        """Send a request whose answer nobody waits for. Any thread, also from a finalizer."""
+        self._traffic.post(op, a)
+
+    def interrupt(self) -> None:
+        """Interrupt every request, queued or running. Any thread."""
+        self._traffic.cancel_all()
+
+    # -- the guest's thread ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread; requests may be submitted at once, they wait until the guest is there."""
+        _register_exit()
+        with _stack_lock:
+            previous = threading.stack_size(runtime.THREAD_STACK_BYTES)
+            try:
+                self._thread.start()
+            finally:
+                threading.stack_size(previous)
+        _live.add(self)
+
+    def _main(self) -> None:
+        failure: BaseException | None = None
+        try:
+            functions = {**self.host.table(), **file_imports(self.files, self._view)}
+            self._instance = runtime.Instance(functions, self._memory_limit_bytes)
+            self._serve(self._instance)
+        except BaseException as exc:  # noqa: BLE001 - it is raised again in every task that waits
+            failure = exc
+        self._end(failure)
+
+    def _view(self, address: int, length: int) -> memoryview:
+        if self._instance is None:
+            raise InternalError("the guest called a file function before its memory was known")
+        return self._instance.memory.view(address, length)
+
+    def _serve(self, instance: runtime.Instance) -> None:
+        self.host.memory = instance.memory
+        instance.call("_initialize")
+        if instance.call("rapsqlite_abi_version") != abi.ABI_VERSION:
+            raise InternalError("engine.wasm was built for another version of this package: build it again")
+        rings = Rings(instance.memory.view, instance.call("rapsqlite_control"))
+        self.host.rings = rings
+        if self._traffic.attach(rings):
+            instance.call("rapsqlite_run")
+
+    def _end(self, failure: BaseException | None) -> None:
+        """Hand out the last replies, then free the memory, the files and the waiting tasks."""
+        woken = self._traffic.finish(failure)
+        self.host.rings = self.host.memory = None
+        self.files.close()
+        if self._instance is not None:
+            self._instance.close()
+        _live.discard(self)
+        with self._traffic.lock:
+            self._ended = True
+            woken += self._waiting_for_end
+        for request in woken:
+            request.done = True
+            if request.loop is not None:
+                request.loop.post(request.loop.wake, request)
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Close the database and end the thread; idempotent. A cancellation waits until that is done."""
+        if self.state == "forked":
+            return
+        if self.state == "ok":
+            try:
+                await self.call(abi.OP_CLOSE)
+            except ProgrammingError:
+                if self.state == "ok":
+                    raise  # otherwise another task closed it first
+        await self._wait_for_end()
+        self._thread.join()  # it has done everything by now but return
+
+    async def _wait_for_end(self) -> None:
+        loop = current_loop(self._loop)
+        request = Request(self._traffic, loop, (b"", b""))
+        with self._traffic.lock:
+            if self._ended:
+                return
+            self._waiting_for_end.append(request)
+        while not request.done:
+            await loop.wait(request)
+        loop.settle(request, finished=True)
+
+    def stop(self) -> None:
+        """Tell the guest to leave at once, interrupting what runs; does not wait. Any thread, also a finalizer."""
+        self._traffic.stop()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until the thread has ended."""
+        self._thread.join(timeout_s)
+
+    def abandon_after_fork(self) -> None:
+        """In a forked child: let go of the files; everything else belongs to the parent."""
+        self._traffic.abandon_after_fork()
+        self.files.abandon()
+
+    def statistics(self) -> dict[str, int]:
+        """Return how often each host function was called, by name, and the waits for locks."""
+        counts = dict(self._instance.counts) if self._instance is not None else {}
+        return {**counts, "busy_waits": self.host.busy_waits}
+
+
+def _settle(request: Request, loop: Loop) -> Reply:
+    """Take one reply; raise what it reports, or the cancellation that it makes true."""
+    if not request.replies:
+        loop.settle(request, finished=False)
+        raise request.error or InternalError("the guest ended without an answer")
+    reply = request.replies.popleft()
+    if reply.kind == abi.REPLY_ERROR:
+        loop.settle(request, finished=False)
+        raise _error_of(reply, request.body[0])
+    if reply.kind == abi.REPLY_DONE:
+        loop.settle(request, finished=True)
+    return reply
+
+
+def _error_of(reply: Reply, sql: bytes) -> Exception:
+    try:
+        code, message, offset, klass, row = _ERROR.decode(reply.rows)
+    except msgspec.DecodeError as exc:
+        return InternalError(f"the guest's error message is malformed: {exc}")
+    return error_from_reply(code, message, offset, klass, row, sql.decode("utf-8", "replace") or None)
+
+
+_live: weakref.WeakSet[Guest] = weakref.WeakSet()
+_stack_lock = threading.Lock()  # the stack size of new threads is one setting for the whole process
+_exit_registered = False
+
+
+def _register_exit() -> None:
+    global _exit_registered
+    if not _exit_registered:
+        _exit_registered = True
+        atexit.register(_stop_all)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_after_fork)
+
+
+def _stop_all() -> None:
+    """End every guest before the interpreter does: its thread must not call into Python afterwards."""
+    guests = list(_live)
+    for guest in guests:
+        guest.stop()
+    for guest in guests:
+        guest.join(_JOIN_S)
+
+
+def _after_fork() -> None:
+    global _stack_lock
+    _stack_lock = threading.Lock()
+    runtime.forget_after_fork()
+    for guest in list(_live):
+        guest.abandon_after_fork()
+    _live.clear()

@@ -1,0 +1,167 @@
+"""What the guest asks of the host beside files: parking, large bodies, waiting for locks, local time, messages.
+
+These run on the guest's thread. They share the guest's lock with the submitting side, so that "is there news?" and
+"I am asleep" are one step: no wake-up is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from rapsqlite import _constants as abi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rapsqlite._rings import Rings
+    from rapsqlite.runtime import Memory
+
+logger = logging.getLogger("rapsqlite")
+
+_NO_TIME = -(1 << 63)
+_SPILLS_AT_ONCE = 4  # the guest spills one body and then writes its frame; more is a guest that wants our memory
+_FIRST_NAP_S = 0.0005
+_LONGEST_NAP_S = 0.05
+
+
+class HostFunctions:
+    """The plain callables behind the guest's non-file imports, and the thread's sleep."""
+
+    def __init__(
+        self,
+        lock: threading.Lock,
+        busy_timeout_s: float,
+        ring_bell: Callable[[], None],
+        body_of: Callable[[int], tuple[bytes, bytes] | None],
+        is_cancelled: Callable[[], bool],
+    ) -> None:
+        self.busy_timeout_s = busy_timeout_s
+        self.leaving = False
+        self.last_message = ""
+        self.busy_waits = 0
+        self._lock = lock
+        self._wake = threading.Lock()
+        self._wake.acquire()
+        self._asleep = False
+        self._full = False
+        self._busy_until = 0.0
+        self.rings: Rings | None = None  # set once the guest is up
+        self.memory: Memory | None = None
+        self._ring_bell = ring_bell
+        self._body_of = body_of
+        self._is_cancelled = is_cancelled
+
+    def table(self) -> dict[str, Callable[..., int | None]]:
+        """Return the callables by import name."""
+        names = ("park", "bell", "payload", "spill", "busy", "localtime", "log")
+        return {name: getattr(self, name) for name in names}
+
+    # -- the thread's sleep ------------------------------------------------------------------------
+
+    def park(self, reason: int) -> int:
+        """Block until there is a request (idle) or room for a reply (full); 1 means leave the service loop."""
+        with self._lock:
+            if self.leaving:
+                return 1
+            if self._has_news(reason):
+                return 0
+            self._asleep = True
+            self._full = reason == abi.PARK_FULL
+        self._wake.acquire()
+        return int(self.leaving)
+
+    def _has_news(self, reason: int) -> bool:
+        rings = self.rings
+        if rings is None:
+            return True
+        return rings.has_unanswered() if reason == abi.PARK_IDLE else not rings.has_replies()
+
+    def unpark(self) -> None:
+        """Wake the thread if it sleeps. The lock is held."""
+        if self._asleep:
+            self._asleep = self._full = False
+            self._wake.release()
+
+    def is_full(self) -> bool:
+        """Tell whether the thread sleeps until there is room for a reply. The lock is held."""
+        return self._full
+
+    def _nap(self, seconds: float) -> bool:
+        """Sleep at most ``seconds``; False if the running request was cancelled or the guest is to leave."""
+        with self._lock:
+            if self._is_unwanted():
+                return False
+            self._asleep = True
+        woken = self._wake.acquire(timeout=seconds)
+        with self._lock:
+            if not woken and not self._asleep:
+                self._wake.acquire()  # the wake-up came between the two: take it, so that none is left for later
+            self._asleep = False
+            return not self._is_unwanted()
+
+    def _is_unwanted(self) -> bool:
+        return self.leaving or self._is_cancelled()
+
+    def busy(self, attempt: int) -> int:
+        """Wait for a lock that someone else holds; 0 once the timeout is over or the statement was cancelled.
+
+        The pause doubles from 0.5 ms to 50 ms and varies by half, so that two waiters do not keep in step.
+        """
+        now = time.monotonic()
+        if attempt == 0:
+            self._busy_until = now + self.busy_timeout_s
+        left = self._busy_until - now
+        if left <= 0:
+            return 0
+        self.busy_waits += 1
+        pause = min(_FIRST_NAP_S * 2 ** min(attempt, 16), _LONGEST_NAP_S)
+        return int(self._nap(min(pause * random.uniform(0.5, 1.5), left)))  # noqa: S311 - jitter, not a secret
+
+    # -- bodies too large for a ring ---------------------------------------------------------------
+
+    def bell(self) -> None:
+        """A reply is there and the host had asked to be told."""
+        self._ring_bell()
+
+    def payload(self, request_id: int, address: int, length: int) -> int:
+        """Copy the body of an EXTERNAL request to ``address``; 1 if there is no such request of that length."""
+        body = self._body_of(request_id)
+        if body is None or self.memory is None or len(body[0]) + len(body[1]) != length:
+            return 1
+        sql, params = body
+        target = self.memory.view(address, length)
+        target[: len(sql)] = sql
+        target[len(sql) :] = params
+        return 0
+
+    def spill(self, address: int, length: int) -> int:
+        """Take a private copy of a reply's body; 1 if the host's memory does not allow for it."""
+        rings = self.rings
+        if rings is None or self.memory is None or len(rings.spilled) >= _SPILLS_AT_ONCE:
+            return 1
+        try:
+            body = bytes(self.memory.view(address, length))
+        except MemoryError:
+            return 1
+        rings.spilled.append(body)
+        return 0
+
+    # -- the world outside -------------------------------------------------------------------------
+
+    def localtime(self, seconds: int) -> int:
+        """Return the offset of local time at ``seconds`` since 1970, in seconds east of UTC."""
+        try:
+            return time.localtime(seconds).tm_gmtoff
+        except (OverflowError, OSError, ValueError):
+            return _NO_TIME
+
+    def log(self, address: int, length: int) -> None:
+        """Log a message of the guest: a panic, or what SQLite reports through its error log."""
+        if self.memory is not None:
+            message = bytes(self.memory.view(address, min(length, 4096)))
+            self.last_message = message.decode("utf-8", "replace")
+            logger.debug("guest: %s", self.last_message)

@@ -1,0 +1,39 @@
+"""The functions the guest may call: name, signature, plain callable (docs/abi.md, "Imports").
+
+They run on the guest's own thread with the GIL. Addresses and lengths come from the guest: each callable takes its
+bytes through ``view``, which raises for anything outside the memory; an exception here traps the guest and so ends
+the connection, it never crosses the wasm frames.
+"""
+
+from __future__ import annotations
+
+MODULE = "rapsqlite"
+
+# Parameters and result, one letter each: i is i32, I is i64.
+SIGNATURES: dict[str, tuple[str, str]] = {
+    "park": ("i", "i"),
+    "bell": ("", ""),
+    "payload": ("iii", "i"),
+    "spill": ("ii", "i"),
+    "busy": ("i", "i"),
+    "localtime": ("I", "I"),
+    "log": ("ii", ""),
+    "path_full": ("iiii", "i"),
+    "file_open": ("iiii", "i"),
+    "file_close": ("i", "i"),
+    "file_read": ("iiiI", "i"),
+    "file_write": ("iiiI", "i"),
+    "file_truncate": ("iI", "i"),
+    "file_sync": ("ii", "i"),
+    "file_size": ("ii", "i"),
+    "file_delete": ("iii", "i"),
+    "file_access": ("iiii", "i"),
+    "file_lock": ("ii", "i"),
+    "file_unlock": ("ii", "i"),
+    "file_reserved": ("ii", "i"),
+    "shm_map": ("iiiii", "i"),
+    "shm_lock": ("iiii", "i"),
+    "shm_unmap": ("ii", "i"),
+    "window_map": ("iiiI", "i"),
+    "window_unmap": ("ii", "i"),
+}

@@ -1,0 +1,93 @@
+"""The compiled module on disk: where it lies, whether it may be trusted, how it gets there.
+
+Compiled code is run as it is, so a file is used only if it is a regular file of this user in a directory of this user,
+neither writable by anyone else, and if its contents have the digest written in front of them. Anything else is as good
+as absent: the module is compiled again. Knows nothing of wasmtime; the caller chooses the key and the payload.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+_MAGIC = b"RAPSQLC1"
+_HEADER_BYTES = len(_MAGIC) + hashlib.sha256().digest_size
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def cache_directory() -> Path:
+    """Return the directory for compiled modules: ``RAPSQLITE_CACHE_DIR``, or ``rapsqlite`` in the user's cache."""
+    chosen = os.environ.get("RAPSQLITE_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    if sys.platform == "win32":
+        parent = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        parent = "~/Library/Caches"
+    else:
+        parent = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(parent).expanduser() / "rapsqlite"
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    if not hasattr(os, "geteuid"):
+        return True  # Windows: the user's profile is protected by its access control list.
+    return status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_MAY_WRITE
+
+
+def load(key: str) -> bytes | None:
+    """Return the payload stored under ``key``, or None if there is none that may be trusted."""
+    directory = cache_directory()
+    try:
+        if not _is_ours(directory.stat()):
+            return None
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(directory / key, flags), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or not _is_ours(status):
+                return None
+            content = file.read()
+    except OSError:
+        return None
+    payload = content[_HEADER_BYTES:]
+    if content[: len(_MAGIC)] != _MAGIC or content[len(_MAGIC) : _HEADER_BYTES] != hashlib.sha256(payload).digest():
+        return None
+    return payload
+
+
+def store(key: str, payload: bytes) -> bool:
+    """Write the payload under ``key``, whole or not at all. Warn and return False if it cannot be written."""
+    directory = cache_directory()
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_ours(directory.stat()):
+            raise PermissionError("others may write to the directory, or it belongs to someone else")
+        _write(directory, key, payload)
+    except OSError as exc:
+        warnings.warn(
+            f"the compiled module cannot be kept in {directory} ({exc}), so every process compiles it again, which"
+            " takes a second or two; set RAPSQLITE_CACHE_DIR to a directory that only this user can write to",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+def _write(directory: Path, key: str, payload: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=".compiled-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(_MAGIC + hashlib.sha256(payload).digest())
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(directory / key)
+    except BaseException:
+        Path(temporary).unlink()
+        raise

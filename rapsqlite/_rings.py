@@ -1,0 +1,248 @@
+"""The two rings in a guest's memory: put a request, take a reply, check every bound.
+
+Layout and rules: docs/abi.md. The host is the only producer of requests and the only consumer of replies; every
+method is called with the guest's lock held, so that no two threads of the host are in here at once. The words the
+guest writes are untrusted: a counter or a length that cannot be true raises ``MalformedReplyError``, and nothing
+outside the ring's own bytes is ever touched.
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections import deque
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from rapsqlite import _constants as abi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_REQUEST = Struct("<IIIBBHIIII")
+_REPLY = Struct("<IIBBHIIIIIqqq")
+_PREFIX = Struct("<II")
+_COUNTER = 0xFFFF_FFFF
+
+# x86-64 never reorders stores with stores nor loads with loads, so program order is enough there.
+_STRONGLY_ORDERED = platform.machine().lower() in ("x86_64", "amd64")
+
+
+class MalformedReplyError(Exception):
+    """The guest wrote something no honest guest writes; the connection is not to be used again."""
+
+
+class Reply:
+    """One reply, copied out of the guest: plain values and two private byte strings."""
+
+    __slots__ = (
+        "changes",
+        "column_count",
+        "columns",
+        "flags",
+        "handle",
+        "id",
+        "kind",
+        "last_insert_rowid",
+        "row_count",
+        "rows",
+        "total_changes",
+    )
+
+    id: int
+    kind: int
+    flags: int
+    column_count: int
+    row_count: int
+    handle: int
+    changes: int
+    total_changes: int
+    last_insert_rowid: int
+    columns: bytes
+    rows: bytes
+
+
+def _fence_with(lock: threading.Lock) -> None:
+    """Order the stores (and loads) before this call before those after it.
+
+    Releasing a lock keeps earlier accesses before it, acquiring it keeps later ones behind; Python has no other fence.
+    """
+    lock.acquire()
+    lock.release()
+    lock.acquire()
+    lock.release()
+
+
+class Rings:
+    """Both rings of one guest, over a view of its memory."""
+
+    __slots__ = (
+        "_fence_lock",
+        "_replies",
+        "_reply_bytes",
+        "_reply_tail",
+        "_request_bytes",
+        "_request_head",
+        "_requests",
+        "_words",
+        "spilled",
+    )
+
+    def __init__(self, view: Callable[[int, int], memoryview], control: int) -> None:
+        """Check the control block at address ``control`` and map both rings.
+
+        ``view(address, length)`` returns the bytes there or raises if they are not inside the memory.
+        """
+        block = view(control, abi.CONTROL_BYTES)
+        if control % 8:
+            raise MalformedReplyError("the control block is not aligned")
+        self._words = block.cast("I")
+        if self._word(abi.CONTROL_MAGIC) != abi.MAGIC or self._word(abi.CONTROL_ABI_VERSION) != abi.ABI_VERSION:
+            raise MalformedReplyError("the control block has another magic number or version")
+        self._requests = self._ring(view, abi.CONTROL_REQUEST_RING)
+        self._replies = self._ring(view, abi.CONTROL_REPLY_RING)
+        self._request_bytes = len(self._requests)
+        self._reply_bytes = len(self._replies)
+        self._request_head = self._word(abi.CONTROL_REQUEST_HEAD)
+        self._reply_tail = self._word(abi.CONTROL_REPLY_TAIL)
+        self._fence_lock = threading.Lock()
+        self.spilled: deque[bytes] = deque()  # bodies too large for the ring, oldest first
+
+    def _word(self, offset: int) -> int:
+        return self._words[offset // 4]
+
+    def _ring(self, view: Callable[[int, int], memoryview], offset: int) -> memoryview:
+        address, size = self._word(offset), self._word(offset + 4)
+        if address % 8 or size < 4096 or size & (size - 1):
+            raise MalformedReplyError("a ring is not aligned, or its size is no power of two")
+        return view(address, size)
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def put(self, head: tuple[int, int, int, int, int, int], body: tuple[bytes, bytes], cancelled: bool) -> int | None:
+        """Write one request frame and return its position, or None when the ring has no room for it now.
+
+        ``head`` is (id, op, flags, format, a, b); ``body`` is SQL and parameters, written inline unless the flags say
+        EXTERNAL.
+        """
+        request_id, op, flags, format_, a, b = head
+        sql, params = body
+        inline = not flags & abi.REQUEST_EXTERNAL
+        sql_end = abi.REQUEST_HEADER_BYTES + len(sql)
+        length = (sql_end + len(params) + 7) & ~7 if inline else abi.REQUEST_HEADER_BYTES
+        position = self._reserve(length)
+        if position is None:
+            return None
+        ring, start = self._requests, position % self._request_bytes
+        frame = (length, request_id, cancelled, op, flags, format_, len(sql), len(params), a, b)
+        _REQUEST.pack_into(ring, start, *frame)
+        if inline:
+            ring[start + abi.REQUEST_HEADER_BYTES : start + sql_end] = sql
+            ring[start + sql_end : start + sql_end + len(params)] = params
+        self._request_head = (position + length) & _COUNTER
+        self._fence()
+        self._words[abi.CONTROL_REQUEST_HEAD // 4] = self._request_head
+        return position
+
+    def _reserve(self, length: int) -> int | None:
+        """Return where a frame of ``length`` bytes starts, after a skip frame if it would cross the ring's end."""
+        head, size = self._request_head, self._request_bytes
+        used = (head - self._word(abi.CONTROL_REQUEST_TAIL)) & _COUNTER
+        if used > size:
+            raise MalformedReplyError("the guest's request counter ran ahead of the host's")
+        to_end = size - head % size
+        skip = to_end if length > to_end else 0
+        if length + skip > size - used:
+            return None
+        if skip:
+            _PREFIX.pack_into(self._requests, head % size, skip, 0)
+        return (head + skip) & _COUNTER
+
+    def cancel(self, position: int) -> None:
+        """Set the cancel word of the request at ``position``, if the guest has not answered it yet."""
+        behind = (position - self._word(abi.CONTROL_REQUEST_TAIL)) & _COUNTER
+        if behind < self._request_bytes:
+            start = position % self._request_bytes
+            self._requests[start + 8 : start + 12] = b"\x01\x00\x00\x00"
+
+    def has_unanswered(self) -> bool:
+        """Tell whether a request is in the ring that the guest has not answered."""
+        return self._word(abi.CONTROL_REQUEST_TAIL) != self._request_head
+
+    # -- replies -----------------------------------------------------------------------------------
+
+    def has_replies(self) -> bool:
+        """Tell whether a reply waits to be taken."""
+        return self._word(abi.CONTROL_REPLY_HEAD) != self._reply_tail
+
+    def take(self) -> Reply | None:
+        """Copy the next reply out and free its room."""
+        while True:
+            tail = self._reply_tail
+            available = (self._word(abi.CONTROL_REPLY_HEAD) - tail) & _COUNTER
+            if not available:
+                return None
+            self._fence()
+            start = tail % self._reply_bytes
+            length, request_id = _PREFIX.unpack_from(self._replies, start)
+            if length < 8 or length % 8 or length > available or length > self._reply_bytes - start:
+                raise MalformedReplyError("a reply frame is longer than what the guest published")
+            reply = self._copy(start, length) if request_id else None
+            self._reply_tail = (tail + length) & _COUNTER
+            self._fence()
+            self._words[abi.CONTROL_REPLY_TAIL // 4] = self._reply_tail
+            if reply is not None:
+                return reply
+
+    def _copy(self, start: int, length: int) -> Reply:
+        if length < abi.REPLY_HEADER_BYTES:
+            raise MalformedReplyError("a reply frame is shorter than its header")
+        reply = Reply()
+        (
+            _length,
+            reply.id,
+            reply.kind,
+            reply.flags,
+            reply.column_count,
+            columns_len,
+            rows_len,
+            reply.row_count,
+            reply.handle,
+            _reserved,
+            reply.changes,
+            reply.total_changes,
+            reply.last_insert_rowid,
+        ) = _REPLY.unpack_from(self._replies, start)
+        if reply.flags & abi.REPLY_SPILLED:
+            reply.columns, reply.rows = self._split_spilled(columns_len, rows_len)
+            return reply
+        if columns_len + rows_len > length - abi.REPLY_HEADER_BYTES:
+            raise MalformedReplyError("a reply's body is longer than its frame")
+        body = start + abi.REPLY_HEADER_BYTES
+        reply.columns = bytes(self._replies[body : body + columns_len]) if columns_len else b""
+        reply.rows = bytes(self._replies[body + columns_len : body + columns_len + rows_len])
+        return reply
+
+    def _split_spilled(self, columns_len: int, rows_len: int) -> tuple[bytes, bytes]:
+        body = self.spilled.popleft() if self.spilled else b""
+        if len(body) != columns_len + rows_len:
+            raise MalformedReplyError("a reply's body is not the one that was spilled")
+        # The common case, all rows and no columns, hands the one copy on instead of making another.
+        return (body[:columns_len], body[columns_len:]) if columns_len else (b"", body)
+
+    # -- words -------------------------------------------------------------------------------------
+
+    def ask_for_bell(self) -> None:
+        """Ask the guest to ring after its next reply."""
+        self._words[abi.CONTROL_NOTIFY // 4] = 1
+        # The guest publishes a reply and then looks at this word; the host sets it and then looks for replies.
+        # Store-then-load is the one order that x86-64 does not keep by itself.
+        _fence_with(self._fence_lock)
+
+    def ask_to_stop(self) -> None:
+        """Ask the guest to leave its service loop before the next request."""
+        self._words[abi.CONTROL_STOP // 4] = 1
+
+    def _fence(self) -> None:
+        if not _STRONGLY_ORDERED:
+            _fence_with(self._fence_lock)

@@ -1,0 +1,334 @@
+"""Requests in flight: from the task that submits one to the task that gets its replies.
+
+Requests go out from whichever thread runs an event loop; replies are drained in a loop's thread after a bell and handed
+to the tasks that wait. ``lock`` guards the rings, the table of requests and the state; it is held for microseconds,
+never across a wait. Once the state is not "ok" the rings are gone and nobody touches the guest's memory any more.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from rapsqlite import _constants as abi
+from rapsqlite._rings import MalformedReplyError, Reply, Rings
+from rapsqlite.errors import Error, OperationalError, ProgrammingError
+
+if TYPE_CHECKING:
+    from rapsqlite._host import HostFunctions
+    from rapsqlite._loop import Loop
+
+_FRAMES_PER_DRAIN = 256  # then the event loop gets to run before the rest
+_STOP = 0  # among the posted operations: leave the service loop
+
+
+class Request:
+    """One request in flight, and what its task waits for (a ``Ticket`` of ``_loop``)."""
+
+    __slots__ = (
+        "body",
+        "cancellation",
+        "cancelled",
+        "discarded",
+        "done",
+        "error",
+        "head",
+        "loop",
+        "position",
+        "replies",
+        "traffic",
+        "waiter",
+    )
+
+    def __init__(self, traffic: Traffic, loop: Loop | None, body: tuple[bytes, bytes]) -> None:
+        self.traffic = traffic
+        self.loop = loop  # None: nobody waits for the answer
+        self.body = body
+        self.head = (0, 0, 0, 0, 0, 0)
+        self.position: int | None = None  # in the request ring, once it is there
+        self.replies: deque[Reply] = deque()
+        self.done = False  # the final reply is there, or never comes
+        self.error: Exception | None = None  # why it never comes
+        self.cancelled = False
+        self.discarded = False
+        self.waiter: Any = None
+        self.cancellation: Any = None
+
+    def is_ready(self) -> bool:
+        """Tell whether there is a reply, or never will be."""
+        return self.done or bool(self.replies)
+
+    def on_cancel(self) -> None:
+        """Interrupt this request in the guest, queued or running."""
+        self.traffic.cancel(self)
+
+
+class Traffic:
+    """The requests and replies of one guest."""
+
+    def __init__(self, name: str, lock: threading.Lock) -> None:
+        self.name = name
+        self.lock = lock
+        self.host: HostFunctions  # set by the guest: the two know each other
+        self.state = "ok"
+        self.failure: BaseException | None = None
+        self.in_transaction = False
+        self.total_changes = 0
+        self.last_insert_rowid = 0
+        self._rings: Rings | None = None
+        self._pending: dict[int, Request] = {}  # by number, oldest first
+        self._backlog: deque[Request] = deque()  # numbered, but without room in the ring
+        self._posts: deque[tuple[int, int]] = deque()
+        self._last_id = 0
+        self._newest_key: object = None
+        self._several_loops = False
+
+    # -- submitting, any thread --------------------------------------------------------------------
+
+    def submit(
+        self, loop: Loop, op: int, sql: bytes, params: bytes, format: int = 0, a: int = 0, b: int = 0
+    ) -> Request:
+        """Send a request that ``loop``'s running task will wait for. Raises if the connection cannot take it."""
+        request = Request(self, loop, (sql, params))
+        with self.lock:
+            if self.state != "ok":
+                raise self.refusal()
+            self._several_loops = bool(self._pending) and (self._several_loops or loop.key is not self._newest_key)
+            self._newest_key = loop.key
+            self._enqueue(request, op, format, a, b)
+            if self._rings is not None:
+                self._rings.ask_for_bell()
+            if self.host.is_full():  # it sleeps behind replies that nobody was waiting for
+                loop.post(self.drain, loop)
+            self.host.unpark()
+        if self._posts:
+            self._flush_posts()
+        return request
+
+    def post(self, op: int, a: int = 0) -> None:
+        """Send a request whose answer nobody waits for. Any thread, also from a finalizer."""
+        self._posts.append((op, a))
+        self._flush_posts()
+
+    def stop(self) -> None:
+        """Tell the guest to leave at once, interrupting what runs. Any thread, also from a finalizer."""
+        self.post(_STOP)
+
+    def cancel(self, request: Request) -> None:
+        """Interrupt one request. Any thread."""
+        with self.lock:
+            self._cancel(request)
+
+    def cancel_all(self) -> None:
+        """Interrupt every request, queued or running. Any thread."""
+        with self.lock:
+            for request in self._pending.values():
+                self._cancel(request)
+
+    def discard(self, request: Request) -> None:
+        """Drop what is still to come for a request that nobody will wait for any more."""
+        if not request.done:
+            request.discarded = True
+            request.replies.clear()
+            self.cancel(request)
+
+    def _cancel(self, request: Request) -> None:
+        request.cancelled = True
+        if request.position is not None and self._rings is not None and not request.done:
+            self._rings.cancel(request.position)
+        self.host.unpark()  # it may be napping for a lock
+
+    def _enqueue(self, request: Request, op: int, format: int, a: int, b: int) -> None:
+        """Give the request its number and write it into the ring, or keep it until there is room."""
+        request_id = self._last_id = self._last_id % 0xFFFF_FFFE + 1
+        sql, params = request.body
+        flags = abi.REQUEST_EXTERNAL if len(sql) + len(params) > abi.REQUEST_INLINE_BYTES else 0
+        request.head = (request_id, op, flags, format, a, b)
+        self._pending[request_id] = request
+        if self._backlog or not self._put(request):
+            self._backlog.append(request)
+
+    def _put(self, request: Request) -> bool:
+        if self._rings is None:
+            return False
+        request.position = self._rings.put(request.head, request.body, request.cancelled)
+        return request.position is not None
+
+    def _flush_backlog(self) -> None:
+        while self._backlog and self._put(self._backlog[0]):
+            self._backlog.popleft()
+
+    def _flush_posts(self) -> None:
+        """Submit what was posted, unless the lock is held: whoever holds it looks here after letting it go.
+
+        A finalizer can run anywhere, also in this thread while it holds the lock; so it must not wait for it.
+        """
+        while self._posts and self.lock.acquire(blocking=False):
+            try:
+                while self._posts:
+                    op, a = self._posts.popleft()
+                    if op == _STOP:
+                        self._stop()
+                    elif self.state == "ok":
+                        self._enqueue(Request(self, None, (b"", b"")), op, 0, a, 0)
+                self.host.unpark()
+            finally:
+                self.lock.release()
+
+    def _stop(self) -> None:
+        self.host.leaving = True
+        if self._rings is not None:
+            self._rings.ask_to_stop()
+        for request in self._pending.values():
+            self._cancel(request)
+
+    def refusal(self) -> Exception:
+        """Return the exception that says why nothing can be submitted any more."""
+        if self.state == "closed":
+            return ProgrammingError("Cannot operate on a closed database.")
+        if self.state == "forked":
+            return ProgrammingError(
+                f"the connection to {self.name} was opened before fork() and belongs to the parent process: "
+                "open a new one in the child"
+            )
+        if isinstance(self.failure, Error):
+            return self.failure
+        error = OperationalError(
+            f"the connection to {self.name} has failed and is closed ({self.host.last_message or self.failure});"
+            " what was committed is safe, an open transaction is rolled back by the next connection"
+        )
+        error.__cause__ = self.failure
+        return error
+
+    # -- draining, an event loop's thread ----------------------------------------------------------
+
+    def drain(self, loop: Loop) -> None:
+        """Take the replies that are there and wake their tasks."""
+        with self.lock:
+            woken = self._take_replies()
+            self._flush_backlog()
+            self.host.unpark()
+            if self._rings is not None and self._rings.has_replies():
+                loop.post(self.drain, loop)
+        for request in woken:
+            _wake(request, loop)
+        if self._posts:
+            self._flush_posts()
+
+    def _take_replies(self) -> list[Request]:
+        """Take replies, at most a drain's worth, and return the requests to wake."""
+        woken: list[Request] = []
+        rings = self._rings
+        if rings is None:
+            return woken
+        try:
+            for _ in range(_FRAMES_PER_DRAIN):
+                reply = rings.take()
+                if reply is not None:
+                    self._accept(reply, woken)
+                    continue
+                if self._pending:
+                    rings.ask_for_bell()
+                if not rings.has_replies():
+                    break
+        except MalformedReplyError as exc:
+            woken += self._break_off(exc)
+        return woken
+
+    def _accept(self, reply: Reply, woken: list[Request]) -> None:
+        request = self._pending.get(reply.id)
+        if request is None or reply.kind not in (abi.REPLY_BATCH, abi.REPLY_DONE, abi.REPLY_ERROR):
+            raise MalformedReplyError("a reply that answers no request")
+        self.in_transaction = bool(reply.flags & abi.REPLY_IN_TRANSACTION)
+        self.total_changes = reply.total_changes
+        self.last_insert_rowid = reply.last_insert_rowid
+        if reply.kind != abi.REPLY_BATCH:
+            del self._pending[reply.id]
+            request.done = True
+        if request.loop is not None and not request.discarded:
+            request.replies.append(reply)
+            woken.append(request)
+
+    def _break_off(self, failure: BaseException) -> list[Request]:
+        """Let nothing in or out any more and give every waiting task the reason."""
+        if self.state == "ok":
+            self.state = "broken"
+            self.failure = failure
+        self._rings = None
+        self.host.leaving = True
+        self.host.unpark()
+        orphans = list(self._pending.values())
+        self._pending.clear()
+        self._backlog.clear()
+        for request in orphans:
+            request.done = True
+            request.error = self.refusal()
+        return orphans
+
+    # -- the guest's thread ------------------------------------------------------------------------
+
+    def attach(self, rings: Rings) -> bool:
+        """Let the requests that waited for the guest out; False if it is to leave again at once."""
+        with self.lock:
+            if self.host.leaving:
+                return False
+            self._rings = rings
+            if self._pending:
+                rings.ask_for_bell()
+            self._flush_backlog()
+            return True
+
+    def finish(self, failure: BaseException | None) -> list[Request]:
+        """The guest has left: take its last replies, then end everything; the requests returned are to be woken."""
+        with self.lock:
+            woken = self._take_replies()
+            while self._rings is not None and self._rings.has_replies():
+                woken += self._take_replies()
+            if failure is None and self.state == "ok":
+                self.state = "closed"
+            return woken + self._break_off(failure or OperationalError("the guest left its service loop"))
+
+    def ring(self) -> None:
+        """The guest's bell: have the waiting loops drain."""
+        with self.lock:
+            loops = self._waiting_loops()
+        for loop in loops:
+            loop.post(self.drain, loop)
+
+    def _waiting_loops(self) -> list[Loop]:
+        """Return the loops whose tasks wait for replies: nearly always one."""
+        if not self._several_loops:
+            newest = next(reversed(self._pending.values()), None)
+            if newest is not None and newest.loop is not None:
+                return [newest.loop]
+        return list({request.loop.key: request.loop for request in self._pending.values() if request.loop}.values())
+
+    def body_of(self, request_id: int) -> tuple[bytes, bytes] | None:
+        """Return SQL and parameters of a request in flight."""
+        request = self._pending.get(request_id)
+        return request.body if request is not None else None
+
+    def is_cancelled(self) -> bool:
+        """Tell whether the running request, the oldest one in flight, was cancelled. The lock is held."""
+        oldest = next(iter(self._pending.values()), None)
+        return oldest is not None and oldest.cancelled
+
+    def abandon_after_fork(self) -> None:
+        """In a forked child: the guest's thread is not here, and what it ran is the parent's business."""
+        self.lock = threading.Lock()
+        self.state = "forked"
+        self._rings = None
+        self._pending.clear()
+        self._backlog.clear()
+        self._posts.clear()
+
+
+def _wake(request: Request, loop: Loop) -> None:
+    owner = request.loop
+    if owner is None:
+        return
+    if owner.key is loop.key:
+        owner.wake(request)
+    else:
+        owner.post(owner.wake, request)

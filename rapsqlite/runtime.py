@@ -1,0 +1,295 @@
+"""The only user of wasmtime: engine, compiled module, store, instance, raw calls.
+
+One engine, module and linker serve the whole process; every guest has a store and an instance of its own and runs on
+one thread. Two C functions are bound directly instead of through wasmtime's Python layer, which would cost 12 to 60 µs
+per crossing: ``wasmtime_func_call_unchecked`` to enter the guest and ``wasmtime_linker_define_func_unchecked`` for its
+imports. Their signatures, and the private handles that they take, are pinned by tests/runtime/test_binding.py.
+
+wasmtime is imported when the first connection opens, not with the package: that import alone takes about 40 ms.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import threading
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rapsqlite import _constants as abi
+from rapsqlite import _module_cache
+from rapsqlite._imports import MODULE, SIGNATURES
+from rapsqlite.errors import InternalError, NotSupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+logger = logging.getLogger("rapsqlite")
+
+SUPPORTED_WASMTIME = (50,)  # major versions whose C interface the tests have pinned
+WASM_STACK_BYTES = 1 << 20
+THREAD_STACK_BYTES = 4 << 20  # native stack of a guest's thread: the wasm stack and room for host calls
+_ADDRESS_SPACE = 1 << 32
+_U32 = 0xFFFF_FFFF
+_CONFIG_NAME = "1"  # change with every change of ``_configure``: it is part of the cache key
+
+ValuesPtr = ctypes.POINTER(ctypes.c_int64)
+_Import = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t, ValuesPtr, ctypes.c_size_t)
+
+
+class TrapError(Exception):
+    """The guest trapped: its instance must never be entered again."""
+
+
+class Memory:
+    """The guest's linear memory. Its base address never moves (the engine reserves the whole address space)."""
+
+    __slots__ = ("_known_size", "_size_now", "_whole", "base")
+
+    def __init__(self, base: int, size_now: Callable[[], int]) -> None:
+        self.base = base
+        self._size_now = size_now
+        self._known_size = size_now()
+        # One view over the reservation; ``view`` hands out only parts of it that are memory by now.
+        self._whole = memoryview((ctypes.c_ubyte * _ADDRESS_SPACE).from_address(base)).cast("B")
+
+    def view(self, address: int, length: int) -> memoryview:
+        """Return the bytes at ``address``; IndexError if they are not all inside the memory.
+
+        Growing is up to the guest, so beyond the known size only the guest's own thread may ask.
+        """
+        end = address + length
+        if end > self._known_size:
+            self._known_size = self._size_now()
+            if end > self._known_size:
+                raise IndexError("the guest gave an address outside of its memory")
+        return self._whole[address:end]
+
+
+class Instance:
+    """One guest: its store, its memory, its exports. Created and entered on one thread only."""
+
+    def __init__(self, functions: Mapping[str, Callable[..., int | None]], memory_limit_bytes: int = -1) -> None:
+        """Instantiate the module; ``functions`` are the imports by name.
+
+        Raises InternalError if the module cannot be instantiated, NotSupportedError for a wasmtime that is not
+        supported.
+        """
+        self.functions = functions
+        self.counts: dict[str, int] = dict.fromkeys(SIGNATURES, 0)
+        self.failure: BaseException | None = None
+        runtime = _runtime()
+        with _store_lock:
+            self._store = runtime.new_store(memory_limit_bytes)
+            self._context = ctypes.cast(self._store._context(), ctypes.c_void_p)
+            instance = runtime.pre.instantiate(self._store)
+            self._exports = instance.exports(self._store)
+        self._runtime = runtime
+        raw_memory = self._exports["memory"]._memory
+        base = ctypes.cast(runtime.ffi.wasmtime_memory_data(self._store._context(), raw_memory), ctypes.c_void_p)
+        self.memory = Memory(base.value or 0, lambda: self._memory_size(raw_memory))
+
+    def _memory_size(self, raw_memory: Any) -> int:
+        return int(self._runtime.ffi.wasmtime_memory_data_size(self._store._context(), raw_memory))
+
+    def call(self, name: str) -> int:
+        """Enter the guest's export ``name``, which takes nothing, and return its i32 (0 if it returns nothing).
+
+        Raises TrapError, with the exception that an import raised as its cause.
+        """
+        func = self._exports[name]._func
+        values = (ctypes.c_int64 * 2)()
+        trap = ctypes.c_void_p()
+        thread = threading.get_ident()
+        _entered[thread] = self
+        try:
+            error = self._runtime.call_unchecked(self._context, ctypes.byref(func), values, 1, ctypes.byref(trap))
+        finally:
+            del _entered[thread]
+        if error or trap.value:
+            raise TrapError(self._runtime.describe(error, trap)) from self.failure
+        return values[0] & _U32
+
+    def close(self) -> None:
+        """Free the store and everything in it: no view of the memory may be used from here on."""
+        with _store_lock:
+            self._store.close()
+
+
+class _Runtime:
+    """Engine, module and linker of this process."""
+
+    def __init__(self) -> None:
+        import wasmtime
+        from wasmtime import _ffi
+
+        self.wasmtime = wasmtime
+        self.ffi = _ffi
+        self.call_unchecked = ctypes.CFUNCTYPE(
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_size_t,
+            ctypes.c_void_p,
+        )(("wasmtime_func_call_unchecked", _ffi.dll))
+        self._define_unchecked = ctypes.CFUNCTYPE(
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+            ctypes.c_void_p,
+            _Import,
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+        )(("wasmtime_linker_define_func_unchecked", _ffi.dll))
+        self.engine = wasmtime.Engine(_configure(wasmtime.Config()))
+        self.module = self._load_module()
+        self._callbacks: list[object] = []  # the linker keeps bare addresses of these
+        self.pre = self._link()
+
+    def _load_module(self) -> Any:
+        wasm = resources.files("rapsqlite").joinpath("engine.wasm").read_bytes()
+        key = self._cache_key(wasm)
+        compiled = _module_cache.load(key)
+        if compiled is not None:
+            try:
+                return self.wasmtime.Module.deserialize(self.engine, compiled)
+            except self.wasmtime.WasmtimeError as exc:
+                logger.info("the cached module does not fit this wasmtime (%s): compiling it again", exc)
+        _check_version()
+        module = self.wasmtime.Module(self.engine, wasm)
+        _module_cache.store(key, bytes(module.serialize()))
+        return module
+
+    def _cache_key(self, wasm: bytes) -> str:
+        library = Path(self.ffi.filename).stat()
+        what = f"{library.st_size} {library.st_mtime_ns} {self.ffi.filename} {_CONFIG_NAME}".encode()
+        return f"{hashlib.sha256(wasm).hexdigest()[:24]}-{hashlib.sha256(what).hexdigest()[:16]}.compiled"
+
+    def _link(self) -> Any:
+        linker = self.wasmtime.Linker(self.engine)
+        linker.define_wasi()
+        module_name = MODULE.encode()
+        for name, (params, result) in SIGNATURES.items():
+            callback = _Import(_trampoline(self, name, params, bool(result)))
+            self._callbacks.append(callback)
+            functype = self._functype(params, result)
+            error = self._define_unchecked(
+                ctypes.cast(linker.ptr(), ctypes.c_void_p),
+                module_name,
+                len(module_name),
+                name.encode(),
+                len(name),
+                ctypes.cast(functype.ptr(), ctypes.c_void_p),
+                callback,
+                None,
+                None,
+            )
+            if error:
+                raise InternalError(f"import {name} cannot be defined: {self.describe(error, ctypes.c_void_p())}")
+        return linker.instantiate_pre(self.module)
+
+    def _functype(self, params: str, result: str) -> Any:
+        kinds = {"i": self.wasmtime.ValType.i32, "I": self.wasmtime.ValType.i64}
+        return self.wasmtime.FuncType([kinds[letter]() for letter in params], [kinds[letter]() for letter in result])
+
+    def new_store(self, memory_limit_bytes: int) -> Any:
+        store = self.wasmtime.Store(self.engine)
+        store.set_limits(memory_size=memory_limit_bytes)
+        store.set_wasi(self.wasmtime.WasiConfig())  # clocks and randomness; no directory, argument or variable
+        return store
+
+    def new_trap(self, message: str) -> int:
+        """Return the address of a new trap, for an import to return."""
+        encoded = message.encode()
+        trap = self.ffi.wasmtime_trap_new(ctypes.create_string_buffer(encoded), len(encoded))
+        return ctypes.cast(trap, ctypes.c_void_p).value or 0
+
+    def describe(self, error: int | None, trap: ctypes.c_void_p) -> str:
+        """Consume an error or a trap of the C interface and return its message."""
+        if error:
+            pointer = ctypes.cast(error, ctypes.POINTER(self.ffi.wasmtime_error_t))
+            return str(self.wasmtime.WasmtimeError._from_ptr(pointer))
+        trap_pointer = ctypes.cast(trap, ctypes.POINTER(self.ffi.wasm_trap_t))
+        return str(self.wasmtime.Trap._from_ptr(trap_pointer))
+
+
+def _configure(config: Any) -> Any:
+    config.wasm_threads = True  # atomic instructions, on an unshared memory
+    config.memory_may_move = False  # so that ``Memory.base`` holds for ever
+    config.memory_reservation = _ADDRESS_SPACE
+    config.max_wasm_stack = WASM_STACK_BYTES
+    config.native_unwind_info = False  # nothing unwinds through the guest, and registering it costs start-up time
+    config.gc_support = False
+    config.parallel_compilation = not _forked  # a forked child has lost the compiler's threads
+    return config
+
+
+def _check_version() -> None:
+    from importlib.metadata import version
+
+    found = version("wasmtime")
+    if int(found.partition(".")[0]) not in SUPPORTED_WASMTIME:
+        wanted = " or ".join(str(major) for major in SUPPORTED_WASMTIME)
+        raise NotSupportedError(f"wasmtime {found} is installed; this rapsqlite works with wasmtime {wanted}")
+
+
+def _trampoline(runtime: _Runtime, name: str, params: str, returns: bool) -> Callable[..., int]:
+    """Return the C callback of one import: finds the guest by its thread, converts, never raises."""
+    # Each value takes 16 bytes, of which an i32 fills the low four.
+    slots = [(2 * index, letter == "I") for index, letter in enumerate(params)]
+
+    def enter(_env: int, _caller: int, values: Any, _count: int) -> int:
+        instance = _entered[threading.get_ident()]
+        instance.counts[name] += 1
+        try:
+            arguments = [values[slot] if wide else values[slot] & _U32 for slot, wide in slots]
+            result = instance.functions[name](*arguments)
+        except BaseException as exc:  # noqa: BLE001 - it must not cross the wasm frames; it is raised again from ``call``
+            instance.failure = exc
+            return runtime.new_trap(f"host function {name} failed: {type(exc).__name__}")
+        if returns:
+            values[0] = result
+        return 0
+
+    return enter
+
+
+_entered: dict[int, Instance] = {}  # thread to the guest that it runs
+_store_lock = threading.Lock()  # wasmtime's Python layer is not thread-safe in creating and dropping stores
+_runtime_lock = threading.Lock()
+_shared: _Runtime | None = None
+_forked = False
+
+
+def _runtime() -> _Runtime:
+    global _shared
+    with _runtime_lock:
+        if _shared is None:
+            _shared = _Runtime()
+        return _shared
+
+
+def warm() -> None:
+    """Compile the module into the cache, or find that it is there."""
+    _runtime()
+
+
+def forget_after_fork() -> None:
+    """In a forked child: never touch the parent's engine again, start afresh with new locks."""
+    global _shared, _forked, _store_lock, _runtime_lock
+    _leaked.append(_shared)  # dropping it would free what the parent's threads were using when the fork copied it
+    _shared = None
+    _forked = True
+    _store_lock = threading.Lock()
+    _runtime_lock = threading.Lock()
+    _entered.clear()
+
+
+_leaked: list[object] = []
+ABI_VERSION: int = abi.ABI_VERSION
