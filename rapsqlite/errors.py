@@ -1,23 +1,23 @@
 """The DB-API exception tree, and the one place where a reply's error becomes an exception.
 
-Each class is also a subclass of its namesake in `sqlite3`, so ``except sqlite3.IntegrityError`` catches ours. Beyond
-what sqlite3 gives, every exception says where it comes from:
+Each class is also a subclass of its namesake in `sqlite3`, so ``except sqlite3.IntegrityError`` catches
+ours. Beyond what sqlite3 gives, every exception says where it comes from:
 
-``sqlite_errorcode``  SQLite's extended result code; for an error found before SQLite was asked, the code that fits
+``sqlite_errorcode``  SQLite's extended result code; for an error found before SQLite was asked, the code
+that fits
 ``sqlite_errorname``  that code's name
 ``sqlite_offset``     byte offset of the offending token in the UTF-8 text of the statement, or None
 ``sql``               the statement, or None
 ``parameter_set``     of `executemany`: index of the set of parameters at fault, counted from 0, or None
 
-``str(error)`` is SQLite's message and nothing else. The statement and the parameter set are added as a note, which
-tracebacks show from Python 3.11 on. Parameter values appear nowhere.
+``str(error)`` is SQLite's message and nothing else. The statement and the parameter set are added as a
+note, which tracebacks show from Python 3.11 on. Parameter values appear nowhere.
 
 https://peps.python.org/pep-0249/#exceptions, https://sqlite.org/rescode.html
 """
 
 from __future__ import annotations
 
-import functools
 import sqlite3
 import sys
 
@@ -36,21 +36,23 @@ __all__ = [
     "ProgrammingError",
     "Warning",
     "error_from_reply",
+    "mark_parameter_set",
     "unsupported_parameters",
 ]
 
 _NOTE_SQL_CHARACTERS = 200
 
 
-class Warning(sqlite3.Warning):
+class Warning(sqlite3.Warning):  # noqa: A001  PEP 249 names it
     """Something the user should know that is not an error (PEP 249; SQLite itself gives none)."""
 
 
 class Error(sqlite3.Error):
     """Whatever went wrong in this library; all other errors derive from it."""
 
-    # Class attributes hold what is true until an instance says otherwise, so that an exception raised with a message
-    # alone has them too, and pickling and copying need no code: instances keep theirs in ``__dict__``.
+    # Class attributes hold what is true until an instance says otherwise, so that an exception raised with
+    # a message alone has them too, and pickling and copying need no code: instances keep theirs in
+    # ``__dict__``.
     sqlite_errorcode: int = _constants.SQLITE_ERROR
     sqlite_errorname: str = "SQLITE_ERROR"
     sqlite_offset: int | None = None
@@ -112,7 +114,8 @@ class OutOfMemoryError(OperationalError, MemoryError):
     sqlite_errorname = "SQLITE_NOMEM"
 
 
-# CPython moved a few codes between classes in 3.11; whoever catches by class gets that of the Python that runs.
+# CPython moved a few codes between classes in 3.11; whoever catches by class gets that of the Python that
+# runs.
 _SINCE_311 = sys.version_info >= (3, 11)
 
 _CLASS_BY_PRIMARY_CODE: dict[int, type[Error]] = {
@@ -139,11 +142,6 @@ _CLASS_BY_PRIMARY_CODE: dict[int, type[Error]] = {
     _constants.SQLITE_RANGE: InterfaceError if _SINCE_311 else DatabaseError,
 }
 
-_PRIMARY_NAMES = (
-    "OK ERROR INTERNAL PERM ABORT BUSY LOCKED NOMEM READONLY INTERRUPT IOERR CORRUPT NOTFOUND FULL CANTOPEN PROTOCOL "
-    "EMPTY SCHEMA TOOBIG CONSTRAINT MISMATCH MISUSE NOLFS AUTH FORMAT RANGE NOTADB NOTICE WARNING ROW DONE"
-).split()
-
 _CLASS_BY_REPLY_CLASS: dict[int, type[Error]] = {
     _constants.ERROR_PROGRAMMING: ProgrammingError,
     _constants.ERROR_UNSUPPORTED: ProgrammingError if _SINCE_311 else InterfaceError,
@@ -153,12 +151,15 @@ _CLASS_BY_REPLY_CLASS: dict[int, type[Error]] = {
 }
 
 
-def error_from_reply(code: int, message: str, offset: int, klass: int, row: int, sql: str | None) -> Exception:
-    """Return the exception for the error of one reply; the arguments are the error body's fields, in its order.
+def error_from_reply(
+    code: int, message: str, offset: int, klass: int, row: int, sql: str | None
+) -> Exception:
+    """Return the exception for the error of one reply, whose fields the arguments are.
 
-    ``code`` is an extended result code and 0 where SQLite was not asked; ``offset`` and ``row`` are -1 where
-    they say nothing (docs/abi.md, "Errors"). All of it comes from the guest: any values are taken without complaint.
-    An integer that does not fit is the builtin `OverflowError`, as in sqlite3; everything else is an `Error`.
+    ``code`` is an extended result code and 0 where SQLite was not asked; ``offset`` and ``row`` are -1
+    where they say nothing (docs/abi.md, "Errors"). All of it comes from the guest: any values are taken
+    without complaint. An integer that does not fit is the builtin `OverflowError`, as in sqlite3;
+    everything else is an `Error`.
     """
     if klass == _constants.ERROR_OVERFLOW:
         overflow = OverflowError(message)
@@ -189,31 +190,23 @@ def unsupported_parameters() -> Exception:
 
 def _name_of(code: int) -> str:
     """Return the name of an extended result code; that of its primary code if a newer SQLite made it up."""
-    names = _name_by_code()
+    names = _constants.RESULT_CODES
     return names.get(code) or names.get(code & 0xFF, "unknown")
 
 
-@functools.cache  # Built when the first error is, to keep it out of the import.
-def _name_by_code() -> dict[int, str]:
-    """Return the names of the result codes, picked from all of SQLite's constants.
-
-    An extended code is ``primary | n << 8`` and its name is that of the primary code with something after it.
-    """
-    constants = {name: value for name, value in vars(_constants).items() if name.startswith("SQLITE_")}
-    names = {constants[f"SQLITE_{name}"]: f"SQLITE_{name}" for name in _PRIMARY_NAMES}
-    extended = {
-        value: name
-        for name, value in constants.items()
-        if isinstance(value, int) and value > 0xFF and name.startswith(f"{names.get(value & 0xFF)}_")
-    }
-    return names | extended
+def mark_parameter_set(error: Exception, index: int) -> None:
+    """Say in an exception, whoever made it, which set of an `executemany` it is about, counted from 0."""
+    if isinstance(error, Error):
+        error.parameter_set = index
+    _add_note(error, None, index)
 
 
 def _add_note(error: Exception, sql: str | None, row: int) -> None:
-    if sys.version_info < (3, 11) or (sql is None and row < 0):
-        return
-    where = f" (parameter set {row}, counted from 0)" if row >= 0 else ""
-    error.add_note(f"statement{where}: {_shortened(sql)}" if sql is not None else where.strip())
+    if sys.version_info >= (3, 11):
+        if sql is not None:
+            error.add_note(f"statement: {_shortened(sql)}")
+        if row >= 0:
+            error.add_note(f"parameter set {row}, counted from 0")
 
 
 def _shortened(sql: str) -> str:

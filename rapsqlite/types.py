@@ -10,78 +10,87 @@ The five storage classes are those of https://sqlite.org/datatype3.html.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, Union, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 __all__ = [
     "Adapter",
     "AutocommitMode",
     "Converter",
     "CursorLike",
+    "Description",
     "IsolationLevel",
     "Parameters",
     "PrepareConformable",
     "ReadableBuffer",
-    "Row1Factory",
-    "Row2Factory",
+    "RowAloneFactory",
     "RowFactory",
+    "RowWithCursorFactory",
     "SQLiteValue",
     "TextFactory",
 ]
 
 T = TypeVar("T")
-AnyT_contra = TypeVar("AnyT_contra", contravariant=True)
 
-SQLiteValue: TypeAlias = Union[int, float, str, bytes, None]
+SQLiteValue: TypeAlias = int | float | str | bytes | None
 """What a column holds: INTEGER (64-bit signed), REAL, TEXT, BLOB or NULL."""
 
-ReadableBuffer: TypeAlias = Union[bytes, bytearray, memoryview]
-"""The bytes-likes that are bound as BLOB at full speed; any other C-contiguous buffer works too."""
+ReadableBuffer: TypeAlias = bytes | bytearray | memoryview
+"""The bytes-likes bound as BLOB at full speed; any other C-contiguous buffer works too."""
 
-Parameters: TypeAlias = Union[Sequence[Any], Mapping[str, Any]]
-"""The parameters of one execution: a sequence for ``?`` or a mapping for ``:name``, ``@name``, ``$name``.
+Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
+"""The parameters of one execution: a sequence for ``?``, a mapping for ``:name``, ``@name``, ``$name``.
 
-The values are `SQLiteValue`, bytes-likes, or anything that an adapter turns into one. Mapping keys carry no prefix
-character. Keys that the statement does not name are ignored.
+The values are `SQLiteValue`, bytes-likes, or anything that an adapter turns into one. Mapping keys carry no
+prefix character. Keys that the statement does not name are ignored.
 """
 
 IsolationLevel: TypeAlias = Literal["", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"]
-"""Which BEGIN is sent before a statement that changes data; ``None`` in its place sends none."""
+"""Which BEGIN goes before a statement that changes data; ``None`` in its place sends none."""
 
-AutocommitMode: TypeAlias = Union[bool, Literal[-1]]
-"""``True``, ``False``, or ``LEGACY_TRANSACTION_CONTROL`` (-1): the connection attribute of Python 3.12."""
+AutocommitMode: TypeAlias = bool | Literal[-1]
+"""``True``, ``False``, or ``LEGACY_TRANSACTION_CONTROL`` (-1): the attribute of Python 3.12."""
+
+Description: TypeAlias = tuple[tuple[str, None, None, None, None, None, None], ...]
+"""One 7-tuple per column of a result, of which only the name is set (PEP 249)."""
 
 
 class CursorLike(Protocol):
     """What a row factory may ask of the cursor it is given."""
 
     @property
-    def description(self) -> tuple[tuple[str, None, None, None, None, None, None], ...] | None:
-        """One 7-tuple per column, of which only the name is set; None without a result."""
+    def description(self) -> Description | None:
+        """The columns of the result; None for a statement that returns no rows."""
 
 
-class Row2Factory(Protocol):
+class RowWithCursorFactory(Protocol):
     """A row factory of sqlite3: called with the cursor and the row as a tuple."""
 
-    def __call__(self, cursor: Any, row: tuple[Any, ...], /) -> Any: ...
+    def __call__(self, cursor: Any, row: tuple[Any, ...], /) -> Any:
+        """Return what stands for the row."""
 
 
-class Row1Factory(Protocol):
+class RowAloneFactory(Protocol):
     """A row factory with one required argument: called with the row alone, a tuple."""
 
-    def __call__(self, row: tuple[Any, ...], /) -> Any: ...
+    def __call__(self, row: tuple[Any, ...], /) -> Any:
+        """Return what stands for the row."""
 
 
-RowFactory: TypeAlias = Union[
-    None, Literal["list", "tuple", "dict"], type[list[Any]], type[tuple[Any, ...]], type[dict[str, Any]],
-    Row2Factory, Row1Factory,
-]
-"""How rows are handed out. The plain shapes (names and builtin classes) cost nothing per row; the table in the
-documentation of `Connection.row_factory` says which is the default where ``None`` stands."""
+RowFactory: TypeAlias = (
+    Literal["list", "tuple", "dict"]
+    | type[list[Any]]
+    | type[tuple[Any, ...]]
+    | type[dict[str, Any]]
+    | RowWithCursorFactory
+    | RowAloneFactory
+    | None
+)
+"""How rows are handed out. Names and builtin classes are plain shapes: they cost nothing per row."""
 
 TextFactory: TypeAlias = Callable[[bytes], Any]
-"""What makes a TEXT value from its bytes: ``str`` (UTF-8, checked), ``bytes``, ``bytearray`` or any callable."""
+"""Makes a TEXT value from its bytes: ``str`` (UTF-8, checked), ``bytes``, ``bytearray`` or any callable."""
 
-Adapter: TypeAlias = Callable[[T], Union[SQLiteValue, ReadableBuffer]]
+Adapter: TypeAlias = Callable[[T], SQLiteValue | ReadableBuffer]
 """Turns a value of one exact type into one that SQLite can store."""
 
 Converter: TypeAlias = Callable[[bytes], Any]
@@ -90,7 +99,7 @@ Converter: TypeAlias = Callable[[bytes], Any]
 
 @runtime_checkable
 class PrepareConformable(Protocol):
-    """An object that adapts itself when it is bound, as https://docs.python.org/3/library/sqlite3.html describes."""
+    """An object that adapts itself when it is bound: https://docs.python.org/3/library/sqlite3.html."""
 
     def __conform__(self, protocol: type[Any], /) -> Any:
         """Return the value to bind if ``protocol`` is ``sqlite3.PrepareProtocol``, else None."""

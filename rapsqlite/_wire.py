@@ -1,0 +1,278 @@
+"""Parameters to bytes, bytes to rows: MessagePack as docs/abi.md defines it. Pure functions, no I/O.
+
+Encoding has a fast path, one check of the types and one call of the encoder, both in C, and a slow path,
+value by value, for everything that needs an adapter or is no value SQLite knows. msgspec by itself would
+also encode dates, decimals, enums and dataclasses in ways of its own; the check keeps them away from it.
+
+Decoding takes the host's private copy of what the guest wrote and trusts nothing in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from rapsqlite import _constants
+from rapsqlite._adapters import PLAIN_TYPES, Adapters
+from rapsqlite.errors import InternalError, mark_parameter_set, unsupported_parameters
+
+if TYPE_CHECKING:
+    from rapsqlite.types import Parameters
+
+__all__ = [
+    "decode_columns",
+    "decode_declared_columns",
+    "decode_dicts",
+    "decode_lists",
+    "decode_tuples",
+    "decoder_of",
+    "encode_many",
+    "encode_params",
+    "looks_names_up",
+]
+
+T = TypeVar("T")
+
+CHUNK_BYTES = 49_152
+"""How large the requests of one executemany are meant to be: small enough to fill the ring with several."""
+
+CHUNK_BYTES_LIMIT = 4 * CHUNK_BYTES
+"""What no such request exceeds, unless a single set of parameters does."""
+
+CHUNK_ROWS_LIMIT = 1_024
+
+_encode = msgspec.msgpack.Encoder().encode
+
+_SEQUENCES = frozenset({tuple, list})
+_MAPPINGS = frozenset({dict})
+_KEYS = frozenset({str})
+
+_INTEGER_MIN = -(2**63)
+_ENCODABLE_MAX = 2**64 - 1
+
+
+def encode_params(params: Parameters | None, adapters: Adapters, names: Iterable[str] | None = None) -> bytes:
+    """Return the parameters of one execution as a MessagePack array or map; empty bytes for None.
+
+    Sequences are what sqlite3 takes for one, anything with a length that can be indexed; mappings are dicts
+    and whatever else is a `collections.abc.Mapping`. Keys that are no str are left out: no statement can
+    ask for them.
+
+    ``names`` are the parameters that the statement has, if the caller knows them. Then exactly these are
+    looked up in a mapping, and those it does not have are left out. A dict with ``__missing__`` needs that,
+    see `looks_names_up`.
+
+    An integer beyond 64 bits, or a value of a type that cannot be bound, is encoded as such: the guest
+    raises the error when it binds it, so that an error in the statement itself comes first and a parameter
+    nobody asks for does no harm, as in sqlite3.
+
+    Raises ProgrammingError (Python 3.10: ValueError) if ``params`` is neither, UnicodeEncodeError for lone
+    surrogates, BufferError for a buffer that is not contiguous, and whatever an adapter raises.
+    """
+    if params is None:
+        return b""
+    if names is None and _is_plain(params, adapters.plain()):
+        try:
+            return _encode(params)
+        except OverflowError:
+            pass  # An integer beyond 64 bits: the slow path marks it for the guest.
+    return _encode(_bindable_set(params, adapters, names))
+
+
+def _is_plain(params: Any, plain: frozenset[type]) -> bool:
+    kind = type(params)
+    if kind is tuple or kind is list:
+        return plain.issuperset(map(type, params))
+    return (
+        kind is dict and plain.issuperset(map(type, params.values())) and _KEYS.issuperset(map(type, params))
+    )
+
+
+def looks_names_up(params: object) -> bool:
+    """Return whether parameters answer to names they do not list, so that the statement's are needed."""
+    return isinstance(params, Mapping) and hasattr(type(params), "__missing__") and type(params) is not dict
+
+
+def encode_many(
+    rows: Iterable[Parameters], adapters: Adapters, names: Iterable[str] | None = None
+) -> Iterator[bytes]:
+    """Yield the parameter sets of one executemany in chunks, each a MessagePack array for one MANY request.
+
+    The iterable is consumed lazily, at most `CHUNK_ROWS_LIMIT` sets ahead. The first chunk is one set, so
+    that the guest starts early; sizes then follow the size of what was encoded. Raises as `encode_params`
+    does, with the index of the set as ``parameter_set``; chunks before the one at fault have been yielded
+    by then.
+    """
+    sets = iter(rows)
+    first = 0
+    count = 1
+    while chunk := list(islice(sets, count)):
+        size = 0
+        for encoded in _encode_chunk(chunk, first, adapters, names):
+            size += len(encoded)
+            yield encoded
+        first += len(chunk)
+        fitting = CHUNK_BYTES * len(chunk) // size
+        count = max(1, min(fitting, 8 * count, CHUNK_ROWS_LIMIT))
+
+
+def _encode_chunk(
+    chunk: list[Parameters], first: int, adapters: Adapters, names: Iterable[str] | None
+) -> Iterator[bytes]:
+    """Yield the chunk in one piece, or in halves of halves where that would be too large."""
+    encoded = _encode_plain_sets(chunk, adapters) if names is None else None
+    if encoded is None:
+        encoded = _encode_sets(chunk, first, adapters, names)
+    if len(encoded) <= CHUNK_BYTES_LIMIT or len(chunk) == 1:
+        yield encoded
+        return
+    half = len(chunk) // 2
+    yield from _encode_chunk(chunk[:half], first, adapters, names)
+    yield from _encode_chunk(chunk[half:], first + half, adapters, names)
+
+
+def _encode_plain_sets(chunk: list[Any], adapters: Adapters) -> bytes | None:
+    """Return the chunk if one call can encode it: only sequences or only dicts, all of plain values."""
+    plain = adapters.plain()
+    kinds = set(map(type, chunk))
+    if kinds <= _SEQUENCES:
+        is_plain = plain.issuperset(map(type, chain.from_iterable(chunk)))
+    elif kinds <= _MAPPINGS:
+        values = chain.from_iterable(map(dict.values, chunk))
+        is_plain = plain.issuperset(map(type, values)) and _KEYS.issuperset(
+            map(type, chain.from_iterable(chunk))
+        )
+    else:
+        return None
+    if not is_plain:
+        return None
+    try:
+        return _encode(chunk)
+    except (OverflowError, UnicodeEncodeError, BufferError):
+        return None  # The slow path knows which set it was.
+
+
+def _encode_sets(
+    chunk: list[Parameters], first: int, adapters: Adapters, names: Iterable[str] | None
+) -> bytes:
+    """Return the chunk, made encodable value by value; an exception tells which set is at fault."""
+    parts = []
+    for index, params in enumerate(chunk, first):
+        try:
+            parts.append(_encode(_bindable_set(params, adapters, names)))
+        except Exception as error:  # noqa: PERF203  each set has its own index
+            mark_parameter_set(error, index)
+            raise
+    return _array_header(len(parts)) + b"".join(parts)
+
+
+def _array_header(length: int) -> bytes:
+    """Return what MessagePack puts before an array's items.
+
+    https://github.com/msgpack/msgpack/blob/master/spec.md#array-format-family
+    """
+    if length <= 0xF:
+        return bytes((0x90 | length,))
+    return b"\xdc" + length.to_bytes(2, "big")
+
+
+def _bindable_set(params: Any, adapters: Adapters, names: Iterable[str] | None) -> list[Any] | dict[str, Any]:
+    """Return one set of parameters with every value made encodable."""
+    if isinstance(params, Mapping):
+        if names is not None:
+            return _looked_up(params, adapters, names)
+        return {
+            str.__str__(name): _bindable(value, adapters)
+            for name, value in params.items()
+            if isinstance(name, str)
+        }
+    if not hasattr(type(params), "__getitem__"):
+        raise unsupported_parameters()
+    # Length and index, not iteration: what sqlite3 asks a sequence for.
+    return [_bindable(params[index], adapters) for index in range(len(params))]
+
+
+def _looked_up(params: Mapping[str, Any], adapters: Adapters, names: Iterable[str]) -> dict[str, Any]:
+    found = {}
+    for name in names:
+        try:
+            value = params[name]
+        except LookupError:
+            continue  # The guest names the missing one, in the order of the statement.
+        found[name] = _bindable(value, adapters)
+    return found
+
+
+def _bindable(value: Any, adapters: Adapters) -> Any:
+    """Return ``value`` as a plain type that binds to the same, or as what makes the guest refuse it."""
+    if type(value) not in adapters.plain():
+        value = adapters.adapt(value)
+    if isinstance(value, int):
+        # int.__index__ and its like strip a subclass without asking its overrides, as sqlite3 does in C.
+        integer = int.__index__(value)
+        return integer if _INTEGER_MIN <= integer <= _ENCODABLE_MAX else _ENCODABLE_MAX
+    if type(value) in PLAIN_TYPES:
+        return value
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    try:
+        return memoryview(value)
+    except TypeError:
+        return msgspec.msgpack.Ext(_constants.EXT_UNSUPPORTED, type(value).__name__.encode())
+
+
+def decode_lists(batch: bytes) -> list[list[Any]]:
+    """Return the rows of one batch as lists.
+
+    Raises InternalError if the batch is malformed: host and guest disagree, or the guest is hostile.
+    """
+    return _decoded(_lists, batch)
+
+
+def decode_tuples(batch: bytes) -> list[tuple[Any, ...]]:
+    """Return the rows of one batch as tuples; see `decode_lists`."""
+    return _decoded(_tuples, batch)
+
+
+def decode_dicts(batch: bytes) -> list[dict[str, Any]]:
+    """Return the rows of one batch of maps; of columns with one name the last counts. See `decode_lists`."""
+    return _decoded(_dicts, batch)
+
+
+def decode_columns(columns: bytes) -> tuple[str, ...]:
+    """Return the names of the columns, as sent for FORMAT_COLUMNS; see `decode_lists`."""
+    return _decoded(_names, columns)
+
+
+def decode_declared_columns(columns: bytes) -> tuple[tuple[str, str | None], ...]:
+    """Return name and declared type of the columns, as sent for FORMAT_DECLARED_TYPES; see `decode_lists`."""
+    return _decoded(_declared, columns)
+
+
+def decoder_of(kind: type[T]) -> Callable[[bytes], T]:
+    """Return a decoder for the answers that are no rows; it raises as `decode_lists` does."""
+    decode = msgspec.msgpack.Decoder(kind, ext_hook=_refuse_extension).decode
+    return lambda body: _decoded(decode, body)
+
+
+def _decoded(decode: Callable[[bytes], T], body: bytes) -> T:
+    try:
+        return decode(body)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        raise InternalError(f"the engine's answer is malformed: {error}") from error
+
+
+def _refuse_extension(code: int, _data: memoryview) -> Any:
+    raise ValueError(f"extension type {code}")
+
+
+_lists = msgspec.msgpack.Decoder(list[list[Any]], ext_hook=_refuse_extension).decode
+_tuples = msgspec.msgpack.Decoder(list[tuple[Any, ...]], ext_hook=_refuse_extension).decode
+_dicts = msgspec.msgpack.Decoder(list[dict[str, Any]], ext_hook=_refuse_extension).decode
+_names = msgspec.msgpack.Decoder(tuple[str, ...]).decode
+_declared = msgspec.msgpack.Decoder(tuple[tuple[str, str | None], ...]).decode
