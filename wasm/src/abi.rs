@@ -67,6 +67,7 @@ pub const FORMAT_DECLARED_TYPES: u16 = 0x10;
 pub const FORMAT_BEGIN_SHIFT: u16 = 5;
 pub const FORMAT_BEGIN_MASK: u16 = 0x60;
 pub const FORMAT_SCRIPT_COMMITS: u16 = 0x80;
+pub const FORMAT_TEXT_AS_EXTENSION: u16 = 0x100;
 
 // Reply kinds and flags.
 pub const REPLY_BATCH: u8 = 1;
@@ -88,6 +89,8 @@ pub const ERROR_INTERNAL: u8 = 6;
 
 /// MessagePack extension type of a parameter that cannot be bound; its payload names the type.
 pub const EXT_UNSUPPORTED: i8 = 1;
+/// MessagePack extension type of unchecked text in rows, where `FORMAT_TEXT_AS_EXTENSION` asks for it.
+pub const EXT_TEXT: i8 = 2;
 
 // Why the guest parks.
 pub const PARK_IDLE: i32 = 0;
