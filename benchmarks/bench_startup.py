@@ -1,0 +1,92 @@
+"""What is paid before the first row: imports, the first query of a fresh interpreter, memory per connection.
+
+Each figure comes from fresh interpreters of the peer's own environment, isolated (``-I``) with the checkout
+last on the path, like the workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.bench_select import POINT
+from benchmarks.databases import ITEMS
+from benchmarks.peers import Peer, load
+
+if TYPE_CHECKING:
+    from benchmarks.figures import Figures
+
+ROOT = Path(__file__).resolve().parent.parent
+_PATH = f"import sys; sys.path.append({str(ROOT)!r})\n"
+_TIMED_IMPORT = "import time; start = time.perf_counter()\n{statement}\nprint(time.perf_counter() - start)"
+_MEMORY = "from benchmarks.bench_startup import print_memory; print_memory(*sys.argv[1:])"
+
+
+def _run(source: str, *arguments: str) -> str:
+    command = [sys.executable, "-I", "-c", _PATH + source, *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def _wall_ms(source: str, *arguments: str) -> float:
+    start = time.perf_counter()
+    _run(source, *arguments)
+    return (time.perf_counter() - start) * 1000
+
+
+async def import_time(peer: Peer, directory: Path, size: int) -> Figures:
+    """Time the import statement in ``size`` fresh interpreters."""
+    source = _TIMED_IMPORT.format(statement=peer.IMPORT)
+    _run(source)
+    return {"import_ms": statistics.median(float(_run(source)) * 1000 for _ in range(size))}
+
+
+async def first_row(peer: Peer, directory: Path, size: int) -> Figures:
+    """Start ``size`` interpreters that open a database and print one row; one before them fills caches."""
+    path = str(directory / ITEMS)
+    _run(peer.FIRST_ROW, path)
+    return {
+        "first_row_ms": statistics.median(_wall_ms(peer.FIRST_ROW, path) for _ in range(size)),
+        "bare_interpreter_ms": statistics.median(_wall_ms("") for _ in range(size)),
+    }
+
+
+async def memory(peer: Peer, directory: Path, size: int) -> Figures:
+    """Open ``size`` connections to one file in a fresh process: proportional set size per connection."""
+    after_open, after_select = _run(_MEMORY, peer.NAME, str(directory / ITEMS), str(size)).split()
+    return {"after_open_kib": float(after_open), "after_select_kib": float(after_select)}
+
+
+def _proportional_kib() -> int:
+    with open("/proc/self/smaps_rollup") as rollup:
+        for line in rollup:
+            if line.startswith("Pss:"):
+                return int(line.split()[1])
+    raise RuntimeError("no Pss line in /proc/self/smaps_rollup")
+
+
+async def _connection_memory(name: str, path: str, count: int) -> tuple[float, float]:
+    peer = load(name)
+    first = await peer.open_database(path, {})
+    await first.execute_fetchall(POINT, (1,))
+    before = _proportional_kib()
+    connections = [await peer.open_database(path, {}) for _ in range(count)]
+    opened = _proportional_kib()
+    for connection in connections:
+        await connection.execute_fetchall(POINT, (1,))
+    selected = _proportional_kib()
+    for connection in (*connections, first):
+        await connection.close()
+    return (opened - before) / count, (selected - before) / count
+
+
+def print_memory(name: str, path: str, count: str) -> None:
+    """Print KiB per connection after opening and after one SELECT each; runs in a process of its own."""
+    if not os.path.exists("/proc/self/smaps_rollup"):
+        raise RuntimeError("memory per connection is read from /proc: Linux only")
+    print(*asyncio.run(_connection_memory(name, path, int(count))))

@@ -1,0 +1,75 @@
+"""One adapter per measured library: the same few verbs, each by the library's own documented way.
+
+An adapter module defines ``NAME``, ``IMPORT`` and ``FIRST_ROW`` (source text for fresh interpreters),
+``version()`` and ``open_database()``. Every connection is in autocommit mode; ``insert_many`` opens its own
+transaction. Where the library's method has the right shape already the adapter hands out that very method, so
+that nothing of ours is timed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable, Mapping
+
+NAMES = ("ours", "aiosqlite", "pyo3", "apsw", "stdlib")
+
+Parameters = tuple[Any, ...]
+
+
+class UnsupportedError(Exception):
+    """The library has no such verb: the workload is left out for it."""
+
+
+class Database(Protocol):
+    """One open connection of a peer."""
+
+    def execute(self, sql: str, parameters: Parameters = ()) -> Awaitable[Any]:
+        """Run one statement and drop its rows."""
+
+    def execute_fetchall(self, sql: str, parameters: Parameters = ()) -> Awaitable[Any]:
+        """Run one statement and return its rows, by the verb meant for small results."""
+
+    def fetch_all(self, sql: str, parameters: Parameters = ()) -> Awaitable[Any]:
+        """The same by the verb meant for large results."""
+
+    def fetch_one(self, sql: str, parameters: Parameters = ()) -> Awaitable[Any]:
+        """Return the first row."""
+
+    def fetch_dicts(self, sql: str, parameters: Parameters = ()) -> Awaitable[Any]:
+        """Return all rows as dicts."""
+
+    def fetch_structs(self, sql: str, parameters: Parameters = ()) -> Awaitable[Any]:
+        """Return all rows as instances of a class with fields id, name, score and flag."""
+
+    def count_rows(self, sql: str, parameters: Parameters = ()) -> Awaitable[int]:
+        """Go through the rows with ``async for`` and return how many there were."""
+
+    def insert_many(self, sql: str, rows: Iterable[Parameters]) -> Awaitable[Any]:
+        """Insert all rows in one transaction."""
+
+    def close(self) -> Awaitable[Any]:
+        """Close the connection."""
+
+
+class Peer(Protocol):
+    """An adapter module."""
+
+    NAME: str
+    IMPORT: str
+    FIRST_ROW: str
+
+    def version(self) -> str:
+        """Return the library's version and SQLite's."""
+
+    async def open_database(self, path: str, pragmas: Mapping[str, str]) -> Database:
+        """Open a connection to ``path`` and apply the pragmas to it."""
+
+
+def load(name: str) -> Peer:
+    """Import the adapter called ``name``, and with it the library."""
+    if name not in NAMES:
+        raise ValueError(f"unknown peer {name!r}; known: {', '.join(NAMES)}")
+    return cast("Peer", importlib.import_module(f"{__name__}.{name}_peer"))

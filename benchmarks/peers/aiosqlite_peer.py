@@ -1,0 +1,68 @@
+"""aiosqlite: the stdlib module on a thread of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import aiosqlite
+
+from benchmarks.peers import Parameters, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+NAME = "aiosqlite"
+IMPORT = "import aiosqlite"
+FIRST_ROW = """
+import asyncio, sys, aiosqlite
+async def main():
+    async with aiosqlite.connect(sys.argv[1]) as connection:
+        print(await connection.execute_fetchall("SELECT id, name FROM items WHERE id = 1"))
+asyncio.run(main())
+"""
+
+
+def version() -> str:
+    """Return the versions measured."""
+    return f"{aiosqlite.__version__}, SQLite {sqlite3.sqlite_version}"
+
+
+class AiosqliteDatabase:
+    """An aiosqlite connection in autocommit mode."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+        self.execute = connection.execute
+        self.execute_fetchall = connection.execute_fetchall
+        self.fetch_all = connection.execute_fetchall
+        self.close = connection.close
+
+    async def fetch_one(self, sql: str, parameters: Parameters = ()) -> Any:
+        async with self._connection.execute(sql, parameters) as cursor:
+            return await cursor.fetchone()
+
+    async def fetch_dicts(self, sql: str, parameters: Parameters = ()) -> list[Any]:
+        raise UnsupportedError
+
+    fetch_structs = fetch_dicts
+
+    async def count_rows(self, sql: str, parameters: Parameters = ()) -> int:
+        count = 0
+        async with self._connection.execute(sql, parameters) as cursor:
+            async for _ in cursor:
+                count += 1
+        return count
+
+    async def insert_many(self, sql: str, rows: Iterable[Parameters]) -> None:
+        await self._connection.execute("BEGIN")
+        await self._connection.executemany(sql, rows)
+        await self._connection.commit()
+
+
+async def open_database(path: str, pragmas: Mapping[str, str]) -> AiosqliteDatabase:
+    """Open a connection in autocommit mode."""
+    connection = await aiosqlite.connect(path, isolation_level=None)
+    for name, value in pragmas.items():
+        await connection.execute_fetchall(f"PRAGMA {name}={value}")
+    return AiosqliteDatabase(connection)

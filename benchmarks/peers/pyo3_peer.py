@@ -1,0 +1,74 @@
+"""rapsqlite 0.5.1, the native extension (Rust, sqlx, a pool per connection object)."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.peers import Parameters, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+NAME = "pyo3"
+IMPORT = "import rapsqlite"
+FIRST_ROW = """
+import asyncio, sys, rapsqlite
+async def main():
+    async with rapsqlite.connect(sys.argv[1]) as connection:
+        print(await connection.execute_fetchall("SELECT id, name FROM items WHERE id = 1"))
+asyncio.run(main())
+"""
+VERSION = "0.5.1"
+
+# Typed Any: to a type checker the name means the package of this checkout.
+rapsqlite: Any = importlib.import_module("rapsqlite")
+
+
+def version() -> str:
+    """Return the version measured; refuse to measure something else under this name."""
+    if rapsqlite.__version__ != VERSION:
+        raise RuntimeError(f"expected rapsqlite {VERSION} here, found {rapsqlite.__version__}")
+    return f"{rapsqlite.__version__}, SQLite its own"
+
+
+class Pyo3Database:
+    """A connection object of rapsqlite 0.5.1: statements outside a transaction commit on their own."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.execute = connection.execute
+        self.execute_fetchall = connection.execute_fetchall
+        self.fetch_all = connection.fetch_all
+        self.fetch_one = connection.fetch_one
+        self.close = connection.close
+
+    async def fetch_dicts(self, sql: str, parameters: Parameters = ()) -> list[Any]:
+        self._connection.row_factory = "dict"
+        try:
+            rows: list[Any] = await self._connection.fetch_all(sql, parameters)
+        finally:
+            self._connection.row_factory = None
+        return rows
+
+    async def fetch_structs(self, sql: str, parameters: Parameters = ()) -> list[Any]:
+        raise UnsupportedError
+
+    async def count_rows(self, sql: str, parameters: Parameters = ()) -> int:
+        count = 0
+        async with self._connection.execute(sql, parameters) as cursor:
+            async for _ in cursor:
+                count += 1
+        return count
+
+    async def insert_many(self, sql: str, rows: Iterable[Parameters]) -> None:
+        await self._connection.begin()
+        await self._connection.executemany(sql, list(rows))
+        await self._connection.commit()
+
+
+async def open_database(path: str, pragmas: Mapping[str, str]) -> Pyo3Database:
+    """Open a connection object; its pool applies the pragmas to every connection it opens."""
+    connection = rapsqlite.Connection(path, pragmas=dict(pragmas))
+    await connection.__aenter__()
+    return Pyo3Database(connection)

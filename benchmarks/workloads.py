@@ -1,0 +1,112 @@
+"""The list of workloads: what runs, at which size, and the figure that stands for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import bench_concurrency, bench_eventloop, bench_insert, bench_select, bench_startup
+from benchmarks.figures import Figures
+from benchmarks.peers import NAMES, Peer
+
+Run = Callable[[Peer, Path, int], Coroutine[Any, Any, Figures]]
+
+# Blocking calls on one thread neither interleave nor overlap: these workloads say nothing about sqlite3.
+ASYNC_PEERS = tuple(name for name in NAMES if name != "stdlib")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """``size`` is the full size, ``quick_size`` proves that it runs; ``figure`` is the one compared."""
+
+    name: str
+    title: str
+    run: Run
+    size: int
+    quick_size: int
+    figure: str
+    peers: tuple[str, ...] = NAMES
+
+
+_ALL = (
+    Workload(
+        "point_select", "point SELECT, one task", bench_select.point_select, 4000, 50, "operations_per_s"
+    ),
+    Workload(
+        "many_tasks", "point SELECT, 64 tasks", bench_concurrency.many_tasks, 20_000, 128, "operations_per_s"
+    ),
+    Workload(
+        "gathered", "2 000 gathered fetch_one", bench_concurrency.gathered, 2000, 50, "operations_per_s"
+    ),
+    Workload("fetch_all", "fetch_all, 100 000 × 4", bench_select.fetch_all, 100_000, 500, "rows_per_s"),
+    Workload("fetch_dicts", "the same as dicts", bench_select.fetch_dicts, 100_000, 500, "rows_per_s"),
+    Workload("fetch_structs", "the same as Structs", bench_select.fetch_structs, 100_000, 500, "rows_per_s"),
+    Workload("async_for", "async for, 100 000 rows", bench_select.async_for, 100_000, 500, "rows_per_s"),
+    Workload(
+        "busy_neighbour", "fetch beside a busy thread", bench_eventloop.busy_neighbour, 400, 5, "rows_per_s"
+    ),
+    Workload(
+        "delay_100k", "loop delay, 100 000 rows", bench_eventloop.loop_delay, 100_000, 500, "beyond_idle_ms"
+    ),
+    Workload(
+        "delay_1m",
+        "loop delay, 1 000 000 rows",
+        bench_eventloop.loop_delay,
+        1_000_000,
+        1000,
+        "beyond_idle_ms",
+    ),
+    Workload(
+        "insert_many", "executemany, 100 000 rows", bench_insert.insert_many, 100_000, 200, "rows_per_s"
+    ),
+    Workload(
+        "autocommit_normal",
+        "INSERT, WAL, NORMAL",
+        bench_insert.autocommit_normal,
+        2000,
+        20,
+        "operations_per_s",
+    ),
+    Workload(
+        "autocommit_full", "INSERT, WAL, FULL", bench_insert.autocommit_full, 500, 20, "operations_per_s"
+    ),
+    Workload(
+        "large_reads",
+        "random reads in 200 MB",
+        bench_select.large_reads,
+        20_000,
+        128,
+        "many_tasks_reads_per_s",
+    ),
+    Workload("large_scan", "full scan of 200 MB", bench_select.large_scan, 2, 1, "scans_per_s"),
+    Workload(
+        "readers_and_writer",
+        "4 readers, 1 writer, WAL",
+        bench_concurrency.readers_and_writer,
+        1500,
+        100,
+        "reads_per_s",
+        ASYNC_PEERS,
+    ),
+    Workload(
+        "two_queries",
+        "2 queries at once on 2 connections",
+        bench_concurrency.two_queries,
+        1_000_000,
+        10_000,
+        "speed_up_ratio",
+        ASYNC_PEERS,
+    ),
+    Workload("memory", "memory per connection", bench_startup.memory, 100, 5, "after_select_kib"),
+    Workload("import_time", "import", bench_startup.import_time, 5, 1, "import_ms"),
+    Workload("first_row", "interpreter start to first row", bench_startup.first_row, 5, 1, "first_row_ms"),
+)
+
+WORKLOADS = {workload.name: workload for workload in _ALL}
+
+
+def higher_is_better(figure: str) -> bool:
+    """Say so from the figure's unit."""
+    return figure.endswith(("_per_s", "_ratio"))
