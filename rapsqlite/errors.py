@@ -43,7 +43,7 @@ __all__ = [
 _NOTE_SQL_CHARACTERS = 200
 
 
-class Warning(sqlite3.Warning):  # noqa: A001  PEP 249 names it
+class Warning(sqlite3.Warning):
     """Something the user should know that is not an error (PEP 249; SQLite itself gives none)."""
 
 

@@ -231,6 +231,7 @@ def _configure(config: Any) -> Any:
 
 
 def _check_version() -> None:
+    # Reading metadata loads the e-mail parser: not before somebody connects.
     from importlib.metadata import version
 
     found = version("wasmtime")

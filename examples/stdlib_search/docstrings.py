@@ -1,0 +1,72 @@
+"""Find the documentation strings of the standard library by reading its sources; nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import sysconfig
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TESTS = {"test", "tests", "idle_test"}
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+KINDS = {ast.Module: "module", ast.ClassDef: "class"}
+
+
+class Document(NamedTuple):
+    """One documentation string and where it stands."""
+
+    module: str
+    name: str
+    kind: str
+    line: int
+    body: str
+
+
+def standard_library() -> list[Path]:
+    """Return the source files of the standard library's modules, tests left out, in a stable order."""
+    root = Path(sysconfig.get_path("stdlib"))
+    found: list[Path] = []
+    for name in sorted(sys.stdlib_module_names):
+        module = root / f"{name}.py"
+        if module.is_file():
+            found.append(module)
+        elif (root / name / "__init__.py").is_file():
+            sources = (root / name).rglob("*.py")
+            found += sorted(path for path in sources if not TESTS & set(path.relative_to(root).parts))
+    return found
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name of a source file of the standard library."""
+    parts = path.relative_to(sysconfig.get_path("stdlib")).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def documents_of(path: Path) -> list[Document]:
+    """Return the documentation strings in one file; none if it is not Python of this version."""
+    try:
+        with warnings.catch_warnings():
+            # Old escapes in old modules are not this program's business.
+            warnings.simplefilter("ignore")
+            tree = ast.parse(path.read_bytes(), filename=str(path))
+    except SyntaxError:
+        return []
+    return list(walk(tree, module_name(path), ""))
+
+
+def walk(node: ast.AST, module: str, prefix: str) -> Iterator[Document]:
+    """Yield the documentation of a node, then that of what is defined in it."""
+    name = prefix or module
+    if isinstance(node, DOCUMENTED):
+        body = ast.get_docstring(node)
+        if body:
+            kind = KINDS.get(type(node), "function")
+            yield Document(module, name, kind, getattr(node, "lineno", 1), body)
+    for child in ast.iter_child_nodes(node):
+        child_name = getattr(child, "name", "") if isinstance(child, DOCUMENTED) else ""
+        yield from walk(child, module, f"{name}.{child_name}" if child_name else prefix)

@@ -1,0 +1,40 @@
+"""All or nothing: a transfer between two accounts that fails halfway leaves no trace.
+
+Run it: python examples/transactions.py [FILE]
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import rapsqlite
+
+
+async def transfer(conn: rapsqlite.Connection, source: str, target: str, amount: int) -> None:
+    async with conn.transaction("IMMEDIATE"):
+        await conn.execute("UPDATE account SET balance = balance + ? WHERE name = ?", (amount, target))
+        await conn.execute("UPDATE account SET balance = balance - ? WHERE name = ?", (amount, source))
+
+
+async def main(path: Path) -> None:
+    async with rapsqlite.connect(path) as conn:
+        await conn.execute(
+            "CREATE TABLE account (name TEXT PRIMARY KEY, balance INTEGER CHECK (balance >= 0)) WITHOUT ROWID"
+        )
+        await conn.executemany("INSERT INTO account VALUES (?, ?)", [("ada", 100), ("bob", 20)])
+        await conn.commit()
+
+        await transfer(conn, "ada", "bob", 30)
+        print(await conn.fetch_all("SELECT * FROM account ORDER BY name"))
+
+        try:
+            await transfer(conn, "ada", "bob", 1000)
+        except rapsqlite.IntegrityError as error:
+            print("refused:", error)
+        print(await conn.fetch_all("SELECT * FROM account ORDER BY name"))
+
+
+if __name__ == "__main__":
+    database = Path(sys.argv[1] if len(sys.argv) > 1 else "accounts.db")
+    database.unlink(missing_ok=True)
+    asyncio.run(main(database))
