@@ -24,7 +24,8 @@ PACKAGE = ROOT / "rapsqlite"
 LEVELS = (
     ("_constants",),
     ("types", "errors"),
-    ("_wire", "_adapters", "_rings", "_handles", "_module_cache", "rows"),
+    ("_adapters",),
+    ("_wire", "_rings", "_handles", "_module_cache", "rows"),
     ("_files", "_filelock", "_mapping"),
     ("_imports",),
     ("runtime", "_host"),
