@@ -18,6 +18,7 @@ from rapsqlite._files import file_imports
 
 from rapsqlite import _constants as abi
 from rapsqlite import runtime
+from rapsqlite._collector import FullCollectionsHeldBack
 from rapsqlite._host import HostFunctions
 from rapsqlite._loop import current_loop
 from rapsqlite._rings import Reply, Rings
@@ -118,7 +119,9 @@ class Guest:
             rows = decode(reply.rows) if reply.row_count else []
             if reply.kind == abi.REPLY_DONE:
                 return rows, reply
-            return rows, await self._collect_rest(request, loop, decode, rows, reply.columns)
+            # Waiting and decoding take turns from here on, and every batch makes the heap of rows larger.
+            with FullCollectionsHeldBack():
+                return rows, await self._collect_rest(request, loop, decode, rows, reply.columns)
         except BaseException:
             self._traffic.discard(request)
             raise

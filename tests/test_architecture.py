@@ -25,7 +25,7 @@ LEVELS = (
     ("_constants",),
     ("types", "errors"),
     ("_adapters",),
-    ("_wire", "_rings", "_handles", "_module_cache", "rows"),
+    ("_wire", "_rings", "_handles", "_module_cache", "_collector", "rows"),
     ("_files", "_filelock", "_mapping"),
     ("_imports",),
     ("runtime", "_host"),
