@@ -7,16 +7,15 @@ as absent: the module is compiled again. Knows nothing of wasmtime; the caller c
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 
 _MAGIC = b"RAPSQLC1"
-_HEADER_BYTES = len(_MAGIC) + hashlib.sha256().digest_size
+_DIGEST_BYTES = 32  # SHA-256
+_HEADER_BYTES = len(_MAGIC) + _DIGEST_BYTES
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -32,6 +31,13 @@ def cache_directory() -> Path:
     else:
         parent = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(parent).expanduser() / "rapsqlite"
+
+
+def _digest(payload: bytes) -> bytes:
+    # Loads OpenSSL, which takes 4 ms: not before somebody connects.
+    import hashlib
+
+    return hashlib.sha256(payload).digest()
 
 
 def _is_ours(status: os.stat_result) -> bool:
@@ -55,7 +61,7 @@ def load(key: str) -> bytes | None:
     except OSError:
         return None
     payload = content[_HEADER_BYTES:]
-    if content[: len(_MAGIC)] != _MAGIC or content[len(_MAGIC) : _HEADER_BYTES] != hashlib.sha256(payload).digest():
+    if content[: len(_MAGIC)] != _MAGIC or content[len(_MAGIC) : _HEADER_BYTES] != _digest(payload):
         return None
     return payload
 
@@ -80,10 +86,13 @@ def store(key: str, payload: bytes) -> bool:
 
 
 def _write(directory: Path, key: str, payload: bytes) -> None:
+    # Takes 4 ms to load, and only a first start ever writes.
+    import tempfile
+
     descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=".compiled-")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(_MAGIC + hashlib.sha256(payload).digest())
+            file.write(_MAGIC + _digest(payload))
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())

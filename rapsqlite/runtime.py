@@ -11,10 +11,8 @@ wasmtime is imported when the first connection opens, not with the package: that
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import logging
 import threading
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +151,7 @@ class _Runtime:
         self.pre = self._link()
 
     def _load_module(self) -> Any:
-        wasm = resources.files("rapsqlite").joinpath("engine.wasm").read_bytes()
+        wasm = Path(__file__).with_name("engine.wasm").read_bytes()
         key = self._cache_key(wasm)
         compiled = _module_cache.load(key)
         if compiled is not None:
@@ -167,6 +165,9 @@ class _Runtime:
         return module
 
     def _cache_key(self, wasm: bytes) -> str:
+        # Loads OpenSSL, which takes 4 ms: not before somebody connects.
+        import hashlib
+
         library = Path(self.ffi.filename).stat()
         what = f"{library.st_size} {library.st_mtime_ns} {self.ffi.filename} {_CONFIG_NAME}".encode()
         return f"{hashlib.sha256(wasm).hexdigest()[:24]}-{hashlib.sha256(what).hexdigest()[:16]}.compiled"
