@@ -14,11 +14,11 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rapsqlite._files import file_imports
 
 from rapsqlite import _constants as abi
 from rapsqlite import runtime
 from rapsqlite._collector import FullCollectionsHeldBack
+from rapsqlite._file_imports import file_imports
 from rapsqlite._host import HostFunctions
 from rapsqlite._loop import current_loop
 from rapsqlite._rings import Reply, Rings
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rapsqlite._files import FileTable
-
     from rapsqlite._loop import Loop
 
 _ERROR = msgspec.msgpack.Decoder(tuple[int, str, int, int, int])

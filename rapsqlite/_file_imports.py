@@ -1,0 +1,88 @@
+"""The host functions that concern files (docs/abi.md, "Imports"), over one connection's file table.
+
+Addresses come from the guest: every byte goes through ``view``, which raises IndexError for what is not
+memory. A failed operation is answered with its result code; any other exception is the caller's, who ends the
+guest.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from rapsqlite import _constants as sqlite
+from rapsqlite._fileerror import FileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rapsqlite._files import FileTable
+
+    class View(Protocol):
+        """A writable view of some of the guest's bytes."""
+
+        def __call__(self, address: int, length: int, /) -> memoryview: ...
+
+
+_ONE_WORD = struct.Struct("<i")
+_TWO_WORDS = struct.Struct("<ii")
+_LONG = struct.Struct("<q")
+
+
+def file_imports(files: FileTable, view: View) -> dict[str, Callable[..., int]]:
+    """Return the functions by their import's name; they take and return plain integers."""
+    return {
+        "path_full": _answering(files, partial(_path_full, files, view)),
+        "file_open": _answering(files, partial(_open, files, view)),
+        "file_close": _answering(files, files.close_file),
+        "file_read": _answering(files, lambda fd, ptr, size, at: files.read_into(fd, view(ptr, size), at)),
+        "file_write": _answering(files, lambda fd, ptr, size, at: files.write(fd, view(ptr, size), at)),
+        "file_truncate": _answering(files, files.truncate),
+        "file_sync": _answering(files, files.sync),
+        "file_size": _answering(files, lambda fd, out: _LONG.pack_into(view(out, 8), 0, files.size(fd))),
+        "file_delete": _answering(files, lambda ptr, size, sync: files.delete(bytes(view(ptr, size)), sync != 0)),
+        "file_access": _answering(
+            files,
+            lambda ptr, size, flags, out: _put(view, out, files.access(bytes(view(ptr, size)), flags)),
+        ),
+        "file_lock": _answering(files, files.lock),
+        "file_unlock": _answering(files, files.unlock),
+        "file_reserved": _answering(files, lambda fd, out: _put(view, out, files.is_reserved(fd))),
+        "sleep": _sleep,
+        "file_moved": _answering(files, lambda fd, out: _put(view, out, files.has_moved(fd))),
+    }
+
+
+def _sleep(microseconds: int) -> int:
+    time.sleep(microseconds / 1_000_000)
+    return sqlite.SQLITE_OK
+
+
+def _answering(files: FileTable, call: Callable[..., int | None]) -> Callable[..., int]:
+    def answer(*arguments: int) -> int:
+        try:
+            return call(*arguments) or sqlite.SQLITE_OK
+        except FileError as error:
+            files.note(error)
+            return error.code
+
+    return answer
+
+
+def _put(view: View, out: int, value: int) -> None:
+    _ONE_WORD.pack_into(view(out, 4), 0, value)
+
+
+def _open(files: FileTable, view: View, ptr: int, size: int, flags: int, out: int) -> None:
+    target = view(out, 8)
+    _TWO_WORDS.pack_into(target, 0, *files.open(bytes(view(ptr, size)), flags))
+
+
+def _path_full(files: FileTable, view: View, ptr: int, size: int, out: int, capacity: int) -> int:
+    path, followed = files.full_path(bytes(view(ptr, size)))
+    if len(path) >= capacity:
+        raise FileError(sqlite.SQLITE_CANTOPEN, "open", path, "the name is too long")
+    view(out, len(path) + 1)[:] = path + b"\0"
+    return sqlite.SQLITE_OK_SYMLINK if followed else sqlite.SQLITE_OK

@@ -1,0 +1,51 @@
+"""What a failed file operation is: SQLite's result code, and the file and reason for people.
+
+The code goes to the guest as SQLite's own VFS for Unix would give it; the rest stays on the host, since a
+guest has no room for it, and is added to the exception that the statement ends with.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from rapsqlite import _constants as sqlite
+
+# What the lock calls answer when somebody else is in the way, or the lock service has a hiccup.
+_IN_THE_WAY = frozenset((errno.EACCES, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOLCK, errno.ETIMEDOUT))
+_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
+# A file system that answers a read with these is broken itself; SQLite then calls the database corrupt.
+_BROKEN_DEVICE = frozenset((errno.ERANGE, errno.EIO, errno.ENXIO))
+
+
+class FileError(Exception):
+    """A file operation failed with the SQLite result code ``code``."""
+
+    def __init__(self, code: int, task: str, path: bytes, reason: OSError | str) -> None:
+        super().__init__(code, task, path, reason)
+        self.code = code
+        self.task = task
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        reason = self.reason
+        if isinstance(reason, OSError):
+            reason = os.strerror(reason.errno) if reason.errno else str(reason)
+        where = f" {os.fsdecode(self.path)!r}" if self.path else ""
+        return f"cannot {self.task}{where}: {reason}"
+
+
+def code_of_lock(error: OSError, otherwise: int) -> int:
+    """Return the result code of a refused lock: busy, not permitted, or ``otherwise``."""
+    if error.errno in _IN_THE_WAY:
+        return sqlite.SQLITE_BUSY
+    return sqlite.SQLITE_PERM if error.errno == errno.EPERM else otherwise
+
+
+def code_of_read(error: OSError) -> int:
+    return sqlite.SQLITE_IOERR_CORRUPTFS if error.errno in _BROKEN_DEVICE else sqlite.SQLITE_IOERR_READ
+
+
+def code_of_write(error: OSError) -> int:
+    return sqlite.SQLITE_FULL if error.errno in _NO_ROOM else sqlite.SQLITE_IOERR_WRITE

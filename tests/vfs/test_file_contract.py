@@ -1,0 +1,335 @@
+"""The host's files, called as the guest would call them, against the rules of SQLite's VFS for Unix."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rapsqlite import _constants as sqlite
+from rapsqlite._file_imports import file_imports
+from rapsqlite._fileerror import FileError
+from rapsqlite._files import FileTable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DATABASE = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE | sqlite.SQLITE_OPEN_MAIN_DB
+JOURNAL = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE | sqlite.SQLITE_OPEN_MAIN_JOURNAL
+
+
+@pytest.fixture
+def files(database: Path) -> Iterator[FileTable]:
+    table = FileTable(os.fsencode(database))
+    yield table
+    table.close()
+
+
+def code_of(call: Any, *arguments: object) -> int:
+    """Return the result code that ``call`` fails with."""
+    with pytest.raises(FileError) as caught:
+        call(*arguments)
+    return caught.value.code
+
+
+def test_what_is_written_is_read_back(files: FileTable, database: Path) -> None:
+    handle, flags = files.open(os.fsencode(database), DATABASE)
+    page = bytearray(8)
+
+    files.write(handle, b"12345678", 4096)
+    code = files.read_into(handle, memoryview(page), 4096)
+
+    assert (code, bytes(page), flags) == (sqlite.SQLITE_OK, b"12345678", DATABASE)
+    assert files.size(handle) == 4104
+    assert (files.bytes_read, files.bytes_written) == (8, 8)
+
+
+def test_read_beyond_the_end_is_zero_filled(files: FileTable, database: Path) -> None:
+    handle, _ = files.open(os.fsencode(database), DATABASE)
+    files.write(handle, b"abc", 0)
+    page = bytearray(b"\xff" * 8)
+
+    code = files.read_into(handle, memoryview(page), 1)
+
+    assert (code, bytes(page)) == (sqlite.SQLITE_IOERR_SHORT_READ, b"bc" + bytes(6))
+
+
+def test_short_transfers_are_continued(files: FileTable, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle, _ = files.open(os.fsencode(database), DATABASE)
+    preadv, pwrite = os.preadv, os.pwrite
+    monkeypatch.setattr(os, "preadv", lambda fd, parts, at: preadv(fd, [parts[0][:3]], at))
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, bytes(data[:3]), at))
+    page = bytearray(10)
+
+    files.write(handle, b"0123456789", 5)
+    code = files.read_into(handle, memoryview(page), 5)
+
+    assert (code, bytes(page)) == (sqlite.SQLITE_OK, b"0123456789")
+
+
+@pytest.mark.parametrize(
+    "call,number,code",
+    [
+        ("pwrite", errno.ENOSPC, sqlite.SQLITE_FULL),
+        ("pwrite", errno.EDQUOT, sqlite.SQLITE_FULL),
+        ("pwrite", errno.EIO, sqlite.SQLITE_IOERR_WRITE),
+        ("preadv", errno.EIO, sqlite.SQLITE_IOERR_CORRUPTFS),
+        ("preadv", errno.ESTALE, sqlite.SQLITE_IOERR_READ),
+        ("ftruncate", errno.EIO, sqlite.SQLITE_IOERR_TRUNCATE),
+        ("fdatasync", errno.EIO, sqlite.SQLITE_IOERR_FSYNC),
+        ("fsync", errno.EIO, sqlite.SQLITE_IOERR_DIR_FSYNC),
+        ("fstat", errno.EIO, sqlite.SQLITE_IOERR_FSTAT),
+    ],
+)
+def test_system_errors_become_result_codes(
+    files: FileTable, database: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, code: int
+) -> None:
+    handle, _ = files.open(os.fsencode(database), DATABASE)
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, fail)
+        got = {
+            "pwrite": lambda: code_of(files.write, handle, b"x", 0),
+            "preadv": lambda: code_of(files.read_into, handle, memoryview(bytearray(1)), 0),
+            "ftruncate": lambda: code_of(files.truncate, handle, 0),
+            "fdatasync": lambda: code_of(files.sync, handle, sqlite.SQLITE_SYNC_NORMAL),
+            "fsync": lambda: code_of(files.sync, handle, sqlite.SQLITE_SYNC_NORMAL | sqlite.SYNC_DIRECTORY),
+            "fstat": lambda: code_of(files.size, handle),
+        }[call]()
+
+    assert got == code
+
+
+def test_full_device_is_reported_as_full() -> None:
+    """/dev/full refuses every write with ENOSPC, for real."""
+    table = FileTable(b"/dev/full")
+    handle, _ = table.open(b"/dev/full", DATABASE)
+
+    assert code_of(table.write, handle, b"x", 0) == sqlite.SQLITE_FULL
+    table.close()
+
+
+def test_error_tells_task_file_and_reason(files: FileTable, database: Path) -> None:
+    missing = database.with_name("missing.db")
+
+    with pytest.raises(FileError) as caught:
+        files.open(os.fsencode(missing), sqlite.SQLITE_OPEN_READONLY | sqlite.SQLITE_OPEN_MAIN_DB)
+
+    assert caught.value.code == sqlite.SQLITE_CANTOPEN
+    assert str(caught.value) == f"cannot open {str(missing)!r}: No such file or directory"
+
+
+def test_unknown_handle_is_an_error(files: FileTable) -> None:
+    assert code_of(files.size, 77) == sqlite.SQLITE_IOERR
+    assert code_of(files.close_file, 77) == sqlite.SQLITE_IOERR
+
+
+def test_directory_cannot_be_opened(files: FileTable, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+
+    assert code_of(files.open, os.fsencode(tmp_path / "sub"), DATABASE) == sqlite.SQLITE_CANTOPEN
+
+
+def test_deleting_what_is_not_there_has_its_own_code(files: FileTable, database: Path) -> None:
+    name = os.fsencode(database) + b"-journal"
+    database.touch()
+    files.open(name, JOURNAL)
+
+    files.delete(name, sync_directory=True)
+
+    assert files.sync_count == 1
+    assert code_of(files.delete, name, True) == sqlite.SQLITE_IOERR_DELETE_NOENT
+
+
+def test_first_sync_of_a_journal_syncs_its_directory(
+    files: FileTable, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.touch()
+    handle, _ = files.open(os.fsencode(database) + b"-journal", JOURNAL)
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+
+    files.sync(handle, sqlite.SQLITE_SYNC_NORMAL | sqlite.SYNC_DIRECTORY)
+
+    assert synced == [database.parent.stat().st_ino]
+
+
+def test_access_sees_files_that_are_not_empty(files: FileTable, database: Path) -> None:
+    name = os.fsencode(database)
+
+    assert not files.access(name, sqlite.SQLITE_ACCESS_EXISTS)
+    database.touch()
+    assert not files.access(name, sqlite.SQLITE_ACCESS_EXISTS)
+    database.write_bytes(b"x")
+    assert files.access(name, sqlite.SQLITE_ACCESS_EXISTS)
+    assert files.access(name, sqlite.SQLITE_ACCESS_READWRITE)
+
+
+def test_file_of_one_byte_counts_as_empty(files: FileTable, database: Path) -> None:
+    database.write_bytes(b"x")
+    handle, _ = files.open(os.fsencode(database), DATABASE)
+
+    assert files.size(handle) == 0
+
+
+def test_new_database_obeys_the_umask(files: FileTable, database: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        files.open(os.fsencode(database), DATABASE)
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE(database.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("suffix", ["-journal", "-wal"])
+def test_journal_gets_the_mode_of_its_database(files: FileTable, database: Path, suffix: str) -> None:
+    database.touch()
+    database.chmod(0o666)
+
+    files.open(os.fsencode(database) + suffix.encode(), JOURNAL)
+
+    journal = database.with_name(database.name + suffix)
+    assert stat.S_IMODE(journal.stat().st_mode) == 0o666
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_journal_gets_the_owner_of_its_database(files: FileTable, database: Path) -> None:
+    database.touch()
+    os.chown(database, 65534, 65534)
+
+    files.open(os.fsencode(database) + b"-journal", JOURNAL)
+
+    assert database.with_name(database.name + "-journal").stat().st_uid == 65534
+
+
+def test_journal_without_database_is_refused(files: FileTable, database: Path) -> None:
+    name = os.fsencode(database) + b"-journal"
+
+    assert code_of(files.open, name, JOURNAL) == sqlite.SQLITE_IOERR_FSTAT
+
+
+def test_temporary_file_has_no_name(files: FileTable, tmp_path: Path) -> None:
+    flags = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE | sqlite.SQLITE_OPEN_EXCLUSIVE
+    handle, _ = files.open(b"", flags | sqlite.SQLITE_OPEN_DELETEONCLOSE | sqlite.SQLITE_OPEN_TEMP_DB)
+
+    files.write(handle, b"x" * 5000, 0)
+
+    assert files.size(handle) == 5000
+    assert not files.has_moved(handle)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_temporary_file_where_unnamed_files_are_unsupported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
+    monkeypatch.delattr(os, "O_TMPFILE")
+    table = FileTable(b":memory:")
+
+    handle, _ = table.open(b"", sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_DELETEONCLOSE)
+
+    table.write(handle, b"x", 0)
+    assert list(tmp_path.iterdir()) == []
+    table.close()
+
+
+def test_moved_and_replaced_files_are_noticed(files: FileTable, database: Path) -> None:
+    handle, _ = files.open(os.fsencode(database), DATABASE)
+    assert not files.has_moved(handle)
+
+    database.rename(database.with_name("elsewhere"))
+    assert files.has_moved(handle)
+
+    database.touch()
+    assert files.has_moved(handle)
+
+
+def test_closed_standard_streams_are_never_databases(database: Path) -> None:
+    """What is printed to a closed stdout must not land in a database that got its number."""
+    script = (
+        "import os, sys\n"
+        "from rapsqlite._files import FileTable\n"
+        "name = os.fsencode(sys.argv[1])\n"
+        "for fd in (0, 1, 2): os.close(fd)\n"
+        "table = FileTable(name)\n"
+        f"table.open(name, {DATABASE})\n"
+        "os.write(1, b'noise')\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script, str(database)], check=False)
+
+    assert (done.returncode, database.read_bytes()) == (0, b"")
+
+
+class Memory:
+    """A guest's memory of 64 KiB."""
+
+    def __init__(self) -> None:
+        self.bytes = bytearray(65536)
+
+    def __call__(self, address: int, length: int, /) -> memoryview:
+        if address + length > len(self.bytes):
+            raise IndexError("outside")
+        return memoryview(self.bytes)[address : address + length]
+
+    def put(self, data: bytes, address: int) -> tuple[int, int]:
+        self.bytes[address : address + len(data)] = data
+        return address, len(data)
+
+
+def test_imports_take_and_answer_plain_integers(files: FileTable, database: Path) -> None:
+    memory = Memory()
+    call = file_imports(files, memory)
+    name = memory.put(os.fsencode(database), 1000)
+
+    assert call["path_full"](*name, 2000, 4097) == sqlite.SQLITE_OK
+    assert memory.bytes[2000:].partition(b"\0")[0] == os.fsencode(database)
+    assert call["file_open"](*name, DATABASE, 8) == sqlite.SQLITE_OK
+    handle = int.from_bytes(memory.bytes[8:12], "little")
+    assert int.from_bytes(memory.bytes[12:16], "little") == DATABASE
+    assert call["file_write"](handle, *name, 0) == sqlite.SQLITE_OK
+    assert call["file_read"](handle, 3000, name[1], 0) == sqlite.SQLITE_OK
+    assert memory.bytes[3000 : 3000 + name[1]] == os.fsencode(database)
+    assert call["file_size"](handle, 16) == sqlite.SQLITE_OK
+    assert int.from_bytes(memory.bytes[16:24], "little") == name[1]
+    assert call["file_close"](handle) == sqlite.SQLITE_OK
+    assert call["file_close"](handle) == sqlite.SQLITE_IOERR
+
+
+def test_failed_import_leaves_its_reason(files: FileTable, database: Path) -> None:
+    memory = Memory()
+    call = file_imports(files, memory)
+    name = memory.put(os.fsencode(database), 1000)
+
+    code = call["file_open"](*name, sqlite.SQLITE_OPEN_READONLY, 8)
+
+    assert code == sqlite.SQLITE_CANTOPEN
+    assert "No such file" in str(files.failure)
+
+
+def test_import_refuses_addresses_outside_the_memory(files: FileTable, database: Path) -> None:
+    call = file_imports(files, Memory())
+    handle, _ = files.open(os.fsencode(database), DATABASE)
+
+    with pytest.raises(IndexError):
+        call["file_read"](handle, 65530, 100, 0)
+
+
+def test_closing_closes_every_descriptor(database: Path) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    table = FileTable(os.fsencode(database))
+    table.open(os.fsencode(database), DATABASE)
+    table.open(os.fsencode(database) + b"-journal", JOURNAL)
+    table.open(b"", sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_DELETEONCLOSE)
+
+    table.close()
+
+    assert set(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,311 @@
+"""The lock levels, against the standard library's sqlite3 in this process and in others."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rapsqlite import _constants as sqlite
+from rapsqlite import _descriptors
+from rapsqlite._fileerror import FileError
+from rapsqlite._files import FileTable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DATABASE = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE | sqlite.SQLITE_OPEN_MAIN_DB
+READ_ONLY = sqlite.SQLITE_OPEN_READONLY | sqlite.SQLITE_OPEN_MAIN_DB
+NONE, SHARED = sqlite.SQLITE_LOCK_NONE, sqlite.SQLITE_LOCK_SHARED
+RESERVED, EXCLUSIVE = sqlite.SQLITE_LOCK_RESERVED, sqlite.SQLITE_LOCK_EXCLUSIVE
+
+
+class Ours:
+    """One database file, opened as a connection of ours would."""
+
+    def __init__(self, path: Path, flags: int = DATABASE) -> None:
+        self.table = FileTable(os.fsencode(path))
+        self.handle, _ = self.table.open(os.fsencode(path), flags)
+
+    def lock(self, *levels: int) -> bool:
+        """Take the levels one after the other; False if one is refused."""
+        try:
+            for level in levels:
+                self.table.lock(self.handle, level)
+        except FileError as error:
+            if error.code != sqlite.SQLITE_BUSY:
+                raise
+            return False
+        return True
+
+    def unlock(self, level: int = NONE) -> None:
+        self.table.unlock(self.handle, level)
+
+    def is_reserved(self) -> bool:
+        return self.table.is_reserved(self.handle)
+
+
+class Native:
+    """The standard library's sqlite3, in this process or in another."""
+
+    def __init__(self, path: Path, elsewhere: bool) -> None:
+        self._script: subprocess.Popen[str] | None = None
+        if elsewhere:
+            code = (
+                "import sqlite3, sys\n"
+                "c = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)\n"
+                "for line in sys.stdin:\n"
+                "    try: c.execute(line).fetchall(); answer = 'ok'\n"
+                "    except sqlite3.OperationalError as e: answer = str(e)\n"
+                "    print(answer, flush=True)\n"
+            )
+            self._script = subprocess.Popen(
+                [sys.executable, "-c", code, str(path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        else:
+            self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+
+    def run(self, sql: str) -> bool:
+        """Run a statement; False if the database is locked."""
+        if self._script:
+            assert self._script.stdin
+            assert self._script.stdout
+            print(sql, file=self._script.stdin, flush=True)
+            answer = self._script.stdout.readline().strip()
+        else:
+            try:
+                self._connection.execute(sql).fetchall()
+                answer = "ok"
+            except sqlite3.OperationalError as error:
+                answer = str(error)
+        assert answer in ("ok", "database is locked")
+        return answer == "ok"
+
+    def close(self) -> None:
+        if self._script:
+            self._script.communicate()
+        else:
+            self._connection.close()
+
+
+@pytest.fixture
+def path(database: Path) -> Path:
+    connection = sqlite3.connect(database)
+    connection.execute("CREATE TABLE t (x)")
+    connection.close()
+    return database
+
+
+@pytest.fixture(params=["same process", "other process"])
+def native(path: Path, request: pytest.FixtureRequest) -> Iterator[Native]:
+    other = Native(path, elsewhere=request.param == "other process")
+    yield other
+    other.close()
+
+
+@pytest.fixture
+def ours(path: Path) -> Iterator[Ours]:
+    file = Ours(path)
+    yield file
+    file.table.close()
+
+
+def test_readers_share(ours: Ours, native: Native) -> None:
+    assert ours.lock(SHARED)
+    assert native.run("BEGIN")
+    assert native.run("SELECT * FROM t")
+
+
+def test_our_reader_keeps_a_native_writer_from_committing(ours: Ours, native: Native) -> None:
+    assert ours.lock(SHARED)
+
+    assert native.run("BEGIN IMMEDIATE")
+    assert native.run("INSERT INTO t VALUES (1)")
+    assert ours.is_reserved()
+    assert not native.run("COMMIT")
+
+    ours.unlock()
+    assert native.run("COMMIT")
+    assert not ours.is_reserved()
+
+
+def test_native_reader_keeps_our_writer_from_committing(ours: Ours, native: Native) -> None:
+    assert native.run("BEGIN")
+    assert native.run("SELECT * FROM t")
+
+    assert ours.lock(SHARED, RESERVED)
+    assert not ours.lock(EXCLUSIVE)
+
+    assert native.run("COMMIT")
+    assert not native.run("SELECT * FROM t"), "our PENDING lock must keep new readers out"
+    assert ours.lock(EXCLUSIVE)
+    ours.unlock()
+    assert native.run("SELECT * FROM t")
+
+
+def test_one_writer_at_a_time(ours: Ours, native: Native) -> None:
+    assert ours.lock(SHARED, RESERVED)
+    assert not native.run("BEGIN IMMEDIATE")
+    assert native.run("SELECT * FROM t")
+
+    ours.unlock(SHARED)
+    assert native.run("BEGIN IMMEDIATE")
+    assert not ours.lock(RESERVED)
+
+
+def test_native_exclusive_keeps_us_out(ours: Ours, native: Native) -> None:
+    assert native.run("BEGIN EXCLUSIVE")
+    assert not ours.lock(SHARED)
+
+    assert native.run("COMMIT")
+    assert ours.lock(SHARED)
+
+
+def test_our_exclusive_keeps_natives_out(ours: Ours, native: Native) -> None:
+    assert ours.lock(SHARED, RESERVED, EXCLUSIVE)
+    assert not native.run("SELECT * FROM t")
+
+    ours.unlock(SHARED)
+    assert native.run("SELECT * FROM t")
+    assert native.run("BEGIN IMMEDIATE")
+
+
+def test_two_connections_of_one_process_exclude_each_other(ours: Ours, path: Path) -> None:
+    other = Ours(path)
+    assert ours.lock(SHARED, RESERVED)
+    assert other.lock(SHARED)
+    assert other.is_reserved()
+    assert not other.lock(RESERVED)
+    assert not ours.lock(EXCLUSIVE)
+
+    other.table.close()
+    assert ours.lock(EXCLUSIVE)
+
+
+def test_reserved_needs_shared(ours: Ours) -> None:
+    with pytest.raises(FileError) as caught:
+        ours.table.lock(ours.handle, RESERVED)
+
+    assert caught.value.code == sqlite.SQLITE_MISUSE
+
+
+def test_closing_releases(ours: Ours, native: Native) -> None:
+    assert ours.lock(SHARED, RESERVED, EXCLUSIVE)
+
+    ours.table.close_file(ours.handle)
+
+    assert native.run("BEGIN EXCLUSIVE")
+
+
+@pytest.mark.parametrize("flags", [DATABASE, READ_ONLY])
+def test_closing_keeps_the_locks_of_other_libraries(path: Path, flags: int) -> None:
+    """POSIX drops a process's locks on a file when any descriptor of it is closed: hence parking."""
+    inside = Native(path, elsewhere=False)
+    outside = Native(path, elsewhere=True)
+    assert inside.run("BEGIN IMMEDIATE")
+
+    Ours(path, flags).table.close()
+    still_held = not outside.run("BEGIN IMMEDIATE")
+    parked = _descriptors.parked_count()
+
+    assert inside.run("COMMIT")
+    assert still_held
+    assert parked == 1
+    for native in (inside, outside):
+        native.close()
+    _descriptors.sweep()
+    assert _descriptors.parked_count() == 0
+
+
+def test_parked_descriptors_are_used_again(path: Path) -> None:
+    inside = Native(path, elsewhere=False)
+    assert inside.run("BEGIN IMMEDIATE")
+    for _ in range(10):
+        Ours(path).table.close()
+
+    assert _descriptors.parked_count() == 1
+
+    assert inside.run("COMMIT")
+    Ours(path).table.close()
+    assert _descriptors.parked_count() == 0
+    inside.close()
+
+
+def test_replaced_file_is_not_served_from_a_parked_descriptor(path: Path) -> None:
+    inside = Native(path, elsewhere=False)
+    assert inside.run("BEGIN IMMEDIATE")
+    Ours(path).table.close()
+    path.rename(path.with_name("old.db"))
+    path.write_bytes(b"new")
+
+    ours = Ours(path)
+
+    assert ours.table.size(ours.handle) == 3
+    assert inside.run("ROLLBACK")
+    inside.close()
+    ours.table.close()
+
+
+def test_forked_child_neither_drops_nor_keeps_our_locks(path: Path) -> None:
+    ours = Ours(path)
+    assert ours.lock(SHARED, RESERVED)
+    to_child, from_parent = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.close(from_parent)
+            ours.table.abandon()
+            os.read(to_child, 1)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(to_child)
+    outside = Native(path, elsewhere=True)
+
+    assert not outside.run("BEGIN IMMEDIATE"), "the child's closing must not unlock"
+    ours.table.close()
+    assert outside.run("BEGIN EXCLUSIVE"), "the child must not keep the lock"
+
+    outside.close()
+    os.close(from_parent)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_killed_process_leaves_no_lock_behind_a_forked_child(path: Path) -> None:
+    """An inherited descriptor would keep the dead parent's lock for as long as the child lives."""
+    script = (
+        "import os, sys\n"
+        "from rapsqlite._files import FileTable\n"
+        "name = os.fsencode(sys.argv[1])\n"
+        "table = FileTable(name)\n"
+        f"handle, _ = table.open(name, {DATABASE})\n"
+        "for level in (1, 2, 4): table.lock(handle, level)\n"
+        "ready, started = os.pipe()\n"
+        "if not os.fork():\n"
+        "    os.write(started, b'x')\n"
+        "    os.read(0, 1)\n"
+        "    os._exit(0)\n"
+        "os.read(ready, 1)\n"
+        "print('locked', flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout
+    assert parent.stdout.readline() == "locked\n"
+    parent.wait()
+
+    outside = Native(path, elsewhere=True)
+    assert outside.run("BEGIN EXCLUSIVE")
+
+    outside.close()
+    parent.communicate()

@@ -1,0 +1,235 @@
+"""Which names reach which files: granted directories, symbolic links, URIs."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from rapsqlite import _constants as sqlite
+from rapsqlite._fileerror import FileError
+from rapsqlite._files import FileTable
+from rapsqlite._grants import database_path
+
+DATABASE = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE | sqlite.SQLITE_OPEN_MAIN_DB
+
+
+def real_name(table: FileTable, name: Path | str) -> str:
+    return os.fsdecode(table.full_path(os.fsencode(name))[0])
+
+
+def test_names_beside_the_database_and_below_are_reached(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    table = FileTable(os.fsencode(tmp_path / "main.db"))
+
+    for name in (tmp_path / "main.db", tmp_path / "other.db", tmp_path / "below" / "third.db"):
+        handle, _ = table.open(os.fsencode(real_name(table, name)), DATABASE)
+        table.close_file(handle)
+
+    assert (tmp_path / "below" / "third.db").exists()
+    table.close()
+
+
+@pytest.mark.parametrize("name", ["../secret.db", "sub/../../secret.db", "/etc/secret.db", "..", "."])
+def test_names_outside_are_refused(tmp_path: Path, name: str) -> None:
+    home = tmp_path / "home"
+    (home / "sub").mkdir(parents=True)
+    table = FileTable(os.fsencode(home / "main.db"))
+
+    with pytest.raises(FileError, match="not granted") as caught:
+        table.full_path(os.fsencode(home / name))
+
+    assert caught.value.code == sqlite.SQLITE_CANTOPEN
+    table.close()
+
+
+@pytest.mark.parametrize("call", ["open", "access", "delete"])
+def test_refused_names_fail_in_every_call(tmp_path: Path, call: str) -> None:
+    """An ungranted super-journal must not look absent: its journals would then not be rolled back."""
+    home = tmp_path / "home"
+    home.mkdir()
+    secret = tmp_path / "secret.db"
+    secret.write_bytes(b"secret")
+    table = FileTable(os.fsencode(home / "main.db"))
+
+    with pytest.raises(FileError):
+        getattr(table, call)(os.fsencode(secret), 0)
+
+    assert secret.read_bytes() == b"secret"
+    table.close()
+
+
+def test_link_that_leads_out_is_refused(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "secret.db").write_bytes(b"secret")
+    (home / "file.db").symlink_to("../secret.db")
+    (home / "directory").symlink_to("..")
+    table = FileTable(os.fsencode(home / "main.db"))
+
+    for name in ("file.db", "directory/secret.db"):
+        with pytest.raises(FileError, match="not granted"):
+            table.open(os.fsencode(home / name), DATABASE)
+    table.close()
+
+
+def test_links_are_not_followed_once_a_name_is_resolved(tmp_path: Path) -> None:
+    """Between the resolving and the opening somebody may have put a link there."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "secret.db").write_bytes(b"secret")
+    table = FileTable(os.fsencode(home / "main.db"))
+    table.open(os.fsencode(home / "main.db"), DATABASE)
+    resolved = table.full_path(os.fsencode(home / "other.db"))[0]
+    (home / "other.db").symlink_to("../secret.db")
+
+    with pytest.raises(FileError, match="symbolic links"):
+        table.open(resolved, DATABASE)
+    table.close()
+
+
+def test_linked_database_is_its_target(tmp_path: Path) -> None:
+    """As with SQLite itself: the journal belongs beside the target."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "main.db").touch()
+    (tmp_path / "link.db").symlink_to("real/main.db")
+    table = FileTable(os.fsencode(tmp_path / "link.db"))
+
+    path, followed = table.full_path(os.fsencode(tmp_path / "link.db"))
+
+    assert (os.fsdecode(path), followed) == (str(tmp_path / "real" / "main.db"), True)
+    table.close()
+
+
+def test_database_in_a_linked_directory(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    table = FileTable(os.fsencode(tmp_path / "link" / "main.db"))
+
+    assert real_name(table, tmp_path / "link" / "main.db") == str(tmp_path / "real" / "main.db")
+    assert real_name(table, tmp_path / "link" / "other.db") == str(tmp_path / "real" / "other.db")
+    table.close()
+
+
+def test_links_in_circles_end(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    table = FileTable(os.fsencode(tmp_path / "main.db"))
+
+    with pytest.raises(FileError, match="too many symbolic links"):
+        table.full_path(os.fsencode(tmp_path / "a"))
+    table.close()
+
+
+def test_relative_names_start_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = FileTable(b"main.db")
+
+    assert real_name(table, "main.db") == str(tmp_path / "main.db")
+    assert real_name(table, "./x/../other.db") == str(tmp_path / "other.db")
+    table.close()
+
+
+def test_granted_directories_are_trees(tmp_path: Path) -> None:
+    for name in ("home", "data/deep", "data2"):
+        (tmp_path / name).mkdir(parents=True)
+    table = FileTable(os.fsencode(tmp_path / "home" / "main.db"), grants=[os.fsencode(tmp_path / "data")])
+
+    handle, _ = table.open(os.fsencode(tmp_path / "data" / "deep" / "x.db"), DATABASE)
+
+    table.close_file(handle)
+    with pytest.raises(FileError, match="not granted"):
+        table.open(os.fsencode(tmp_path / "data2" / "x.db"), DATABASE)
+    table.close()
+
+
+def test_root_grants_everything(tmp_path: Path) -> None:
+    table = FileTable(b":memory:", grants=[b"/"])
+
+    handle, _ = table.open(os.fsencode(tmp_path / "x.db"), DATABASE)
+
+    assert table.size(handle) == 0
+    table.close()
+
+
+def test_memory_database_grants_nothing(tmp_path: Path) -> None:
+    table = FileTable(b":memory:")
+
+    with pytest.raises(FileError, match="not granted"):
+        table.open(os.fsencode(tmp_path / "x.db"), DATABASE)
+    table.close()
+
+
+def test_missing_directory_says_so(tmp_path: Path) -> None:
+    table = FileTable(os.fsencode(tmp_path / "none" / "x.db"))
+
+    with pytest.raises(FileError, match=r"cannot open directory .*none.*No such file"):
+        table.open(os.fsencode(tmp_path / "none" / "x.db"), DATABASE)
+    table.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
+def test_directory_may_be_unlistable() -> None:
+    """Search permission is enough to open a file in a directory."""
+    with tempfile.TemporaryDirectory() as home:
+        path = Path(home, "main.db")
+        path.touch()
+        path.chmod(0o666)
+        Path(home).chmod(0o711)
+        pid = os.fork()
+        if not pid:
+            try:
+                os.setegid(65534)
+                os.seteuid(65534)
+                table = FileTable(os.fsencode(path))
+                table.open(os.fsencode(path), DATABASE)
+                os._exit(0)
+            finally:
+                os._exit(1)
+
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain.db",
+        "file:plain.db",
+        "file:plain.db?mode=rwc",
+        "file:with%20space.db",
+        "file:question%3fmark.db?cache=private",
+        "file:percent%25.db",
+        "file:%C3%A9.db#fragment",
+        "file:cut%00off.db",
+        "file://localhost{home}/host.db",
+        "file://{home}/host.db",
+        "file:{home}/absolute.db",
+        "file:broken%4.db",
+    ],
+)
+def test_uri_means_the_file_that_sqlite_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = name.format(home=tmp_path)
+    native = sqlite3.connect(name, uri=True)
+    native.execute("PRAGMA user_version = 1")
+    expected = native.execute("SELECT file FROM pragma_database_list").fetchone()[0]
+    native.close()
+
+    path = database_path(os.fsencode(name), uri=True)
+
+    assert path is not None
+    assert os.path.realpath(os.fsdecode(path)) == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["", ":memory:", "file::memory:", "file:shared?mode=memory&cache=shared", "file:/x?vfs=memdb"]
+)
+def test_databases_in_memory_have_no_path(name: str) -> None:
+    assert database_path(name.encode(), uri=True) is None
+
+
+def test_without_uri_names_are_literal() -> None:
+    assert database_path(b"file:x.db?mode=ro", uri=False) == b"file:x.db?mode=ro"
