@@ -20,7 +20,7 @@ from rapsqlite import runtime
 from rapsqlite._collector import FullCollectionsHeldBack
 from rapsqlite._file_imports import file_imports
 from rapsqlite._host import HostFunctions
-from rapsqlite._loop import current_loop
+from rapsqlite._loop import current_loop, settle
 from rapsqlite._rings import Reply, Rings
 from rapsqlite._traffic import Request, Traffic
 from rapsqlite.errors import InternalError, ProgrammingError, error_from_reply
@@ -39,14 +39,24 @@ _JOIN_S = 5.0  # how long the interpreter waits for a guest when it exits
 class Guest:
     """A running guest, from ``start`` to ``close``."""
 
-    def __init__(self, name: str, files: FileTable, busy_timeout_s: float, memory_limit_bytes: int = -1) -> None:
+    def __init__(
+        self,
+        name: str,
+        files: FileTable,
+        busy_timeout_s: float,
+        *,
+        memory_limit_bytes: int = -1,
+        patience_s: float = 5.0,
+        engine: Callable[[], runtime.Engine] = runtime.shared_engine,
+    ) -> None:
         self.name = name
         self.files = files
         lock = threading.Lock()
-        self._traffic = traffic = Traffic(name, lock)
+        self._traffic = traffic = Traffic(name, lock, patience_s, self.kill)
         self.host = HostFunctions(lock, busy_timeout_s, traffic.ring, traffic.body_of, traffic.is_cancelled)
         traffic.host = self.host
         self._memory_limit_bytes = memory_limit_bytes
+        self._engine = engine  # called on the guest's thread: it may have to compile
         self._instance: runtime.Instance | None = None
         self._loop: Loop | None = None
         self._ended = False
@@ -175,7 +185,7 @@ class Guest:
         failure: BaseException | None = None
         try:
             functions = {**self.host.table(), **file_imports(self.files, self._view)}
-            self._instance = runtime.Instance(functions, self._memory_limit_bytes)
+            self._instance = runtime.Instance(self._engine(), functions, self._memory_limit_bytes)
             self._serve(self._instance)
         except BaseException as exc:  # noqa: BLE001 - it is raised again in every task that waits
             failure = exc
@@ -218,14 +228,15 @@ class Guest:
         """Close the database and end the thread; idempotent. A cancellation waits until that is done."""
         if self.state == "forked":
             return
-        if self.state == "ok":
-            try:
+        try:
+            if self.state == "ok":
                 await self.call(abi.OP_CLOSE)
-            except ProgrammingError:
-                if self.state == "ok":
-                    raise  # otherwise another task closed it first
-        await self._wait_for_end()
-        self._thread.join()  # it has done everything by now but return
+        except ProgrammingError:
+            if self.state == "ok":
+                raise  # otherwise another task closed it first
+        finally:
+            await self._wait_for_end()
+            self._thread.join()  # it has done everything by now but return
 
     async def _wait_for_end(self) -> None:
         loop = current_loop(self._loop)
@@ -236,15 +247,24 @@ class Guest:
             self._waiting_for_end.append(request)
         while not request.done:
             await loop.wait(request)
-        loop.settle(request, finished=True)
+        settle(loop, request, finished=True)
 
     def stop(self) -> None:
         """Tell the guest to leave at once, interrupting what runs; does not wait. Any thread, also a finalizer."""
         self._traffic.stop()
 
+    def kill(self) -> None:
+        """Trap a guest that does not answer; its connection is lost. Any thread."""
+        if self._instance is not None:
+            self._instance.kill()
+
     def join(self, timeout_s: float) -> None:
         """Wait until the thread has ended."""
         self._thread.join(timeout_s)
+
+    def is_running(self) -> bool:
+        """Tell whether the guest's thread is there."""
+        return self._thread.is_alive()
 
     def abandon_after_fork(self) -> None:
         """In a forked child: let go of the files; everything else belongs to the parent."""
@@ -260,14 +280,14 @@ class Guest:
 def _settle(request: Request, loop: Loop) -> Reply:
     """Take one reply; raise what it reports, or the cancellation that it makes true."""
     if not request.replies:
-        loop.settle(request, finished=False)
+        settle(loop, request, finished=False)
         raise request.error or InternalError("the guest ended without an answer")
     reply = request.replies.popleft()
     if reply.kind == abi.REPLY_ERROR:
-        loop.settle(request, finished=False)
+        settle(loop, request, finished=False)
         raise _error_of(reply, request.body[0])
     if reply.kind == abi.REPLY_DONE:
-        loop.settle(request, finished=True)
+        settle(loop, request, finished=True)
     return reply
 
 
@@ -300,6 +320,9 @@ def _stop_all() -> None:
         guest.stop()
     for guest in guests:
         guest.join(_JOIN_S)
+        if guest.is_running():
+            guest.kill()
+            guest.join(_JOIN_S)
 
 
 def _after_fork() -> None:

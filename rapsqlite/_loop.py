@@ -4,7 +4,7 @@ A ``Ticket`` is one thing a task waits for. ``Loop.wait`` suspends the task unti
 in the loop's own thread; ``Loop.post`` gets a callback there from any thread, through the loop's public interface.
 
 Cancellation never abandons a ticket: it is remembered on the ticket, ``ticket.on_cancel`` asks the guest to stop, and
-the wait goes on until the guest has answered. What the guest did then decides (``Loop.settle``): a request that
+the wait goes on until the guest has answered. What the guest did then decides (``settle``): a request that
 finished is returned although its task was cancelled, and the cancellation arrives at the task's next checkpoint;
 a request that failed raises the cancellation. So nothing done is reported as undone, nor the reverse.
 """
@@ -12,11 +12,12 @@ a request that failed raises the cancellation. So nothing done is reported as un
 from __future__ import annotations
 
 import sys
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     import trio
 
@@ -25,7 +26,12 @@ class Ticket(Protocol):
     """What ``wait`` needs to know of the thing that is waited for."""
 
     waiter: Any  # the future or the Trio task to wake; None while nobody waits
-    cancellation: Any  # how the cancellation is raised later; None while there was none
+    cancellation: BaseException | None  # that of the task, held back until the guest has answered
+
+    @property
+    def patience_s(self) -> float:
+        """How long a cancelled task waits for the answer before the guest is killed."""
+        ...
 
     def is_ready(self) -> bool:
         """Tell whether there is something to take, so that waiting is over."""
@@ -33,6 +39,10 @@ class Ticket(Protocol):
 
     def on_cancel(self) -> None:
         """Ask the guest to stop working on this."""
+        ...
+
+    def on_silence(self) -> None:
+        """End a guest that does not answer."""
         ...
 
 
@@ -64,19 +74,21 @@ class AsyncioLoop:
                 ticket.on_cancel()
             else:
                 return
-        await self._wait_shielded(ticket)
+        await _outlast(self._wait_shielded, ticket)
 
-    async def _wait_shielded(self, ticket: Ticket) -> None:
+    async def _wait_shielded(self, ticket: Ticket, timeout_s: float) -> None:
         # The shield keeps anyio's level cancellation from waking the task over and over meanwhile. Only a cancelled
         # task comes here, so anyio's import time is not paid by programs that never cancel.
-        from anyio import CancelScope
+        from anyio import move_on_after
 
-        with CancelScope(shield=True):
+        with move_on_after(timeout_s, shield=True) as scope:
             while not ticket.is_ready():
                 waiter = ticket.waiter = self._loop.create_future()
                 try:
                     await waiter
                 except _asyncio().CancelledError as exc:
+                    if scope.cancel_called:
+                        raise
                     ticket.cancellation = exc
 
     def wake(self, ticket: Ticket) -> None:
@@ -93,16 +105,10 @@ class AsyncioLoop:
             ticket.cancellation = exc
             ticket.on_cancel()
 
-    def settle(self, ticket: Ticket, finished: bool) -> None:
-        """Account for a cancellation that came while the ticket was waited for."""
-        cancellation = ticket.cancellation
-        if cancellation is None:
-            return
-        if not finished:
-            raise cancellation
+    def redeliver(self, cancellation: BaseException) -> None:
+        """See to it that a cancellation which was held back arrives at the task's next checkpoint."""
         if not _is_anyio_cancellation(cancellation):
-            task = _asyncio().current_task()
-            self._loop.call_soon(_redeliver, task)
+            self._loop.call_soon(_redeliver, _asyncio().current_task())
 
 
 def _asyncio() -> Any:
@@ -133,10 +139,10 @@ def _redeliver(task: Any) -> None:
 class TrioLoop:
     """One running Trio scheduler."""
 
-    __slots__ = ("_lowlevel", "_token", "key")
+    __slots__ = ("_token", "_trio", "key")
 
-    def __init__(self, lowlevel: Any, token: trio.lowlevel.TrioToken) -> None:
-        self._lowlevel = lowlevel
+    def __init__(self, trio_module: Any, token: trio.lowlevel.TrioToken) -> None:
+        self._trio = trio_module
         self._token = token
         self.key: object = token
 
@@ -144,40 +150,67 @@ class TrioLoop:
         """Run ``callback`` in Trio's thread soon; False if the run is over. Any thread."""
         try:
             self._token.run_sync_soon(callback, *args)
-        except sys.modules["trio"].RunFinishedError:
+        except self._trio.RunFinishedError:
             return False
         return True
 
     async def wait(self, ticket: Ticket) -> None:
         """Suspend until the ticket is woken; once its task was cancelled, until it is ready."""
-        lowlevel = self._lowlevel
-
-        def abort(raise_cancel: Callable[[], None]) -> Any:
-            if ticket.cancellation is None:
-                ticket.cancellation = raise_cancel
+        if ticket.cancellation is None:
+            try:
+                await self._sleep(ticket)
+            except self._trio.Cancelled as exc:
+                ticket.cancellation = exc
                 ticket.on_cancel()
-            return lowlevel.Abort.FAILED
+            else:
+                return
+        await _outlast(self._wait_shielded, ticket)
+
+    async def _wait_shielded(self, ticket: Ticket, timeout_s: float) -> None:
+        with self._trio.move_on_after(timeout_s, shield=True):
+            while not ticket.is_ready():
+                await self._sleep(ticket)
+
+    async def _sleep(self, ticket: Ticket) -> None:
+        lowlevel = self._trio.lowlevel
+
+        def abort(_raise_cancel: Callable[[], None]) -> Any:
+            ticket.waiter = None
+            return lowlevel.Abort.SUCCEEDED
 
         ticket.waiter = lowlevel.current_task()
         await lowlevel.wait_task_rescheduled(abort)
-        while ticket.cancellation is not None and not ticket.is_ready():
-            ticket.waiter = lowlevel.current_task()
-            await lowlevel.wait_task_rescheduled(abort)
 
     def wake(self, ticket: Ticket) -> None:
         """Let the ticket's task go on. Trio's own thread."""
         waiter, ticket.waiter = ticket.waiter, None
         if waiter is not None:
-            self._lowlevel.reschedule(waiter)
+            self._trio.lowlevel.reschedule(waiter)
 
     async def checkpoint(self, _ticket: Ticket) -> None:
         """Let other tasks run, in the middle of what the ticket stands for; cancellation waits for ``wait``."""
-        await self._lowlevel.cancel_shielded_checkpoint()
+        await self._trio.lowlevel.cancel_shielded_checkpoint()
 
-    def settle(self, ticket: Ticket, finished: bool) -> None:
-        """Account for a cancellation that came while the ticket was waited for: Trio repeats it by itself."""
-        if ticket.cancellation is not None and not finished:
-            ticket.cancellation()
+    def redeliver(self, cancellation: BaseException) -> None:
+        """Nothing: Trio delivers a cancellation at every checkpoint until its scope is left."""
+
+
+async def _outlast(wait: Callable[[Ticket, float], Awaitable[None]], ticket: Ticket) -> None:
+    """Wait until the ticket is ready, shielded from cancellation; a guest that stays silent is killed."""
+    await wait(ticket, ticket.patience_s)
+    if not ticket.is_ready():
+        ticket.on_silence()
+        await wait(ticket, inf)
+
+
+def settle(loop: Loop, ticket: Ticket, finished: bool) -> None:
+    """Account for a cancellation that came while the ticket was waited for: raise it unless the request finished."""
+    cancellation = ticket.cancellation
+    if cancellation is None:
+        return
+    if not finished:
+        raise cancellation
+    loop.redeliver(cancellation)
 
 
 if TYPE_CHECKING:
@@ -194,7 +227,7 @@ def current_loop(last: Loop | None = None) -> Loop:
         token = trio_module.lowlevel.current_trio_token()
         if last is not None and last.key is token:
             return last
-        return TrioLoop(trio_module.lowlevel, token)
+        return TrioLoop(trio_module, token)
     asyncio_module = sys.modules.get("asyncio")
     loop = asyncio_module._get_running_loop() if asyncio_module is not None else None
     if loop is None:

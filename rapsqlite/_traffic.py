@@ -16,6 +16,8 @@ from rapsqlite._rings import MalformedReplyError, Reply, Rings
 from rapsqlite.errors import Error, OperationalError, ProgrammingError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rapsqlite._host import HostFunctions
     from rapsqlite._loop import Loop
 
@@ -53,23 +55,37 @@ class Request:
         self.cancelled = False
         self.discarded = False
         self.waiter: Any = None
-        self.cancellation: Any = None
+        self.cancellation: BaseException | None = None
 
     def is_ready(self) -> bool:
         """Tell whether there is a reply, or never will be."""
         return self.done or bool(self.replies)
 
+    @property
+    def patience_s(self) -> float:
+        """How long a cancelled task waits for the guest's answer."""
+        return self.traffic.patience_s
+
     def on_cancel(self) -> None:
-        """Interrupt this request in the guest, queued or running."""
-        self.traffic.cancel(self)
+        """Interrupt this request in the guest, queued or running. Closing is not undone: it is sped up."""
+        if self.head[1] == abi.OP_CLOSE:
+            self.traffic.stop()
+        else:
+            self.traffic.cancel(self)
+
+    def on_silence(self) -> None:
+        """The guest does not answer: kill it."""
+        self.traffic.kill()
 
 
 class Traffic:
     """The requests and replies of one guest."""
 
-    def __init__(self, name: str, lock: threading.Lock) -> None:
+    def __init__(self, name: str, lock: threading.Lock, patience_s: float, kill: Callable[[], None]) -> None:
         self.name = name
         self.lock = lock
+        self.patience_s = patience_s
+        self.kill = kill
         self.host: HostFunctions  # set by the guest: the two know each other
         self.state = "ok"
         self.failure: BaseException | None = None
@@ -83,6 +99,7 @@ class Traffic:
         self._last_id = 0
         self._newest_key: object = None
         self._several_loops = False
+        self._closing = False
 
     # -- submitting, any thread --------------------------------------------------------------------
 
@@ -146,6 +163,7 @@ class Traffic:
         flags = abi.REQUEST_EXTERNAL if len(sql) + len(params) > abi.REQUEST_INLINE_BYTES else 0
         request.head = (request_id, op, flags, format, a, b)
         self._pending[request_id] = request
+        self._closing = self._closing or op == abi.OP_CLOSE
         if self._backlog or not self._put(request):
             self._backlog.append(request)
 
@@ -285,9 +303,9 @@ class Traffic:
             woken = self._take_replies()
             while self._rings is not None and self._rings.has_replies():
                 woken += self._take_replies()
-            if failure is None and self.state == "ok":
+            if self.state == "ok" and failure is None and (self._closing or self.host.leaving):
                 self.state = "closed"
-            return woken + self._break_off(failure or OperationalError("the guest left its service loop"))
+            return woken + self._break_off(failure or RuntimeError("the guest left its service loop"))
 
     def ring(self) -> None:
         """The guest's bell: have the waiting loops drain."""

@@ -16,7 +16,6 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rapsqlite import _constants as abi
 from rapsqlite import _module_cache
 from rapsqlite._imports import MODULE, SIGNATURES
 from rapsqlite.errors import InternalError, NotSupportedError
@@ -34,6 +33,10 @@ _U32 = 0xFFFF_FFFF
 _CONFIG_NAME = "1"  # change with every change of ``_configure``: it is part of the cache key
 
 ValuesPtr = ctypes.POINTER(ctypes.c_int64)
+_EpochCallback = ctypes.CFUNCTYPE(
+    ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64), ctypes.POINTER(ctypes.c_uint8)
+)
+_EPOCH_CONTINUE = 0  # WASMTIME_UPDATE_DEADLINE_CONTINUE
 _Import = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t, ValuesPtr, ctypes.c_size_t)
 
 
@@ -69,28 +72,27 @@ class Memory:
 class Instance:
     """One guest: its store, its memory, its exports. Created and entered on one thread only."""
 
-    def __init__(self, functions: Mapping[str, Callable[..., int | None]], memory_limit_bytes: int = -1) -> None:
-        """Instantiate the module; ``functions`` are the imports by name.
-
-        Raises InternalError if the module cannot be instantiated, NotSupportedError for a wasmtime that is not
-        supported.
-        """
+    def __init__(
+        self, engine: Engine, functions: Mapping[str, Callable[..., int | None]], memory_limit_bytes: int = -1
+    ) -> None:
+        """Instantiate the engine's module; ``functions`` are the imports by name."""
         self.functions = functions
         self.counts: dict[str, int] = dict.fromkeys(SIGNATURES, 0)
         self.failure: BaseException | None = None
-        runtime = _runtime()
+        self.killed = False
         with _store_lock:
-            self._store = runtime.new_store(memory_limit_bytes)
+            self._store = engine.new_store(memory_limit_bytes)
+            self._store.set_epoch_deadline(1)
             self._context = ctypes.cast(self._store._context(), ctypes.c_void_p)
-            instance = runtime.pre.instantiate(self._store)
+            instance = engine.pre.instantiate(self._store)
             self._exports = instance.exports(self._store)
-        self._runtime = runtime
+        self._engine = engine
         raw_memory = self._exports["memory"]._memory
-        base = ctypes.cast(runtime.ffi.wasmtime_memory_data(self._store._context(), raw_memory), ctypes.c_void_p)
+        base = ctypes.cast(engine.ffi.wasmtime_memory_data(self._store._context(), raw_memory), ctypes.c_void_p)
         self.memory = Memory(base.value or 0, lambda: self._memory_size(raw_memory))
 
     def _memory_size(self, raw_memory: Any) -> int:
-        return int(self._runtime.ffi.wasmtime_memory_data_size(self._store._context(), raw_memory))
+        return int(self._engine.ffi.wasmtime_memory_data_size(self._store._context(), raw_memory))
 
     def call(self, name: str) -> int:
         """Enter the guest's export ``name``, which takes nothing, and return its i32 (0 if it returns nothing).
@@ -103,12 +105,20 @@ class Instance:
         thread = threading.get_ident()
         _entered[thread] = self
         try:
-            error = self._runtime.call_unchecked(self._context, ctypes.byref(func), values, 1, ctypes.byref(trap))
+            error = self._engine.call_unchecked(self._context, ctypes.byref(func), values, 1, ctypes.byref(trap))
         finally:
             del _entered[thread]
         if error or trap.value:
-            raise TrapError(self._runtime.describe(error, trap)) from self.failure
+            raise TrapError(self._engine.describe(error, trap)) from self.failure
         return values[0] & _U32
+
+    def kill(self) -> None:
+        """Trap the guest wherever it is, as soon as it runs wasm; the instance is lost. Any thread.
+
+        The last resort, for a guest that does not look at its cancel and stop words any more.
+        """
+        self.killed = True
+        self._engine.engine.increment_epoch()
 
     def close(self) -> None:
         """Free the store and everything in it: no view of the memory may be used from here on."""
@@ -116,10 +126,14 @@ class Instance:
             self._store.close()
 
 
-class _Runtime:
-    """Engine, module and linker of this process."""
+class Engine:
+    """wasmtime's engine with one compiled module, linked with the imports: what all instances share."""
 
-    def __init__(self) -> None:
+    def __init__(self, wasm: bytes) -> None:
+        """Load the compiled form of ``wasm`` from the cache, or compile it (1 to 2 s, without the GIL) and keep it.
+
+        Raises NotSupportedError for a wasmtime whose C interface is not known to be the one bound here.
+        """
         import wasmtime
         from wasmtime import _ffi
 
@@ -145,13 +159,16 @@ class _Runtime:
             ctypes.c_void_p,
             ctypes.c_void_p,
         )(("wasmtime_linker_define_func_unchecked", _ffi.dll))
+        self._set_epoch_callback = ctypes.CFUNCTYPE(
+            None, ctypes.c_void_p, _EpochCallback, ctypes.c_void_p, ctypes.c_void_p
+        )(("wasmtime_store_epoch_deadline_callback", _ffi.dll))
+        self._epoch_callback = _EpochCallback(self._on_epoch)
         self.engine = wasmtime.Engine(_configure(wasmtime.Config()))
-        self.module = self._load_module()
+        self.module = self._load_module(wasm)
         self._callbacks: list[object] = []  # the linker keeps bare addresses of these
         self.pre = self._link()
 
-    def _load_module(self) -> Any:
-        wasm = Path(__file__).with_name("engine.wasm").read_bytes()
+    def _load_module(self, wasm: bytes) -> Any:
         key = self._cache_key(wasm)
         compiled = _module_cache.load(key)
         if compiled is not None:
@@ -200,10 +217,26 @@ class _Runtime:
         return self.wasmtime.FuncType([kinds[letter]() for letter in params], [kinds[letter]() for letter in result])
 
     def new_store(self, memory_limit_bytes: int) -> Any:
+        """Return a store whose guest can be killed and whose memory is limited (-1: not)."""
         store = self.wasmtime.Store(self.engine)
+        store_pointer = ctypes.cast(store.ptr(), ctypes.c_void_p)
+        self._set_epoch_callback(store_pointer, self._epoch_callback, None, None)
         store.set_limits(memory_size=memory_limit_bytes)
         store.set_wasi(self.wasmtime.WasiConfig())  # clocks and randomness; no directory, argument or variable
         return store
+
+    def _on_epoch(self, _context: int, _data: int, delta: Any, kind: Any) -> int:
+        """Every running guest comes here after a ``kill``: trap the one that is meant, let the others go on."""
+        if _entered[threading.get_ident()].killed:
+            return self.new_error("killed: it did not answer an interrupt")
+        delta[0] = 1
+        kind[0] = _EPOCH_CONTINUE
+        return 0
+
+    def new_error(self, message: str) -> int:
+        """Return the address of a new error, for a callback to return."""
+        error = self.ffi.wasmtime_error_new(message.encode())
+        return ctypes.cast(error, ctypes.c_void_p).value or 0
 
     def new_trap(self, message: str) -> int:
         """Return the address of a new trap, for an import to return."""
@@ -227,6 +260,7 @@ def _configure(config: Any) -> Any:
     config.max_wasm_stack = WASM_STACK_BYTES
     config.native_unwind_info = False  # nothing unwinds through the guest, and registering it costs start-up time
     config.gc_support = False
+    config.epoch_interruption = True  # ``Instance.kill``
     config.parallel_compilation = not _forked  # a forked child has lost the compiler's threads
     return config
 
@@ -241,7 +275,7 @@ def _check_version() -> None:
         raise NotSupportedError(f"wasmtime {found} is installed; this rapsqlite works with wasmtime {wanted}")
 
 
-def _trampoline(runtime: _Runtime, name: str, params: str, returns: bool) -> Callable[..., int]:
+def _trampoline(engine: Engine, name: str, params: str, returns: bool) -> Callable[..., int]:
     """Return the C callback of one import: finds the guest by its thread, converts, never raises."""
     # Each value takes 16 bytes, of which an i32 fills the low four.
     slots = [(2 * index, letter == "I") for index, letter in enumerate(params)]
@@ -254,7 +288,7 @@ def _trampoline(runtime: _Runtime, name: str, params: str, returns: bool) -> Cal
             result = instance.functions[name](*arguments)
         except BaseException as exc:  # noqa: BLE001 - it must not cross the wasm frames; it is raised again from ``call``
             instance.failure = exc
-            return runtime.new_trap(f"host function {name} failed: {type(exc).__name__}")
+            return engine.new_trap(f"host function {name} failed: {type(exc).__name__}")
         if returns:
             values[0] = result
         return 0
@@ -262,36 +296,29 @@ def _trampoline(runtime: _Runtime, name: str, params: str, returns: bool) -> Cal
     return enter
 
 
-_entered: dict[int, Instance] = {}  # thread to the guest that it runs
-_store_lock = threading.Lock()  # wasmtime's Python layer is not thread-safe in creating and dropping stores
-_runtime_lock = threading.Lock()
-_shared: _Runtime | None = None
-_forked = False
-
-
-def _runtime() -> _Runtime:
+def shared_engine() -> Engine:
+    """Return this process's engine with ``engine.wasm``, loading it at the first call."""
     global _shared
-    with _runtime_lock:
+    with _shared_lock:
         if _shared is None:
-            _shared = _Runtime()
+            _shared = Engine(Path(__file__).with_name("engine.wasm").read_bytes())
         return _shared
-
-
-def warm() -> None:
-    """Compile the module into the cache, or find that it is there."""
-    _runtime()
 
 
 def forget_after_fork() -> None:
     """In a forked child: never touch the parent's engine again, start afresh with new locks."""
-    global _shared, _forked, _store_lock, _runtime_lock
+    global _shared, _forked, _store_lock, _shared_lock
     _leaked.append(_shared)  # dropping it would free what the parent's threads were using when the fork copied it
     _shared = None
     _forked = True
     _store_lock = threading.Lock()
-    _runtime_lock = threading.Lock()
+    _shared_lock = threading.Lock()
     _entered.clear()
 
 
-_leaked: list[object] = []
-ABI_VERSION: int = abi.ABI_VERSION
+_entered: dict[int, Instance] = {}  # thread to the guest that it runs
+_store_lock = threading.Lock()  # wasmtime's Python layer is not thread-safe in creating and dropping stores
+_shared_lock = threading.Lock()
+_shared: Engine | None = None
+_leaked: list[Engine | None] = []
+_forked = False
