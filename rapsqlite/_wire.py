@@ -9,17 +9,19 @@ Decoding takes the host's private copy of what the guest wrote and trusts nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from rapsqlite import _constants
-from rapsqlite._adapters import PLAIN_TYPES, Adapters
-from rapsqlite.errors import InternalError, mark_parameter_set, unsupported_parameters
+from rapsqlite._parameters import bindable_set
+from rapsqlite.errors import InternalError, mark_parameter_set
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from rapsqlite._adapters import Adapters
     from rapsqlite.types import Parameters
 
 __all__ = [
@@ -31,7 +33,7 @@ __all__ = [
     "decoder_of",
     "encode_many",
     "encode_params",
-    "looks_names_up",
+    "text_decoder",
 ]
 
 T = TypeVar("T")
@@ -50,9 +52,6 @@ _SEQUENCES = frozenset({tuple, list})
 _MAPPINGS = frozenset({dict})
 _KEYS = frozenset({str})
 
-_INTEGER_MIN = -(2**63)
-_ENCODABLE_MAX = 2**64 - 1
-
 
 def encode_params(params: Parameters | None, adapters: Adapters, names: Iterable[str] | None = None) -> bytes:
     """Return the parameters of one execution as a MessagePack array or map; empty bytes for None.
@@ -63,7 +62,7 @@ def encode_params(params: Parameters | None, adapters: Adapters, names: Iterable
 
     ``names`` are the parameters that the statement has, if the caller knows them. Then exactly these are
     looked up in a mapping, and those it does not have are left out. A dict with ``__missing__`` needs that,
-    see `looks_names_up`.
+    see `_parameters.looks_names_up`.
 
     An integer beyond 64 bits, or a value of a type that cannot be bound, is encoded as such: the guest
     raises the error when it binds it, so that an error in the statement itself comes first and a parameter
@@ -79,26 +78,17 @@ def encode_params(params: Parameters | None, adapters: Adapters, names: Iterable
             return _encode(params)
         except OverflowError:
             pass  # An integer beyond 64 bits: the slow path marks it for the guest.
-    return _encode(_bindable_set(params, adapters, names))
+    return _encode(bindable_set(params, adapters, names))
 
 
 def _is_plain(params: Any, plain: frozenset[type]) -> bool:
     kind = type(params)
     if kind is tuple or kind is list:
         return plain.issuperset(map(type, params))
-    return (
-        kind is dict and plain.issuperset(map(type, params.values())) and _KEYS.issuperset(map(type, params))
-    )
+    return kind is dict and plain.issuperset(map(type, params.values())) and _KEYS.issuperset(map(type, params))
 
 
-def looks_names_up(params: object) -> bool:
-    """Return whether parameters answer to names they do not list, so that the statement's are needed."""
-    return isinstance(params, Mapping) and hasattr(type(params), "__missing__") and type(params) is not dict
-
-
-def encode_many(
-    rows: Iterable[Parameters], adapters: Adapters, names: Iterable[str] | None = None
-) -> Iterator[bytes]:
+def encode_many(rows: Iterable[Parameters], adapters: Adapters, names: Iterable[str] | None = None) -> Iterator[bytes]:
     """Yield the parameter sets of one executemany in chunks, each a MessagePack array for one MANY request.
 
     The iterable is consumed lazily, at most `CHUNK_ROWS_LIMIT` sets ahead. The first chunk is one set, so
@@ -142,9 +132,8 @@ def _encode_plain_sets(chunk: list[Any], adapters: Adapters) -> bytes | None:
         is_plain = plain.issuperset(map(type, chain.from_iterable(chunk)))
     elif kinds <= _MAPPINGS:
         values = chain.from_iterable(map(dict.values, chunk))
-        is_plain = plain.issuperset(map(type, values)) and _KEYS.issuperset(
-            map(type, chain.from_iterable(chunk))
-        )
+        keys = chain.from_iterable(chunk)
+        is_plain = plain.issuperset(map(type, values)) and _KEYS.issuperset(map(type, keys))
     else:
         return None
     if not is_plain:
@@ -155,14 +144,12 @@ def _encode_plain_sets(chunk: list[Any], adapters: Adapters) -> bytes | None:
         return None  # The slow path knows which set it was.
 
 
-def _encode_sets(
-    chunk: list[Parameters], first: int, adapters: Adapters, names: Iterable[str] | None
-) -> bytes:
+def _encode_sets(chunk: list[Parameters], first: int, adapters: Adapters, names: Iterable[str] | None) -> bytes:
     """Return the chunk, made encodable value by value; an exception tells which set is at fault."""
     parts = []
     for index, params in enumerate(chunk, first):
         try:
-            parts.append(_encode(_bindable_set(params, adapters, names)))
+            parts.append(_encode(bindable_set(params, adapters, names)))
         except Exception as error:  # noqa: PERF203  each set has its own index
             mark_parameter_set(error, index)
             raise
@@ -177,53 +164,6 @@ def _array_header(length: int) -> bytes:
     if length <= 0xF:
         return bytes((0x90 | length,))
     return b"\xdc" + length.to_bytes(2, "big")
-
-
-def _bindable_set(params: Any, adapters: Adapters, names: Iterable[str] | None) -> list[Any] | dict[str, Any]:
-    """Return one set of parameters with every value made encodable."""
-    if isinstance(params, Mapping):
-        if names is not None:
-            return _looked_up(params, adapters, names)
-        return {
-            str.__str__(name): _bindable(value, adapters)
-            for name, value in params.items()
-            if isinstance(name, str)
-        }
-    if not hasattr(type(params), "__getitem__"):
-        raise unsupported_parameters()
-    # Length and index, not iteration: what sqlite3 asks a sequence for.
-    return [_bindable(params[index], adapters) for index in range(len(params))]
-
-
-def _looked_up(params: Mapping[str, Any], adapters: Adapters, names: Iterable[str]) -> dict[str, Any]:
-    found = {}
-    for name in names:
-        try:
-            value = params[name]
-        except LookupError:
-            continue  # The guest names the missing one, in the order of the statement.
-        found[name] = _bindable(value, adapters)
-    return found
-
-
-def _bindable(value: Any, adapters: Adapters) -> Any:
-    """Return ``value`` as a plain type that binds to the same, or as what makes the guest refuse it."""
-    if type(value) not in adapters.plain():
-        value = adapters.adapt(value)
-    if isinstance(value, int):
-        # int.__index__ and its like strip a subclass without asking its overrides, as sqlite3 does in C.
-        integer = int.__index__(value)
-        return integer if _INTEGER_MIN <= integer <= _ENCODABLE_MAX else _ENCODABLE_MAX
-    if type(value) in PLAIN_TYPES:
-        return value
-    if isinstance(value, float):
-        return float.__float__(value)
-    if isinstance(value, str):
-        return str.__str__(value)
-    try:
-        return memoryview(value)
-    except TypeError:
-        return msgspec.msgpack.Ext(_constants.EXT_UNSUPPORTED, type(value).__name__.encode())
 
 
 def decode_lists(batch: bytes) -> list[list[Any]]:
@@ -260,15 +200,30 @@ def decoder_of(kind: type[T]) -> Callable[[bytes], T]:
     return lambda body: _decoded(decode, body)
 
 
+def text_decoder(kind: type[T], make_text: Callable[[bytes], Any]) -> Callable[[bytes], T]:
+    """Return a decoder of rows with FORMAT_TEXT_AS_EXTENSION that gives each TEXT value to ``make_text``.
+
+    It raises as `decode_lists` does, and whatever ``make_text`` raises.
+    """
+
+    def make_value(code: int, data: memoryview) -> Any:
+        if code != _constants.EXT_TEXT:
+            return _refuse_extension(code, data)
+        return make_text(bytes(data))
+
+    decode = msgspec.msgpack.Decoder(kind, ext_hook=make_value).decode
+    return lambda batch: _decoded(decode, batch)
+
+
 def _decoded(decode: Callable[[bytes], T], body: bytes) -> T:
     try:
         return decode(body)
-    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise InternalError(f"the engine's answer is malformed: {error}") from error
 
 
 def _refuse_extension(code: int, _data: memoryview) -> Any:
-    raise ValueError(f"extension type {code}")
+    raise InternalError(f"the engine's answer is malformed: extension type {code}")
 
 
 _lists = msgspec.msgpack.Decoder(list[list[Any]], ext_hook=_refuse_extension).decode

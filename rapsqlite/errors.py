@@ -151,9 +151,7 @@ _CLASS_BY_REPLY_CLASS: dict[int, type[Error]] = {
 }
 
 
-def error_from_reply(
-    code: int, message: str, offset: int, klass: int, row: int, sql: str | None
-) -> Exception:
+def error_from_reply(code: int, message: str, offset: int, klass: int, row: int, sql: str | None) -> Exception:
     """Return the exception for the error of one reply, whose fields the arguments are.
 
     ``code`` is an extended result code and 0 where SQLite was not asked; ``offset`` and ``row`` are -1

@@ -24,8 +24,10 @@ PACKAGE = ROOT / "rapsqlite"
 LEVELS = (
     ("_constants",),
     ("types", "errors"),
-    ("_adapters",),
-    ("_wire", "_rings", "_handles", "_module_cache", "_collector", "rows"),
+    ("_adapters", "_converters"),
+    ("_parameters", "rows"),
+    ("_wire", "_rings", "_handles", "_module_cache", "_collector"),
+    ("_row_plan", "_typed_rows"),
     ("_fileerror",),
     ("_filelock", "_grants"),
     ("_descriptors",),

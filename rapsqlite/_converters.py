@@ -1,0 +1,141 @@
+"""Converters: stored values to Python objects, chosen by a column's declared type or by its name.
+
+The semantics are those of `sqlite3`: https://docs.python.org/3/library/sqlite3.html#sqlite3-converters. The
+module-level registry is that of `sqlite3` itself, shared, with its default converters for ``date`` and
+``timestamp``. A connection's own converters go before them.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rapsqlite.types import Converter, TextFactory
+
+__all__ = ["Converters", "UncheckedText", "column_name", "conversion", "register_converter", "stored_bytes"]
+
+register_converter = sqlite3.register_converter
+
+# Upper-case name -> converter; the very dict that sqlite3 looks into.
+_shared = sqlite3.converters
+
+
+class Converters:
+    """The converters one connection uses: its own, then the shared ones. Type names are case-insensitive."""
+
+    __slots__ = ("_own",)
+
+    def __init__(self) -> None:
+        self._own: dict[str, Converter] = {}
+
+    def register(self, type_name: str, converter: Converter) -> None:
+        """Convert the values of columns of this type with ``converter`` from the next statement on."""
+        self._own[type_name.upper()] = converter
+
+    def for_column(self, name: str, declared_type: str | None, detect_types: int) -> Converter | None:
+        """Return the converter for a column, or None; a type in its name goes before its declared type."""
+        found = None
+        if detect_types & sqlite3.PARSE_COLNAMES:
+            found = self._get(_type_in_name(name))
+        if found is None and detect_types & sqlite3.PARSE_DECLTYPES:
+            found = self._get(_type_in_declaration(declared_type))
+        return found
+
+    def _get(self, type_name: str | None) -> Converter | None:
+        if type_name is None:
+            return None
+        key = type_name.upper()
+        return self._own.get(key) or _shared.get(key)
+
+
+def column_name(name: str, detect_types: int) -> str:
+    """Return what a column is called: without the ``[type]`` at its end if that is parsed."""
+    bracket = name.find("[") if detect_types & sqlite3.PARSE_COLNAMES else -1
+    if bracket < 0:
+        return name
+    # sqlite3 takes away one space in front of the bracket, but never the name's first character.
+    return name[: bracket - 1] if bracket > 0 and name[bracket - 1] == " " else name[:bracket]
+
+
+def stored_bytes(value: int | float | str | bytes) -> bytes:
+    """Return a value as SQLite gives it to who asks for bytes: numbers as their text in ASCII.
+
+    https://sqlite.org/c3ref/column_blob.html
+    """
+    if isinstance(value, bytes):
+        return bytes(value)  # A copy of UncheckedText alone: bytes itself is returned as it is.
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, float):
+        return _real_text(value).encode()
+    return b"%d" % value
+
+
+def _type_in_name(name: str) -> str | None:
+    _, bracket, rest = name.partition("[")
+    type_name, closing, _ = rest.partition("]")
+    return type_name if bracket and closing else None
+
+
+def _type_in_declaration(declared_type: str | None) -> str | None:
+    """Return the first word of a declared type: ``number`` of ``number(10)``."""
+    return declared_type.partition("(")[0].partition(" ")[0] if declared_type is not None else None
+
+
+def _real_text(value: float) -> str:
+    """Return the text SQLite makes of a REAL.
+
+    It has up to 17 digits, the fewest that read back as the same number. Python's repr has these digits;
+    SQLite always writes a decimal point, and no exponent below 1e17 (Python: 1e16).
+    """
+    if math.isinf(value):
+        return "Inf" if value > 0 else "-Inf"
+    mantissa, exponent_mark, exponent = repr(value).partition("e")
+    if not exponent_mark:
+        return mantissa
+    if exponent == "+16":
+        sign, digits = mantissa[: mantissa.startswith("-")], mantissa.lstrip("-").replace(".", "")
+        return f"{sign}{digits:0<17}.0"
+    point = "" if "." in mantissa else ".0"
+    return f"{mantissa}{point}e{exponent}"
+
+
+class UncheckedText(bytes):
+    """The bytes of a TEXT value, told from those of a BLOB."""
+
+    __slots__ = ()
+
+
+def conversion(
+    chosen: list[Converter | None], text_factory: TextFactory | None
+) -> Callable[[list[Any]], list[Any]] | None:
+    """Return what converts a decoded row in place and returns it; None if there is nothing to do.
+
+    ``chosen`` has one entry per column. Text that came as `UncheckedText` and has no converter goes to
+    ``text_factory``.
+    """
+    converters = [(index, converter) for index, converter in enumerate(chosen) if converter is not None]
+
+    def convert(row: list[Any]) -> list[Any]:
+        for index, converter in converters:
+            value = row[index]
+            if value is not None:
+                row[index] = converter(stored_bytes(value))
+        return row
+
+    if text_factory is None:
+        return convert if converters else None
+    make_text = text_factory
+    plain = [index for index, converter in enumerate(chosen) if converter is None]
+
+    def convert_with_text(row: list[Any]) -> list[Any]:
+        for index in plain:
+            if type(row[index]) is UncheckedText:
+                row[index] = make_text(bytes(row[index]))
+        return convert(row)
+
+    return convert_with_text

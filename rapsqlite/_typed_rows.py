@@ -1,0 +1,119 @@
+"""Rows decoded straight into the user's own types: Struct, dataclass, NamedTuple, TypedDict.
+
+msgspec builds the objects in C from rows that the guest sends as maps, so columns are matched to fields by
+name: their order does not matter, columns without a field are ignored, fields with a default may lack a
+column. (A Struct with ``array_like=True`` is matched by position.)
+
+A field's type is checked. As SQLite has no booleans, dates and the like, values are read as msgspec reads
+them with ``strict=False``: 0 and 1 for bool, ISO 8601 text or seconds since 1970 for datetime, text for
+UUID, Decimal and Enum, text of digits for int.
+https://jcristharif.com/msgspec/usage.html#strict-vs-lax-mode
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from rapsqlite import _constants
+from rapsqlite.errors import DataError, InternalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["TypedRows", "typed_rows"]
+
+# Where msgspec says in its message what it could not decode: `$[row].field` and what is inside of it.
+_LOCATION = re.compile(
+    r"^(?P<problem>.*?) - at `\$\[(?P<row>\d+)\](?:\.(?P<column>[^.\[`]+))?(?P<inside>[^`]*)`$", re.DOTALL
+)
+
+
+class TypedRows:
+    """How rows become objects of one type; made by `typed_rows` and used by any number of results."""
+
+    __slots__ = ("_decode", "format")
+
+    def __init__(self, decode: Callable[[bytes], list[Any]], row_format: int) -> None:
+        self._decode = decode
+        self.format = row_format  # The row shape to ask the guest for.
+
+    def decoder(self) -> Callable[[bytes], list[Any]]:
+        """Return a decoder for the batches of one result, in order.
+
+        It raises DataError if a value does not suit its field or a required column is missing, naming the
+        row, counted from 0 over all batches, and the column; InternalError if the batch is malformed.
+        """
+        row_count = 0
+
+        def decode(batch: bytes) -> list[Any]:
+            nonlocal row_count
+            try:
+                rows = self._decode(batch)
+            except msgspec.ValidationError as error:
+                raise _data_error(str(error), row_count) from error
+            except (msgspec.MsgspecError, RecursionError) as error:
+                raise InternalError(f"the engine's answer is malformed: {error}") from error
+            row_count += len(rows)
+            return rows
+
+        return decode
+
+
+@lru_cache(maxsize=256)
+def typed_rows(kind: type[Any]) -> TypedRows:
+    """Return how rows become objects of ``kind``.
+
+    Raises TypeError for anything but a msgspec.Struct, dataclass, NamedTuple or TypedDict, and for one with
+    fields that msgspec cannot decode.
+    """
+    if _is_named_tuple(kind):
+        return TypedRows(_named_tuple_decoder(kind), _constants.FORMAT_MAPS)
+    if not _is_record(kind):
+        name = getattr(kind, "__qualname__", None) or repr(kind)
+        raise TypeError(f"into= takes a msgspec.Struct, a dataclass, a NamedTuple or a TypedDict, not {name}")
+    config = getattr(kind, "__struct_config__", None)
+    by_position = config is not None and config.array_like
+    return TypedRows(_decoder(kind), _constants.FORMAT_ARRAYS if by_position else _constants.FORMAT_MAPS)
+
+
+def _is_named_tuple(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
+
+
+def _is_record(kind: Any) -> bool:
+    origin = typing.get_origin(kind) or kind  # Row[int] of a generic Row
+    if not isinstance(origin, type):
+        return False
+    return issubclass(origin, msgspec.Struct) or hasattr(origin, "__dataclass_fields__") or typing.is_typeddict(origin)
+
+
+def _decoder(kind: Any) -> Callable[[bytes], list[Any]]:
+    return msgspec.msgpack.Decoder(list[kind], strict=False).decode
+
+
+def _named_tuple_decoder(kind: Any) -> Callable[[bytes], list[Any]]:
+    """Decode Structs with the same fields and make tuples of them: msgspec fills tuples by position only."""
+    types = typing.get_type_hints(kind, include_extras=True)
+    defaults = kind._field_defaults
+    fields = [(name, types.get(name, Any), defaults.get(name, msgspec.NODEFAULT)) for name in kind._fields]
+    decode = _decoder(msgspec.defstruct(kind.__name__, fields, kw_only=True, gc=False))
+    values, make = msgspec.structs.astuple, kind._make
+    return lambda batch: [make(values(row)) for row in decode(batch)]
+
+
+def _data_error(message: str, rows_before: int) -> DataError:
+    location = _LOCATION.match(message)
+    if location is not None:
+        row = rows_before + int(location["row"])
+        column = f", column {location['column']!r}" if location["column"] else ""
+        inside = f" (at {location['inside']})" if location["inside"] else ""
+        message = f"row {row}{column}: {location['problem']}{inside}"
+    error = DataError(message)
+    error.sqlite_errorcode = _constants.SQLITE_MISMATCH
+    error.sqlite_errorname = _constants.RESULT_CODES[_constants.SQLITE_MISMATCH]
+    return error
