@@ -140,7 +140,7 @@ def _resolved(factory: Any, default: type) -> tuple[type, _Maker | None]:
     if isinstance(factory, type) and issubclass(factory, sqlite3.Row):
         return tuple, lambda _cursor, names: row_maker(factory, names)
     if isinstance(factory, str):
-        raise ValueError(f"row_factory: {_WANTED}, not {factory!r}")
+        raise ValueError(f"row_factory: {_WANTED}, not {factory!r}")  # noqa: TRY004  as documented
     if not callable(factory):
         raise ValueError(f"row_factory: {_WANTED}, not {type(factory).__name__}")  # noqa: TRY004  as documented
     if _takes_row_alone(factory):
