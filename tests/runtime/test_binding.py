@@ -1,4 +1,4 @@
-"""What ``runtime`` relies on beneath wasmtime's public Python interface, so that a new release cannot change it quietly."""
+"""What ``runtime`` relies on beneath wasmtime's public interface, so that no release changes it quietly."""
 
 from __future__ import annotations
 
