@@ -1,0 +1,184 @@
+#!/usr/bin/env bash
+# Builds rapsqlite/engine.wasm: SQLite and the crate in wasm/, linked into one WASI reactor module.
+#
+#   scripts/build_wasm.sh            build if an input changed since the last time
+#   scripts/build_wasm.sh --force    build in any case
+#
+# The toolchain is the first of these that is complete (RAPSQLITE_TOOLCHAIN=debian|sdk|zig picks one):
+#   debian   Debian's packages, installed here if this is Debian and the user is root
+#   sdk      rustup's wasm32-wasip1 target, rust-src, and a WASI SDK in WASI_SDK_PATH
+#   zig      the same Rust, with the C compiler of the PyPI package ziglang
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+crate=$root/wasm
+output=$root/rapsqlite/engine.wasm
+stamp=$root/rapsqlite/engine.wasm.inputs
+target=wasm32-wasip1
+target_dir=${CARGO_TARGET_DIR:-$root/target}
+size_limit=1800000
+debian_packages=(clang-22 lld-22 libclang-rt-22-dev-wasm32 wasi-libc rustc-web cargo-web rust-web-src)
+
+say() { printf 'build_wasm: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# SQLite's compile-time options: https://sqlite.org/compileopt.html. libsqlite3-sys puts them behind its own,
+# so that a -U here takes one of those back.
+sqlite_options=(
+  -DSQLITE_OS_OTHER=1                   # files are src/vfs
+  -DSQLITE_THREADSAFE=0                 # one instance, one thread
+  -DSQLITE_DEFAULT_MEMSTATUS=0          # nobody asks for malloc counters; they cost at every call
+  -DSQLITE_TEMP_STORE=1                 # temporary tables in files unless asked otherwise, as stock SQLite
+  -DSQLITE_MAX_MMAP_SIZE=0              # windows live below the VFS; xFetch has no use here
+  -DSQLITE_OMIT_SHARED_CACHE            # an instance holds one connection: nothing to share
+  -DSQLITE_OMIT_LOAD_EXTENSION          # there is no dlopen in wasm
+  -USQLITE_ENABLE_LOAD_EXTENSION
+  -USQLITE_USE_URI -DSQLITE_USE_URI=0   # URIs only where the caller asks with SQLITE_OPEN_URI
+  -DSQLITE_DQS=0                        # "text" is a name, never a string
+  -DSQLITE_DEFAULT_FOREIGN_KEYS=0       # SQLite's default, not libsqlite3-sys's
+  -USQLITE_ENABLE_API_ARMOR             # Rust's types do that work
+  -USQLITE_ENABLE_FTS3                  # FTS5 took its place, and the size limit counts
+  -USQLITE_ENABLE_FTS3_PARENTHESIS
+  -DSQLITE_ENABLE_FTS5
+  -DSQLITE_ENABLE_RTREE
+  -DSQLITE_ENABLE_GEOPOLY
+  -DSQLITE_ENABLE_MATH_FUNCTIONS
+  -DSQLITE_ENABLE_STAT4                 # better plans after ANALYZE
+  -DSQLITE_ENABLE_SESSION
+  -DSQLITE_ENABLE_PREUPDATE_HOOK        # session needs it
+  -DSQLITE_ENABLE_DBSTAT_VTAB
+  -DSQLITE_ENABLE_COLUMN_METADATA       # the origin of a column: converters, reflection
+)
+
+inputs_digest() {
+  # File contents, not dates: a fresh checkout of the same commit needs no rebuild.
+  (
+    cd "$root"
+    find wasm/src wasm/Cargo.toml wasm/Cargo.lock docs/abi.md scripts/build_wasm.sh scripts/check_wasm.py -type f -print0 \
+      | LC_ALL=C sort -z | xargs -0 sha256sum
+  ) | sha256sum | cut -d' ' -f1
+}
+
+have_debian() {
+  command -v clang-22 wasm-ld-22 >/dev/null \
+    && [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ] \
+    && [ -e /usr/lib/wasm32-wasi/crt1-reactor.o ] \
+    && [ -e /usr/lib/llvm-22/lib/clang/22/lib/wasi/libclang_rt.builtins-wasm32.a ] \
+    && [ -d /usr/lib/rustlib/src/rust/library/std ]
+}
+
+install_debian() {
+  command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] || return 1
+  say "installing ${debian_packages[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq >&2 && apt-get install -y -qq --no-install-recommends "${debian_packages[@]}" >&2
+}
+
+have_rustup_target() {
+  command -v cargo rustc >/dev/null \
+    && [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ] \
+    && [ -d "$(rustc --print sysroot)/lib/rustlib/src/rust/library/std" ]
+}
+
+have_sdk() { [ -n "${WASI_SDK_PATH:-}" ] && [ -x "$WASI_SDK_PATH/bin/clang" ] && have_rustup_target; }
+
+have_zig() { python3 -c 'import ziglang' 2>/dev/null && have_rustup_target; }
+
+choose_toolchain() {
+  local asked=${RAPSQLITE_TOOLCHAIN:-}
+  case $asked in
+    debian | sdk | zig) "have_$asked" || { [ "$asked" = debian ] && install_debian; } && echo "$asked" && return
+      die "RAPSQLITE_TOOLCHAIN=$asked: that toolchain is not complete; see the head of $0" ;;
+    '') ;;
+    *) die "RAPSQLITE_TOOLCHAIN is $asked; debian, sdk or zig are known" ;;
+  esac
+  if have_debian; then echo debian
+  elif have_sdk; then echo sdk
+  elif have_zig; then echo zig
+  elif install_debian && have_debian; then echo debian
+  else
+    die "no toolchain for WebAssembly. One of these is needed:
+  - Debian 12 with security updates: apt-get install ${debian_packages[*]}
+  - rustup target add $target; rustup component add rust-src; and a WASI SDK
+    (https://github.com/WebAssembly/wasi-sdk/releases), its directory in WASI_SDK_PATH
+  - the same rustup commands, and: pip install ziglang"
+  fi
+}
+
+# What the C compiler and the linker are told whatever they are.
+c_flags=(-O3 -mbulk-memory -msimd128 -matomics -ffile-prefix-map="${CARGO_HOME:-$HOME/.cargo}"=cargo)
+rust_flags=(
+  -C target-cpu=generic
+  # Without +atomics a polled word is read by a plain load, which the code generator moves out of loops.
+  -C target-feature=+atomics,+bulk-memory,+simd128
+  -C link-arg=--no-check-features        # atomics in a memory that is not shared: meant
+  -C link-arg=-zstack-size=1048576
+  --remap-path-prefix="$crate"=wasm
+  --remap-path-prefix="${CARGO_HOME:-$HOME/.cargo}"=cargo
+)
+
+use_debian() {
+  local libc=/usr/lib/wasm32-wasi
+  export RUSTC=/usr/bin/rustc
+  cargo=/usr/bin/cargo
+  export CC_wasm32_wasip1=clang-22 AR_wasm32_wasip1=ar
+  # -nostdlibinc: else clang also looks into /usr/include, where the build machine's own C library is.
+  c_flags+=(--target=wasm32-wasi -nostdlibinc -isystem /usr/include/wasm32-wasi)
+  rust_flags+=(
+    -C linker=wasm-ld-22 -C linker-flavor=wasm-ld -C link-self-contained=no
+    -C link-arg="$libc/crt1-reactor.o" -C link-arg=-L"$libc" -C link-arg=-lc
+    -C link-arg=/usr/lib/llvm-22/lib/clang/22/lib/wasi/libclang_rt.builtins-wasm32.a
+    --remap-path-prefix=/usr/lib/rustlib/src/rust=rust --remap-path-prefix=/usr/src/rustc-1.96.0=rust
+  )
+}
+
+use_sdk() {
+  cargo=cargo
+  export CC_wasm32_wasip1=$WASI_SDK_PATH/bin/clang AR_wasm32_wasip1=$WASI_SDK_PATH/bin/llvm-ar
+  c_flags+=(--sysroot="$WASI_SDK_PATH/share/wasi-sysroot")
+}
+
+use_zig() {
+  cargo=cargo
+  local bin=$target_dir/zig
+  mkdir -p "$bin"
+  # cc wants one executable, and zig does not know Rust's name of the target.
+  printf '#!/bin/sh\nfor arg do shift; case $arg in --target=*) ;; *) set -- "$@" "$arg";; esac; done\nexec python3 -m ziglang cc --target=wasm32-wasi "$@"\n' >"$bin/cc"
+  printf '#!/bin/sh\nexec python3 -m ziglang ar "$@"\n' >"$bin/ar"
+  chmod +x "$bin/cc" "$bin/ar"
+  export CC_wasm32_wasip1=$bin/cc AR_wasm32_wasip1=$bin/ar
+}
+
+build() {
+  export CFLAGS_wasm32_wasip1="${c_flags[*]}"
+  export LIBSQLITE3_FLAGS="${sqlite_options[*]}"
+  export CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="${rust_flags[*]}"
+  # Building the library from source needs the nightly switch, in a stable compiler too.
+  export RUSTC_BOOTSTRAP=1
+  export CARGO_TARGET_DIR=$target_dir SOURCE_DATE_EPOCH=0
+  (
+    cd "$crate"
+    "$cargo" rustc --locked --release --lib --crate-type cdylib --target "$target" -Zbuild-std=std,panic_abort >&2
+  )
+}
+
+main() {
+  local force=${1:-} digest toolchain
+  digest=$(inputs_digest)
+  if [ "$force" != --force ] && [ -s "$output" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ]; then
+    exit 0
+  fi
+  toolchain=$(choose_toolchain)
+  say "toolchain: $toolchain"
+  "use_$toolchain"
+  build
+  local built=$target_dir/$target/release/rapsqlite_engine.wasm
+  python3 "$root/scripts/check_wasm.py" "$built" --abi "$root/docs/abi.md" --max-bytes "$size_limit"
+  # Renamed into place: a reader sees the old module or the new one, never half of one.
+  cp "$built" "$output.new"
+  mv "$output.new" "$output"
+  printf '%s\n' "$digest" >"$stamp"
+  say "$(stat -c %s "$output" 2>/dev/null || stat -f %z "$output") bytes: $output"
+}
+
+main "$@"

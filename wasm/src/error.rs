@@ -1,0 +1,112 @@
+//! What a request can fail with: result code, message, offset into the SQL, class.
+//!
+//! The host turns an error into an exception by `class` and `code` (docs/abi.md, "Errors"). Messages name
+//! columns, parameters and statements, never their values.
+
+use crate::abi;
+use crate::wire::rows::Encoder;
+
+pub type Result<T> = core::result::Result<T, Error>;
+
+/// SQLite result codes that the guest itself answers with; the rest come from SQLite as they are.
+pub mod code {
+    pub const ERROR: i32 = 1;
+    pub const INTERNAL: i32 = 2;
+    pub const BUSY: i32 = 5;
+    pub const NOMEM: i32 = 7;
+    pub const INTERRUPT: i32 = 9;
+    pub const TOOBIG: i32 = 18;
+    pub const MISMATCH: i32 = 20;
+    pub const MISUSE: i32 = 21;
+    pub const RANGE: i32 = 25;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    pub code: i32,
+    pub message: String,
+    /// Byte offset into the request's SQL, or -1.
+    pub offset: i32,
+    /// `abi::ERROR_*`.
+    pub class: u8,
+    /// Index of the parameter set of `MANY`, or -1.
+    pub row: i32,
+}
+
+impl Error {
+    pub fn new(class: u8, code: i32, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            offset: -1,
+            class,
+            row: -1,
+        }
+    }
+
+    /// The caller used the API wrongly; the words are those of Python's sqlite3.
+    pub fn programming(message: impl Into<String>) -> Self {
+        Self::new(abi::ERROR_PROGRAMMING, code::MISUSE, message)
+    }
+
+    /// A limit that the caller had set was reached.
+    pub fn limit(code: i32, message: impl Into<String>) -> Self {
+        Self::new(abi::ERROR_DATA, code, message)
+    }
+
+    /// The host sent a request that the contract does not know.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(abi::ERROR_INTERNAL, code::INTERNAL, message)
+    }
+
+    pub fn out_of_memory() -> Self {
+        Self::new(abi::ERROR_SQLITE, code::NOMEM, "out of memory")
+    }
+
+    pub fn interrupted() -> Self {
+        Self::new(abi::ERROR_SQLITE, code::INTERRUPT, "interrupted")
+    }
+
+    /// What SQLite says about the last call on `db`.
+    #[cfg(target_arch = "wasm32")]
+    pub fn last(db: *mut libsqlite3_sys::sqlite3) -> Self {
+        use libsqlite3_sys as ffi;
+        // SAFETY: `db` is open; SQLite's message ends in a NUL and lives until the next call.
+        let (code, message, offset) = unsafe {
+            let message = core::ffi::CStr::from_ptr(ffi::sqlite3_errmsg(db));
+            (
+                ffi::sqlite3_extended_errcode(db),
+                message.to_string_lossy(),
+                ffi::sqlite3_error_offset(db),
+            )
+        };
+        Self {
+            offset,
+            ..Self::new(abi::ERROR_SQLITE, code, message)
+        }
+    }
+
+    pub fn in_row(mut self, row: usize) -> Self {
+        self.row = i32::try_from(row).unwrap_or(i32::MAX);
+        self
+    }
+
+    /// Moves the offset of an error in one statement of a script to the script's own.
+    pub fn shifted_by(mut self, start: usize) -> Self {
+        if self.offset >= 0 {
+            let start = i32::try_from(start).unwrap_or(i32::MAX);
+            self.offset = self.offset.saturating_add(start);
+        }
+        self
+    }
+
+    /// The body of an `ERROR` reply.
+    pub fn encode(&self, out: &mut Encoder) -> Result<()> {
+        out.array(5)?;
+        out.integer(self.code.into())?;
+        out.text(self.message.as_bytes())?;
+        out.integer(self.offset.into())?;
+        out.integer(self.class.into())?;
+        out.integer(self.row.into())
+    }
+}

@@ -1,0 +1,97 @@
+//! Sends the replies of one request: spill what is large, wait for room, ring the bell.
+
+use crate::abi;
+use crate::error::{Error, Result, code};
+use crate::host::{self, Parked};
+use crate::ring::{ReplyHeader, Rings};
+
+/// What `statistics` tells about replies.
+#[derive(Clone, Copy, Default)]
+pub struct Counters {
+    pub batches: u64,
+    pub spills: u64,
+    pub bells: u64,
+    pub waits_for_room: u64,
+}
+
+/// The body of a reply in its two parts.
+#[derive(Clone, Copy, Default)]
+pub struct Body<'a> {
+    pub columns: &'a [u8],
+    pub rows: &'a [u8],
+}
+
+pub struct Replies<'r> {
+    rings: &'r Rings,
+    left: bool,
+    pub counters: Counters,
+}
+
+impl<'r> Replies<'r> {
+    pub fn new(rings: &'r Rings) -> Self {
+        Self {
+            rings,
+            left: false,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Whether the host wants the service loop to end.
+    pub fn host_left(&self) -> bool {
+        self.left
+    }
+
+    /// Puts a frame into the ring, once there is room, without telling the host.
+    pub fn put(&mut self, mut header: ReplyHeader, body: Body<'_>) -> Result<()> {
+        let too_large = |_| Error::limit(code::TOOBIG, "the result is too large for one reply");
+        header.columns_len = u32::try_from(body.columns.len()).map_err(too_large)?;
+        header.rows_len = u32::try_from(body.rows.len()).map_err(too_large)?;
+        let mut parts = [body.columns, body.rows];
+        if body.columns.len() + body.rows.len() > abi::REPLY_INLINE_BYTES as usize {
+            self.counters.spills += 1;
+            spill(body)?;
+            header.flags |= abi::REPLY_SPILLED;
+            parts = [&[], &[]];
+        }
+        while self.rings.replies.put(&header, parts).is_err() {
+            self.counters.waits_for_room += 1;
+            self.ring_bell();
+            if self.rings.control.is_stopped() || host::park(abi::PARK_FULL) == Parked::Leave {
+                self.left = true;
+                return Err(Error::interrupted());
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the host about what was put, if it waits for it.
+    pub fn ring_bell(&mut self) {
+        if self.rings.control.take_notify() {
+            self.counters.bells += 1;
+            host::bell();
+        }
+    }
+
+    /// Sends rows that more replies will follow.
+    pub fn send_batch(&mut self, header: ReplyHeader, body: Body<'_>) -> Result<()> {
+        self.counters.batches += 1;
+        self.put(header, body)?;
+        self.ring_bell();
+        Ok(())
+    }
+}
+
+/// Hands a body over outside the ring, in one piece.
+fn spill(body: Body<'_>) -> Result<()> {
+    let refused = |_| Error::limit(code::TOOBIG, "the host refused a reply of that size");
+    if body.columns.is_empty() {
+        return host::spill(body.rows).map_err(refused);
+    }
+    let mut joined = Vec::new();
+    joined
+        .try_reserve_exact(body.columns.len() + body.rows.len())
+        .map_err(|_| Error::out_of_memory())?;
+    joined.extend_from_slice(body.columns);
+    joined.extend_from_slice(body.rows);
+    host::spill(&joined).map_err(refused)
+}

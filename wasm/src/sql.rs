@@ -1,0 +1,70 @@
+//! The two things about a statement's text that SQLite leaves to its caller.
+
+use crate::error::{Error, Result};
+
+/// SQLite would stop reading at a NUL and run what stands before it.
+pub fn refuse_nul(sql: &[u8]) -> Result<()> {
+    if sql.contains(&0) {
+        return Err(Error::programming("the query contains a null character"));
+    }
+    Ok(())
+}
+
+/// Whether there is no statement in `sql`: whitespace, comments and semicolons only.
+///
+/// What SQLite's tokenizer skips: <https://sqlite.org/lang_comment.html>; a comment may lack its end.
+pub fn is_blank(sql: &[u8]) -> bool {
+    let mut rest = sql;
+    loop {
+        rest = match rest {
+            [] => return true,
+            [b' ' | b'\t' | b'\n' | b'\x0c' | b'\r' | b';', after @ ..] => after,
+            [b'-', b'-', after @ ..] => after_first(after, b"\n"),
+            [b'/', b'*', after @ ..] => after_first(after, b"*/"),
+            _ => return false,
+        };
+    }
+}
+
+fn after_first<'a>(text: &'a [u8], end: &[u8]) -> &'a [u8] {
+    match text.windows(end.len()).position(|window| window == end) {
+        Some(start) => &text[start + end.len()..],
+        None => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whitespace_comments_and_semicolons_are_blank() {
+        for sql in [
+            "",
+            " \t\r\n\x0c",
+            ";;",
+            "-- a",
+            "-- a\n;",
+            "/* a */ ",
+            "/* a",
+            "/**/--\n--",
+        ] {
+            assert!(is_blank(sql.as_bytes()), "{sql:?}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_not_blank() {
+        for sql in [
+            "x", "-", "- -", "/", "/ *", "--\nx", "/* */x", "/*/x*/ y", "\x0b", "\0",
+        ] {
+            assert!(!is_blank(sql.as_bytes()), "{sql:?}");
+        }
+    }
+
+    #[test]
+    fn a_nul_is_refused_wherever_it_stands() {
+        assert!(refuse_nul(b"SELECT 1").is_ok());
+        assert!(refuse_nul(b"SELECT 1;\0").is_err());
+    }
+}

@@ -1,0 +1,414 @@
+//! Owns `sqlite3_stmt*`: prepare, bind, step, read columns, reset.
+
+use core::ffi::{CStr, c_char, c_int};
+use core::ptr::{self, NonNull};
+use core::slice;
+
+use libsqlite3_sys as ffi;
+
+use crate::abi;
+use crate::cache::Keyed;
+use crate::error::{Error, Result};
+use crate::wire::params::{Params, Reader, Value};
+use crate::wire::rows::Encoder;
+
+/// How long bound text and blobs stay where they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Until the request is answered: SQLite reads them in place.
+    Request,
+    /// Not even that: SQLite copies them.
+    Call,
+}
+
+pub struct Statement {
+    stmt: NonNull<ffi::sqlite3_stmt>,
+    sql: Box<[u8]>,
+    parameter_count: usize,
+    /// INSERT, UPDATE, DELETE or REPLACE, as the parser saw it.
+    pub changes_data: bool,
+}
+
+impl Keyed for Statement {
+    fn key(&self) -> &[u8] {
+        &self.sql
+    }
+}
+
+impl Drop for Statement {
+    fn drop(&mut self) {
+        // SAFETY: `stmt` was prepared and is finalized here only. The code it returns is the last step's.
+        unsafe { ffi::sqlite3_finalize(self.stmt.as_ptr()) };
+    }
+}
+
+/// Prepares the first statement in `sql`; `None` if there is none. Also returns how much of `sql` it took.
+pub fn prepare(
+    db: *mut ffi::sqlite3,
+    sql: &[u8],
+    flags: u32,
+) -> Result<(Option<Statement>, usize)> {
+    let len = c_int::try_from(sql.len()).map_err(|_| too_long())?;
+    let mut stmt = ptr::null_mut();
+    let mut tail: *const c_char = ptr::null();
+    // SAFETY: `db` is open, and SQLite reads at most `len` bytes of `sql`.
+    let code = unsafe {
+        ffi::sqlite3_prepare_v3(db, sql.as_ptr().cast(), len, flags, &mut stmt, &mut tail)
+    };
+    if code != ffi::SQLITE_OK {
+        return Err(Error::last(db));
+    }
+    // SAFETY: after success the tail points into `sql` or at its end.
+    let taken = unsafe { tail.cast::<u8>().offset_from_unsigned(sql.as_ptr()) };
+    let statement = NonNull::new(stmt).map(|stmt| Statement {
+        stmt,
+        sql: sql[..taken].into(),
+        // SAFETY: just prepared.
+        parameter_count: unsafe { ffi::sqlite3_bind_parameter_count(stmt.as_ptr()) } as usize,
+        changes_data: false,
+    });
+    Ok((statement, taken))
+}
+
+fn too_long() -> Error {
+    Error::limit(ffi::SQLITE_TOOBIG, "query string is too large")
+}
+
+impl Statement {
+    fn raw(&self) -> *mut ffi::sqlite3_stmt {
+        self.stmt.as_ptr()
+    }
+
+    fn error(&self) -> Error {
+        // SAFETY: `stmt` is prepared, so it has a connection.
+        Error::last(unsafe { ffi::sqlite3_db_handle(self.raw()) })
+    }
+
+    /// The text it is looked up by: all that the caller wrote, with what stands behind the statement.
+    pub fn set_key(&mut self, sql: &[u8]) {
+        if sql.len() != self.sql.len() {
+            self.sql = sql.into();
+        }
+    }
+
+    pub fn is_readonly(&self) -> bool {
+        // SAFETY: `stmt` is prepared.
+        unsafe { ffi::sqlite3_stmt_readonly(self.raw()) != 0 }
+    }
+
+    pub fn is_explain(&self) -> bool {
+        // SAFETY: `stmt` is prepared.
+        unsafe { ffi::sqlite3_stmt_isexplain(self.raw()) != 0 }
+    }
+
+    pub fn column_count(&self) -> usize {
+        // SAFETY: `stmt` is prepared.
+        unsafe { ffi::sqlite3_column_count(self.raw()) as usize }
+    }
+
+    /// Binds all parameters.
+    ///
+    /// # Safety
+    /// With `Lifetime::Request`, `clear` is called before the bytes behind `params` go away.
+    pub unsafe fn bind(&mut self, params: &Params<'_>, lifetime: Lifetime) -> Result<()> {
+        match params {
+            Params::ByPosition { count, values } => {
+                self.bind_positions(*count, values.clone(), lifetime)
+            }
+            Params::ByName { count, entries } => self.bind_names(*count, entries.clone(), lifetime),
+        }
+    }
+
+    fn bind_positions(
+        &mut self,
+        count: usize,
+        mut values: Reader<'_>,
+        lifetime: Lifetime,
+    ) -> Result<()> {
+        if count != self.parameter_count {
+            return Err(Error::programming(format!(
+                "Incorrect number of bindings supplied. The current statement uses {}, and there are {count} supplied.",
+                self.parameter_count
+            )));
+        }
+        for index in 1..=count {
+            let value = values.value()?;
+            self.bind_value(index, value, lifetime)?;
+        }
+        Ok(())
+    }
+
+    fn bind_names(
+        &mut self,
+        count: usize,
+        mut entries: Reader<'_>,
+        lifetime: Lifetime,
+    ) -> Result<()> {
+        let mut supplied = Vec::new();
+        supplied
+            .try_reserve_exact(count)
+            .map_err(|_| Error::out_of_memory())?;
+        for _ in 0..count {
+            supplied.push((entries.text()?, entries.value()?));
+        }
+        let mut sorted = false;
+        for index in 1..=self.parameter_count {
+            let name = self.parameter_name(index)?;
+            // Most callers name them in the statement's order.
+            let value = match supplied.get(index - 1) {
+                Some((key, value)) if !sorted && *key == name => *value,
+                _ => {
+                    if !sorted {
+                        supplied.sort_by_key(|(key, _)| *key);
+                        sorted = true;
+                    }
+                    let found = supplied.binary_search_by_key(&name, |(key, _)| *key);
+                    supplied[found.map_err(|_| no_value_for(name))?].1
+                }
+            };
+            self.bind_value(index, value, lifetime)?;
+        }
+        Ok(())
+    }
+
+    /// The name of parameter `index` without its prefix.
+    fn parameter_name(&self, index: usize) -> Result<&[u8]> {
+        // SAFETY: `stmt` is prepared; the name lives as long as it.
+        let name = unsafe { ffi::sqlite3_bind_parameter_name(self.raw(), index as c_int) };
+        if name.is_null() {
+            return Err(Error::programming(format!(
+                "Binding {index} has no name, but you supplied a dictionary (which has only names)."
+            )));
+        }
+        // SAFETY: as above; a name has at least its prefix.
+        Ok(&unsafe { bytes_of(name) }[1..])
+    }
+
+    /// The names of all parameters with their prefixes, `None` for those without.
+    pub fn parameter_names(&self) -> impl ExactSizeIterator<Item = Option<&[u8]>> {
+        (0..self.parameter_count).map(|index| {
+            // SAFETY: `stmt` is prepared; the name lives as long as it.
+            let name = unsafe { ffi::sqlite3_bind_parameter_name(self.raw(), index as c_int + 1) };
+            // SAFETY: as above.
+            (!name.is_null()).then(|| unsafe { bytes_of(name) })
+        })
+    }
+
+    #[inline]
+    fn bind_value(&mut self, index: usize, value: Value<'_>, lifetime: Lifetime) -> Result<()> {
+        let (stmt, position) = (self.raw(), index as c_int);
+        let keep = match lifetime {
+            Lifetime::Request => ffi::SQLITE_STATIC(),
+            Lifetime::Call => ffi::SQLITE_TRANSIENT(),
+        };
+        // SAFETY: `stmt` is prepared; lengths are the slices' own, their lifetime is `bind`'s contract.
+        let code = unsafe {
+            match value {
+                Value::Null => ffi::sqlite3_bind_null(stmt, position),
+                Value::Integer(value) => ffi::sqlite3_bind_int64(stmt, position, value),
+                Value::Float(value) => ffi::sqlite3_bind_double(stmt, position, value),
+                Value::Text(text) => ffi::sqlite3_bind_text64(
+                    stmt,
+                    position,
+                    text.as_ptr().cast(),
+                    text.len() as u64,
+                    keep,
+                    ffi::SQLITE_UTF8 as u8,
+                ),
+                Value::Blob(blob) => ffi::sqlite3_bind_blob64(
+                    stmt,
+                    position,
+                    blob.as_ptr().cast(),
+                    blob.len() as u64,
+                    keep,
+                ),
+                Value::TooLarge => return Err(too_large()),
+                Value::Unsupported(kind) => return Err(unsupported(index, kind)),
+            }
+        };
+        if code == ffi::SQLITE_OK {
+            Ok(())
+        } else {
+            Err(self.error())
+        }
+    }
+
+    /// Moves to the next row; `Ok(false)` once finished. After an error, reset the statement.
+    /// <https://sqlite.org/c3ref/step.html>
+    #[inline]
+    pub fn step(&mut self) -> Result<bool> {
+        // SAFETY: `stmt` is valid from `prepare` until `drop`, and an instance runs on one thread.
+        match unsafe { ffi::sqlite3_step(self.raw()) } {
+            ffi::SQLITE_ROW => Ok(true),
+            ffi::SQLITE_DONE => Ok(false),
+            _ => Err(self.error()),
+        }
+    }
+
+    /// Steps to the end and drops what rows there are.
+    pub fn run(&mut self) -> Result<()> {
+        while self.step()? {}
+        Ok(())
+    }
+
+    /// Ready to be bound and stepped again; locks it held are gone.
+    pub fn reset(&mut self) {
+        // SAFETY: `stmt` is prepared. The code is that of the last step, which was reported then.
+        unsafe { ffi::sqlite3_reset(self.raw()) };
+    }
+
+    /// Resets, and forgets everything bound.
+    pub fn clear(&mut self) {
+        self.reset();
+        if self.parameter_count > 0 {
+            // SAFETY: `stmt` is prepared and not running.
+            unsafe { ffi::sqlite3_clear_bindings(self.raw()) };
+        }
+    }
+
+    fn column_name(&self, column: usize) -> Result<&[u8]> {
+        // SAFETY: `stmt` is prepared; the name lives until the next call for this column.
+        let name = unsafe { ffi::sqlite3_column_name(self.raw(), column as c_int) };
+        if name.is_null() {
+            return Err(Error::out_of_memory());
+        }
+        // SAFETY: as above.
+        Ok(unsafe { bytes_of(name) })
+    }
+
+    /// Encodes the columns as `format` wants them: names, or pairs of name and declared type.
+    pub fn encode_columns(&self, format: u16, out: &mut Encoder) -> Result<()> {
+        let count = self.column_count();
+        out.array(count)?;
+        for column in 0..count {
+            if format & abi::FORMAT_DECLARED_TYPES == 0 {
+                out.text(lossy(self.column_name(column)?).as_bytes())?;
+                continue;
+            }
+            out.array(2)?;
+            out.text(lossy(self.column_name(column)?).as_bytes())?;
+            // SAFETY: `stmt` is prepared; NULL, or text that lives as long as it.
+            let declared = unsafe { ffi::sqlite3_column_decltype(self.raw(), column as c_int) };
+            if declared.is_null() {
+                out.null()?;
+            } else {
+                // SAFETY: as above.
+                out.text(lossy(unsafe { bytes_of(declared) }).as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The columns' names as MessagePack, one by one: the keys of rows that are maps.
+    pub fn encoded_names(&self) -> Result<Vec<Box<[u8]>>> {
+        let mut names = Vec::new();
+        for column in 0..self.column_count() {
+            let mut name = Encoder::default();
+            name.text(lossy(self.column_name(column)?).as_bytes())?;
+            names.push(name.bytes().into());
+        }
+        Ok(names)
+    }
+
+    /// Encodes one value of the current row.
+    #[inline]
+    pub fn encode_value(&self, column: usize, format: u16, out: &mut Encoder) -> Result<()> {
+        let (stmt, index) = (self.raw(), column as c_int);
+        // SAFETY: `stmt` stands on a row that has this column; the type is asked for before any conversion.
+        unsafe {
+            match ffi::sqlite3_column_type(stmt, index) {
+                ffi::SQLITE_INTEGER => out.integer(ffi::sqlite3_column_int64(stmt, index)),
+                ffi::SQLITE_FLOAT => out.float(ffi::sqlite3_column_double(stmt, index)),
+                ffi::SQLITE_TEXT => {
+                    let start = ffi::sqlite3_column_text(stmt, index);
+                    let len = ffi::sqlite3_column_bytes(stmt, index);
+                    let text = value_bytes(start, len).ok_or_else(Error::out_of_memory)?;
+                    self.encode_text(column, text, format, out)
+                }
+                ffi::SQLITE_BLOB => {
+                    let start = ffi::sqlite3_column_blob(stmt, index);
+                    let len = ffi::sqlite3_column_bytes(stmt, index);
+                    // A zero-length blob has no address.
+                    let blob = if len == 0 {
+                        Some(&[][..])
+                    } else {
+                        value_bytes(start.cast(), len)
+                    };
+                    out.blob(blob.ok_or_else(Error::out_of_memory)?)
+                }
+                _ => out.null(),
+            }
+        }
+    }
+
+    #[inline]
+    fn encode_text(
+        &self,
+        column: usize,
+        text: &[u8],
+        format: u16,
+        out: &mut Encoder,
+    ) -> Result<()> {
+        if format & (abi::FORMAT_TEXT_AS_EXTENSION | abi::FORMAT_TEXT_AS_BYTES) == 0 {
+            if core::str::from_utf8(text).is_err() {
+                return Err(self.not_utf8(column));
+            }
+            return out.text(text);
+        }
+        if format & abi::FORMAT_TEXT_AS_EXTENSION != 0 {
+            out.extension(abi::EXT_TEXT, text)
+        } else {
+            out.blob(text)
+        }
+    }
+
+    #[cold]
+    fn not_utf8(&self, column: usize) -> Error {
+        let name = self.column_name(column).map(lossy).unwrap_or_default();
+        let message = format!("Could not decode to UTF-8 column '{name}'");
+        Error::new(abi::ERROR_TEXT, ffi::SQLITE_ERROR, message)
+    }
+}
+
+#[cold]
+fn no_value_for(name: &[u8]) -> Error {
+    Error::programming(format!(
+        "You did not supply a value for binding parameter :{}.",
+        lossy(name)
+    ))
+}
+
+#[cold]
+fn too_large() -> Error {
+    let message = "Python int too large to convert to SQLite INTEGER";
+    Error::new(abi::ERROR_OVERFLOW, ffi::SQLITE_MISMATCH, message)
+}
+
+#[cold]
+fn unsupported(index: usize, kind: &[u8]) -> Error {
+    let message = format!(
+        "Error binding parameter {index}: type '{}' is not supported",
+        lossy(kind)
+    );
+    Error::new(abi::ERROR_UNSUPPORTED, ffi::SQLITE_MISMATCH, message)
+}
+
+fn lossy(text: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(text)
+}
+
+/// The bytes of a value; `None` where SQLite had no memory to convert it.
+///
+/// # Safety
+/// `start` is NULL or has `len` bytes that live during `'a`.
+unsafe fn value_bytes<'a>(start: *const u8, len: c_int) -> Option<&'a [u8]> {
+    // SAFETY: the caller's promise.
+    (!start.is_null()).then(|| unsafe { slice::from_raw_parts(start, len as usize) })
+}
+
+/// # Safety
+/// `text` ends in a NUL and lives during `'a`.
+pub unsafe fn bytes_of<'a>(text: *const c_char) -> &'a [u8] {
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(text) }.to_bytes()
+}

@@ -1,0 +1,221 @@
+//! Writes values, rows and replies' other bodies as MessagePack into one growing buffer.
+//!
+//! The buffer is kept between requests. Memory that cannot be had is an error, not a trap: rows may hold
+//! values as large as the caller's table has them.
+
+use crate::error::{Error, Result, code};
+
+/// The most bytes a scalar's marker and fixed part take.
+const HEAD_BYTES: usize = 9;
+
+#[derive(Default)]
+pub struct Encoder {
+    bytes: Vec<u8>,
+}
+
+impl Encoder {
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Forgets the content; a buffer that grew past `kept_bytes` is given back.
+    pub fn clear(&mut self, kept_bytes: usize) {
+        if self.bytes.capacity() > kept_bytes {
+            self.bytes = Vec::new();
+        }
+        self.bytes.clear();
+    }
+
+    pub fn truncate(&mut self, len: usize) {
+        self.bytes.truncate(len);
+    }
+
+    #[inline]
+    fn room(&mut self, len: usize) -> Result<()> {
+        if self.bytes.capacity() - self.bytes.len() < len {
+            self.grow(len)?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn grow(&mut self, len: usize) -> Result<()> {
+        self.bytes
+            .try_reserve(len)
+            .map_err(|_| Error::out_of_memory())
+    }
+
+    /// A marker and what follows it; the caller made room.
+    #[inline]
+    fn marked<const N: usize>(&mut self, marker: u8, rest: [u8; N]) {
+        self.bytes.push(marker);
+        self.bytes.extend_from_slice(&rest);
+    }
+
+    #[inline]
+    pub fn null(&mut self) -> Result<()> {
+        self.room(1)?;
+        self.bytes.push(0xc0);
+        Ok(())
+    }
+
+    pub fn boolean(&mut self, value: bool) -> Result<()> {
+        self.room(1)?;
+        self.bytes.push(0xc2 + u8::from(value));
+        Ok(())
+    }
+
+    #[inline]
+    pub fn integer(&mut self, value: i64) -> Result<()> {
+        self.room(HEAD_BYTES)?;
+        match value {
+            -32..=127 => self.bytes.push(value as u8),
+            128..=0xff => self.marked(0xcc, [value as u8]),
+            0x100..=0xffff => self.marked(0xcd, (value as u16).to_be_bytes()),
+            0x1_0000..=0xffff_ffff => self.marked(0xce, (value as u32).to_be_bytes()),
+            -0x8000_0000..0 => self.marked(0xd2, (value as i32).to_be_bytes()),
+            _ => self.marked(0xd3, value.to_be_bytes()),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub fn float(&mut self, value: f64) -> Result<()> {
+        self.room(HEAD_BYTES)?;
+        self.marked(0xcb, value.to_be_bytes());
+        Ok(())
+    }
+
+    /// Text must be UTF-8: the caller checked it.
+    #[inline]
+    pub fn text(&mut self, text: &[u8]) -> Result<()> {
+        self.room(text.len().saturating_add(HEAD_BYTES))?;
+        match text.len() {
+            len @ 0..=31 => self.bytes.push(0xa0 | len as u8),
+            len @ 32..=0xff => self.marked(0xd9, [len as u8]),
+            len @ 0x100..=0xffff => self.marked(0xda, (len as u16).to_be_bytes()),
+            len => self.marked(0xdb, wire_length(len)?.to_be_bytes()),
+        }
+        self.bytes.extend_from_slice(text);
+        Ok(())
+    }
+
+    #[inline]
+    pub fn blob(&mut self, blob: &[u8]) -> Result<()> {
+        self.room(blob.len().saturating_add(HEAD_BYTES))?;
+        match blob.len() {
+            len @ 0..=0xff => self.marked(0xc4, [len as u8]),
+            len @ 0x100..=0xffff => self.marked(0xc5, (len as u16).to_be_bytes()),
+            len => self.marked(0xc6, wire_length(len)?.to_be_bytes()),
+        }
+        self.bytes.extend_from_slice(blob);
+        Ok(())
+    }
+
+    pub fn extension(&mut self, kind: i8, payload: &[u8]) -> Result<()> {
+        self.room(payload.len().saturating_add(HEAD_BYTES))?;
+        match payload.len() {
+            len @ 0..=0xff => self.marked(0xc7, [len as u8]),
+            len @ 0x100..=0xffff => self.marked(0xc8, (len as u16).to_be_bytes()),
+            len => self.marked(0xc9, wire_length(len)?.to_be_bytes()),
+        }
+        self.bytes.push(kind as u8);
+        self.bytes.extend_from_slice(payload);
+        Ok(())
+    }
+
+    #[inline]
+    pub fn array(&mut self, len: usize) -> Result<()> {
+        self.room(HEAD_BYTES)?;
+        match len {
+            0..=15 => self.bytes.push(0x90 | len as u8),
+            16..=0xffff => self.marked(0xdc, (len as u16).to_be_bytes()),
+            _ => self.marked(0xdd, wire_length(len)?.to_be_bytes()),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub fn map(&mut self, len: usize) -> Result<()> {
+        self.room(HEAD_BYTES)?;
+        match len {
+            0..=15 => self.bytes.push(0x80 | len as u8),
+            16..=0xffff => self.marked(0xde, (len as u16).to_be_bytes()),
+            _ => self.marked(0xdf, wire_length(len)?.to_be_bytes()),
+        }
+        Ok(())
+    }
+
+    /// Bytes that are MessagePack already.
+    #[inline]
+    pub fn raw(&mut self, encoded: &[u8]) -> Result<()> {
+        self.room(encoded.len())?;
+        self.bytes.extend_from_slice(encoded);
+        Ok(())
+    }
+}
+
+fn wire_length(len: usize) -> Result<u32> {
+    u32::try_from(len).map_err(|_| Error::limit(code::TOOBIG, "string or blob too big"))
+}
+
+/// Rows of one reply: an array whose length is filled in at the end.
+#[derive(Default)]
+pub struct Batch {
+    encoder: Encoder,
+    row_count: u32,
+}
+
+/// An array's marker with four bytes of length, whatever the length.
+const BATCH_HEAD: [u8; 5] = [0xdd, 0, 0, 0, 0];
+
+impl Batch {
+    /// Empties the batch and leaves room for the count of rows.
+    pub fn restart(&mut self, kept_bytes: usize) -> Result<()> {
+        self.row_count = 0;
+        self.encoder.clear(kept_bytes);
+        self.encoder.raw(&BATCH_HEAD)
+    }
+
+    pub fn row_count(&self) -> u32 {
+        self.row_count
+    }
+
+    pub fn len(&self) -> usize {
+        self.encoder.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.row_count == 0
+    }
+
+    /// Adds the row that `write` encodes: one array or map. After an error the row is not there.
+    #[inline]
+    pub fn row(&mut self, write: impl FnOnce(&mut Encoder) -> Result<()>) -> Result<()> {
+        let start = self.encoder.len();
+        match write(&mut self.encoder) {
+            Ok(()) => {
+                self.row_count += 1;
+                Ok(())
+            }
+            Err(error) => {
+                self.encoder.truncate(start);
+                Err(error)
+            }
+        }
+    }
+
+    /// The finished bytes.
+    pub fn bytes(&mut self) -> &[u8] {
+        self.encoder.bytes[1..BATCH_HEAD.len()].copy_from_slice(&self.row_count.to_be_bytes());
+        &self.encoder.bytes
+    }
+}
