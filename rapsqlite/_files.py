@@ -78,6 +78,14 @@ class FileTable:
         if error.code not in _EVERYDAY:
             self.failure = error
 
+    def take_failure(self, code: int) -> FileError | None:
+        """Return, once, the error that a statement which failed with ``code`` came from, if it came from here."""
+        failure = self.failure
+        if failure is None or failure.code & 0xFF != code & 0xFF:
+            return None
+        self.failure = None
+        return failure
+
     def full_path(self, name: bytes) -> tuple[bytes, bool]:
         """Return the absolute form of a name, and whether symbolic links lead to it."""
         return self._grants.resolve(name)

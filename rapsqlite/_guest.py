@@ -101,7 +101,7 @@ class Guest:
         except BaseException:
             self._traffic.discard(request)
             raise
-        return _settle(request, loop)
+        return self._settle(request, loop)
 
     async def collect(
         self,
@@ -124,7 +124,7 @@ class Guest:
         try:
             while not request.replies and not request.done:
                 await loop.wait(request)
-            reply = _settle(request, loop)
+            reply = self._settle(request, loop)
             rows = decode(reply.rows) if reply.row_count else []
             if reply.kind == abi.REPLY_DONE:
                 return rows, reply
@@ -153,12 +153,25 @@ class Guest:
             if request.replies and time.perf_counter() - resumed > _SLICE_S:
                 await loop.checkpoint(request)
                 resumed = time.perf_counter()
-            reply = _settle(request, loop)
+            reply = self._settle(request, loop)
             if reply.row_count:
                 rows += decode(reply.rows)
             if reply.kind == abi.REPLY_DONE:
                 reply.columns = columns
                 return reply
+
+    def _settle(self, request: Request, loop: Loop) -> Reply:
+        """Take one reply; raise what it reports, or the cancellation that it makes true."""
+        if not request.replies:
+            settle(loop, request, finished=False)
+            raise request.error or InternalError("the guest ended without an answer")
+        reply = request.replies.popleft()
+        if reply.kind == abi.REPLY_ERROR:
+            settle(loop, request, finished=False)
+            raise _error_of(reply, request.body[0], self.files)
+        if reply.kind == abi.REPLY_DONE:
+            settle(loop, request, finished=True)
+        return reply
 
     def post(self, op: int, *, a: int = 0) -> None:
         """Send a request whose answer nobody waits for. Any thread, also from a finalizer."""
@@ -277,25 +290,14 @@ class Guest:
         return {**counts, "busy_waits": self.host.busy_waits}
 
 
-def _settle(request: Request, loop: Loop) -> Reply:
-    """Take one reply; raise what it reports, or the cancellation that it makes true."""
-    if not request.replies:
-        settle(loop, request, finished=False)
-        raise request.error or InternalError("the guest ended without an answer")
-    reply = request.replies.popleft()
-    if reply.kind == abi.REPLY_ERROR:
-        settle(loop, request, finished=False)
-        raise _error_of(reply, request.body[0])
-    if reply.kind == abi.REPLY_DONE:
-        settle(loop, request, finished=True)
-    return reply
-
-
-def _error_of(reply: Reply, sql: bytes) -> Exception:
+def _error_of(reply: Reply, sql: bytes, files: FileTable) -> Exception:
     try:
         code, message, offset, klass, row = _ERROR.decode(reply.rows)
     except msgspec.DecodeError as exc:
         return InternalError(f"the guest's error message is malformed: {exc}")
+    failure = files.take_failure(code)
+    if failure is not None:
+        message = f"{message} ({failure})"
     return error_from_reply(code, message, offset, klass, row, sql.decode("utf-8", "replace") or None)
 
 
