@@ -26,7 +26,7 @@ from rapsqlite._traffic import Request, Traffic
 from rapsqlite.errors import InternalError, ProgrammingError, error_from_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from rapsqlite._files import FileTable
     from rapsqlite._loop import Loop
@@ -85,23 +85,15 @@ class Guest:
 
     # -- requests, any event loop ------------------------------------------------------------------
 
-    async def call(
+    def call(
         self, op: int, sql: bytes = b"", params: bytes = b"", *, format: int = 0, a: int = 0, b: int = 0
-    ) -> Reply:
-        """Run a request that has exactly one reply and return it.
+    ) -> Coroutine[Any, Any, Reply]:
+        """Send a request that has exactly one reply; to be awaited at once, for the reply.
 
         Raises what the guest reports. Cancellation interrupts the request and waits for its answer; if the request
         finished all the same, its reply is returned and the cancellation comes at the task's next checkpoint.
         """
-        loop = self._loop = current_loop(self._loop)
-        request = self._traffic.submit(loop, op, sql, params, format, a, b)
-        try:
-            while not request.replies and not request.done:
-                await loop.wait(request)
-        except BaseException:
-            self._traffic.discard(request)
-            raise
-        return self._settle(request, loop)
+        return self.result(self.submit(op, sql, params, format=format, a=a, b=b))
 
     async def collect(
         self,
@@ -172,6 +164,34 @@ class Guest:
         if reply.kind == abi.REPLY_DONE:
             settle(loop, request, finished=True)
         return reply
+
+    def submit(
+        self, op: int, sql: bytes = b"", params: bytes = b"", *, format: int = 0, a: int = 0, b: int = 0
+    ) -> Request:
+        """Send a request that has exactly one reply and return at once; ``result`` waits for the reply.
+
+        So the guest works while the caller does something else. Whoever does not want the reply any more
+        calls ``abandon``.
+        """
+        loop = self._loop = current_loop(self._loop)
+        return self._traffic.submit(loop, op, sql, params, format, a, b)
+
+    async def result(self, request: Request) -> Reply:
+        """Return the reply of a submitted request, also in another event loop; otherwise as ``call``."""
+        loop = self._loop = current_loop(self._loop)
+        if request.loop is not None and request.loop.key is not loop.key:
+            self._traffic.move(request, loop)
+        try:
+            while not request.replies and not request.done:
+                await loop.wait(request)
+        except BaseException:
+            self._traffic.discard(request)
+            raise
+        return self._settle(request, loop)
+
+    def abandon(self, request: Request) -> None:
+        """Interrupt a submitted request and drop its reply. Any thread, also from a finalizer."""
+        self._traffic.abandon(request)
 
     def post(self, op: int, *, a: int = 0) -> None:
         """Send a request whose answer nobody waits for. Any thread, also from a finalizer."""

@@ -95,7 +95,7 @@ class Traffic:
         self._rings: Rings | None = None
         self._pending: dict[int, Request] = {}  # by number, oldest first
         self._backlog: deque[Request] = deque()  # numbered, but without room in the ring
-        self._posts: deque[tuple[int, int]] = deque()
+        self._posts: deque[tuple[int, int] | Request] = deque()  # requests: those to be interrupted
         self._last_id = 0
         self._newest_key: object = None
         self._several_loops = False
@@ -150,6 +150,20 @@ class Traffic:
             request.replies.clear()
             self.cancel(request)
 
+    def abandon(self, request: Request) -> None:
+        """As ``discard``. Any thread, also from a finalizer."""
+        if not request.done:
+            request.discarded = True
+            self._posts.append(request)
+            self._flush_posts()
+
+    def move(self, request: Request, loop: Loop) -> None:
+        """Let the reply of a request come to another event loop than that which sent it."""
+        with self.lock:
+            request.loop = loop
+            self._several_loops = True
+            loop.post(self.drain, loop)  # the bell may have gone to the other one
+
     def _cancel(self, request: Request) -> None:
         request.cancelled = True
         if request.position is not None and self._rings is not None and not request.done:
@@ -185,7 +199,11 @@ class Traffic:
         while self._posts and self.lock.acquire(blocking=False):
             try:
                 while self._posts:
-                    op, a = self._posts.popleft()
+                    posted = self._posts.popleft()
+                    if isinstance(posted, Request):
+                        self._cancel(posted)
+                        continue
+                    op, a = posted
                     if op == _STOP:
                         self._stop()
                     elif self.state == "ok":

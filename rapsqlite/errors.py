@@ -24,6 +24,7 @@ import sys
 from rapsqlite import _constants
 
 __all__ = [
+    "ClosedError",
     "DataError",
     "DatabaseError",
     "Error",
@@ -101,6 +102,10 @@ class ProgrammingError(DatabaseError, sqlite3.ProgrammingError):
 
     sqlite_errorcode = _constants.SQLITE_MISUSE
     sqlite_errorname = "SQLITE_MISUSE"
+
+
+class ClosedError(ProgrammingError, ValueError):
+    """The connection is closed, or not connected yet. aiosqlite raises a ValueError there, which this also is."""
 
 
 class NotSupportedError(DatabaseError, sqlite3.NotSupportedError):

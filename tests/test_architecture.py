@@ -39,8 +39,15 @@ LEVELS = (
     ("runtime", "_host"),
     ("_loop",),
     ("_traffic",),
-    ("_guest",),
-    ("cursor", "prepared", "transaction", "functions", "hooks", "schema", "blob", "backup"),
+    ("_guest", "_turns", "_operation", "_shield", "_pragma"),
+    ("_batches", "_target", "transaction", "savepoint"),
+    ("_control",),
+    ("_session",),
+    ("_executemany",),
+    ("cursor",),
+    ("stream", "_fetching"),
+    ("prepared", "functions", "hooks", "schema", "blob", "backup"),
+    ("_queries",),
     ("connection",),
     ("pool", "dbapi", "cache"),
     ("__init__", "__main__", "sqlalchemy"),
@@ -50,11 +57,11 @@ LOWEST_ASYNC_LEVEL = LEVEL_OF["_loop"]
 
 # Upper sizes in lines.
 PYTHON_CAPS = {
-    "__init__": 100, "connection": 450, "transaction": 150, "cursor": 300, "prepared": 150, "rows": 200,
+    "__init__": 100, "connection": 450, "transaction": 150, "cursor": 320, "prepared": 160, "rows": 200,
     "functions": 250, "hooks": 200, "schema": 150, "blob": 200, "backup": 200, "pool": 350, "errors": 250,
     "types": 120, "dbapi": 200, "sqlalchemy": 300, "cache": 150, "__main__": 200, "runtime": 400,
-    "_guest": 350, "_rings": 250, "_loop": 250, "_wire": 300, "_imports": 250, "_files": 300,
-    "_filelock": 250, "_mapping": 200, "_handles": 80, "_traffic": 350,
+    "_guest": 360, "_rings": 250, "_loop": 250, "_wire": 300, "_imports": 250, "_files": 300,
+    "_filelock": 250, "_mapping": 200, "_handles": 80, "_traffic": 380, "_queries": 250,
 }  # fmt: skip
 RUST_CAPS = {
     "lib": 80, "service": 250, "ring": 150, "host": 300, "error": 150, "connection": 300, "statement": 350,

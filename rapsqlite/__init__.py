@@ -1,0 +1,75 @@
+"""Async SQLite for asyncio and Trio: SQLite and its query engine in one WebAssembly module.
+
+import asyncio
+from rapsqlite import connect
+
+async def main():
+    async with connect("example.db") as conn:
+        await conn.execute("CREATE TABLE test (id INTEGER PRIMARY KEY, value TEXT)")
+        await conn.execute("INSERT INTO test (value) VALUES ('hello')")
+        print(await conn.fetch_all("SELECT * FROM test"))
+
+asyncio.run(main())
+"""
+
+from sqlite3 import (
+    PARSE_COLNAMES,
+    PARSE_DECLTYPES,
+    Binary,
+    Date,
+    DateFromTicks,
+    Time,
+    TimeFromTicks,
+    TimestampFromTicks,
+    adapt,
+    complete_statement,
+    enable_callback_tracebacks,
+)
+from sqlite3.dbapi2 import Timestamp
+
+from rapsqlite._adapters import register_adapter
+from rapsqlite._constants import SQLITE_VERSION
+from rapsqlite._control import LEGACY_TRANSACTION_CONTROL
+from rapsqlite._converters import register_converter
+from rapsqlite._target import Limits
+from rapsqlite.connection import Connection, connect
+from rapsqlite.cursor import Cursor
+from rapsqlite.errors import (
+    ClosedError,
+    DatabaseError,
+    DataError,
+    Error,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    NotSupportedError,
+    OperationalError,
+    OutOfMemoryError,
+    ProgrammingError,
+    Warning,
+)
+from rapsqlite.prepared import PreparedStatement
+from rapsqlite.rows import Row
+from rapsqlite.savepoint import Savepoint
+from rapsqlite.stream import ChunkStream, RowStream
+from rapsqlite.transaction import Transaction
+
+__version__ = "1.0.0.dev0"
+
+apilevel = "2.0"
+paramstyle = "qmark"
+threadsafety = 3  # Threads may share the module, connections and cursors.
+version = "2.6.0"  # of sqlite3's interface, as sqlite3.version said
+sqlite_version = SQLITE_VERSION
+sqlite_version_info = tuple(int(part) for part in SQLITE_VERSION.split("."))
+
+__all__ = [
+    "LEGACY_TRANSACTION_CONTROL", "PARSE_COLNAMES", "PARSE_DECLTYPES", "Binary", "ChunkStream",
+    "ClosedError", "Connection", "Cursor", "DataError", "DatabaseError", "Date", "DateFromTicks",
+    "Error", "IntegrityError", "InterfaceError", "InternalError", "Limits", "NotSupportedError",
+    "OperationalError", "OutOfMemoryError", "PreparedStatement", "ProgrammingError", "Row",
+    "RowStream", "Savepoint", "Time", "TimeFromTicks", "Timestamp", "TimestampFromTicks",
+    "Transaction", "Warning", "__version__", "adapt", "apilevel", "complete_statement", "connect",
+    "enable_callback_tracebacks", "paramstyle", "register_adapter", "register_converter",
+    "sqlite_version", "sqlite_version_info", "threadsafety", "version",
+]  # fmt: skip

@@ -1,0 +1,58 @@
+"""``executemany``: sets of parameters in chunks, one request each, encoded while the guest works on the one before.
+
+No more than one chunk is on its way: a chunk that was sent cannot be taken back, and the first error must be the last
+thing that is done.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rapsqlite import _constants as abi
+from rapsqlite._wire import encode_many
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rapsqlite._session import Session
+    from rapsqlite._traffic import Request
+    from rapsqlite.types import Parameters
+
+_NO_SETS = b"\x90"  # an empty array in MessagePack
+
+
+async def execute_many(session: Session, sql: bytes, parameters: Iterable[Parameters]) -> int:
+    """Execute ``sql`` for each set; return the number of rows changed.
+
+    Without any set the statement is prepared all the same, so that what is wrong with it is told, as sqlite3 does.
+    """
+    guest = session.guest
+    sent: Request | None = None
+    changes = 0
+    first = 0
+    try:
+        for chunk in encode_many(parameters, session.adapters):
+            if sent is not None:
+                reply = await guest.result(sent)
+                changes += reply.changes
+            sent = guest.submit(abi.OP_MANY, sql, chunk, format=session.begin_bits, a=first)
+            first += _set_count(chunk)
+    except Exception:
+        # The iterable failed, or a value cannot be encoded: what was sent before is still done, as in sqlite3.
+        if sent is not None and not sent.done:
+            await guest.result(sent)
+        raise
+    if sent is None:
+        sent = guest.submit(abi.OP_MANY, sql, _NO_SETS, format=session.begin_bits)
+    reply = await guest.result(sent)
+    return changes + reply.changes
+
+
+def _set_count(chunk: bytes) -> int:
+    """Return the length of the MessagePack array: a chunk is a few thousand sets at most."""
+    marker = chunk[0]
+    if marker == 0xDC:
+        return int.from_bytes(chunk[1:3], "big")
+    if marker == 0xDD:
+        return int.from_bytes(chunk[1:5], "big")
+    return marker & 0x0F

@@ -1,0 +1,152 @@
+"""Whole results in one request each: what ``fetch_all`` and its kin of connections and prepared statements share.
+
+A statement is given as its text, or as the handle of one that stays prepared.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from rapsqlite import _constants as abi
+from rapsqlite._session import LISTED
+from rapsqlite._typed_rows import typed_rows
+from rapsqlite._wire import decode_columns, encode_params
+from rapsqlite.cursor import Cursor
+from rapsqlite.errors import DatabaseError, ProgrammingError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from rapsqlite._row_plan import RowFunction
+    from rapsqlite._session import Plan, Session
+    from rapsqlite.connection import Connection
+    from rapsqlite.types import CursorLike, Parameters
+
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class TypedPlan:
+    """The plan of one result whose rows become objects of a type of the user's."""
+
+    __slots__ = ("decode", "format", "needs_columns")
+
+    def __init__(self, kind: type[Any]) -> None:
+        typed = typed_rows(cast("Hashable", kind))
+        self.format = typed.format
+        self.decode = typed.decoder()
+        self.needs_columns = False
+
+    def names(self, columns: bytes) -> tuple[str, ...]:
+        """Return the names of the columns."""
+        return decode_columns(columns)
+
+    def row_function(self, _columns: bytes, _cursor: CursorLike) -> RowFunction | None:
+        """Return None: decoding makes the objects."""
+        return None
+
+
+def plan_into(session: Session, into: type[Any] | None) -> Plan:
+    """Return how the rows of a whole result are made: lists unless a row factory or ``into`` says otherwise."""
+    return session.list_plan if into is None else TypedPlan(into)
+
+
+async def fetch_rows(
+    connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, plan: Plan
+) -> list[Any]:
+    """Return all rows. The event loop gets to run every few milliseconds while they are decoded."""
+    session = connection.session
+    if session.is_unsettled:
+        await session.settle()
+    if type(parameters) in LISTED:
+        params = encode_params(parameters, session.adapters)
+    else:
+        params = await session.encode_unusual(sql, parameters)
+    if plan.needs_columns:
+        # Python has to be run for each row: batch by batch, so that other tasks run too.
+        cursor = Cursor(connection)
+        await cursor.run(sql, handle, params, plan)
+        return await cursor.fetchall()
+    rows, _ = await session.guest.collect(
+        abi.OP_FETCH_PREPARED if handle else abi.OP_FETCH,
+        plan.decode,
+        b"" if handle else sql,
+        params,
+        format=plan.format | session.begin_bits,
+        a=handle,
+    )
+    return rows
+
+
+async def fetch_first(
+    connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, plan: Plan
+) -> tuple[list[Any], int]:
+    """Return a list with the first row or without any, and the number of columns. The rest is not computed."""
+    session = connection.session
+    if session.is_unsettled:
+        await session.settle()
+    if type(parameters) in LISTED:
+        params = encode_params(parameters, session.adapters)
+    else:
+        params = await session.encode_unusual(sql, parameters)
+    rows, reply = await session.guest.collect(
+        abi.OP_FETCH_PREPARED if handle else abi.OP_FETCH,
+        plan.decode,
+        b"" if handle else sql,
+        params,
+        format=plan.format | session.begin_bits,
+        a=handle,
+        b=1,
+    )
+    if rows and plan.needs_columns:
+        cursor = Cursor(connection)
+        cursor.describe(reply.columns, plan)
+        function = plan.row_function(reply.columns, cursor)
+        if function is not None:
+            rows = [function(rows[0])]
+    return rows, reply.column_count
+
+
+async def fetch_one(connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, plan: Plan) -> Any:
+    """Return the first row; DatabaseError if there is none."""
+    rows, _ = await fetch_first(connection, sql, handle, parameters, plan)
+    if rows:
+        return rows[0]
+    error = DatabaseError("no rows: fetch_one expects at least one, fetch_optional does not")
+    error.sqlite_errorcode = abi.SQLITE_DONE
+    error.sqlite_errorname = "SQLITE_DONE"
+    raise error
+
+
+async def fetch_scalar(connection: Connection, sql: bytes, handle: int, parameters: Parameters | None) -> Any:
+    """Return the only column of the first row, None without rows."""
+    session = connection.session
+    rows, column_count = await fetch_first(connection, sql, handle, parameters, session.scalar_plan)
+    if column_count > 1:
+        raise ProgrammingError(f"fetch_scalar expects one column, the statement returns {column_count}")
+    return rows[0][0] if rows else None
+
+
+async def fetch_blob(connection: Connection, sql: bytes, handle: int, parameters: Parameters | None) -> bytes | None:
+    """Return the only column of the first row, which holds a BLOB or NULL."""
+    value = await fetch_scalar(connection, sql, handle, parameters)
+    if value is None or isinstance(value, bytes):
+        return value
+    raise TypeError(f"fetch_blob expects a BLOB or NULL, the statement returns {type(value).__name__}")
+
+
+def rowid_row(connection: Connection, rowid: int) -> Any:
+    """Return a row id as the row that ``SELECT last_insert_rowid()`` would return."""
+    plan = connection.session.tuple_plan
+    name = "last_insert_rowid()"
+    is_map = plan.format & abi.FORMAT_SHAPE_MASK == abi.FORMAT_MAPS
+    row = plan.decode(_encode([{name: rowid} if is_map else [rowid]]))[0]
+    if not plan.needs_columns:
+        return row
+    columns = _encode([[name, None] if plan.format & abi.FORMAT_DECLARED_TYPES else name])
+    cursor = Cursor(connection)
+    cursor.describe(columns, plan)
+    function = plan.row_function(columns, cursor)
+    return row if function is None else function(row)

@@ -1,0 +1,54 @@
+"""What ``execute()`` and its like return: something to await, or to use in ``async with``."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+T = TypeVar("T")
+
+
+class Operation(Coroutine[Any, Any, T], Generic[T]):
+    """An operation that has not begun: it begins when it is awaited or entered, and can be awaited once.
+
+    It is a coroutine as far as ``asyncio.create_task``, ``asyncio.gather`` and Trio's nurseries are concerned. In
+    ``async with`` it gives its result, and closes it on the way out if that is a cursor.
+    """
+
+    __slots__ = ("_coroutine", "_result")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._coroutine = coroutine
+        self._result: T | None = None
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._coroutine.__await__()
+
+    def send(self, value: Any) -> Any:
+        """Resume the coroutine."""
+        return self._coroutine.send(value)
+
+    def throw(self, *exc_info: Any) -> Any:
+        """Raise an exception in the coroutine."""
+        return self._coroutine.throw(*exc_info)
+
+    def close(self) -> None:
+        """End the coroutine."""
+        self._coroutine.close()
+
+    async def __aenter__(self) -> T:
+        result = self._result = await self._coroutine
+        return result
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        leave = getattr(self._result, "__aexit__", None)
+        if leave is not None:
+            await leave(exc_type, exc, traceback)

@@ -1,0 +1,188 @@
+"""The verbs of a connection that run a statement: cursors, whole results, streams."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+from rapsqlite import _constants as abi
+from rapsqlite import _fetching as fetching
+from rapsqlite._operation import Operation
+from rapsqlite._session import encode_sql
+from rapsqlite.cursor import Cursor
+from rapsqlite.prepared import PreparedStatement
+from rapsqlite.stream import ChunkStream, RowStream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rapsqlite._session import Session
+    from rapsqlite.connection import Connection
+    from rapsqlite.types import Parameters
+
+T = TypeVar("T")
+
+
+class Queries:
+    """What of `Connection` sends SQL.
+
+    All raise what SQLite reports as the exceptions of `rapsqlite.errors`, and ProgrammingError (a ValueError too) once
+    the connection is closed. Statements run in the order in which they were awaited, whichever task awaited them.
+    Cancellation interrupts the statement and leaves the connection usable; a statement that had finished by then
+    returns its result, and the cancellation comes at the task's next checkpoint.
+    """
+
+    session: Session
+
+    @property
+    def _connection(self) -> Connection:
+        return cast("Connection", self)
+
+    # -- cursors -----------------------------------------------------------------------------------
+
+    def cursor(self) -> Operation[Cursor]:
+        """Return a new cursor: await it, or use it in ``async with``, which closes it."""
+        return Operation(self._cursor())
+
+    async def _cursor(self) -> Cursor:
+        self.session.guest.state  # noqa: B018 - raises if the connection is closed
+        return Cursor(self._connection)
+
+    def execute(self, sql: str, parameters: Parameters | None = None) -> Operation[Cursor]:
+        """Execute one statement on a new cursor: await it, or use it in ``async with``, which closes it.
+
+        Raises ProgrammingError for several statements in one. A statement that changes data begins a transaction
+        unless there is one, as `isolation_level` and `autocommit` say.
+        """
+        return Operation(Cursor(self._connection).execute(sql, parameters))
+
+    def executemany(self, sql: str, parameters: Iterable[Parameters]) -> Operation[Cursor]:
+        """Execute one data-changing statement for each set of parameters; see `Cursor.executemany`."""
+        return Operation(Cursor(self._connection).executemany(sql, parameters))
+
+    def execute_many(self, sql: str, parameters: Iterable[Parameters]) -> Operation[Cursor]:
+        """Do as `executemany`, whose other name this is."""
+        return self.executemany(sql, parameters)
+
+    def executescript(self, sql_script: str) -> Operation[Cursor]:
+        """Execute any number of statements; see `Cursor.executescript`."""
+        return Operation(Cursor(self._connection).executescript(sql_script))
+
+    def execute_insert(self, sql: str, parameters: Parameters | None = None) -> Operation[Any]:
+        """Execute one statement and return a row with the row id of the last row that was inserted: ``(42,)``.
+
+        https://sqlite.org/c3ref/last_insert_rowid.html
+        """
+        return Operation(self._execute_insert(sql, parameters))
+
+    async def _execute_insert(self, sql: str, parameters: Parameters | None) -> Any:
+        cursor = await Cursor(self._connection).execute(sql, parameters)
+        await cursor.close()
+        return fetching.rowid_row(self._connection, cast("int", cursor.lastrowid))
+
+    def execute_fetchall(self, sql: str, parameters: Parameters | None = None) -> Operation[list[Any]]:
+        """Execute one statement and return all its rows, as tuples unless `row_factory` says otherwise."""
+        sql_bytes = encode_sql(sql, "execute_fetchall")
+        return Operation(fetching.fetch_rows(self._connection, sql_bytes, 0, parameters, self.session.tuple_plan))
+
+    # -- whole results -----------------------------------------------------------------------------
+    # Rows are lists unless `row_factory` says otherwise. ``into``: a msgspec.Struct, dataclass, NamedTuple or TypedDict
+    # whose fields are filled by column name; DataError for a value that does not suit its field.
+
+    @overload
+    async def fetch_all(self, sql: str, parameters: Parameters | None = None) -> list[Any]: ...
+    @overload
+    async def fetch_all(self, sql: str, parameters: Parameters | None = None, *, into: type[T]) -> list[T]: ...
+    async def fetch_all(
+        self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None
+    ) -> list[Any]:
+        """Return all rows, as lists unless `row_factory` or ``into`` says otherwise.
+
+        ``into`` is a msgspec.Struct, dataclass, NamedTuple or TypedDict: its fields are filled by column name, and a
+        value that does not suit its field is a DataError. The event loop runs every few milliseconds meanwhile.
+        """
+        plan = fetching.plan_into(self.session, into)
+        return await fetching.fetch_rows(self._connection, encode_sql(sql, "fetch_all"), 0, parameters, plan)
+
+    @overload
+    async def fetch_one(self, sql: str, parameters: Parameters | None = None) -> Any: ...
+    @overload
+    async def fetch_one(self, sql: str, parameters: Parameters | None = None, *, into: type[T]) -> T: ...
+    async def fetch_one(self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> Any:
+        """Return the first row, made as by `fetch_all`; DatabaseError if there is none.
+
+        SQLite computes no further rows.
+        """
+        plan = fetching.plan_into(self.session, into)
+        return await fetching.fetch_one(self._connection, encode_sql(sql, "fetch_one"), 0, parameters, plan)
+
+    @overload
+    async def fetch_optional(self, sql: str, parameters: Parameters | None = None) -> Any: ...
+    @overload
+    async def fetch_optional(self, sql: str, parameters: Parameters | None = None, *, into: type[T]) -> T | None: ...
+    async def fetch_optional(
+        self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None
+    ) -> Any:
+        """Return the first row, made as by `fetch_all`; None if there is none."""
+        plan = fetching.plan_into(self.session, into)
+        sql_bytes = encode_sql(sql, "fetch_optional")
+        rows, _ = await fetching.fetch_first(self._connection, sql_bytes, 0, parameters, plan)
+        return rows[0] if rows else None
+
+    async def fetch_scalar(self, sql: str, parameters: Parameters | None = None) -> Any:
+        """Return the only column of the first row, None without rows; ProgrammingError for several columns."""
+        return await fetching.fetch_scalar(self._connection, encode_sql(sql, "fetch_scalar"), 0, parameters)
+
+    async def fetch_blob(self, sql: str, parameters: Parameters | None = None) -> bytes | None:
+        """Return the only column of the first row, a BLOB or NULL; TypeError for another type, None without rows."""
+        return await fetching.fetch_blob(self._connection, encode_sql(sql, "fetch_blob"), 0, parameters)
+
+    # -- streams -----------------------------------------------------------------------------------
+
+    def execute_iter(
+        self, sql: str, parameters: Parameters | None = None, chunk_size: int | None = None
+    ) -> ChunkStream:
+        """Return an asynchronous iterator over the rows of one statement, in lists of ``chunk_size`` rows.
+
+        Without ``chunk_size``, in lists of the connection's ``iter_chunk_size``. Rows are made as by `fetch_all`.
+        """
+        size = self.session.iter_chunk_size if chunk_size is None else chunk_size
+        sql_bytes = encode_sql(sql, "execute_iter")
+        return ChunkStream(self._connection, sql_bytes, parameters, self.session.list_plan, size)
+
+    def stream(self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> RowStream:
+        """Return an asynchronous iterator over the rows of one statement; rows are made as by `fetch_all`."""
+        plan = fetching.plan_into(self.session, into)
+        return RowStream(self._connection, encode_sql(sql, "stream"), parameters, plan)
+
+    def prepare(self, sql: str) -> PreparedStatement:
+        """Return a statement that stays prepared until it is closed or dropped."""
+        return PreparedStatement(self._connection, sql)
+
+    # -- counters ----------------------------------------------------------------------------------
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open, as of the newest answer: SQLite's own state, whoever began it."""
+        return self.session.guest.in_transaction
+
+    @property
+    def total_changes(self) -> int:
+        """How many rows were inserted, updated or deleted since the connection was opened, as of the newest answer."""
+        return self.session.guest.total_changes
+
+    async def in_transaction_async(self) -> bool:
+        """Return `in_transaction` once all statements sent before have finished."""
+        reply = await self.session.guest.call(abi.OP_EXECUTE, b"SELECT 1")
+        return bool(reply.flags & abi.REPLY_IN_TRANSACTION)
+
+    async def total_changes_async(self) -> int:
+        """Return `total_changes` once all statements sent before have finished."""
+        return (await self.session.guest.call(abi.OP_EXECUTE, b"SELECT 1")).total_changes
+
+    async def changes(self) -> int:
+        """Return how many rows the last INSERT, UPDATE or DELETE changed, without those that triggers changed."""
+        return int(await self.fetch_scalar("SELECT changes()"))
+
+    async def last_insert_rowid(self) -> int:
+        """Return the row id of the last row that was inserted, 0 if there was none."""
+        return (await self.session.guest.call(abi.OP_EXECUTE, b"SELECT 1")).last_insert_rowid

@@ -1,0 +1,361 @@
+"""``connect()`` and `Connection`: one SQLite database connection, its life, its settings and its transactions."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rapsqlite._control import LEGACY_TRANSACTION_CONTROL
+from rapsqlite._pragma import pragma_statement
+from rapsqlite._queries import Queries
+from rapsqlite._session import CLOSED, NOT_CONNECTED, Session
+from rapsqlite._target import Target
+from rapsqlite.errors import ProgrammingError
+from rapsqlite.savepoint import Savepoint
+from rapsqlite.transaction import Transaction, begin_statement
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Mapping
+    from types import TracebackType
+
+    from rapsqlite._guest import Guest
+    from rapsqlite._target import Limits
+    from rapsqlite.types import Adapter, AutocommitMode, Converter, IsolationLevel, RowFactory, TextFactory
+
+C = TypeVar("C", bound="Connection")
+
+
+class Connection(Queries):
+    """One connection to one SQLite database, in a sandbox and a thread of its own; made by `connect`.
+
+    Await it, or use it in ``async with``, to open it; it can be opened once. Any task of any event loop in any thread
+    may use it then: statements are run in the order in which they arrive.
+    """
+
+    def __init__(
+        self,
+        database: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+        *,
+        timeout: float = 5.0,
+        isolation_level: IsolationLevel | None = "",
+        detect_types: int = 0,
+        cached_statements: int = 128,
+        uri: bool = False,
+        autocommit: AutocommitMode = LEGACY_TRANSACTION_CONTROL,
+        iter_chunk_size: int = 64,
+        row_factory: RowFactory = None,
+        text_factory: TextFactory = str,
+        pragmas: Mapping[str, float | str | bool] | None = None,
+        init_hook: Callable[[Any], Awaitable[object]] | None = None,
+        read_only: bool = False,
+        limits: Limits | None = None,
+        aiosqlite_compat: bool = False,
+    ) -> None:
+        """Take the options that `connect` describes; nothing is opened yet."""
+        self.session = Session(
+            isolation_level=isolation_level,
+            autocommit=autocommit,
+            iter_chunk_size=iter_chunk_size,
+            row_factory=row_factory,
+            text_factory=text_factory,
+            detect_types=detect_types,
+            default_shape=tuple if aiosqlite_compat else list,
+        )
+        self._target = Target(
+            database,
+            timeout_s=timeout,
+            uri=uri,
+            read_only=read_only,
+            cached_statements=cached_statements,
+            limits=limits,
+        )
+        self._pragmas = [pragma_statement(name, value) for name, value in (pragmas or {}).items()]
+        self._init_hook = init_hook
+        self._place = _calling_line()
+        self._was_opened = False
+        self._savepoint_count = 0
+
+    # -- life --------------------------------------------------------------------------------------
+
+    def __await__(self: C) -> Generator[Any, Any, C]:
+        return self._open().__await__()
+
+    async def _open(self: C) -> C:
+        if self._was_opened:
+            raise ProgrammingError("a connection is opened once: it was awaited or entered before")
+        self._was_opened = True
+        self.session.guest = await self._target.open()
+        try:
+            await self._set_up()
+        except BaseException:
+            await self._abort()
+            raise
+        return self
+
+    async def _set_up(self) -> None:
+        for statement in self._pragmas:
+            await self.session.run(statement)
+        await self.session.open()
+        if self._init_hook is not None:
+            await self._init_hook(self)
+
+    async def _abort(self) -> None:
+        guest, self.session.guest = self.session.guest, CLOSED
+        guest.stop()
+
+    async def __aenter__(self: C) -> C:
+        return await self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Closing rolls back what is not committed.
+        try:
+            if exc_type is None and self.session.guest is not CLOSED:
+                await self.session.commit()
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Finish what was sent, roll back an open transaction, close the database and end its thread; idempotent.
+
+        Cancellation does not stop it: it comes when the connection is closed.
+        """
+        guest, self.session.guest = self.session.guest, CLOSED
+        if guest is not CLOSED and guest is not NOT_CONNECTED:
+            await guest.close()
+
+    def stop(self) -> Awaitable[None] | None:
+        """Interrupt what runs and close without waiting; `close` and ``async with`` are the better ways.
+
+        Returns something to await until it is done; None without a running event loop.
+        """
+        guest, self.session.guest = self.session.guest, CLOSED
+        if guest is CLOSED or guest is NOT_CONNECTED:
+            return _Ending(None)
+        guest.stop()
+        return _Ending(guest) if _in_event_loop() else None
+
+    def is_alive(self) -> bool:
+        """Tell whether the connection is open and works."""
+        guest = self.session.guest
+        return guest is not CLOSED and guest is not NOT_CONNECTED and guest.state == "ok"
+
+    def __del__(self) -> None:
+        session = getattr(self, "session", None)
+        if session is None or session.guest is CLOSED or session.guest is NOT_CONNECTED:
+            return
+        guest, session.guest = session.guest, CLOSED
+        if guest.state == "forked":
+            return
+        warnings.warn(
+            f"{self!r}, opened at {self._place}, was deleted before being closed: use `async with` or `await close()`",
+            ResourceWarning,
+            stacklevel=1,
+            source=self,
+        )
+        guest.stop()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__qualname__} {self.path!r}>"
+
+    @property
+    def path(self) -> str:
+        """The database's name as it was given."""
+        return os.fsdecode(self._target.name)
+
+    # -- transactions ------------------------------------------------------------------------------
+
+    async def begin(self, mode: str | None = None) -> None:
+        """Begin a transaction: DEFERRED unless ``mode`` is "IMMEDIATE" or "EXCLUSIVE".
+
+        OperationalError if there is one already, or if the lock that the mode needs is not had within `timeout`.
+        """
+        await self.session.begin(begin_statement(mode))
+
+    async def commit(self) -> None:
+        """Commit the open transaction, if there is one.
+
+        Cancelled, it raises the cancellation if SQLite did not commit; if it did, the cancellation comes later.
+        """
+        await self.session.commit()
+
+    async def rollback(self) -> None:
+        """Undo the open transaction, if there is one."""
+        await self.session.rollback()
+
+    def transaction(self: C, mode: str | None = None, *, timeout: float | None = None) -> Transaction[C]:
+        """Return an ``async with`` block that is one transaction; `Transaction` says what it does.
+
+        ``mode`` as for `begin`. ``timeout``: how many seconds to wait for other tasks' blocks; None: no limit.
+        """
+        return Transaction(self, self.session, mode, timeout)
+
+    def savepoint(self, name: str | None = None) -> Savepoint:
+        """Return an ``async with`` block whose statements can be undone alone; blocks nest. Any name will do."""
+        if name is None:
+            self._savepoint_count += 1
+            name = f"rapsqlite_{self._savepoint_count}"
+        return Savepoint(self.session, name)
+
+    async def interrupt(self) -> None:
+        """Interrupt every statement of this connection, running or waiting: OperationalError (SQLITE_INTERRUPT)."""
+        self.session.guest.interrupt()
+
+    # -- settings ----------------------------------------------------------------------------------
+
+    @property
+    def isolation_level(self) -> str | None:
+        """Which BEGIN goes before a statement that changes data: "", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"; None: none.
+
+        Setting it to None commits an open transaction before the next statement, which raises what goes wrong.
+        """
+        return self.session.isolation_level
+
+    @isolation_level.setter
+    def isolation_level(self, value: IsolationLevel | None) -> None:
+        self.session.set_isolation_level(value)
+
+    @property
+    def autocommit(self) -> bool | int:
+        """`LEGACY_TRANSACTION_CONTROL` (`isolation_level` decides), True (SQLite's own way), or False (PEP 249).
+
+        With False a transaction is always open: commit and rollback begin the next one. Setting it to True commits, to
+        False begins, before the next statement, which raises what goes wrong.
+        """
+        return self.session.autocommit
+
+    @autocommit.setter
+    def autocommit(self, value: AutocommitMode) -> None:
+        self.session.set_autocommit(value)
+
+    @property
+    def row_factory(self) -> RowFactory:
+        """What rows are made into, for cursors made from now on: the documentation has the table."""
+        return self.session.row_factory
+
+    @row_factory.setter
+    def row_factory(self, factory: RowFactory) -> None:
+        self.session.set_row_factory(factory)
+
+    @property
+    def text_factory(self) -> TextFactory:
+        """What makes a TEXT value of its UTF-8 bytes, for statements from now on: str, bytes or any callable."""
+        return self.session.text_factory
+
+    @text_factory.setter
+    def text_factory(self, factory: TextFactory) -> None:
+        self.session.set_text_factory(factory)
+
+    @property
+    def iter_chunk_size(self) -> int:
+        """How many rows `execute_iter` puts into a list unless told."""
+        return self.session.iter_chunk_size
+
+    @iter_chunk_size.setter
+    def iter_chunk_size(self, value: int) -> None:
+        self.session.iter_chunk_size = value
+
+    def register_adapter(self, type: type[Any], adapter: Adapter[Any]) -> None:
+        """Bind values of exactly this type, on this connection, as what ``adapter`` makes of them."""
+        self.session.adapters.register(type, adapter)
+
+    def register_converter(self, typename: str, converter: Converter) -> None:
+        """Make what ``converter`` returns of the bytes in columns of this type; ``detect_types`` says which."""
+        self.session.converters.register(typename, converter)
+
+
+class _Ending:
+    """What `Connection.stop` returns; nobody has to await it."""
+
+    __slots__ = ("_guest",)
+
+    def __init__(self, guest: Guest | None) -> None:
+        self._guest = guest
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        if self._guest is not None:
+            yield from self._guest.close().__await__()
+
+
+def _in_event_loop() -> bool:
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        return True
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None
+
+
+def _calling_line() -> str:
+    """Return file and line of the nearest caller outside of this package."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def connect(
+    database: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+    *,
+    timeout: float = 5.0,
+    isolation_level: IsolationLevel | None = "",
+    detect_types: int = 0,
+    cached_statements: int = 128,
+    uri: bool = False,
+    autocommit: AutocommitMode = LEGACY_TRANSACTION_CONTROL,
+    iter_chunk_size: int = 64,
+    row_factory: RowFactory = None,
+    text_factory: TextFactory = str,
+    pragmas: Mapping[str, float | str | bool] | None = None,
+    init_hook: Callable[[Any], Awaitable[object]] | None = None,
+    read_only: bool = False,
+    limits: Limits | None = None,
+    loop: object = None,
+    check_same_thread: bool = True,  # noqa: ARG001 - sqlite3 has it; a connection works in any thread
+    factory: type[Connection] | None = None,
+    aiosqlite_compat: bool = False,
+) -> Connection:
+    """Return a connection to ``database``, to be awaited or used in ``async with``; that opens it.
+
+    ``database``           a file's name or path; ":memory:" for a private database in memory; "" for a temporary file
+    ``timeout``            how many seconds to wait for locks that other connections hold
+    ``isolation_level``, ``autocommit``  who begins transactions; see the properties of the same names
+    ``detect_types``       PARSE_DECLTYPES, PARSE_COLNAMES, or both: which columns go through converters
+    ``cached_statements``  how many statements stay prepared for when they come again
+    ``uri``                whether ``database`` may be a URI: https://sqlite.org/uri.html
+    ``iter_chunk_size``    how many rows `execute_iter` puts into a list
+    ``row_factory``, ``text_factory``  what rows and TEXT values are made into
+    ``pragmas``            names and values of PRAGMAs to set when it is open
+    ``init_hook``          an async function, called with the connection when it is open
+    ``read_only``          whether to open the file for reading alone; it must exist
+    ``limits``             what statements may use: max_rows, max_bytes, statement_steps, memory_bytes
+    ``factory``            a class derived from `Connection`, to make instead of it
+    ``aiosqlite_compat``   whether rows of ``fetch_all`` and its kin are tuples, like those of cursors, not lists
+
+    In ``async with`` a clean exit commits, an exception rolls back, and both close. Opening raises OperationalError if
+    the file cannot be opened; cancelled, it leaves nothing open.
+    """
+    if loop is not None:
+        warnings.warn("connect() has no use for loop: it works in every event loop", DeprecationWarning, stacklevel=2)
+    return (factory or Connection)(
+        database,
+        timeout=timeout,
+        isolation_level=isolation_level,
+        detect_types=detect_types,
+        cached_statements=cached_statements,
+        uri=uri,
+        autocommit=autocommit,
+        iter_chunk_size=iter_chunk_size,
+        row_factory=row_factory,
+        text_factory=text_factory,
+        pragmas=pragmas,
+        init_hook=init_hook,
+        read_only=read_only,
+        limits=limits,
+        aiosqlite_compat=aiosqlite_compat,
+    )

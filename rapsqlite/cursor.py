@@ -1,0 +1,316 @@
+"""Cursors: execute a statement, then have its rows one by one, some at a time, or all.
+
+A cursor holds one batch of decoded rows and, once asked for more, the one the guest makes ahead (``_batches``): a few
+hundred KiB for a result of any length. ``async for`` takes rows out of the batch; only between batches it waits.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from operator import length_hint
+from typing import TYPE_CHECKING, Any
+
+from rapsqlite import _constants as abi
+from rapsqlite._batches import Batches
+from rapsqlite._executemany import execute_many
+from rapsqlite._session import LISTED, encode_sql
+from rapsqlite._wire import encode_params
+from rapsqlite.errors import ProgrammingError
+from rapsqlite.rows import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
+
+    from rapsqlite._rings import Reply
+    from rapsqlite._session import Plan, Session
+    from rapsqlite.connection import Connection
+    from rapsqlite.types import Description, Parameters, RowFactory
+
+FIRST_BATCH_ROWS = 256
+"""How many rows come with the answer to ``execute``; most results are complete with these."""
+
+_WIRE_BITS = abi.FORMAT_SHAPE_MASK | abi.FORMAT_TEXT_AS_BYTES | abi.FORMAT_TEXT_AS_EXTENSION | abi.FORMAT_DECLARED_TYPES
+
+
+class Cursor:
+    """One statement at a time and the rows it returns, as `sqlite3.Cursor` with ``await``.
+
+    Made by `Connection.cursor` and `Connection.execute`. Executing again, closing, and dropping the cursor end the
+    statement that runs. Every method raises ProgrammingError on a closed cursor or connection, and what SQLite reports.
+    A cancelled fetch ends the statement: later ones raise OperationalError (SQLITE_INTERRUPT).
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_base",
+        "_batch",
+        "_batches",
+        "_closed",
+        "_columns",
+        "_connection",
+        "_description",
+        "_plan",
+        "_row_factory",
+        "_rows",
+        "_session",
+        "arraysize",
+        "iter_chunk_size",
+        "lastrowid",
+        "rowcount",
+    )
+
+    def __init__(self, connection: Connection) -> None:
+        session = connection.session
+        self._connection = connection
+        self._session: Session = session
+        self._row_factory: RowFactory = session.row_factory
+        self._plan: Plan = session.tuple_plan
+        self._closed = False
+        self._batches: Batches | None = None  # None: no rows but those in hand
+        self._batch = b""  # the rows in hand as they came
+        self._base: Iterator[Any] = iter(())  # the same decoded, without those already handed out
+        self._rows: Iterator[Any] = self._base  # the same as the user gets them
+        self._columns = b""
+        self._description: Description | None = None
+        self.arraysize = 1
+        """How many rows `fetchmany` returns unless told."""
+        self.iter_chunk_size: int = session.iter_chunk_size
+        """Kept for aiosqlite's sake; batches are sized by bytes, and iteration does not depend on this."""
+        self.rowcount = -1
+        """Rows changed by the last INSERT, UPDATE, DELETE or REPLACE; -1 after other statements."""
+        self.lastrowid: int | None = None
+        """Row id of the last row that was inserted on the connection, as of the last `execute`; None before it."""
+
+    # -- executing ---------------------------------------------------------------------------------
+
+    async def execute(self, sql: str, parameters: Parameters | None = None) -> Cursor:
+        """Execute one statement; return this cursor, with the first rows in hand.
+
+        Raises ProgrammingError for several statements in one. Cancellation interrupts the statement: an INSERT,
+        UPDATE or DELETE is undone as a whole unless it had finished.
+        """
+        session = await self._begin()
+        encoded = encode_sql(sql, "execute")
+        if type(parameters) in LISTED:
+            params = encode_params(parameters, session.adapters)
+        else:
+            params = await session.encode_unusual(encoded, parameters)
+        reply = await session.guest.call(
+            abi.OP_EXECUTE,
+            encoded,
+            params,
+            format=self._plan.format | abi.FORMAT_COLUMNS | session.begin_bits,
+            b=FIRST_BATCH_ROWS,
+        )
+        self._start(reply)
+        return self
+
+    async def run(self, sql: bytes, handle: int, params: bytes, plan: Plan) -> None:
+        """Execute a statement (or the prepared one of this handle) whose rows are made as ``plan`` says."""
+        session = await self._begin()
+        self._plan = plan
+        reply = await session.guest.call(
+            abi.OP_EXECUTE_PREPARED if handle else abi.OP_EXECUTE,
+            b"" if handle else sql,
+            params,
+            format=plan.format | abi.FORMAT_COLUMNS | session.begin_bits,
+            a=handle,
+            b=FIRST_BATCH_ROWS,
+        )
+        self._start(reply)
+
+    async def executemany(self, sql: str, parameters: Iterable[Parameters]) -> Cursor:
+        """Execute one data-changing statement once for each set of parameters; return this cursor.
+
+        ``rowcount`` is the sum. The iterable is consumed as it goes, other tasks run meanwhile. The first error ends
+        it and carries the index of its set as ``parameter_set``; cancellation ends it too. What was done for the sets
+        before is part of the open transaction, to be committed or rolled back.
+        """
+        session = await self._begin()
+        changes = await execute_many(session, encode_sql(sql, "executemany"), parameters)
+        self.rowcount = changes
+        return self
+
+    async def executescript(self, sql_script: str) -> Cursor:
+        """Execute any number of statements, dropping their rows; return this cursor.
+
+        Commits an open transaction first unless ``autocommit`` is set to True or False, as sqlite3 does. Raises the
+        first statement's error, whose predecessors are then done; cancellation likewise.
+        """
+        session = await self._begin()
+        await session.guest.call(abi.OP_SCRIPT, encode_sql(sql_script, "executescript"), format=session.script_format)
+        return self
+
+    async def _begin(self) -> Session:
+        """Leave the statement before behind."""
+        if self._closed:
+            raise ProgrammingError("Cannot operate on a closed cursor.")
+        session = self._session
+        if session.is_unsettled:
+            await session.settle()
+        self._drop_rows()
+        self._plan = session.plan(self._row_factory)
+        self._columns = b""
+        self._description = None
+        self.rowcount = -1
+        return session
+
+    def _start(self, reply: Reply) -> None:
+        """Take the answer to EXECUTE or EXECUTE_PREPARED: the first rows, and the rest if there are any."""
+        if reply.handle:
+            self._batches = Batches(self._session.guest, reply.handle)
+        self._columns = reply.columns
+        if reply.changes >= 0 and not reply.handle:
+            self.rowcount = reply.changes
+        self.lastrowid = reply.last_insert_rowid
+        if reply.row_count:
+            self._take(reply.rows)
+
+    def describe(self, columns: bytes, plan: Plan) -> None:
+        """Have the columns of a result whose rows come another way: what row factories look at."""
+        self._columns = columns
+        self._plan = plan
+
+    def _take(self, batch: bytes, already_out: int = 0) -> None:
+        """Have the rows of a batch in hand."""
+        self._batch = batch
+        rows = self._plan.decode(batch)
+        self._base = iter(rows[already_out:] if already_out else rows)
+        function = self._plan.row_function(self._columns, self)
+        self._rows = self._base if function is None else map(function, self._base)
+
+    async def _next_batch(self) -> bool:
+        """Have the next batch in hand; False if there is none."""
+        batches = self._batches
+        if batches is None:
+            return False
+        reply = await batches.next()
+        if reply is None or batches is not self._batches:
+            return False
+        if not reply.handle:
+            self._batches = None
+            if reply.changes >= 0:
+                self.rowcount = reply.changes
+        if reply.row_count:
+            self._take(reply.rows)
+        return True
+
+    def _drop_rows(self) -> None:
+        batches, self._batches = self._batches, None
+        if batches is not None:
+            batches.close()
+        self._batch = b""
+        self._base = self._rows = iter(())
+
+    # -- fetching ----------------------------------------------------------------------------------
+
+    async def fetchone(self) -> Any:
+        """Return the next row, None after the last one."""
+        self._check()
+        for row in self._rows:
+            return row
+        while await self._next_batch():
+            for row in self._rows:
+                return row
+        return None
+
+    async def fetchmany(self, size: int | None = None) -> list[Any]:
+        """Return the next ``size`` rows (`arraysize` unless given; all for 0, as sqlite3), fewer at the end."""
+        self._check()
+        wanted = self.arraysize if size is None else size
+        if wanted <= 0:
+            return await self.fetchall()
+        rows = list(islice(self._rows, wanted))
+        while len(rows) < wanted and await self._next_batch():
+            rows += islice(self._rows, wanted - len(rows))
+        return rows
+
+    async def fetchall(self) -> list[Any]:
+        """Return the rows that are left. Other tasks run between batches."""
+        self._check()
+        rows = list(self._rows)
+        while self._batches is not None and await self._next_batch():
+            rows += self._rows
+        return rows
+
+    def __aiter__(self) -> Cursor:
+        return self
+
+    async def __anext__(self) -> Any:
+        # A coroutine with a loop that ends at once is the fastest way Python has to hand out the next item.
+        for row in self._rows:
+            return row
+        self._check()
+        while await self._next_batch():
+            for row in self._rows:
+                return row
+        raise StopAsyncIteration
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ProgrammingError("Cannot operate on a closed cursor.")
+        self._session.guest.state  # noqa: B018 - raises if the connection is closed
+
+    # -- about the result --------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> Connection:
+        """The connection this cursor belongs to."""
+        return self._connection
+
+    @property
+    def description(self) -> Description | None:
+        """One 7-tuple for each column of the last statement, its name and six times None; None if it has no columns."""
+        if self._description is None and self._columns:
+            names = self._plan.names(self._columns)
+            self._description = describe(names) if names else None
+        return self._description
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the statement has rows that are not in hand yet."""
+        return self._batches is not None
+
+    @property
+    def rows_in_hand(self) -> Iterator[Any]:
+        """The rows that are here already; taking one takes it from the cursor."""
+        return self._rows
+
+    @property
+    def row_factory(self) -> RowFactory:
+        """What rows are made into; first that of the connection.
+
+        It can be changed while rows are left, unless from or to ``"dict"``: such rows are made in the guest.
+        """
+        return self._row_factory
+
+    @row_factory.setter
+    def row_factory(self, factory: RowFactory) -> None:
+        plan = self._session.plan(factory)
+        rest = length_hint(self._base)
+        if rest or self._batches is not None:
+            if (plan.format ^ self._plan.format) & _WIRE_BITS:
+                raise ProgrammingError("row_factory changes from or to 'dict' while rows are left: execute again")
+            self._plan = plan
+            count = len(plan.decode(self._batch)) if rest else 0
+            self._take(self._batch, count - rest)
+        self._row_factory = factory
+
+    # -- life --------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """End the statement and the cursor; idempotent, waits for nothing."""
+        self._closed = True
+        self._drop_rows()
+
+    async def __aenter__(self) -> Cursor:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

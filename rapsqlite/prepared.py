@@ -1,0 +1,157 @@
+"""Statements that stay prepared until they are closed."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from rapsqlite import _constants as abi
+from rapsqlite import _fetching as fetching
+from rapsqlite._operation import Operation
+from rapsqlite._session import encode_sql
+from rapsqlite._turns import Turns
+from rapsqlite.cursor import Cursor
+from rapsqlite.errors import ProgrammingError
+from rapsqlite.stream import RowStream
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rapsqlite._guest import Guest
+    from rapsqlite.connection import Connection
+    from rapsqlite.types import Parameters
+
+T = TypeVar("T")
+
+
+class PreparedStatement:
+    """One statement, prepared when it is first used and kept so; made by `Connection.prepare`.
+
+    What is wrong with the SQL is raised by that first use. Everything else is as with the connection's methods of the
+    same names, but for the SQL. Closing, also by ``async with``, or dropping it gives the statement back; so does
+    closing the connection.
+    """
+
+    __slots__ = ("__weakref__", "_closed", "_connection", "_encoded", "_guest", "_handle", "_running", "_turns", "sql")
+
+    def __init__(self, connection: Connection, sql: str) -> None:
+        self._encoded = encode_sql(sql, "prepare")
+        self.sql = sql
+        """The statement's text."""
+        self._connection = connection
+        self._guest: Guest = connection.session.guest
+        self._guest.state  # noqa: B018 - raises if the connection is closed
+        self._handle = 0  # not prepared yet
+        self._turns = Turns()  # of the tasks that want to prepare it
+        self._closed = False
+        self._running: weakref.ref[Cursor] | None = None  # whose rows the statement is still making
+
+    @property
+    def query(self) -> str:
+        """The statement's text, by another name."""
+        return self.sql
+
+    async def _prepare(self) -> int:
+        await self._turns.acquire()
+        try:
+            if self._handle == 0 and not self._closed:
+                self._handle = (await self._guest.call(abi.OP_PREPARE, self._encoded)).handle
+        finally:
+            self._turns.release()
+        return self._handle
+
+    async def _ready(self) -> int:
+        """Return the handle to use; 0 to run the text, while a cursor still reads the statement's rows."""
+        if self._closed:
+            raise ProgrammingError("Cannot operate on a closed statement.")
+        cursor = self._running() if self._running is not None else None
+        if cursor is not None and cursor.is_running:
+            return 0
+        self._running = None
+        return self._handle or await self._prepare()
+
+    def execute(self, parameters: Parameters | None = None) -> Operation[Cursor]:
+        """Execute it; await the cursor, or use it in ``async with``."""
+        return Operation(self._execute(parameters))
+
+    async def _execute(self, parameters: Parameters | None) -> Cursor:
+        session = self._connection.session
+        cursor = Cursor(self._connection)
+        handle = await self._ready()
+        params = await session.encode_unusual(self._encoded, parameters)
+        await cursor.run(self._encoded, handle, params, session.plan(cursor.row_factory))
+        if handle and cursor.is_running:
+            self._running = weakref.ref(cursor)
+        return cursor
+
+    @overload
+    async def fetch_all(self, parameters: Parameters | None = None) -> list[Any]: ...
+    @overload
+    async def fetch_all(self, parameters: Parameters | None = None, *, into: type[T]) -> list[T]: ...
+    async def fetch_all(self, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> list[Any]:
+        """Return all rows."""
+        plan = fetching.plan_into(self._connection.session, into)
+        return await fetching.fetch_rows(self._connection, self._encoded, await self._ready(), parameters, plan)
+
+    @overload
+    async def fetch_one(self, parameters: Parameters | None = None) -> Any: ...
+    @overload
+    async def fetch_one(self, parameters: Parameters | None = None, *, into: type[T]) -> T: ...
+    async def fetch_one(self, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> Any:
+        """Return the first row; DatabaseError if there is none."""
+        plan = fetching.plan_into(self._connection.session, into)
+        return await fetching.fetch_one(self._connection, self._encoded, await self._ready(), parameters, plan)
+
+    @overload
+    async def fetch_optional(self, parameters: Parameters | None = None) -> Any: ...
+    @overload
+    async def fetch_optional(self, parameters: Parameters | None = None, *, into: type[T]) -> T | None: ...
+    async def fetch_optional(self, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> Any:
+        """Return the first row, None if there is none."""
+        plan = fetching.plan_into(self._connection.session, into)
+        handle = await self._ready()
+        rows, _ = await fetching.fetch_first(self._connection, self._encoded, handle, parameters, plan)
+        return rows[0] if rows else None
+
+    async def fetch_scalar(self, parameters: Parameters | None = None) -> Any:
+        """Return the only column of the first row, None without rows."""
+        return await fetching.fetch_scalar(self._connection, self._encoded, await self._ready(), parameters)
+
+    async def fetch_blob(self, parameters: Parameters | None = None) -> bytes | None:
+        """Return the only column of the first row, a BLOB or NULL; TypeError for another type."""
+        return await fetching.fetch_blob(self._connection, self._encoded, await self._ready(), parameters)
+
+    def stream(self, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> RowStream:
+        """Return an asynchronous iterator over the rows.
+
+        It runs the text, through the statement cache: several streams may be under way at once.
+        """
+        if self._closed:
+            raise ProgrammingError("Cannot operate on a closed statement.")
+        plan = fetching.plan_into(self._connection.session, into)
+        return RowStream(self._connection, self._encoded, parameters, plan)
+
+    async def close(self) -> None:
+        """Give the statement back; idempotent, waits for nothing."""
+        self._release()
+
+    def _release(self) -> None:
+        self._closed = True
+        handle, self._handle = self._handle, 0
+        if handle:
+            self._guest.post(abi.OP_RELEASE, a=handle)
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", 0):
+            self._release()
+
+    async def __aenter__(self) -> PreparedStatement:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._release()

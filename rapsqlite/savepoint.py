@@ -1,0 +1,54 @@
+"""Savepoints as ``async with`` blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rapsqlite._shield import carry_through
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rapsqlite._session import Session
+
+
+class Savepoint:
+    """A part of a transaction that can be undone alone; blocks nest.
+
+    Released on a clean exit, undone when an exception leaves the block. Outside of a transaction the outermost
+    savepoint begins one and its release commits it, as SQLite defines: https://sqlite.org/lang_savepoint.html
+    """
+
+    __slots__ = ("_quoted", "_session", "name")
+
+    def __init__(self, session: Session, name: str) -> None:
+        if "\0" in name:
+            raise ValueError("the name of a savepoint cannot contain a null character")
+        self.name = name
+        self._quoted = '"' + name.replace('"', '""') + '"'
+        self._session = session
+
+    async def __aenter__(self) -> Savepoint:
+        await self._session.run(f"SAVEPOINT {self._quoted}")
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is not None:
+            await carry_through(self._undo)
+            return
+        try:
+            await self._session.run(f"RELEASE {self._quoted}")
+        except BaseException:
+            await carry_through(self._undo)
+            raise
+
+    async def _undo(self) -> None:
+        # SQLite ends the whole transaction by itself on some errors; then there is no savepoint left to undo.
+        if self._session.guest.in_transaction:
+            await self._session.run(f"ROLLBACK TO {self._quoted}")
+            await self._session.run(f"RELEASE {self._quoted}")

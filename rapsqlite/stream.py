@@ -1,0 +1,100 @@
+"""Rows of one running statement as asynchronous iterators: one by one, or in lists of a fixed size.
+
+The statement starts with the first item that is asked for and ends with the last, or when the iterator is closed or
+dropped. Memory is bounded as for a cursor.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rapsqlite.cursor import Cursor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from rapsqlite._session import Plan
+    from rapsqlite.connection import Connection
+    from rapsqlite.types import Parameters
+
+S = TypeVar("S", bound="RowStream")
+
+
+class RowStream:
+    """The rows of one statement, one by one; made by ``stream()``.
+
+    Leaving the loop early and dropping the iterator ends the statement; ``async with`` or ``aclose()`` does it at once.
+    """
+
+    __slots__ = ("_connection", "_cursor", "_parameters", "_plan", "_rows", "_sql")
+
+    def __init__(self, connection: Connection, sql: bytes, parameters: Parameters | None, plan: Plan) -> None:
+        self._connection = connection
+        self._sql = sql
+        self._parameters = parameters
+        self._plan = plan
+        self._cursor: Cursor | None = None  # None before the start
+        self._rows: Iterator[Any] = iter(())
+
+    def __aiter__(self: S) -> S:
+        return self
+
+    async def __anext__(self) -> Any:
+        for row in self._rows:  # as in Cursor.__anext__
+            return row
+        cursor = self._cursor or await self._start()
+        row = await cursor.__anext__()
+        self._rows = cursor.rows_in_hand
+        return row
+
+    async def _start(self) -> Cursor:
+        session = self._connection.session
+        params = await session.encode_unusual(self._sql, self._parameters)
+        cursor = self._cursor = Cursor(self._connection)
+        await cursor.run(self._sql, 0, params, self._plan)
+        return cursor
+
+    async def aclose(self) -> None:
+        """End the statement."""
+        self._rows = iter(())
+        if self._cursor is None:
+            self._cursor = Cursor(self._connection)
+        await self._cursor.close()
+
+    async def __aenter__(self: S) -> S:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+class ChunkStream(RowStream):
+    """The rows of one statement in lists of ``chunk_size``, the last one shorter; made by ``execute_iter()``."""
+
+    __slots__ = ("_chunk_size",)
+
+    def __init__(
+        self,
+        connection: Connection,
+        sql: bytes,
+        parameters: Parameters | None,
+        plan: Plan,
+        chunk_size: int,
+    ) -> None:
+        super().__init__(connection, sql, parameters, plan)
+        if chunk_size < 1:
+            raise ValueError(f"chunk_size is a number of rows, at least 1, not {chunk_size}")
+        self._chunk_size = chunk_size
+
+    async def __anext__(self) -> list[Any]:
+        cursor = self._cursor or await self._start()
+        rows = await cursor.fetchmany(self._chunk_size)
+        if not rows:
+            raise StopAsyncIteration
+        return rows

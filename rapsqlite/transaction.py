@@ -1,0 +1,144 @@
+"""Transactions as ``async with`` blocks.
+
+Transactions of one connection take turns in the order in which their tasks asked (``_turns``). What is decided is
+sent once: an exit is carried through although its task is cancelled meanwhile, and the cancellation is raised after it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from rapsqlite import _constants as abi
+from rapsqlite._shield import carry_through
+from rapsqlite._turns import Turns
+from rapsqlite.errors import OperationalError, ProgrammingError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rapsqlite._session import Session
+
+ConnectionT = TypeVar("ConnectionT")
+
+_BEGIN = {
+    None: b"BEGIN",
+    "DEFERRED": b"BEGIN DEFERRED",
+    "IMMEDIATE": b"BEGIN IMMEDIATE",
+    "EXCLUSIVE": b"BEGIN EXCLUSIVE",
+}
+
+
+def begin_statement(mode: str | None) -> bytes:
+    """Return the BEGIN of this mode; None and "" leave it to SQLite, which is DEFERRED. ValueError for another mode."""
+    statement = _BEGIN.get(mode.upper() or None if isinstance(mode, str) else mode)
+    if statement is None:
+        raise ValueError(f"the mode of a transaction is 'DEFERRED', 'IMMEDIATE' or 'EXCLUSIVE', not {mode!r}")
+    return statement
+
+
+class TransactionQueue:
+    """Whose ``transaction()`` block it is, for one connection."""
+
+    __slots__ = ("owner", "turns")
+
+    def __init__(self) -> None:
+        self.turns = Turns()
+        self.owner: object = None  # the task inside its block
+
+    async def enter(self, timeout_s: float | None) -> None:
+        """Wait for this task's turn, at most ``timeout_s`` seconds."""
+        task = _current_task()
+        if self.owner is task:
+            raise OperationalError("this task is inside a transaction() block already: use savepoint() to nest")
+        if timeout_s is None:
+            await self.turns.acquire()
+        else:
+            await self._acquire_within(timeout_s)
+        self.owner = task
+
+    async def _acquire_within(self, timeout_s: float) -> None:
+        # anyio takes a while to import; a program that sets no time limit does without.
+        from anyio import move_on_after
+
+        acquired = False
+        with move_on_after(timeout_s):
+            await self.turns.acquire()
+            acquired = True
+        if not acquired:
+            error = OperationalError(
+                f"database is locked: other tasks' transactions on this connection took longer than {timeout_s} s"
+            )
+            error.sqlite_errorcode = abi.SQLITE_BUSY
+            error.sqlite_errorname = "SQLITE_BUSY"
+            raise error
+
+    def leave(self) -> None:
+        """Give the turn to the next task."""
+        self.owner = None
+        self.turns.release()
+
+
+class Transaction(Generic[ConnectionT]):
+    """One transaction: begun on entry, committed on a clean exit, rolled back when an exception leaves the block.
+
+    Entering waits until the blocks that other tasks of this connection entered or asked for earlier are over; after
+    ``timeout`` seconds it raises OperationalError (SQLITE_BUSY) instead. Statements that other tasks send to the
+    same connection outside of such blocks are not held back: they become part of the transaction.
+
+    A block cancelled while it waits has not begun. Cancelled at its commit, it is committed or rolled back, and what
+    is reported is what SQLite did. If the commit fails, the transaction is rolled back and the error raised.
+    """
+
+    __slots__ = ("_begin", "_connection", "_entered", "_session", "_timeout_s")
+
+    def __init__(self, connection: ConnectionT, session: Session, mode: str | None, timeout_s: float | None) -> None:
+        self._connection = connection
+        self._session = session
+        self._begin = begin_statement(mode)
+        self._timeout_s = timeout_s
+        self._entered = False
+
+    async def __aenter__(self) -> ConnectionT:
+        if self._entered:
+            raise ProgrammingError("one transaction() object is entered once: call transaction() again")
+        session = self._session
+        queue = session.transactions
+        await queue.enter(self._timeout_s)
+        try:
+            await session.begin(self._begin)
+        except BaseException:
+            queue.leave()  # refused or cancelled, BEGIN was not run
+            raise
+        self._entered = True
+        return self._connection
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        session = self._session
+        try:
+            if exc_type is None:
+                await _commit_or_roll_back(session)
+            else:
+                await carry_through(session.rollback)
+        finally:
+            session.transactions.leave()
+
+
+async def _commit_or_roll_back(session: Session) -> None:
+    try:
+        await session.commit()
+    except BaseException:
+        await carry_through(session.rollback)
+        raise
+
+
+def _current_task() -> object:
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        return trio.lowlevel.current_task()
+    return sys.modules["asyncio"].current_task()
