@@ -46,6 +46,8 @@ CHUNK_BYTES_LIMIT = 4 * CHUNK_BYTES
 
 CHUNK_ROWS_LIMIT = 1_024
 
+_HEADER_BYTES = 3  # The most an array of a chunk's sets begins with.
+
 _encode = msgspec.msgpack.Encoder().encode
 
 _SEQUENCES = frozenset({tuple, list})
@@ -92,18 +94,29 @@ def encode_many(rows: Iterable[Parameters], adapters: Adapters, names: Iterable[
     """Yield the parameter sets of one executemany in chunks, each a MessagePack array for one MANY request.
 
     The iterable is consumed lazily, at most `CHUNK_ROWS_LIMIT` sets ahead. The first chunk is one set, so
-    that the guest starts early; sizes then follow the size of what was encoded. Raises as `encode_params`
-    does, with the index of the set as ``parameter_set``; chunks before the one at fault have been yielded
-    by then.
+    that the guest starts early; sizes then follow the size of what was encoded.
+
+    Raises as `encode_params` does, with the index of the set as ``parameter_set``, and whatever the iterable
+    raises. All sets before the one at fault have been yielded by then: as in sqlite3, they are executed.
     """
     sets = iter(rows)
     first = 0
     count = 1
-    while chunk := list(islice(sets, count)):
+    while True:
+        chunk: list[Parameters] = []
+        failure = None
+        try:
+            chunk.extend(islice(sets, count))  # Keeps what came before an exception.
+        except Exception as error:  # noqa: BLE001  raised below
+            failure = error
         size = 0
         for encoded in _encode_chunk(chunk, first, adapters, names):
             size += len(encoded)
             yield encoded
+        if failure is not None:
+            raise failure
+        if not chunk:
+            return
         first += len(chunk)
         fitting = CHUNK_BYTES * len(chunk) // size
         count = max(1, min(fitting, 8 * count, CHUNK_ROWS_LIMIT))
@@ -112,16 +125,12 @@ def encode_many(rows: Iterable[Parameters], adapters: Adapters, names: Iterable[
 def _encode_chunk(
     chunk: list[Parameters], first: int, adapters: Adapters, names: Iterable[str] | None
 ) -> Iterator[bytes]:
-    """Yield the chunk in one piece, or in halves of halves where that would be too large."""
-    encoded = _encode_plain_sets(chunk, adapters) if names is None else None
-    if encoded is None:
-        encoded = _encode_sets(chunk, first, adapters, names)
-    if len(encoded) <= CHUNK_BYTES_LIMIT or len(chunk) == 1:
+    """Yield the chunk in one piece where that is possible, in as few as possible otherwise."""
+    encoded = _encode_plain_sets(chunk, adapters) if names is None and chunk else None
+    if encoded is not None and len(encoded) <= CHUNK_BYTES_LIMIT:
         yield encoded
-        return
-    half = len(chunk) // 2
-    yield from _encode_chunk(chunk[:half], first, adapters, names)
-    yield from _encode_chunk(chunk[half:], first + half, adapters, names)
+    else:
+        yield from _encode_one_by_one(chunk, first, adapters, names)
 
 
 def _encode_plain_sets(chunk: list[Any], adapters: Adapters) -> bytes | None:
@@ -144,26 +153,39 @@ def _encode_plain_sets(chunk: list[Any], adapters: Adapters) -> bytes | None:
         return None  # The slow path knows which set it was.
 
 
-def _encode_sets(chunk: list[Parameters], first: int, adapters: Adapters, names: Iterable[str] | None) -> bytes:
-    """Return the chunk, made encodable value by value; an exception tells which set is at fault."""
-    parts = []
+def _encode_one_by_one(
+    chunk: list[Parameters], first: int, adapters: Adapters, names: Iterable[str] | None
+) -> Iterator[bytes]:
+    """Yield the sets, made encodable value by value, in pieces below the limit; an error says which it was."""
+    parts: list[bytes] = []
+    size = _HEADER_BYTES
+    failure = None
     for index, params in enumerate(chunk, first):
         try:
-            parts.append(_encode(bindable_set(params, adapters, names)))
-        except Exception as error:  # noqa: PERF203  each set has its own index
+            part = _encode(bindable_set(params, adapters, names))
+        except Exception as error:  # noqa: BLE001  raised below, after the sets before it
             mark_parameter_set(error, index)
-            raise
-    return _array_header(len(parts)) + b"".join(parts)
+            failure = error
+            break
+        if parts and size + len(part) > CHUNK_BYTES_LIMIT:
+            yield _array(parts)
+            parts, size = [], _HEADER_BYTES
+        parts.append(part)
+        size += len(part)
+    if parts:
+        yield _array(parts)
+    if failure is not None:
+        raise failure
 
 
-def _array_header(length: int) -> bytes:
-    """Return what MessagePack puts before an array's items.
+def _array(items: list[bytes]) -> bytes:
+    """Return a MessagePack array of up to 65 535 encoded items.
 
     https://github.com/msgpack/msgpack/blob/master/spec.md#array-format-family
     """
-    if length <= 0xF:
-        return bytes((0x90 | length,))
-    return b"\xdc" + length.to_bytes(2, "big")
+    length = len(items)
+    header = bytes((0x90 | length,)) if length <= 0xF else b"\xdc" + length.to_bytes(2, "big")
+    return header + b"".join(items)
 
 
 def decode_lists(batch: bytes) -> list[list[Any]]:

@@ -22,6 +22,8 @@ class Row(sqlite3.Row):
     by names and values. Use it as ``row_factory``, or make one from a cursor and a tuple.
     """
 
+    __slots__ = ()
+
     def __new__(cls, cursor: CursorLike, values: tuple[Any, ...], /) -> Row:
         """Make a row of the columns that ``cursor`` describes."""
         description = cursor.description
