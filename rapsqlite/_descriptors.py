@@ -12,11 +12,14 @@ nothing of the parent's, as the parent's descriptors are still open.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import threading
 
 from rapsqlite import _filelock
+
+PERMISSION_BITS = 0o777
 
 _parked: dict[tuple[int, int, bool], list[int]] = {}  # device, inode, writable
 _open: set[int] = set()
@@ -59,6 +62,19 @@ def _above_standard_streams(fd: int) -> int:
         if null > 2:
             os.close(null)
     return moved
+
+
+def give(fd: int, mode: int, model: os.stat_result | None) -> None:
+    """Give a file that is new the exact permission bits ``mode`` (0: it keeps its own) and the owner of ``model``."""
+    # Failures are tolerable: another user may then be unable to roll back, as with SQLite itself.
+    if mode:
+        status = os.fstat(fd)
+        if status.st_size == 0 and status.st_mode & PERMISSION_BITS != mode:
+            with contextlib.suppress(OSError):
+                os.fchmod(fd, mode)
+    if model is not None and os.geteuid() == 0:
+        with contextlib.suppress(OSError):
+            os.fchown(fd, model.st_uid, model.st_gid)
 
 
 def release(fd: int, *, writable: bool) -> None:

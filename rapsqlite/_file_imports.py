@@ -52,6 +52,12 @@ def file_imports(files: FileTable, view: View) -> dict[str, Callable[..., int]]:
         "file_reserved": _answering(files, lambda fd, out: _put(view, out, files.is_reserved(fd))),
         "sleep": _sleep,
         "file_moved": _answering(files, lambda fd, out: _put(view, out, files.has_moved(fd))),
+        "shm_map": _answering(
+            files,
+            lambda fd, region, size, extend, ptr: files.map_index(fd, region, view(ptr, size), extend=extend != 0),
+        ),
+        "shm_lock": _answering(files, files.lock_index),
+        "shm_unmap": _answering(files, lambda fd, delete: files.unmap_index(fd, delete=delete != 0)),
     }
 
 

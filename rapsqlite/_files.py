@@ -18,6 +18,7 @@ from rapsqlite import _descriptors, _opening
 from rapsqlite._fileerror import FileError, code_of_read, code_of_write
 from rapsqlite._filelock import FileLock
 from rapsqlite._grants import Grants, database_path
+from rapsqlite._walindex import WalIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +47,7 @@ else:
 class OpenFile:
     """One file that the guest has open."""
 
-    __slots__ = ("directory", "fd", "lock", "name", "path", "writable")
+    __slots__ = ("directory", "fd", "index", "lock", "name", "path", "writable")
 
     def __init__(self, fd: int, path: bytes, directory: int, name: bytes, writable: bool) -> None:
         self.fd = fd
@@ -55,6 +56,7 @@ class OpenFile:
         self.name = name
         self.writable = writable
         self.lock = FileLock(fd, path)
+        self.index: WalIndex | None = None
 
 
 class FileTable:
@@ -224,13 +226,40 @@ class FileTable:
         return not os.path.samestat(named, os.fstat(file.fd))
 
     def lock(self, handle: int, level: int) -> None:
-        self._file(handle).lock.lock(level)
+        file = self._file(handle)
+        if level == sqlite.SQLITE_LOCK_EXCLUSIVE and file.index and file.index.is_used_by_others():
+            # Somebody uses the WAL without a lock on the database: a library that lost it, by a stray close.
+            raise FileError(sqlite.SQLITE_BUSY, "lock", file.path, "its WAL index is in use")
+        file.lock.lock(level)
 
     def unlock(self, handle: int, level: int) -> None:
         self._file(handle).lock.unlock(level)
 
     def is_reserved(self, handle: int) -> bool:
         return self._file(handle).lock.is_reserved()
+
+    def map_index(self, handle: int, region: int, view: memoryview, *, extend: bool) -> int:
+        """Lay a region of the WAL index over the guest's bytes: SQLITE_OK, READONLY, or NOTFOUND if there is none."""
+        file = self._file(handle)
+        if file.index is None:
+            file.index = WalIndex(file.path, file.fd, file.directory, file.name)
+        if not file.index.map_region(region, view, extend=extend):
+            return sqlite.SQLITE_NOTFOUND
+        return sqlite.SQLITE_OK if file.index.writable else sqlite.SQLITE_READONLY
+
+    def lock_index(self, handle: int, first: int, count: int, flags: int) -> None:
+        """Take or drop locks of the WAL index."""
+        file = self._file(handle)
+        if file.index is None:
+            raise FileError(sqlite.SQLITE_IOERR_SHMLOCK, "lock", file.path, "its WAL index is not open")
+        file.index.lock(first, count, flags)
+
+    def unmap_index(self, handle: int, *, delete: bool) -> None:
+        """Let go of the WAL index."""
+        file = self._file(handle)
+        index, file.index = file.index, None
+        if index is not None:
+            index.close(delete=delete)
 
     def close(self) -> None:
         """Release every lock and close every file, also after the guest has died."""
@@ -253,6 +282,8 @@ class FileTable:
 
 def _close(file: OpenFile) -> None:
     # Closing does not unlock while a forked child or a mapping still holds the open file.
+    if file.index is not None:
+        file.index.close(delete=False)
     file.lock.unlock(sqlite.SQLITE_LOCK_NONE)
     if file.directory < 0:
         os.close(file.fd)

@@ -12,7 +12,6 @@ from rapsqlite._fileerror import FileError
 
 _JOURNALS = sqlite.SQLITE_OPEN_MAIN_JOURNAL | sqlite.SQLITE_OPEN_SUPER_JOURNAL | sqlite.SQLITE_OPEN_WAL
 _LIKE_ITS_DATABASE = sqlite.SQLITE_OPEN_MAIN_JOURNAL | sqlite.SQLITE_OPEN_WAL
-_EXACT_BITS = 0o777
 _TEMPORARY_MODE = 0o600
 _DATABASE_MODE = 0o644
 
@@ -36,7 +35,7 @@ def open_named(path: bytes, directory: int, last: bytes, flags: int) -> tuple[in
         with contextlib.suppress(OSError):
             return _open(last, directory, flags, mode), flags
         raise FileError(sqlite.SQLITE_CANTOPEN, "open", path, error) from None
-    _take_after(fd, model, mode)
+    _descriptors.give(fd, mode, model)
     return fd, flags
 
 
@@ -72,20 +71,8 @@ def _model(path: bytes, directory: int, last: bytes, flags: int) -> os.stat_resu
 def _mode(model: os.stat_result | None, flags: int) -> int:
     """Return the exact permission bits for a new file, or 0: the usual ones and the user's mask."""
     if model is not None:
-        return model.st_mode & _EXACT_BITS
+        return model.st_mode & _descriptors.PERMISSION_BITS
     return _TEMPORARY_MODE if flags & sqlite.SQLITE_OPEN_DELETEONCLOSE else 0
-
-
-def _take_after(fd: int, model: os.stat_result | None, mode: int) -> None:
-    # Failures are tolerable: another user may then be unable to roll back, as with SQLite itself.
-    if mode:
-        status = os.fstat(fd)
-        if status.st_size == 0 and status.st_mode & _EXACT_BITS != mode:
-            with contextlib.suppress(OSError):
-                os.fchmod(fd, mode)
-    if model is not None and os.geteuid() == 0:
-        with contextlib.suppress(OSError):
-            os.fchown(fd, model.st_uid, model.st_gid)
 
 
 def open_temporary() -> int:

@@ -6,6 +6,7 @@ use core::slice;
 use libsqlite3_sys as ffi;
 
 use super::registration::code;
+use super::shm::{self, Shm};
 use crate::abi;
 use crate::host::{self, Code, Fd};
 
@@ -33,10 +34,11 @@ struct Open {
     sync_directory: bool,
     powersafe_overwrite: bool,
     persist_wal: bool,
+    shm: Shm,
 }
 
 static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
-    iVersion: 1,
+    iVersion: 2,
     xClose: Some(close),
     xRead: Some(read),
     xWrite: Some(write),
@@ -49,10 +51,10 @@ static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
     xFileControl: Some(file_control),
     xSectorSize: Some(sector_size),
     xDeviceCharacteristics: Some(device_characteristics),
-    xShmMap: None,
-    xShmLock: None,
-    xShmBarrier: None,
-    xShmUnmap: None,
+    xShmMap: Some(shm_map),
+    xShmLock: Some(shm_lock),
+    xShmBarrier: Some(shm_barrier),
+    xShmUnmap: Some(shm_unmap),
     xFetch: None,
     xUnfetch: None,
 };
@@ -83,6 +85,7 @@ pub unsafe extern "C" fn open(
         sync_directory: is_new_journal(flags),
         powersafe_overwrite: uri_boolean(name, flags, c"psow", true),
         persist_wal: false,
+        shm: Shm::default(),
     });
     // SAFETY: as above; `out_flags` is null or the address of an int of SQLite's own.
     unsafe {
@@ -307,4 +310,44 @@ unsafe extern "C" fn device_characteristics(file: *mut ffi::sqlite3_file) -> c_i
         0
     };
     ffi::SQLITE_IOCAP_SUBPAGE_READ | powersafe
+}
+
+unsafe extern "C" fn shm_map(
+    file: *mut ffi::sqlite3_file,
+    number: c_int,
+    size: c_int,
+    extend: c_int,
+    place: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: see `opened`.
+    let open = unsafe { opened(file) };
+    let (address, code) = open.shm.map(open.fd, number, size, extend != 0);
+    // SAFETY: `place` is the address of a pointer of SQLite's own.
+    unsafe { *place = address.cast() };
+    code
+}
+
+unsafe extern "C" fn shm_lock(
+    file: *mut ffi::sqlite3_file,
+    first: c_int,
+    count: c_int,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: see `opened`.
+    code(host::shm_lock(
+        unsafe { opened(file) }.fd,
+        first,
+        count,
+        flags,
+    ))
+}
+
+unsafe extern "C" fn shm_barrier(_file: *mut ffi::sqlite3_file) {
+    shm::barrier();
+}
+
+unsafe extern "C" fn shm_unmap(file: *mut ffi::sqlite3_file, delete: c_int) -> c_int {
+    // SAFETY: see `opened`.
+    let open = unsafe { opened(file) };
+    code(open.shm.unmap(open.fd, delete != 0))
 }

@@ -9,3 +9,5 @@
 mod file;
 #[cfg(target_arch = "wasm32")]
 mod registration;
+#[cfg(target_arch = "wasm32")]
+mod shm;

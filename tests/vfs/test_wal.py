@@ -1,0 +1,313 @@
+"""WAL mode: the index is really shared, with connections of ours and with other SQLite libraries."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rapsqlite import _constants as sqlite
+from rapsqlite import _mapping, _walindex
+from rapsqlite._fileerror import FileError
+from rapsqlite._files import FileTable
+from rapsqlite.errors import OperationalError
+from tests.vfs.driver import Driven
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DATABASE = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE | sqlite.SQLITE_OPEN_MAIN_DB
+EXCLUSIVE = sqlite.SQLITE_SHM_LOCK | sqlite.SQLITE_SHM_EXCLUSIVE
+SHARED = sqlite.SQLITE_SHM_LOCK | sqlite.SQLITE_SHM_SHARED
+UNLOCK = sqlite.SQLITE_SHM_UNLOCK | sqlite.SQLITE_SHM_EXCLUSIVE
+
+
+@pytest.fixture
+def wal(database: Path) -> Path:
+    """A database in WAL mode with one table."""
+    native = sqlite3.connect(database)
+    native.execute("PRAGMA journal_mode = WAL")
+    native.execute("CREATE TABLE t (x)")
+    native.commit()
+    native.close()
+    return database
+
+
+def test_we_see_what_others_write_and_they_see_ours(wal: Path) -> None:
+    native = sqlite3.connect(wal, isolation_level=None)
+    with Driven(wal) as ours, Driven(wal) as second:
+        for number in range(0, 300, 3):
+            native.execute("INSERT INTO t VALUES (?)", (number,))
+            ours.sql("INSERT INTO t VALUES (?)", number + 1)
+            second.sql("INSERT INTO t VALUES (?)", number + 2)
+            expected = number + 3
+            assert native.execute("SELECT count(*) FROM t").fetchone() == (expected,)
+            assert ours.value("SELECT count(*) FROM t") == expected
+            assert second.value("SELECT count(*) FROM t") == expected
+        native.close()
+
+    with sqlite3.connect(wal) as native:
+        assert native.execute("SELECT count(*), sum(x) FROM t").fetchone() == (300, sum(range(300)))
+        assert native.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    native.close()
+
+
+def test_reader_keeps_its_snapshot(wal: Path) -> None:
+    native = sqlite3.connect(wal, isolation_level=None)
+    with Driven(wal) as ours:
+        ours.sql("BEGIN")
+        assert ours.value("SELECT count(*) FROM t") == 0
+        native.execute("INSERT INTO t VALUES (1)")
+        assert ours.value("SELECT count(*) FROM t") == 0
+        ours.sql("COMMIT")
+        assert ours.value("SELECT count(*) FROM t") == 1
+    native.close()
+
+
+@pytest.mark.parametrize("mode", ["PASSIVE", "FULL", "RESTART", "TRUNCATE"])
+def test_checkpoint_modes(wal: Path, mode: str) -> None:
+    native = sqlite3.connect(wal, isolation_level=None)
+    with Driven(wal) as ours:
+        ours.sql("INSERT INTO t VALUES (1)")
+
+        (busy, in_log, done), *_ = ours.sql(f"PRAGMA wal_checkpoint({mode})")
+
+        assert (busy, in_log) == (0, done)
+        native.execute("INSERT INTO t VALUES (2)")
+        assert ours.value("SELECT sum(x) FROM t") == 3
+        size = wal.with_name(wal.name + "-wal").stat().st_size
+        assert size > 0
+    native.close()
+
+
+def test_reader_holds_a_truncating_checkpoint_back(wal: Path) -> None:
+    native = sqlite3.connect(wal, isolation_level=None)
+    native.execute("INSERT INTO t VALUES (1)")
+    native.execute("BEGIN")
+    native.execute("SELECT * FROM t").fetchall()
+    with Driven(wal) as ours:
+        ours.sql("INSERT INTO t VALUES (2)")
+
+        assert ours.sql("PRAGMA wal_checkpoint(TRUNCATE)")[0][0] == 1
+
+        native.execute("COMMIT")
+        assert ours.sql("PRAGMA wal_checkpoint(TRUNCATE)") == [[0, 0, 0]]
+    native.close()
+
+
+def test_index_grows_over_several_regions(wal: Path) -> None:
+    """A region describes 4096 frames at most."""
+    with Driven(wal) as ours, Driven(wal) as reader:
+        ours.sql("PRAGMA wal_autocheckpoint = 0")
+        ours.sql("PRAGMA synchronous = OFF")
+        ours.script("CREATE TABLE big (x); BEGIN")
+        ours.sql(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12000)"
+            " INSERT INTO big SELECT randomblob(4000) FROM n"
+        )
+        ours.sql("COMMIT")
+
+        assert ours.imports()["shm_map"] >= 3
+        assert reader.value("SELECT count(*) FROM big") == 12000
+        native = sqlite3.connect(wal)
+        assert native.execute("PRAGMA quick_check").fetchone() == ("ok",)
+        native.close()
+
+
+def test_last_connection_cleans_up(wal: Path) -> None:
+    with Driven(wal) as ours:
+        ours.sql("INSERT INTO t VALUES (1)")
+        names = {path.name for path in wal.parent.iterdir()}
+
+    assert names == {wal.name, wal.name + "-wal", wal.name + "-shm"}
+    assert [path.name for path in wal.parent.iterdir()] == [wal.name]
+
+
+def test_native_finds_a_killed_writers_commits(wal: Path) -> None:
+    script = (
+        "import os, sys\n"
+        "from tests.vfs.driver import Driven\n"
+        "ours = Driven(sys.argv[1])\n"
+        "ours.sql('INSERT INTO t VALUES (7)')\n"
+        "ours.sql('BEGIN')\n"
+        "ours.sql('INSERT INTO t VALUES (8)')\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    code = subprocess.run([sys.executable, "-c", script, str(wal)], check=False).returncode
+    assert code == -9
+
+    native = sqlite3.connect(wal)
+    assert native.execute("SELECT x FROM t").fetchall() == [(7,)]
+    native.close()
+
+
+def test_index_file_has_the_mode_of_its_database(wal: Path) -> None:
+    wal.chmod(0o606)
+    with Driven(wal) as ours:
+        ours.sql("SELECT * FROM t")
+        mode = wal.with_name(wal.name + "-shm").stat().st_mode
+
+    assert stat.S_IMODE(mode) == 0o606
+
+
+def test_stale_index_is_emptied(wal: Path) -> None:
+    """After a crash of the machine the index may hold anything: its first user builds it anew."""
+    shm = wal.with_name(wal.name + "-shm")
+    shm.write_bytes(b"\xff" * 65536)
+
+    with Driven(wal) as ours:
+        assert ours.value("SELECT count(*) FROM t") == 0
+
+
+def test_wal_on_a_network_file_system_is_refused(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_mapping, "is_shared_by_all", lambda _fd: False)
+
+    with Driven(wal) as ours, pytest.raises(OperationalError, match="needs a local file system"):
+        ours.sql("SELECT * FROM t")
+
+
+def test_exclusive_mode_needs_no_shared_memory(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_mapping, "is_shared_by_all", lambda _fd: False)
+
+    with Driven(wal) as ours:
+        ours.sql("PRAGMA locking_mode = EXCLUSIVE")
+        ours.sql("INSERT INTO t VALUES (1)")
+        assert ours.value("SELECT count(*) FROM t") == 1
+        assert "shm_map" not in {name for name, count in ours.imports().items() if count}
+
+
+def test_full_disk_while_the_index_grows_is_an_error(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with Driven(wal) as ours:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "posix_fallocate", full)
+            with pytest.raises(OperationalError, match="No space left"):
+                ours.sql("INSERT INTO t VALUES (1)")
+        ours.sql("INSERT INTO t VALUES (2)")
+        assert ours.sql("SELECT x FROM t") == [[2]]
+
+
+def test_file_system_without_fallocate(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", unsupported)
+    with Driven(wal) as ours:
+        ours.sql("INSERT INTO t VALUES (1)")
+        assert wal.with_name(wal.name + "-shm").stat().st_blocks * 512 >= 32768
+
+
+class Index:
+    """The WAL index of one file table, without a guest."""
+
+    def __init__(self, path: Path) -> None:
+        self.table = FileTable(os.fsencode(path))
+        self.handle, _ = self.table.open(os.fsencode(path), DATABASE)
+        # Page-aligned memory of our own in place of a guest's.
+        self.memory = memoryview(_mapping.mmap.mmap(-1, 4 * _walindex.REGION_BYTES))
+
+    def map(self, region: int = 0, *, extend: bool = True, start: int = 0, size: int = _walindex.REGION_BYTES) -> int:
+        view = self.memory[start : start + size]
+        return self.table.map_index(self.handle, region, view, extend=extend)
+
+    def lock(self, first: int, count: int, flags: int) -> bool:
+        try:
+            self.table.lock_index(self.handle, first, count, flags)
+        except FileError as error:
+            if error.code != sqlite.SQLITE_BUSY:
+                raise
+            return False
+        return True
+
+
+def test_index_locks_exclude_each_other_byte_by_byte(wal: Path) -> None:
+    one, two = Index(wal), Index(wal)
+    assert one.map() == two.map() == sqlite.SQLITE_OK
+
+    assert one.lock(3, 1, SHARED)
+    assert two.lock(3, 1, SHARED)
+    assert not two.lock(3, 5, EXCLUSIVE)
+    assert two.lock(4, 4, EXCLUSIVE)
+    assert not one.lock(5, 1, SHARED)
+    assert two.lock(4, 4, UNLOCK)
+    assert one.lock(5, 1, SHARED)
+    for index in (one, two):
+        index.table.close()
+
+
+def test_two_connections_share_one_memory(wal: Path) -> None:
+    one, two = Index(wal), Index(wal)
+    one.map()
+    two.map()
+
+    one.memory[100:105] = b"hello"
+
+    assert bytes(two.memory[100:105]) == b"hello"
+    one.table.close()
+    assert bytes(one.memory[100:105]) == bytes(5), "plain memory again"
+    two.table.close()
+
+
+def test_missing_region_is_not_made_unasked(wal: Path) -> None:
+    index = Index(wal)
+
+    assert index.map(extend=False) == sqlite.SQLITE_NOTFOUND
+    assert index.map(extend=True) == sqlite.SQLITE_OK
+    index.table.close()
+
+
+@pytest.mark.parametrize(
+    "region,start,size",
+    [
+        pytest.param(1, 32768 + 512, 32768, id="unaligned"),
+        pytest.param(1, 32768, 4096, id="short"),
+        pytest.param(1 << 20, 32768, 32768, id="far"),
+        pytest.param(0, 65536, 32768, id="twice"),
+    ],
+)
+def test_impossible_regions_are_refused(wal: Path, region: int, start: int, size: int) -> None:
+    index = Index(wal)
+    index.map()
+    before = bytes(index.memory[32768:])
+
+    with pytest.raises(FileError) as caught:
+        index.map(region, start=start, size=size)
+
+    assert caught.value.code == sqlite.SQLITE_IOERR_SHMMAP
+    assert bytes(index.memory[32768:]) == before
+    index.table.close()
+
+
+def test_impossible_locks_are_refused(wal: Path) -> None:
+    index = Index(wal)
+    with pytest.raises(FileError):
+        index.table.lock_index(index.handle, 0, 1, EXCLUSIVE)
+    index.map()
+    for first, count in ((-1, 1), (0, 0), (7, 2), (8, 1)):
+        with pytest.raises(FileError) as caught:
+            index.table.lock_index(index.handle, first, count, EXCLUSIVE)
+        assert caught.value.code == sqlite.SQLITE_IOERR_SHMLOCK
+    index.table.close()
+
+
+def test_database_in_use_by_wal_readers_cannot_be_locked_exclusively(wal: Path) -> None:
+    """A library whose lock was dropped by a stray close still holds the index: do not delete it under its feet."""
+    one, two = Index(wal), Index(wal)
+    one.map()
+    two.map()
+    for level in (sqlite.SQLITE_LOCK_SHARED, sqlite.SQLITE_LOCK_RESERVED):
+        one.table.lock(one.handle, level)
+
+    with pytest.raises(FileError) as caught:
+        one.table.lock(one.handle, sqlite.SQLITE_LOCK_EXCLUSIVE)
+
+    assert caught.value.code == sqlite.SQLITE_BUSY
+    for index in (one, two):
+        index.table.close()
