@@ -20,8 +20,8 @@ _NO_LIMIT = 0
 class Limits(TypedDict, total=False):
     """What a connection may use, for programs that run SQL they do not trust. A key left out or 0 sets no limit.
 
-    Beyond ``max_rows`` or ``max_bytes`` a result is a DataError, beyond ``statement_steps`` a statement is an
-    OperationalError (SQLITE_INTERRUPT), beyond ``memory_bytes`` whatever asked for memory is an OperationalError.
+    Beyond ``max_rows``, ``max_bytes`` or ``statement_steps`` a statement ends with DataError, beyond ``memory_bytes``
+    whatever asked for memory with OutOfMemoryError.
     """
 
     max_rows: int  # of one result

@@ -402,7 +402,7 @@ impl Executor {
         let result = if statement.is_readonly() {
             Err(only_dml())
         } else {
-            self.run_sets(&mut statement, request.format, input.params)
+            self.run_sets(&mut statement, request, input.params)
         };
         self.connection.checkin(statement);
         let changes = result?;
@@ -417,17 +417,23 @@ impl Executor {
     }
 
     /// The sum of changes, or -1 if the statement changes no data; the caller clears the statement.
-    fn run_sets(&mut self, statement: &mut Statement, format: u16, params: &[u8]) -> Result<i64> {
+    fn run_sets(
+        &mut self,
+        statement: &mut Statement,
+        request: &Request<'_>,
+        params: &[u8],
+    ) -> Result<i64> {
         let mut sets = Reader::new(params);
         let count = sets.array()?;
         if statement.changes_data {
             self.connection
-                .begin((format & abi::FORMAT_BEGIN_MASK) >> abi::FORMAT_BEGIN_SHIFT)?;
+                .begin((request.format & abi::FORMAT_BEGIN_MASK) >> abi::FORMAT_BEGIN_SHIFT)?;
         }
+        let first = request.a as usize;
         let mut changes = 0;
         for row in 0..count {
             self.run_set(statement, &mut sets)
-                .map_err(|error| error.in_row(row))?;
+                .map_err(|error| error.in_row(first + row))?;
             changes += self.connection.changes();
         }
         Ok(if statement.changes_data { changes } else { -1 })
