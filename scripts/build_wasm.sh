@@ -3,6 +3,7 @@
 #
 #   scripts/build_wasm.sh            build if an input changed since the last time
 #   scripts/build_wasm.sh --force    build in any case
+#   scripts/build_wasm.sh --lint     build nothing; run clippy on what is compiled for wasm only
 #
 # The toolchain is the first of these that is complete (RAPSQLITE_TOOLCHAIN=debian|sdk|zig picks one):
 #   debian   Debian's packages, installed here if this is Debian and the user is root
@@ -119,7 +120,8 @@ rust_flags=(
 
 use_debian() {
   local libc=/usr/lib/wasm32-wasi
-  export RUSTC=/usr/bin/rustc
+  # Before a rustup in PATH, which knows nothing of this target.
+  export PATH=/usr/bin:$PATH RUSTC=/usr/bin/rustc
   cargo=/usr/bin/cargo
   export CC_wasm32_wasip1=clang-22 AR_wasm32_wasip1=ar
   # -nostdlibinc: else clang also looks into /usr/include, where the build machine's own C library is.
@@ -149,29 +151,39 @@ use_zig() {
   export CC_wasm32_wasip1=$bin/cc AR_wasm32_wasip1=$bin/ar
 }
 
-build() {
+run_cargo() {
   export CFLAGS_wasm32_wasip1="${c_flags[*]}"
   export LIBSQLITE3_FLAGS="${sqlite_options[*]}"
   export CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="${rust_flags[*]}"
   # Building the library from source needs the nightly switch, in a stable compiler too.
   export RUSTC_BOOTSTRAP=1
   export CARGO_TARGET_DIR=$target_dir SOURCE_DATE_EPOCH=0
+  local command=$1
+  shift
   (
     cd "$crate"
-    "$cargo" rustc --locked --release --lib --crate-type cdylib --target "$target" -Zbuild-std=std,panic_abort >&2
+    "$cargo" "$command" --locked --release --lib --target "$target" -Zbuild-std=std,panic_abort "$@" >&2
   )
 }
 
 main() {
-  local force=${1:-} digest toolchain
+  local mode=${1:-} digest toolchain
+  case $mode in
+    '' | --force | --lint) ;;
+    *) die "unknown argument $mode; see the head of $0" ;;
+  esac
   digest=$(inputs_digest)
-  if [ "$force" != --force ] && [ -s "$output" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ]; then
+  if [ -z "$mode" ] && [ -s "$output" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ]; then
     exit 0
   fi
   toolchain=$(choose_toolchain)
   say "toolchain: $toolchain"
   "use_$toolchain"
-  build
+  if [ "$mode" = --lint ]; then
+    run_cargo clippy --quiet -- -D warnings
+    exit
+  fi
+  run_cargo rustc --crate-type cdylib
   local built=$target_dir/$target/release/rapsqlite_engine.wasm
   python3 "$root/scripts/check_wasm.py" "$built" --abi "$root/docs/abi.md" --max-bytes "$size_limit"
   # Renamed into place: a reader sees the old module or the new one, never half of one.

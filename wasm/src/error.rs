@@ -69,7 +69,7 @@ impl Error {
 
     /// What SQLite says about the last call on `db`.
     #[cfg(target_arch = "wasm32")]
-    pub fn last(db: *mut libsqlite3_sys::sqlite3) -> Self {
+    pub(crate) fn last(db: *mut libsqlite3_sys::sqlite3) -> Self {
         use libsqlite3_sys as ffi;
         // SAFETY: `db` is open; SQLite's message ends in a NUL and lives until the next call.
         let (code, message, offset) = unsafe {

@@ -81,7 +81,7 @@ impl Encoder {
             128..=0xff => self.marked(0xcc, [value as u8]),
             0x100..=0xffff => self.marked(0xcd, (value as u16).to_be_bytes()),
             0x1_0000..=0xffff_ffff => self.marked(0xce, (value as u32).to_be_bytes()),
-            -0x8000_0000..0 => self.marked(0xd2, (value as i32).to_be_bytes()),
+            -0x8000_0000..=-33 => self.marked(0xd2, (value as i32).to_be_bytes()),
             _ => self.marked(0xd3, value.to_be_bytes()),
         }
         Ok(())
