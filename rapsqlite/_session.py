@@ -28,6 +28,7 @@ LISTED = frozenset({tuple, list, dict, type(None)})
 """Types of parameters that list all they have; others may have to be asked for names (`Session.encode_unusual`)."""
 
 _described = decoder_of(dict[str, Any])
+_counters = decoder_of(dict[str, int])
 
 
 class Plan(Protocol):
@@ -157,7 +158,12 @@ class Session(TransactionControl):
         names = await self._parameter_names(sql) if looks_names_up(parameters) else None
         return encode_params(parameters, self.adapters, names)
 
+    async def statistics(self) -> dict[str, int]:
+        """Return the counters of the guest and of its host functions."""
+        reply = await self.guest.call(abi.OP_CONTROL, a=abi.CONTROL_OP_STATISTICS)
+        return {**_counters(reply.rows), **self.guest.statistics()}
+
     async def _parameter_names(self, sql: bytes) -> list[str]:
         reply = await self.guest.call(abi.OP_PREPARE, sql)
         self.guest.post(abi.OP_RELEASE, a=reply.handle)
-        return [name for name in _described(reply.rows)["parameters"] if name is not None]
+        return [name[1:] for name in _described(reply.rows)["parameters"] if name]  # without ":", "@" or "$"

@@ -207,6 +207,10 @@ class Connection(Queries):
         """Interrupt every statement of this connection, running or waiting: OperationalError (SQLITE_INTERRUPT)."""
         self.session.guest.interrupt()
 
+    async def statistics(self) -> dict[str, int]:
+        """Return counters since the opening: statement cache, open statements, batches, waits, host calls."""
+        return await self.session.statistics()
+
     # -- settings ----------------------------------------------------------------------------------
 
     @property

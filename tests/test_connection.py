@@ -41,9 +41,7 @@ async def test_quick_example_prints_its_row(database: Path) -> None:
 
 
 @pytest.mark.parametrize("convert", [Path, str, os.fsencode], ids=["path", "str", "bytes"])
-async def test_database_is_named_by_str_bytes_or_path(
-    database: Path, convert: Callable[[Path], Any]
-) -> None:
+async def test_database_is_named_by_str_bytes_or_path(database: Path, convert: Callable[[Path], Any]) -> None:
     await make_table(database)
 
     async with connect(convert(database)) as conn:
@@ -71,7 +69,7 @@ async def test_missing_directory_fails_at_the_await_and_leaves_no_thread(tmp_pat
 
 
 async def test_file_that_is_no_database_is_a_database_error(database: Path) -> None:
-    database.write_bytes(b"this is not a database, whatever its name says" * 100)
+    database.write_bytes(b"this is not a database, whatever its name says" * 100)  # noqa: ASYNC240
 
     with pytest.raises(rapsqlite.DatabaseError, match="file is not a database") as caught:
         async with connect(database) as conn:
@@ -115,7 +113,7 @@ async def test_clean_exit_commits(database: Path) -> None:
 async def test_exception_rolls_back(database: Path) -> None:
     await make_table(database)
 
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError):  # noqa: PT012 - the block is what is tested
         async with connect(database) as conn:
             await conn.execute("INSERT INTO t VALUES (2, 'two')")
             raise KeyError
@@ -197,7 +195,7 @@ async def test_left_open_warns_where_it_was_opened() -> None:
     await conn
     before = guest_threads()
 
-    with pytest.warns(ResourceWarning, match="was deleted before being closed") as caught:
+    with pytest.warns(ResourceWarning, match="was deleted before being closed") as caught:  # noqa: PT031
         del conn
         gc.collect()
 
@@ -221,7 +219,7 @@ async def test_unknown_keyword_is_a_type_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "error"),
+    "options, error",
     [
         ({"isolation_level": "SOMETIMES"}, ValueError),
         ({"isolation_level": 1}, TypeError),
@@ -298,7 +296,7 @@ async def test_read_only_connection_does_not_create(database: Path) -> None:
     with pytest.raises(rapsqlite.OperationalError):
         await connect(database, read_only=True)
 
-    assert not database.exists()
+    assert not database.exists()  # noqa: ASYNC240
 
 
 async def test_uri_names_mode(database: Path) -> None:
@@ -397,5 +395,5 @@ async def test_forked_child_is_told_that_the_connection_is_the_parents(database:
 
         with os.fdopen(reader, "rb") as pipe:
             assert b"fork" in pipe.read()
-        os.waitpid(child, 0)
+        os.waitpid(child, 0)  # noqa: ASYNC222 - it has ended
         assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
