@@ -5,9 +5,10 @@ use core::ffi::c_int;
 use libsqlite3_sys as ffi;
 
 use crate::abi;
+use crate::answer::Answer;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
-use crate::executor::{Answer, Executor};
+use crate::executor::Executor;
 use crate::reply::Counters;
 use crate::wire::params::Reader;
 
@@ -29,12 +30,12 @@ pub fn control(
         abi::CONTROL_OP_LIMIT => {
             let (category, value) = one_or_two(&mut reader, count)?;
             let previous = limit(&executor.connection, category, value)?;
-            executor.value.integer(previous.into())?;
+            executor.output.value.integer(previous.into())?;
         }
         abi::CONTROL_OP_CONFIG => {
             let (option, value) = one_or_two(&mut reader, count)?;
             let now = config(&executor.connection, option, value)?;
-            executor.value.integer(now.into())?;
+            executor.output.value.integer(now.into())?;
         }
         _ => return Err(Error::internal(format!("unknown control operation {what}"))),
     }
@@ -99,13 +100,14 @@ fn statistics(executor: &mut Executor, replies: Counters) -> Result<()> {
         ("schema_bytes", status(ffi::SQLITE_DBSTATUS_SCHEMA_USED)),
         ("statement_bytes", status(ffi::SQLITE_DBSTATUS_STMT_USED)),
     ];
-    executor.value.map(entries.len() + 1)?;
+    executor.output.value.map(entries.len() + 1)?;
     for (name, value) in entries {
-        executor.value.text(name.as_bytes())?;
-        executor.value.integer(value)?;
+        executor.output.value.text(name.as_bytes())?;
+        executor.output.value.integer(value)?;
     }
-    executor.value.text(b"memory_bytes")?;
+    executor.output.value.text(b"memory_bytes")?;
     executor
+        .output
         .value
         .integer(core::arch::wasm32::memory_size::<0>() as i64 * 65_536)
 }

@@ -49,6 +49,13 @@ impl Error {
         Self::new(abi::ERROR_PROGRAMMING, code::MISUSE, message)
     }
 
+    /// The number of parameters is not the statement's.
+    pub fn binding_count(used: usize, supplied: usize) -> Self {
+        Self::programming(format!(
+            "Incorrect number of bindings supplied. The current statement uses {used}, and there are {supplied} supplied."
+        ))
+    }
+
     /// A limit that the caller had set was reached.
     pub fn limit(code: i32, message: impl Into<String>) -> Self {
         Self::new(abi::ERROR_DATA, code, message)

@@ -3,27 +3,48 @@
 //! `docs/abi.md` is the contract with the host. Modules in reading order, from the bottom up; those that call
 //! SQLite exist in wasm only, the rest is also built and tested on the build machine.
 
+// The contract, and what both sides of it are made of.
 pub mod abi;
 pub mod error;
 pub mod host;
-pub mod localtime;
+pub mod reply;
 pub mod ring;
-pub mod sql;
 pub mod wire;
 
-pub mod cache;
-pub mod reply;
+// SQLite's files.
 pub mod vfs;
 
+// Around one SQLite handle.
+pub mod cache;
+#[cfg(target_arch = "wasm32")]
+mod columns;
 #[cfg(target_arch = "wasm32")]
 mod connection;
+#[cfg(target_arch = "wasm32")]
+mod library;
+pub mod localtime;
+#[cfg(target_arch = "wasm32")]
+mod options;
+pub mod sql;
+#[cfg(target_arch = "wasm32")]
+mod statement;
+#[cfg(target_arch = "wasm32")]
+mod watch;
+
+// From a request to its answer.
+#[cfg(target_arch = "wasm32")]
+mod answer;
+#[cfg(target_arch = "wasm32")]
+mod bulk;
 #[cfg(target_arch = "wasm32")]
 mod control;
 #[cfg(target_arch = "wasm32")]
 mod executor;
 #[cfg(target_arch = "wasm32")]
-mod library;
+mod exports;
+#[cfg(target_arch = "wasm32")]
+mod handles;
+#[cfg(target_arch = "wasm32")]
+mod run;
 #[cfg(target_arch = "wasm32")]
 mod service;
-#[cfg(target_arch = "wasm32")]
-mod statement;

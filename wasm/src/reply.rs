@@ -3,7 +3,8 @@
 use crate::abi;
 use crate::error::{Error, Result, code};
 use crate::host::{self, Parked};
-use crate::ring::{ReplyHeader, Rings};
+use crate::ring::Rings;
+use crate::ring::reply::ReplyHeader;
 
 /// What `statistics` tells about replies.
 #[derive(Clone, Copy, Default)]

@@ -1,73 +1,42 @@
 //! The service loop: take a request, dispatch it, reply, park.
 //!
-//! The guest's thread enters `rapsqlite_run` once and leaves it when the connection is closed.
-
-use core::ptr;
-use core::sync::atomic::{AtomicPtr, Ordering};
-use std::panic;
+//! The guest's thread is in here from the connection's start to its end.
 
 use crate::abi;
-use crate::connection::{Connection, Options};
+use crate::answer::Answer;
+use crate::connection::Connection;
 use crate::control::control;
 use crate::error::{Error, Result};
-use crate::executor::{Answer, Content, Executor, Input};
+use crate::executor::{Executor, Input};
 use crate::host::{self, Parked};
 use crate::library;
+use crate::options::Options;
 use crate::reply::{Body, Replies};
-use crate::ring::{ReplyHeader, Request, Rings};
+use crate::ring::Rings;
+use crate::ring::reply::ReplyHeader;
+use crate::ring::request::Request;
 use crate::wire::rows::Encoder;
 
 /// Looks at the request ring before parking: 20 to 40 µs, about what it costs the host to wake a parked
 /// guest. A host that answers at once, as under load, never finds it asleep.
 const LOOKS_BEFORE_PARKING: u32 = 30_000;
 
-static RINGS: AtomicPtr<Rings> = AtomicPtr::new(ptr::null_mut());
-
-/// The rings of this instance, allocated by the first call.
-fn rings() -> &'static Rings {
-    let mut rings = RINGS.load(Ordering::Relaxed);
-    if rings.is_null() {
-        rings = Box::leak(Box::new(Rings::allocate(
-            abi::REQUEST_RING_BYTES,
-            abi::REPLY_RING_BYTES,
-        )));
-        RINGS.store(rings, Ordering::Relaxed);
-    }
-    // SAFETY: leaked above, never changed or freed, and an instance runs on one thread.
-    unsafe { &*rings }
-}
-
-#[unsafe(no_mangle)]
-pub extern "C" fn rapsqlite_abi_version() -> u32 {
-    abi::ABI_VERSION
-}
-
-/// The address of the control block.
-#[unsafe(no_mangle)]
-pub extern "C" fn rapsqlite_control() -> u32 {
-    ptr::from_ref(rings().control) as usize as u32
-}
+/// Kept for the body of an error, so that running out of memory can be told.
+const SCRATCH_BYTES: usize = 4096;
 
 /// Serves requests until `CLOSE` was answered or the host wants the guest to leave.
-#[unsafe(no_mangle)]
-pub extern "C" fn rapsqlite_run() -> i32 {
-    // The trap that follows a panic carries no message.
-    panic::set_hook(Box::new(|info| {
-        host::log(format!("the guest panicked: {info}").as_bytes())
-    }));
-    let rings = rings();
+pub fn serve(rings: &Rings) {
     let mut service = Service {
         rings,
         replies: Replies::new(rings),
         executor: None,
-        scratch: Encoder::default(),
+        scratch: Encoder::with_capacity(SCRATCH_BYTES),
     };
     while let Some(request) = service.wait() {
         if service.serve(request) {
             break;
         }
     }
-    0
 }
 
 struct Service<'r> {
@@ -105,13 +74,13 @@ impl<'r> Service<'r> {
     /// Answers one request; `true` if it was the last.
     fn serve(&mut self, request: Request<'r>) -> bool {
         if let Some(executor) = &self.executor {
-            executor.connection.enter(request.cancel_word());
+            executor.connection.watch.enter(request.cancel_word());
         }
         let result = self.dispatch(&request);
         let closes = request.op == abi::OP_CLOSE;
         self.answer(request.id, result);
         if let Some(executor) = &self.executor {
-            executor.connection.leave();
+            executor.connection.watch.leave();
         }
         // The frame goes back before the bell: a host that waits for room looks for it when it is rung.
         self.rings.requests.release(request);
@@ -144,7 +113,7 @@ impl<'r> Service<'r> {
         library::initialize()?;
         let options = Options::decode(options)?;
         let mut executor = Executor::new(Connection::open(name, options)?);
-        executor.restart()?;
+        executor.output.restart()?;
         self.executor = Some(executor);
         Ok(Answer::nothing())
     }
@@ -152,7 +121,7 @@ impl<'r> Service<'r> {
     fn run(&mut self, request: &Request<'_>, input: Input<'_>) -> Result<Answer> {
         let no_connection = || Error::programming("Cannot operate on a closed database.");
         let executor = self.executor.as_mut().ok_or_else(no_connection)?;
-        executor.restart()?;
+        executor.output.restart()?;
         let replies = &mut self.replies;
         let result = match request.op {
             abi::OP_EXECUTE => executor.execute(request, input),
@@ -174,67 +143,71 @@ impl<'r> Service<'r> {
             }
             op => Err(Error::internal(format!("unknown operation {op}"))),
         };
-        result.map_err(|error| executor.connection.explained(error))
+        result.map_err(|error| executor.connection.watch.explained(error))
     }
 
     /// Puts the one final reply of a request into the ring.
     fn answer(&mut self, id: u32, result: Result<Answer>) {
-        let sent = match result {
-            Ok(answer) => self.done(id, answer),
-            Err(error) => Err(error),
-        };
+        let sent =
+            result.and_then(|answer| self.done(id, &answer).inspect_err(|_| self.forget(&answer)));
         let Err(error) = sent else { return };
         if !self.replies.host_left() {
             self.error(id, &error);
         }
     }
 
-    fn done(&mut self, id: u32, answer: Answer) -> Result<()> {
-        match &mut self.executor {
-            Some(executor) => {
-                let header = executor.header(id, abi::REPLY_DONE, &answer);
-                self.replies.put(header, executor.body(answer.content))
-            }
-            None => {
-                let header = ReplyHeader {
-                    id,
-                    kind: abi::REPLY_DONE,
-                    changes: -1,
-                    ..ReplyHeader::default()
-                };
-                self.replies.put(header, Body::default())
-            }
+    /// Ends a statement whose handle the host will never know.
+    fn forget(&mut self, answer: &Answer) {
+        if let Some(executor) = &mut self.executor {
+            executor.finish(answer.handle);
+            executor.release(answer.handle);
         }
     }
 
+    fn done(&mut self, id: u32, answer: &Answer) -> Result<()> {
+        let Some(executor) = &mut self.executor else {
+            return self
+                .replies
+                .put(bare_header(id, abi::REPLY_DONE), Body::default());
+        };
+        let rows = executor.output.batch.row_count();
+        let header = answer.header(id, abi::REPLY_DONE, &executor.connection, rows);
+        self.replies
+            .put(header, executor.output.body(answer.content))
+    }
+
     fn error(&mut self, id: u32, error: &Error) {
-        self.scratch.clear(abi::BATCH_BYTES as usize);
+        self.scratch.clear(SCRATCH_BYTES);
         if error.encode(&mut self.scratch).is_err() {
-            // No memory for the message; the code alone always fits into what `clear` kept.
-            self.scratch.clear(0);
+            self.scratch.clear(SCRATCH_BYTES);
+            let short = Error::out_of_memory().encode(&mut self.scratch);
+            short.expect("a short message fits into what was reserved");
         }
-        let nothing = Answer {
-            content: Content::Value,
-            ..Answer::nothing()
-        };
         let header = match &self.executor {
-            Some(executor) => executor.header(id, abi::REPLY_ERROR, &nothing),
-            None => ReplyHeader {
-                id,
-                kind: abi::REPLY_ERROR,
-                changes: -1,
-                ..ReplyHeader::default()
+            Some(executor) => Answer::value().header(id, abi::REPLY_ERROR, &executor.connection, 0),
+            None => bare_header(id, abi::REPLY_ERROR),
+        };
+        let sent = self.replies.put(
+            header,
+            Body {
+                columns: &[],
+                rows: self.scratch.bytes(),
             },
-        };
-        let body = Body {
-            columns: &[],
-            rows: self.scratch.bytes(),
-        };
-        let sent = self.replies.put(header, body);
+        );
         assert!(
             sent.is_ok() || self.replies.host_left(),
             "an error that could not be told: {error:?}"
         );
+    }
+}
+
+/// The header of a reply without a connection.
+fn bare_header(id: u32, kind: u8) -> ReplyHeader {
+    ReplyHeader {
+        id,
+        kind,
+        changes: -1,
+        ..ReplyHeader::default()
     }
 }
 

@@ -1,8 +1,7 @@
-//! Owns `sqlite3_stmt*`: prepare, bind, step, read columns, reset.
+//! Owns `sqlite3_stmt*`: prepare, bind, step, reset. What a row holds is read in `columns`.
 
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::{self, NonNull};
-use core::slice;
 
 use libsqlite3_sys as ffi;
 
@@ -10,7 +9,6 @@ use crate::abi;
 use crate::cache::Keyed;
 use crate::error::{Error, Result};
 use crate::wire::params::{Params, Reader, Value};
-use crate::wire::rows::Encoder;
 
 /// How long bound text and blobs stay where they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +73,7 @@ fn too_long() -> Error {
 }
 
 impl Statement {
-    fn raw(&self) -> *mut ffi::sqlite3_stmt {
+    pub(crate) fn raw(&self) -> *mut ffi::sqlite3_stmt {
         self.stmt.as_ptr()
     }
 
@@ -126,10 +124,7 @@ impl Statement {
         lifetime: Lifetime,
     ) -> Result<()> {
         if count != self.parameter_count {
-            return Err(Error::programming(format!(
-                "Incorrect number of bindings supplied. The current statement uses {}, and there are {count} supplied.",
-                self.parameter_count
-            )));
+            return Err(Error::binding_count(self.parameter_count, count));
         }
         for index in 1..=count {
             let value = values.value()?;
@@ -265,109 +260,6 @@ impl Statement {
             unsafe { ffi::sqlite3_clear_bindings(self.raw()) };
         }
     }
-
-    fn column_name(&self, column: usize) -> Result<&[u8]> {
-        // SAFETY: `stmt` is prepared; the name lives until the next call for this column.
-        let name = unsafe { ffi::sqlite3_column_name(self.raw(), column as c_int) };
-        if name.is_null() {
-            return Err(Error::out_of_memory());
-        }
-        // SAFETY: as above.
-        Ok(unsafe { bytes_of(name) })
-    }
-
-    /// Encodes the columns as `format` wants them: names, or pairs of name and declared type.
-    pub fn encode_columns(&self, format: u16, out: &mut Encoder) -> Result<()> {
-        let count = self.column_count();
-        out.array(count)?;
-        for column in 0..count {
-            if format & abi::FORMAT_DECLARED_TYPES == 0 {
-                out.text(lossy(self.column_name(column)?).as_bytes())?;
-                continue;
-            }
-            out.array(2)?;
-            out.text(lossy(self.column_name(column)?).as_bytes())?;
-            // SAFETY: `stmt` is prepared; NULL, or text that lives as long as it.
-            let declared = unsafe { ffi::sqlite3_column_decltype(self.raw(), column as c_int) };
-            if declared.is_null() {
-                out.null()?;
-            } else {
-                // SAFETY: as above.
-                out.text(lossy(unsafe { bytes_of(declared) }).as_bytes())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The columns' names as MessagePack, one by one: the keys of rows that are maps.
-    pub fn encoded_names(&self) -> Result<Vec<Box<[u8]>>> {
-        let mut names = Vec::new();
-        for column in 0..self.column_count() {
-            let mut name = Encoder::default();
-            name.text(lossy(self.column_name(column)?).as_bytes())?;
-            names.push(name.bytes().into());
-        }
-        Ok(names)
-    }
-
-    /// Encodes one value of the current row.
-    #[inline]
-    pub fn encode_value(&self, column: usize, format: u16, out: &mut Encoder) -> Result<()> {
-        let (stmt, index) = (self.raw(), column as c_int);
-        // SAFETY: `stmt` stands on a row that has this column; the type is asked for before any conversion.
-        unsafe {
-            match ffi::sqlite3_column_type(stmt, index) {
-                ffi::SQLITE_INTEGER => out.integer(ffi::sqlite3_column_int64(stmt, index)),
-                ffi::SQLITE_FLOAT => out.float(ffi::sqlite3_column_double(stmt, index)),
-                ffi::SQLITE_TEXT => {
-                    let start = ffi::sqlite3_column_text(stmt, index);
-                    let len = ffi::sqlite3_column_bytes(stmt, index);
-                    let text = value_bytes(start, len).ok_or_else(Error::out_of_memory)?;
-                    self.encode_text(column, text, format, out)
-                }
-                ffi::SQLITE_BLOB => {
-                    let start = ffi::sqlite3_column_blob(stmt, index);
-                    let len = ffi::sqlite3_column_bytes(stmt, index);
-                    // A zero-length blob has no address.
-                    let blob = if len == 0 {
-                        Some(&[][..])
-                    } else {
-                        value_bytes(start.cast(), len)
-                    };
-                    out.blob(blob.ok_or_else(Error::out_of_memory)?)
-                }
-                _ => out.null(),
-            }
-        }
-    }
-
-    #[inline]
-    fn encode_text(
-        &self,
-        column: usize,
-        text: &[u8],
-        format: u16,
-        out: &mut Encoder,
-    ) -> Result<()> {
-        if format & (abi::FORMAT_TEXT_AS_EXTENSION | abi::FORMAT_TEXT_AS_BYTES) == 0 {
-            if core::str::from_utf8(text).is_err() {
-                return Err(self.not_utf8(column));
-            }
-            return out.text(text);
-        }
-        if format & abi::FORMAT_TEXT_AS_EXTENSION != 0 {
-            out.extension(abi::EXT_TEXT, text)
-        } else {
-            out.blob(text)
-        }
-    }
-
-    #[cold]
-    fn not_utf8(&self, column: usize) -> Error {
-        let name = self.column_name(column).map(lossy).unwrap_or_default();
-        let message = format!("Could not decode to UTF-8 column '{name}'");
-        Error::new(abi::ERROR_TEXT, ffi::SQLITE_ERROR, message)
-    }
 }
 
 #[cold]
@@ -393,17 +285,8 @@ fn unsupported(index: usize, kind: &[u8]) -> Error {
     Error::new(abi::ERROR_UNSUPPORTED, ffi::SQLITE_MISMATCH, message)
 }
 
-fn lossy(text: &[u8]) -> std::borrow::Cow<'_, str> {
+pub fn lossy(text: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(text)
-}
-
-/// The bytes of a value; `None` where SQLite had no memory to convert it.
-///
-/// # Safety
-/// `start` is NULL or has `len` bytes that live during `'a`.
-unsafe fn value_bytes<'a>(start: *const u8, len: c_int) -> Option<&'a [u8]> {
-    // SAFETY: the caller's promise.
-    (!start.is_null()).then(|| unsafe { slice::from_raw_parts(start, len as usize) })
 }
 
 /// # Safety

@@ -14,6 +14,12 @@ pub struct Encoder {
 }
 
 impl Encoder {
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+        }
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -4,16 +4,17 @@
 //! loads only; the bytes of a frame are plain memory that the counters hand from one side to the other.
 //! Nothing here waits: `reply` and `service` decide what to do with an empty or a full ring.
 
-use core::cell::Cell;
-use core::slice;
+pub mod reply;
+pub mod request;
+
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::abi;
+use reply::ReplyRing;
+use request::RequestRing;
 
 const CONTROL_WORDS: usize = abi::CONTROL_BYTES as usize / 4;
 const FRAME_ALIGN: u32 = 8;
-/// A skip frame is at least this long: length and a zero id.
-const SKIP_HEADER_BYTES: u32 = 8;
 
 /// The words that both sides know the addresses of.
 #[repr(C, align(64))]
@@ -93,258 +94,19 @@ impl Rings {
         }
         Self {
             control,
-            requests: RequestRing {
-                control,
-                memory: requests,
-                tail: Cell::new(0),
-            },
-            replies: ReplyRing {
-                control,
-                memory: replies,
-                head: Cell::new(0),
-            },
+            requests: RequestRing::new(control, requests),
+            replies: ReplyRing::new(control, replies),
         }
     }
-}
-
-/// A frame as the host wrote it; it stays in the ring until `RequestRing::release`.
-pub struct Request<'r> {
-    length: u32,
-    pub id: u32,
-    pub op: u8,
-    pub flags: u8,
-    pub format: u16,
-    pub sql_len: usize,
-    pub params_len: usize,
-    pub a: u32,
-    pub b: u32,
-    cancel: *const AtomicU32,
-    /// SQL, then parameters; empty if the body is external.
-    pub body: &'r [u8],
-}
-
-impl Request<'_> {
-    /// The word that the host sets to interrupt this request; valid until its frame is released.
-    pub fn cancel_word(&self) -> *const AtomicU32 {
-        self.cancel
-    }
-
-    pub fn is_cancelled(&self) -> bool {
-        // SAFETY: the frame lives in the ring at least as long as `self`, and is 8-aligned.
-        unsafe { (*self.cancel).load(Ordering::Relaxed) != 0 }
-    }
-}
-
-pub struct RequestRing {
-    control: &'static Control,
-    memory: Memory,
-    tail: Cell<u32>,
-}
-
-impl RequestRing {
-    /// Whether the host has written anything since the last frame taken.
-    pub fn is_empty(&self) -> bool {
-        self.head() == self.tail.get()
-    }
-
-    fn head(&self) -> u32 {
-        self.control
-            .word(abi::CONTROL_REQUEST_HEAD)
-            .load(Ordering::Acquire)
-    }
-
-    /// The next request, if there is one. Give it back with `release` once it is answered.
-    ///
-    /// # Panics
-    /// If the frame contradicts the contract: the two sides would not find each other again.
-    pub fn next(&self) -> Option<Request<'_>> {
-        loop {
-            let available = self.head().wrapping_sub(self.tail.get());
-            if available == 0 {
-                return None;
-            }
-            let (frame, contiguous) = self.memory.at(self.tail.get());
-            // SAFETY: `frame` is 8-aligned with 8 bytes before the ring's end, all initialised.
-            let (length, id) = unsafe { (read_u32(frame, 0), read_u32(frame, 4)) };
-            let usable = available.min(contiguous);
-            assert!(
-                length % FRAME_ALIGN == 0 && (SKIP_HEADER_BYTES..=usable).contains(&length),
-                "malformed request frame: length {length} of {usable}"
-            );
-            if id == 0 {
-                self.advance(length);
-                continue;
-            }
-            // SAFETY: `length` bytes from `frame` on lie in the ring and belong to the guest now.
-            return Some(unsafe { parse(frame, length, id) });
-        }
-    }
-
-    /// Hands the frame back to the host.
-    pub fn release(&self, request: Request<'_>) {
-        self.advance(request.length);
-    }
-
-    fn advance(&self, length: u32) {
-        self.tail.set(self.tail.get().wrapping_add(length));
-        self.control
-            .word(abi::CONTROL_REQUEST_TAIL)
-            .store(self.tail.get(), Ordering::Release);
-    }
-}
-
-/// # Safety
-/// `frame` is 4-aligned, and readable for `offset + 4` bytes.
-unsafe fn read_u32(frame: *const u8, offset: usize) -> u32 {
-    // SAFETY: the caller's promise.
-    u32::from_le(unsafe { frame.add(offset).cast::<u32>().read() })
-}
-
-/// # Safety
-/// `frame` is 8-aligned and starts `length` bytes that nobody writes, but for the cancel word, during `'r`.
-unsafe fn parse<'r>(frame: *mut u8, length: u32, id: u32) -> Request<'r> {
-    assert!(
-        length >= abi::REQUEST_HEADER_BYTES,
-        "malformed request frame: length {length}"
-    );
-    let header_len = abi::REQUEST_HEADER_BYTES as usize;
-    // SAFETY: the header lies in the frame; the cancel word is left out of every slice.
-    let (flags, sql_len, params_len, a, b) = unsafe {
-        (
-            read_u32(frame, 12),
-            read_u32(frame, 16) as usize,
-            read_u32(frame, 20) as usize,
-            read_u32(frame, 24),
-            read_u32(frame, 28),
-        )
-    };
-    let [op, flags, format @ ..] = flags.to_le_bytes();
-    let external = flags & abi::REQUEST_EXTERNAL != 0;
-    let body_len = if external {
-        0
-    } else {
-        sql_len.saturating_add(params_len)
-    };
-    assert!(
-        body_len <= length as usize - header_len,
-        "malformed request frame: a body of {body_len} in {length}"
-    );
-    Request {
-        length,
-        id,
-        op,
-        flags,
-        format: u16::from_le_bytes(format),
-        sql_len,
-        params_len,
-        a,
-        b,
-        // SAFETY: in the header.
-        cancel: unsafe { frame.add(8) }.cast(),
-        // SAFETY: checked above to lie in the frame.
-        body: unsafe { slice::from_raw_parts(frame.add(header_len), body_len) },
-    }
-}
-
-/// A reply's header; lengths are those of the body's two parts.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ReplyHeader {
-    pub id: u32,
-    pub kind: u8,
-    pub flags: u8,
-    pub column_count: u16,
-    pub columns_len: u32,
-    pub rows_len: u32,
-    pub row_count: u32,
-    pub handle: u32,
-    pub changes: i64,
-    pub total_changes: i64,
-    pub last_insert_rowid: i64,
-}
-
-impl ReplyHeader {
-    fn encoded(&self, length: u32) -> [u8; abi::REPLY_HEADER_BYTES as usize] {
-        let mut bytes = [0; abi::REPLY_HEADER_BYTES as usize];
-        bytes[0..4].copy_from_slice(&length.to_le_bytes());
-        bytes[4..8].copy_from_slice(&self.id.to_le_bytes());
-        bytes[8] = self.kind;
-        bytes[9] = self.flags;
-        bytes[10..12].copy_from_slice(&self.column_count.to_le_bytes());
-        bytes[12..16].copy_from_slice(&self.columns_len.to_le_bytes());
-        bytes[16..20].copy_from_slice(&self.rows_len.to_le_bytes());
-        bytes[20..24].copy_from_slice(&self.row_count.to_le_bytes());
-        bytes[24..28].copy_from_slice(&self.handle.to_le_bytes());
-        bytes[32..40].copy_from_slice(&self.changes.to_le_bytes());
-        bytes[40..48].copy_from_slice(&self.total_changes.to_le_bytes());
-        bytes[48..56].copy_from_slice(&self.last_insert_rowid.to_le_bytes());
-        bytes
-    }
-}
-
-pub struct ReplyRing {
-    control: &'static Control,
-    memory: Memory,
-    head: Cell<u32>,
-}
-
-/// Ways a reply does not get into the ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
-
-impl ReplyRing {
-    /// Writes one frame and publishes it; `Full` if the host has to free room first.
-    pub fn put(&self, header: &ReplyHeader, parts: [&[u8]; 2]) -> Result<(), Full> {
-        let length = frame_length(parts);
-        debug_assert!(
-            length <= self.memory.size / 2,
-            "a frame that large is spilled"
-        );
-        let tail = self
-            .control
-            .word(abi::CONTROL_REPLY_TAIL)
-            .load(Ordering::Acquire);
-        let free = self.memory.size - self.head.get().wrapping_sub(tail);
-        let (_, contiguous) = self.memory.at(self.head.get());
-        let skipped = if length > contiguous { contiguous } else { 0 };
-        if free < length + skipped {
-            return Err(Full);
-        }
-        if skipped > 0 {
-            self.write(&[&skipped.to_le_bytes(), &[0; 4]]);
-            self.head.set(self.head.get().wrapping_add(skipped));
-        }
-        self.write(&[&header.encoded(length), parts[0], parts[1]]);
-        self.head.set(self.head.get().wrapping_add(length));
-        self.control
-            .word(abi::CONTROL_REPLY_HEAD)
-            .store(self.head.get(), Ordering::Release);
-        Ok(())
-    }
-
-    /// Copies `pieces` one after the other to the head; the caller checked that they fit.
-    fn write(&self, pieces: &[&[u8]]) {
-        let (mut place, contiguous) = self.memory.at(self.head.get());
-        assert!(pieces.iter().map(|piece| piece.len()).sum::<usize>() <= contiguous as usize);
-        for piece in pieces {
-            // SAFETY: within the ring, as just asserted, and the host does not read past the head.
-            unsafe {
-                place.copy_from_nonoverlapping(piece.as_ptr(), piece.len());
-                place = place.add(piece.len());
-            }
-        }
-    }
-}
-
-/// Bytes of a reply frame with these two parts as its body.
-fn frame_length(parts: [&[u8]; 2]) -> u32 {
-    let body = parts[0].len() + parts[1].len();
-    let length = (abi::REPLY_HEADER_BYTES as usize + body).next_multiple_of(FRAME_ALIGN as usize);
-    u32::try_from(length).expect("a larger body is spilled")
 }
 
 /// Test double of the host's side of the rings; here because it must see the words.
 #[cfg(test)]
 mod tests {
+    use core::slice;
+
+    use super::reply::{Full, ReplyHeader};
+    use super::request::read_u32;
     use super::*;
 
     struct Host<'r> {

@@ -1,0 +1,110 @@
+//! Requests that run many times or many statements, and give back no rows: `MANY` and `SCRIPT`.
+
+use crate::abi;
+use crate::answer::Answer;
+use crate::connection::Connection;
+use crate::error::{Error, Result};
+use crate::ring::request::Request;
+use crate::run::begin_for;
+use crate::sql;
+use crate::statement::{self, Lifetime, Statement};
+use crate::wire::params::Reader;
+
+/// `MANY`: one statement, many parameter sets.
+pub fn many(
+    connection: &mut Connection,
+    request: &Request<'_>,
+    sql: &[u8],
+    params: &[u8],
+) -> Result<Answer> {
+    let only_dml = || Error::programming("executemany() can only execute DML statements.");
+    let mut statement = connection.checkout(sql)?.ok_or_else(only_dml)?;
+    let result = if statement.is_readonly() {
+        Err(only_dml())
+    } else {
+        run_sets(connection, &mut statement, request, params)
+    };
+    let changes_data = statement.changes_data;
+    connection.checkin(statement);
+    let changes = result?;
+    if !changes_data {
+        return Ok(Answer::nothing());
+    }
+    Ok(Answer {
+        flags: abi::REPLY_CHANGES_DATA,
+        changes,
+        ..Answer::nothing()
+    })
+}
+
+/// Returns the sum of changes; the caller clears the statement.
+fn run_sets(
+    connection: &mut Connection,
+    statement: &mut Statement,
+    request: &Request<'_>,
+    params: &[u8],
+) -> Result<i64> {
+    let mut sets = Reader::new(params);
+    let count = sets.array()?;
+    begin_for(connection, statement, request.format)?;
+    let first = request.a as usize;
+    let mut changes = 0;
+    for row in 0..count {
+        run_set(connection, statement, &mut sets).map_err(|error| error.in_row(first + row))?;
+        changes += connection.changes();
+    }
+    Ok(changes)
+}
+
+fn run_set(
+    connection: &Connection,
+    statement: &mut Statement,
+    sets: &mut Reader<'_>,
+) -> Result<()> {
+    if connection.watch.is_cancelled() {
+        return Err(Error::interrupted());
+    }
+    let params = sets.params()?;
+    // SAFETY: `many` clears the statement before the request's frame is released.
+    unsafe { statement.bind(&params, Lifetime::Request)? };
+    let result = statement.run();
+    statement.reset();
+    result
+}
+
+/// `SCRIPT`: statement after statement.
+pub fn script(connection: &Connection, request: &Request<'_>, sql: &[u8]) -> Result<Answer> {
+    sql::refuse_nul(sql)?;
+    if request.format & abi::FORMAT_SCRIPT_COMMITS != 0 && connection.in_transaction() {
+        run_first(connection, b"COMMIT\0")?;
+    }
+    // With its NUL in the length, SQLite parses the text where it is, and does not copy the rest of the script
+    // for every statement.
+    let mut text = Vec::new();
+    text.try_reserve_exact(sql.len() + 1)
+        .map_err(|_| Error::out_of_memory())?;
+    text.extend_from_slice(sql);
+    text.push(0);
+    let mut start = 0;
+    while start < sql.len() {
+        if connection.watch.is_cancelled() {
+            return Err(Error::interrupted());
+        }
+        let taken =
+            run_first(connection, &text[start..]).map_err(|error| error.shifted_by(start))?;
+        if taken == 0 {
+            break;
+        }
+        start += taken;
+    }
+    Ok(Answer::nothing())
+}
+
+/// Runs the first statement in `text`, which ends in a NUL; returns how much of it that was.
+fn run_first(connection: &Connection, text: &[u8]) -> Result<usize> {
+    let (statement, taken) = statement::prepare(connection.db(), text, 0)?;
+    if let Some(mut statement) = statement {
+        statement.run()?;
+    }
+    Ok(taken)
+}

@@ -1,0 +1,48 @@
+//! The functions that the host calls (docs/abi.md, "Exports").
+
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
+use std::panic;
+
+use crate::abi;
+use crate::host;
+use crate::ring::Rings;
+use crate::service;
+
+static RINGS: AtomicPtr<Rings> = AtomicPtr::new(ptr::null_mut());
+
+/// The rings of this instance, allocated by the first call.
+fn rings() -> &'static Rings {
+    let mut rings = RINGS.load(Ordering::Relaxed);
+    if rings.is_null() {
+        rings = Box::leak(Box::new(Rings::allocate(
+            abi::REQUEST_RING_BYTES,
+            abi::REPLY_RING_BYTES,
+        )));
+        RINGS.store(rings, Ordering::Relaxed);
+    }
+    // SAFETY: leaked above, never changed or freed, and an instance runs on one thread.
+    unsafe { &*rings }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn rapsqlite_abi_version() -> u32 {
+    abi::ABI_VERSION
+}
+
+/// The address of the control block.
+#[unsafe(no_mangle)]
+pub extern "C" fn rapsqlite_control() -> u32 {
+    ptr::from_ref(rings().control) as usize as u32
+}
+
+/// Returns 0 once `CLOSE` was answered or the host wants the guest to leave.
+#[unsafe(no_mangle)]
+pub extern "C" fn rapsqlite_run() -> i32 {
+    // The trap that follows a panic carries no message.
+    panic::set_hook(Box::new(|info| {
+        host::log(format!("the guest panicked: {info}").as_bytes())
+    }));
+    service::serve(rings());
+    0
+}

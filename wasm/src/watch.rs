@@ -1,0 +1,163 @@
+//! SQLite's callbacks while a statement is prepared or runs: interrupt, limit on steps, busy lock, kind of statement.
+
+use core::cell::Cell;
+use core::ffi::{c_char, c_int, c_void};
+use core::ptr;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use libsqlite3_sys as ffi;
+
+use crate::error::{Error, Result};
+use crate::host;
+
+/// VDBE steps between two looks at the request's cancel word: well under a millisecond of work.
+const STEPS_PER_LOOK: c_int = 1000;
+
+/// What the callbacks look at and note down; SQLite holds its address.
+pub struct Watch {
+    /// The running request's cancel word, or null.
+    cancel: Cell<*const AtomicU32>,
+    steps_left: Cell<u64>,
+    step_limit: u64,
+    limit_reached: Cell<bool>,
+    /// What the parser saw in the statement being prepared.
+    changes_data: Cell<bool>,
+    changes_schema: Cell<bool>,
+}
+
+impl Watch {
+    /// `step_limit`: VDBE steps that one request may take, 0 for any number.
+    pub fn new(step_limit: u64) -> Box<Self> {
+        Box::new(Self {
+            cancel: Cell::new(ptr::null()),
+            steps_left: Cell::new(0),
+            step_limit,
+            limit_reached: Cell::new(false),
+            changes_data: Cell::new(false),
+            changes_schema: Cell::new(false),
+        })
+    }
+
+    /// Registers the callbacks.
+    ///
+    /// # Safety
+    /// `db` is open, and closed before `self` is dropped or moved.
+    pub unsafe fn install(&self, db: *mut ffi::sqlite3) -> Result<()> {
+        let context = ptr::from_ref(self).cast_mut().cast::<c_void>();
+        // SAFETY: the caller's promise.
+        unsafe {
+            ffi::sqlite3_progress_handler(db, STEPS_PER_LOOK, Some(on_progress), context);
+            let busy = ffi::sqlite3_busy_handler(db, Some(on_busy), context);
+            let authorizer = ffi::sqlite3_set_authorizer(db, Some(on_prepare), context);
+            if busy != ffi::SQLITE_OK || authorizer != ffi::SQLITE_OK {
+                return Err(Error::last(db));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets `cancel` interrupt whatever runs, and the limit on steps start anew, until `leave`.
+    pub fn enter(&self, cancel: *const AtomicU32) {
+        self.cancel.set(cancel);
+        self.steps_left.set(self.step_limit);
+        self.limit_reached.set(false);
+    }
+
+    /// The request is answered: its cancel word is not looked at any more.
+    pub fn leave(&self) {
+        self.cancel.set(ptr::null());
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        let cancel = self.cancel.get();
+        // SAFETY: not null only while the request's frame is in the ring.
+        !cancel.is_null() && unsafe { (*cancel).load(Ordering::Relaxed) != 0 }
+    }
+
+    /// Takes `steps` off what is left; `false` once there is nothing.
+    fn spend(&self, steps: u64) -> bool {
+        if self.step_limit == 0 {
+            return true;
+        }
+        let left = self.steps_left.get().saturating_sub(steps);
+        self.steps_left.set(left);
+        self.limit_reached.set(left == 0);
+        left > 0
+    }
+
+    /// Before a statement is prepared: nothing seen yet.
+    pub fn forget_kind(&self) {
+        self.changes_data.set(false);
+        self.changes_schema.set(false);
+    }
+
+    /// Whether the parser saw a change of data that is not part of a change of the schema.
+    pub fn saw_change_of_data(&self) -> bool {
+        self.changes_data.get() && !self.changes_schema.get()
+    }
+
+    /// Says what SQLite could not know: why the progress or the busy handler gave up.
+    pub fn explained(&self, error: Error) -> Error {
+        let explanation = match error.code & 0xff {
+            ffi::SQLITE_INTERRUPT if self.limit_reached.get() => {
+                let message = format!("the statement took more than {} steps", self.step_limit);
+                Error::limit(ffi::SQLITE_INTERRUPT, message)
+            }
+            ffi::SQLITE_BUSY if self.is_cancelled() => Error::interrupted(),
+            _ => return error,
+        };
+        Error {
+            row: error.row,
+            ..explanation
+        }
+    }
+}
+
+/// # Safety
+/// SQLite passes the pointer that was registered with the callback: a `Watch`.
+unsafe fn watch<'a>(context: *mut c_void) -> &'a Watch {
+    // SAFETY: the caller's promise.
+    unsafe { &*context.cast::<Watch>() }
+}
+
+/// Not 0 interrupts the running statement.
+unsafe extern "C" fn on_progress(context: *mut c_void) -> c_int {
+    // SAFETY: registered with a `Watch`.
+    let watch = unsafe { watch(context) };
+    c_int::from(watch.is_cancelled() || !watch.spend(STEPS_PER_LOOK as u64))
+}
+
+/// Not 0 tries the lock again.
+unsafe extern "C" fn on_busy(context: *mut c_void, attempt: c_int) -> c_int {
+    // SAFETY: registered with a `Watch`.
+    let watch = unsafe { watch(context) };
+    c_int::from(!watch.is_cancelled() && host::busy(attempt) && !watch.is_cancelled())
+}
+
+/// Notes what kind of statement the parser is looking at; allows everything.
+unsafe extern "C" fn on_prepare(
+    context: *mut c_void,
+    action: c_int,
+    _: *const c_char,
+    _: *const c_char,
+    _: *const c_char,
+    _: *const c_char,
+) -> c_int {
+    // SAFETY: registered with a `Watch`.
+    let watch = unsafe { watch(context) };
+    match action {
+        ffi::SQLITE_INSERT | ffi::SQLITE_UPDATE | ffi::SQLITE_DELETE => {
+            watch.changes_data.set(true)
+        }
+        // CREATE and DROP write to the schema table and report that as INSERT, UPDATE and DELETE.
+        ffi::SQLITE_CREATE_INDEX..=ffi::SQLITE_CREATE_VIEW
+        | ffi::SQLITE_DROP_INDEX..=ffi::SQLITE_DROP_VIEW
+        | ffi::SQLITE_ALTER_TABLE
+        | ffi::SQLITE_REINDEX
+        | ffi::SQLITE_ANALYZE
+        | ffi::SQLITE_CREATE_VTABLE
+        | ffi::SQLITE_DROP_VTABLE => watch.changes_schema.set(true),
+        _ => {}
+    }
+    ffi::SQLITE_OK
+}
