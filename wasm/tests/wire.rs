@@ -3,7 +3,7 @@
 use rapsqlite_engine::abi;
 use rapsqlite_engine::error::{Error, Result};
 use rapsqlite_engine::wire::params::{Params, Reader, Value};
-use rapsqlite_engine::wire::rows::{Batch, Encoder};
+use rapsqlite_engine::wire::rows::Encoder;
 
 /// Numbers without pattern, the same in every run (xorshift).
 struct Noise(u64);
@@ -249,45 +249,6 @@ fn a_damaged_request_never_panics() {
             walk(&bytes);
         }
     }
-}
-
-#[test]
-fn a_batch_is_an_array_of_its_rows() {
-    let mut batch = Batch::default();
-    for round in 0..3_u32 {
-        batch.restart(1 << 20).expect("there is memory");
-        let rows = round * 70_000;
-        for row in 0..rows {
-            batch
-                .row(|out| out.integer(row.into()))
-                .expect("there is memory");
-        }
-
-        assert_eq!((batch.row_count(), batch.is_empty()), (rows, rows == 0));
-        let mut reader = Reader::new(batch.bytes());
-        assert_eq!(reader.array(), Ok(rows as usize));
-        for row in 0..rows {
-            assert_eq!(reader.integer(), Ok(row.into()));
-        }
-        assert!(reader.is_empty());
-    }
-}
-
-#[test]
-fn a_row_that_fails_leaves_no_trace() {
-    let mut batch = Batch::default();
-    batch.restart(1 << 20).expect("there is memory");
-    batch.row(|out| out.text(b"kept")).expect("there is memory");
-
-    let failed = batch.row(|out| {
-        out.array(2)?;
-        Err(Error::interrupted())
-    });
-
-    assert_eq!(failed, Err(Error::interrupted()));
-    let mut reader = Reader::new(batch.bytes());
-    assert_eq!((reader.array(), reader.text()), (Ok(1), Ok(&b"kept"[..])));
-    assert!(reader.is_empty());
 }
 
 #[test]
