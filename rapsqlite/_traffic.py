@@ -113,9 +113,10 @@ class Traffic:
                 raise self.refusal()
             self._several_loops = bool(self._pending) and (self._several_loops or loop.key is not self._newest_key)
             self._newest_key = loop.key
-            self._enqueue(request, op, format, a, b)
+            # In this order: a guest that is awake may answer before the next line runs, and looks for the wish then.
             if self._rings is not None:
                 self._rings.ask_for_bell()
+            self._enqueue(request, op, format, a, b)
             if self.host.is_full():  # it sleeps behind replies that nobody was waiting for
                 loop.post(self.drain, loop)
             self.host.unpark()
