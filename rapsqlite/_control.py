@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, cast
 
 from rapsqlite import _constants as abi
-from rapsqlite.errors import OperationalError
+from rapsqlite.errors import Error, OperationalError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -119,10 +119,15 @@ class TransactionControl:
             await self._commit_open()
 
     async def rollback(self) -> None:
-        """Roll back if there is a transaction."""
+        """Roll back if there is a transaction; also one that a changed setting should have committed but could not."""
+        failed = False
         if self.is_unsettled:
-            await self.settle()
-        if self._autocommit is True:
+            try:
+                await self.settle()
+            except Error:
+                failed = True  # a transaction is open whatever the setting is now
+                self._deferred = None
+        if self._autocommit is True and not failed:
             self.guest.state  # noqa: B018 - raises if the connection is closed
             return
         await _tolerate(_NOTHING_TO_ROLL_BACK, self.run("ROLLBACK"))

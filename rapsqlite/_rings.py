@@ -160,13 +160,17 @@ class Rings:
 
     def cancel(self, position: int) -> None:
         """Set the cancel word of the request at ``position``, if the guest has not answered it yet."""
-        behind = (position - self._word(abi.CONTROL_REQUEST_TAIL)) & _COUNTER
-        if behind < self._request_bytes:
+        if self.is_unanswered(position):
             start = position % self._request_bytes
             self._requests[start + 8 : start + 12] = b"\x01\x00\x00\x00"
 
+    def is_unanswered(self, position: int) -> bool:
+        """Tell whether the guest still has the request at ``position`` before it, waiting or running."""
+        self._fence()  # after what was written for the guest, cancel words above all
+        return ((position - self._word(abi.CONTROL_REQUEST_TAIL)) & _COUNTER) < self._request_bytes
+
     def has_unanswered(self) -> bool:
-        """Tell whether a request is in the ring that the guest has not answered."""
+        """Tell whether the guest has any request before it."""
         return self._word(abi.CONTROL_REQUEST_TAIL) != self._request_head
 
     # -- replies -----------------------------------------------------------------------------------

@@ -134,9 +134,21 @@ class Traffic:
         self.post(_STOP)
 
     def cancel(self, request: Request) -> None:
-        """Interrupt one request. Any thread."""
+        """Interrupt one request, whose task does not wait any longer if it has not begun. Any thread."""
         with self.lock:
             self._cancel(request)
+            if not request.done and self._has_not_begun(request):
+                # The guest sees the mark before it begins, however long that takes.
+                request.done = request.discarded = True
+
+    def _has_not_begun(self, request: Request) -> bool:
+        """Tell whether the guest is certain to be busy with, or before, an older request."""
+        for other in self._pending.values():
+            if other is request:
+                return self._rings is None or request.position is None
+            if self._rings is None or other.position is None or self._rings.is_unanswered(other.position):
+                return True
+        return False
 
     def cancel_all(self) -> None:
         """Interrupt every request, queued or running. Any thread."""

@@ -60,8 +60,8 @@ PYTHON_CAPS = {
     "__init__": 100, "connection": 450, "transaction": 150, "cursor": 320, "prepared": 160, "rows": 200,
     "functions": 250, "hooks": 200, "schema": 150, "blob": 200, "backup": 200, "pool": 350, "errors": 250,
     "types": 120, "dbapi": 200, "sqlalchemy": 300, "cache": 150, "__main__": 200, "runtime": 400,
-    "_guest": 360, "_rings": 250, "_loop": 250, "_wire": 300, "_imports": 250, "_files": 300,
-    "_filelock": 250, "_mapping": 200, "_handles": 80, "_traffic": 380, "_queries": 250,
+    "_guest": 360, "_rings": 260, "_loop": 250, "_wire": 300, "_imports": 250, "_files": 300,
+    "_filelock": 250, "_mapping": 200, "_handles": 80, "_traffic": 400, "_queries": 250,
 }  # fmt: skip
 RUST_CAPS = {
     "lib": 80, "service": 250, "ring": 150, "host": 300, "error": 150, "connection": 300, "statement": 350,
