@@ -87,21 +87,45 @@ def _type_in_declaration(declared_type: str | None) -> str | None:
 
 
 def _real_text(value: float) -> str:
-    """Return the text SQLite makes of a REAL.
+    """Return the text SQLite makes of a REAL: https://sqlite.org/floatingpoint.html.
 
-    It has up to 17 digits, the fewest that read back as the same number. Python's repr has these digits;
-    SQLite always writes a decimal point, and no exponent below 1e17 (Python: 1e16).
+    It has 17 significant digits, or fewer where 17 would end in a run of nines or zeros that fewer avoid.
+    That is not always the shortest text that reads back as the same number, which is Python's repr. The
+    last of 17 digits may be one off: SQLite does not round them correctly in every case.
     """
     if math.isinf(value):
         return "Inf" if value > 0 else "-Inf"
-    mantissa, exponent_mark, exponent = repr(value).partition("e")
-    if not exponent_mark:
-        return mantissa
-    if exponent == "+16":
-        sign, digits = mantissa[: mantissa.startswith("-")], mantissa.lstrip("-").replace(".", "")
-        return f"{sign}{digits:0<17}.0"
-    point = "" if "." in mantissa else ".0"
-    return f"{mantissa}{point}e{exponent}"
+    eighteen, exponent = _digits(value, 18)
+    fewer = 14 if eighteen[14:16] == "99" else 13 if eighteen[13:16] == "000" or exponent >= 17 else 0
+    digits, exponent = _digits(value, fewer) if fewer else ("", 0)
+    if not fewer or float(f"{digits[0]}.{digits[1:]}e{exponent}") != abs(value):
+        digits, exponent = _rounded_up(*_digits(value, 18))
+    digits = digits.rstrip("0") or "0"
+    sign = "-" if value < 0 else ""
+    return sign + (_exponential(digits, exponent) if exponent < -4 or exponent > 16 else _positional(digits, exponent))
+
+
+def _digits(value: float, count: int) -> tuple[str, int]:
+    """Return so many significant digits of a number, correctly rounded, and its exponent."""
+    mantissa, _, exponent = f"{abs(value):.{count - 1}e}".partition("e")
+    return mantissa.replace(".", ""), int(exponent)
+
+
+def _rounded_up(digits: str, exponent: int) -> tuple[str, int]:
+    """Return digits without the last, rounded half up by it alone: SQLite rounds twice."""
+    rounded = str((int(digits) + 5) // 10)
+    return rounded, exponent + (len(rounded) == len(digits))
+
+
+def _exponential(digits: str, exponent: int) -> str:
+    return f"{digits[0]}.{digits[1:] or '0'}e{exponent:+03d}"
+
+
+def _positional(digits: str, exponent: int) -> str:
+    if exponent < 0:
+        return f"0.{'0' * (-exponent - 1)}{digits}"
+    whole = digits[: exponent + 1].ljust(exponent + 1, "0")
+    return f"{whole}.{digits[exponent + 1 :] or '0'}"
 
 
 class UncheckedText(bytes):

@@ -6,9 +6,11 @@ thing that is done.
 
 from __future__ import annotations
 
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
+from rapsqlite._parameters import looks_names_up
 from rapsqlite._wire import encode_many
 
 if TYPE_CHECKING:
@@ -27,11 +29,12 @@ async def execute_many(session: Session, sql: bytes, parameters: Iterable[Parame
     Without any set the statement is prepared all the same, so that what is wrong with it is told, as sqlite3 does.
     """
     guest = session.guest
+    parameters, names = await _with_names(session, sql, parameters)
     sent: Request | None = None
     changes = 0
     first = 0
     try:
-        for chunk in encode_many(parameters, session.adapters):
+        for chunk in encode_many(parameters, session.adapters, names):
             if sent is not None:
                 reply = await guest.result(sent)
                 changes += reply.changes
@@ -46,6 +49,16 @@ async def execute_many(session: Session, sql: bytes, parameters: Iterable[Parame
         sent = guest.submit(abi.OP_MANY, sql, _NO_SETS, format=session.begin_bits)
     reply = await guest.result(sent)
     return changes + reply.changes
+
+
+async def _with_names(
+    session: Session, sql: bytes, parameters: Iterable[Parameters]
+) -> tuple[Iterable[Parameters], list[str] | None]:
+    """Return the sets, and the names to ask each for if the first one makes values of names it does not list."""
+    sets = iter(parameters)
+    first = list(islice(sets, 1))
+    names = await session.parameter_names(sql) if first and looks_names_up(first[0]) else None
+    return chain(first, sets), names
 
 
 def _set_count(chunk: bytes) -> int:

@@ -155,7 +155,7 @@ class Session(TransactionControl):
 
     async def encode_unusual(self, sql: bytes, parameters: Any) -> bytes:
         """Encode parameters that are no tuple, list or dict; some must be asked for the names the statement has."""
-        names = await self._parameter_names(sql) if looks_names_up(parameters) else None
+        names = await self.parameter_names(sql) if looks_names_up(parameters) else None
         return encode_params(parameters, self.adapters, names)
 
     async def statistics(self) -> dict[str, int]:
@@ -163,7 +163,8 @@ class Session(TransactionControl):
         reply = await self.guest.call(abi.OP_CONTROL, a=abi.CONTROL_OP_STATISTICS)
         return {**_counters(reply.rows), **self.guest.statistics()}
 
-    async def _parameter_names(self, sql: bytes) -> list[str]:
+    async def parameter_names(self, sql: bytes) -> list[str]:
+        """Return the names of the statement's parameters, without their prefix characters."""
         reply = await self.guest.call(abi.OP_PREPARE, sql)
         self.guest.post(abi.OP_RELEASE, a=reply.handle)
-        return [name[1:] for name in _described(reply.rows)["parameters"] if name]  # without ":", "@" or "$"
+        return [name[1:] for name in _described(reply.rows)["parameters"] if name is not None]
