@@ -263,7 +263,7 @@ INVALID_TEXT = "SELECT CAST(x'ff41' AS TEXT) AS v, 'valid' AS w, x'ff41' AS b, N
     "text_factory",
     [str, bytes, bytearray, lambda text: text.decode("latin-1"), lambda text: text.decode(errors="replace"), len],
 )
-@pytest.mark.parametrize("sql", [INVALID_TEXT, "SELECT 'a', 'ä\0b', x'00', 1, 1.5, NULL, ''"])
+@pytest.mark.parametrize("sql", [INVALID_TEXT, "SELECT 'a', 'ä' || char(0) || 'b', x'00', 1, 1.5, NULL, ''"])
 async def test_text_factory_makes_text(text_factory: Any, sql: str) -> None:
     async def scenario(connection: Any) -> Any:
         return await rows_of(connection, sql)
