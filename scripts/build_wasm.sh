@@ -180,6 +180,8 @@ main() {
   say "toolchain: $toolchain"
   "use_$toolchain"
   if [ "$mode" = --lint ]; then
+    # Cargo looks for clippy in its own home first, unless PATH names that too: then PATH's order counts.
+    [ "$toolchain" != debian ] || PATH=/usr/bin:$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
     run_cargo clippy --quiet -- -D warnings
     exit
   fi

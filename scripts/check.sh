@@ -36,7 +36,8 @@ find_rust() {
             say "installing rust-web-clippy and rustfmt-web with apt"
             apt-get install -y -qq --no-install-recommends rust-web-clippy rustfmt-web >/dev/null || return 1
         fi
-        PATH=/usr/bin:$PATH
+        # Cargo looks for its tools in its own home first, unless PATH names that too: then PATH's order counts.
+        PATH=/usr/bin:$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
     else
         cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 || return 1
     fi

@@ -19,7 +19,7 @@ CREATE TABLE document (
     id INTEGER PRIMARY KEY, module TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL,
     line INTEGER NOT NULL, body TEXT NOT NULL
 );
-CREATE VIRTUAL TABLE search USING fts5(name, body, content='document', content_rowid='id', tokenize='porter');
+CREATE VIRTUAL TABLE search USING fts5(name, body, content='document', content_rowid='id');
 CREATE TABLE visit (id INTEGER PRIMARY KEY, loop TEXT NOT NULL, term TEXT NOT NULL, hits INTEGER NOT NULL);
 """
 DOCUMENTS_PER_TRANSACTION = 2000
@@ -27,6 +27,9 @@ DOCUMENTS_PER_TRANSACTION = 2000
 
 async def build(conn: rapsqlite.Connection, files: list[Path] | None = None) -> int:
     """Fill an empty database from the standard library's sources and return the number of documents."""
+    # With a write-ahead log searches do not wait for writes. Where the file system cannot have one, SQLite stays
+    # with its rollback journal, and everything works, slower.
+    await conn.execute("PRAGMA journal_mode = WAL")
     await conn.executescript(SCHEMA)
     files = standard_library() if files is None else files
     progress = Progress("reading the sources", len(files))

@@ -1,0 +1,254 @@
+"""Interpreters that end: in an orderly way or not, none may crash, hang, or lose what was committed.
+
+The hard part is the order of things at exit: the guest's native thread, the event loop, and the interpreter's own
+teardown. Such faults show once in many runs, so each ending is run many times; RAPSQLITE_LONG=1 runs it ten
+times as often.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FACTOR = 10 if os.environ.get("RAPSQLITE_LONG") == "1" else 1
+CLEAN_RUNS = 120 * FACTOR
+UNCLEAN_RUNS = 8 * FACTOR
+RUN_TIME_S = 40
+LOOPS = ("asyncio", "trio", "uvloop")
+pytestmark = pytest.mark.timeout(300 * FACTOR)
+
+PROGRAM = """
+import sys, threading
+import anyio
+import rapsqlite
+
+path, loop = sys.argv[1:]
+ENDLESS = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+async def prepare(conn):
+    await conn.execute("CREATE TABLE IF NOT EXISTS test (id INTEGER PRIMARY KEY, value TEXT)")
+    await conn.execute("INSERT INTO test (value) VALUES ('hello')")
+    await conn.commit()
+
+{body}
+
+options = {{"use_uvloop": loop == "uvloop"}} if loop != "trio" else {{}}
+anyio.run(main, backend="trio" if loop == "trio" else "asyncio", backend_options=options)
+"""
+
+
+class Ending(NamedTuple):
+    """The main function of a program, its exit code, and what its standard error must contain."""
+
+    body: str
+    code: int
+    says: str
+
+
+ENDINGS = {
+    "connection left open": Ending(
+        """
+        async def main():
+            global conn
+            conn = await rapsqlite.connect(path)
+            await prepare(conn)
+        """,
+        0,
+        "",
+    ),
+    "exception": Ending(
+        """
+        async def main():
+            async with rapsqlite.connect(path) as conn:
+                await prepare(conn)
+                await conn.execute("INSERT INTO test (value) VALUES ('not committed')")
+                raise RuntimeError("on purpose")
+        """,
+        1,
+        "RuntimeError: on purpose",
+    ),
+    "exception with the connection open": Ending(
+        """
+        async def main():
+            conn = await rapsqlite.connect(path)
+            await prepare(conn)
+            await conn.execute("INSERT INTO test (value) VALUES ('not committed')")
+            raise RuntimeError("on purpose")
+        """,
+        1,
+        "RuntimeError: on purpose",
+    ),
+    "sys.exit": Ending(
+        """
+        async def main():
+            conn = await rapsqlite.connect(path)
+            await prepare(conn)
+            sys.exit(3)
+        """,
+        3,
+        "",
+    ),
+    "statement running": Ending(
+        """
+        async def main():
+            async with rapsqlite.connect(path) as conn, anyio.create_task_group() as group:
+                await prepare(conn)
+                group.start_soon(conn.fetch_all, ENDLESS)
+                await anyio.sleep(0.02)
+                group.cancel_scope.cancel()
+        """,
+        0,
+        "",
+    ),
+    "statement running in a daemon thread": Ending(
+        """
+        started = threading.Event()
+
+        async def work():
+            conn = await rapsqlite.connect(path)
+            await prepare(conn)
+            started.set()
+            try:
+                await conn.fetch_all(ENDLESS)
+            except rapsqlite.Error as error:
+                # At exit every guest is interrupted and closed, before this statement began or after.
+                assert error.sqlite_errorname in ("SQLITE_INTERRUPT", "SQLITE_MISUSE")
+
+        async def main():
+            threading.Thread(target=anyio.run, args=(work,), daemon=True).start()
+            await anyio.to_thread.run_sync(started.wait)
+        """,
+        0,
+        "",
+    ),
+    "os._exit": Ending(
+        """
+        import os
+
+        async def main():
+            conn = await rapsqlite.connect(path)
+            await prepare(conn)
+            await conn.execute("INSERT INTO test (value) VALUES ('not committed')")
+            os._exit(4)
+        """,
+        4,
+        "",
+    ),
+}
+CLEAN = Ending(
+    """
+    async def main():
+        async with rapsqlite.connect(path) as conn:
+            await prepare(conn)
+            print(await conn.fetch_all("SELECT * FROM test"))
+    """,
+    0,
+    "",
+)
+INTERRUPTED = """
+async def main():
+    async with rapsqlite.connect(path) as conn:
+        await prepare(conn)
+        print("ready", flush=True)
+        await conn.fetch_all(ENDLESS)
+"""
+
+
+def program(body: str, loop: str, database: Path) -> list[str]:
+    """Return the command that runs one ending."""
+    text = PROGRAM.format(body=textwrap.dedent(body))
+    # A connection left open warns; that is right, and not what is tested here.
+    return [sys.executable, "-W", "error", "-W", "default::ResourceWarning", "-c", text, str(database), loop]
+
+
+def run(ending: Ending, loop: str, database: Path) -> str:
+    """Run one ending, check how it ended, and return what it printed."""
+    command = program(ending.body, loop, database)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIME_S, check=False)
+    assert done.returncode == ending.code, done.stderr
+    assert ending.says in done.stderr
+    assert "Fatal Python error" not in done.stderr
+    if ending.code == 0:
+        assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def rows_in(database: Path) -> list[tuple[int, str]]:
+    """Return the rows that stock SQLite sees after it looked the file over."""
+    with closing(sqlite3.connect(database)) as stock:
+        assert stock.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return stock.execute("SELECT * FROM test").fetchall()
+
+
+def run_many(ending: Ending, loop: str, directory: Path, count: int) -> list[str]:
+    """Run an ending ``count`` times, two at a time, each on a database of its own."""
+    databases = [directory / f"{number}.db" for number in range(count)]
+    with ThreadPoolExecutor(2) as pool:
+        printed = list(pool.map(lambda database: run(ending, loop, database), databases))
+    assert [rows_in(database) for database in databases] == [[(1, "hello")]] * count
+    return printed
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_quick_example_ends_cleanly_every_time(loop: str, tmp_path: Path) -> None:
+    runs = CLEAN_RUNS if loop == "asyncio" else CLEAN_RUNS // 4
+
+    assert run_many(CLEAN, loop, tmp_path, runs) == ["[[1, 'hello']]\n"] * runs
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("name", sorted(ENDINGS))
+def test_unclean_end_loses_nothing(name: str, loop: str, tmp_path: Path) -> None:
+    """Committed rows stay, the rest is gone, and the interpreter ends with its own exit code."""
+    run_many(ENDINGS[name], loop, tmp_path, UNCLEAN_RUNS)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process")
+@pytest.mark.parametrize("loop", LOOPS)
+def test_interrupt_key_ends_a_running_statement(loop: str, database: Path) -> None:
+    """Ctrl-C must reach a program whose only task waits for SQLite."""
+    for _ in range(3 * FACTOR):
+        database.unlink(missing_ok=True)
+        command = program(INTERRUPTED, loop, database)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=RUN_TIME_S)
+
+        assert process.returncode in {1, 130, -signal.SIGINT}
+        # Before Python 3.11 anyio cannot tell whose cancellation it was, and ends with that.
+        assert "KeyboardInterrupt" in errors or (sys.version_info < (3, 11) and "CancelledError" in errors)
+        assert rows_in(database) == [(1, "hello")]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_killed_process_keeps_what_it_committed(loop: str, database: Path) -> None:
+    """No handler runs: the journal that is left must bring the file back."""
+    body = """
+        async def main():
+            async with rapsqlite.connect(path) as conn:
+                await prepare(conn)
+                await conn.execute("INSERT INTO test (value) VALUES ('not committed')")
+                print("ready", flush=True)
+                await conn.fetch_all(ENDLESS)
+    """
+    with subprocess.Popen(program(body, loop, database), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+        process.wait(RUN_TIME_S)
+
+    assert rows_in(database) == [(1, "hello")]

@@ -1,0 +1,87 @@
+"""What `import rapsqlite` offers, and what it must not cost."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import rapsqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Loaded at the first connect() instead: each of them costs more than everything rapsqlite needs at import.
+HEAVY = {"anyio", "asyncio", "trio", "uvloop", "sniffio", "wasmtime", "dataclasses", "inspect"}
+
+LIST_MODULES = """
+import json, sys
+import sqlite3, msgspec
+before = set(sys.modules)
+import rapsqlite
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+def modules_loaded_by_import() -> set[str]:
+    """Return what `import rapsqlite` loads on top of sqlite3 and msgspec, in a fresh interpreter."""
+    answer = subprocess.run([sys.executable, "-c", LIST_MODULES], capture_output=True, text=True, check=True)
+    return set(json.loads(answer.stdout))
+
+
+def documented_objects() -> Iterator[tuple[str, Any]]:
+    """Yield each public class, function and public method with its dotted name."""
+    for name in rapsqlite.__all__:
+        value = getattr(rapsqlite, name)
+        if not inspect.isclass(value) and not inspect.isroutine(value):
+            continue
+        if not getattr(value, "__module__", "").startswith("rapsqlite"):
+            continue
+        yield name, value
+        if inspect.isclass(value):
+            yield from methods_of(name, value)
+
+
+def methods_of(class_name: str, cls: type) -> Iterator[tuple[str, Any]]:
+    for name, value in vars(cls).items():
+        if not name.startswith("_") and (inspect.isroutine(value) or isinstance(value, property)):
+            yield f"{class_name}.{name}", value
+
+
+def test_import_loads_no_event_loop_and_no_runtime() -> None:
+    """A command-line tool that imports rapsqlite and never connects must not pay for wasmtime."""
+    loaded = {name.split(".")[0] for name in modules_loaded_by_import()}
+
+    assert not loaded & HEAVY
+
+
+def test_names_in_all_exist_and_are_unique() -> None:
+    names = rapsqlite.__all__
+
+    assert len(set(names)) == len(names)
+    assert not [name for name in names if not hasattr(rapsqlite, name)]
+
+
+def test_no_public_name_is_forgotten_in_all() -> None:
+    """A star import and the documentation go by __all__, autocompletion goes by the module's names."""
+    offered = {
+        name
+        for name, value in vars(rapsqlite).items()
+        if not name.startswith(("_", "SQLITE_"))
+        and not inspect.ismodule(value)
+        and name not in {"annotations", "TYPE_CHECKING"}
+    }
+
+    assert offered <= set(rapsqlite.__all__)
+
+
+def test_public_names_have_docstrings() -> None:
+    assert not [name for name, value in documented_objects() if not inspect.getdoc(value)]
+
+
+def test_version_is_the_distribution_s() -> None:
+    """A version written in two places is wrong in one of them."""
+    assert rapsqlite.__version__ == metadata.version("rapsqlite")
