@@ -14,6 +14,16 @@ pub type Code = c_int;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fd(i32);
 
+impl Fd {
+    pub const fn new(number: i32) -> Self {
+        Self(number)
+    }
+
+    pub const fn number(self) -> i32 {
+        self.0
+    }
+}
+
 /// What the host wants after `park`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parked {

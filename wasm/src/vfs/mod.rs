@@ -5,8 +5,13 @@
 //! host keeps descriptors, names and locks. What needs neither SQLite nor the host is tested on the
 //! build machine.
 
+mod buffer;
+mod urgency;
+
 #[cfg(target_arch = "wasm32")]
 mod file;
+#[cfg(target_arch = "wasm32")]
+mod methods;
 #[cfg(target_arch = "wasm32")]
 mod registration;
 #[cfg(target_arch = "wasm32")]

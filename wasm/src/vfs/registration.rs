@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use libsqlite3_sys as ffi;
 
-use super::file;
+use super::{file, methods};
 use crate::host;
 
 /// Longest name, as in SQLite's own VFS for Unix, with its terminator.
@@ -19,12 +19,12 @@ const UNIX_EPOCH_JULIAN_MS: i64 = 210_866_760_000_000;
 pub extern "C" fn sqlite3_os_init() -> c_int {
     let vfs = Box::leak(Box::new(ffi::sqlite3_vfs {
         iVersion: 2,
-        szOsFile: file::SIZE_BYTES,
+        szOsFile: methods::SIZE_BYTES,
         mxPathname: MAX_NAME as c_int,
         pNext: core::ptr::null_mut(),
-        zName: file::VFS_NAME.as_ptr(),
+        zName: methods::VFS_NAME.as_ptr(),
         pAppData: core::ptr::null_mut(),
-        xOpen: Some(file::open),
+        xOpen: Some(methods::open),
         xDelete: Some(delete),
         xAccess: Some(access),
         xFullPathname: Some(full_pathname),
@@ -58,7 +58,8 @@ unsafe extern "C" fn delete(
 ) -> c_int {
     // SAFETY: SQLite passes a terminated name.
     let name = unsafe { CStr::from_ptr(name) };
-    code(host::file_delete(name.to_bytes(), sync_directory & 1 != 0))
+    // What was written before must not come after: deleting a journal commits.
+    code(file::flush().and_then(|()| host::file_delete(name.to_bytes(), sync_directory & 1 != 0)))
 }
 
 unsafe extern "C" fn access(
@@ -69,7 +70,7 @@ unsafe extern "C" fn access(
 ) -> c_int {
     // SAFETY: SQLite passes a terminated name.
     let name = unsafe { CStr::from_ptr(name) };
-    match host::file_access(name.to_bytes(), flags) {
+    match file::flush().and_then(|()| host::file_access(name.to_bytes(), flags)) {
         Ok(yes) => {
             // SAFETY: SQLite passes the address of an int of its own.
             unsafe { *answer = yes.into() };

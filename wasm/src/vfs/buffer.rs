@@ -1,0 +1,345 @@
+//! Writes that wait to be handed to the host together.
+//!
+//! SQLite writes in small pieces: a WAL frame's header, then its page. One buffer serves all files of the
+//! connection and holds one contiguous range of one file. Whatever does not continue the range makes it
+//! go out first, so the host sees all writes in SQLite's order, only in fewer calls: a process killed at
+//! any point leaves files as it would have without the buffer, minus what SQLite had not yet been
+//! promised (`urgency.rs` says what goes out at once).
+//!
+//! What could not be handed over stays in the buffer: the writes it came from were reported as done.
+
+use crate::host::{Code, Fd};
+
+/// The range goes out when it would grow beyond this.
+pub const LIMIT_BYTES: usize = 256 * 1024;
+
+/// Takes a range: file, bytes, offset.
+pub trait Sink: FnMut(Fd, &[u8], i64) -> Result<(), Code> {}
+impl<F: FnMut(Fd, &[u8], i64) -> Result<(), Code>> Sink for F {}
+
+/// A file, and the database it belongs to: itself, or that of a journal or WAL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub fd: Fd,
+    pub database: Fd,
+}
+
+#[derive(Debug, Default)]
+pub struct Buffer {
+    file: Option<Source>,
+    offset: i64,
+    data: Vec<u8>,
+}
+
+impl Buffer {
+    pub const fn new() -> Self {
+        Self {
+            file: None,
+            offset: 0,
+            data: Vec::new(),
+        }
+    }
+
+    /// Adds a write, which on an error counts as not done. An urgent one is with the host on return.
+    pub fn write(
+        &mut self,
+        file: Source,
+        data: &[u8],
+        offset: i64,
+        urgent: bool,
+        mut sink: impl Sink,
+    ) -> Result<(), Code> {
+        if !self.is_continued_by(file.fd, offset) || self.data.len() + data.len() > LIMIT_BYTES {
+            self.flush(&mut sink)?;
+            if urgent || data.len() > LIMIT_BYTES {
+                return sink(file.fd, data, offset);
+            }
+            self.file = Some(file);
+            self.offset = offset;
+        }
+        let before = self.data.len();
+        self.data.extend_from_slice(data);
+        if urgent && let Err(code) = self.flush(&mut sink) {
+            self.data.truncate(before);
+            return Err(code);
+        }
+        Ok(())
+    }
+
+    fn is_continued_by(&self, fd: Fd, offset: i64) -> bool {
+        self.is_of(fd) && self.end() == offset
+    }
+
+    fn is_of(&self, fd: Fd) -> bool {
+        self.file.is_some_and(|file| file.fd == fd)
+    }
+
+    fn end(&self) -> i64 {
+        self.offset + self.data.len() as i64
+    }
+
+    /// Hands everything over.
+    pub fn flush(&mut self, mut sink: impl Sink) -> Result<(), Code> {
+        if let Some(file) = self.file
+            && !self.data.is_empty()
+        {
+            sink(file.fd, &self.data, self.offset)?;
+        }
+        self.clear();
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.file = None;
+        self.data.clear();
+    }
+
+    /// Hands everything over if any of these bytes is among it.
+    pub fn flush_range(
+        &mut self,
+        fd: Fd,
+        offset: i64,
+        len: usize,
+        sink: impl Sink,
+    ) -> Result<(), Code> {
+        let overlaps = offset < self.end() && self.offset < offset + len as i64;
+        if self.is_of(fd) && overlaps {
+            self.flush(sink)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Hands everything over if it is this file's.
+    pub fn flush_file(&mut self, fd: Fd, sink: impl Sink) -> Result<(), Code> {
+        if self.is_of(fd) {
+            self.flush(sink)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Hands everything over before a lock on `database` goes; what the lock protected is empty then.
+    ///
+    /// What cannot be handed over by now belongs to a transaction that has ended, and ended badly, as a
+    /// commit goes out before it is reported. Written later it would hit what others have written.
+    pub fn settle(&mut self, database: Fd, sink: impl Sink) {
+        if self.flush(sink).is_err() && self.file.is_some_and(|file| file.database == database) {
+            self.clear();
+        }
+    }
+
+    /// Forgets what waits for beyond `size_bytes` of the file, which is about to be cut there.
+    pub fn cut(&mut self, fd: Fd, size_bytes: i64) {
+        if self.is_of(fd) {
+            let kept = (size_bytes - self.offset).clamp(0, self.data.len() as i64);
+            self.data.truncate(kept as usize);
+        }
+    }
+
+    /// Forgets what waits for this file, which is closed.
+    pub fn forget(&mut self, fd: Fd) {
+        if self.is_of(fd) {
+            self.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    const ONE: Source = Source {
+        fd: Fd::new(1),
+        database: Fd::new(10),
+    };
+    const TWO: Source = Source {
+        fd: Fd::new(2),
+        database: Fd::new(20),
+    };
+    const FULL: Code = 13;
+
+    /// Files that a sink writes to, with the calls it got; fails from the n-th call on.
+    #[derive(Default)]
+    struct Disk {
+        files: HashMap<i32, Vec<u8>>,
+        calls: usize,
+        fails: bool,
+    }
+
+    impl Disk {
+        fn sink(&mut self) -> impl Sink + '_ {
+            |fd: Fd, data: &[u8], offset: i64| {
+                self.calls += 1;
+                if self.fails {
+                    return Err(FULL);
+                }
+                let file = self.files.entry(fd.number()).or_default();
+                let end = offset as usize + data.len();
+                if file.len() < end {
+                    file.resize(end, 0);
+                }
+                file[offset as usize..end].copy_from_slice(data);
+                Ok(())
+            }
+        }
+    }
+
+    #[test]
+    fn contiguous_writes_go_out_as_one() {
+        let (mut buffer, mut disk) = (Buffer::default(), Disk::default());
+        for index in 0..10 {
+            buffer
+                .write(
+                    ONE,
+                    &[index; 100],
+                    i64::from(index) * 100,
+                    false,
+                    disk.sink(),
+                )
+                .unwrap();
+        }
+        assert_eq!(disk.calls, 0);
+        buffer
+            .write(ONE, &[10; 24], 1000, true, disk.sink())
+            .unwrap();
+        assert_eq!((disk.calls, disk.files[&1].len()), (1, 1024));
+        assert_eq!(buffer.file, None);
+    }
+
+    #[test]
+    fn order_between_files_is_kept() {
+        let (mut buffer, mut disk) = (Buffer::default(), Disk::default());
+        buffer.write(ONE, b"first", 0, false, disk.sink()).unwrap();
+        buffer.write(TWO, b"second", 0, false, disk.sink()).unwrap();
+        assert_eq!(disk.files[&1], b"first");
+        assert!(!disk.files.contains_key(&2));
+        assert_eq!(buffer.file, Some(TWO));
+    }
+
+    #[test]
+    fn gaps_and_rewinds_go_out_separately() {
+        let (mut buffer, mut disk) = (Buffer::default(), Disk::default());
+        buffer.write(ONE, b"abcdef", 0, false, disk.sink()).unwrap();
+        buffer.write(ONE, b"XY", 2, false, disk.sink()).unwrap();
+        buffer.write(ONE, b"!", 9, false, disk.sink()).unwrap();
+        buffer.flush(disk.sink()).unwrap();
+        assert_eq!(
+            (disk.files[&1].as_slice(), disk.calls),
+            (&b"abXYef\0\0\0!"[..], 3)
+        );
+    }
+
+    #[test]
+    fn the_range_stays_below_its_limit() {
+        let (mut buffer, mut disk) = (Buffer::default(), Disk::default());
+        for index in 0..100 {
+            buffer
+                .write(ONE, &[1; 4096], index * 4096, false, disk.sink())
+                .unwrap();
+            assert!(buffer.data.len() <= LIMIT_BYTES);
+        }
+        assert_eq!(disk.calls, 1);
+        buffer
+            .write(ONE, &vec![2; LIMIT_BYTES + 1], 0, false, disk.sink())
+            .unwrap();
+        assert_eq!((disk.calls, buffer.file), (3, None));
+    }
+
+    #[test]
+    fn a_failed_write_is_not_done_and_earlier_ones_are_not_lost() {
+        let (mut buffer, mut disk) = (Buffer::default(), Disk::default());
+        buffer.write(ONE, b"kept", 0, false, disk.sink()).unwrap();
+        disk.fails = true;
+        assert_eq!(buffer.write(ONE, b"lost", 4, true, disk.sink()), Err(FULL));
+        assert_eq!(buffer.write(TWO, b"lost", 0, false, disk.sink()), Err(FULL));
+        assert_eq!(buffer.flush(disk.sink()), Err(FULL));
+        disk.fails = false;
+        buffer.flush(disk.sink()).unwrap();
+        assert_eq!(disk.files, HashMap::from([(1, b"kept".to_vec())]));
+    }
+
+    #[test]
+    fn only_what_is_asked_for_goes_out() {
+        let (mut buffer, mut disk) = (Buffer::default(), Disk::default());
+        buffer
+            .write(ONE, &[0; 10], 100, false, disk.sink())
+            .unwrap();
+        for (fd, offset, len) in [(ONE.fd, 110, 5), (ONE.fd, 0, 100), (TWO.fd, 100, 10)] {
+            buffer.flush_range(fd, offset, len, disk.sink()).unwrap();
+        }
+        buffer.flush_file(TWO.fd, disk.sink()).unwrap();
+        assert_eq!(disk.calls, 0);
+        buffer.flush_range(ONE.fd, 0, 101, disk.sink()).unwrap();
+        assert_eq!(disk.calls, 1);
+        buffer
+            .write(ONE, &[0; 10], 100, false, disk.sink())
+            .unwrap();
+        buffer.flush_range(ONE.fd, 109, 1, disk.sink()).unwrap();
+        assert_eq!(disk.calls, 2);
+    }
+
+    #[test]
+    fn what_cannot_be_written_dies_with_its_own_lock() {
+        let (mut buffer, mut disk) = (Buffer::default(), Disk::default());
+        buffer.write(ONE, b"junk", 0, false, disk.sink()).unwrap();
+        disk.fails = true;
+        buffer.settle(TWO.database, disk.sink());
+        assert_eq!(buffer.file, Some(ONE), "another database's lock");
+        buffer.settle(ONE.database, disk.sink());
+        disk.fails = false;
+        buffer.flush(disk.sink()).unwrap();
+        assert!(disk.files.is_empty());
+    }
+
+    #[test]
+    fn cutting_forgets_what_lies_beyond() {
+        let (mut buffer, mut disk) = (Buffer::default(), Disk::default());
+        buffer
+            .write(ONE, b"0123456789", 100, false, disk.sink())
+            .unwrap();
+        buffer.cut(TWO.fd, 0);
+        buffer.cut(ONE.fd, 104);
+        buffer.flush(disk.sink()).unwrap();
+        assert_eq!(&disk.files[&1][100..], b"0123");
+        buffer.write(ONE, b"x", 50, false, disk.sink()).unwrap();
+        buffer.cut(ONE.fd, 50);
+        buffer.flush(disk.sink()).unwrap();
+        assert_eq!(disk.calls, 1);
+    }
+
+    /// Any sequence of writes, then a flush, leaves the files that writing directly leaves.
+    #[test]
+    fn the_files_are_those_of_unbuffered_writes() {
+        let (mut buffer, mut disk, mut direct) =
+            (Buffer::default(), Disk::default(), Disk::default());
+        let mut state = 0x2545_F491_4F6C_DD1D_u64;
+        let mut random = |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % below
+        };
+        let mut offset = 0;
+        for step in 0..20_000_u64 {
+            let file = if random(20) == 0 { TWO } else { ONE };
+            offset = if random(4) == 0 {
+                random(5000) as i64
+            } else {
+                offset
+            };
+            let data = vec![step as u8; 1 + random(300) as usize];
+            buffer
+                .write(fd, &data, offset, random(10) == 0, disk.sink())
+                .unwrap();
+            direct.sink()(file.fd, &data, offset).unwrap();
+            offset += data.len() as i64;
+            if random(50) == 0 {
+                buffer.flush(disk.sink()).unwrap();
+                assert_eq!(disk.files, direct.files);
+            }
+        }
+        assert!(disk.calls * 2 < direct.calls);
+    }
+}

@@ -1,0 +1,136 @@
+//! Which writes must be with the host before SQLite is told that they are done.
+//!
+//! A write error can only be reported by the write itself or by a later call that SQLite makes before it
+//! relies on the write. So a write waits only if such a call is certain to come.
+
+/// What a file is to SQLite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Database,
+    /// A rollback journal or a super-journal.
+    Journal,
+    Wal,
+    /// Whatever nobody reads after a crash.
+    Temporary,
+}
+
+/// Bytes of a WAL frame before its page: <https://sqlite.org/fileformat2.html#the_write_ahead_log>.
+const FRAME_HEADER_BYTES: usize = 24;
+
+/// Follows the writes to one file.
+#[derive(Debug)]
+pub struct Urgency {
+    kind: Kind,
+    /// Where the last write ended.
+    end: i64,
+    /// The WAL frame being written ends a transaction.
+    commits: bool,
+    checkpoint: bool,
+}
+
+impl Urgency {
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            end: -1,
+            commits: false,
+            checkpoint: false,
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// A checkpoint begins or ends: pages are copied from the WAL to this database.
+    pub fn set_checkpoint(&mut self, running: bool) {
+        self.checkpoint = running;
+    }
+
+    /// Takes note of the next write and tells whether it is urgent.
+    pub fn of(&mut self, data: &[u8], offset: i64) -> bool {
+        let appended = offset == self.end;
+        self.end = offset + data.len() as i64;
+        match self.kind {
+            // Before it commits, SQLite asks for SYNC, with `synchronous=OFF` too. A checkpoint ends with
+            // a store to shared memory that tells readers to use the database: nothing may wait then.
+            Kind::Database => self.checkpoint,
+            // The start of a journal is overwritten to end a transaction (`journal_mode=PERSIST`), and with
+            // `synchronous=OFF` no call follows. Records wait for the sync or for the database's writes.
+            Kind::Journal => offset == 0,
+            Kind::Wal => self.of_wal(data, appended),
+            Kind::Temporary => false,
+        }
+    }
+
+    /// Once a transaction's last frame is written, SQLite publishes it in shared memory. And what is
+    /// overwritten, a frame's header with its new checksum, may have been published before.
+    fn of_wal(&mut self, data: &[u8], appended: bool) -> bool {
+        if data.len() == FRAME_HEADER_BYTES {
+            self.commits = data[4..8] != [0; 4];
+            return !appended;
+        }
+        self.commits || !appended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(size_after_commit: u32) -> [u8; FRAME_HEADER_BYTES] {
+        let mut header = [7; FRAME_HEADER_BYTES];
+        header[4..8].copy_from_slice(&size_after_commit.to_be_bytes());
+        header
+    }
+
+    #[test]
+    fn frames_wait_until_the_one_that_commits_is_whole() {
+        let mut wal = Urgency::new(Kind::Wal);
+        assert!(wal.of(&[0; 32], 0), "the log's own header");
+        assert!(!wal.of(&header(0), 32));
+        assert!(!wal.of(&[1; 512], 56));
+        assert!(!wal.of(&header(9), 568));
+        assert!(wal.of(&[2; 512], 592));
+        assert!(!wal.of(&header(0), 1104), "the next transaction");
+    }
+
+    #[test]
+    fn a_page_written_in_two_parts_is_urgent_to_the_end() {
+        let mut wal = Urgency::new(Kind::Wal);
+        wal.of(&header(3), 32);
+        assert!(wal.of(&[1; 100], 56));
+        assert!(wal.of(&[1; 412], 156));
+    }
+
+    #[test]
+    fn overwritten_frames_are_urgent() {
+        let mut wal = Urgency::new(Kind::Wal);
+        wal.of(&header(0), 32);
+        wal.of(&[1; 512], 56);
+        assert!(wal.of(&header(0), 32));
+        assert!(
+            wal.of(&header(2), 568),
+            "rewritten, its page is in place already"
+        );
+    }
+
+    #[test]
+    fn the_start_of_a_journal_is_urgent() {
+        let mut journal = Urgency::new(Kind::Journal);
+        assert!(journal.of(&[1; 512], 0));
+        assert!(!journal.of(&[1; 4], 512));
+        assert!(journal.of(&[0; 28], 0));
+    }
+
+    #[test]
+    fn databases_wait_except_in_a_checkpoint() {
+        let mut database = Urgency::new(Kind::Database);
+        assert!(!database.of(&[1; 512], 0));
+        database.set_checkpoint(true);
+        assert!(database.of(&[1; 512], 512));
+        database.set_checkpoint(false);
+        assert!(!database.of(&[1; 512], 1024));
+        assert!(!Urgency::new(Kind::Temporary).of(&[1], 0));
+    }
+}
