@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 if TYPE_CHECKING:
     from types import TracebackType
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Operation(Coroutine[Any, Any, T], Generic[T]):
+class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
     """An operation that has not begun: it begins when it is awaited or entered, and can be awaited once.
 
     It is a coroutine as far as ``asyncio.create_task``, ``asyncio.gather`` and Trio's nurseries are concerned. In
@@ -20,11 +20,11 @@ class Operation(Coroutine[Any, Any, T], Generic[T]):
 
     __slots__ = ("_coroutine", "_result")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, T_co]) -> None:
         self._coroutine = coroutine
-        self._result: T | None = None
+        self._result: T_co | None = None
 
-    def __await__(self) -> Generator[Any, Any, T]:
+    def __await__(self) -> Generator[Any, Any, T_co]:
         return self._coroutine.__await__()
 
     def send(self, value: Any) -> Any:
@@ -39,7 +39,7 @@ class Operation(Coroutine[Any, Any, T], Generic[T]):
         """End the coroutine."""
         self._coroutine.close()
 
-    async def __aenter__(self) -> T:
+    async def __aenter__(self) -> T_co:
         result = self._result = await self._coroutine
         return result
 

@@ -1,0 +1,175 @@
+"""The face of PEP 249, with coroutines where work is done: https://peps.python.org/pep-0249/.
+
+    from rapsqlite import dbapi
+
+    async with dbapi.connect("example.db") as connection:
+        cursor = await connection.cursor()
+        await cursor.execute("SELECT ?", (1,))
+        print(await cursor.fetchone())
+
+Everything `rapsqlite.Connection` and `rapsqlite.Cursor` do, these do too; rows are tuples, and the
+exceptions are the same classes. What is optional in PEP 249 and means nothing for SQLite (``callproc``,
+``nextset``) is not there.
+"""
+
+from __future__ import annotations
+
+from sqlite3 import Binary, Date, DateFromTicks, Time, TimeFromTicks, TimestampFromTicks
+from sqlite3.dbapi2 import Timestamp
+from typing import TYPE_CHECKING, TypedDict, cast
+
+from rapsqlite._operation import Operation
+from rapsqlite.connection import Connection
+from rapsqlite.connection import connect as _connect
+from rapsqlite.cursor import Cursor
+from rapsqlite.errors import (
+    DatabaseError,
+    DataError,
+    Error,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+    Warning,
+)
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+    from typing_extensions import Unpack
+
+    from rapsqlite._target import Limits
+    from rapsqlite.types import AutocommitMode, IsolationLevel, Parameters, RowFactory, TextFactory
+
+__all__ = [
+    "BINARY", "DATETIME", "NUMBER", "ROWID", "STRING", "AsyncConnection", "AsyncCursor", "Binary", "ConnectOptions",
+    "DataError", "DatabaseError", "Date", "DateFromTicks", "Error", "IntegrityError", "InterfaceError", "InternalError",
+    "NotSupportedError", "OperationalError", "ProgrammingError", "Time", "TimeFromTicks", "Timestamp",
+    "TimestampFromTicks", "TypeObject", "Warning", "apilevel", "connect", "paramstyle", "threadsafety",
+]  # fmt: skip
+
+apilevel = "2.0"
+paramstyle = "qmark"  # Named parameters, ``:name``, ``@name`` and ``$name``, work as well.
+threadsafety = 3  # Threads may share the module, connections and cursors.
+
+
+class ConnectOptions(TypedDict, total=False):
+    """The options of `rapsqlite.connect` that `connect` takes too."""
+
+    timeout: float
+    isolation_level: IsolationLevel | None
+    detect_types: int
+    cached_statements: int
+    uri: bool
+    autocommit: AutocommitMode
+    iter_chunk_size: int
+    row_factory: RowFactory
+    text_factory: TextFactory
+    pragmas: Mapping[str, float | str | bool] | None
+    init_hook: Callable[[Connection], Awaitable[object]] | None
+    read_only: bool
+    limits: Limits | None
+
+
+class AsyncCursor(Cursor):
+    """`rapsqlite.Cursor`, and what else PEP 249 asks of a cursor."""
+
+    __slots__ = ()
+
+    def setinputsizes(self, sizes: Sequence[object], /) -> None:
+        """Do nothing: SQLite needs no sizes. PEP 249 allows that."""
+
+    def setoutputsize(self, size: int, column: int | None = None, /) -> None:
+        """Do nothing: SQLite needs no sizes. PEP 249 allows that."""
+
+
+class AsyncConnection(Connection):
+    """`rapsqlite.Connection` whose cursors are `AsyncCursor`, with the exceptions as attributes."""
+
+    Warning = Warning
+    Error = Error
+    InterfaceError = InterfaceError
+    DatabaseError = DatabaseError
+    DataError = DataError
+    OperationalError = OperationalError
+    IntegrityError = IntegrityError
+    InternalError = InternalError
+    ProgrammingError = ProgrammingError
+    NotSupportedError = NotSupportedError
+
+    def cursor(self) -> Operation[AsyncCursor]:
+        """Return a new cursor; see `rapsqlite.Connection.cursor`."""
+        return Operation(self._cursor())
+
+    async def _cursor(self) -> AsyncCursor:
+        await super()._cursor()  # raises if the connection is closed
+        return AsyncCursor(self)
+
+    def execute(self, sql: str, parameters: Parameters | None = None) -> Operation[AsyncCursor]:
+        """Execute one statement on a new cursor; see `rapsqlite.Connection.execute`."""
+        return cast("Operation[AsyncCursor]", Operation(AsyncCursor(self).execute(sql, parameters)))
+
+    def executemany(self, sql: str, parameters: Iterable[Parameters]) -> Operation[AsyncCursor]:
+        """Execute one statement for each set of parameters; see `rapsqlite.Cursor.executemany`."""
+        return cast("Operation[AsyncCursor]", Operation(AsyncCursor(self).executemany(sql, parameters)))
+
+    def executescript(self, sql_script: str) -> Operation[AsyncCursor]:
+        """Execute any number of statements; see `rapsqlite.Cursor.executescript`."""
+        return cast("Operation[AsyncCursor]", Operation(AsyncCursor(self).executescript(sql_script)))
+
+
+def connect(
+    database: str | bytes | os.PathLike[str] | os.PathLike[bytes], **options: Unpack[ConnectOptions]
+) -> AsyncConnection:
+    """Return a connection to ``database``, to be awaited or used in ``async with``; see `rapsqlite.connect`.
+
+    ``fetch_all`` and its kin give tuples here too.
+    """
+    connection = _connect(database, factory=AsyncConnection, aiosqlite_compat=True, **options)
+    return cast("AsyncConnection", connection)
+
+
+class TypeObject:  # noqa: PLW1641  equal to many strings: there is no hash
+    """A kind of column, equal to the declared types of columns of this kind. It cannot be hashed.
+
+    SQLite has no column types to put into ``Cursor.description``, where the type code is always None; the
+    declared types of a table, which ``PRAGMA table_info`` gives, compare: ``STRING == "VARCHAR(20)"``. By
+    the rules of https://sqlite.org/datatype3.html#determination_of_column_affinity, and dates by name.
+    """
+
+    __slots__ = ("_fragments", "_name")
+
+    def __init__(self, name: str, *fragments: str) -> None:
+        self._name = name
+        self._fragments = fragments
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether a declared type is of this kind."""
+        if isinstance(other, str):
+            return _kind_of(other) is self
+        return self is other
+
+    def __repr__(self) -> str:
+        """Return the name PEP 249 gives it."""
+        return f"rapsqlite.dbapi.{self._name}"
+
+    def contains(self, declared_type: str) -> bool:
+        """Tell whether a part of an upper-case declared type names this kind."""
+        return any(fragment in declared_type for fragment in self._fragments)
+
+
+DATETIME = TypeObject("DATETIME", "DATE", "TIME")
+STRING = TypeObject("STRING", "CHAR", "CLOB", "TEXT")
+BINARY = TypeObject("BINARY", "BLOB", "BINARY")
+NUMBER = TypeObject("NUMBER", "INT", "REAL", "FLOA", "DOUB", "NUM", "DEC", "BOOL")
+ROWID = TypeObject("ROWID", "ROWID")
+
+_KINDS = (ROWID, DATETIME, NUMBER, STRING, BINARY)
+
+
+def _kind_of(declared_type: str) -> TypeObject | None:
+    upper = declared_type.upper()
+    return next((kind for kind in _KINDS if kind.contains(upper)), None)
