@@ -44,7 +44,7 @@ class TransactionQueue:
     __slots__ = ("owner", "turns")
 
     def __init__(self) -> None:
-        self.turns = Turns()
+        self.turns: Turns = Turns()
         self.owner: object = None  # the task inside its block
 
     async def enter(self, timeout_s: float | None) -> None:
