@@ -164,13 +164,13 @@ async def test_connections_of_one_process_wait_for_each_others_locks(database: P
 
 async def one_loops_work(conn: rapsqlite.Connection, number: int) -> int:
     """Use the connection in every way from one event loop; return the sum of what was read."""
-    total = 0
+    total: int = 0
     for key in range(50):
         async with conn.transaction():
             await conn.execute("INSERT INTO t (b) VALUES (?)", [number * 1_000 + key])
-        total += await conn.fetch_scalar("SELECT ?", [key])
+        total += int(await conn.fetch_scalar("SELECT ?", [key]))
     async with conn.execute(NUMBERS, [3_000]) as cursor:
-        total += sum([value async for (value,) in cursor])
+        total += sum([int(value) async for (value,) in cursor])
     return total
 
 
