@@ -14,8 +14,8 @@ from rapsqlite.errors import OperationalError
 
 if TYPE_CHECKING:
     from rapsqlite._guest import Guest
+    from rapsqlite._request import Request
     from rapsqlite._rings import Reply
-    from rapsqlite._traffic import Request
 
 
 class Batches:

@@ -71,6 +71,9 @@ EXT_UNSUPPORTED = 1
 EXT_TEXT = 2
 PARK_IDLE = 0
 PARK_FULL = 1
+PARKED_AGAIN = 0
+PARKED_LEAVE = 1
+PARKED_ATTENTIVE = 2
 SYNC_DIRECTORY = 256
 
 # SQLite: https://sqlite.org/c3ref/constlist.html

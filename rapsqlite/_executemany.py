@@ -16,8 +16,8 @@ from rapsqlite._wire import encode_many
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from rapsqlite._request import Request
     from rapsqlite._session import Session
-    from rapsqlite._traffic import Request
     from rapsqlite.types import Parameters
 
 _NO_SETS = b"\x90"  # an empty array in MessagePack

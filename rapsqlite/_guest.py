@@ -21,8 +21,9 @@ from rapsqlite._collector import FullCollectionsHeldBack
 from rapsqlite._file_imports import file_imports
 from rapsqlite._host import HostFunctions
 from rapsqlite._loop import current_loop, settle
+from rapsqlite._request import Request
 from rapsqlite._rings import Reply, Rings
-from rapsqlite._traffic import Request, Traffic
+from rapsqlite._traffic import Traffic
 from rapsqlite.errors import InternalError, ProgrammingError, error_from_reply
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Guest:
         lock = threading.Lock()
         self._traffic = traffic = Traffic(name, lock, patience_s, self.kill)
         self.host = HostFunctions(lock, busy_timeout_s, traffic.ring, traffic.body_of, traffic.is_cancelled)
-        traffic.host = self.host
+        traffic.serve_through(self.host)
         self._memory_limit_bytes = memory_limit_bytes
         self._engine = engine  # called on the guest's thread: it may have to compile
         self._instance: runtime.Instance | None = None
@@ -242,7 +243,7 @@ class Guest:
     def _end(self, failure: BaseException | None) -> None:
         """Hand out the last replies, then free the memory, the files and the waiting tasks."""
         woken = self._traffic.finish(failure)
-        self.host.rings = self.host.memory = None
+        self.host.leave()
         self.files.close()
         if self._instance is not None:
             self._instance.close()

@@ -7,6 +7,7 @@ These run on the guest's thread. They share the guest's lock with the submitting
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 import time
@@ -24,8 +25,12 @@ logger = logging.getLogger("rapsqlite")
 
 _NO_TIME = -(1 << 63)
 _SPILLS_AT_ONCE = 4  # the guest spills one body and then writes its frame; more is a guest that wants our memory
+_SHORT_NAP_S = 0.0003  # a guest woken sooner is in the middle of a conversation
 _FIRST_NAP_S = 0.0005
 _LONGEST_NAP_S = 0.05
+
+# Guests that may keep a processor busy with looking for requests, at the same time: half of the processors.
+_attention = threading.BoundedSemaphore(max(1, (os.cpu_count() or 1) // 2))
 
 
 class HostFunctions:
@@ -41,13 +46,14 @@ class HostFunctions:
     ) -> None:
         self.busy_timeout_s = busy_timeout_s
         self.leaving = False
+        self.ringing = False
         self.last_message = ""
         self.busy_waits = 0
         self._lock = lock
         self._wake = threading.Lock()
         self._wake.acquire()
         self._asleep = False
-        self._full = False
+        self._attentive = False
         self._busy_until = 0.0
         self.rings: Rings | None = None  # set once the guest is up
         self.memory: Memory | None = None
@@ -63,16 +69,32 @@ class HostFunctions:
     # -- the thread's sleep ------------------------------------------------------------------------
 
     def park(self, reason: int) -> int:
-        """Block until there is a request (idle) or room for a reply (full); 1 means leave the service loop."""
+        """Block until there is a request (idle) or room for a reply (full); say how to go on (PARKED_*)."""
+        self._lend_attention()
+        parked = time.perf_counter()
         with self._lock:
-            if self.leaving:
-                return 1
-            if self._has_news(reason):
-                return 0
-            self._asleep = True
-            self._full = reason == abi.PARK_FULL
-        self._wake.acquire()
-        return int(self.leaving)
+            self._asleep = not self.leaving and not self._has_news(reason)
+            sleeps = self._asleep
+        if sleeps:
+            self._wake.acquire()
+        return self._after_park(time.perf_counter() - parked)
+
+    def _after_park(self, slept_s: float) -> int:
+        """Let a guest that hardly slept look for requests for longer the next time, if not too many others do."""
+        if self.leaving:
+            return abi.PARKED_LEAVE
+        self._attentive = slept_s < _SHORT_NAP_S and _attention.acquire(blocking=False)
+        return abi.PARKED_ATTENTIVE if self._attentive else abi.PARKED_AGAIN
+
+    def _lend_attention(self) -> None:
+        if self._attentive:
+            self._attentive = False
+            _attention.release()
+
+    def leave(self) -> None:
+        """The guest's thread ends: give up what it holds."""
+        self._lend_attention()
+        self.rings = self.memory = None
 
     def _has_news(self, reason: int) -> bool:
         rings = self.rings
@@ -83,12 +105,12 @@ class HostFunctions:
     def unpark(self) -> None:
         """Wake the thread if it sleeps. The lock is held."""
         if self._asleep:
-            self._asleep = self._full = False
+            self._asleep = False
             self._wake.release()
 
-    def is_full(self) -> bool:
-        """Tell whether the thread sleeps until there is room for a reply. The lock is held."""
-        return self._full
+    def is_asleep(self) -> bool:
+        """Tell whether the thread sleeps. The lock is held."""
+        return self._asleep
 
     def _nap(self, seconds: float) -> bool:
         """Sleep at most ``seconds``; False if the running request was cancelled or the guest is to leave."""
@@ -125,7 +147,10 @@ class HostFunctions:
 
     def bell(self) -> None:
         """A reply is there and the host had asked to be told."""
+        # A thread that is woken for the reply takes the GIL at once, so that this one waits to return.
+        self.ringing = True
         self._ring_bell()
+        self.ringing = False
 
     def payload(self, request_id: int, address: int, length: int) -> int:
         """Copy the body of an EXTERNAL request to ``address``; 1 if there is no such request of that length."""

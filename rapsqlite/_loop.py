@@ -50,6 +50,7 @@ class AsyncioLoop:
     """One running asyncio event loop."""
 
     __slots__ = ("_loop", "key")
+    allows_polling = True  # a coroutine need not suspend each time it is awaited
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -140,6 +141,7 @@ class TrioLoop:
     """One running Trio scheduler."""
 
     __slots__ = ("_token", "_trio", "key")
+    allows_polling = False  # Trio's rule is that every call is a checkpoint
 
     def __init__(self, trio_module: Any, token: trio.lowlevel.TrioToken) -> None:
         self._trio = trio_module

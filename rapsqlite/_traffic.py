@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
+from rapsqlite._polling import Polling
+from rapsqlite._request import Request
 from rapsqlite._rings import MalformedReplyError, Reply, Rings
 from rapsqlite.errors import Error, OperationalError, ProgrammingError
 
@@ -25,68 +27,17 @@ _FRAMES_PER_DRAIN = 256  # then the event loop gets to run before the rest
 _STOP = 0  # among the posted operations: leave the service loop
 
 
-class Request:
-    """One request in flight, and what its task waits for (a ``Ticket`` of ``_loop``)."""
-
-    __slots__ = (
-        "body",
-        "cancellation",
-        "cancelled",
-        "discarded",
-        "done",
-        "error",
-        "head",
-        "loop",
-        "position",
-        "replies",
-        "traffic",
-        "waiter",
-    )
-
-    def __init__(self, traffic: Traffic, loop: Loop | None, body: tuple[bytes, bytes]) -> None:
-        self.traffic = traffic
-        self.loop = loop  # None: nobody waits for the answer
-        self.body = body
-        self.head: tuple[int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0)
-        self.position: int | None = None  # in the request ring, once it is there
-        self.replies: deque[Reply] = deque()
-        self.done = False  # the final reply is there, or never comes
-        self.error: Exception | None = None  # why it never comes
-        self.cancelled = False
-        self.discarded = False
-        self.waiter: Any = None
-        self.cancellation: BaseException | None = None
-
-    def is_ready(self) -> bool:
-        """Tell whether there is a reply, or never will be."""
-        return self.done or bool(self.replies)
-
-    @property
-    def patience_s(self) -> float:
-        """How long a cancelled task waits for the guest's answer."""
-        return self.traffic.patience_s
-
-    def on_cancel(self) -> None:
-        """Interrupt this request in the guest, queued or running. Closing is not undone: it is sped up."""
-        if self.head[1] == abi.OP_CLOSE:
-            self.traffic.stop()
-        else:
-            self.traffic.cancel(self)
-
-    def on_silence(self) -> None:
-        """The guest does not answer: kill it."""
-        self.traffic.kill()
-
-
 class Traffic:
     """The requests and replies of one guest."""
+
+    host: HostFunctions
+    _polling: Polling
 
     def __init__(self, name: str, lock: threading.Lock, patience_s: float, kill: Callable[[], None]) -> None:
         self.name = name
         self.lock = lock
         self.patience_s = patience_s
         self.kill = kill
-        self.host: HostFunctions  # set by the guest: the two know each other
         self.state = "ok"
         self.failure: BaseException | None = None
         self.in_transaction = False
@@ -101,6 +52,11 @@ class Traffic:
         self._several_loops = False
         self._closing = False
 
+    def serve_through(self, host: HostFunctions) -> None:
+        """Set the guest's host functions: the two know each other."""
+        self.host = host
+        self._polling = Polling(host)
+
     # -- submitting, any thread --------------------------------------------------------------------
 
     def submit(
@@ -113,12 +69,19 @@ class Traffic:
                 raise self.refusal()
             self._several_loops = bool(self._pending) and (self._several_loops or loop.key is not self._newest_key)
             self._newest_key = loop.key
-            # In this order: a guest that is awake may answer before the next line runs, and looks for the wish then.
+            rings = self._rings
+            may_poll = (
+                rings is not None and not self._pending and loop.allows_polling and self._polling.may_start(rings)
+            )
+            self._enqueue(request, op, format, a, b)
+            if may_poll and rings is not None and self._polling.wait(rings):
+                self._take_replies()
+                return request
             if self._rings is not None:
                 self._rings.ask_for_bell()
-            self._enqueue(request, op, format, a, b)
-            if self.host.is_full():  # it sleeps behind replies that nobody was waiting for
-                loop.post(self.drain, loop)
+                # It may have answered before it was asked to ring, or sleep behind replies nobody was waiting for.
+                if self._rings.has_replies():
+                    loop.post(self.drain, loop)
             self.host.unpark()
         if self._posts:
             self._flush_posts()

@@ -79,8 +79,7 @@ def test_targets_compare_the_right_way_round() -> None:
     costs = dict.fromkeys(["import_ms", "first_row_ms", "after_select_kib", "beyond_idle_ms"], 1.0)
     names = (OURS, *PEERS, "stdlib")
     medians = {
-        workload: {name: {**figures, **costs, "speed_up_ratio": 1.0} for name in names}
-        for workload in WORKLOADS
+        workload: {name: {**figures, **costs, "speed_up_ratio": 1.0} for name in names} for workload in WORKLOADS
     }
     before = [target.measure(medians) for target in TARGETS]
     for workload in WORKLOADS:

@@ -74,4 +74,4 @@ def store(address: int, *values: int) -> str:
     return " ".join(f"(i32.store (i32.const {address + 4 * i}) (i32.const {value}))" for i, value in enumerate(values))
 
 
-PARK_FOR_EVER = "(loop $l (br_if $l (i32.eqz (call $park (i32.const 0))))) (i32.const 0)"
+PARK_FOR_EVER = "(loop $l (br_if $l (i32.ne (call $park (i32.const 0)) (i32.const 1)))) (i32.const 0)"

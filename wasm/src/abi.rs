@@ -96,5 +96,11 @@ pub const EXT_TEXT: i8 = 2;
 pub const PARK_IDLE: i32 = 0;
 pub const PARK_FULL: i32 = 1;
 
+// What `park` answers: look for a request again, leave the service loop, or look again and from now on
+// for long before parking.
+pub const PARKED_AGAIN: i32 = 0;
+pub const PARKED_LEAVE: i32 = 1;
+pub const PARKED_ATTENTIVE: i32 = 2;
+
 /// Bit in the flags of `file_sync`: sync the directory as well.
 pub const SYNC_DIRECTORY: i32 = 0x100;

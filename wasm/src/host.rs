@@ -7,6 +7,8 @@
 use core::ffi::c_int;
 use core::ptr::NonNull;
 
+use crate::abi;
+
 /// An SQLite (extended) result code other than `SQLITE_OK`.
 pub type Code = c_int;
 
@@ -28,6 +30,8 @@ impl Fd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parked {
     LookAgain,
+    /// Look again, and for long before the next time: requests come in quick succession.
+    Attentive,
     Leave,
 }
 
@@ -95,7 +99,8 @@ fn check(code: i32) -> Result<(), Code> {
 pub fn park(reason: i32) -> Parked {
     // SAFETY: takes and returns plain integers.
     match unsafe { import::park(reason) } {
-        0 => Parked::LookAgain,
+        abi::PARKED_AGAIN => Parked::LookAgain,
+        abi::PARKED_ATTENTIVE => Parked::Attentive,
         _ => Parked::Leave,
     }
 }

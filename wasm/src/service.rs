@@ -17,9 +17,12 @@ use crate::ring::reply::ReplyHeader;
 use crate::ring::request::Request;
 use crate::wire::rows::Encoder;
 
-/// Looks at the request ring before parking: 20 to 40 µs, about what it costs the host to wake a parked
-/// guest. A host that answers at once, as under load, never finds it asleep.
-const LOOKS_BEFORE_PARKING: u32 = 30_000;
+/// Looks at the request ring before parking: 20 to 40 µs, for a host that has the next request at hand.
+const FEW_LOOKS: u32 = 30_000;
+/// The same where requests come in quick succession: longer than it takes the host to sleep and be woken
+/// for one answer, so that a conversation of single requests never finds the guest asleep. The host grants
+/// it to few guests at a time, for a processor is busy meanwhile.
+const MANY_LOOKS: u32 = 200_000;
 
 /// Kept for the body of an error, so that running out of memory can be told.
 const SCRATCH_BYTES: usize = 4096;
@@ -31,6 +34,7 @@ pub fn serve(rings: &Rings) {
         replies: Replies::new(rings),
         executor: None,
         scratch: Encoder::with_capacity(SCRATCH_BYTES),
+        looks_before_parking: FEW_LOOKS,
     };
     while let Some(request) = service.wait() {
         if service.serve(request) {
@@ -45,11 +49,12 @@ struct Service<'r> {
     executor: Option<Executor>,
     /// Bodies of errors.
     scratch: Encoder,
+    looks_before_parking: u32,
 }
 
 impl<'r> Service<'r> {
     /// The next request, or `None` if the host wants the guest to leave.
-    fn wait(&self) -> Option<Request<'r>> {
+    fn wait(&mut self) -> Option<Request<'r>> {
         let mut looks = 0;
         loop {
             if self.rings.control.is_stopped() {
@@ -58,14 +63,16 @@ impl<'r> Service<'r> {
             if let Some(request) = self.rings.requests.next() {
                 return Some(request);
             }
-            while looks < LOOKS_BEFORE_PARKING && self.rings.requests.is_empty() {
+            while looks < self.looks_before_parking && self.rings.requests.is_empty() {
                 looks += 1;
                 core::hint::spin_loop();
             }
             if self.rings.requests.is_empty() {
-                if host::park(abi::PARK_IDLE) == Parked::Leave {
-                    return None;
-                }
+                self.looks_before_parking = match host::park(abi::PARK_IDLE) {
+                    Parked::LookAgain => FEW_LOOKS,
+                    Parked::Attentive => MANY_LOOKS,
+                    Parked::Leave => return None,
+                };
                 looks = 0;
             }
         }

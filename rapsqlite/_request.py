@@ -1,0 +1,66 @@
+"""A request in flight: what was asked, what has come back, who waits for it."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from rapsqlite import _constants as abi
+
+if TYPE_CHECKING:
+    from rapsqlite._loop import Loop
+    from rapsqlite._rings import Reply
+    from rapsqlite._traffic import Traffic
+
+
+class Request:
+    """One request in flight, and what its task waits for (a ``Ticket`` of ``_loop``)."""
+
+    __slots__ = (
+        "body",
+        "cancellation",
+        "cancelled",
+        "discarded",
+        "done",
+        "error",
+        "head",
+        "loop",
+        "position",
+        "replies",
+        "traffic",
+        "waiter",
+    )
+
+    def __init__(self, traffic: Traffic, loop: Loop | None, body: tuple[bytes, bytes]) -> None:
+        self.traffic = traffic
+        self.loop = loop  # None: nobody waits for the answer
+        self.body = body
+        self.head = (0, 0, 0, 0, 0, 0)
+        self.position: int | None = None  # in the request ring, once it is there
+        self.replies: deque[Reply] = deque()
+        self.done = False  # the final reply is there, or never comes
+        self.error: Exception | None = None  # why it never comes
+        self.cancelled = False
+        self.discarded = False
+        self.waiter: Any = None
+        self.cancellation: BaseException | None = None
+
+    def is_ready(self) -> bool:
+        """Tell whether there is a reply, or never will be."""
+        return self.done or bool(self.replies)
+
+    @property
+    def patience_s(self) -> float:
+        """How long a cancelled task waits for the guest's answer."""
+        return self.traffic.patience_s
+
+    def on_cancel(self) -> None:
+        """Interrupt this request in the guest, queued or running. Closing is not undone: it is sped up."""
+        if self.head[1] == abi.OP_CLOSE:
+            self.traffic.stop()
+        else:
+            self.traffic.cancel(self)
+
+    def on_silence(self) -> None:
+        """The guest does not answer: kill it."""
+        self.traffic.kill()
