@@ -10,53 +10,21 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as sqlite
 from rapsqlite import _descriptors, _opening
 from rapsqlite._fileerror import FileError, code_of_read, code_of_write
-from rapsqlite._filelock import FileLock
 from rapsqlite._grants import Grants, database_path
-from rapsqlite._walindex import WalIndex
+from rapsqlite._openfile import OpenFile, sync_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 # Answers that lead to no message of their own.
-_EVERYDAY = (sqlite.SQLITE_BUSY, sqlite.SQLITE_IOERR_DELETE_NOENT)
+_EVERYDAY = (sqlite.SQLITE_BUSY, sqlite.SQLITE_IOERR_DELETE_NOENT, sqlite.SQLITE_IOERR_MMAP)
 # A directory that the file system, or our right to it, does not let us sync.
 _CANNOT_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES)
-
-if sys.platform == "darwin":
-    import fcntl
-
-    def _sync_descriptor(fd: int, full: bool) -> None:
-        # fsync only reaches the drive's cache; the barrier keeps order in it, the full sync empties it.
-        try:
-            fcntl.fcntl(fd, fcntl.F_FULLFSYNC if full else 85)  # F_BARRIERFSYNC
-        except OSError:
-            os.fsync(fd)
-
-else:
-
-    def _sync_descriptor(fd: int, full: bool) -> None:  # noqa: ARG001
-        os.fdatasync(fd)
-
-
-class OpenFile:
-    """One file that the guest has open."""
-
-    __slots__ = ("directory", "fd", "index", "lock", "name", "path", "writable")
-
-    def __init__(self, fd: int, path: bytes, directory: int, name: bytes, writable: bool) -> None:
-        self.fd = fd
-        self.path = path
-        self.directory = directory
-        self.name = name
-        self.writable = writable
-        self.lock = FileLock(fd, path)
-        self.index: WalIndex | None = None
 
 
 class FileTable:
@@ -65,8 +33,11 @@ class FileTable:
     ``failure`` is the last error that was worth telling, for the message of the exception it leads to.
     """
 
-    def __init__(self, database: bytes, *, uri: bool = False, grants: Iterable[bytes] = ()) -> None:
+    def __init__(
+        self, database: bytes, *, uri: bool = False, grants: Iterable[bytes] = (), maps_reads: bool = True
+    ) -> None:
         self._grants = Grants(database_path(database, uri=uri), grants)
+        self._maps_reads = maps_reads
         self._files: dict[int, OpenFile] = {}
         self._last_handle = 0
         self.failure: FileError | None = None
@@ -118,7 +89,7 @@ class FileTable:
     def close_file(self, handle: int) -> None:
         file = self._file(handle)
         del self._files[handle]
-        _close(file)
+        file.close()
 
     def read_into(self, handle: int, data: memoryview, offset: int) -> int:
         """Fill ``data``; what lies beyond the end of the file becomes zeros and SQLITE_IOERR_SHORT_READ."""
@@ -163,7 +134,7 @@ class FileTable:
         file = self._file(handle)
         self.sync_count += 1
         try:
-            _sync_descriptor(file.fd, flags & 0x0F == sqlite.SQLITE_SYNC_FULL)
+            sync_descriptor(file.fd, full=flags & 0x0F == sqlite.SQLITE_SYNC_FULL)
         except OSError as error:
             raise FileError(sqlite.SQLITE_IOERR_FSYNC, "sync", file.path, error) from None
         if flags & sqlite.SYNC_DIRECTORY:
@@ -226,11 +197,7 @@ class FileTable:
         return not os.path.samestat(named, os.fstat(file.fd))
 
     def lock(self, handle: int, level: int) -> None:
-        file = self._file(handle)
-        if level == sqlite.SQLITE_LOCK_EXCLUSIVE and file.index and file.index.is_used_by_others():
-            # Somebody uses the WAL without a lock on the database: a library that lost it, by a stray close.
-            raise FileError(sqlite.SQLITE_BUSY, "lock", file.path, "its WAL index is in use")
-        file.lock.lock(level)
+        self._file(handle).take_lock(level)
 
     def unlock(self, handle: int, level: int) -> None:
         self._file(handle).lock.unlock(level)
@@ -240,32 +207,33 @@ class FileTable:
 
     def map_index(self, handle: int, region: int, view: memoryview, *, extend: bool) -> int:
         """Lay a region of the WAL index over the guest's bytes: SQLITE_OK, READONLY, or NOTFOUND if there is none."""
-        file = self._file(handle)
-        if file.index is None:
-            file.index = WalIndex(file.path, file.fd, file.directory, file.name)
-        if not file.index.map_region(region, view, extend=extend):
-            return sqlite.SQLITE_NOTFOUND
-        return sqlite.SQLITE_OK if file.index.writable else sqlite.SQLITE_READONLY
+        return self._file(handle).map_index(region, view, extend=extend)
 
     def lock_index(self, handle: int, first: int, count: int, flags: int) -> None:
         """Take or drop locks of the WAL index."""
-        file = self._file(handle)
-        if file.index is None:
-            raise FileError(sqlite.SQLITE_IOERR_SHMLOCK, "lock", file.path, "its WAL index is not open")
-        file.index.lock(first, count, flags)
+        self._file(handle).lock_index(first, count, flags)
 
     def unmap_index(self, handle: int, *, delete: bool) -> None:
         """Let go of the WAL index."""
+        self._file(handle).unmap_index(delete=delete)
+
+    def map_window(self, handle: int, view: memoryview, offset: int) -> None:
+        """Lay a part of the file over the guest's bytes, read-only; less than asked for where the file ends."""
         file = self._file(handle)
-        index, file.index = file.index, None
-        if index is not None:
-            index.close(delete=delete)
+        if not self._maps_reads:
+            raise FileError(sqlite.SQLITE_IOERR_MMAP, "map", file.path, "mapped reads are turned off")
+        file.windows.open(view, offset)
+
+    def unmap_window(self, view: memoryview) -> None:
+        """Turn the guest's bytes that a window covered back into plain memory."""
+        if not any(file.windows.close_at(view) for file in self._files.values()):
+            raise FileError(sqlite.SQLITE_IOERR_MMAP, "unmap", b"", "the guest has no such window")
 
     def close(self) -> None:
         """Release every lock and close every file, also after the guest has died."""
         files, self._files = self._files, {}
         for file in files.values():
-            _close(file)
+            file.close()
         self._grants.close()
 
     def abandon(self) -> None:
@@ -274,18 +242,7 @@ class FileTable:
         ``_descriptors`` has closed the child's copies of all but the temporary files.
         """
         for file in self._files.values():
-            if file.directory < 0:
+            if file.is_temporary:
                 os.close(file.fd)
         self._files.clear()
         self._grants.close()
-
-
-def _close(file: OpenFile) -> None:
-    # Closing does not unlock while a forked child or a mapping still holds the open file.
-    if file.index is not None:
-        file.index.close(delete=False)
-    file.lock.unlock(sqlite.SQLITE_LOCK_NONE)
-    if file.directory < 0:
-        os.close(file.fd)
-    else:
-        _descriptors.release(file.fd, writable=file.writable)

@@ -81,6 +81,11 @@ def _check_pages(start: int, length: int) -> None:
         raise ValueError("the guest asked for a mapping that does not begin and end with a page")
 
 
+def whole_pages(size_bytes: int) -> int:
+    """Round up to whole pages: what may be mapped of a file of that size."""
+    return -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
 def address_of(view: memoryview) -> int:
     """Return where the bytes of a writable view are."""
     return ctypes.addressof(ctypes.c_char.from_buffer(view))

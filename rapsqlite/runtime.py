@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rapsqlite import _module_cache
+from rapsqlite import _module_cache, _sigbus
 from rapsqlite._imports import MODULE, SIGNATURES
 from rapsqlite.errors import InternalError, NotSupportedError
 
@@ -163,6 +163,7 @@ class Engine:
             None, ctypes.c_void_p, _EpochCallback, ctypes.c_void_p, ctypes.c_void_p
         )(("wasmtime_store_epoch_deadline_callback", _ffi.dll))
         self._epoch_callback = _EpochCallback(self._on_epoch)
+        _sigbus.identify(_ffi.filename)
         self.engine = wasmtime.Engine(_configure(wasmtime.Config()))
         self.module = self._load_module(wasm)
         self._callbacks: list[object] = []  # the linker keeps bare addresses of these

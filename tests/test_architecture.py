@@ -32,7 +32,9 @@ LEVELS = (
     ("_filelock", "_grants"),
     ("_descriptors",),
     ("_opening", "_mapping"),
-    ("_walindex",),
+    ("_sigbus",),
+    ("_walindex", "_windows"),
+    ("_openfile",),
     ("_files",),
     ("_file_imports",),
     ("_imports",),
@@ -76,9 +78,9 @@ RUST_FUNCTION_CAP = 60
 
 # One home per fact: who else imports these has taken over someone's job.
 ONLY_USERS = {
-    "wasmtime": {"runtime", "__main__"},
-    "ctypes": {"runtime", "_imports", "_mapping", "_filelock", "_files", "_guest", "_rings"},
-    "fcntl": {"_files", "_filelock", "_descriptors"},
+    "wasmtime": {"runtime", "_sigbus", "__main__"},
+    "ctypes": {"runtime", "_imports", "_mapping", "_filelock", "_sigbus", "_guest", "_rings"},
+    "fcntl": {"_openfile", "_filelock", "_descriptors"},
     "mmap": {"_mapping"},
     "pickle": set[str](),
     "marshal": set[str](),

@@ -8,6 +8,7 @@ use libsqlite3_sys as ffi;
 use super::buffer::{Buffer, Source};
 use super::shm::Shm;
 use super::urgency::{Kind, Urgency};
+use super::window::Windows;
 use crate::abi;
 use crate::host::{self, Code, Fd};
 
@@ -39,6 +40,7 @@ pub struct OpenFile {
     pub persist_wal: bool,
     pub urgency: Urgency,
     shm: Shm,
+    windows: Windows,
 }
 
 impl OpenFile {
@@ -57,6 +59,7 @@ impl OpenFile {
             persist_wal: false,
             urgency: Urgency::new(kind),
             shm: Shm::default(),
+            windows: Windows::default(),
         }
     }
 
@@ -68,6 +71,10 @@ impl OpenFile {
         self.with_buffer(|buffer| {
             buffer.flush_range(self.source.fd, offset, data.len(), host::file_write)
         })?;
+        let lasts = matches!(self.urgency.kind(), Kind::Database | Kind::Wal);
+        if lasts && self.windows.read(self.source.fd, data, offset) {
+            return Ok(());
+        }
         host::file_read(self.source.fd, data, offset)
     }
 
@@ -88,6 +95,7 @@ impl OpenFile {
             buffer.cut(self.source.fd, size_bytes);
             buffer.flush(host::file_write)
         })?;
+        self.windows.cut(size_bytes);
         host::file_truncate(self.source.fd, size_bytes)
     }
 
@@ -158,6 +166,7 @@ impl OpenFile {
             buffer.forget(self.source.fd);
             flushed
         });
+        drop(self.windows);
         host::file_close(self.source.fd)?;
         flushed
     }

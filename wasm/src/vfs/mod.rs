@@ -16,3 +16,5 @@ mod methods;
 mod registration;
 #[cfg(target_arch = "wasm32")]
 mod shm;
+#[cfg(target_arch = "wasm32")]
+mod window;

@@ -1,0 +1,88 @@
+"""One file that a guest has open: descriptor, locks, WAL index and windows."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rapsqlite import _constants as sqlite
+from rapsqlite import _descriptors
+from rapsqlite._fileerror import FileError
+from rapsqlite._filelock import FileLock
+from rapsqlite._walindex import WalIndex
+from rapsqlite._windows import Windows
+
+if sys.platform == "darwin":
+    import fcntl
+
+    def sync_descriptor(fd: int, *, full: bool) -> None:
+        """Make the content of a file durable; ``full``: also against loss of power to the drive."""
+        # fsync only reaches the drive's cache; the barrier keeps order in it, the full sync empties it.
+        try:
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC if full else 85)  # F_BARRIERFSYNC
+        except OSError:
+            os.fsync(fd)
+
+else:
+
+    def sync_descriptor(fd: int, *, full: bool) -> None:  # noqa: ARG001
+        """Make the content of a file durable."""
+        os.fdatasync(fd)
+
+
+class OpenFile:
+    """One file that the guest has open."""
+
+    __slots__ = ("directory", "fd", "index", "lock", "name", "path", "windows", "writable")
+
+    def __init__(self, fd: int, path: bytes, directory: int, name: bytes, writable: bool) -> None:
+        self.fd = fd
+        self.path = path
+        self.directory = directory
+        self.name = name
+        self.writable = writable
+        self.lock = FileLock(fd, path)
+        self.index: WalIndex | None = None
+        self.windows = Windows(fd, path)
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether it has no name."""
+        return self.directory < 0
+
+    def take_lock(self, level: int) -> None:
+        """Raise the lock, unless the WAL index shows that somebody uses the database without one."""
+        if level == sqlite.SQLITE_LOCK_EXCLUSIVE and self.index and self.index.is_used_by_others():
+            # A library that lost its lock on the database by a stray close.
+            raise FileError(sqlite.SQLITE_BUSY, "lock", self.path, "its WAL index is in use")
+        self.lock.lock(level)
+
+    def map_index(self, region: int, view: memoryview, *, extend: bool) -> int:
+        """Lay a region of the WAL index over ``view``; opens the index the first time."""
+        if self.index is None:
+            self.index = WalIndex(self.path, self.fd, self.directory, self.name)
+        if not self.index.map_region(region, view, extend=extend):
+            return sqlite.SQLITE_NOTFOUND
+        return sqlite.SQLITE_OK if self.index.writable else sqlite.SQLITE_READONLY
+
+    def lock_index(self, first: int, count: int, flags: int) -> None:
+        """Take or drop locks of the WAL index."""
+        if self.index is None:
+            raise FileError(sqlite.SQLITE_IOERR_SHMLOCK, "lock", self.path, "its WAL index is not open")
+        self.index.lock(first, count, flags)
+
+    def unmap_index(self, *, delete: bool) -> None:
+        """Let go of the WAL index."""
+        index, self.index = self.index, None
+        if index is not None:
+            index.close(delete=delete)
+
+    def close(self) -> None:
+        """Unlock and close. Unlocking comes first: a forked child may still hold the open file."""
+        self.windows.close()
+        self.unmap_index(delete=False)
+        self.lock.unlock(sqlite.SQLITE_LOCK_NONE)
+        if self.is_temporary:
+            os.close(self.fd)
+        else:
+            _descriptors.release(self.fd, writable=self.writable)

@@ -1,0 +1,58 @@
+"""The windows of one file: parts of it that the guest reads as memory of its own."""
+
+from __future__ import annotations
+
+import os
+
+from rapsqlite import _constants as sqlite
+from rapsqlite import _mapping, _sigbus
+from rapsqlite._fileerror import FileError
+
+
+class Windows:
+    """What is mapped of one open file, by address. The guest decides what; this checks that it may."""
+
+    __slots__ = ("_fd", "_lengths", "_path")
+
+    def __init__(self, fd: int, path: bytes) -> None:
+        self._fd = fd
+        self._path = path
+        self._lengths: dict[int, int] = {}
+
+    def open(self, view: memoryview, offset: int) -> None:
+        """Lay the file from ``offset`` over ``view``, as far as the file goes: to its last page, never beyond.
+
+        Raises FileError (SQLITE_IOERR_MMAP) where mapped reads are not safe; the guest then reads by calls.
+        """
+        if not _sigbus.turns_into_trap():
+            raise self._refusal("a truncated file would end the process")
+        address = _mapping.address_of(view)
+        try:
+            if not _mapping.is_shared_by_all(self._fd):
+                raise self._refusal("its file system may be shared with other machines")
+            end = _mapping.whole_pages(os.fstat(self._fd).st_size)
+            length = min(len(view), end - offset)
+            _mapping.lay(address, self._fd, offset, length, writable=False)
+        except OSError as error:
+            raise self._refusal(error) from None
+        except ValueError as error:
+            raise self._refusal(str(error)) from None
+        self._lengths[address] = max(length, self._lengths.get(address, 0))
+
+    def _refusal(self, reason: OSError | str) -> FileError:
+        return FileError(sqlite.SQLITE_IOERR_MMAP, "map", self._path, reason)
+
+    def close_at(self, view: memoryview) -> bool:
+        """Take the window at this address off; False if it is none of this file's."""
+        address = _mapping.address_of(view)
+        length = self._lengths.pop(address, None)
+        if length is None:
+            return False
+        _mapping.clear(address, length)
+        return True
+
+    def close(self) -> None:
+        """Take all windows off: a mapping keeps the file open, and with it its locks."""
+        for address, length in self._lengths.items():
+            _mapping.clear(address, length)
+        self._lengths.clear()
