@@ -5,7 +5,7 @@ name: their order does not matter, columns without a field are ignored, fields w
 column. (A Struct with ``array_like=True`` is matched by position.)
 
 A field's type is checked. As SQLite has no booleans, dates and the like, values are read as msgspec reads
-them with ``strict=False``: 0 and 1 for bool, ISO 8601 text or seconds since 1970 for datetime, text for
+them with ``strict=False``: 0 and 1 for bool, RFC 3339 text or seconds since 1970 for datetime, text for
 UUID, Decimal and Enum, text of digits for int.
 https://jcristharif.com/msgspec/usage.html#strict-vs-lax-mode
 """
