@@ -8,6 +8,7 @@ pub mod reply;
 pub mod request;
 
 use core::sync::atomic::{AtomicU32, Ordering};
+use std::alloc::{Layout, alloc};
 
 use crate::abi;
 use reply::ReplyRing;
@@ -46,11 +47,13 @@ struct Memory {
 impl Memory {
     fn allocate(size: u32) -> Self {
         assert!(size.is_power_of_two() && size >= FRAME_ALIGN);
-        let words = vec![0_u64; size as usize / 8];
-        Self {
-            start: words.leak().as_mut_ptr().cast(),
-            size,
-        }
+        let layout = Layout::from_size_align(size as usize, FRAME_ALIGN as usize)
+            .expect("a ring's size and alignment are powers of two");
+        // SAFETY: the layout is not empty. The bytes are left as they are: zeroing would touch pages that a
+        // connection of a few statements never uses, and a frame is only read once it was written.
+        let start = unsafe { alloc(layout) };
+        assert!(!start.is_null(), "there is no memory for the rings");
+        Self { start, size }
     }
 
     /// Where the frame at `position` starts, and how many bytes follow until the ring's end.
