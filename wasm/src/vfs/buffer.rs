@@ -331,7 +331,7 @@ mod tests {
             };
             let data = vec![step as u8; 1 + random(300) as usize];
             buffer
-                .write(fd, &data, offset, random(10) == 0, disk.sink())
+                .write(file, &data, offset, random(10) == 0, disk.sink())
                 .unwrap();
             direct.sink()(file.fd, &data, offset).unwrap();
             offset += data.len() as i64;

@@ -5,8 +5,8 @@
 //! host keeps descriptors, names and locks. What needs neither SQLite nor the host is tested on the
 //! build machine.
 
-mod buffer;
-mod urgency;
+pub mod buffer;
+pub mod urgency;
 
 #[cfg(target_arch = "wasm32")]
 mod file;
