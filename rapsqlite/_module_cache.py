@@ -1,7 +1,7 @@
 """The compiled module on disk: where it lies, whether it may be trusted, how it gets there.
 
 Compiled code is run as it is, so a file is used only if it is a regular file of this user in a directory of this user,
-neither writable by anyone else, and if its contents have the digest written in front of them. Anything else is as good
+neither writable by anyone else, and if its contents have the digest written behind them. Anything else is as good
 as absent: the module is compiled again. Knows nothing of wasmtime; the caller chooses the key and the payload.
 """
 
@@ -13,9 +13,9 @@ import sys
 import warnings
 from pathlib import Path
 
-_MAGIC = b"RAPSQLC1"
+_MAGIC = b"RAPSQLC2"
 _DIGEST_BYTES = 32  # SHA-256
-_HEADER_BYTES = len(_MAGIC) + _DIGEST_BYTES
+_TRAILER_BYTES = len(_MAGIC) + 32  # and a SHA-256
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -33,7 +33,7 @@ def cache_directory() -> Path:
     return Path(parent).expanduser() / "rapsqlite"
 
 
-def _digest(payload: bytes) -> bytes:
+def _digest(payload: bytes | memoryview) -> bytes:
     # Loads OpenSSL, which takes 4 ms: not before somebody connects.
     import hashlib
 
@@ -46,8 +46,11 @@ def _is_ours(status: os.stat_result) -> bool:
     return status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_MAY_WRITE
 
 
-def load(key: str) -> bytes | None:
-    """Return the payload stored under ``key``, or None if there is none that may be trusted."""
+def load(key: str) -> Path | None:
+    """Return the file whose start is the payload stored under ``key``, or None if there is none to be trusted.
+
+    A path, for wasmtime maps it: processes share its pages, and nothing is copied.
+    """
     directory = cache_directory()
     try:
         if not _is_ours(directory.stat()):
@@ -57,13 +60,11 @@ def load(key: str) -> bytes | None:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or not _is_ours(status):
                 return None
-            content = file.read()
+            content = memoryview(file.read())
     except OSError:
         return None
-    payload = content[_HEADER_BYTES:]
-    if content[: len(_MAGIC)] != _MAGIC or content[len(_MAGIC) : _HEADER_BYTES] != _digest(payload):
-        return None
-    return payload
+    payload, trailer = content[:-_TRAILER_BYTES], content[-_TRAILER_BYTES:]
+    return directory / key if trailer == _MAGIC + _digest(payload) else None
 
 
 def store(key: str, payload: bytes) -> bool:
@@ -92,8 +93,8 @@ def _write(directory: Path, key: str, payload: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=".compiled-")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(_MAGIC + _digest(payload))
             file.write(payload)
+            file.write(_MAGIC + _digest(payload))
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(directory / key)

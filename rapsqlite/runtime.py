@@ -174,7 +174,7 @@ class Engine:
         compiled = _module_cache.load(key)
         if compiled is not None:
             try:
-                return self.wasmtime.Module.deserialize(self.engine, compiled)
+                return self.wasmtime.Module.deserialize_file(self.engine, str(compiled))
             except self.wasmtime.WasmtimeError as exc:
                 logger.info("the cached module does not fit this wasmtime (%s): compiling it again", exc)
         _check_version()
