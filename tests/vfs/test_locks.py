@@ -254,6 +254,7 @@ def test_replaced_file_is_not_served_from_a_parked_descriptor(path: Path) -> Non
     ours.table.close()
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_forked_child_neither_drops_nor_keeps_our_locks(path: Path) -> None:
     ours = Ours(path)
     assert ours.lock(SHARED, RESERVED)

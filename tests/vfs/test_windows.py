@@ -218,6 +218,7 @@ def test_closed_connection_leaves_nothing_mapped(database: Path) -> None:
     native.close()
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_forked_child_inherits_no_mapping(database: Path) -> None:
     fill(database, 5000).close()
     with Driven(database) as ours:
