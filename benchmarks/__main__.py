@@ -19,17 +19,11 @@ QUICK_ITEM_ROWS, QUICK_LARGE_MEGABYTES = 2000, 1
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "workloads", nargs="*", metavar="WORKLOAD", help=f"default: all of {', '.join(WORKLOADS)}"
-    )
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"default: all of {', '.join(WORKLOADS)}")
     parser.add_argument("--peers", default=",".join(NAMES), help="comma-separated (default: %(default)s)")
-    parser.add_argument(
-        "--python", action="append", default=[], metavar="PEER=PATH", help="interpreter for a peer"
-    )
+    parser.add_argument("--python", action="append", default=[], metavar="PEER=PATH", help="interpreter for a peer")
     parser.add_argument("--repeats", type=int, default=5, help="rounds per workload (default: %(default)s)")
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing"
-    )
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
     parser.add_argument("--directory", type=Path, default=ROOT / ".work" / "benchmarks" / "data")
     parser.add_argument("--markdown", type=Path, help="write the report to this file too")
     parser.add_argument("--svg", type=Path, help="write the plot to this file")

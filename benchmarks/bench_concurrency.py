@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 TASKS = 64
 READERS = 4
 SHARED_ROWS = 10_000
-COUNT_UP = (
-    "WITH RECURSIVE c(x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM c WHERE x < ?) SELECT sum(x % 7) FROM c"
-)
+COUNT_UP = "WITH RECURSIVE c(x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM c WHERE x < ?) SELECT sum(x % 7) FROM c"
 
 
 async def many_tasks(peer: Peer, directory: Path, size: int) -> Figures:
@@ -48,9 +46,7 @@ async def gathered(peer: Peer, directory: Path, size: int) -> Figures:
     database = await peer.open_database(str(directory / ITEMS), {})
     for _ in range(WARM_UP):
         await database.fetch_one(POINT, (1,))
-    seconds = await seconds_of(
-        asyncio.gather(*(database.fetch_one(POINT, (i % 1000 + 1,)) for i in range(size)))
-    )
+    seconds = await seconds_of(asyncio.gather(*(database.fetch_one(POINT, (i % 1000 + 1,)) for i in range(size))))
     await database.close()
     return rate(size, seconds)
 
@@ -81,9 +77,7 @@ async def readers_and_writer(peer: Peer, directory: Path, size: int) -> Figures:
         return count
 
     start = time.perf_counter()
-    writes, *reads = await asyncio.gather(
-        write(), *(read(reader, seed) for seed, reader in enumerate(readers))
-    )
+    writes, *reads = await asyncio.gather(write(), *(read(reader, seed) for seed, reader in enumerate(readers)))
     seconds = time.perf_counter() - start
     for database in (*readers, writer):
         await database.close()
@@ -98,9 +92,7 @@ async def two_queries(peer: Peer, directory: Path, size: int) -> Figures:
     apart = 0.0
     for database in databases:
         apart += await seconds_of(database.fetch_all(COUNT_UP, (size,)))
-    together = await seconds_of(
-        asyncio.gather(*(database.fetch_all(COUNT_UP, (size,)) for database in databases))
-    )
+    together = await seconds_of(asyncio.gather(*(database.fetch_all(COUNT_UP, (size,)) for database in databases)))
     for database in databases:
         await database.close()
     return {"speed_up_ratio": apart / together, **rate(2 * size, apart, "steps")}

@@ -36,9 +36,7 @@ async def _autocommit(peer: Peer, directory: Path, size: int, synchronous: str) 
     await database.execute(SCHEMA)
     for _ in range(20):
         await database.execute(INSERT_NAME, ("warm-up",))
-    seconds, durations_ns = await timed_operations(
-        lambda i: database.execute(INSERT_NAME, (f"name {i}",)), size
-    )
+    seconds, durations_ns = await timed_operations(lambda i: database.execute(INSERT_NAME, (f"name {i}",)), size)
     mode = (await database.fetch_all("PRAGMA journal_mode"))[0][0]
     await database.close()
     if mode != "wal":

@@ -25,9 +25,7 @@ async def point_select(peer: Peer, directory: Path, size: int) -> Figures:
     database = await peer.open_database(str(directory / ITEMS), {})
     for _ in range(WARM_UP):
         await database.execute_fetchall(POINT, (1,))
-    seconds, durations_ns = await timed_operations(
-        lambda i: database.execute_fetchall(POINT, (i % 1000 + 1,)), size
-    )
+    seconds, durations_ns = await timed_operations(lambda i: database.execute_fetchall(POINT, (i % 1000 + 1,)), size)
     await database.close()
     return {**rate(size, seconds), **latencies(durations_ns)}
 
@@ -85,9 +83,7 @@ async def large_reads(peer: Peer, directory: Path, size: int) -> Figures:
     source = random.Random(2)
     keys = [source.randint(1, row_count) for _ in range(size)]
     await database.execute_fetchall(LARGE_POINT, (1,))
-    alone, durations_ns = await timed_operations(
-        lambda i: database.execute_fetchall(LARGE_POINT, (keys[i],)), size
-    )
+    alone, durations_ns = await timed_operations(lambda i: database.execute_fetchall(LARGE_POINT, (keys[i],)), size)
 
     async def reader(first: int) -> None:
         for key in keys[first::64]:

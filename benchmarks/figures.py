@@ -40,9 +40,7 @@ async def seconds_of(awaitable: Awaitable[object]) -> float:
     return time.perf_counter() - start
 
 
-async def timed_operations(
-    operation: Callable[[int], Awaitable[object]], count: int
-) -> tuple[float, list[int]]:
+async def timed_operations(operation: Callable[[int], Awaitable[object]], count: int) -> tuple[float, list[int]]:
     """Run ``operation(i)`` one after the other; return the seconds in all and the nanoseconds of each."""
     durations_ns = []
     clock = time.perf_counter_ns

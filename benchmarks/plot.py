@@ -60,8 +60,6 @@ def svg(results: Results) -> str:
             group, top = _group(WORKLOADS[name], results, top)
             elements.extend(group)
     width = 2 * MARGIN + LABEL_WIDTH + BAR_WIDTH + 70
-    opening = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{top}" font-family="sans-serif" '
-    )
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{top}" font-family="sans-serif" '
     background = '<rect width="100%" height="100%" fill="white"/>'
     return "\n".join([opening + 'font-size="11">', background, *elements, "</svg>"]) + "\n"

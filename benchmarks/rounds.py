@@ -92,9 +92,7 @@ def _medians(samples: list[Figures]) -> Figures:
     return {name: statistics.median(sample[name] for sample in samples) for name in samples[0]}
 
 
-def run_workload(
-    workload: Workload, workers: Sequence[Worker], size: int, repeats: int, directory: Path
-) -> Results:
+def run_workload(workload: Workload, workers: Sequence[Worker], size: int, repeats: int, directory: Path) -> Results:
     """Visit every peer ``repeats`` times, beginning with another one in each round."""
     samples: dict[str, list[Figures]] = {}
     results = Results()
@@ -106,9 +104,7 @@ def run_workload(
             if "figures" in answer:
                 samples.setdefault(worker.name, []).append(answer["figures"])
             elif "error" in answer:
-                results.errors.append(
-                    f"{workload.name}, {worker.name}: {answer['error'].strip().splitlines()[-1]}"
-                )
+                results.errors.append(f"{workload.name}, {worker.name}: {answer['error'].strip().splitlines()[-1]}")
     results.medians = {workload.name: {name: _medians(values) for name, values in samples.items()}}
     return results
 

@@ -72,12 +72,8 @@ TARGETS = (
     Target("autocommit_full", "best peer", 1.2, _against("autocommit_full", OPERATIONS, *PEERS)),
     Target("large_reads", "stdlib", 0.9, _against("large_reads", "many_tasks_reads_per_s", "stdlib")),
     Target("large_scan", "best peer", 0.8, _against("large_scan", "scans_per_s", *PEERS)),
-    Target(
-        "readers_and_writer", "best peer, reads", 2, _against("readers_and_writer", "reads_per_s", *PEERS)
-    ),
-    Target(
-        "readers_and_writer", "best peer, writes", 1, _against("readers_and_writer", "writes_per_s", *PEERS)
-    ),
+    Target("readers_and_writer", "best peer, reads", 2, _against("readers_and_writer", "reads_per_s", *PEERS)),
+    Target("readers_and_writer", "best peer, writes", 1, _against("readers_and_writer", "writes_per_s", *PEERS)),
     Target("two_queries", "one after the other", 1.8, _own("two_queries", "speed_up_ratio")),
     Target("memory", "after one SELECT", 600, _own("memory", "after_select_kib"), "KiB", True),
     Target("import_time", "aiosqlite", 1, _against("import_time", "import_ms", "aiosqlite"), "×", True),

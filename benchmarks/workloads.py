@@ -31,25 +31,15 @@ class Workload:
 
 
 _ALL = (
-    Workload(
-        "point_select", "point SELECT, one task", bench_select.point_select, 4000, 50, "operations_per_s"
-    ),
-    Workload(
-        "many_tasks", "point SELECT, 64 tasks", bench_concurrency.many_tasks, 20_000, 128, "operations_per_s"
-    ),
-    Workload(
-        "gathered", "2 000 gathered fetch_one", bench_concurrency.gathered, 2000, 50, "operations_per_s"
-    ),
+    Workload("point_select", "point SELECT, one task", bench_select.point_select, 4000, 50, "operations_per_s"),
+    Workload("many_tasks", "point SELECT, 64 tasks", bench_concurrency.many_tasks, 20_000, 128, "operations_per_s"),
+    Workload("gathered", "2 000 gathered fetch_one", bench_concurrency.gathered, 2000, 50, "operations_per_s"),
     Workload("fetch_all", "fetch_all, 100 000 × 4", bench_select.fetch_all, 100_000, 500, "rows_per_s"),
     Workload("fetch_dicts", "the same as dicts", bench_select.fetch_dicts, 100_000, 500, "rows_per_s"),
     Workload("fetch_structs", "the same as Structs", bench_select.fetch_structs, 100_000, 500, "rows_per_s"),
     Workload("async_for", "async for, 100 000 rows", bench_select.async_for, 100_000, 500, "rows_per_s"),
-    Workload(
-        "busy_neighbour", "fetch beside a busy thread", bench_eventloop.busy_neighbour, 400, 5, "rows_per_s"
-    ),
-    Workload(
-        "delay_100k", "loop delay, 100 000 rows", bench_eventloop.loop_delay, 100_000, 500, "beyond_idle_ms"
-    ),
+    Workload("busy_neighbour", "fetch beside a busy thread", bench_eventloop.busy_neighbour, 400, 5, "rows_per_s"),
+    Workload("delay_100k", "loop delay, 100 000 rows", bench_eventloop.loop_delay, 100_000, 500, "beyond_idle_ms"),
     Workload(
         "delay_1m",
         "loop delay, 1 000 000 rows",
@@ -58,9 +48,7 @@ _ALL = (
         1000,
         "beyond_idle_ms",
     ),
-    Workload(
-        "insert_many", "executemany, 100 000 rows", bench_insert.insert_many, 100_000, 200, "rows_per_s"
-    ),
+    Workload("insert_many", "executemany, 100 000 rows", bench_insert.insert_many, 100_000, 200, "rows_per_s"),
     Workload(
         "autocommit_normal",
         "INSERT, WAL, NORMAL",
@@ -69,9 +57,7 @@ _ALL = (
         20,
         "operations_per_s",
     ),
-    Workload(
-        "autocommit_full", "INSERT, WAL, FULL", bench_insert.autocommit_full, 500, 20, "operations_per_s"
-    ),
+    Workload("autocommit_full", "INSERT, WAL, FULL", bench_insert.autocommit_full, 500, 20, "operations_per_s"),
     Workload(
         "large_reads",
         "random reads in 200 MB",

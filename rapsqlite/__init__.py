@@ -54,14 +54,14 @@ from rapsqlite.savepoint import Savepoint
 from rapsqlite.stream import ChunkStream, RowStream
 from rapsqlite.transaction import Transaction
 
-__version__ = "1.0.0.dev0"
+__version__: str = "1.0.0.dev0"
 
-apilevel = "2.0"
-paramstyle = "qmark"
-threadsafety = 3  # Threads may share the module, connections and cursors.
-version = "2.6.0"  # of sqlite3's interface, as sqlite3.version said
-sqlite_version = SQLITE_VERSION
-sqlite_version_info = tuple(int(part) for part in SQLITE_VERSION.split("."))
+apilevel: str = "2.0"
+paramstyle: str = "qmark"
+threadsafety: int = 3  # Threads may share the module, connections and cursors.
+version: str = "2.6.0"  # of sqlite3's interface, as sqlite3.version said
+sqlite_version: str = SQLITE_VERSION
+sqlite_version_info: tuple[int, ...] = tuple(int(part) for part in SQLITE_VERSION.split("."))
 
 __all__ = [
     "LEGACY_TRANSACTION_CONTROL", "PARSE_COLNAMES", "PARSE_DECLTYPES", "Binary", "ChunkStream",

@@ -14,6 +14,8 @@ import sqlite3
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rapsqlite.types import Adapter
 
 __all__ = ["PLAIN_TYPES", "Adapters", "register_adapter"]
@@ -22,7 +24,7 @@ PLAIN_TYPES: frozenset[type] = frozenset({int, float, str, bytes, bool, type(Non
 """Types that MessagePack carries and SQLite binds without help. Exact types: a subclass may mean something
 else."""
 
-register_adapter = sqlite3.register_adapter
+register_adapter: Callable[[type[Any], Adapter[Any]], None] = sqlite3.register_adapter
 
 # (type, protocol) -> adapter; the very dict that sqlite3 looks into.
 _shared = sqlite3.adapters

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Converters", "UncheckedText", "column_name", "conversion", "register_converter", "stored_bytes"]
 
-register_converter = sqlite3.register_converter
+register_converter: Callable[[str, Converter], None] = sqlite3.register_converter
 
 # Upper-case name -> converter; the very dict that sqlite3 looks into.
 _shared = sqlite3.converters

@@ -17,7 +17,7 @@ from rapsqlite.cursor import Cursor
 from rapsqlite.errors import DatabaseError, ProgrammingError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
     from rapsqlite._row_plan import RowFunction
     from rapsqlite._session import Plan, Session
@@ -36,14 +36,14 @@ class TypedPlan:
     def __init__(self, kind: type[Any]) -> None:
         typed = typed_rows(cast("Hashable", kind))
         self.format = typed.format
-        self.decode = typed.decoder()
+        self.decode: Callable[[bytes], list[Any]] = typed.decoder()
         self.needs_columns = False
 
     def names(self, columns: bytes) -> tuple[str, ...]:
         """Return the names of the columns."""
         return decode_columns(columns)
 
-    def row_function(self, _columns: bytes, _cursor: CursorLike) -> RowFunction | None:
+    def row_function(self, columns: bytes, cursor: CursorLike) -> RowFunction | None:  # noqa: ARG002
         """Return None: decoding makes the objects."""
         return None
 
@@ -57,7 +57,7 @@ async def fetch_rows(
     connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, plan: Plan
 ) -> list[Any]:
     """Return all rows. The event loop gets to run every few milliseconds while they are decoded."""
-    session = connection.session
+    session = connection._session
     if session.is_unsettled:
         await session.settle()
     if type(parameters) in LISTED:
@@ -67,7 +67,7 @@ async def fetch_rows(
     if plan.needs_columns:
         # Python has to be run for each row: batch by batch, so that other tasks run too.
         cursor = Cursor(connection)
-        await cursor.run(sql, handle, params, plan)
+        await cursor._run(sql, handle, params, plan)
         return await cursor.fetchall()
     rows, _ = await session.guest.collect(
         abi.OP_FETCH_PREPARED if handle else abi.OP_FETCH,
@@ -84,7 +84,7 @@ async def fetch_first(
     connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, plan: Plan
 ) -> tuple[list[Any], int]:
     """Return a list with the first row or without any, and the number of columns. The rest is not computed."""
-    session = connection.session
+    session = connection._session
     if session.is_unsettled:
         await session.settle()
     if type(parameters) in LISTED:
@@ -102,7 +102,7 @@ async def fetch_first(
     )
     if rows and plan.needs_columns:
         cursor = Cursor(connection)
-        cursor.describe(reply.columns, plan)
+        cursor._describe(reply.columns, plan)
         function = plan.row_function(reply.columns, cursor)
         if function is not None:
             rows = [function(rows[0])]
@@ -122,7 +122,7 @@ async def fetch_one(connection: Connection, sql: bytes, handle: int, parameters:
 
 async def fetch_scalar(connection: Connection, sql: bytes, handle: int, parameters: Parameters | None) -> Any:
     """Return the only column of the first row, None without rows."""
-    session = connection.session
+    session = connection._session
     rows, column_count = await fetch_first(connection, sql, handle, parameters, session.scalar_plan)
     if column_count > 1:
         raise ProgrammingError(f"fetch_scalar expects one column, the statement returns {column_count}")
@@ -139,7 +139,7 @@ async def fetch_blob(connection: Connection, sql: bytes, handle: int, parameters
 
 def rowid_row(connection: Connection, rowid: int) -> Any:
     """Return a row id as the row that ``SELECT last_insert_rowid()`` would return."""
-    plan = connection.session.tuple_plan
+    plan = connection._session.tuple_plan
     name = "last_insert_rowid()"
     is_map = plan.format & abi.FORMAT_SHAPE_MASK == abi.FORMAT_MAPS
     row = plan.decode(_encode([{name: rowid} if is_map else [rowid]]))[0]
@@ -147,6 +147,6 @@ def rowid_row(connection: Connection, rowid: int) -> Any:
         return row
     columns = _encode([[name, None] if plan.format & abi.FORMAT_DECLARED_TYPES else name])
     cursor = Cursor(connection)
-    cursor.describe(columns, plan)
+    cursor._describe(columns, plan)
     function = plan.row_function(columns, cursor)
     return row if function is None else function(row)

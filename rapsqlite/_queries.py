@@ -31,7 +31,7 @@ class Queries:
     returns its result, and the cancellation comes at the task's next checkpoint.
     """
 
-    session: Session
+    _session: Session
 
     @property
     def _connection(self) -> Connection:
@@ -44,7 +44,7 @@ class Queries:
         return Operation(self._cursor())
 
     async def _cursor(self) -> Cursor:
-        self.session.guest.state  # noqa: B018 - raises if the connection is closed
+        self._session.guest.state  # noqa: B018 - raises if the connection is closed
         return Cursor(self._connection)
 
     def execute(self, sql: str, parameters: Parameters | None = None) -> Operation[Cursor]:
@@ -82,7 +82,7 @@ class Queries:
     def execute_fetchall(self, sql: str, parameters: Parameters | None = None) -> Operation[list[Any]]:
         """Execute one statement and return all its rows, as tuples unless `row_factory` says otherwise."""
         sql_bytes = encode_sql(sql, "execute_fetchall")
-        return Operation(fetching.fetch_rows(self._connection, sql_bytes, 0, parameters, self.session.tuple_plan))
+        return Operation(fetching.fetch_rows(self._connection, sql_bytes, 0, parameters, self._session.tuple_plan))
 
     # -- whole results -----------------------------------------------------------------------------
     # Rows are lists unless `row_factory` says otherwise. ``into``: a msgspec.Struct, dataclass, NamedTuple or TypedDict
@@ -100,7 +100,7 @@ class Queries:
         ``into`` is a msgspec.Struct, dataclass, NamedTuple or TypedDict: its fields are filled by column name, and a
         value that does not suit its field is a DataError. The event loop runs every few milliseconds meanwhile.
         """
-        plan = fetching.plan_into(self.session, into)
+        plan = fetching.plan_into(self._session, into)
         return await fetching.fetch_rows(self._connection, encode_sql(sql, "fetch_all"), 0, parameters, plan)
 
     @overload
@@ -112,7 +112,7 @@ class Queries:
 
         SQLite computes no further rows.
         """
-        plan = fetching.plan_into(self.session, into)
+        plan = fetching.plan_into(self._session, into)
         return await fetching.fetch_one(self._connection, encode_sql(sql, "fetch_one"), 0, parameters, plan)
 
     @overload
@@ -123,7 +123,7 @@ class Queries:
         self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None
     ) -> Any:
         """Return the first row, made as by `fetch_all`; None if there is none."""
-        plan = fetching.plan_into(self.session, into)
+        plan = fetching.plan_into(self._session, into)
         sql_bytes = encode_sql(sql, "fetch_optional")
         rows, _ = await fetching.fetch_first(self._connection, sql_bytes, 0, parameters, plan)
         return rows[0] if rows else None
@@ -145,13 +145,13 @@ class Queries:
 
         Without ``chunk_size``, in lists of the connection's ``iter_chunk_size``. Rows are made as by `fetch_all`.
         """
-        size = self.session.iter_chunk_size if chunk_size is None else chunk_size
+        size = self._session.iter_chunk_size if chunk_size is None else chunk_size
         sql_bytes = encode_sql(sql, "execute_iter")
-        return ChunkStream(self._connection, sql_bytes, parameters, self.session.list_plan, size)
+        return ChunkStream(self._connection, sql_bytes, parameters, self._session.list_plan, size)
 
     def stream(self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> RowStream:
         """Return an asynchronous iterator over the rows of one statement; rows are made as by `fetch_all`."""
-        plan = fetching.plan_into(self.session, into)
+        plan = fetching.plan_into(self._session, into)
         return RowStream(self._connection, encode_sql(sql, "stream"), parameters, plan)
 
     def prepare(self, sql: str) -> PreparedStatement:
@@ -163,21 +163,21 @@ class Queries:
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open, as of the newest answer: SQLite's own state, whoever began it."""
-        return self.session.guest.in_transaction
+        return self._session.guest.in_transaction
 
     @property
     def total_changes(self) -> int:
         """How many rows were inserted, updated or deleted since the connection was opened, as of the newest answer."""
-        return self.session.guest.total_changes
+        return self._session.guest.total_changes
 
     async def in_transaction_async(self) -> bool:
         """Return `in_transaction` once all statements sent before have finished."""
-        reply = await self.session.guest.call(abi.OP_EXECUTE, b"SELECT 1")
+        reply = await self._session.guest.call(abi.OP_EXECUTE, b"SELECT 1")
         return bool(reply.flags & abi.REPLY_IN_TRANSACTION)
 
     async def total_changes_async(self) -> int:
         """Return `total_changes` once all statements sent before have finished."""
-        return (await self.session.guest.call(abi.OP_EXECUTE, b"SELECT 1")).total_changes
+        return (await self._session.guest.call(abi.OP_EXECUTE, b"SELECT 1")).total_changes
 
     async def changes(self) -> int:
         """Return how many rows the last INSERT, UPDATE or DELETE changed, without those that triggers changed."""
@@ -185,4 +185,4 @@ class Queries:
 
     async def last_insert_rowid(self) -> int:
         """Return the row id of the last row that was inserted, 0 if there was none."""
-        return (await self.session.guest.call(abi.OP_EXECUTE, b"SELECT 1")).last_insert_rowid
+        return (await self._session.guest.call(abi.OP_EXECUTE, b"SELECT 1")).last_insert_rowid

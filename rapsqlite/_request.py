@@ -35,7 +35,7 @@ class Request:
         self.traffic = traffic
         self.loop = loop  # None: nobody waits for the answer
         self.body = body
-        self.head = (0, 0, 0, 0, 0, 0)
+        self.head: tuple[int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0)
         self.position: int | None = None  # in the request ring, once it is there
         self.replies: deque[Reply] = deque()
         self.done = False  # the final reply is there, or never comes

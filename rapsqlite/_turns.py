@@ -23,10 +23,10 @@ class _Turn:
     __slots__ = ("cancellation", "granted", "loop", "turns", "waiter", "withdrawn")
 
     def __init__(self, turns: Turns, loop: Loop) -> None:
-        self.turns = turns
-        self.loop = loop
-        self.granted = False
-        self.withdrawn = False
+        self.turns: Turns = turns
+        self.loop: Loop = loop
+        self.granted: bool = False
+        self.withdrawn: bool = False
         self.waiter: Any = None
         self.cancellation: BaseException | None = None
 

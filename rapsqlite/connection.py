@@ -54,7 +54,7 @@ class Connection(Queries):
         aiosqlite_compat: bool = False,
     ) -> None:
         """Take the options that `connect` describes; nothing is opened yet."""
-        self.session = Session(
+        self._session = Session(
             isolation_level=isolation_level,
             autocommit=autocommit,
             iter_chunk_size=iter_chunk_size,
@@ -86,7 +86,7 @@ class Connection(Queries):
         if self._was_opened:
             raise ProgrammingError("a connection is opened once: it was awaited or entered before")
         self._was_opened = True
-        self.session.guest = await self._target.open()
+        self._session.guest = await self._target.open()
         try:
             await self._set_up()
         except BaseException:
@@ -96,13 +96,13 @@ class Connection(Queries):
 
     async def _set_up(self) -> None:
         for statement in self._pragmas:
-            await self.session.run(statement)
-        await self.session.open()
+            await self._session.run(statement)
+        await self._session.open()
         if self._init_hook is not None:
             await self._init_hook(self)
 
     async def _abort(self) -> None:
-        guest, self.session.guest = self.session.guest, CLOSED
+        guest, self._session.guest = self._session.guest, CLOSED
         guest.stop()
 
     async def __aenter__(self: C) -> C:
@@ -116,8 +116,8 @@ class Connection(Queries):
     ) -> None:
         # Closing rolls back what is not committed.
         try:
-            if exc_type is None and self.session.guest is not CLOSED:
-                await self.session.commit()
+            if exc_type is None and self._session.guest is not CLOSED:
+                await self._session.commit()
         finally:
             await self.close()
 
@@ -126,7 +126,7 @@ class Connection(Queries):
 
         Cancellation does not stop it: it comes when the connection is closed.
         """
-        guest, self.session.guest = self.session.guest, CLOSED
+        guest, self._session.guest = self._session.guest, CLOSED
         if guest is not CLOSED and guest is not NOT_CONNECTED:
             await guest.close()
 
@@ -135,7 +135,7 @@ class Connection(Queries):
 
         Returns something to await until it is done; None without a running event loop.
         """
-        guest, self.session.guest = self.session.guest, CLOSED
+        guest, self._session.guest = self._session.guest, CLOSED
         if guest is CLOSED or guest is NOT_CONNECTED:
             return _Ending(None)
         guest.stop()
@@ -143,11 +143,11 @@ class Connection(Queries):
 
     def is_alive(self) -> bool:
         """Tell whether the connection is open and works."""
-        guest = self.session.guest
+        guest = self._session.guest
         return guest is not CLOSED and guest is not NOT_CONNECTED and guest.state == "ok"
 
     def __del__(self) -> None:
-        session = getattr(self, "session", None)
+        session = getattr(self, "_session", None)
         if session is None or session.guest is CLOSED or session.guest is NOT_CONNECTED:
             return
         guest, session.guest = session.guest, CLOSED
@@ -176,40 +176,40 @@ class Connection(Queries):
 
         OperationalError if there is one already, or if the lock that the mode needs is not had within `timeout`.
         """
-        await self.session.begin(begin_statement(mode))
+        await self._session.begin(begin_statement(mode))
 
     async def commit(self) -> None:
         """Commit the open transaction, if there is one.
 
         Cancelled, it raises the cancellation if SQLite did not commit; if it did, the cancellation comes later.
         """
-        await self.session.commit()
+        await self._session.commit()
 
     async def rollback(self) -> None:
         """Undo the open transaction, if there is one."""
-        await self.session.rollback()
+        await self._session.rollback()
 
     def transaction(self: C, mode: str | None = None, *, timeout: float | None = None) -> Transaction[C]:
         """Return an ``async with`` block that is one transaction; `Transaction` says what it does.
 
         ``mode`` as for `begin`. ``timeout``: how many seconds to wait for other tasks' blocks; None: no limit.
         """
-        return Transaction(self, self.session, mode, timeout)
+        return Transaction(self, mode, timeout)
 
     def savepoint(self, name: str | None = None) -> Savepoint:
         """Return an ``async with`` block whose statements can be undone alone; blocks nest. Any name will do."""
         if name is None:
             self._savepoint_count += 1
             name = f"rapsqlite_{self._savepoint_count}"
-        return Savepoint(self.session, name)
+        return Savepoint(self, name)
 
     async def interrupt(self) -> None:
         """Interrupt every statement of this connection, running or waiting: OperationalError (SQLITE_INTERRUPT)."""
-        self.session.guest.interrupt()
+        self._session.guest.interrupt()
 
     async def statistics(self) -> dict[str, int]:
         """Return counters since the opening: statement cache, open statements, batches, waits, host calls."""
-        return await self.session.statistics()
+        return await self._session.statistics()
 
     # -- settings ----------------------------------------------------------------------------------
 
@@ -219,11 +219,11 @@ class Connection(Queries):
 
         Setting it to None commits an open transaction before the next statement, which raises what goes wrong.
         """
-        return self.session.isolation_level
+        return self._session.isolation_level
 
     @isolation_level.setter
     def isolation_level(self, value: IsolationLevel | None) -> None:
-        self.session.set_isolation_level(value)
+        self._session.set_isolation_level(value)
 
     @property
     def autocommit(self) -> bool | int:
@@ -232,46 +232,46 @@ class Connection(Queries):
         With False a transaction is always open: commit and rollback begin the next one. Setting it to True commits, to
         False begins, before the next statement, which raises what goes wrong.
         """
-        return self.session.autocommit
+        return self._session.autocommit
 
     @autocommit.setter
     def autocommit(self, value: AutocommitMode) -> None:
-        self.session.set_autocommit(value)
+        self._session.set_autocommit(value)
 
     @property
     def row_factory(self) -> RowFactory:
         """What rows are made into, for cursors made from now on: the documentation has the table."""
-        return self.session.row_factory
+        return self._session.row_factory
 
     @row_factory.setter
     def row_factory(self, factory: RowFactory) -> None:
-        self.session.set_row_factory(factory)
+        self._session.set_row_factory(factory)
 
     @property
     def text_factory(self) -> TextFactory:
         """What makes a TEXT value of its UTF-8 bytes, for statements from now on: str, bytes or any callable."""
-        return self.session.text_factory
+        return self._session.text_factory
 
     @text_factory.setter
     def text_factory(self, factory: TextFactory) -> None:
-        self.session.set_text_factory(factory)
+        self._session.set_text_factory(factory)
 
     @property
     def iter_chunk_size(self) -> int:
         """How many rows `execute_iter` puts into a list unless told."""
-        return self.session.iter_chunk_size
+        return self._session.iter_chunk_size
 
     @iter_chunk_size.setter
     def iter_chunk_size(self, value: int) -> None:
-        self.session.iter_chunk_size = value
+        self._session.iter_chunk_size = value
 
     def register_adapter(self, type: type[Any], adapter: Adapter[Any]) -> None:
         """Bind values of exactly this type, on this connection, as what ``adapter`` makes of them."""
-        self.session.adapters.register(type, adapter)
+        self._session.adapters.register(type, adapter)
 
     def register_converter(self, typename: str, converter: Converter) -> None:
         """Make what ``converter`` returns of the bytes in columns of this type; ``detect_types`` says which."""
-        self.session.converters.register(typename, converter)
+        self._session.converters.register(typename, converter)
 
 
 class _Ending:

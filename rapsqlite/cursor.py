@@ -61,7 +61,7 @@ class Cursor:
     )
 
     def __init__(self, connection: Connection) -> None:
-        session = connection.session
+        session = connection._session
         self._connection = connection
         self._session: Session = session
         self._row_factory: RowFactory = session.row_factory
@@ -73,11 +73,11 @@ class Cursor:
         self._rows: Iterator[Any] = self._base  # the same as the user gets them
         self._columns = b""
         self._description: Description | None = None
-        self.arraysize = 1
+        self.arraysize: int = 1
         """How many rows `fetchmany` returns unless told."""
         self.iter_chunk_size: int = session.iter_chunk_size
         """Kept for aiosqlite's sake; batches are sized by bytes, and iteration does not depend on this."""
-        self.rowcount = -1
+        self.rowcount: int = -1
         """Rows changed by the last INSERT, UPDATE, DELETE or REPLACE; -1 after other statements."""
         self.lastrowid: int | None = None
         """Row id of the last row that was inserted on the connection, as of the last `execute`; None before it."""
@@ -106,7 +106,7 @@ class Cursor:
         self._start(reply)
         return self
 
-    async def run(self, sql: bytes, handle: int, params: bytes, plan: Plan) -> None:
+    async def _run(self, sql: bytes, handle: int, params: bytes, plan: Plan) -> None:
         """Execute a statement (or the prepared one of this handle) whose rows are made as ``plan`` says."""
         session = await self._begin()
         self._plan = plan
@@ -167,7 +167,7 @@ class Cursor:
         if reply.row_count:
             self._take(reply.rows)
 
-    def describe(self, columns: bytes, plan: Plan) -> None:
+    def _describe(self, columns: bytes, plan: Plan) -> None:
         """Have the columns of a result whose rows come another way: what row factories look at."""
         self._columns = columns
         self._plan = plan
@@ -268,14 +268,9 @@ class Cursor:
         return self._description
 
     @property
-    def is_running(self) -> bool:
+    def _is_running(self) -> bool:
         """Whether the statement has rows that are not in hand yet."""
         return self._batches is not None
-
-    @property
-    def rows_in_hand(self) -> Iterator[Any]:
-        """The rows that are here already; taking one takes it from the cursor."""
-        return self._rows
 
     @property
     def row_factory(self) -> RowFactory:

@@ -36,10 +36,10 @@ class PreparedStatement:
 
     def __init__(self, connection: Connection, sql: str) -> None:
         self._encoded = encode_sql(sql, "prepare")
-        self.sql = sql
+        self.sql: str = sql
         """The statement's text."""
         self._connection = connection
-        self._guest: Guest = connection.session.guest
+        self._guest: Guest = connection._session.guest
         self._guest.state  # noqa: B018 - raises if the connection is closed
         self._handle = 0  # not prepared yet
         self._turns = Turns()  # of the tasks that want to prepare it
@@ -65,7 +65,7 @@ class PreparedStatement:
         if self._closed:
             raise ProgrammingError("Cannot operate on a closed statement.")
         cursor = self._running() if self._running is not None else None
-        if cursor is not None and cursor.is_running:
+        if cursor is not None and cursor._is_running:
             return 0
         self._running = None
         return self._handle or await self._prepare()
@@ -75,12 +75,12 @@ class PreparedStatement:
         return Operation(self._execute(parameters))
 
     async def _execute(self, parameters: Parameters | None) -> Cursor:
-        session = self._connection.session
+        session = self._connection._session
         cursor = Cursor(self._connection)
         handle = await self._ready()
         params = await session.encode_unusual(self._encoded, parameters)
-        await cursor.run(self._encoded, handle, params, session.plan(cursor.row_factory))
-        if handle and cursor.is_running:
+        await cursor._run(self._encoded, handle, params, session.plan(cursor.row_factory))
+        if handle and cursor._is_running:
             self._running = weakref.ref(cursor)
         return cursor
 
@@ -90,7 +90,7 @@ class PreparedStatement:
     async def fetch_all(self, parameters: Parameters | None = None, *, into: type[T]) -> list[T]: ...
     async def fetch_all(self, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> list[Any]:
         """Return all rows."""
-        plan = fetching.plan_into(self._connection.session, into)
+        plan = fetching.plan_into(self._connection._session, into)
         return await fetching.fetch_rows(self._connection, self._encoded, await self._ready(), parameters, plan)
 
     @overload
@@ -99,7 +99,7 @@ class PreparedStatement:
     async def fetch_one(self, parameters: Parameters | None = None, *, into: type[T]) -> T: ...
     async def fetch_one(self, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> Any:
         """Return the first row; DatabaseError if there is none."""
-        plan = fetching.plan_into(self._connection.session, into)
+        plan = fetching.plan_into(self._connection._session, into)
         return await fetching.fetch_one(self._connection, self._encoded, await self._ready(), parameters, plan)
 
     @overload
@@ -108,7 +108,7 @@ class PreparedStatement:
     async def fetch_optional(self, parameters: Parameters | None = None, *, into: type[T]) -> T | None: ...
     async def fetch_optional(self, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> Any:
         """Return the first row, None if there is none."""
-        plan = fetching.plan_into(self._connection.session, into)
+        plan = fetching.plan_into(self._connection._session, into)
         handle = await self._ready()
         rows, _ = await fetching.fetch_first(self._connection, self._encoded, handle, parameters, plan)
         return rows[0] if rows else None
@@ -128,7 +128,7 @@ class PreparedStatement:
         """
         if self._closed:
             raise ProgrammingError("Cannot operate on a closed statement.")
-        plan = fetching.plan_into(self._connection.session, into)
+        plan = fetching.plan_into(self._connection._session, into)
         return RowStream(self._connection, self._encoded, parameters, plan)
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rapsqlite._session import Session
+    from rapsqlite.connection import Connection
 
 
 class Savepoint:
@@ -21,12 +22,12 @@ class Savepoint:
 
     __slots__ = ("_quoted", "_session", "name")
 
-    def __init__(self, session: Session, name: str) -> None:
+    def __init__(self, connection: Connection, name: str) -> None:
         if "\0" in name:
             raise ValueError("the name of a savepoint cannot contain a null character")
-        self.name = name
+        self.name: str = name
         self._quoted = '"' + name.replace('"', '""') + '"'
-        self._session = session
+        self._session: Session = connection._session
 
     async def __aenter__(self) -> Savepoint:
         await self._session.run(f"SAVEPOINT {self._quoted}")

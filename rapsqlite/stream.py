@@ -45,14 +45,14 @@ class RowStream:
             return row
         cursor = self._cursor or await self._start()
         row = await cursor.__anext__()
-        self._rows = cursor.rows_in_hand
+        self._rows = cursor._rows
         return row
 
     async def _start(self) -> Cursor:
-        session = self._connection.session
+        session = self._connection._session
         params = await session.encode_unusual(self._sql, self._parameters)
         cursor = self._cursor = Cursor(self._connection)
-        await cursor.run(self._sql, 0, params, self._plan)
+        await cursor._run(self._sql, 0, params, self._plan)
         return cursor
 
     async def aclose(self) -> None:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rapsqlite._session import Session
+    from rapsqlite.connection import Connection
 
-ConnectionT = TypeVar("ConnectionT")
+ConnectionT = TypeVar("ConnectionT", bound="Connection")
 
 _BEGIN = {
     None: b"BEGIN",
@@ -43,7 +44,7 @@ class TransactionQueue:
     __slots__ = ("owner", "turns")
 
     def __init__(self) -> None:
-        self.turns = Turns()
+        self.turns: Turns = Turns()
         self.owner: object = None  # the task inside its block
 
     async def enter(self, timeout_s: float | None) -> None:
@@ -92,9 +93,9 @@ class Transaction(Generic[ConnectionT]):
 
     __slots__ = ("_begin", "_connection", "_entered", "_session", "_timeout_s")
 
-    def __init__(self, connection: ConnectionT, session: Session, mode: str | None, timeout_s: float | None) -> None:
+    def __init__(self, connection: ConnectionT, mode: str | None, timeout_s: float | None) -> None:
         self._connection = connection
-        self._session = session
+        self._session: Session = connection._session
         self._begin = begin_statement(mode)
         self._timeout_s = timeout_s
         self._entered = False

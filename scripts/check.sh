@@ -23,8 +23,8 @@ check_python() {
     run "ruff format" "$bin/ruff" format --check --quiet .
     run "ruff check" "$bin/ruff" check --quiet .
     run "mypy" "$bin/mypy" "${sources[@]}"
-    run "pyright, the public types" "$bin/basedpyright" --project pyproject.toml
-    run "pyright, completeness of the public types" "$bin/basedpyright" --verifytypes rapsqlite --ignoreexternal
+    run "pyright, the public types" "$bin/basedpyright" --pythonpath "$bin/python"
+    run "pyright, completeness of the public types" "$bin/python" scripts/check_types.py
     run "generated constants" "$bin/python" scripts/generate_constants.py --check
 }
 

@@ -62,8 +62,7 @@ install_package() {
     fi
     say "installing the package and its tools into .venv"
     # The backend goes first and into the environment itself, so that it is a pinned one too.
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c scripts/constraints.txt \
-        hatchling editables
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c scripts/constraints.txt hatchling
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -c scripts/constraints.txt \
         --no-build-isolation --editable '.[dev]'
     printf '%s' "$inputs" >"$stamp"

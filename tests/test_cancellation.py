@@ -298,7 +298,7 @@ def test_asyncio_timeout_stops_the_statement() -> None:
         async with connect(":memory:") as conn:
             begun = time.monotonic()
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.02):
+                async with asyncio.timeout(0.02):  # type: ignore[attr-defined, unused-ignore]
                     await conn.fetch_one(ENDLESS)
             assert time.monotonic() - begun < PATIENCE_S
             assert await conn.fetch_scalar("SELECT 1") == 1

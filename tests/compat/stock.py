@@ -110,7 +110,7 @@ async def same(
     theirs = await outcome(Stock(database, **options), scenario, messages=messages)
     ours = await outcome(rapsqlite.connect(database, **options), scenario, messages=messages)
 
-    assert comparable(ours) == comparable(theirs)
+    assert comparable(ours) == comparable(theirs), f"rapsqlite: {ours!r:.2000}\nsqlite3:   {theirs!r:.2000}"
     return ours
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import inspect
 
 import pytest
 import wasmtime
@@ -46,11 +45,15 @@ def test_private_members_used_are_there() -> None:
     )
     exports = instance.exports(store)
 
-    assert isinstance(exports["f"]._func, _ffi.wasmtime_func_t)
-    assert isinstance(exports["m"]._memory, _ffi.wasmtime_memory_t)
-    assert store._context()
-    assert inspect.signature(wasmtime.WasmtimeError._from_ptr)
-    assert inspect.signature(wasmtime.Trap._from_ptr)
+    function, memory = exports["f"], exports["m"]
+
+    assert isinstance(function, wasmtime.Func)
+    assert isinstance(function._func, _ffi.wasmtime_func_t)
+    assert isinstance(memory, wasmtime.Memory)
+    assert isinstance(memory._memory, _ffi.wasmtime_memory_t)
+    assert callable(store._context)
+    assert callable(wasmtime.WasmtimeError._from_ptr)
+    assert callable(wasmtime.Trap._from_ptr)
 
 
 def test_arguments_of_both_widths_reach_an_import_and_its_result_comes_back() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sqlite3
 import stat
@@ -211,7 +212,7 @@ class Index:
         self.table = FileTable(os.fsencode(path))
         self.handle, _ = self.table.open(os.fsencode(path), DATABASE)
         # Page-aligned memory of our own in place of a guest's.
-        self.memory = memoryview(_mapping.mmap.mmap(-1, 4 * _walindex.REGION_BYTES))
+        self.memory = memoryview(mmap.mmap(-1, 4 * _walindex.REGION_BYTES))
 
     def map(self, region: int = 0, *, extend: bool = True, start: int = 0, size: int = _walindex.REGION_BYTES) -> int:
         view = self.memory[start : start + size]

@@ -23,6 +23,7 @@ mod connection;
 #[cfg(target_arch = "wasm32")]
 mod library;
 pub mod localtime;
+pub mod memory;
 #[cfg(target_arch = "wasm32")]
 mod options;
 pub mod sql;

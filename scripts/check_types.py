@@ -1,0 +1,43 @@
+"""Check with pyright that the installed package's public names have types that users' checkers can know.
+
+Fails for a name whose type is unknown. A name whose type is inferred rather than written down (an attribute set
+in ``__init__``) is counted and printed, not more: pyright and mypy agree on those.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+BIN = Path(sys.executable).parent
+
+
+def completeness(package: str) -> dict[str, Any]:
+    """Return pyright's report about a package of the running environment."""
+    # Only through PATH does pyright find the environment when it verifies a package.
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    command = [str(BIN / "basedpyright"), "--verifytypes", package, "--ignoreexternal", "--outputjson"]
+    answer = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    report: dict[str, Any] = json.loads(answer.stdout)["typeCompleteness"]
+    return report
+
+
+def main() -> int:
+    """Print the figures and what is wrong."""
+    report = completeness("rapsqlite")
+    counts = report["exportedSymbolCounts"]
+    known, inferred, unknown = (counts[f"with{kind}Type"] for kind in ("Known", "Ambiguous", "Unknown"))
+    print(f"public names: {known} typed, {inferred} inferred, {unknown} unknown")
+    for symbol in report["symbols"]:
+        if symbol["isExported"] and not (symbol["isTypeKnown"] or symbol["isTypeAmbiguous"]):
+            print("  unknown:", symbol["name"], file=sys.stderr)
+    # Nothing found means that the package was not found: then nothing was checked.
+    return 1 if unknown or not known else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Statements that stay prepared."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+import rapsqlite
+from rapsqlite import connect
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT ?) SELECT i FROM n"
+
+
+@pytest.fixture
+async def conn() -> AsyncIterator[rapsqlite.Connection]:
+    async with connect(":memory:") as connection:
+        await connection.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b)")
+        await connection.executemany("INSERT INTO t VALUES (?, ?)", [(i, f"row {i}") for i in range(100)])
+        yield connection
+
+
+async def test_every_verb_takes_new_parameters_each_time(conn: rapsqlite.Connection) -> None:
+    async with conn.prepare("SELECT b FROM t WHERE a = :key") as statement:
+        for key in (1, 2, 3):
+            row = [f"row {key}"]
+            assert await statement.fetch_all({"key": key}) == [row]
+            assert await statement.fetch_one({"key": key}) == row
+            assert await statement.fetch_optional({"key": key}) == row
+            assert await statement.fetch_scalar({"key": key}) == row[0]
+            assert [item async for item in statement.stream({"key": key})] == [row]
+            async with statement.execute({"key": key}) as cursor:
+                assert await cursor.fetchone() == tuple(row)
+                assert cursor.description == (("b", None, None, None, None, None, None),)
+        assert await statement.fetch_optional({"key": -1}) is None
+        assert statement.sql == statement.query == "SELECT b FROM t WHERE a = :key"
+
+
+async def test_it_is_prepared_once_and_kept(conn: rapsqlite.Connection) -> None:
+    statement = conn.prepare("SELECT b FROM t WHERE a = ?")
+    await statement.fetch_one([1])
+    before = await conn.statistics()
+
+    for key in range(50):
+        await statement.fetch_one([key])
+
+    after = await conn.statistics()
+    assert after["cache_misses"] == before["cache_misses"]
+    assert after["cache_hits"] == before["cache_hits"]
+    assert after["open_statements"] == before["open_statements"]
+
+
+async def test_it_changes_data_and_begins_transactions(conn: rapsqlite.Connection) -> None:
+    await conn.commit()
+    insert = conn.prepare("INSERT INTO t (b) VALUES (?)")
+
+    cursor = await insert.execute(["new"])
+
+    assert cursor.rowcount == 1
+    assert cursor.lastrowid == 100
+    assert conn.in_transaction
+
+
+async def test_blob(conn: rapsqlite.Connection) -> None:
+    assert await conn.prepare("SELECT CAST(? AS BLOB)").fetch_blob(["x"]) == b"x"
+
+
+async def test_large_results_and_open_cursors_do_not_mix(conn: rapsqlite.Connection) -> None:
+    statement = conn.prepare(NUMBERS)
+    first = await statement.execute([10_000])
+    await first.fetchmany(10)
+
+    second = await statement.execute([5_000])
+    whole = await statement.fetch_all([3])
+
+    assert len(await second.fetchall()) == 5_000
+    assert len(await first.fetchall()) == 9_990
+    assert whole == [[1], [2], [3]]
+    assert len(await statement.fetch_all([20_000])) == 20_000
+
+
+async def test_tasks_share_a_statement(conn: rapsqlite.Connection) -> None:
+    statement = conn.prepare("SELECT b FROM t WHERE a = ?")
+    answers = {}
+
+    async def ask(key: int) -> None:
+        answers[key] = await statement.fetch_scalar([key])
+
+    async with anyio.create_task_group() as tasks:
+        for key in range(100):
+            tasks.start_soon(ask, key)
+
+    assert answers == {key: f"row {key}" for key in range(100)}
+    assert (await conn.statistics())["open_statements"] == 1
+
+
+async def test_it_follows_a_change_of_the_schema(conn: rapsqlite.Connection) -> None:
+    statement = conn.prepare("SELECT * FROM t WHERE a = 1")
+    assert await statement.fetch_one() == [1, "row 1"]
+
+    await conn.execute("ALTER TABLE t ADD COLUMN c DEFAULT 'more'")
+
+    assert await statement.fetch_one() == [1, "row 1", "more"]
+
+
+async def test_wrong_sql_is_told_by_the_first_use(conn: rapsqlite.Connection) -> None:
+    statement = conn.prepare("SELEKT 1")
+
+    for _ in range(2):
+        with pytest.raises(rapsqlite.OperationalError, match="syntax error"):
+            await statement.fetch_all()
+
+
+async def test_wrong_parameters_are_told(conn: rapsqlite.Connection) -> None:
+    statement = conn.prepare("SELECT ?")
+
+    with pytest.raises(rapsqlite.ProgrammingError, match="binding"):
+        await statement.fetch_all([1, 2])
+    assert await statement.fetch_all([1]) == [[1]]
+
+
+@pytest.mark.parametrize("end", ["close", "with", "drop"])
+async def test_it_is_given_back(conn: rapsqlite.Connection, end: str) -> None:
+    before = (await conn.statistics())["open_statements"]
+    statement = conn.prepare("SELECT 1")
+    await statement.fetch_all()
+    assert (await conn.statistics())["open_statements"] == before + 1
+
+    if end == "close":
+        await statement.close()
+        await statement.close()
+    elif end == "with":
+        async with statement:
+            pass
+    else:
+        del statement
+        gc.collect()
+
+    assert (await conn.statistics())["open_statements"] == before
+
+
+async def test_closed_statement_says_so(conn: rapsqlite.Connection) -> None:
+    statement = conn.prepare("SELECT 1")
+    await statement.close()
+
+    for use in (statement.fetch_all, statement.fetch_one, statement.execute):
+        with pytest.raises(rapsqlite.ProgrammingError, match="closed statement"):
+            await use()
+    with pytest.raises(rapsqlite.ProgrammingError, match="closed statement"):
+        statement.stream()
+
+
+async def test_statement_of_a_closed_connection_says_so() -> None:
+    conn = await connect(":memory:")
+    statement = conn.prepare("SELECT 1")
+    await statement.fetch_all()
+    await conn.close()
+
+    with pytest.raises(rapsqlite.ProgrammingError, match="closed"):
+        await statement.fetch_all()
+    with pytest.raises(rapsqlite.ProgrammingError, match="closed"):
+        conn.prepare("SELECT 1")

@@ -1,0 +1,99 @@
+"""What the type checkers must conclude about the public API. Read by mypy and pyright, never run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from typing_extensions import TypedDict, assert_type
+
+import rapsqlite
+from rapsqlite import Connection, Cursor, PreparedStatement, Row, connect
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@dataclass
+class User:
+    id: int
+    name: str
+
+
+class Pair(NamedTuple):
+    id: int
+    name: str
+
+
+class Record(TypedDict):
+    id: int
+    name: str
+
+
+async def connections(path: Path) -> None:
+    assert_type(connect(path), Connection)
+    assert_type(await connect(":memory:"), Connection)
+    async with connect(
+        b"file.db", timeout=1, isolation_level=None, row_factory=Row, pragmas={"cache_size": -1}
+    ) as conn:
+        assert_type(conn, Connection)
+        assert_type(conn.in_transaction, bool)
+        assert_type(conn.total_changes, int)
+        assert_type(await conn.last_insert_rowid(), int)
+        await conn.commit()
+        await conn.close()
+
+
+async def statements(conn: Connection) -> None:
+    assert_type(await conn.execute("SELECT ?", (1,)), Cursor)
+    assert_type(await conn.execute("SELECT :a", {"a": b"bytes"}), Cursor)
+    assert_type(await conn.executemany("INSERT INTO t VALUES (?)", [(1,), (2,)]), Cursor)
+    assert_type(await conn.executescript("SELECT 1;"), Cursor)
+    async with conn.execute("SELECT 1") as cursor:
+        assert_type(cursor, Cursor)
+        assert_type(cursor.rowcount, int)
+        assert_type(await cursor.fetchall(), list[Any])
+
+
+async def whole_results(conn: Connection) -> None:
+    assert_type(await conn.fetch_all("SELECT 1"), list[Any])
+    assert_type(await conn.fetch_all("SELECT 1", into=User), list[User])
+    assert_type(await conn.fetch_all("SELECT 1", into=Record), list[Record])
+    assert_type(await conn.fetch_one("SELECT 1", into=Pair), Pair)
+    assert_type(await conn.fetch_optional("SELECT 1", into=User), User | None)
+    assert_type(await conn.fetch_blob("SELECT x''"), bytes | None)
+
+
+async def streams(conn: Connection) -> None:
+    async for rows in conn.execute_iter("SELECT 1", chunk_size=10):
+        assert_type(rows, list[Any])
+    assert_type(conn.prepare("SELECT 1"), PreparedStatement)
+    iterator: AsyncIterator[Any] = conn.stream("SELECT 1")
+    async for row in iterator:
+        print(row)
+
+
+async def transactions(conn: Connection) -> None:
+    async with conn.transaction("IMMEDIATE", timeout=1.0) as inside:
+        assert_type(inside, Connection)
+    async with conn.savepoint("name"):
+        await conn.rollback()
+
+
+async def errors(conn: Connection) -> None:
+    try:
+        await conn.fetch_all("SELECT 1")
+    except rapsqlite.IntegrityError as error:
+        assert_type(error.sqlite_errorcode, int)
+        assert_type(error.sqlite_errorname, str)
+
+
+async def mistakes(conn: Connection) -> None:
+    """Each of these lines must be an error: mypy reports a comment that suppresses nothing."""
+    connect(3)  # type: ignore[arg-type]
+    connect(":memory:", isolation_level="LATER")  # type: ignore[arg-type]
+    connect(":memory:", unknown=1)  # type: ignore[call-arg]
+    await conn.execute(b"SELECT 1")  # type: ignore[arg-type]
+    await conn.fetch_all("SELECT ?", 1)  # type: ignore[call-overload]
+    await conn.executemany("INSERT INTO t VALUES (?)", 1)  # type: ignore[arg-type]
