@@ -5,6 +5,7 @@ use crate::error::{Error, Result, code};
 use crate::host::{self, Parked};
 use crate::ring::Rings;
 use crate::ring::reply::ReplyHeader;
+use crate::vfs;
 
 /// What `statistics` tells about replies.
 #[derive(Clone, Copy, Default)]
@@ -57,6 +58,7 @@ impl<'r> Replies<'r> {
         while self.rings.replies.put(&header, parts).is_err() {
             self.counters.waits_for_room += 1;
             self.ring_bell();
+            vfs::give_back_locks();
             if self.rings.control.is_stopped() || host::park(abi::PARK_FULL) == Parked::Leave {
                 self.left = true;
                 return Err(Error::interrupted());

@@ -15,6 +15,7 @@ use crate::reply::{Body, Replies};
 use crate::ring::Rings;
 use crate::ring::reply::ReplyHeader;
 use crate::ring::request::Request;
+use crate::vfs;
 use crate::wire::rows::Encoder;
 
 /// Looks at the request ring before parking: 20 to 40 µs, for a host that has the next request at hand.
@@ -68,6 +69,7 @@ impl<'r> Service<'r> {
                 core::hint::spin_loop();
             }
             if self.rings.requests.is_empty() {
+                vfs::give_back_locks();
                 self.looks_before_parking = match host::park(abi::PARK_IDLE) {
                     Parked::LookAgain => FEW_LOOKS,
                     Parked::Attentive => MANY_LOOKS,

@@ -9,6 +9,7 @@ use libsqlite3_sys as ffi;
 
 use crate::error::{Error, Result};
 use crate::host;
+use crate::vfs;
 
 /// VDBE steps between two looks at the request's cancel word: well under a millisecond of work.
 const STEPS_PER_LOOK: c_int = 1000;
@@ -124,6 +125,7 @@ unsafe fn watch<'a>(context: *mut c_void) -> &'a Watch {
 unsafe extern "C" fn on_progress(context: *mut c_void) -> c_int {
     // SAFETY: registered with a `Watch`.
     let watch = unsafe { watch(context) };
+    vfs::give_back_old_locks();
     c_int::from(watch.is_cancelled() || !watch.spend(STEPS_PER_LOOK as u64))
 }
 
@@ -131,6 +133,7 @@ unsafe extern "C" fn on_progress(context: *mut c_void) -> c_int {
 unsafe extern "C" fn on_busy(context: *mut c_void, attempt: c_int) -> c_int {
     // SAFETY: registered with a `Watch`.
     let watch = unsafe { watch(context) };
+    vfs::give_back_locks();
     c_int::from(!watch.is_cancelled() && host::busy(attempt) && !watch.is_cancelled())
 }
 

@@ -2,10 +2,13 @@
 
 use core::cell::RefCell;
 use core::ffi::c_int;
+use std::sync::Arc;
 
 use libsqlite3_sys as ffi;
 
 use super::buffer::{Buffer, Source};
+use super::lease;
+use super::read_mark::{self, Wish};
 use super::shm::Shm;
 use super::urgency::{Kind, Urgency};
 use super::window::Windows;
@@ -32,6 +35,8 @@ impl Shared {
 /// What the guest knows of an open file.
 pub struct OpenFile {
     source: Source,
+    /// The name of a main database, whose SHARED lock may be kept for a moment.
+    leasable: Option<Arc<[u8]>>,
     /// The level SQLite was granted. After a failed attempt at EXCLUSIVE the host may hold PENDING.
     pub level: c_int,
     /// The file is a journal that may be new: its first sync must sync the directory too.
@@ -45,13 +50,20 @@ pub struct OpenFile {
 
 impl OpenFile {
     /// `flags` are those SQLite asked for; `database` is what a journal or WAL belongs to.
-    pub fn new(fd: Fd, database: Option<Fd>, flags: c_int, powersafe_overwrite: bool) -> Self {
+    pub fn new(
+        fd: Fd,
+        name: &[u8],
+        database: Option<Fd>,
+        flags: c_int,
+        powersafe_overwrite: bool,
+    ) -> Self {
         let kind = kind_of(flags);
         Self {
             source: Source {
                 fd,
                 database: database.unwrap_or(fd),
             },
+            leasable: matches!(kind, Kind::Database).then(|| name.into()),
             level: ffi::SQLITE_LOCK_NONE,
             sync_directory: flags & ffi::SQLITE_OPEN_CREATE != 0
                 && matches!(kind, Kind::Journal | Kind::Wal),
@@ -71,14 +83,19 @@ impl OpenFile {
         self.with_buffer(|buffer| {
             buffer.flush_range(self.source.fd, offset, data.len(), host::file_write)
         })?;
+        let fd = self.source.fd;
         let lasts = matches!(self.urgency.kind(), Kind::Database | Kind::Wal);
-        if lasts && self.windows.read(self.source.fd, data, offset) {
-            return Ok(());
-        }
-        host::file_read(self.source.fd, data, offset)
+        let windows = &mut self.windows;
+        lease::read(fd, data, offset, |data| {
+            if lasts && windows.read(fd, data, offset) {
+                return Ok(());
+            }
+            host::file_read(fd, data, offset)
+        })
     }
 
     pub fn write(&mut self, data: &[u8], offset: i64) -> Result<(), Code> {
+        self.forget_facts();
         let urgent = self.urgency.of(data, offset);
         self.with_buffer(|buffer| buffer.write(self.source, data, offset, urgent, host::file_write))
     }
@@ -91,6 +108,7 @@ impl OpenFile {
     }
 
     pub fn truncate(&mut self, size_bytes: i64) -> Result<(), Code> {
+        self.forget_facts();
         self.with_buffer(|buffer| {
             buffer.cut(self.source.fd, size_bytes);
             buffer.flush(host::file_write)
@@ -113,21 +131,40 @@ impl OpenFile {
 
     pub fn size(&mut self) -> Result<i64, Code> {
         self.with_buffer(|buffer| buffer.flush_file(self.source.fd, host::file_write))?;
-        host::file_size(self.source.fd)
+        let fd = self.source.fd;
+        read_mark::size(fd, || lease::size(fd, || host::file_size(fd)))
+    }
+
+    /// What was learnt while the file could not change does not hold any more: we change it ourselves.
+    fn forget_facts(&self) {
+        lease::forget(self.source.fd);
+        read_mark::forget_size(self.source.fd);
     }
 
     pub fn lock(&mut self, level: c_int) -> Result<(), Code> {
-        if self.level < level {
-            host::file_lock(self.source.fd, level)?;
-            self.level = level;
+        if self.level >= level {
+            return Ok(());
         }
+        let fd = self.source.fd;
+        if level > ffi::SQLITE_LOCK_SHARED {
+            lease::forget(fd);
+            host::file_lock(fd, level)?;
+        } else if !lease::resume(fd) {
+            host::file_lock(fd, level)?;
+            if let Some(name) = &self.leasable {
+                lease::begin(fd, name);
+            }
+        }
+        self.level = level;
         Ok(())
     }
 
     pub fn unlock(&mut self, level: c_int) -> Result<(), Code> {
         if self.level > level {
-            self.settle();
-            host::file_unlock(self.source.fd, level)?;
+            if level > ffi::SQLITE_LOCK_NONE || !lease::keep(self.source.fd) {
+                self.settle();
+                host::file_unlock(self.source.fd, level)?;
+            }
             self.level = level;
         }
         Ok(())
@@ -145,6 +182,8 @@ impl OpenFile {
     }
 
     pub fn shm_map(&mut self, number: c_int, size: c_int, extend: bool) -> (*mut u8, c_int) {
+        // With a WAL the file changes under its SHARED lock.
+        lease::forget(self.source.fd);
         self.shm.map(self.source.fd, number, size, extend)
     }
 
@@ -152,10 +191,20 @@ impl OpenFile {
         if flags & ffi::SQLITE_SHM_UNLOCK != 0 && flags & ffi::SQLITE_SHM_EXCLUSIVE != 0 {
             self.settle();
         }
-        host::shm_lock(self.source.fd, first, count, flags)
+        let fd = self.source.fd;
+        read_mark::lock(
+            fd,
+            Wish {
+                first,
+                count,
+                flags,
+            },
+            |wish| host::shm_lock(fd, wish.first, wish.count, wish.flags),
+        )
     }
 
     pub fn shm_unmap(&mut self, delete: bool) -> Result<(), Code> {
+        read_mark::end();
         self.shm.unmap(self.source.fd, delete)
     }
 
@@ -167,6 +216,7 @@ impl OpenFile {
             flushed
         });
         drop(self.windows);
+        lease::close(self.source.fd);
         host::file_close(self.source.fd)?;
         flushed
     }

@@ -70,6 +70,7 @@ pub unsafe extern "C" fn open(
     let powersafe_overwrite = uri_boolean(name, flags, c"psow", true);
     let open = Box::new(OpenFile::new(
         fd,
+        bytes,
         database_of(name, flags),
         flags,
         powersafe_overwrite,

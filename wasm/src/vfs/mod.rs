@@ -6,6 +6,8 @@
 //! build machine.
 
 pub mod buffer;
+pub mod lease;
+pub mod read_mark;
 pub mod urgency;
 
 #[cfg(target_arch = "wasm32")]
@@ -18,3 +20,15 @@ mod registration;
 mod shm;
 #[cfg(target_arch = "wasm32")]
 mod window;
+
+/// Gives back the locks that no statement uses: before the guest sleeps for whatever reason.
+pub fn give_back_locks() {
+    lease::end();
+    read_mark::end();
+}
+
+/// Gives back the locks that no statement uses and whose time is over.
+pub fn give_back_old_locks() {
+    lease::end_if_over();
+    read_mark::end_if_over();
+}

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use libsqlite3_sys as ffi;
 
-use super::{file, methods};
+use super::{file, lease, methods};
 use crate::host;
 
 /// Longest name, as in SQLite's own VFS for Unix, with its terminator.
@@ -69,8 +69,13 @@ unsafe extern "C" fn access(
     answer: *mut c_int,
 ) -> c_int {
     // SAFETY: SQLite passes a terminated name.
-    let name = unsafe { CStr::from_ptr(name) };
-    match file::flush().and_then(|()| host::file_access(name.to_bytes(), flags)) {
+    let name = unsafe { CStr::from_ptr(name) }.to_bytes();
+    let ask = || file::flush().and_then(|()| host::file_access(name, flags));
+    let found = match flags {
+        ffi::SQLITE_ACCESS_EXISTS => lease::exists(name, ask),
+        _ => ask(),
+    };
+    match found {
         Ok(yes) => {
             // SAFETY: SQLite passes the address of an int of its own.
             unsafe { *answer = yes.into() };
@@ -120,6 +125,7 @@ unsafe extern "C" fn randomness(
 }
 
 unsafe extern "C" fn sleep(_vfs: *mut ffi::sqlite3_vfs, microseconds: c_int) -> c_int {
+    super::give_back_locks();
     host::sleep(microseconds);
     microseconds
 }
