@@ -166,7 +166,10 @@ def test_any_host_function_may_fail_at_any_place(quick_disk: Path, mode: str, se
         failed.add(files.failed)
 
     assert workload.acknowledged == {1, 2, 4, 5, 6}, "the last run met no fault"
-    assert failed >= {"full_path", "open", "close_file", "read_into", "write", "access", "lock", "unlock"}
+    expected = {"full_path", "open", "close_file", "read_into", "write", "access", "lock"}
+    if mode != "WAL":  # there the database stays locked until it is closed
+        expected.add("unlock")
+    assert failed >= expected
     assert nth > 100
 
 
