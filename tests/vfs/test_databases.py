@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 READ_ONLY = sqlite.SQLITE_OPEN_READONLY
 URI = sqlite.SQLITE_OPEN_URI
-ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) INSERT INTO t SELECT i, i || '' FROM n"
+ROWS = (
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < {}) INSERT INTO t SELECT i, i || '' FROM n"
+)
 
 
 def native_rows(database: Path | str, sql: str = "SELECT count(*), sum(x) FROM t") -> list[tuple[object, ...]]:
