@@ -18,6 +18,7 @@ from sqlite3 import (
     Binary,
     Date,
     DateFromTicks,
+    PrepareProtocol,
     Time,
     TimeFromTicks,
     TimestampFromTicks,
@@ -27,10 +28,12 @@ from sqlite3 import (
 )
 from sqlite3.dbapi2 import Timestamp
 
+from rapsqlite import _sqlite_names
 from rapsqlite._adapters import register_adapter
 from rapsqlite._constants import SQLITE_VERSION
 from rapsqlite._control import LEGACY_TRANSACTION_CONTROL
 from rapsqlite._converters import register_converter
+from rapsqlite._sqlite_names import *  # noqa: F403 - all of its names are public, and it lists them
 from rapsqlite._target import Limits
 from rapsqlite.connection import Connection, connect
 from rapsqlite.cursor import Cursor
@@ -67,9 +70,10 @@ __all__ = [
     "LEGACY_TRANSACTION_CONTROL", "PARSE_COLNAMES", "PARSE_DECLTYPES", "Binary", "ChunkStream",
     "ClosedError", "Connection", "Cursor", "DataError", "DatabaseError", "Date", "DateFromTicks",
     "Error", "IntegrityError", "InterfaceError", "InternalError", "Limits", "NotSupportedError",
-    "OperationalError", "OutOfMemoryError", "PreparedStatement", "ProgrammingError", "Row",
+    "OperationalError", "OutOfMemoryError", "PrepareProtocol", "PreparedStatement", "ProgrammingError", "Row",
     "RowStream", "Savepoint", "Time", "TimeFromTicks", "Timestamp", "TimestampFromTicks",
     "Transaction", "Warning", "__version__", "adapt", "apilevel", "complete_statement", "connect",
     "enable_callback_tracebacks", "paramstyle", "register_adapter", "register_converter",
     "sqlite_version", "sqlite_version_info", "threadsafety", "version",
 ]  # fmt: skip
+__all__ += _sqlite_names.__all__

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "rapsqlite"
 # Lowest first. A module imports from rows above its own in this table, never from its own or from below.
 LEVELS = (
     ("_constants",),
-    ("types", "errors"),
+    ("types", "errors", "_sqlite_names"),
     ("_adapters", "_converters"),
     ("_parameters", "rows"),
     ("_wire", "_rings", "_handles", "_module_cache", "_collector"),

@@ -1,0 +1,58 @@
+"""What the module offers besides connections, as the newest sqlite3 does, under every Python."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+import rapsqlite
+
+CONSTANTS = [name for name in dir(sqlite3) if name.startswith("SQLITE_")]
+# What aiosqlite and programs for sqlite3 take from the module. Not `Blob`, `adapters` and `converters`.
+NAMES = [
+    "Binary", "Connection", "Cursor", "DataError", "DatabaseError", "Date", "DateFromTicks", "Error", "IntegrityError",
+    "InterfaceError", "InternalError", "NotSupportedError", "OperationalError", "PARSE_COLNAMES", "PARSE_DECLTYPES",
+    "PrepareProtocol", "ProgrammingError", "Row", "Time", "TimeFromTicks", "Timestamp", "TimestampFromTicks", "Warning",
+    "adapt", "apilevel", "complete_statement", "connect", "enable_callback_tracebacks", "paramstyle",
+    "register_adapter",
+    "register_converter", "sqlite_version", "sqlite_version_info", "threadsafety",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_constant_is_that_of_sqlite3(name: str) -> None:
+    assert name in rapsqlite.__all__
+    assert getattr(rapsqlite, name) == getattr(sqlite3, name)
+
+
+def test_constants_that_older_versions_of_sqlite3_lack() -> None:
+    """Python 3.10's has no result codes."""
+    assert rapsqlite.SQLITE_BUSY == 5
+    assert rapsqlite.SQLITE_CONSTRAINT_UNIQUE == 2067
+    assert rapsqlite.SQLITE_LIMIT_VARIABLE_NUMBER == 9
+    assert len([name for name in rapsqlite.__all__ if name.startswith("SQLITE_")]) >= 160
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_of_sqlite3_is_there(name: str) -> None:
+    assert hasattr(sqlite3, name)
+    assert name in rapsqlite.__all__
+    assert hasattr(rapsqlite, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["adapt", "complete_statement", "register_adapter", "register_converter", "PrepareProtocol"]
+)
+def test_function_of_the_module_is_the_same_object(name: str) -> None:
+    assert getattr(rapsqlite, name) is getattr(sqlite3, name)
+
+
+def test_version_is_that_of_the_engine() -> None:
+    assert ".".join(map(str, rapsqlite.sqlite_version_info)) == rapsqlite.sqlite_version
+    assert rapsqlite.sqlite_version_info >= (3, 51, 3)
+
+
+async def test_version_is_what_the_engine_says() -> None:
+    async with rapsqlite.connect(":memory:") as connection:
+        assert await connection.fetch_scalar("SELECT sqlite_version()") == rapsqlite.sqlite_version
