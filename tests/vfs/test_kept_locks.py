@@ -42,7 +42,7 @@ async def connection(path: Path) -> AsyncIterator[rapsqlite.Connection]:
 
 
 def host_calls(connection: rapsqlite.Connection) -> dict[str, int]:
-    return connection.session.guest.statistics()
+    return connection._session.guest.statistics()
 
 
 async def sleep_of_the_guest(connection: rapsqlite.Connection) -> None:
