@@ -88,8 +88,9 @@ class Target:
 
     async def open(self) -> Guest:
         """Start a guest with this database open; raises OperationalError if the file cannot be opened."""
-        files = FileTable(self.name, uri=self._uri)
         memory_bytes = self._limits.get("memory_bytes", _NO_LIMIT)
+        # Windows are address space of the guest: 16 MiB each would be taken for a use of memory.
+        files = FileTable(self.name, uri=self._uri, maps_reads=not memory_bytes)
         guest = Guest(os.fsdecode(self.name), files, self._timeout_s, memory_limit_bytes=memory_bytes or -1)
         guest.start()
         try:
