@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["TypedRows", "typed_rows"]
 
 # Where msgspec says in its message what it could not decode: `$[row].field` and what is inside of it.
-_LOCATION = re.compile(
-    r"^(?P<problem>.*?) - at `\$\[(?P<row>\d+)\](?:\.(?P<column>[^.\[`]+))?(?P<inside>[^`]*)`$", re.DOTALL
-)
+_LOCATION = r"(?s)^(?P<problem>.*?) - at `\$\[(?P<row>\d+)\](?:\.(?P<column>[^.\[`]+))?(?P<inside>[^`]*)`$"
 
 
 class TypedRows:
@@ -107,7 +105,7 @@ def _named_tuple_decoder(kind: Any) -> Callable[[bytes], list[Any]]:
 
 
 def _data_error(message: str, rows_before: int) -> DataError:
-    location = _LOCATION.match(message)
+    location = re.match(_LOCATION, message)  # compiled when it is needed, to keep the import quick
     if location is not None:
         row = rows_before + int(location["row"])
         column = f", column {location['column']!r}" if location["column"] else ""

@@ -246,6 +246,24 @@ async def test_random_integers_come_back() -> None:
     await same(scenario)
 
 
+async def test_random_text_and_blobs_come_back() -> None:
+    generator = random.Random(10)
+    ranges = [(0, 0x7F), (0x80, 0x7FF), (0x800, 0xD7FF), (0xE000, 0xFFFF), (0x10000, 0x10FFFF)]
+    values: list[Any] = [
+        "".join(chr(generator.randint(*generator.choice(ranges))) for _ in range(generator.randrange(40)))
+        for _ in range(1_000)
+    ]
+    values += [generator.randbytes(generator.randrange(600)) for _ in range(1_000)]
+    generator.shuffle(values)
+
+    async def scenario(connection: Any) -> Any:
+        await connection.execute("CREATE TABLE t (v)")
+        await connection.executemany("INSERT INTO t VALUES (?)", [(value,) for value in values])
+        return await rows_of(connection, "SELECT v, typeof(v), hex(v) FROM t ORDER BY rowid")
+
+    assert [row[0] for row in await same(scenario)] == values
+
+
 @pytest.mark.parametrize("size", [1_000_000, 5_000_000])
 @pytest.mark.parametrize("kind", ["x", b"x"])
 async def test_large_values_come_back(size: int, kind: Any) -> None:
