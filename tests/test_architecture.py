@@ -52,7 +52,8 @@ LEVELS = (
     ("prepared", "functions", "hooks", "schema", "blob", "backup"),
     ("_queries",),
     ("connection",),
-    ("pool", "dbapi", "cache"),
+    ("pool", "dbapi", "cache", "_dump", "_doctor"),
+    ("_shell",),
     ("__init__", "__main__", "sqlalchemy"),
 )
 LEVEL_OF = {name: level for level, row in enumerate(LEVELS) for name in row}
@@ -62,7 +63,7 @@ LOWEST_ASYNC_LEVEL = LEVEL_OF["_loop"]
 PYTHON_CAPS = {
     "__init__": 100, "connection": 450, "transaction": 150, "cursor": 320, "prepared": 160, "rows": 200,
     "functions": 250, "hooks": 200, "schema": 150, "blob": 200, "backup": 200, "pool": 350, "errors": 250,
-    "types": 120, "dbapi": 200, "sqlalchemy": 300, "cache": 150, "__main__": 200, "runtime": 400,
+    "types": 120, "dbapi": 200, "sqlalchemy": 300, "cache": 150, "__main__": 200, "_shell": 220, "runtime": 400,
     "_guest": 360, "_rings": 260, "_loop": 250, "_wire": 300, "_imports": 250, "_files": 300,
     "_filelock": 250, "_mapping": 200, "_handles": 80, "_traffic": 400, "_queries": 250,
 }  # fmt: skip

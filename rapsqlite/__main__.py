@@ -1,0 +1,128 @@
+"""The command line: a small shell, a look at this machine, and a warm module cache.
+
+    python -m rapsqlite FILE [SQL]      run SQL, or read statements from standard input
+    python -m rapsqlite doctor [DIR]    what works on this machine, and in this directory
+    python -m rapsqlite warm            compile the module into the cache, for container images
+
+A database that is called "doctor" or "warm" is reached as ./doctor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rapsqlite import _module_cache, runtime
+from rapsqlite._doctor import examine
+from rapsqlite._shell import Shell
+from rapsqlite.connection import connect
+from rapsqlite.errors import Error
+
+if TYPE_CHECKING:
+    from rapsqlite.connection import Connection
+
+_MARKS = {True: "ok  ", False: "FAIL", None: "    "}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0 well, 1 failed, 2 wrong arguments."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in {"-h", "--help"} or len(words) > 2:
+        print((__doc__ or "").strip(), file=sys.stdout if words[:1] in (["-h"], ["--help"]) else sys.stderr)
+        return 0 if words[:1] in (["-h"], ["--help"]) else 2
+    try:
+        if words[0] == "doctor":
+            return asyncio.run(doctor(Path(words[1]) if len(words) > 1 else None))
+        if words == ["warm"]:
+            return warm()
+        return shell(words[0], words[1] if len(words) > 1 else None)
+    except Error as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+async def doctor(directory: Path | None) -> int:
+    """Print every finding; fail if one is bad."""
+    failures = 0
+    async for name, well, found in examine(directory):
+        failures += well is False
+        print(f"{_MARKS[well]} {name:<16} {found}", flush=True)
+    return 1 if failures else 0
+
+
+def warm() -> int:
+    """Compile the module if the cache does not hold it; fail if the cache cannot keep it."""
+    started = time.perf_counter()
+    runtime.shared_engine()
+    directory = _module_cache.cache_directory()
+    if not any(directory.glob("*.compiled")):
+        print(f"error: {directory} cannot keep the compiled module", file=sys.stderr)
+        return 1
+    print(f"{directory} is warm ({time.perf_counter() - started:.2f} s)")
+    return 0
+
+
+def shell(database: str, sql: str | None) -> int:
+    """Run the SQL, or lines from standard input; fail if a statement did that nobody watched."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        conn = loop.run_until_complete(_open(database))
+        try:
+            runner = Shell(conn, loop)
+            if sql is not None:
+                runner.run(sql)
+            elif sys.stdin.isatty():
+                converse(runner)
+                return 0
+            else:
+                read_input(runner)
+            return 1 if runner.errors else 0
+        finally:
+            loop.run_until_complete(conn.close())
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+async def _open(database: str) -> Connection:
+    return await connect(database, isolation_level=None)
+
+
+def read_input(runner: Shell) -> None:
+    """Run a script; stop at the first error, so that what follows does not build on what failed."""
+    for line in sys.stdin:
+        if not runner.feed(line.rstrip("\n")) or runner.errors:
+            return
+    runner.finish()
+
+
+def converse(runner: Shell) -> None:
+    """Read lines from a person until .quit or the end of the input."""
+    # Importing it gives `input` its line editing; it is not there on every system, and pipes do not need it.
+    try:
+        import readline  # noqa: F401
+    except ImportError:
+        print("(no line editing here)")
+    print("SQL ends with a semicolon; .help lists commands")
+    while True:
+        try:
+            line = input(runner.prompt)
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print()
+            runner.forget()
+            continue
+        if not runner.feed(line):
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""A small shell: statements and dot commands in, aligned tables out.
+
+Reading a line blocks and running a statement awaits, so the event loop turns only while a statement runs. Ctrl-C
+there cancels the statement, which interrupts SQLite; the connection goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+import time
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rapsqlite._dump import dump
+from rapsqlite.errors import Error
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+
+    from rapsqlite.connection import Connection
+
+HELP = """\
+.dump             print the database as SQL
+.headers on|off   names of the columns above the rows
+.help             print this
+.quit             leave
+.schema [NAME]    print the statements that made the tables, indexes, views and triggers
+.tables           list tables and views
+.timer on|off     print how long each statement took
+"""
+_TABLES = """
+SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY 1
+"""
+_SCHEMA = """
+SELECT sql || ';' FROM sqlite_schema WHERE sql IS NOT NULL AND (?1 IS NULL OR tbl_name = ?1 COLLATE NOCASE)
+ORDER BY rowid
+"""
+# Rows that are held to measure the columns' widths; later rows may stick out.
+_MEASURED_ROWS = 1000
+
+
+def statements_of(text: str) -> Iterator[str]:
+    """Split text into statements; the last one may be incomplete."""
+    start = 0
+    for position, character in enumerate(text):
+        if character == ";" and sqlite3.complete_statement(text[start : position + 1]):
+            yield text[start : position + 1].strip()
+            start = position + 1
+    if text[start:].strip():
+        yield text[start:].strip()
+
+
+def shown(value: Any) -> str:
+    """Return a value as the shell prints it."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, bytes):
+        return f"x'{value.hex()}'"
+    return str(value)
+
+
+class Shell:
+    """Runs lines on one connection and prints to ``out``; ``errors`` counts what failed."""
+
+    def __init__(self, conn: Connection, loop: asyncio.AbstractEventLoop, out: TextIO = sys.stdout) -> None:
+        self.conn = conn
+        self.loop = loop
+        self.out = out
+        self.headers = True
+        self.timer = False
+        self.errors = 0
+        self._unfinished = ""
+
+    @property
+    def prompt(self) -> str:
+        """What to print before the next line."""
+        return "     ...> " if self._unfinished else "rapsqlite> "
+
+    def feed(self, line: str) -> bool:
+        """Take one line; run what it completes. Return False once the shell should end."""
+        if not self._unfinished and line.strip().startswith("."):
+            return self._guarded(self._command(line.split()))
+        text = f"{self._unfinished}\n{line}" if self._unfinished else line
+        if sqlite3.complete_statement(text) or not text.strip():
+            self._unfinished = ""
+            return self.run(text)
+        self._unfinished = text
+        return True
+
+    def finish(self) -> None:
+        """Run what was left without its semicolon, at the end of a script."""
+        text, self._unfinished = self._unfinished, ""
+        self.run(text)
+
+    def forget(self) -> None:
+        """Drop the lines of a statement that is not finished."""
+        self._unfinished = ""
+
+    def run(self, text: str) -> bool:
+        """Run every statement in the text, up to the first that fails."""
+        for statement in statements_of(text):
+            before = self.errors
+            self._guarded(self._statement(statement))
+            if self.errors > before:
+                break
+        return True
+
+    def _guarded(self, work: Coroutine[Any, Any, bool]) -> bool:
+        """Run a coroutine; print an error instead of raising it, and let Ctrl-C cancel it."""
+        task = self.loop.create_task(work)
+        try:
+            return self.loop.run_until_complete(task)
+        except KeyboardInterrupt:
+            task.cancel()
+            self.loop.run_until_complete(asyncio.wait([task]))
+            self._complain("interrupted")
+        except Error as error:
+            self._complain(str(error))
+        return True
+
+    def _complain(self, message: str) -> None:
+        self.errors += 1
+        self.out.flush()
+        sys.stderr.write(f"error: {message}\n")
+
+    async def _statement(self, sql: str) -> bool:
+        started = time.perf_counter()
+        async with self.conn.execute(sql) as cursor:
+            if cursor.description is not None:
+                names = [column[0] for column in cursor.description]
+                widths = None
+                while rows := await cursor.fetchmany(_MEASURED_ROWS):
+                    table = [[shown(value) for value in row] for row in rows]
+                    if widths is None:
+                        widths = self._heading(names, table)
+                    self._write_rows(table, widths)
+                if widths is None:
+                    self._heading(names, [])
+        if self.timer:
+            self.out.write(f"{(time.perf_counter() - started) * 1000:.1f} ms\n")
+        return True
+
+    def _heading(self, names: list[str], table: list[list[str]]) -> list[int]:
+        """Print the names of the columns if asked to; return the widths."""
+        lines = [names, *table] if self.headers else table
+        widths = [max((len(line[index]) for line in lines), default=0) for index in range(len(names))]
+        if self.headers:
+            self._write_rows([names, ["-" * width for width in widths]], widths)
+        return widths
+
+    def _write_rows(self, table: list[list[str]], widths: list[int]) -> None:
+        for row in table:
+            cells = [value.ljust(width) for value, width in zip(row, widths, strict=True)]
+            self.out.write("  ".join(cells).rstrip() + "\n")
+
+    async def _command(self, words: list[str]) -> bool:
+        name, arguments = words[0], words[1:]
+        if name in {".quit", ".exit"}:
+            return False
+        if name == ".help":
+            self.out.write(HELP)
+        elif name == ".tables":
+            await self._print_column(_TABLES, ())
+        elif name == ".schema":
+            await self._print_column(_SCHEMA, (arguments[0] if arguments else None,))
+        elif name == ".dump":
+            async for statement in dump(self.conn):
+                self.out.write(statement + "\n")
+        elif name in {".headers", ".timer"} and arguments in (["on"], ["off"]):
+            setattr(self, name[1:], arguments == ["on"])
+        else:
+            self._complain(f"unknown command {' '.join(words)}; .help lists them")
+        return True
+
+    async def _print_column(self, sql: str, parameters: tuple[Any, ...]) -> None:
+        for (value,) in await self.conn.execute_fetchall(sql, parameters):
+            self.out.write(f"{value}\n")
