@@ -7,6 +7,7 @@ there cancels the statement, which interrupts SQLite; the connection goes on.
 from __future__ import annotations
 
 import asyncio
+import signal
 import sqlite3
 import sys
 import time
@@ -109,14 +110,16 @@ class Shell:
     def _guarded(self, work: Coroutine[Any, Any, bool]) -> bool:
         """Run a coroutine; print an error instead of raising it, and let Ctrl-C cancel it."""
         task = self.loop.create_task(work)
+        # Cancelled through the loop: a KeyboardInterrupt could strike anywhere, also between a request and its reply.
+        before = signal.signal(signal.SIGINT, lambda *_: self.loop.call_soon_threadsafe(task.cancel))
         try:
             return self.loop.run_until_complete(task)
-        except KeyboardInterrupt:
-            task.cancel()
-            self.loop.run_until_complete(asyncio.wait([task]))
+        except asyncio.CancelledError:
             self._complain("interrupted")
         except Error as error:
             self._complain(str(error))
+        finally:
+            signal.signal(signal.SIGINT, before)
         return True
 
     def _complain(self, message: str) -> None:
