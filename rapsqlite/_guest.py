@@ -118,11 +118,12 @@ class Guest:
             while not request.replies and not request.done:
                 await loop.wait(request)
             reply = self._settle(request, loop)
-            rows = decode(reply.rows) if reply.row_count else []
             if reply.kind == abi.REPLY_DONE:
-                return rows, reply
+                return decode(reply.rows) if reply.row_count else [], reply
             # Waiting and decoding take turns from here on, and every batch makes the heap of rows larger.
             with FullCollectionsHeldBack():
+                request.looks_itself = True
+                rows = decode(reply.rows) if reply.row_count else []
                 return rows, await self._collect_rest(request, loop, decode, rows, reply.columns)
         except BaseException:
             self._traffic.discard(request)
@@ -139,7 +140,9 @@ class Guest:
         """Append the rows of all further batches and return the last reply."""
         resumed = time.perf_counter()
         while True:
-            if not request.replies and not request.done:
+            if not request.is_ready():
+                self._traffic.drain(loop)
+            if not request.is_ready():
                 await loop.wait(request)
                 resumed = time.perf_counter()
                 continue

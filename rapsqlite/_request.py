@@ -24,6 +24,7 @@ class Request:
         "done",
         "error",
         "head",
+        "looks_itself",
         "loop",
         "position",
         "replies",
@@ -42,6 +43,7 @@ class Request:
         self.error: Exception | None = None  # why it never comes
         self.cancelled = False
         self.discarded = False
+        self.looks_itself = False  # its task drains before it sleeps, so that no bell is needed while it is awake
         self.waiter: Any = None
         self.cancellation: BaseException | None = None
 

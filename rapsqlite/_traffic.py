@@ -125,6 +125,10 @@ class Traffic:
             request.discarded = True
             request.replies.clear()
             self.cancel(request)
+            if request.looks_itself and request.loop is not None:
+                # It does not look any more, and the guest may sleep behind a full ring without having rung.
+                request.looks_itself = False
+                request.loop.post(self.drain, request.loop)
 
     def abandon(self, request: Request) -> None:
         """As ``discard``. Any thread, also from a finalizer."""
@@ -240,13 +244,23 @@ class Traffic:
                 if reply is not None:
                     self._accept(reply, woken)
                     continue
-                if self._pending:
+                if self._pending and not self._is_busy():
                     rings.ask_for_bell()
                 if not rings.has_replies():
                     break
         except MalformedReplyError as exc:
             woken += self._break_off(exc)
         return woken
+
+    def _is_busy(self) -> bool:
+        """Tell whether the one task that waits for anything has work at hand, and looks here before it sleeps.
+
+        A bell would be worse than useless: the guest would have to wait for the GIL, which decoding holds, to ring it.
+        """
+        if len(self._pending) > 1:
+            return False
+        (request,) = self._pending.values()
+        return request.looks_itself and bool(request.replies)
 
     def _accept(self, reply: Reply, woken: list[Request]) -> None:
         request = self._pending.get(reply.id)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import msgspec
 import pytest
 
 import rapsqlite
@@ -161,3 +162,32 @@ async def test_file_that_was_leased_can_be_closed_and_replaced(path: Path) -> No
             native.execute("BEGIN EXCLUSIVE")
             native.execute("UPDATE t SET v = ?", (value,))
             native.execute("COMMIT")
+
+
+class Flags(msgspec.Struct):
+    """A row whose flag has to be a number."""
+
+    number: int
+    flag: int
+
+
+async def test_result_that_cannot_be_decoded_leaves_no_lock_behind(
+    path: Path, connection: rapsqlite.Connection
+) -> None:
+    """The guest is stopped although it sleeps behind a full ring when the task gives up."""
+    await connection.execute("CREATE TABLE flags (number, flag)")
+    await connection.execute(
+        "WITH RECURSIVE c(x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM c WHERE x < 300000) "
+        "INSERT INTO flags SELECT x, iif(x = 20000, 'no number', x % 2) FROM c"
+    )
+
+    with pytest.raises(rapsqlite.DataError):
+        await connection.fetch_all("SELECT number, flag FROM flags", into=Flags)
+
+    with closing(sqlite3.connect(path, timeout=20, isolation_level=None, check_same_thread=False)) as native:
+        await anyio.to_thread.run_sync(native.execute, "BEGIN EXCLUSIVE")
+        native.execute("PRAGMA busy_timeout = 0")
+        native.execute("DROP TABLE flags")
+        native.execute("COMMIT")
+        if native.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+            assert native.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
