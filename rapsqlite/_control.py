@@ -114,7 +114,7 @@ class TransactionControl:
         if self._autocommit is True:
             self.guest.state  # noqa: B018 - raises if the connection is closed
         elif self._autocommit is False:
-            await self.guest.call(abi.OP_SCRIPT, b"BEGIN", format=abi.FORMAT_SCRIPT_COMMITS)
+            await self.guest.call(abi.OP_SCRIPT, b"COMMIT; BEGIN")
         else:
             await self._commit_open()
 
@@ -127,12 +127,12 @@ class TransactionControl:
             except Error:
                 failed = True  # a transaction is open whatever the setting is now
                 self._deferred = None
-        if self._autocommit is True and not failed:
-            self.guest.state  # noqa: B018 - raises if the connection is closed
-            return
-        await _tolerate(_NOTHING_TO_ROLL_BACK, self.run("ROLLBACK"))
         if self._autocommit is False:
-            await self._begin_unless_begun()
+            await self.guest.call(abi.OP_SCRIPT, b"ROLLBACK; BEGIN")
+        elif self._autocommit is True and not failed:
+            self.guest.state  # noqa: B018 - raises if the connection is closed
+        else:
+            await _tolerate(_NOTHING_TO_ROLL_BACK, self.run("ROLLBACK"))
 
     async def run(self, sql: str) -> None:
         """Run one statement without parameters and rows."""

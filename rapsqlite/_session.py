@@ -5,6 +5,7 @@ A setting takes effect for statements that begin after it was set.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from rapsqlite import _constants as abi
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from rapsqlite._guest import Guest
     from rapsqlite._row_plan import RowFunction
     from rapsqlite.types import CursorLike, RowFactory, TextFactory
+
+_SINCE_311 = sys.version_info >= (3, 11)
 
 LISTED = frozenset({tuple, list, dict, type(None)})
 """Types of parameters that list all they have; others may have to be asked for names (`Session.encode_unusual`)."""
@@ -66,7 +69,7 @@ def encode_sql(sql: str, verb: str) -> bytes:
     if not isinstance(sql, str):
         raise TypeError(f"{verb}() argument 1 must be str, not {type(sql).__name__}")
     if "\0" in sql:
-        raise ProgrammingError("the query contains a null character")
+        raise (ProgrammingError if _SINCE_311 else ValueError)("the query contains a null character")
     return sql.encode()
 
 

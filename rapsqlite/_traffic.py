@@ -67,6 +67,8 @@ class Traffic:
         with self.lock:
             if self.state != "ok":
                 raise self.refusal()
+            if self._posts:
+                self._send_posts()  # what the same task posted before goes before
             self._several_loops = bool(self._pending) and (self._several_loops or loop.key is not self._newest_key)
             self._newest_key = loop.key
             rings = self._rings
@@ -178,19 +180,23 @@ class Traffic:
         """
         while self._posts and self.lock.acquire(blocking=False):
             try:
-                while self._posts:
-                    posted = self._posts.popleft()
-                    if isinstance(posted, Request):
-                        self._cancel(posted)
-                        continue
-                    op, a = posted
-                    if op == _STOP:
-                        self._stop()
-                    elif self.state == "ok":
-                        self._enqueue(Request(self, None, (b"", b"")), op, 0, a, 0)
+                self._send_posts()
                 self.host.unpark()
             finally:
                 self.lock.release()
+
+    def _send_posts(self) -> None:
+        """Submit what was posted. The lock is held; finalizers may post more meanwhile."""
+        while self._posts:
+            posted = self._posts.popleft()
+            if isinstance(posted, Request):
+                self._cancel(posted)
+                continue
+            op, a = posted
+            if op == _STOP:
+                self._stop()
+            elif self.state == "ok":
+                self._enqueue(Request(self, None, (b"", b"")), op, 0, a, 0)
 
     def _stop(self) -> None:
         self.host.leaving = True

@@ -284,7 +284,7 @@ async def test_ten_thousand_random_cancellations_leave_nothing_behind(conn: raps
     assert not wrong
     assert 0 < finished < OPERATIONS
     assert (await conn.statistics())["open_statements"] == statements
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads  # one of an earlier test may have ended
     assert not conn.in_transaction
     assert await conn.fetch_all("SELECT * FROM t") == [[i, str(i)] for i in range(1_000)]
 
