@@ -130,7 +130,8 @@ use_debian() {
     -C linker=wasm-ld-22 -C linker-flavor=wasm-ld -C link-self-contained=no
     -C link-arg="$libc/crt1-reactor.o" -C link-arg=-L"$libc" -C link-arg=-lc
     -C link-arg=/usr/lib/llvm-22/lib/clang/22/lib/wasi/libclang_rt.builtins-wasm32.a
-    --remap-path-prefix=/usr/lib/rustlib/src/rust=rust --remap-path-prefix=/usr/src/rustc-1.96.0=rust
+    --remap-path-prefix=/usr/lib/rustlib/src/rust=rust
+    --remap-path-prefix="$(readlink -f /usr/lib/rustlib/src/rust)"=rust
   )
 }
 
