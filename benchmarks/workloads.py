@@ -38,7 +38,7 @@ _ALL = (
     Workload("fetch_dicts", "the same as dicts", bench_select.fetch_dicts, 100_000, 500, "rows_per_s"),
     Workload("fetch_structs", "the same as Structs", bench_select.fetch_structs, 100_000, 500, "rows_per_s"),
     Workload("async_for", "async for, 100 000 rows", bench_select.async_for, 100_000, 500, "rows_per_s"),
-    Workload("busy_neighbour", "fetch beside a busy thread", bench_eventloop.busy_neighbour, 400, 5, "rows_per_s"),
+    Workload("busy_neighbour", "fetch beside a busy thread", bench_eventloop.busy_neighbour, 20_000, 50, "rows_per_s"),
     Workload("delay_100k", "loop delay, 100 000 rows", bench_eventloop.loop_delay, 100_000, 500, "beyond_idle_ms"),
     Workload(
         "delay_1m",

@@ -15,7 +15,7 @@ from benchmarks.targets import OURS, PEERS, TARGETS
 from benchmarks.workloads import WORKLOADS
 
 ROOT = Path(__file__).resolve().parent.parent
-PEERS_HERE = ("aiosqlite", "stdlib")
+PEERS_HERE = ("ours", "aiosqlite", "stdlib")
 LINUX_ONLY = {"memory"}
 
 
