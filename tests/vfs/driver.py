@@ -64,6 +64,12 @@ class Driven:
         """Return the first column of the first row."""
         return self.sql(statement, *parameters)[0][0]
 
+    def statistics(self) -> dict[str, int]:
+        """Return the guest's own counters."""
+        reply = self._run(lambda: self.guest.call(abi.OP_CONTROL, a=abi.CONTROL_OP_STATISTICS))
+        counters: dict[str, int] = msgspec.msgpack.decode(reply.rows)
+        return counters
+
     def imports(self) -> dict[str, int]:
         """Return how often each host function has been called."""
         return self.guest.statistics()

@@ -90,7 +90,9 @@ def test_point_read_in_wal_mode_takes_two_file_calls_at_most(database: Path) -> 
 
 
 def test_autocommit_write_in_wal_mode_takes_at_most_eight_calls(database: Path) -> None:
-    fill(database, 100).execute("PRAGMA journal_mode = WAL")
+    native = fill(database, 100)
+    native.execute("PRAGMA journal_mode = WAL")
+    native.close()
     with Driven(database) as ours:
         ours.sql("PRAGMA synchronous = NORMAL")
         for number in range(5):
@@ -335,3 +337,17 @@ def test_fault_outside_of_wasm_still_ends_the_process(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "file")], check=False, timeout=30)
 
     assert done.returncode == -signal.SIGBUS
+
+
+def test_statistics_count_hits_and_misses(database: Path) -> None:
+    fill(database, 5000).close()
+    with Driven(database) as ours:
+        warm_up(ours)
+        before = ours.statistics()
+        ours.sql("PRAGMA cache_size = 0")
+        ours.sql("SELECT sum(length(body)) FROM t")
+
+        after = ours.statistics()
+
+        assert after["window_hits"] - before["window_hits"] > 1000
+        assert after["window_misses"] == before["window_misses"]

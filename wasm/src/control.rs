@@ -10,6 +10,7 @@ use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::reply::Counters;
+use crate::vfs;
 use crate::wire::params::Reader;
 
 /// Answers one `CONTROL` request into the executor's value.
@@ -81,7 +82,10 @@ fn config(connection: &Connection, option: c_int, value: c_int) -> Result<c_int>
 fn statistics(executor: &mut Executor, replies: Counters) -> Result<()> {
     let connection = &executor.connection;
     let status = |what| db_status(connection, what);
-    let entries: [(&str, i64); 14] = [
+    let (window_hits, window_misses) = vfs::hits_and_misses();
+    let entries: [(&str, i64); 16] = [
+        ("window_hits", window_hits as i64),
+        ("window_misses", window_misses as i64),
         ("cache_hits", connection.hits as i64),
         ("cache_misses", connection.misses as i64),
         ("cached_statements", connection.cached() as i64),

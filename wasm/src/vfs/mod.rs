@@ -21,6 +21,9 @@ mod shm;
 #[cfg(target_arch = "wasm32")]
 mod window;
 
+#[cfg(target_arch = "wasm32")]
+pub use window::hits_and_misses;
+
 /// Gives back the locks that no statement uses: before the guest sleeps for whatever reason.
 pub fn give_back_locks() {
     lease::end();

@@ -6,7 +6,7 @@
 //! addresses are never passed to SQLite, to the host, or to `memory.copy`.
 
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::alloc::{Layout, alloc, dealloc};
 
 use crate::host::{self, Fd};
@@ -24,6 +24,13 @@ const MISSES_TO_MAP: u32 = 3;
 const MISSES_TO_REPLACE: u32 = 64;
 
 static OPEN_WINDOWS: AtomicUsize = AtomicUsize::new(0);
+static HITS: AtomicU64 = AtomicU64::new(0);
+static MISSES: AtomicU64 = AtomicU64::new(0);
+
+/// How many reads of databases and WALs were served from windows, and how many went to the host.
+pub fn hits_and_misses() -> (u64, u64) {
+    (HITS.load(Ordering::Relaxed), MISSES.load(Ordering::Relaxed))
+}
 
 /// The windows of one file.
 #[derive(Default)]
@@ -49,6 +56,13 @@ struct Window {
 impl Windows {
     /// Fills `data` from `offset`, or returns false: the host must read.
     pub fn read(&mut self, fd: Fd, data: &mut [u8], offset: i64) -> bool {
+        let served = self.serve(fd, data, offset);
+        let counter = if served { &HITS } else { &MISSES };
+        counter.fetch_add(1, Ordering::Relaxed);
+        served
+    }
+
+    fn serve(&mut self, fd: Fd, data: &mut [u8], offset: i64) -> bool {
         let index = offset / WINDOW_BYTES as i64;
         let start = (offset % WINDOW_BYTES as i64) as usize;
         let end = start + data.len();
