@@ -1,0 +1,118 @@
+"""Waiting for an answer without the event loop: never for long, never at the cost of other tasks."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, cast
+
+import anyio
+import pytest
+
+import rapsqlite
+from rapsqlite._polling import Polling
+
+if TYPE_CHECKING:
+    from rapsqlite._host import HostFunctions
+    from rapsqlite._rings import Rings
+
+IN_ROW = 32  # as documented: then the task is suspended for once
+
+
+class PlayedHost:
+    """The two things that polling asks of a guest's host functions."""
+
+    def __init__(self) -> None:
+        self.asleep = False
+        self.ringing = False
+
+    def is_asleep(self) -> bool:
+        return self.asleep
+
+
+class PlayedRings:
+    """A reply ring that answers at once, or never."""
+
+    def __init__(self, *, answers: bool) -> None:
+        self.answers = answers
+        self.undrained = False
+
+    def has_replies(self) -> bool:
+        return self.undrained
+
+    def poll(self, _looks: int) -> bool:
+        return self.answers
+
+
+def tries(polling: Polling, rings: PlayedRings, requests: int) -> list[int]:
+    """Return the numbers of the requests that were polled for."""
+    polled = []
+    for number in range(requests):
+        if polling.may_start(cast("Rings", rings)):
+            polled.append(number)
+            polling.wait(cast("Rings", rings))
+    return polled
+
+
+@pytest.fixture
+def host() -> PlayedHost:
+    return PlayedHost()
+
+
+@pytest.fixture
+def polling(host: PlayedHost) -> Polling:
+    return Polling(cast("HostFunctions", host))
+
+
+def test_one_request_in_33_is_left_to_the_loop(polling: Polling) -> None:
+    polled = tries(polling, PlayedRings(answers=True), 99)
+
+    assert [number for number in range(99) if number not in polled] == [32, 65, 98]
+
+
+def test_misses_make_polling_rare(polling: Polling) -> None:
+    polled = tries(polling, PlayedRings(answers=False), 1000)
+
+    gaps = [later - earlier for earlier, later in pairwise(polled)]
+    assert gaps[:6] == [3, 5, 9, 17, 33, 65]
+    assert set(gaps[6:]) == {65}
+
+
+def test_a_hit_after_misses_makes_it_frequent_again(polling: Polling) -> None:
+    rings = PlayedRings(answers=False)
+    tries(polling, rings, 100)
+    rings.answers = True
+
+    polled = tries(polling, rings, 200)
+
+    assert len(polled) > 100
+
+
+def test_sleeping_guest_is_not_waited_for(polling: Polling, host: PlayedHost) -> None:
+    host.asleep = True
+
+    assert tries(polling, PlayedRings(answers=True), 10) == []
+
+
+def test_replies_of_others_are_left_to_the_loop(polling: Polling) -> None:
+    rings = PlayedRings(answers=True)
+    rings.undrained = True
+
+    assert tries(polling, rings, 10) == []
+
+
+async def test_other_tasks_run_between_the_statements_of_one() -> None:
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with rapsqlite.connect(":memory:") as conn, anyio.create_task_group() as tasks:
+        tasks.start_soon(count_turns)
+        for number in range(20 * (IN_ROW + 1)):
+            assert await conn.fetch_scalar("SELECT ?", (number,)) == number
+        tasks.cancel_scope.cancel()
+
+    assert turns >= 20
