@@ -51,6 +51,7 @@ from rapsqlite.errors import (
     ProgrammingError,
     Warning,
 )
+from rapsqlite.memory import MemoryConnection, connect_memory
 from rapsqlite.prepared import PreparedStatement
 from rapsqlite.rows import Row
 from rapsqlite.savepoint import Savepoint
@@ -69,11 +70,11 @@ sqlite_version_info: tuple[int, ...] = tuple(int(part) for part in SQLITE_VERSIO
 __all__ = [
     "LEGACY_TRANSACTION_CONTROL", "PARSE_COLNAMES", "PARSE_DECLTYPES", "Binary", "ChunkStream",
     "ClosedError", "Connection", "Cursor", "DataError", "DatabaseError", "Date", "DateFromTicks",
-    "Error", "IntegrityError", "InterfaceError", "InternalError", "Limits", "NotSupportedError",
+    "Error", "IntegrityError", "InterfaceError", "InternalError", "Limits", "MemoryConnection", "NotSupportedError",
     "OperationalError", "OutOfMemoryError", "PrepareProtocol", "PreparedStatement", "ProgrammingError", "Row",
     "RowStream", "Savepoint", "Time", "TimeFromTicks", "Timestamp", "TimestampFromTicks",
     "Transaction", "Warning", "__version__", "adapt", "apilevel", "complete_statement", "connect",
-    "enable_callback_tracebacks", "paramstyle", "register_adapter", "register_converter",
+    "connect_memory", "enable_callback_tracebacks", "paramstyle", "register_adapter", "register_converter",
     "sqlite_version", "sqlite_version_info", "threadsafety", "version",
 ]  # fmt: skip
 __all__ += _sqlite_names.__all__

@@ -52,7 +52,7 @@ LEVELS = (
     ("prepared", "functions", "hooks", "schema", "blob", "backup"),
     ("_queries",),
     ("connection",),
-    ("pool", "dbapi", "cache", "_dump", "_doctor"),
+    ("memory", "pool", "dbapi", "cache", "_dump", "_doctor"),
     ("_shell",),
     ("__init__", "__main__", "sqlalchemy"),
 )
