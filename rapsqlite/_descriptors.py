@@ -13,9 +13,13 @@ nothing of the parent's, as the parent's descriptors are still open.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import threading
+
+try:
+    import fcntl
+except ImportError as missing:
+    raise ImportError("rapsqlite does not run on Windows yet: see docs/durability.md, Platforms") from missing
 
 from rapsqlite import _filelock
 

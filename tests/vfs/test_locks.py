@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -310,3 +311,85 @@ def test_killed_process_leaves_no_lock_behind_a_forked_child(path: Path) -> None
 
     outside.close()
     parent.communicate()
+
+
+class Model:
+    """SQLite's rules for one file (https://sqlite.org/lockingv3.html), as levels of three parties."""
+
+    def __init__(self) -> None:
+        self.levels = [NONE, NONE, NONE]
+
+    def lock(self, party: int, level: int) -> bool:
+        others = [held for number, held in enumerate(self.levels) if number != party]
+        mine = self.levels[party]
+        if mine >= level:
+            return True
+        if level == SHARED:
+            allowed = max(others) < sqlite.SQLITE_LOCK_PENDING
+        elif level == RESERVED:
+            allowed = max(others) < RESERVED
+        else:
+            allowed = max(others) == NONE
+            if mine == RESERVED and not allowed:
+                self.levels[party] = sqlite.SQLITE_LOCK_PENDING
+        if allowed:
+            self.levels[party] = level
+        return allowed
+
+    def unlock(self, party: int, level: int = NONE) -> None:
+        self.levels[party] = min(self.levels[party], level)
+
+
+class Schedule:
+    """Two files of ours and one native connection take and drop locks as chance will have it."""
+
+    def __init__(self, path: Path, native: Native, seed: int) -> None:
+        self.ours = [Ours(path), Ours(path)]
+        self.native = native
+        self.model = Model()
+        self._chance = random.Random(seed)
+
+    def step(self) -> None:
+        party = self._chance.randrange(3)
+        if party == 2:
+            self._native_step()
+        elif self._chance.random() < 0.4:
+            level = self._chance.choice([NONE, SHARED])
+            self.ours[party].unlock(level)
+            self.model.unlock(party, level)
+        else:
+            held = self.model.levels[party]
+            level = SHARED if held == NONE else self._chance.choice([SHARED, RESERVED, EXCLUSIVE])
+            assert self.ours[party].lock(level) == self.model.lock(party, level)
+            others = [held for number, held in enumerate(self.model.levels) if number != party]
+            reserved = max(*others, self.model.levels[party]) >= RESERVED
+            # An EXCLUSIVE lock taken straight from SHARED leaves the reserved byte alone, as SQLite's does.
+            if EXCLUSIVE not in others:
+                assert self.ours[party].is_reserved() == reserved
+
+    def _native_step(self) -> None:
+        if self.model.levels[2] != NONE:
+            assert self.native.run("ROLLBACK")  # COMMIT would ask for EXCLUSIVE, though nothing changed
+            self.model.unlock(2)
+        elif self._chance.random() < 0.5:
+            granted = self.model.lock(2, SHARED)
+            assert self.native.run("BEGIN")
+            assert self.native.run("SELECT * FROM t") == granted
+            if not granted:
+                assert self.native.run("ROLLBACK")
+        else:
+            granted = self.model.lock(2, SHARED) and self.model.lock(2, RESERVED)
+            if not granted:
+                self.model.unlock(2)
+            assert self.native.run("BEGIN IMMEDIATE") == granted
+
+
+@pytest.mark.parametrize("seed", range(40 if os.environ.get("RAPSQLITE_LONG") == "1" else 4))
+def test_random_schedules_follow_the_model(path: Path, native: Native, seed: int) -> None:
+    schedule = Schedule(path, native, seed)
+
+    for _ in range(500):
+        schedule.step()
+
+    for ours in schedule.ours:
+        ours.table.close()
