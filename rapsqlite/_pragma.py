@@ -9,8 +9,8 @@ _NAME = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*")
 _WORD = re.compile(r"[A-Za-z0-9_.+-]+")
 
 
-def pragma_statement(name: str, value: float | str | bool | None = None) -> str:
-    """Return ``PRAGMA name`` or ``PRAGMA name=value``.
+def pragma_statement(name: str, value: float | str | bool) -> str:
+    """Return ``PRAGMA name=value``.
 
     ``name`` may begin with a schema's name and a dot. ``value`` is a number, a bool (1 or 0), or a word of letters,
     digits and ``_.+-``. Raises ValueError for anything that is not of this form, TypeError for another type.
@@ -19,7 +19,7 @@ def pragma_statement(name: str, value: float | str | bool | None = None) -> str:
         raise TypeError(f"the name of a pragma is a str, not {type(name).__name__}")
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not the name of a pragma")
-    return f"PRAGMA {name}" if value is None else f"PRAGMA {name}={_literal(name, value)}"
+    return f"PRAGMA {name}={_literal(name, value)}"
 
 
 def _literal(name: str, value: object) -> str:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rapsqlite._control import LEGACY_TRANSACTION_CONTROL
 from rapsqlite._pragma import pragma_statement
-from rapsqlite._queries import Queries
 from rapsqlite._session import CLOSED, NOT_CONNECTED, Session
 from rapsqlite._target import Target
+from rapsqlite._tuning import Tuning
 from rapsqlite.errors import ProgrammingError
 from rapsqlite.savepoint import Savepoint
 from rapsqlite.transaction import Transaction, begin_statement
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="Connection")
 
 
-class Connection(Queries):
+class Connection(Tuning):
     """One connection to one SQLite database, in a sandbox and a thread of its own; made by `connect`.
 
     Await it, or use it in ``async with``, to open it; it can be opened once. Any task of any event loop in any thread

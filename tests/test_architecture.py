@@ -51,6 +51,7 @@ LEVELS = (
     ("stream", "_fetching"),
     ("prepared", "functions", "hooks", "schema", "blob", "backup"),
     ("_queries",),
+    ("_tuning",),
     ("connection",),
     ("memory", "pool", "dbapi", "cache", "_dump", "_doctor"),
     ("_shell",),

@@ -1,0 +1,81 @@
+"""What of `Connection` looks at SQLite's settings and limits, and changes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from rapsqlite import _constants as abi
+from rapsqlite._pragma import pragma_statement
+from rapsqlite._queries import Queries
+from rapsqlite._wire import decoder_of
+from rapsqlite.errors import OperationalError
+
+if TYPE_CHECKING:
+    from rapsqlite.types import Parameters
+
+_number = decoder_of(int)
+_encode = msgspec.msgpack.Encoder().encode
+_KNOWN_PRAGMA = "SELECT 1 FROM pragma_pragma_list WHERE name = lower(?)"
+
+
+class Tuning(Queries):
+    """Pragmas, limits, configuration flags, query plans, on top of the statements that `Queries` sends."""
+
+    async def set_pragma(self, name: str, value: float | str | bool) -> None:
+        """Set a PRAGMA, such as ``"journal_mode"`` to ``"WAL"``.
+
+        ``name`` may begin with a schema's name and a dot. Raises ValueError or TypeError unless ``value`` is a number,
+        a bool or a plain word, OperationalError for a pragma SQLite does not know, and whatever setting it raises.
+        """
+        statement = pragma_statement(name, value)
+        known = await self.fetch_all(_KNOWN_PRAGMA, [name.rpartition(".")[2]])
+        if not known:
+            raise OperationalError(f"no such pragma: {name}")
+        await self._session.run(statement)
+
+    async def explain_query_plan(self, sql: str, parameters: Parameters | None = None) -> list[Any]:
+        """Return how SQLite would run a statement, as rows of id, parent, an unused number, and text.
+
+        https://sqlite.org/eqp.html
+        """
+        return await self.fetch_all(f"EXPLAIN QUERY PLAN {sql}", parameters)
+
+    async def getlimit(self, category: int) -> int:
+        """Return a limit of the connection; ``category`` is a ``SQLITE_LIMIT_`` number.
+
+        Raises ProgrammingError for an unknown category. https://sqlite.org/c3ref/limit.html
+        """
+        return await self._control(abi.CONTROL_OP_LIMIT, [category])
+
+    async def setlimit(self, category: int, limit: int) -> int:
+        """Set a limit, no higher than SQLite was built for; return the one before. A negative one changes nothing."""
+        return await self._control(abi.CONTROL_OP_LIMIT, [category, limit])
+
+    async def getconfig(self, op: int) -> bool:
+        """Return a flag of the connection; ``op`` is a ``SQLITE_DBCONFIG_`` number.
+
+        https://sqlite.org/c3ref/c_dbconfig_defensive.html
+        """
+        return bool(await self._control(abi.CONTROL_OP_CONFIG, [op]))
+
+    async def setconfig(self, op: int, enable: bool = True) -> None:
+        """Set a flag; OperationalError if SQLite does not."""
+        if bool(await self._control(abi.CONTROL_OP_CONFIG, [op, int(enable)])) is not enable:
+            raise OperationalError("Unable to set config")
+
+    async def _control(self, what: int, arguments: list[int]) -> int:
+        reply = await self._session.guest.call(abi.OP_CONTROL, params=_encode(arguments), a=what)
+        return _number(reply.rows)
+
+    @property
+    def timeout(self) -> float:
+        """How many seconds statements wait for locks that other connections hold; can be set."""
+        return self._session.guest.host.busy_timeout_s
+
+    @timeout.setter
+    def timeout(self, value: float) -> None:
+        if value < 0:
+            raise ValueError("timeout is a number of seconds, not negative")
+        self._session.guest.host.busy_timeout_s = float(value)
