@@ -143,11 +143,19 @@ use_sdk() {
 
 use_zig() {
   cargo=cargo
-  local bin=$target_dir/zig
+  local bin=$target_dir/zig python
+  python=$(command -v python3)
   mkdir -p "$bin"
   # cc wants one executable, and zig does not know Rust's name of the target.
-  printf '#!/bin/sh\nfor arg do shift; case $arg in --target=*) ;; *) set -- "$@" "$arg";; esac; done\nexec python3 -m ziglang cc --target=wasm32-wasi "$@"\n' >"$bin/cc"
-  printf '#!/bin/sh\nexec python3 -m ziglang ar "$@"\n' >"$bin/ar"
+  cat >"$bin/cc" <<END
+#!/bin/sh
+for arg do
+  shift
+  case \$arg in --target=*) ;; *) set -- "\$@" "\$arg" ;; esac
+done
+exec "$python" -m ziglang cc --target=wasm32-wasi "\$@"
+END
+  printf '#!/bin/sh\nexec "%s" -m ziglang ar "$@"\n' "$python" >"$bin/ar"
   chmod +x "$bin/cc" "$bin/ar"
   export CC_wasm32_wasip1=$bin/cc AR_wasm32_wasip1=$bin/ar
 }
