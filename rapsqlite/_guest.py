@@ -29,6 +29,7 @@ from rapsqlite.errors import InternalError, ProgrammingError, error_from_reply
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from rapsqlite._callbacks import Callbacks
     from rapsqlite._files import FileTable
     from rapsqlite._loop import Loop
 
@@ -68,6 +69,11 @@ class Guest:
     def state(self) -> str:
         """Return "ok", "closed", "broken" or "forked"."""
         return self._traffic.state
+
+    @property
+    def callbacks(self) -> Callbacks:
+        """Return what the guest may call."""
+        return self.host.callbacks
 
     @property
     def in_transaction(self) -> bool:
@@ -164,7 +170,7 @@ class Guest:
         reply = request.replies.popleft()
         if reply.kind == abi.REPLY_ERROR:
             settle(loop, request, finished=False)
-            raise _error_of(reply, request.body[0], self.files)
+            raise _error_of(reply, request.body[0], self.files) from request.cause
         if reply.kind == abi.REPLY_DONE:
             settle(loop, request, finished=True)
         return reply
@@ -265,6 +271,8 @@ class Guest:
         """Close the database and end the thread; idempotent. A cancellation waits until that is done."""
         if self.state == "forked":
             return
+        if self.host.callbacks.thread:
+            self._refuse_in_callback()
         try:
             if self.state == "ok":
                 await self.call(abi.OP_CLOSE)
@@ -274,6 +282,13 @@ class Guest:
         finally:
             await self._wait_for_end()
             self._thread.join()  # it has done everything by now but return
+
+    def _refuse_in_callback(self) -> None:
+        try:
+            self.host.callbacks.refuse_use()
+        except ProgrammingError:
+            self.stop()  # it ends as soon as the callback returns
+            raise
 
     async def _wait_for_end(self) -> None:
         loop = current_loop(self._loop)

@@ -14,6 +14,8 @@ import time
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
+from rapsqlite._callbacks import Callbacks
+from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,13 +59,14 @@ class HostFunctions:
         self._busy_until = 0.0
         self.rings: Rings | None = None  # set once the guest is up
         self.memory: Memory | None = None
+        self.callbacks = Callbacks()
         self._ring_bell = ring_bell
         self._body_of = body_of
         self._is_cancelled = is_cancelled
 
     def table(self) -> dict[str, Callable[..., int | None]]:
         """Return the callables by import name."""
-        names = ("park", "bell", "payload", "spill", "busy", "localtime", "log")
+        names = ("park", "bell", "payload", "spill", "busy", "localtime", "log", "callback", "callback_answer")
         return {name: getattr(self, name) for name in names}
 
     # -- the thread's sleep ------------------------------------------------------------------------
@@ -95,6 +98,7 @@ class HostFunctions:
         """The guest's thread ends: give up what it holds."""
         self._lend_attention()
         self.rings = self.memory = None
+        self.callbacks.clear()
 
     def _has_news(self, reason: int) -> bool:
         rings = self.rings
@@ -190,3 +194,18 @@ class HostFunctions:
             message = bytes(self.memory.view(address, min(length, 4096)))
             self.last_message = message.decode("utf-8", "replace")
             logger.debug("guest: %s", self.last_message)
+
+    # -- the user's callbacks ----------------------------------------------------------------------
+
+    def callback(self, kind: int, handle: int, address: int, length: int, out: int) -> int:
+        """Call what the guest holds under ``handle``; `Callbacks.call` says what is returned."""
+        if self.memory is None:
+            raise InternalError("the guest called back before its memory was known")
+        view = self.memory.view
+        return self.callbacks.call(kind, handle, view(address, length), view(out, abi.CALLBACK_ANSWER_BYTES))
+
+    def callback_answer(self, address: int, length: int) -> int:
+        """Copy the last callback's answer to ``address``; 1 if it is not that long."""
+        if self.memory is None:
+            raise InternalError("the guest called back before its memory was known")
+        return self.callbacks.fetch_answer(self.memory.view(address, length))

@@ -38,4 +38,6 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "shm_unmap": ("ii", "i"),
     "window_map": ("iiiI", "i"),
     "window_unmap": ("ii", "i"),
+    "callback": ("iiiii", "i"),
+    "callback_answer": ("ii", "i"),
 }

@@ -20,6 +20,7 @@ class Request:
         "body",
         "cancellation",
         "cancelled",
+        "cause",
         "discarded",
         "done",
         "error",
@@ -41,6 +42,7 @@ class Request:
         self.replies: deque[Reply] = deque()
         self.done = False  # the final reply is there, or never comes
         self.error: Exception | None = None  # why it never comes
+        self.cause: BaseException | None = None  # what a callback raised
         self.cancelled = False
         self.discarded = False
         self.looks_itself = False  # its task drains before it sleeps, so that no bell is needed while it is awake
@@ -64,5 +66,6 @@ class Request:
             self.traffic.cancel(self)
 
     def on_silence(self) -> None:
-        """The guest does not answer: kill it."""
-        self.traffic.kill()
+        """The guest does not answer: kill it. One that waits for a callback sees the interrupt once that returns."""
+        if not self.traffic.host.callbacks.thread:
+            self.traffic.kill()

@@ -39,6 +39,7 @@ class Reply:
         "changes",
         "column_count",
         "columns",
+        "failure",
         "flags",
         "handle",
         "id",
@@ -50,6 +51,7 @@ class Reply:
     )
 
     id: int
+    failure: int
     kind: int
     flags: int
     column_count: int
@@ -217,7 +219,7 @@ class Rings:
             rows_len,
             reply.row_count,
             reply.handle,
-            _reserved,
+            reply.failure,
             reply.changes,
             reply.total_changes,
             reply.last_insert_rowid,

@@ -63,6 +63,8 @@ class Traffic:
         self, loop: Loop, op: int, sql: bytes, params: bytes, format: int = 0, a: int = 0, b: int = 0
     ) -> Request:
         """Send a request that ``loop``'s running task will wait for. Raises if the connection cannot take it."""
+        if self.host.callbacks.thread:
+            self.host.callbacks.refuse_use()
         request = Request(self, loop, (sql, params))
         with self.lock:
             if self.state != "ok":
@@ -275,6 +277,8 @@ class Traffic:
         self.in_transaction = bool(reply.flags & abi.REPLY_IN_TRANSACTION)
         self.total_changes = reply.total_changes
         self.last_insert_rowid = reply.last_insert_rowid
+        if reply.failure:
+            request.cause = self.host.callbacks.take_failure(reply.failure)
         if reply.kind != abi.REPLY_BATCH:
             del self._pending[reply.id]
             request.done = True

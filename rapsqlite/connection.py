@@ -13,6 +13,9 @@ from rapsqlite._session import CLOSED, NOT_CONNECTED, Session
 from rapsqlite._target import Target
 from rapsqlite._tuning import Tuning
 from rapsqlite.errors import ProgrammingError
+from rapsqlite.extensions import Extensions
+from rapsqlite.functions import Functions
+from rapsqlite.hooks import Hooks
 from rapsqlite.savepoint import Savepoint
 from rapsqlite.transaction import Transaction, begin_statement
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="Connection")
 
 
-class Connection(Tuning):
+class Connection(Tuning, Functions, Hooks, Extensions):
     """One connection to one SQLite database, in a sandbox and a thread of its own; made by `connect`.
 
     Await it, or use it in ``async with``, to open it; it can be opened once. Any task of any event loop in any thread

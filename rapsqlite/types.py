@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 __all__ = [
     "Adapter",
+    "AggregateFunction",
     "AutocommitMode",
     "Converter",
     "CursorLike",
@@ -27,6 +28,7 @@ __all__ = [
     "RowWithCursorFactory",
     "SQLiteValue",
     "TextFactory",
+    "WindowFunction",
 ]
 
 T = TypeVar("T")
@@ -95,6 +97,26 @@ Adapter: TypeAlias = Callable[[T], SQLiteValue | ReadableBuffer]
 
 Converter: TypeAlias = Callable[[bytes], Any]
 """Turns a stored value, given as bytes, into a Python object; never called for NULL."""
+
+
+class AggregateFunction(Protocol):
+    """An instance of what `Connection.create_aggregate` takes: one group of rows."""
+
+    def step(self, *arguments: Any) -> object:
+        """Take one row's arguments."""
+
+    def finalize(self) -> Any:
+        """Return the result."""
+
+
+class WindowFunction(AggregateFunction, Protocol):
+    """An instance of what `Connection.create_window_function` takes: one window that moves over rows."""
+
+    def value(self) -> Any:
+        """Return the result for the window as it is."""
+
+    def inverse(self, *arguments: Any) -> object:
+        """Take back the step of a row that leaves the window."""
 
 
 @runtime_checkable

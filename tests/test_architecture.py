@@ -38,7 +38,8 @@ LEVELS = (
     ("_files",),
     ("_file_imports",),
     ("_imports",),
-    ("runtime", "_host"),
+    ("runtime", "_callbacks"),
+    ("_host",),
     ("_loop", "_polling"),
     ("_request",),
     ("_traffic",),
@@ -46,10 +47,10 @@ LEVELS = (
     ("_batches", "_target", "transaction", "savepoint"),
     ("_control",),
     ("_session",),
-    ("_executemany",),
+    ("_executemany", "_registration"),
     ("cursor",),
     ("stream", "_fetching"),
-    ("prepared", "functions", "hooks", "schema", "blob", "backup"),
+    ("prepared", "functions", "hooks", "extensions", "schema", "blob", "backup"),
     ("_queries",),
     ("_tuning",),
     ("connection",),
@@ -64,12 +65,12 @@ LOWEST_ASYNC_LEVEL = LEVEL_OF["_loop"]
 PYTHON_CAPS = {
     "__init__": 100, "connection": 450, "transaction": 150, "cursor": 320, "prepared": 160, "rows": 200,
     "functions": 250, "hooks": 200, "schema": 150, "blob": 200, "backup": 200, "pool": 350, "errors": 250,
-    "types": 120, "dbapi": 200, "sqlalchemy": 300, "cache": 150, "__main__": 200, "_shell": 220, "runtime": 400,
-    "_guest": 360, "_rings": 260, "_loop": 250, "_wire": 300, "_imports": 250, "_files": 300,
+    "types": 130, "dbapi": 200, "sqlalchemy": 300, "cache": 150, "__main__": 200, "_shell": 220, "runtime": 400,
+    "_guest": 380, "_host": 220, "_rings": 260, "_loop": 250, "_wire": 300, "_imports": 250, "_files": 300,
     "_filelock": 250, "_mapping": 200, "_handles": 80, "_traffic": 400, "_queries": 250,
 }  # fmt: skip
 RUST_CAPS = {
-    "lib": 80, "service": 250, "ring": 150, "host": 300, "error": 150, "connection": 300, "statement": 350,
+    "lib": 80, "service": 250, "ring": 150, "host": 330, "watch": 230, "error": 150, "connection": 300, "statement": 350,
     "cache": 200, "executor": 350, "backup": 200, "blob": 200, "abi": 200,
 }  # fmt: skip
 RUST_DIRECTORY_CAPS = {"wire": 250, "vfs": 360, "callbacks": 250, "tests": 300}

@@ -53,6 +53,12 @@ pub const CONTROL_OP_STATISTICS: u32 = 1;
 pub const CONTROL_OP_LIMIT: u32 = 2;
 /// `[option]` or `[option, value]`: `sqlite3_db_config` flags; body is the value now.
 pub const CONTROL_OP_CONFIG: u32 = 3;
+/// `[handle, name, argument count, flags, kind]`: defines a function; handle 0 removes it.
+pub const CONTROL_OP_FUNCTION: u32 = 16;
+/// `[handle, name]`: defines a collation; handle 0 removes it.
+pub const CONTROL_OP_COLLATION: u32 = 17;
+/// `[kind, handle, number]`: sets a hook, `CALLBACK_AUTHORIZER` or above; handle 0 removes it.
+pub const CONTROL_OP_HOOK: u32 = 18;
 
 // Request flags.
 pub const REQUEST_EXTERNAL: u8 = 1;
@@ -104,3 +110,38 @@ pub const PARKED_ATTENTIVE: i32 = 2;
 
 /// Bit in the flags of `file_sync`: sync the directory as well.
 pub const SYNC_DIRECTORY: i32 = 0x100;
+
+// What `callback` is called for: `kind`. The host holds an object under each handle.
+/// The guest holds the handle no more; nothing is called.
+pub const CALLBACK_RELEASE: i32 = 0;
+pub const CALLBACK_FUNCTION: i32 = 1;
+/// Of an aggregate or window function; the answer is the handle of a new instance.
+pub const CALLBACK_NEW: i32 = 2;
+pub const CALLBACK_STEP: i32 = 3;
+pub const CALLBACK_INVERSE: i32 = 4;
+pub const CALLBACK_VALUE: i32 = 5;
+/// Also gives the instance's handle back.
+pub const CALLBACK_FINALIZE: i32 = 6;
+pub const CALLBACK_COLLATION: i32 = 7;
+pub const CALLBACK_AUTHORIZER: i32 = 8;
+pub const CALLBACK_PROGRESS: i32 = 9;
+pub const CALLBACK_BUSY: i32 = 10;
+pub const CALLBACK_TRACE: i32 = 11;
+pub const CALLBACK_UPDATE: i32 = 12;
+pub const CALLBACK_COMMIT: i32 = 13;
+pub const CALLBACK_ROLLBACK: i32 = 14;
+pub const CALLBACK_WAL: i32 = 15;
+
+// Why `callback` has no answer.
+pub const CALLBACK_RAISED: i32 = -1;
+pub const CALLBACK_NO_MEMORY: i32 = -2;
+pub const CALLBACK_TOO_LARGE: i32 = -3;
+pub const CALLBACK_NO_METHOD: i32 = -4;
+
+/// Room for a callback's answer; a larger one is fetched with `callback_answer`.
+pub const CALLBACK_ANSWER_BYTES: u32 = 1_024;
+
+// Kinds of SQL functions.
+pub const FUNCTION_SCALAR: i64 = 0;
+pub const FUNCTION_AGGREGATE: i64 = 1;
+pub const FUNCTION_WINDOW: i64 = 2;

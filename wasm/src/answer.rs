@@ -90,6 +90,7 @@ impl Answer {
                 0
             },
             handle: self.handle,
+            failure: connection.watch.callbacks.failure(),
             changes: self.changes,
             total_changes: connection.total_changes(),
             last_insert_rowid: connection.last_insert_rowid(),

@@ -6,6 +6,7 @@ use libsqlite3_sys as ffi;
 
 use crate::abi;
 use crate::answer::Answer;
+use crate::callbacks::{Handle, collations, functions};
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
@@ -38,9 +39,54 @@ pub fn control(
             let now = config(&executor.connection, option, value)?;
             executor.output.value.integer(now.into())?;
         }
+        abi::CONTROL_OP_FUNCTION => define_function(&executor.connection, &mut reader)?,
+        abi::CONTROL_OP_COLLATION => {
+            let (handle, name) = (handle(&mut reader)?, reader.text()?);
+            let connection = &executor.connection;
+            let callbacks = &connection.watch.callbacks;
+            // SAFETY: the callbacks outlive the connection.
+            unsafe { collations::define(connection.db(), callbacks, handle, name)? };
+        }
+        abi::CONTROL_OP_HOOK => {
+            let (kind, handle) = (reader.integer()?, handle(&mut reader)?);
+            let number = small(reader.integer()?)?;
+            let connection = &executor.connection;
+            let watch = &connection.watch;
+            // SAFETY: the watch outlives the connection.
+            unsafe { watch.set_hook(connection.db(), small(kind)?, handle, number)? };
+        }
         _ => return Err(Error::internal(format!("unknown control operation {what}"))),
     }
     Ok(Answer::value())
+}
+
+fn small(argument: i64) -> Result<c_int> {
+    c_int::try_from(argument).map_err(|_| Error::internal("an argument is out of range"))
+}
+
+/// The handle of what the host holds, `None` for the 0 that removes.
+fn handle(reader: &mut Reader<'_>) -> Result<Option<Handle>> {
+    let number = u32::try_from(reader.integer()?);
+    Ok(Handle::new(number.map_err(|_| {
+        Error::internal("a handle is out of range")
+    })?))
+}
+
+fn define_function(connection: &Connection, reader: &mut Reader<'_>) -> Result<()> {
+    let handle = handle(reader)?;
+    let name = reader.text()?;
+    let argument_count = small(reader.integer()?)?;
+    let flags = small(reader.integer()?)?;
+    let kind = reader.integer()?;
+    let callbacks = &connection.watch.callbacks;
+    let signature = functions::Signature {
+        name,
+        argument_count,
+        flags,
+        kind,
+    };
+    // SAFETY: the callbacks outlive the connection.
+    unsafe { functions::define(connection.db(), callbacks, handle, &signature) }
 }
 
 /// What is asked for, and the new value; -1, which both functions take as "leave it", if there is none.

@@ -256,6 +256,18 @@ impl Executor {
         })
     }
 
+    /// The result of a request with what only the callbacks know: why a statement was interrupted, or that it
+    /// ended well with answers made up for a callback that raised.
+    pub fn checked(&mut self, result: Result<Answer>) -> Result<Answer> {
+        match (result, self.connection.watch.callbacks.spoiled()) {
+            (Ok(answer), Some(error)) => {
+                self.finish(answer.handle);
+                Err(error)
+            }
+            (result, _) => result.map_err(|error| self.connection.watch.explained(error)),
+        }
+    }
+
     /// `FINISH`: the rest of the rows is not wanted.
     pub fn finish(&mut self, handle: u32) {
         if let Some(held) = self.handles.take(handle) {

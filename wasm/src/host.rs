@@ -84,6 +84,8 @@ imports! {
     fn shm_unmap(fd: i32, delete: i32) -> i32;
     fn window_map(fd: i32, ptr: *mut u8, len: usize, offset: i64) -> i32;
     fn window_unmap(ptr: *mut u8, len: usize) -> i32;
+    fn callback(kind: i32, handle: u32, ptr: *const u8, len: usize, out: *mut u8) -> i32;
+    fn callback_answer(ptr: *mut u8, len: usize) -> i32;
 }
 
 /// The ABI wants results 8-aligned.
@@ -295,4 +297,30 @@ pub unsafe fn window_map(fd: Fd, place: NonNull<u8>, len: usize, offset: i64) ->
 pub unsafe fn window_unmap(place: NonNull<u8>, len: usize) -> Result<(), Code> {
     // SAFETY: the caller's promise.
     check(unsafe { import::window_unmap(place.as_ptr(), len) })
+}
+
+/// Calls what the host holds under `handle`; returns the length of the answer, which is in `out` if it fits, or
+/// one of `abi::CALLBACK_RAISED` to `_NO_METHOD`, with the exception's number in the first four bytes of `out`.
+pub fn callback(
+    kind: i32,
+    handle: u32,
+    arguments: &[u8],
+    out: &mut [u8; abi::CALLBACK_ANSWER_BYTES as usize],
+) -> i32 {
+    // SAFETY: the host reads `len` bytes of the arguments and writes at most the size of `out`.
+    unsafe {
+        import::callback(
+            kind,
+            handle,
+            arguments.as_ptr(),
+            arguments.len(),
+            out.as_mut_ptr(),
+        )
+    }
+}
+
+/// Fills `answer` with the answer of the last callback, which was too large for its `out`.
+pub fn callback_answer(answer: &mut [u8]) -> Result<(), Code> {
+    // SAFETY: the host writes at most `len` bytes to `ptr`.
+    check(unsafe { import::callback_answer(answer.as_mut_ptr(), answer.len()) })
 }

@@ -17,6 +17,8 @@ pub mod vfs;
 // Around one SQLite handle.
 pub mod cache;
 #[cfg(target_arch = "wasm32")]
+mod callbacks;
+#[cfg(target_arch = "wasm32")]
 mod columns;
 #[cfg(target_arch = "wasm32")]
 mod connection;

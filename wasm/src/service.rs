@@ -152,7 +152,7 @@ impl<'r> Service<'r> {
             }
             op => Err(Error::internal(format!("unknown operation {op}"))),
         };
-        result.map_err(|error| executor.connection.watch.explained(error))
+        executor.checked(result)
     }
 
     /// Puts the one final reply of a request into the ring.

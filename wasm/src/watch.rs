@@ -7,6 +7,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use libsqlite3_sys as ffi;
 
+use crate::abi;
+use crate::callbacks::{Callbacks, Handle, hooks};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::vfs;
@@ -24,6 +26,10 @@ pub struct Watch {
     /// What the parser saw in the statement being prepared.
     changes_data: Cell<bool>,
     changes_schema: Cell<bool>,
+    /// VDBE steps between two calls of `on_progress`.
+    period: Cell<c_int>,
+    /// The user's own.
+    pub callbacks: Callbacks,
 }
 
 impl Watch {
@@ -36,6 +42,8 @@ impl Watch {
             limit_reached: Cell::new(false),
             changes_data: Cell::new(false),
             changes_schema: Cell::new(false),
+            period: Cell::new(STEPS_PER_LOOK),
+            callbacks: Callbacks::default(),
         })
     }
 
@@ -47,7 +55,7 @@ impl Watch {
         let context = ptr::from_ref(self).cast_mut().cast::<c_void>();
         // SAFETY: the caller's promise.
         unsafe {
-            ffi::sqlite3_progress_handler(db, STEPS_PER_LOOK, Some(on_progress), context);
+            ffi::sqlite3_progress_handler(db, self.period.get(), Some(on_progress), context);
             let busy = ffi::sqlite3_busy_handler(db, Some(on_busy), context);
             let authorizer = ffi::sqlite3_set_authorizer(db, Some(on_prepare), context);
             if busy != ffi::SQLITE_OK || authorizer != ffi::SQLITE_OK {
@@ -62,6 +70,40 @@ impl Watch {
         self.cancel.set(cancel);
         self.steps_left.set(self.step_limit);
         self.limit_reached.set(false);
+        self.callbacks.forget_failure();
+    }
+
+    /// Sets one of the user's hooks, `None` to remove it; `number` is the steps between two calls of a progress
+    /// handler.
+    ///
+    /// # Safety
+    /// As `install`.
+    pub unsafe fn set_hook(
+        &self,
+        db: *mut ffi::sqlite3,
+        kind: c_int,
+        handle: Option<Handle>,
+        number: c_int,
+    ) -> Result<()> {
+        if kind == abi::CALLBACK_PROGRESS {
+            let user = handle.is_some().then_some(number);
+            // Often enough for the user and for the interrupt.
+            self.period
+                .set(user.map_or(STEPS_PER_LOOK, |steps| steps.clamp(1, STEPS_PER_LOOK)));
+            self.callbacks.set_progress_steps(number);
+        }
+        self.callbacks.replace(kind, handle)?;
+        // SAFETY: the caller's promise. Registering the authorizer anew has all statements prepared anew.
+        unsafe {
+            match kind {
+                abi::CALLBACK_PROGRESS | abi::CALLBACK_AUTHORIZER => self.install(db),
+                abi::CALLBACK_BUSY => Ok(()),
+                _ => {
+                    hooks::install(db, &self.callbacks, kind);
+                    Ok(())
+                }
+            }
+        }
     }
 
     /// The request is answered: its cancel word is not looked at any more.
@@ -100,6 +142,9 @@ impl Watch {
     /// Says what SQLite could not know: why the progress or the busy handler gave up.
     pub fn explained(&self, error: Error) -> Error {
         let explanation = match error.code & 0xff {
+            ffi::SQLITE_INTERRUPT if self.callbacks.spoiled().is_some() => {
+                self.callbacks.spoiled().expect("it was there a moment ago")
+            }
             ffi::SQLITE_INTERRUPT if self.limit_reached.get() => {
                 let message = format!("the statement took more than {} steps", self.step_limit);
                 Error::limit(ffi::SQLITE_INTERRUPT, message)
@@ -126,7 +171,10 @@ unsafe extern "C" fn on_progress(context: *mut c_void) -> c_int {
     // SAFETY: registered with a `Watch`.
     let watch = unsafe { watch(context) };
     vfs::give_back_old_locks();
-    c_int::from(watch.is_cancelled() || !watch.spend(STEPS_PER_LOOK as u64))
+    let period = watch.period.get();
+    c_int::from(
+        watch.is_cancelled() || !watch.spend(period as u64) || watch.callbacks.progress(period),
+    )
 }
 
 /// Not 0 tries the lock again.
@@ -134,17 +182,21 @@ unsafe extern "C" fn on_busy(context: *mut c_void, attempt: c_int) -> c_int {
     // SAFETY: registered with a `Watch`.
     let watch = unsafe { watch(context) };
     vfs::give_back_locks();
-    c_int::from(!watch.is_cancelled() && host::busy(attempt) && !watch.is_cancelled())
+    let wait = || {
+        let asked = watch.callbacks.busy(attempt);
+        asked.unwrap_or_else(|| host::busy(attempt))
+    };
+    c_int::from(!watch.is_cancelled() && wait() && !watch.is_cancelled())
 }
 
-/// Notes what kind of statement the parser is looking at; allows everything.
+/// Notes what kind of statement the parser is looking at; what is allowed is up to the user's authorizer.
 unsafe extern "C" fn on_prepare(
     context: *mut c_void,
     action: c_int,
-    _: *const c_char,
-    _: *const c_char,
-    _: *const c_char,
-    _: *const c_char,
+    first: *const c_char,
+    second: *const c_char,
+    database: *const c_char,
+    trigger: *const c_char,
 ) -> c_int {
     // SAFETY: registered with a `Watch`.
     let watch = unsafe { watch(context) };
@@ -162,5 +214,10 @@ unsafe extern "C" fn on_prepare(
         | ffi::SQLITE_DROP_VTABLE => watch.changes_schema.set(true),
         _ => {}
     }
-    ffi::SQLITE_OK
+    // SAFETY: SQLite passes NULL or text that ends in a NUL.
+    unsafe {
+        watch
+            .callbacks
+            .authorize(action, [first, second, database, trigger])
+    }
 }

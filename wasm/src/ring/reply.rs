@@ -17,6 +17,8 @@ pub struct ReplyHeader {
     pub rows_len: u32,
     pub row_count: u32,
     pub handle: u32,
+    /// Number of the exception that a callback raised, or 0.
+    pub failure: u32,
     pub changes: i64,
     pub total_changes: i64,
     pub last_insert_rowid: i64,
@@ -34,6 +36,7 @@ impl ReplyHeader {
         bytes[16..20].copy_from_slice(&self.rows_len.to_le_bytes());
         bytes[20..24].copy_from_slice(&self.row_count.to_le_bytes());
         bytes[24..28].copy_from_slice(&self.handle.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.failure.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.changes.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.total_changes.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.last_insert_rowid.to_le_bytes());

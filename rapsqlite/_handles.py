@@ -1,0 +1,46 @@
+"""Integer handle to Python object, for whatever the guest holds.
+
+Handles start at 1 and are not used twice, so that a stale one finds nothing. Every method is one step under the GIL or
+takes the lock: handles are made in the event loops' threads and given back in the guest's.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_LAST = 0x7FFF_FFFF  # the guest keeps them in 32 bits
+
+
+class Handles(Generic[T]):
+    """The objects by handle."""
+
+    __slots__ = ("_last", "_lock", "_objects", "get")
+
+    def __init__(self) -> None:
+        self._objects: dict[int, T] = {}
+        self._last = 0
+        self._lock = threading.Lock()
+        self.get = self._objects.get  # called once for every row: no method of our own in between
+
+    def hold(self, item: T) -> int:
+        """Return a new handle for ``item``."""
+        with self._lock:
+            self._last += 1
+            if self._last > _LAST:
+                raise OverflowError("this connection has used up its handles for callbacks: open a new one")
+            self._objects[self._last] = item
+            return self._last
+
+    def release(self, handle: int) -> None:
+        """Forget what ``handle`` stands for, if anything."""
+        self._objects.pop(handle, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._objects.clear()
+
+    def __len__(self) -> int:
+        return len(self._objects)

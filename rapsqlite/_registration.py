@@ -1,0 +1,74 @@
+"""Telling the guest about a callback: a handle for the object, a request, and the handle back if it is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from rapsqlite import _constants as abi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rapsqlite._guest import Guest
+
+
+async def register_function(
+    guest: Guest, kind: int, function: Callable[..., Any] | None, name: str, narg: int, flags: int, what: int
+) -> None:
+    """Define an SQL function; ``kind`` is that of the callback, ``what`` one of FUNCTION_*. None removes it."""
+    await _register(guest, abi.CONTROL_OP_FUNCTION, kind, function, lambda handle: [handle, name, narg, flags, what])
+
+
+async def register_collation(guest: Guest, function: Callable[..., Any] | None, name: str) -> None:
+    """Define a collation; None removes it."""
+    kind = abi.CALLBACK_COLLATION
+    await _register(guest, abi.CONTROL_OP_COLLATION, kind, function, lambda handle: [handle, name])
+
+
+async def register_hook(guest: Guest, kind: int, function: Callable[..., Any] | None, number: int = 0) -> None:
+    """Set a hook; None removes it."""
+    await _register(guest, abi.CONTROL_OP_HOOK, kind, function, lambda handle: [kind, handle, number])
+
+
+async def _register(
+    guest: Guest,
+    operation: int,
+    kind: int,
+    function: Callable[..., Any] | None,
+    arguments: Callable[[int], list[Any]],
+) -> None:
+    """Hold ``function`` and send the request. Once the guest has the handle, it alone gives it back."""
+    callbacks = guest.callbacks
+    handle = callbacks.hold(kind, function) if function is not None else 0
+    try:
+        await guest.call(abi.OP_CONTROL, params=msgspec.msgpack.encode(arguments(handle)), a=operation)
+    except BaseException:
+        callbacks.release(handle)  # refused, or never begun; the guest may have given it back itself
+        raise
+
+
+def checked_name(name: object, what: str) -> str:
+    """Return the name of a function or collation; TypeError or ValueError, as of sqlite3, if it is none."""
+    if not isinstance(name, str):
+        raise TypeError(f"{what}() argument 1 must be str, not {type(name).__name__}")
+    if "\0" in name:
+        raise ValueError("embedded null character")
+    name.encode()  # lone surrogates: UnicodeEncodeError, a ValueError
+    return name
+
+
+def checked_callable(function: object, what: str) -> None:
+    """Raise TypeError unless it can be called or is None."""
+    if function is not None and not callable(function):
+        raise TypeError(f"{what} must be callable or None, not {type(function).__name__}")
+
+
+def checked_int(value: object, what: str) -> int:
+    """Return an argument that SQLite takes as a C int; TypeError or OverflowError if it is none."""
+    if not isinstance(value, int):
+        raise TypeError(f"{what} must be int, not {type(value).__name__}")
+    if not -(1 << 31) <= value < 1 << 31:
+        raise OverflowError(f"{what} does not fit a C int")
+    return int(value)

@@ -1,0 +1,179 @@
+//! SQL functions, aggregates and window functions that the host answers for.
+
+use core::ffi::{c_int, c_void};
+use std::ffi::CString;
+
+use libsqlite3_sys as ffi;
+
+use super::aggregates::{finalize, inverse, step, value};
+use super::calls::{Messages, answer};
+use super::{Callbacks, Handle};
+use crate::abi;
+use crate::error::{Error, Result};
+
+/// What SQLite knows a function by.
+pub struct Signature<'a> {
+    pub name: &'a [u8],
+    /// -1 for any number.
+    pub argument_count: c_int,
+    /// `SQLITE_DETERMINISTIC` and its kin.
+    pub flags: c_int,
+    /// `abi::FUNCTION_*`.
+    pub kind: i64,
+}
+
+/// What SQLite gives back with every call, and drops when the function is removed.
+pub(super) struct Function {
+    pub handle: Handle,
+    pub callbacks: *const Callbacks,
+}
+
+type Method = unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
+type Ending = unsafe extern "C" fn(*mut ffi::sqlite3_context);
+
+/// The functions SQLite calls for one kind.
+#[derive(Default)]
+struct Methods {
+    scalar: Option<Method>,
+    step: Option<Method>,
+    finalize: Option<Ending>,
+    value: Option<Ending>,
+    inverse: Option<Method>,
+}
+
+impl Methods {
+    fn of(kind: i64) -> Self {
+        let scalar = Self {
+            scalar: Some(scalar),
+            ..Self::default()
+        };
+        let aggregate = Self {
+            step: Some(step),
+            finalize: Some(finalize),
+            ..Self::default()
+        };
+        match kind {
+            abi::FUNCTION_SCALAR => scalar,
+            abi::FUNCTION_AGGREGATE => aggregate,
+            _ => Self {
+                value: Some(value),
+                inverse: Some(inverse),
+                ..aggregate
+            },
+        }
+    }
+}
+
+/// Defines a function, or removes it where there is no handle.
+///
+/// # Safety
+/// `callbacks` lives, where it is, until `db` is closed.
+pub unsafe fn define(
+    db: *mut ffi::sqlite3,
+    callbacks: &Callbacks,
+    handle: Option<Handle>,
+    signature: &Signature<'_>,
+) -> Result<()> {
+    let name = CString::new(signature.name)
+        .map_err(|_| Error::programming("the function's name contains a null character"))?;
+    let methods = match handle {
+        Some(_) => Methods::of(signature.kind),
+        None => Methods::default(),
+    };
+    let (context, destroy): (*mut c_void, Option<unsafe extern "C" fn(*mut c_void)>) = match handle
+    {
+        Some(handle) => {
+            let function = Box::new(Function { handle, callbacks });
+            (Box::into_raw(function).cast(), Some(forget))
+        }
+        None => (core::ptr::null_mut(), None),
+    };
+    let flags = ffi::SQLITE_UTF8 | signature.flags;
+    let (db, name, count) = (db, name.as_ptr(), signature.argument_count);
+    // SAFETY: SQLite owns `context` from here on, and passes it to `forget` also where it refuses.
+    let code = unsafe {
+        if signature.kind == abi::FUNCTION_WINDOW {
+            ffi::sqlite3_create_window_function(
+                db,
+                name,
+                count,
+                flags,
+                context,
+                methods.step,
+                methods.finalize,
+                methods.value,
+                methods.inverse,
+                destroy,
+            )
+        } else {
+            ffi::sqlite3_create_function_v2(
+                db,
+                name,
+                count,
+                flags,
+                context,
+                methods.scalar,
+                methods.step,
+                methods.finalize,
+                destroy,
+            )
+        }
+    };
+    match code {
+        ffi::SQLITE_OK => Ok(()),
+        ffi::SQLITE_MISUSE => Err(refused(signature.kind)),
+        _ => Err(Error::last(db)),
+    }
+}
+
+/// SQLite says no more than that the name or the number of arguments will not do.
+fn refused(kind: i64) -> Error {
+    let message = match kind {
+        abi::FUNCTION_SCALAR => "Error creating function",
+        abi::FUNCTION_AGGREGATE => "Error creating aggregate",
+        _ => return Error::programming("bad parameter or other API misuse"),
+    };
+    Error::new(abi::ERROR_SQLITE, ffi::SQLITE_ERROR, message)
+}
+
+/// # Safety
+/// SQLite calls it once, with the context of a function that it does not call any more.
+unsafe extern "C" fn forget(context: *mut c_void) {
+    // SAFETY: made by `define` of a box.
+    drop(unsafe { Box::from_raw(context.cast::<Function>()) });
+}
+
+/// # Safety
+/// `context` is the one SQLite passed to a function that `define` registered.
+pub(super) unsafe fn function_of<'a>(context: *mut ffi::sqlite3_context) -> &'a Function {
+    // SAFETY: the caller's promise; `forget` is not called while the function runs.
+    unsafe { &*ffi::sqlite3_user_data(context).cast::<Function>() }
+}
+
+/// # Safety
+/// As `function_of`.
+pub(super) unsafe fn callbacks_of<'a>(context: *mut ffi::sqlite3_context) -> &'a Callbacks {
+    // SAFETY: the caller's promise; the callbacks outlive the connection.
+    unsafe { &*function_of(context).callbacks }
+}
+
+unsafe extern "C" fn scalar(
+    context: *mut ffi::sqlite3_context,
+    count: c_int,
+    values: *mut *mut ffi::sqlite3_value,
+) {
+    const MESSAGES: Messages = Messages::of(c"user-defined function raised exception");
+    // SAFETY: SQLite's arguments, passed on.
+    unsafe {
+        let function = function_of(context);
+        let handle = function.handle.number();
+        answer(
+            callbacks_of(context),
+            context,
+            abi::CALLBACK_FUNCTION,
+            handle,
+            (values, count),
+            &MESSAGES,
+        );
+    }
+}

@@ -1,0 +1,231 @@
+//! Hooks that the host answers for: trace, update, commit, rollback, WAL; and where the hooks' handles are kept.
+
+use core::ffi::{c_char, c_int, c_uint, c_void};
+use core::ptr;
+
+use libsqlite3_sys as ffi;
+
+use super::{Callbacks, Failure, Handle, integer};
+use crate::abi;
+use crate::error::{Error, Result};
+use crate::statement::{bytes_of, lossy};
+use crate::wire::params::Value;
+use crate::wire::rows::Encoder;
+
+impl Callbacks {
+    /// Puts a hook in the place of the one there was, which is given back.
+    pub fn replace(&self, kind: c_int, handle: Option<Handle>) -> Result<()> {
+        let slot = usize::try_from(kind).ok().and_then(|at| self.hooks.get(at));
+        let slot = slot.ok_or_else(|| Error::internal(format!("unknown kind of hook {kind}")))?;
+        drop(slot.replace(handle));
+        Ok(())
+    }
+
+    fn handle_of(&self, kind: c_int) -> Option<u32> {
+        let slot = &self.hooks[kind as usize];
+        let handle = slot.take();
+        let number = handle.as_ref().map(Handle::number);
+        slot.set(handle);
+        number
+    }
+
+    /// Calls a hook, if there is one.
+    pub(super) fn ask<R>(
+        &self,
+        kind: c_int,
+        encode: impl FnOnce(&mut Encoder) -> Result<()>,
+        receive: impl FnOnce(Value<'_>) -> R,
+    ) -> Option<core::result::Result<R, Failure>> {
+        Some(self.call(kind, self.handle_of(kind)?, encode, receive))
+    }
+
+    /// Calls a hook whose exception changes nothing: it is not the request's.
+    fn observe(&self, kind: c_int, encode: impl FnOnce(&mut Encoder) -> Result<()>) {
+        let failure = self.failure.get();
+        if let Some(Err(_)) = self.ask(kind, encode, |_| ()) {
+            self.failure.set(failure);
+        }
+    }
+
+    /// Lets the running statement fail, since `what` cannot.
+    pub(super) fn spoil(&self, what: &'static str, db: *mut ffi::sqlite3) {
+        self.spoiled.set(Some(what));
+        // SAFETY: `db` is open: it calls us.
+        unsafe { ffi::sqlite3_interrupt(db) };
+    }
+}
+
+/// Registers with SQLite what the kind needs, or nothing where the user has no such hook any more.
+///
+/// # Safety
+/// `callbacks` lives, where it is, until `db` is closed.
+pub unsafe fn install(db: *mut ffi::sqlite3, callbacks: &Callbacks, kind: c_int) {
+    let is_set = callbacks.handle_of(kind).is_some();
+    let context = ptr::from_ref(callbacks).cast_mut().cast::<c_void>();
+    // SAFETY: the caller's promise.
+    unsafe {
+        match kind {
+            abi::CALLBACK_TRACE => {
+                let mask = if is_set { ffi::SQLITE_TRACE_STMT } else { 0 };
+                let callback = is_set.then_some(on_trace as TraceCallback);
+                ffi::sqlite3_trace_v2(db, mask, callback, context);
+            }
+            abi::CALLBACK_UPDATE => {
+                // With the connection, which an exception has to interrupt.
+                callbacks.db.set(db);
+                ffi::sqlite3_update_hook(
+                    db,
+                    is_set.then_some(on_update as UpdateCallback),
+                    context,
+                );
+            }
+            abi::CALLBACK_COMMIT => {
+                ffi::sqlite3_commit_hook(
+                    db,
+                    is_set.then_some(on_commit as CommitCallback),
+                    context,
+                );
+            }
+            abi::CALLBACK_ROLLBACK => {
+                ffi::sqlite3_rollback_hook(
+                    db,
+                    is_set.then_some(on_rollback as RollbackCallback),
+                    context,
+                );
+            }
+            abi::CALLBACK_WAL => install_wal(db, callbacks, is_set),
+            _ => {}
+        }
+    }
+}
+
+type TraceCallback = unsafe extern "C" fn(c_uint, *mut c_void, *mut c_void, *mut c_void) -> c_int;
+type UpdateCallback =
+    unsafe extern "C" fn(*mut c_void, c_int, *const c_char, *const c_char, ffi::sqlite3_int64);
+type CommitCallback = unsafe extern "C" fn(*mut c_void) -> c_int;
+type RollbackCallback = unsafe extern "C" fn(*mut c_void);
+
+/// SQLite's automatic checkpoints are a WAL hook too: ours takes over how many pages they wait for.
+///
+/// # Safety
+/// As `install`.
+unsafe fn install_wal(db: *mut ffi::sqlite3, callbacks: &Callbacks, is_set: bool) {
+    let context = ptr::from_ref(callbacks).cast_mut().cast::<c_void>();
+    // SAFETY: the caller's promise; the hook that was there gives its argument back, SQLite's own a number.
+    unsafe {
+        let before = ffi::sqlite3_wal_hook(db, Some(on_wal), context);
+        if before != context {
+            callbacks.checkpoint_pages.set(before as usize as c_int);
+        }
+        if !is_set {
+            ffi::sqlite3_wal_autocheckpoint(db, callbacks.checkpoint_pages.get());
+        }
+    }
+}
+
+/// # Safety
+/// SQLite passes the pointer that was registered with the callback.
+unsafe fn callbacks_of<'a>(context: *mut c_void) -> &'a Callbacks {
+    // SAFETY: the caller's promise.
+    unsafe { &*context.cast::<Callbacks>() }
+}
+
+/// # Safety
+/// `text` is NULL or ends in a NUL.
+pub(super) unsafe fn encode_text(text: *const c_char, out: &mut Encoder) -> Result<()> {
+    if text.is_null() {
+        return out.null();
+    }
+    // SAFETY: the caller's promise.
+    out.text(lossy(unsafe { bytes_of(text) }).as_bytes())
+}
+
+/// A statement, or one within a trigger, begins.
+unsafe extern "C" fn on_trace(
+    _: c_uint,
+    context: *mut c_void,
+    statement: *mut c_void,
+    text: *mut c_void,
+) -> c_int {
+    // SAFETY: registered with `Callbacks`; SQLite passes a statement and its text, and what it makes of the
+    // two is ours to free.
+    unsafe {
+        let text = text.cast_const().cast::<c_char>();
+        // Within a trigger there is a comment, and the statement is the one that set it off.
+        let expanded = match bytes_of(text) {
+            [b'-', b'-', ..] => ptr::null_mut(),
+            _ => ffi::sqlite3_expanded_sql(statement.cast()),
+        };
+        let told = if expanded.is_null() { text } else { expanded };
+        let encode = |out: &mut Encoder| {
+            out.array(1)?;
+            encode_text(told, out)
+        };
+        // The host logs what it raises: a trace does not change what happens.
+        callbacks_of(context).observe(abi::CALLBACK_TRACE, encode);
+        ffi::sqlite3_free(expanded.cast());
+    }
+    0
+}
+
+unsafe extern "C" fn on_update(
+    context: *mut c_void,
+    action: c_int,
+    database: *const c_char,
+    table: *const c_char,
+    rowid: ffi::sqlite3_int64,
+) {
+    // SAFETY: registered with `Callbacks`; the names end in a NUL.
+    let callbacks = unsafe { callbacks_of(context) };
+    let encode = |out: &mut Encoder| {
+        out.array(4)?;
+        out.integer(action.into())?;
+        // SAFETY: as above.
+        unsafe {
+            encode_text(database, out)?;
+            encode_text(table, out)?;
+        }
+        out.integer(rowid)
+    };
+    if let Some(Err(_)) = callbacks.ask(abi::CALLBACK_UPDATE, encode, |_| ()) {
+        callbacks.spoil("update hook", callbacks.db.get());
+    }
+}
+
+/// Not 0 makes the commit a rollback.
+unsafe extern "C" fn on_commit(context: *mut c_void) -> c_int {
+    // SAFETY: registered with `Callbacks`.
+    let callbacks = unsafe { callbacks_of(context) };
+    let asked = callbacks.ask(abi::CALLBACK_COMMIT, |out| out.array(0), integer);
+    asked.map_or(0, |answer| answer.unwrap_or(1))
+}
+
+unsafe extern "C" fn on_rollback(context: *mut c_void) {
+    // SAFETY: registered with `Callbacks`.
+    let callbacks = unsafe { callbacks_of(context) };
+    callbacks.observe(abi::CALLBACK_ROLLBACK, |out| out.array(0));
+}
+
+/// After a commit; an error is that of the statement, which is committed all the same.
+unsafe extern "C" fn on_wal(
+    context: *mut c_void,
+    db: *mut ffi::sqlite3,
+    database: *const c_char,
+    pages: c_int,
+) -> c_int {
+    // SAFETY: registered with `Callbacks`; the name ends in a NUL.
+    let callbacks = unsafe { callbacks_of(context) };
+    let encode = |out: &mut Encoder| {
+        out.array(2)?;
+        // SAFETY: as above.
+        unsafe { encode_text(database, out)? };
+        out.integer(pages.into())
+    };
+    let asked = callbacks.ask(abi::CALLBACK_WAL, encode, integer);
+    let enough = callbacks.checkpoint_pages.get();
+    if enough > 0 && pages >= enough {
+        // SAFETY: `db` is open. As SQLite's own hook: a checkpoint that cannot be made now is made later.
+        unsafe { ffi::sqlite3_wal_checkpoint(db, database) };
+    }
+    asked.map_or(ffi::SQLITE_OK, |answer| answer.unwrap_or(ffi::SQLITE_ERROR))
+}
