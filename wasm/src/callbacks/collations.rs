@@ -92,6 +92,7 @@ unsafe extern "C" fn compare(
 ) -> c_int {
     // SAFETY: registered with a `Collation`, whose callbacks live as long as the connection.
     let collation = unsafe { &*context.cast::<Collation>() };
+    // SAFETY: as above.
     let callbacks = unsafe { &*collation.callbacks };
     // SAFETY: SQLite passes two texts with their lengths.
     let (left, right) = unsafe { (text(left, left_length), text(right, right_length)) };
