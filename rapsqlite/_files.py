@@ -230,11 +230,19 @@ class FileTable:
             raise FileError(sqlite.SQLITE_IOERR_MMAP, "unmap", b"", "the guest has no such window")
 
     def close(self) -> None:
-        """Release every lock and close every file, also after the guest has died."""
+        """Release every lock and close every file, also after the guest has died. What fails is in ``failure``."""
         files, self._files = self._files, {}
         for file in files.values():
-            file.close()
+            self._close_noting(file)
         self._grants.close()
+
+    def _close_noting(self, file: OpenFile) -> None:
+        try:
+            file.close()
+        except FileError as error:
+            self.note(error)
+        except OSError as error:
+            self.note(FileError(sqlite.SQLITE_IOERR_CLOSE, "close", file.path, error))
 
     def abandon(self) -> None:
         """Forget all files, in a forked child: the locks are the parent's, and stay.

@@ -78,11 +78,19 @@ class OpenFile:
             index.close(delete=delete)
 
     def close(self) -> None:
-        """Unlock and close. Unlocking comes first: a forked child may still hold the open file."""
-        self.windows.close()
-        self.unmap_index(delete=False)
-        self.lock.unlock(sqlite.SQLITE_LOCK_NONE)
+        """Unlock and close, each even if the other fails. Unlock first: a forked child may hold the file too."""
+        try:
+            self.windows.close()
+            self.unmap_index(delete=False)
+        finally:
+            try:
+                self.lock.unlock(sqlite.SQLITE_LOCK_NONE)
+            finally:
+                self._release()
+
+    def _release(self) -> None:
         if self.is_temporary:
             os.close(self.fd)
-        else:
+        elif not self.windows:
             _descriptors.release(self.fd, writable=self.writable)
+        # Else something could not be unmapped and keeps the open file alive: a lock taken to close it would stay.

@@ -19,6 +19,10 @@ class Windows:
         self._path = path
         self._lengths: dict[int, int] = {}
 
+    def __bool__(self) -> bool:
+        """Whether anything is mapped."""
+        return bool(self._lengths)
+
     def open(self, view: memoryview, offset: int) -> None:
         """Lay the file from ``offset`` over ``view``, as far as the file goes: to its last page, never beyond.
 
@@ -53,6 +57,7 @@ class Windows:
 
     def close(self) -> None:
         """Take all windows off: a mapping keeps the file open, and with it its locks."""
-        for address, length in self._lengths.items():
+        while self._lengths:
+            address, length = next(iter(self._lengths.items()))
             _mapping.clear(address, length)
-        self._lengths.clear()
+            del self._lengths[address]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rapsqlite import _constants as sqlite
+from rapsqlite import _filelock
 from rapsqlite._file_imports import file_imports
 from rapsqlite._fileerror import FileError
 from rapsqlite._files import FileTable
@@ -333,3 +334,22 @@ def test_closing_closes_every_descriptor(database: Path) -> None:
     table.close()
 
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_failing_unlock_keeps_no_file_open(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that has died is cleaned up after, whatever fails on the way."""
+    before = set(os.listdir("/proc/self/fd"))
+    table = FileTable(os.fsencode(database))
+    for suffix in (b"", b"-other"):
+        handle, _ = table.open(os.fsencode(database) + suffix, DATABASE)
+        table.lock(handle, sqlite.SQLITE_LOCK_SHARED)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_filelock.FileLock, "unlock", fail)
+        table.close()
+
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert "Input/output error" in str(table.failure)
