@@ -138,7 +138,8 @@ def test_native_connection_in_the_same_process_keeps_its_locks(database: Path) -
 def test_fork_in_the_middle_of_everything(database: Path, mode: str) -> None:
     """The child can use none of the parent's connections, and harms none; it may open its own."""
     worker.prepare(str(database), mode)
-    idle, reading, writing = Driven(database), Driven(database), Driven(database)
+    # With a timeout, for a guest that has answered may keep its read lock until it sleeps.
+    idle, reading, writing = (Driven(database, timeout_s=20) for _ in range(3))
     idle.sql("SELECT * FROM account")
     reading.sql("BEGIN")
     reading.sql("SELECT * FROM account")
