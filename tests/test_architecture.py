@@ -70,8 +70,8 @@ PYTHON_CAPS = {
     "_filelock": 250, "_mapping": 200, "_handles": 80, "_traffic": 400, "_queries": 250,
 }  # fmt: skip
 RUST_CAPS = {
-    "lib": 80, "service": 250, "ring": 150, "host": 330, "watch": 230, "error": 150, "connection": 300, "statement": 350,
-    "cache": 200, "executor": 350, "backup": 200, "blob": 200, "abi": 200,
+    "lib": 80, "service": 250, "ring": 150, "host": 330, "watch": 230, "error": 150, "connection": 300,
+    "statement": 350, "cache": 200, "executor": 350, "backup": 200, "blob": 200, "abi": 200,
 }  # fmt: skip
 RUST_DIRECTORY_CAPS = {"wire": 250, "vfs": 360, "callbacks": 250, "tests": 300}
 DIRECTORY_CAPS = {"tests": 500, "examples": 60, "benchmarks": 150}
