@@ -5,11 +5,12 @@ A statement is given as its text, or as the handle of one that stays prepared.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 
 from rapsqlite import _constants as abi
+from rapsqlite._row_plan import plan_rows
 from rapsqlite._session import LISTED
 from rapsqlite._typed_rows import typed_rows
 from rapsqlite._wire import decode_columns, encode_params
@@ -150,3 +151,8 @@ def rowid_row(connection: Connection, rowid: int) -> Any:
     cursor._describe(columns, plan)
     function = plan.row_function(columns, cursor)
     return row if function is None else function(row)
+
+
+def plain_plan(session: Session, shape: Literal["list", "dict"]) -> Plan:
+    """Return how rows are made for the package's own questions, whatever factories the user has set."""
+    return plan_rows(shape, default=list, text_factory=str, detect_types=0, converters=session.converters)

@@ -46,6 +46,14 @@ class FileTable:
         self.sync_count = 0
         _descriptors.sweep()
 
+    def grant(self, directory: bytes) -> None:
+        """Let the guest reach one more directory, by its real name, until `revoke`. Any thread."""
+        self._grants.grant(directory)
+
+    def revoke(self, directory: bytes) -> None:
+        """Take back what `grant` gave; files that are open stay so. Any thread."""
+        self._grants.revoke(directory)
+
     def note(self, error: FileError) -> None:
         """Keep an error for the message to come, unless it is an everyday answer."""
         if error.code not in _EVERYDAY:

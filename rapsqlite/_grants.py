@@ -32,6 +32,7 @@ class Grants:
         self._real: dict[bytes, bytes] = {}  # a name as the user wrote it, made absolute: what it really is
         self._roots: list[bytes] = []
         self._descriptors: dict[bytes, int] = {}
+        self._revoked: list[bytes] = []
         for directory in directories:
             self._add_root(os.path.realpath(directory), spelled=directory)
         if database is not None:
@@ -43,6 +44,22 @@ class Grants:
         self._real.setdefault(_absolute(spelled), os.path.realpath(spelled))
         if real not in self._roots:
             self._roots.append(real)
+
+    def grant(self, directory: bytes) -> None:
+        """Grant one more directory, until `revoke`. Any thread."""
+        self._add_root(directory, spelled=directory)
+
+    def revoke(self, directory: bytes) -> None:
+        """Take back what `grant` gave. Any thread: a descriptor of it is closed by the thread that uses it."""
+        self._roots.remove(directory)
+        self._real.pop(_absolute(directory), None)
+        self._revoked.append(directory)
+
+    def _forget_revoked(self) -> None:
+        while self._revoked:
+            descriptor = self._descriptors.pop(self._revoked.pop(), None)
+            if descriptor is not None:
+                os.close(descriptor)
 
     def resolve(self, name: bytes) -> tuple[bytes, bool]:
         """Return the real, absolute name, and whether links had to be followed to it.
@@ -109,6 +126,8 @@ class Grants:
 
         Raises FileError if there is no such directory or it is not granted.
         """
+        if self._revoked:
+            self._forget_revoked()
         directory, last = os.path.split(name)
         descriptor = self._descriptors.get(directory)
         if descriptor is not None and last not in (b"", b".", b".."):

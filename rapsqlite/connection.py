@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rapsqlite._control import LEGACY_TRANSACTION_CONTROL
 from rapsqlite._pragma import pragma_statement
 from rapsqlite._session import CLOSED, NOT_CONNECTED, Session
+from rapsqlite._stopwatch import SlowStatements
 from rapsqlite._target import Target
 from rapsqlite._tuning import Tuning
+from rapsqlite.backup import Copies
+from rapsqlite.blob import Blobs
 from rapsqlite.errors import ProgrammingError
 from rapsqlite.extensions import Extensions
 from rapsqlite.functions import Functions
 from rapsqlite.hooks import Hooks
 from rapsqlite.savepoint import Savepoint
+from rapsqlite.schema import Schema
 from rapsqlite.transaction import Transaction, begin_statement
 
 if TYPE_CHECKING:
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="Connection")
 
 
-class Connection(Tuning, Functions, Hooks, Extensions):
+class Connection(Tuning, Copies, Schema, Blobs, SlowStatements, Functions, Hooks, Extensions):
     """One connection to one SQLite database, in a sandbox and a thread of its own; made by `connect`.
 
     Await it, or use it in ``async with``, to open it; it can be opened once. Any task of any event loop in any thread

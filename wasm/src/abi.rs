@@ -45,6 +45,23 @@ pub const OP_FETCH_PREPARED: u8 = 10;
 pub const OP_EXECUTE_PREPARED: u8 = 11;
 pub const OP_RELEASE: u8 = 12;
 pub const OP_CONTROL: u8 = 13;
+pub const OP_BACKUP_OPEN: u8 = 32;
+pub const OP_BACKUP_STEP: u8 = 33;
+pub const OP_DESERIALIZE: u8 = 34;
+pub const OP_BLOB_OPEN: u8 = 35;
+pub const OP_BLOB_READ: u8 = 36;
+pub const OP_BLOB_WRITE: u8 = 37;
+/// Drops a backup, an image on its way in, or a blob.
+pub const OP_DROP: u8 = 38;
+
+// Which way `BACKUP_OPEN` copies: `a`.
+pub const BACKUP_TO_IMAGE: u32 = 0;
+pub const BACKUP_FROM_IMAGE: u32 = 1;
+
+// Stages of `DESERIALIZE`: `b`.
+pub const DESERIALIZE_BEGIN: u32 = 0;
+pub const DESERIALIZE_PIECE: u32 = 1;
+pub const DESERIALIZE_END: u32 = 2;
 
 // What OP_CONTROL asks for: `a`.
 /// `[timeout_ms]`: statistics of the guest; body is a map of counters.

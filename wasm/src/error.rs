@@ -93,6 +93,18 @@ impl Error {
         }
     }
 
+    /// What a call that answered `code` went wrong with: what SQLite says if it says it of this code.
+    #[cfg(target_arch = "wasm32")]
+    pub(crate) fn of_code(db: *mut libsqlite3_sys::sqlite3, code: i32) -> Self {
+        let last = Self::last(db);
+        if last.code & 0xff == code & 0xff {
+            return last;
+        }
+        // SAFETY: a constant of SQLite's that ends in a NUL, for any code.
+        let message = unsafe { core::ffi::CStr::from_ptr(libsqlite3_sys::sqlite3_errstr(code)) };
+        Self::new(abi::ERROR_SQLITE, code, message.to_string_lossy())
+    }
+
     pub fn in_row(mut self, row: usize) -> Self {
         self.row = i32::try_from(row).unwrap_or(i32::MAX);
         self

@@ -8,6 +8,7 @@ use crate::bulk;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::handles::{Handles, Held};
+use crate::objects::Objects;
 use crate::reply::Replies;
 use crate::ring::request::Request;
 use crate::run::Run;
@@ -24,6 +25,7 @@ pub struct Input<'a> {
 pub struct Executor {
     /// Before the connection: fields are dropped in this order, and statements have to go first.
     handles: Handles,
+    pub objects: Objects,
     pub connection: Connection,
     pub output: Output,
 }
@@ -32,6 +34,7 @@ impl Executor {
     pub fn new(connection: Connection) -> Self {
         Self {
             handles: Handles::default(),
+            objects: Objects::default(),
             connection,
             output: Output::default(),
         }

@@ -38,6 +38,10 @@ mod watch;
 #[cfg(target_arch = "wasm32")]
 mod answer;
 #[cfg(target_arch = "wasm32")]
+mod backup;
+#[cfg(target_arch = "wasm32")]
+mod blob;
+#[cfg(target_arch = "wasm32")]
 mod bulk;
 #[cfg(target_arch = "wasm32")]
 mod control;
@@ -48,6 +52,12 @@ mod exports;
 #[cfg(target_arch = "wasm32")]
 mod handles;
 #[cfg(target_arch = "wasm32")]
+mod image;
+#[cfg(target_arch = "wasm32")]
+mod objects;
+#[cfg(target_arch = "wasm32")]
 mod run;
 #[cfg(target_arch = "wasm32")]
 mod service;
+#[cfg(target_arch = "wasm32")]
+mod snapshot;

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::executor::{Executor, Input};
 use crate::host::{self, Parked};
 use crate::library;
+use crate::objects;
 use crate::options::Options;
 use crate::reply::{Body, Replies};
 use crate::ring::Rings;
@@ -98,7 +99,10 @@ impl<'r> Service<'r> {
     }
 
     fn dispatch(&mut self, request: &Request<'_>) -> Result<Answer> {
-        let cleans_up = matches!(request.op, abi::OP_CLOSE | abi::OP_FINISH | abi::OP_RELEASE);
+        let cleans_up = matches!(
+            request.op,
+            abi::OP_CLOSE | abi::OP_FINISH | abi::OP_RELEASE | abi::OP_DROP
+        );
         if request.is_cancelled() && !cleans_up {
             return Err(Error::interrupted());
         }
@@ -150,7 +154,7 @@ impl<'r> Service<'r> {
                 executor.release(request.a);
                 Ok(Answer::nothing())
             }
-            op => Err(Error::internal(format!("unknown operation {op}"))),
+            _ => objects::serve(executor, request, input),
         };
         executor.checked(result)
     }
@@ -170,6 +174,7 @@ impl<'r> Service<'r> {
         if let Some(executor) = &mut self.executor {
             executor.finish(answer.handle);
             executor.release(answer.handle);
+            executor.objects.take(answer.handle);
         }
     }
 

@@ -1,0 +1,141 @@
+"""``iterdump()``: a database as the SQL text that makes it again, as the running Python's sqlite3 writes it.
+
+What sqlite3 cannot dump, a table with a quote in its name, is dumped here too. Rows are streamed: memory is bounded by
+two batches. https://docs.python.org/3/library/sqlite3.html#sqlite3.Connection.iterdump
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rapsqlite import _fetching as fetching
+from rapsqlite.stream import RowStream
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from rapsqlite._session import Plan
+    from rapsqlite.connection import Connection
+
+_KNOWS_VIRTUAL_TABLES = sys.version_info >= (3, 11)
+_CHECKS_FOREIGN_KEYS = sys.version_info >= (3, 13)
+
+_TABLES = """SELECT "name", "sql" FROM "sqlite_master"
+    WHERE "sql" NOT NULL AND "type" == 'table' {} ORDER BY "name\""""
+_OTHERS = """SELECT "sql" FROM "sqlite_master"
+    WHERE "sql" NOT NULL AND "type" IN ('index', 'trigger', 'view') {}"""
+
+
+class _Query(NamedTuple):
+    """Rows that the script needs; with ``is_text`` each row is a line of the dump, and there may be many."""
+
+    sql: str
+    parameters: tuple[str, ...] = ()
+    is_text: bool = False
+
+
+class Dump:
+    """The lines of a dump, an asynchronous iterator; awaited, it gives the list of them. Made by ``iterdump()``."""
+
+    __slots__ = ("_connection", "_lines", "_plan", "_steps")
+
+    def __init__(self, connection: Connection, filter: str | None) -> None:
+        self._connection = connection
+        self._steps = _script(filter)
+        self._plan: Plan = fetching.plain_plan(connection._session, "list")
+        self._lines: RowStream | None = None
+
+    def __aiter__(self) -> Dump:
+        return self
+
+    async def __anext__(self) -> str:
+        rows: list[Any] | None = None
+        while True:
+            if self._lines is not None:
+                async for row in self._lines:
+                    return f"{row[0]};"
+                self._lines = None
+            try:
+                step = self._steps.send(rows)
+            except StopIteration:
+                raise StopAsyncIteration from None
+            if isinstance(step, str):
+                return step
+            rows = await self._answer(step)
+
+    async def _answer(self, query: _Query) -> list[Any] | None:
+        sql = query.sql.encode()
+        if query.is_text:
+            self._lines = RowStream(self._connection, sql, query.parameters, self._plan)
+            return None
+        return await fetching.fetch_rows(self._connection, sql, 0, query.parameters, self._plan)
+
+    def __await__(self) -> Generator[Any, Any, list[str]]:
+        return self._all().__await__()
+
+    async def _all(self) -> list[str]:
+        return [line async for line in self]
+
+    async def aclose(self) -> None:
+        """End the dump: no further lines."""
+        self._steps.close()
+        lines, self._lines = self._lines, None
+        if lines is not None:
+            await lines.aclose()
+
+
+def _script(pattern: str | None) -> Generator[str | _Query, list[Any] | None, None]:
+    """Yield lines, and queries; a query that is no text is answered with its rows."""
+    clause, parameters = ('AND "name" LIKE ?', (pattern,)) if pattern else ("", ())
+    if _CHECKS_FOREIGN_KEYS and (yield _Query("PRAGMA foreign_key_check")):
+        yield "PRAGMA foreign_keys=OFF;"
+    yield "BEGIN TRANSACTION;"
+    sequences: list[Any] | None = None
+    writes_schema = False
+    for name, sql in (yield _Query(_TABLES.format(clause), parameters)) or ():
+        if name == "sqlite_sequence":
+            sequences = yield _Query('SELECT * FROM "sqlite_sequence"')
+            continue
+        if name == "sqlite_stat1":
+            yield 'ANALYZE "sqlite_master";'
+        elif name.startswith("sqlite_"):
+            continue
+        elif _KNOWS_VIRTUAL_TABLES and sql.startswith("CREATE VIRTUAL TABLE"):
+            if not writes_schema:
+                writes_schema = True
+                yield "PRAGMA writable_schema=ON;"
+            yield _virtual_table(name, sql)
+        else:
+            yield f"{sql};"
+        columns = yield _Query("SELECT name FROM pragma_table_info(?)", (name,))
+        yield _Query(_inserts(name, [column for (column,) in columns or ()]), is_text=True)
+    for (sql,) in (yield _Query(_OTHERS.format(clause), parameters)) or ():
+        yield f"{sql};"
+    if writes_schema:
+        yield "PRAGMA writable_schema=OFF;"
+    if sequences is not None:
+        yield 'DELETE FROM "sqlite_sequence";'
+        for name, value in sequences:
+            yield f'INSERT INTO "sqlite_sequence" VALUES({_text(name)},{value});'
+    yield "COMMIT;"
+
+
+def _virtual_table(name: str, sql: str) -> str:
+    values = f"'table',{_text(name)},{_text(name)},0,{_text(sql)}"
+    return f"INSERT INTO sqlite_master(type,name,tbl_name,rootpage,sql)VALUES({values});"
+
+
+def _inserts(table: str, columns: list[str]) -> str:
+    """Return the query whose rows are the INSERT statements of a table."""
+    start = _text(f"INSERT INTO {_identifier(table)} VALUES(")
+    values = "||','||".join(f"quote({_identifier(column)})" for column in columns)
+    return f"SELECT {start}||{values}||')' FROM {_identifier(table)}"
+
+
+def _identifier(name: str) -> str:
+    return '"{}"'.format(name.replace('"', '""'))
+
+
+def _text(value: str) -> str:
+    return "'{}'".format(value.replace("'", "''"))

@@ -1,0 +1,129 @@
+"""``iterdump()`` against the dump of Python's own sqlite3, of the same schema and rows."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+
+import pytest
+
+import rapsqlite
+
+SCRIPTS = {
+    "empty": "",
+    "values": """CREATE TABLE t (i INTEGER PRIMARY KEY, r REAL, s TEXT, b BLOB, "odd ""name" ANY);
+        INSERT INTO t VALUES (1, 0.1, 'it''s', x'00ff', NULL), (2, 1e300, 'line
+feed', zeroblob(3), 7), (3, -0.0, '', NULL, 'ä€😀');""",
+    "autoincrement": """CREATE TABLE a (id INTEGER PRIMARY KEY AUTOINCREMENT, v); CREATE TABLE b (id INTEGER PRIMARY KEY
+        AUTOINCREMENT); INSERT INTO a(v) VALUES ('x'), ('y'); DELETE FROM a; INSERT INTO b DEFAULT VALUES;""",
+    "objects": """CREATE TABLE t (a, b); CREATE TABLE log (a); CREATE INDEX i ON t (a) WHERE b > 0;
+        CREATE UNIQUE INDEX e ON t (abs(a)); CREATE VIEW v AS SELECT a FROM t;
+        CREATE TRIGGER g AFTER INSERT ON t BEGIN INSERT INTO log VALUES (new.a); END; INSERT INTO t VALUES (1, 2);""",
+    "kinds of tables": """CREATE TABLE w (k TEXT PRIMARY KEY, v) WITHOUT ROWID; INSERT INTO w VALUES ('b', 1), ('a', 2);
+        CREATE TABLE g (a INTEGER, b AS (a * 2), c AS (a + 1) STORED); INSERT INTO g VALUES (4);""",
+    "odd names": 'CREATE TABLE "a ""quoted"" one" ("x ""y" INTEGER); INSERT INTO "a ""quoted"" one" VALUES (1);',
+    "statistics": """CREATE TABLE t (a); CREATE INDEX i ON t (a); INSERT INTO t VALUES (1), (2), (2); ANALYZE;
+        DROP TABLE IF EXISTS sqlite_stat4;""",
+    "virtual": "CREATE VIRTUAL TABLE r USING rtree(id, low, high); INSERT INTO r VALUES (1, 2.0, 3.0);",
+    "foreign keys": """CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (p REFERENCES p (id));
+        INSERT INTO c VALUES (5);""",
+}  # fmt: skip
+
+
+def native_dump(script: str) -> list[str]:
+    native = sqlite3.connect(":memory:")
+    try:
+        native.executescript(script)
+        return list(native.iterdump())
+    finally:
+        native.close()
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
+async def test_dump_is_that_of_sqlite3(name: str) -> None:
+    async with rapsqlite.connect(":memory:") as conn:
+        await conn.executescript(SCRIPTS[name])
+
+        lines = await conn.iterdump()
+
+    # STAT4 keeps samples in a table of its own, which not every SQLite has.
+    lines = [line for line in lines if "sqlite_stat4" not in line]
+    assert lines == [line for line in native_dump(SCRIPTS[name]) if "sqlite_stat4" not in line]
+
+
+@pytest.mark.parametrize("name", sorted(set(SCRIPTS) - {"virtual", "statistics"}))
+async def test_dump_can_be_restored(name: str) -> None:
+    async with rapsqlite.connect(":memory:") as conn, rapsqlite.connect(":memory:") as copy:
+        await conn.executescript(SCRIPTS[name])
+        lines = await conn.iterdump()
+
+        await copy.executescript("\n".join(lines))
+
+        assert await copy.iterdump() == lines
+
+
+async def test_dump_of_a_name_with_a_quote_can_be_restored() -> None:
+    """Where sqlite3 itself raises a syntax error."""
+    async with rapsqlite.connect(":memory:") as conn, rapsqlite.connect(":memory:") as copy:
+        await conn.executescript("""CREATE TABLE "it's" (a); INSERT INTO "it's" VALUES (1)""")
+
+        await copy.executescript("\n".join(await conn.iterdump()))
+
+        assert await copy.fetch_all("""SELECT * FROM "it's" """) == [[1]]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="sqlite3 has no filter before 3.13")
+@pytest.mark.parametrize("pattern", ["t", "%o%", "nothing", "", None])
+async def test_filter_is_that_of_sqlite3(pattern: str | None) -> None:
+    native = sqlite3.connect(":memory:")
+    native.executescript(SCRIPTS["objects"])
+    async with rapsqlite.connect(":memory:") as conn:
+        await conn.executescript(SCRIPTS["objects"])
+
+        assert await conn.iterdump(filter=pattern) == list(native.iterdump(filter=pattern))  # type: ignore[call-arg]
+    native.close()
+
+
+async def test_rows_are_streamed_whatever_the_factories_are() -> None:
+    """A dump that is left early ends its statement: the table can be dropped at once."""
+    async with rapsqlite.connect(":memory:", row_factory="dict", text_factory=bytes) as conn:
+        await conn.execute("CREATE TABLE t (a, b)")
+        await conn.executemany("INSERT INTO t VALUES (?, ?)", ((n, "x" * 500) for n in range(5000)))
+        await conn.commit()
+        dump = conn.iterdump()
+
+        first = [await dump.__anext__() for _ in range(4)]
+        memory = (await conn.statistics())["memory_bytes"]
+        rest = [line async for line in dump]
+
+        assert first[2:] == [f"INSERT INTO \"t\" VALUES({n},'{'x' * 500}');" for n in range(2)]
+        assert len(rest) == 4999
+        assert (await conn.statistics())["memory_bytes"] - memory < 1 << 20
+
+        dump = conn.iterdump()
+        assert len([await dump.__anext__() for _ in range(3)]) == 3
+        await dump.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await dump.__anext__()
+        await conn.execute("DROP TABLE t")
+
+
+async def test_dump_of_a_closed_connection_fails() -> None:
+    conn = await rapsqlite.connect(":memory:")
+    await conn.close()
+
+    with pytest.raises(rapsqlite.ProgrammingError):
+        conn.iterdump()
+
+
+async def test_dump_of_a_broken_view_reports_the_error_and_leaves_the_connection_usable() -> None:
+    async with rapsqlite.connect(":memory:") as conn:
+        await conn.executescript("CREATE TABLE t (a); CREATE VIEW v AS SELECT a FROM t; INSERT INTO t VALUES (1)")
+        dump = conn.iterdump()
+        assert [await dump.__anext__() for _ in range(2)] == ["BEGIN TRANSACTION;", "CREATE TABLE t (a);"]
+        await conn.execute("DROP TABLE t")
+
+        with pytest.raises(rapsqlite.OperationalError):
+            [line async for line in dump]
+
+        assert await conn.fetch_all("SELECT 1") == [[1]]

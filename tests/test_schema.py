@@ -1,0 +1,171 @@
+"""What a database is made of, compared with SQLite's PRAGMAs as Python's sqlite3 runs them."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import rapsqlite
+from rapsqlite import connect
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+SCRIPT = '''
+    CREATE TABLE parent (a INTEGER, b TEXT, PRIMARY KEY (a, b));
+    CREATE TABLE child (id INTEGER PRIMARY KEY AUTOINCREMENT, pa INTEGER NOT NULL, pb TEXT DEFAULT 'x',
+        other REFERENCES plain, UNIQUE (pa, pb),
+        FOREIGN KEY (pa, pb) REFERENCES parent (a, b) ON DELETE CASCADE ON UPDATE SET NULL);
+    CREATE TABLE plain (x BLOB);
+    CREATE TABLE generated (a INTEGER, b INTEGER AS (a * 2), c INTEGER AS (a + 1) STORED) STRICT;
+    CREATE TABLE keyed (k TEXT PRIMARY KEY, v) WITHOUT ROWID;
+    CREATE INDEX partial ON plain (x) WHERE x > 0;
+    CREATE UNIQUE INDEX expression ON plain (abs(x), x DESC);
+    CREATE VIEW look AS SELECT a, b FROM parent;
+    CREATE TABLE "odd ""name"" it's; --" ("a ""b""" TEXT UNIQUE);
+    CREATE INDEX "odd ""index"" 'i'" ON "odd ""name"" it's; --" ("a ""b""");
+    CREATE VIRTUAL TABLE docs USING {fts};
+'''
+STRICT_LESS = ") STRICT;"
+TABLES = ["parent", "child", "plain", "generated", "keyed", "look", 'odd "name" it\'s; --', "CHILD"]
+INDEXES = ["partial", "expression", "odd \"index\" 'i'", "sqlite_autoindex_child_1", "sqlite_autoindex_keyed_1"]
+
+
+@pytest.fixture
+def script() -> str:
+    text = SCRIPT.replace("{fts}", "rtree(id, low, high)")
+    # An old SQLite under Python does not know STRICT, which no PRAGMA below shows.
+    return text if sqlite3.sqlite_version_info >= (3, 37) else text.replace(STRICT_LESS, ");")
+
+
+@pytest.fixture
+async def conn(script: str) -> AsyncIterator[rapsqlite.Connection]:
+    async with connect(":memory:", row_factory=rapsqlite.Row, text_factory=bytes) as connection:
+        await connection.executescript(script)
+        yield connection
+
+
+def pragma(script: str, name: str, argument: str) -> list[dict[str, Any]]:
+    """Return the rows of a PRAGMA as dicts, from Python's sqlite3."""
+    native = sqlite3.connect(":memory:")
+    try:
+        native.executescript(script)
+        cursor = native.execute('PRAGMA {}("{}")'.format(name, argument.replace('"', '""')))
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+    finally:
+        native.close()
+
+
+@pytest.mark.parametrize("table", [*TABLES, "docs"])
+@pytest.mark.parametrize(
+    "method, name",
+    [
+        ("get_table_info", "table_info"),
+        ("get_table_xinfo", "table_xinfo"),
+        ("get_index_list", "index_list"),
+        ("get_foreign_keys", "foreign_key_list"),
+    ],
+)
+async def test_tables_are_described_as_by_the_pragma(
+    conn: rapsqlite.Connection, script: str, method: str, name: str, table: str
+) -> None:
+    assert await getattr(conn, method)(table) == pragma(script, name, table)
+
+
+@pytest.mark.parametrize("index", INDEXES)
+async def test_indexes_are_described_as_by_the_pragma(conn: rapsqlite.Connection, script: str, index: str) -> None:
+    assert await conn.get_index_info(index) == pragma(script, "index_info", index)
+
+
+async def test_tables_and_views_are_listed(conn: rapsqlite.Connection, script: str) -> None:
+    native = sqlite3.connect(":memory:")
+    native.executescript(script)
+    sql = "SELECT name FROM sqlite_master WHERE type = ? AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+
+    assert await conn.get_tables() == [name for (name,) in native.execute(sql, ("table",))]
+    assert await conn.get_views() == [name for (name,) in native.execute(sql, ("view",))]
+    native.close()
+    assert await conn.get_tables("Child") == ["child"]
+    assert await conn.get_tables("look") == []
+    assert await conn.get_views("look") == ["look"]
+    assert await conn.get_tables('odd "name" it\'s; --') == ['odd "name" it\'s; --']
+
+
+async def test_indexes_are_listed_with_their_sql(conn: rapsqlite.Connection, script: str) -> None:
+    native = sqlite3.connect(":memory:")
+    native.executescript(script)
+    rows = native.execute(
+        "SELECT name, tbl_name, sql FROM sqlite_master WHERE type = 'index' ORDER BY rowid"
+    ).fetchall()
+    native.close()
+
+    indexes = await conn.get_indexes()
+
+    assert [(index["name"], index["table"], index["sql"]) for index in indexes] == rows
+    assert {index["name"] for index in indexes if not index["unique"]} == {"partial", "odd \"index\" 'i'"}
+    assert await conn.get_indexes("PLAIN") == [index for index in indexes if index["table"] == "plain"]
+    assert await conn.get_indexes("parent") == [index for index in indexes if index["table"] == "parent"]
+
+
+async def test_schema_of_one_table_and_of_all(conn: rapsqlite.Connection) -> None:
+    assert await conn.get_schema() == {"tables": await conn.get_tables()}
+    assert await conn.get_schema("child") == {
+        "table_name": "child",
+        "columns": await conn.get_table_info("child"),
+        "indexes": await conn.get_indexes("child"),
+        "foreign_keys": await conn.get_foreign_keys("child"),
+    }
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "get_table_info",
+        "get_table_xinfo",
+        "get_indexes",
+        "get_index_list",
+        "get_index_info",
+        "get_foreign_keys",
+        "get_schema",
+    ],
+)
+@pytest.mark.parametrize("name", ["missing", "x'); DROP TABLE plain; --", '"', ""])
+async def test_unknown_names_are_operational_errors(conn: rapsqlite.Connection, method: str, name: str) -> None:
+    with pytest.raises(rapsqlite.OperationalError, match=r"no such (table|index)") as caught:
+        await getattr(conn, method)(name)
+
+    assert caught.value.sqlite_errorname == "SQLITE_ERROR"
+    assert await conn.get_tables("plain") == ["plain"]
+
+
+async def test_attached_databases(conn: rapsqlite.Connection) -> None:
+    await conn.execute('''ATTACH ':memory:' AS "at ""t"""''')
+    await conn.executescript('''CREATE TABLE "at ""t""".plain (only TEXT); CREATE INDEX "at ""t""".i ON plain (only);
+        CREATE TEMP TABLE passing (p); CREATE VIEW "at ""t""".v AS SELECT 1 AS one''')
+    name = 'at "t"'
+
+    assert await conn.get_tables(schema=name) == ["plain"]
+    assert await conn.get_views(schema=name) == ["v"]
+    assert [column["name"] for column in await conn.get_table_info("plain", schema=name)] == ["only"]
+    assert [column["name"] for column in await conn.get_table_info("plain")] == ["x"]
+    assert [index["name"] for index in await conn.get_indexes("plain", schema=name)] == ["i"]
+    assert [column["name"] for column in await conn.get_index_info("i", schema=name)] == ["only"]
+    assert await conn.get_tables(schema="temp") == ["passing"]
+    assert await conn.get_table_info("passing") == await conn.get_table_info("passing", schema="temp")
+    with pytest.raises(rapsqlite.OperationalError):
+        await conn.get_table_info("plain", schema="temp")
+    with pytest.raises(rapsqlite.OperationalError):
+        await conn.get_tables(schema="nowhere")
+
+
+async def test_full_text_tables() -> None:
+    async with connect(":memory:") as conn:
+        await conn.execute("CREATE VIRTUAL TABLE notes USING fts5(title, body)")
+
+        assert "notes" in await conn.get_tables()
+        assert [column["name"] for column in await conn.get_table_info("notes")] == ["title", "body"]
+        hidden = [column["name"] for column in await conn.get_table_xinfo("notes") if column["hidden"] == 1]
+        assert hidden == ["notes", "rank"]

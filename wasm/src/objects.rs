@@ -1,0 +1,89 @@
+//! What outlives a request beside statements: backups, images on their way in, open blobs, each by its handle.
+//!
+//! They hold on to the connection's `sqlite3*`, so all of them go before it is closed.
+
+use std::collections::HashMap;
+
+use crate::abi;
+use crate::answer::Answer;
+use crate::backup::{self, Backup};
+use crate::blob::{self, Blob};
+use crate::error::{Error, Result};
+use crate::executor::{Executor, Input};
+use crate::image::{self, Image};
+use crate::ring::request::Request;
+
+/// Statements have smaller handles: a handle says by itself what it is not.
+const FIRST_HANDLE: u32 = 1 << 31;
+
+pub enum Object {
+    Backup(Backup),
+    Image(Image),
+    Blob(Blob),
+}
+
+#[derive(Default)]
+pub struct Objects {
+    held: HashMap<u32, Object>,
+    last: u32,
+}
+
+impl Objects {
+    /// Keeps an object under a new handle.
+    pub fn hold(&mut self, object: Object) -> u32 {
+        loop {
+            self.last = self.last.wrapping_add(1) | FIRST_HANDLE;
+            if !self.held.contains_key(&self.last) {
+                self.held.insert(self.last, object);
+                return self.last;
+            }
+        }
+    }
+
+    /// Removes an object; an unknown handle is not an error, for whoever drops one need not know that it ended.
+    pub fn take(&mut self, handle: u32) -> Option<Object> {
+        self.held.remove(&handle)
+    }
+
+    pub fn take_unless(&mut self, stays: bool, handle: u32) -> Option<Object> {
+        if stays { None } else { self.take(handle) }
+    }
+
+    pub fn backup(&mut self, handle: u32) -> Result<&mut Backup> {
+        match self.held.get_mut(&handle) {
+            Some(Object::Backup(backup)) => Ok(backup),
+            _ => Err(Error::programming("the backup has ended")),
+        }
+    }
+
+    pub fn image(&mut self, handle: u32) -> Result<&mut Image> {
+        match self.held.get_mut(&handle) {
+            Some(Object::Image(image)) => Ok(image),
+            _ => Err(Error::programming("the image has been dropped")),
+        }
+    }
+
+    pub fn blob(&mut self, handle: u32) -> Result<&mut Blob> {
+        match self.held.get_mut(&handle) {
+            Some(Object::Blob(blob)) => Ok(blob),
+            _ => Err(Error::programming("Cannot operate on a closed blob.")),
+        }
+    }
+}
+
+/// Answers the requests that are about these objects.
+pub fn serve(executor: &mut Executor, request: &Request<'_>, input: Input<'_>) -> Result<Answer> {
+    match request.op {
+        abi::OP_BACKUP_OPEN => backup::open(executor, request, input),
+        abi::OP_BACKUP_STEP => backup::step(executor, request),
+        abi::OP_DESERIALIZE => image::deserialize(executor, request, input.params),
+        abi::OP_BLOB_OPEN => blob::open(executor, input.params),
+        abi::OP_BLOB_READ => blob::read(executor, request, input.params),
+        abi::OP_BLOB_WRITE => blob::write(executor, request, input.params),
+        abi::OP_DROP => {
+            executor.objects.take(request.a);
+            Ok(Answer::nothing())
+        }
+        op => Err(Error::internal(format!("unknown operation {op}"))),
+    }
+}

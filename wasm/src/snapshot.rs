@@ -1,0 +1,34 @@
+//! Keeps a database as it is now, for one connection, while pages are copied step by step.
+
+use libsqlite3_sys as ffi;
+
+use crate::connection::Connection;
+use crate::error::Result;
+use crate::statement::Statement;
+
+/// What keeps a snapshot while it lives.
+pub enum Pin {
+    NotNeeded,
+    Held {
+        _statement: Statement,
+    },
+    /// Another connection holds the lock.
+    Refused,
+}
+
+/// Runs `sql`, which reads the database and returns a row, and leaves it at that row.
+pub fn pinned(connection: &Connection, sql: &str) -> Result<Pin> {
+    let prepared = connection.prepare(sql.as_bytes());
+    let stepped = prepared.and_then(|statement| {
+        let mut statement = statement.expect("a SELECT is a statement");
+        statement.step()?;
+        Ok(statement)
+    });
+    match stepped {
+        Ok(statement) => Ok(Pin::Held {
+            _statement: statement,
+        }),
+        Err(error) if error.code & 0xff == ffi::SQLITE_BUSY => Ok(Pin::Refused),
+        Err(error) => Err(error),
+    }
+}
