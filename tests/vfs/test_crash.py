@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LONG = os.environ.get("RAPSQLITE_LONG") == "1"
-TRANSACTIONS = 80 if LONG else 16
-POWER_LOSSES = 40 if LONG else 10  # per point in time
+TRANSACTIONS = 40 if LONG else 16
+POWER_LOSSES = 25 if LONG else 10  # per point in time
 ROWS = 4  # per transaction
 
 
