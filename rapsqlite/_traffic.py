@@ -55,6 +55,7 @@ class Traffic:
     def serve_through(self, host: HostFunctions) -> None:
         """Set the guest's host functions: the two know each other."""
         self.host = host
+        self._drain_posted: object = None  # the key of the loop that is about to drain
         self._polling = Polling(host)
 
     # -- submitting, any thread --------------------------------------------------------------------
@@ -84,7 +85,8 @@ class Traffic:
             if self._rings is not None:
                 self._rings.ask_for_bell()
                 # It may have answered before it was asked to ring, or sleep behind replies nobody was waiting for.
-                if self._rings.has_replies():
+                if self._rings.has_replies() and self._drain_posted is not loop.key:
+                    self._drain_posted = loop.key  # once for all that are submitted before it runs
                     loop.post(self.drain, loop)
             self.host.unpark()
         if self._posts:
@@ -230,6 +232,7 @@ class Traffic:
     def drain(self, loop: Loop) -> None:
         """Take the replies that are there and wake their tasks."""
         with self.lock:
+            self._drain_posted = None
             woken = self._take_replies()
             self._flush_backlog()
             self.host.unpark()
