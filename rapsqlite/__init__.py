@@ -35,8 +35,10 @@ from rapsqlite._control import LEGACY_TRANSACTION_CONTROL
 from rapsqlite._converters import register_converter
 from rapsqlite._sqlite_names import *  # noqa: F403 - all of its names are public, and it lists them
 from rapsqlite._target import Limits
+from rapsqlite.blob import Blob
 from rapsqlite.connection import Connection, connect
 from rapsqlite.cursor import Cursor
+from rapsqlite.dump import Dump
 from rapsqlite.errors import (
     ClosedError,
     DatabaseError,
@@ -68,8 +70,8 @@ sqlite_version: str = SQLITE_VERSION
 sqlite_version_info: tuple[int, ...] = tuple(int(part) for part in SQLITE_VERSION.split("."))
 
 __all__ = [
-    "LEGACY_TRANSACTION_CONTROL", "PARSE_COLNAMES", "PARSE_DECLTYPES", "Binary", "ChunkStream",
-    "ClosedError", "Connection", "Cursor", "DataError", "DatabaseError", "Date", "DateFromTicks",
+    "LEGACY_TRANSACTION_CONTROL", "PARSE_COLNAMES", "PARSE_DECLTYPES", "Binary", "Blob", "ChunkStream",
+    "ClosedError", "Connection", "Cursor", "DataError", "DatabaseError", "Date", "DateFromTicks", "Dump",
     "Error", "IntegrityError", "InterfaceError", "InternalError", "Limits", "MemoryConnection", "NotSupportedError",
     "OperationalError", "OutOfMemoryError", "PrepareProtocol", "PreparedStatement", "ProgrammingError", "Row",
     "RowStream", "Savepoint", "Time", "TimeFromTicks", "Timestamp", "TimestampFromTicks",

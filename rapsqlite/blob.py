@@ -193,4 +193,7 @@ class Blobs:
             await self._session.settle()
         guest = self._session.guest
         reply = await guest.call(abi.OP_BLOB_OPEN, params=_encode([name, table, column, row, int(not readonly)]))
-        return Blob(guest, reply.handle, _integer_of(reply.rows))
+        length = _integer_of(reply.rows)
+        if not reply.handle or not 0 <= length < 1 << 31:
+            raise InternalError(f"the engine's answer is malformed: a blob of {length} bytes")
+        return Blob(guest, reply.handle, length)

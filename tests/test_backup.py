@@ -249,6 +249,27 @@ async def test_cancelled_backup_leaves_the_target_as_it_was(
     assert left_in(images) == []
 
 
+async def test_backup_cancelled_between_two_steps(source: rapsqlite.Connection, images: Path) -> None:
+    steps = 0
+    async with connect(":memory:") as target:
+        await target.execute("CREATE TABLE kept (x)")
+        with anyio.CancelScope() as scope:
+
+            def progress(*_: int) -> None:
+                nonlocal steps
+                steps += 1
+                if steps == 3:
+                    scope.cancel()
+
+            await source.backup(target, pages=1, progress=progress)
+
+        assert scope.cancelled_caught
+        assert steps < 10
+        assert await target.get_tables() == ["kept"]
+        assert await source.fetch_scalar("SELECT count(*) FROM t") == ROWS
+    assert left_in(images) == []
+
+
 async def test_target_is_in_use(source: rapsqlite.Connection) -> None:
     async with connect(":memory:") as target:
         await target.execute("CREATE TABLE kept (x)")

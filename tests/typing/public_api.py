@@ -11,6 +11,7 @@ import rapsqlite
 from rapsqlite import Connection, Cursor, PreparedStatement, Row, connect
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import AsyncIterator
     from pathlib import Path
 
@@ -79,6 +80,20 @@ async def transactions(conn: Connection) -> None:
         assert_type(inside, Connection)
     async with conn.savepoint("name"):
         await conn.rollback()
+
+
+async def copies(conn: Connection, other: sqlite3.Connection) -> None:
+    assert_type(await conn.backup(conn), None)
+    assert_type(await conn.backup(other, progress=lambda status, remaining, total: None), None)
+    assert_type(await conn.iterdump(), list[str])
+    async for line in conn.iterdump(filter="a%"):
+        assert_type(line, str)
+    assert_type(await conn.serialize(), bytes)
+    async with conn.blobopen("t", "b", 1) as blob:
+        assert_type(blob, rapsqlite.Blob)
+        assert_type(await blob.read(5), bytes)
+    assert_type(await conn.get_tables(), list[str])
+    assert_type(await conn.get_table_info("t"), list[dict[str, Any]])
 
 
 async def errors(conn: Connection) -> None:
