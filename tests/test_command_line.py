@@ -133,7 +133,10 @@ def test_interrupt_key_stops_the_statement_and_not_the_connection(database: Path
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
-        printed, errors = process.communicate(timeout=50)
+        try:
+            printed, errors = process.communicate(timeout=40)
+        finally:
+            process.kill()
 
     assert (process.returncode, printed, errors) == (0, "answer\n------\n42\n", "error: interrupted\n")
 
