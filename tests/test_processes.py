@@ -161,10 +161,14 @@ CLEAN = Ending(
     "",
 )
 INTERRUPTED = """
+async def announce():
+    # Runs once the main task is suspended, so the statement has been sent.
+    print("ready", flush=True)
+
 async def main():
-    async with rapsqlite.connect(path) as conn:
+    async with rapsqlite.connect(path) as conn, anyio.create_task_group() as group:
         await prepare(conn)
-        print("ready", flush=True)
+        group.start_soon(announce)
         await conn.fetch_all(ENDLESS)
 """
 
