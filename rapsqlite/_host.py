@@ -27,6 +27,7 @@ logger = logging.getLogger("rapsqlite")
 
 _NO_TIME = -(1 << 63)
 _SPILLS_AT_ONCE = 4  # the guest spills one body and then writes its frame; more is a guest that wants our memory
+_PARKS_PER_TRIAL = 64
 _SHORT_NAP_S = 0.0003  # a guest woken sooner is in the middle of a conversation
 _FIRST_NAP_S = 0.0005
 _LONGEST_NAP_S = 0.05
@@ -49,6 +50,8 @@ class HostFunctions:
         self.busy_timeout_s = busy_timeout_s
         self.leaving = False
         self.ringing = False
+        self.polling_pays = True  # what ``_polling`` found: else looking for requests for long is in vain
+        self._parks = 0
         self.last_message = ""
         self.busy_waits = 0
         self._lock = lock
@@ -86,7 +89,9 @@ class HostFunctions:
         """Let a guest that hardly slept look for requests for longer the next time, if not too many others do."""
         if self.leaving:
             return abi.PARKED_LEAVE
-        self._attentive = slept_s < _SHORT_NAP_S and _attention.acquire(blocking=False)
+        self._parks += 1
+        worthwhile = self.polling_pays or self._parks % _PARKS_PER_TRIAL == 0
+        self._attentive = worthwhile and slept_s < _SHORT_NAP_S and _attention.acquire(blocking=False)
         return abi.PARKED_ATTENTIVE if self._attentive else abi.PARKED_AGAIN
 
     def _lend_attention(self) -> None:
