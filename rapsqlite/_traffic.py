@@ -67,31 +67,37 @@ class Traffic:
         if self.host.callbacks.thread:
             self.host.callbacks.refuse_use()
         request = Request(self, loop, (sql, params))
-        with self.lock:
-            if self.state != "ok":
-                raise self.refusal()
-            if self._posts:
-                self._send_posts()  # what the same task posted before goes before
-            self._several_loops = bool(self._pending) and (self._several_loops or loop.key is not self._newest_key)
-            self._newest_key = loop.key
-            rings = self._rings
-            may_poll = (
-                rings is not None and not self._pending and loop.allows_polling and self._polling.may_start(rings)
-            )
-            self._enqueue(request, op, format, a, b)
-            if may_poll and rings is not None and self._polling.wait(rings):
-                self._take_replies()
-                return request
-            if self._rings is not None:
-                self._rings.ask_for_bell()
-                # It may have answered before it was asked to ring, or sleep behind replies nobody was waiting for.
-                if self._rings.has_replies() and self._drain_posted is not loop.key:
-                    self._drain_posted = loop.key  # once for all that are submitted before it runs
-                    loop.post(self.drain, loop)
-            self.host.unpark()
+        try:
+            with self.lock:
+                self._send(request, loop, op, format, a, b)
+        except KeyboardInterrupt:
+            self.discard(request)  # it came while the request was on its way, and nobody will wait for the answer
+            raise
         if self._posts:
             self._flush_posts()
         return request
+
+    def _send(self, request: Request, loop: Loop, op: int, format: int, a: int, b: int) -> None:
+        """Write the request; wait for its answer if that is worth it, else ask to be told of it. The lock is held."""
+        if self.state != "ok":
+            raise self.refusal()
+        if self._posts:
+            self._send_posts()  # what the same task posted before goes before
+        self._several_loops = bool(self._pending) and (self._several_loops or loop.key is not self._newest_key)
+        self._newest_key = loop.key
+        rings = self._rings
+        may_poll = rings is not None and not self._pending and loop.allows_polling and self._polling.may_start(rings)
+        self._enqueue(request, op, format, a, b)
+        if may_poll and rings is not None and self._polling.wait(rings):
+            self._take_replies()
+            return
+        if self._rings is not None:
+            self._rings.ask_for_bell()
+            # It may have answered before it was asked to ring, or sleep behind replies nobody was waiting for.
+            if self._rings.has_replies() and self._drain_posted is not loop.key:
+                self._drain_posted = loop.key  # once for all that are submitted before it runs
+                loop.post(self.drain, loop)
+        self.host.unpark()
 
     def post(self, op: int, a: int = 0) -> None:
         """Send a request whose answer nobody waits for. Any thread, also from a finalizer."""

@@ -368,3 +368,25 @@ def test_cancellation_held_back_for_a_finished_statement_comes_later() -> None:
                 assert await conn.fetch_scalar("SELECT count(*) FROM t") == len(results)
 
     asyncio.run(main())
+
+
+async def test_interrupt_key_while_a_statement_is_sent_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C can come between writing a request and waiting for it: an endless one would block all that follow."""
+    async with rapsqlite.connect(":memory:") as conn:
+        await conn.execute("SELECT 1")
+        host = conn._session.guest.host
+        unpark = host.unpark
+
+        def interrupted() -> None:
+            monkeypatch.setattr(host, "unpark", unpark)
+            unpark()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(host, "unpark", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            await conn.fetch_all(
+                "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+            )
+
+        with anyio.fail_after(30):
+            assert await conn.fetch_scalar("SELECT 42") == 42
