@@ -13,7 +13,6 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rapsqlite._dump import dump
 from rapsqlite.errors import Error
 
 if TYPE_CHECKING:
@@ -168,13 +167,24 @@ class Shell:
         elif name == ".schema":
             await self._print_column(_SCHEMA, (arguments[0] if arguments else None,))
         elif name == ".dump":
-            async for statement in dump(self.conn):
-                self.out.write(statement + "\n")
+            await self._dump()
         elif name in {".headers", ".timer"} and arguments in (["on"], ["off"]):
             setattr(self, name[1:], arguments == ["on"])
         else:
             self._complain(f"unknown command {' '.join(words)}; .help lists them")
         return True
+
+    async def _dump(self) -> None:
+        """Print one snapshot: no other connection's commit tears it."""
+        begins = not self.conn.in_transaction
+        if begins:
+            await self.conn.begin()
+        try:
+            async for line in self.conn.iterdump(restorable=True):
+                self.out.write(line + "\n")
+        finally:
+            if begins:
+                await self.conn.rollback()
 
     async def _print_column(self, sql: str, parameters: tuple[Any, ...]) -> None:
         for (value,) in await self.conn.execute_fetchall(sql, parameters):

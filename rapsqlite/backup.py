@@ -40,15 +40,16 @@ class Copies:
 
     _session: Session
 
-    def iterdump(self, *, filter: str | None = None) -> Dump:
+    def iterdump(self, *, filter: str | None = None, restorable: bool = False) -> Dump:
         """Return the SQL text that makes this database again: iterate over its lines, or await the list of them.
 
         ``filter`` is a LIKE pattern for the names of tables, indexes, triggers and views; None: all. The lines are
-        those of `sqlite3.Connection.iterdump`. Each statement of the dump sees the newest state: take it in a
-        transaction if others write meanwhile.
+        those of `sqlite3.Connection.iterdump`. sqlite3's text fails where there are virtual tables, such as those for
+        full-text search: with ``restorable`` their rows stand only where they are stored, and the text can be run.
+        Each statement of the dump sees the newest state: take it in a transaction if others write meanwhile.
         """
         self._session.guest.state  # noqa: B018 - raises if the connection is closed
-        return Dump(cast("Connection", self), filter)
+        return Dump(cast("Connection", self), filter, restorable)
 
     async def backup(
         self,

@@ -1,7 +1,10 @@
 """``iterdump()``: a database as the SQL text that makes it again, as the running Python's sqlite3 writes it.
 
-What sqlite3 cannot dump, a table with a quote in its name, is dumped here too. Rows are streamed: memory is bounded by
-two batches. https://docs.python.org/3/library/sqlite3.html#sqlite3.Connection.iterdump
+What sqlite3 cannot dump, a table with a quote in its name, is dumped here too. Rows are streamed, in batches: memory
+is bounded by a few of them. https://docs.python.org/3/library/sqlite3.html#sqlite3.Connection.iterdump
+
+sqlite3 writes the rows of a virtual table twice, as its own and as those of the ordinary tables that store them, and
+the text fails where the first are inserted. A *restorable* dump leaves these out.
 """
 
 from __future__ import annotations
@@ -10,16 +13,18 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rapsqlite import _fetching as fetching
-from rapsqlite.stream import RowStream
+from rapsqlite.stream import ChunkStream
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
     from rapsqlite._session import Plan
     from rapsqlite.connection import Connection
 
 _KNOWS_VIRTUAL_TABLES = sys.version_info >= (3, 11)
 _CHECKS_FOREIGN_KEYS = sys.version_info >= (3, 13)
+
+_ROWS_AT_ONCE = 512
 
 _TABLES = """SELECT "name", "sql" FROM "sqlite_master"
     WHERE "sql" NOT NULL AND "type" == 'table' {} ORDER BY "name\""""
@@ -38,36 +43,44 @@ class _Query(NamedTuple):
 class Dump:
     """The lines of a dump, an asynchronous iterator; awaited, it gives the list of them. Made by ``iterdump()``."""
 
-    __slots__ = ("_connection", "_lines", "_plan", "_steps")
+    __slots__ = ("_chunks", "_connection", "_lines", "_plan", "_steps")
 
-    def __init__(self, connection: Connection, filter: str | None) -> None:
+    def __init__(self, connection: Connection, filter: str | None, restorable: bool) -> None:
         self._connection = connection
-        self._steps = _script(filter)
+        self._steps = _script(filter, restorable)
         self._plan: Plan = fetching.plain_plan(connection._session, "list")
-        self._lines: RowStream | None = None
+        self._chunks: ChunkStream | None = None
+        self._lines: Iterator[str] = iter(())
 
     def __aiter__(self) -> Dump:
         return self
 
     async def __anext__(self) -> str:
+        for line in self._lines:
+            return line
+        self._lines = iter(await self._more())
+        return next(self._lines)
+
+    async def _more(self) -> list[str]:
+        """Return the next lines, at least one."""
         rows: list[Any] | None = None
         while True:
-            if self._lines is not None:
-                async for row in self._lines:
-                    return f"{row[0]};"
-                self._lines = None
+            if self._chunks is not None:
+                async for chunk in self._chunks:
+                    return [row[0] for row in chunk]
+                self._chunks = None
             try:
                 step = self._steps.send(rows)
             except StopIteration:
                 raise StopAsyncIteration from None
             if isinstance(step, str):
-                return step
+                return [step]
             rows = await self._answer(step)
 
     async def _answer(self, query: _Query) -> list[Any] | None:
         sql = query.sql.encode()
         if query.is_text:
-            self._lines = RowStream(self._connection, sql, query.parameters, self._plan)
+            self._chunks = ChunkStream(self._connection, sql, query.parameters, self._plan, _ROWS_AT_ONCE)
             return None
         return await fetching.fetch_rows(self._connection, sql, 0, query.parameters, self._plan)
 
@@ -80,15 +93,16 @@ class Dump:
     async def aclose(self) -> None:
         """End the dump: no further lines."""
         self._steps.close()
-        lines, self._lines = self._lines, None
-        if lines is not None:
-            await lines.aclose()
+        self._lines = iter(())
+        chunks, self._chunks = self._chunks, None
+        if chunks is not None:
+            await chunks.aclose()
 
 
-def _script(pattern: str | None) -> Generator[str | _Query, list[Any] | None, None]:
+def _script(pattern: str | None, restorable: bool) -> Generator[str | _Query, list[Any] | None, None]:
     """Yield lines, and queries; a query that is no text is answered with its rows."""
     clause, parameters = ('AND "name" LIKE ?', (pattern,)) if pattern else ("", ())
-    if _CHECKS_FOREIGN_KEYS and (yield _Query("PRAGMA foreign_key_check")):
+    if restorable or (_CHECKS_FOREIGN_KEYS and (yield _Query("PRAGMA foreign_key_check"))):
         yield "PRAGMA foreign_keys=OFF;"
     yield "BEGIN TRANSACTION;"
     sequences: list[Any] | None = None
@@ -101,11 +115,13 @@ def _script(pattern: str | None) -> Generator[str | _Query, list[Any] | None, No
             yield 'ANALYZE "sqlite_master";'
         elif name.startswith("sqlite_"):
             continue
-        elif _KNOWS_VIRTUAL_TABLES and sql.startswith("CREATE VIRTUAL TABLE"):
+        elif (restorable or _KNOWS_VIRTUAL_TABLES) and sql.startswith("CREATE VIRTUAL TABLE"):
             if not writes_schema:
                 writes_schema = True
                 yield "PRAGMA writable_schema=ON;"
             yield _virtual_table(name, sql)
+            if restorable:
+                continue
         else:
             yield f"{sql};"
         columns = yield _Query("SELECT name FROM pragma_table_info(?)", (name,))
@@ -130,7 +146,7 @@ def _inserts(table: str, columns: list[str]) -> str:
     """Return the query whose rows are the INSERT statements of a table."""
     start = _text(f"INSERT INTO {_identifier(table)} VALUES(")
     values = "||','||".join(f"quote({_identifier(column)})" for column in columns)
-    return f"SELECT {start}||{values}||')' FROM {_identifier(table)}"
+    return f"SELECT {start}||{values}||');' FROM {_identifier(table)}"
 
 
 def _identifier(name: str) -> str:

@@ -54,7 +54,7 @@ LEVELS = (
     ("_queries", "backup"),
     ("_tuning",),
     ("connection",),
-    ("memory", "pool", "dbapi", "cache", "_dump", "_doctor"),
+    ("memory", "pool", "dbapi", "cache", "_doctor"),
     ("_shell",),
     ("__init__", "__main__", "sqlalchemy"),
 )

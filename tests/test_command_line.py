@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 import rapsqlite
-from rapsqlite._dump import dump
 from rapsqlite._shell import Shell, shown, statements_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -189,27 +188,27 @@ def test_warm_fails_if_the_cache_keeps_nothing(tmp_path: Path, monkeypatch: pyte
     assert "cannot keep the compiled module" in done.stderr
 
 
-async def test_dump_makes_the_same_database_again(database: Path, tmp_path: Path) -> None:
+def test_dump_makes_the_same_database_again(database: Path, tmp_path: Path) -> None:
     """Stock SQLite restores it, and every row, index, trigger and shadow table is the same."""
     with closing(sqlite3.connect(database)) as stock:
         stock.executescript(SCHEMA)
         stock.commit()
 
-    async with rapsqlite.connect(database) as conn:
-        script = "\n".join([statement async for statement in dump(conn)])
-        assert not conn.in_transaction
+    done = command(str(database), text=".dump\n")
 
+    assert (done.returncode, done.stderr) == (0, "")
     restored = tmp_path / "restored.db"
     with closing(sqlite3.connect(restored)) as stock:
-        stock.executescript(script)
+        stock.executescript(done.stdout)
     assert contents(restored) == contents(database)
 
 
-async def test_dump_of_an_empty_database_is_an_empty_transaction() -> None:
-    async with rapsqlite.connect(":memory:") as conn:
-        statements = [statement async for statement in dump(conn)]
+def test_dump_within_a_transaction_shows_what_it_changed_and_leaves_it_open(database: Path) -> None:
+    done = command(str(database), text="BEGIN;\nCREATE TABLE t (a);\n.dump\nROLLBACK;\n.dump\n")
 
-    assert statements == ["PRAGMA foreign_keys=OFF;", "BEGIN TRANSACTION;", "COMMIT;"]
+    assert (done.returncode, done.stderr) == (0, "")
+    empty = "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\nCOMMIT;\n"
+    assert done.stdout == empty.replace("COMMIT", "CREATE TABLE t (a);\nCOMMIT") + empty
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,46 @@ async def test_dump_can_be_restored(name: str) -> None:
         assert await copy.iterdump() == lines
 
 
+VIRTUAL = """CREATE VIRTUAL TABLE words USING fts5(body); INSERT INTO words VALUES ('one fish'), ('two fish');
+    CREATE VIRTUAL TABLE r USING rtree(id, low, high); INSERT INTO r VALUES (1, 2.0, 3.0);
+    CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (p REFERENCES p); INSERT INTO p VALUES (1);
+    INSERT INTO c VALUES (1); CREATE TABLE a (id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO a VALUES (41);"""
+
+
+async def test_restorable_dump_makes_virtual_tables_again_here_and_in_sqlite3() -> None:
+    """The text of sqlite3 itself fails at the first row of a virtual table."""
+    native = sqlite3.connect(":memory:")
+    async with rapsqlite.connect(":memory:") as conn, rapsqlite.connect(":memory:") as copy:
+        await conn.executescript(VIRTUAL)
+        lines = await conn.iterdump(restorable=True)
+
+        await copy.executescript("\n".join(lines))
+        native.executescript("\n".join(lines))
+
+        assert await copy.iterdump(restorable=True) == lines
+        data = await copy.serialize()
+        async with rapsqlite.connect(":memory:") as reopened:
+            await reopened.deserialize(data)
+            assert await reopened.fetch_all("SELECT body FROM words WHERE words MATCH 'two'") == [["two fish"]]
+            assert await reopened.fetch_all("SELECT id FROM r WHERE low > 1") == [[1]]
+            assert await reopened.execute_insert("INSERT INTO a DEFAULT VALUES") == (42,)
+    assert native.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    native.close()
+
+
+async def test_rows_arrive_in_batches() -> None:
+    """One request for hundreds of rows, not one for each: a dump is not slower than what it reads."""
+    async with rapsqlite.connect(":memory:") as conn:
+        await conn.execute("CREATE TABLE t (a)")
+        await conn.executemany("INSERT INTO t VALUES (?)", ((n,) for n in range(20_000)))
+        await conn.commit()
+        before = (await conn.statistics())["batches"]
+
+        assert len(await conn.iterdump()) == 20_003
+
+        assert (await conn.statistics())["batches"] - before < 100
+
+
 async def test_dump_of_a_name_with_a_quote_can_be_restored() -> None:
     """Where sqlite3 itself raises a syntax error."""
     async with rapsqlite.connect(":memory:") as conn, rapsqlite.connect(":memory:") as copy:
