@@ -50,10 +50,11 @@ class Batches:
 
     async def _fetch(self) -> Reply:
         guest = self._guest
-        request, self._ahead = self._ahead, None
-        if request is None:
-            request = guest.submit(abi.OP_NEXT, a=self._handle)
         try:
+            await guest.checkpoint()
+            request, self._ahead = self._ahead, None
+            if request is None:
+                request = guest.submit(abi.OP_NEXT, a=self._handle)
             reply = await guest.result(request)
         except BaseException:
             self._interrupted = True

@@ -38,6 +38,7 @@ async def execute_many(session: Session, sql: bytes, parameters: Iterable[Parame
             if sent is not None:
                 reply = await guest.result(sent)
                 changes += reply.changes
+            await guest.checkpoint()
             sent = guest.submit(abi.OP_MANY, sql, chunk, format=session.begin_bits, a=first)
             first += _set_count(chunk)
     except Exception:

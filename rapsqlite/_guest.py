@@ -6,21 +6,19 @@ needs no GIL. Everything a task does with a guest goes through ``call``, ``colle
 
 from __future__ import annotations
 
-import atexit
-import os
 import threading
 import time
-import weakref
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from rapsqlite import _constants as abi
-from rapsqlite import runtime
+from rapsqlite import _live_guests, runtime
+from rapsqlite._cancellation import deliver_held_back, held_back, settle
 from rapsqlite._collector import FullCollectionsHeldBack
 from rapsqlite._file_imports import file_imports
 from rapsqlite._host import HostFunctions
-from rapsqlite._loop import current_loop, settle
+from rapsqlite._loop import current_loop
 from rapsqlite._request import Request
 from rapsqlite._rings import Reply, Rings
 from rapsqlite._traffic import Traffic
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 
 _ERROR = msgspec.msgpack.Decoder(tuple[int, str, int, int, int])
 _SLICE_S = 0.001  # how long one task decodes batches before it lets others run
-_JOIN_S = 5.0  # how long the interpreter waits for a guest when it exits
 
 
 class Guest:
@@ -100,7 +97,18 @@ class Guest:
         Raises what the guest reports. Cancellation interrupts the request and waits for its answer; if the request
         finished all the same, its reply is returned and the cancellation comes at the task's next checkpoint.
         """
+        if held_back:
+            return self._call_unless_cancelled(op, sql, params, format, a, b)
         return self.result(self.submit(op, sql, params, format=format, a=a, b=b))
+
+    async def _call_unless_cancelled(self, op: int, sql: bytes, params: bytes, format: int, a: int, b: int) -> Reply:
+        await self.checkpoint()
+        return await self.result(self.submit(op, sql, params, format=format, a=a, b=b))
+
+    async def checkpoint(self) -> None:
+        """Raise a cancellation that was held back for a request of this task that had finished."""
+        if held_back:
+            await deliver_held_back(current_loop(self._loop))
 
     async def collect(
         self,
@@ -119,6 +127,8 @@ class Guest:
         Errors and cancellation as for ``call``.
         """
         loop = self._loop = current_loop(self._loop)
+        if held_back:
+            await deliver_held_back(loop)
         request = self._traffic.submit(loop, op, sql, params, format, a, b)
         try:
             while not request.replies and not request.done:
@@ -181,7 +191,7 @@ class Guest:
         """Send a request that has exactly one reply and return at once; ``result`` waits for the reply.
 
         So the guest works while the caller does something else. Whoever does not want the reply any more
-        calls ``abandon``.
+        calls ``abandon``. This is no checkpoint: a task that submits one after the other calls ``checkpoint`` before.
         """
         loop = self._loop = current_loop(self._loop)
         return self._traffic.submit(loop, op, sql, params, format, a, b)
@@ -215,14 +225,7 @@ class Guest:
 
     def start(self) -> None:
         """Start the thread; requests may be submitted at once, they wait until the guest is there."""
-        _register_exit()
-        with _stack_lock:
-            previous = threading.stack_size(runtime.THREAD_STACK_BYTES)
-            try:
-                self._thread.start()
-            finally:
-                threading.stack_size(previous)
-        _live.add(self)
+        _live_guests.start(self, self._thread)
 
     def _main(self) -> None:
         failure: BaseException | None = None
@@ -256,7 +259,7 @@ class Guest:
         self.files.close()
         if self._instance is not None:
             self._instance.close()
-        _live.discard(self)
+        _live_guests.forget(self)
         with self._traffic.lock:
             self._ended = True
             woken += self._waiting_for_end
@@ -275,7 +278,7 @@ class Guest:
             self._refuse_in_callback()
         try:
             if self.state == "ok":
-                await self.call(abi.OP_CLOSE)
+                await self.result(self.submit(abi.OP_CLOSE))  # no checkpoint: it is carried through
         except ProgrammingError:
             if self.state == "ok":
                 raise  # otherwise another task closed it first
@@ -338,38 +341,3 @@ def _error_of(reply: Reply, sql: bytes, files: FileTable) -> Exception:
     if failure is not None:
         message = f"{message} ({failure})"
     return error_from_reply(code, message, offset, klass, row, sql.decode("utf-8", "replace") or None)
-
-
-_live: weakref.WeakSet[Guest] = weakref.WeakSet()
-_stack_lock = threading.Lock()  # the stack size of new threads is one setting for the whole process
-_exit_registered = False
-
-
-def _register_exit() -> None:
-    global _exit_registered
-    if not _exit_registered:
-        _exit_registered = True
-        atexit.register(_stop_all)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_after_fork)
-
-
-def _stop_all() -> None:
-    """End every guest before the interpreter does: its thread must not call into Python afterwards."""
-    guests = list(_live)
-    for guest in guests:
-        guest.stop()
-    for guest in guests:
-        guest.join(_JOIN_S)
-        if guest.is_running():
-            guest.kill()
-            guest.join(_JOIN_S)
-
-
-def _after_fork() -> None:
-    global _stack_lock
-    _stack_lock = threading.Lock()
-    runtime.forget_after_fork()
-    for guest in list(_live):
-        guest.abandon_after_fork()
-    _live.clear()

@@ -4,9 +4,7 @@ A ``Ticket`` is one thing a task waits for. ``Loop.wait`` suspends the task unti
 in the loop's own thread; ``Loop.post`` gets a callback there from any thread, through the loop's public interface.
 
 Cancellation never abandons a ticket: it is remembered on the ticket, ``ticket.on_cancel`` asks the guest to stop, and
-the wait goes on until the guest has answered. What the guest did then decides (``settle``): a request that
-finished is returned although its task was cancelled, and the cancellation arrives at the task's next checkpoint;
-a request that failed raises the cancellation. So nothing done is reported as undone, nor the reverse.
+the wait goes on until the guest has answered. What the guest did then decides what becomes of it (``_cancellation``).
 """
 
 from __future__ import annotations
@@ -109,7 +107,16 @@ class AsyncioLoop:
     def redeliver(self, cancellation: BaseException) -> None:
         """See to it that a cancellation which was held back arrives at the task's next checkpoint."""
         if not _is_anyio_cancellation(cancellation):
-            self._loop.call_soon(_redeliver, _asyncio().current_task())
+            task = self.current_task()
+            self._loop.call_soon(_redeliver, task, _cancellation_count(task), cancellation)
+
+    async def deliver(self) -> None:
+        """Be cancelled now if that is due: what ``redeliver`` and anyio's scopes have posted comes before the task."""
+        await _asyncio().sleep(0)
+
+    def current_task(self) -> Any:
+        """Return the running task."""
+        return _asyncio().current_task()
 
 
 def _asyncio() -> Any:
@@ -122,19 +129,22 @@ def _is_anyio_cancellation(exc: BaseException) -> bool:
     return bool(exc.args) and str(exc.args[0]).startswith("Cancelled via cancel scope")
 
 
-def _redeliver(task: Any) -> None:
+def _redeliver(task: Any, count: int, cancellation: BaseException) -> None:
     """Cancel again a task whose cancellation was held back because its request had finished.
 
     One turn of the loop later, so that an ``asyncio.timeout`` block which the task has left by now, and which took
     its own cancellation back, is not held against it. The count of cancellation requests stays as it is.
     """
-    if task.done():
+    if task.done() or _cancellation_count(task) < count:
         return
-    if hasattr(task, "uncancel"):  # Python 3.11
-        if not task.cancelling():
-            return
+    if count:
         task.uncancel()
-    task.cancel()
+    task.cancel(*cancellation.args)
+
+
+def _cancellation_count(task: Any) -> int:
+    """Return how many requests to cancel the task are not taken back; 0 before Python 3.11, which does not count."""
+    return task.cancelling() if hasattr(task, "cancelling") else 0
 
 
 class TrioLoop:
@@ -193,8 +203,16 @@ class TrioLoop:
         """Let other tasks run, in the middle of what the ticket stands for; cancellation waits for ``wait``."""
         await self._trio.lowlevel.cancel_shielded_checkpoint()
 
-    def redeliver(self, cancellation: BaseException) -> None:
+    def redeliver(self, _cancellation: BaseException) -> None:
         """Nothing: Trio delivers a cancellation at every checkpoint until its scope is left."""
+
+    async def deliver(self) -> None:
+        """Be cancelled now if that is due."""
+        await self._trio.lowlevel.checkpoint_if_cancelled()
+
+    def current_task(self) -> Any:
+        """Return the running task."""
+        return self._trio.lowlevel.current_task()
 
 
 async def _outlast(wait: Callable[[Ticket, float], Awaitable[None]], ticket: Ticket) -> None:
@@ -203,16 +221,6 @@ async def _outlast(wait: Callable[[Ticket, float], Awaitable[None]], ticket: Tic
     if not ticket.is_ready():
         ticket.on_silence()
         await wait(ticket, inf)
-
-
-def settle(loop: Loop, ticket: Ticket, finished: bool) -> None:
-    """Account for a cancellation that came while the ticket was waited for: raise it unless the request finished."""
-    cancellation = ticket.cancellation
-    if cancellation is None:
-        return
-    if not finished:
-        raise cancellation
-    loop.redeliver(cancellation)
 
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from rapsqlite._loop import current_loop, settle
+from rapsqlite._cancellation import settle
+from rapsqlite._loop import current_loop
 
 if TYPE_CHECKING:
     from rapsqlite._loop import Loop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from rapsqlite import _constants as abi
@@ -132,6 +133,8 @@ async def test_endless_loop_is_killed_alone_when_closing_is_cancelled() -> None:
 async def test_endless_loop_is_killed_when_its_request_is_cancelled() -> None:
     guest = guest_of(AWAIT_REQUEST + "(loop $l (br $l)) (i32.const 0)", patience_s=0.1)
     guest.start()
+    while guest._traffic._rings is None:  # until then a request that is cancelled has not begun
+        await anyio.lowlevel.checkpoint()
 
     with anyio.move_on_after(0.05) as scope:
         await guest.call(abi.OP_FETCH, b"SELECT 1")
