@@ -57,7 +57,9 @@ def file_imports(files: FileTable, view: View) -> dict[str, Callable[..., int]]:
             lambda fd, region, size, extend, ptr: files.map_index(fd, region, view(ptr, size), extend=extend != 0),
         ),
         "shm_lock": _answering(files, files.lock_index),
+        "shm_alone": files.has_index_alone,
         "window_map": _answering(files, lambda fd, ptr, size, at: files.map_window(fd, view(ptr, size), at)),
+        "tail_map": _answering(files, lambda fd, ptr, size, at: files.map_tail(fd, view(ptr, size), at)),
         "window_unmap": _answering(files, lambda ptr, size: files.unmap_window(view(ptr, size))),
         "shm_unmap": _answering(files, lambda fd, delete: files.unmap_index(fd, delete=delete != 0)),
     }

@@ -34,10 +34,17 @@ class FileTable:
     """
 
     def __init__(
-        self, database: bytes, *, uri: bool = False, grants: Iterable[bytes] = (), maps_reads: bool = True
+        self,
+        database: bytes,
+        *,
+        uri: bool = False,
+        grants: Iterable[bytes] = (),
+        maps_reads: bool = True,
+        maps_writes: bool = True,
     ) -> None:
         self._grants = Grants(database_path(database, uri=uri), grants)
         self._maps_reads = maps_reads
+        self._maps_writes = maps_writes
         self._files: dict[int, OpenFile] = {}
         self._last_handle = 0
         self.failure: FileError | None = None
@@ -221,6 +228,11 @@ class FileTable:
         """Take or drop locks of the WAL index."""
         self._file(handle).lock_index(first, count, flags)
 
+    def has_index_alone(self, handle: int) -> int:
+        """Return 1 if no other connection, of whatever process, uses the WAL index, else 0."""
+        index = self._file(handle).index
+        return int(index is not None and not index.is_used_by_others())
+
     def unmap_index(self, handle: int, *, delete: bool) -> None:
         """Let go of the WAL index."""
         self._file(handle).unmap_index(delete=delete)
@@ -231,6 +243,16 @@ class FileTable:
         if not self._maps_reads:
             raise FileError(sqlite.SQLITE_IOERR_MMAP, "map", file.path, "mapped reads are turned off")
         file.windows.open(view, offset)
+
+    def map_tail(self, handle: int, view: memoryview, offset: int) -> None:
+        """Make the file reach to where ``view`` ends and lay that part of it over the guest's bytes, writable.
+
+        Raises FileError: SQLITE_FULL if there is no room for it, SQLITE_IOERR_MMAP if such a file is not mapped.
+        """
+        file = self._file(handle)
+        if not self._maps_writes:
+            raise FileError(sqlite.SQLITE_IOERR_MMAP, "map", file.path, "mapped writes are turned off")
+        file.windows.open_tail(view, offset, writable=file.writable)
 
     def unmap_window(self, view: memoryview) -> None:
         """Turn the guest's bytes that a window covered back into plain memory."""

@@ -35,9 +35,11 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "file_moved": ("ii", "i"),
     "shm_map": ("iiiii", "i"),
     "shm_lock": ("iiii", "i"),
+    "shm_alone": ("i", "i"),
     "shm_unmap": ("ii", "i"),
     "window_map": ("iiiI", "i"),
     "window_unmap": ("ii", "i"),
+    "tail_map": ("iiiI", "i"),
     "callback": ("iiiii", "i"),
     "callback_answer": ("ii", "i"),
 }

@@ -136,6 +136,63 @@ async def test_writer_elsewhere_gets_in_while_we_never_pause(path: Path, connect
     assert await connection.fetch_scalar("SELECT v FROM t") == 30
 
 
+async def test_writer_elsewhere_gets_in_while_we_never_stop_writing(
+    path: Path, connection: rapsqlite.Connection
+) -> None:
+    """The writer's lock is kept by who is alone, and others are noticed after 5 ms."""
+    stop = False
+
+    async def write() -> int:
+        count = 0
+        while not stop:
+            await connection.execute("UPDATE t SET v = v + 1")
+            count += 1
+        return count
+
+    def write_natively() -> None:
+        with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as native:
+            for _ in range(30):
+                native.execute("UPDATE t SET v = v + 1")
+
+    async with anyio.create_task_group() as tasks:
+        counts: list[int] = []
+
+        async def note() -> None:
+            counts.append(await write())
+
+        tasks.start_soon(note)
+        await anyio.to_thread.run_sync(write_natively)
+        stop = True
+
+    assert await connection.fetch_scalar("SELECT v FROM t") == 30 + counts[0]
+
+
+async def test_reader_that_never_pauses_does_not_let_the_log_grow(database: Path) -> None:
+    """A mark that is kept stands in for newer ones only while the log is shorter than what is checkpointed."""
+    with closing(sqlite3.connect(database, timeout=20, isolation_level=None, check_same_thread=False)) as native:
+        native.execute("PRAGMA journal_mode = WAL")
+        native.execute("CREATE TABLE t (v)")
+        native.execute("INSERT INTO t VALUES (0)")
+        stop = False
+
+        def write() -> None:
+            for _ in range(6000):
+                native.execute("UPDATE t SET v = v + 1")
+
+        async with rapsqlite.connect(database, isolation_level=None) as reader:
+
+            async def read() -> None:
+                while not stop:
+                    await reader.fetch_all("SELECT v FROM t")
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(read)
+                await anyio.to_thread.run_sync(write)
+                stop = True
+        frames = database.with_name(database.name + "-wal").stat().st_size // 4120
+    assert frames < 4000
+
+
 async def test_kept_lock_of_one_database_ends_while_another_is_read(path: Path, tmp_path: Path) -> None:
     """A long statement on an attached database must not hold the main one's lock along."""
     other = tmp_path / "other.db"

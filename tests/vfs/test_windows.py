@@ -89,10 +89,12 @@ def test_point_read_in_wal_mode_takes_two_file_calls_at_most(database: Path) -> 
     native.close()
 
 
-def test_autocommit_write_in_wal_mode_takes_at_most_eight_calls(database: Path) -> None:
+@pytest.mark.parametrize("alone", [True, False])
+def test_autocommit_write_in_wal_mode_takes_at_most_eight_calls(database: Path, alone: bool) -> None:
     native = fill(database, 100)
     native.execute("PRAGMA journal_mode = WAL")
-    native.close()
+    if alone:
+        native.close()
     with Driven(database) as ours:
         ours.sql("PRAGMA synchronous = NORMAL")
         for number in range(5):
@@ -100,8 +102,10 @@ def test_autocommit_write_in_wal_mode_takes_at_most_eight_calls(database: Path) 
 
         made = calls(ours, "INSERT INTO t (body) VALUES (1)")
 
-        assert made["file_write"] == 1
+        # More only if it is just then that the guest has slept or a lock's time is over.
         assert sum(count for name, count in made.items() if name not in ("park", "bell")) <= 8
+        assert "file_write" not in made
+    native.close()
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])

@@ -1,13 +1,15 @@
 //! Every import of `docs/abi.md` behind one safe function; nothing else calls the host.
 //!
 //! Slices go in, values or result codes come out. Every call happens on the one thread that runs the
-//! instance, and the host has let go of all pointers when it returns; only the mappings of
-//! `shm_map` and `window_map` outlive their call, hence those two are `unsafe`.
+//! instance, and the host has let go of all pointers when it returns; only what `mapping` asks for outlives its
+//! call.
+
+mod mapping;
 
 use core::ffi::c_int;
-use core::ptr::NonNull;
 
 use crate::abi;
+pub use mapping::{shm_map, tail_map, window_map, window_unmap};
 
 /// An SQLite (extended) result code other than `SQLITE_OK`.
 pub type Code = c_int;
@@ -81,9 +83,11 @@ imports! {
     fn file_moved(fd: i32, out: *mut [i32; 2]) -> i32;
     fn shm_map(fd: i32, region: i32, size: i32, extend: i32, ptr: *mut u8) -> i32;
     fn shm_lock(fd: i32, first: i32, count: i32, flags: i32) -> i32;
+    fn shm_alone(fd: i32) -> i32;
     fn shm_unmap(fd: i32, delete: i32) -> i32;
     fn window_map(fd: i32, ptr: *mut u8, len: usize, offset: i64) -> i32;
     fn window_unmap(ptr: *mut u8, len: usize) -> i32;
+    fn tail_map(fd: i32, ptr: *mut u8, len: usize, offset: i64) -> i32;
     fn callback(kind: i32, handle: u32, ptr: *const u8, len: usize, out: *mut u8) -> i32;
     fn callback_answer(ptr: *mut u8, len: usize) -> i32;
 }
@@ -243,60 +247,22 @@ pub fn file_moved(fd: Fd) -> Result<bool, Code> {
     Ok(out.0[0] != 0)
 }
 
-/// Lays one region of the WAL index over the `size_bytes` at `place`.
-///
-/// `Ok(false)`: the region does not exist and `extend` was false; the memory is as it was.
-///
-/// # Safety
-/// `place` starts a page-aligned block of that size that belongs to the caller for good and is only
-/// accessed through raw pointers: other processes change it at any time until `shm_unmap`.
-pub unsafe fn shm_map(
-    fd: Fd,
-    region: c_int,
-    size_bytes: c_int,
-    extend: bool,
-    place: NonNull<u8>,
-) -> Result<bool, Code> {
-    // SAFETY: the caller's promise.
-    match unsafe { import::shm_map(fd.0, region, size_bytes, extend.into(), place.as_ptr()) } {
-        0 => Ok(true),
-        SHM_ABSENT => Ok(false),
-        code => Err(code),
-    }
-}
-
-/// `shm_map` without `extend` found no such region. `SQLITE_NOTFOUND` means nothing else there.
-const SHM_ABSENT: i32 = 12;
-
 /// `flags`: `SQLITE_SHM_LOCK` or `_UNLOCK`, with `_SHARED` or `_EXCLUSIVE`; never waits.
 pub fn shm_lock(fd: Fd, first: c_int, count: c_int, flags: c_int) -> Result<(), Code> {
     // SAFETY: takes and returns plain integers.
     check(unsafe { import::shm_lock(fd.0, first, count, flags) })
 }
 
+/// Whether no other connection, of whatever process, uses the file's WAL index.
+pub fn shm_alone(fd: Fd) -> bool {
+    // SAFETY: takes and returns plain integers.
+    unsafe { import::shm_alone(fd.0) == 1 }
+}
+
 /// Turns all regions of the file's WAL index back into plain memory and lets go of its file.
 pub fn shm_unmap(fd: Fd, delete: bool) -> Result<(), Code> {
     // SAFETY: the regions stay the callers'; they become zeroed private memory.
     check(unsafe { import::shm_unmap(fd.0, delete.into()) })
-}
-
-/// Lays a read-only window of the file from `offset` over the `len` bytes at `place`.
-///
-/// # Safety
-/// `place` starts a page-aligned block of `len` bytes that belongs to the caller for good, is only
-/// read, and only through raw pointers: the file changes under it until `window_unmap`.
-pub unsafe fn window_map(fd: Fd, place: NonNull<u8>, len: usize, offset: i64) -> Result<(), Code> {
-    // SAFETY: the caller's promise.
-    check(unsafe { import::window_map(fd.0, place.as_ptr(), len, offset) })
-}
-
-/// Turns a window back into plain, zeroed memory.
-///
-/// # Safety
-/// `place` and `len` are those of a `window_map` that succeeded.
-pub unsafe fn window_unmap(place: NonNull<u8>, len: usize) -> Result<(), Code> {
-    // SAFETY: the caller's promise.
-    check(unsafe { import::window_unmap(place.as_ptr(), len) })
 }
 
 /// Calls what the host holds under `handle`; returns the length of the answer, which is in `out` if it fits, or

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use libsqlite3_sys as ffi;
 
 use super::buffer::{Buffer, Source};
+use super::index;
 use super::lease;
-use super::read_mark::{self, Wish};
 use super::shm::Shm;
+use super::tail::Tail;
 use super::urgency::{Kind, Urgency};
+use super::wal_locks::Wish;
 use super::window::Windows;
 use crate::abi;
 use crate::host::{self, Code, Fd};
@@ -46,6 +48,7 @@ pub struct OpenFile {
     pub urgency: Urgency,
     shm: Shm,
     windows: Windows,
+    tail: Tail,
 }
 
 impl OpenFile {
@@ -72,6 +75,7 @@ impl OpenFile {
             urgency: Urgency::new(kind),
             shm: Shm::default(),
             windows: Windows::default(),
+            tail: Tail::default(),
         }
     }
 
@@ -97,7 +101,25 @@ impl OpenFile {
     pub fn write(&mut self, data: &[u8], offset: i64) -> Result<(), Code> {
         self.forget_facts();
         let urgent = self.urgency.of(data, offset);
+        if self.store(data, offset)? {
+            return Ok(());
+        }
         self.with_buffer(|buffer| buffer.write(self.source, data, offset, urgent, host::file_write))
+    }
+
+    /// Stores to the mapped end of a WAL, after what was written before; false if the host must write.
+    fn store(&mut self, data: &[u8], offset: i64) -> Result<bool, Code> {
+        if self.urgency.kind() != Kind::Wal {
+            return Ok(false);
+        }
+        let epoch = index::writer_epoch(self.source.database);
+        let (fd, len) = (self.source.fd, data.len());
+        if !epoch.is_some_and(|epoch| self.tail.reach(fd, epoch, len, offset)) {
+            return Ok(false);
+        }
+        flush()?;
+        self.tail.store(data, offset);
+        Ok(true)
     }
 
     fn with_buffer<T>(&self, action: impl FnOnce(&mut Buffer) -> T) -> T {
@@ -114,6 +136,7 @@ impl OpenFile {
             buffer.flush(host::file_write)
         })?;
         self.windows.cut(size_bytes);
+        self.tail.doubt();
         host::file_truncate(self.source.fd, size_bytes)
     }
 
@@ -132,13 +155,13 @@ impl OpenFile {
     pub fn size(&mut self) -> Result<i64, Code> {
         self.with_buffer(|buffer| buffer.flush_file(self.source.fd, host::file_write))?;
         let fd = self.source.fd;
-        read_mark::size(fd, || lease::size(fd, || host::file_size(fd)))
+        index::size(fd, || lease::size(fd, || host::file_size(fd)))
     }
 
     /// What was learnt while the file could not change does not hold any more: we change it ourselves.
     fn forget_facts(&self) {
         lease::forget(self.source.fd);
-        read_mark::forget_size(self.source.fd);
+        index::forget_size(self.source.fd);
     }
 
     pub fn lock(&mut self, level: c_int) -> Result<(), Code> {
@@ -148,6 +171,7 @@ impl OpenFile {
         let fd = self.source.fd;
         if level > ffi::SQLITE_LOCK_SHARED {
             lease::forget(fd);
+            index::give_back();
             host::file_lock(fd, level)?;
         } else if !lease::resume(fd) {
             host::file_lock(fd, level)?;
@@ -191,34 +215,31 @@ impl OpenFile {
         if flags & ffi::SQLITE_SHM_UNLOCK != 0 && flags & ffi::SQLITE_SHM_EXCLUSIVE != 0 {
             self.settle();
         }
-        let fd = self.source.fd;
-        read_mark::lock(
-            fd,
-            Wish {
-                first,
-                count,
-                flags,
-            },
-            |wish| host::shm_lock(fd, wish.first, wish.count, wish.flags),
-        )
+        let wish = Wish {
+            first,
+            count,
+            flags,
+        };
+        index::lock(self.source.fd, &self.shm, wish)
     }
 
     pub fn shm_unmap(&mut self, delete: bool) -> Result<(), Code> {
-        read_mark::end();
+        index::give_back();
         self.shm.unmap(self.source.fd, delete)
     }
 
     /// The file is closed in any case.
-    pub fn close(self) -> Result<(), Code> {
+    pub fn close(mut self) -> Result<(), Code> {
         let flushed = self.with_buffer(|buffer| {
             let flushed = buffer.flush_file(self.source.fd, host::file_write);
             buffer.forget(self.source.fd);
             flushed
         });
         drop(self.windows);
+        let unmapped = self.tail.close();
         lease::close(self.source.fd);
         host::file_close(self.source.fd)?;
-        flushed
+        flushed.and(unmapped)
     }
 }
 

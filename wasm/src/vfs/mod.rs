@@ -7,11 +7,13 @@
 
 pub mod buffer;
 pub mod lease;
-pub mod read_mark;
 pub mod urgency;
+pub mod wal_locks;
 
 #[cfg(target_arch = "wasm32")]
 mod file;
+#[cfg(target_arch = "wasm32")]
+mod index;
 #[cfg(target_arch = "wasm32")]
 mod methods;
 #[cfg(target_arch = "wasm32")]
@@ -19,19 +21,25 @@ mod registration;
 #[cfg(target_arch = "wasm32")]
 mod shm;
 #[cfg(target_arch = "wasm32")]
+mod tail;
+#[cfg(target_arch = "wasm32")]
 mod window;
 
+#[cfg(target_arch = "wasm32")]
+pub use tail::writes as mapped_writes;
 #[cfg(target_arch = "wasm32")]
 pub use window::hits_and_misses;
 
 /// Gives back the locks that no statement uses: before the guest sleeps for whatever reason.
 pub fn give_back_locks() {
     lease::end();
-    read_mark::end();
+    #[cfg(target_arch = "wasm32")]
+    index::give_back();
 }
 
 /// Gives back the locks that no statement uses and whose time is over.
 pub fn give_back_old_locks() {
     lease::end_if_over();
-    read_mark::end_if_over();
+    #[cfg(target_arch = "wasm32")]
+    index::give_back_old();
 }

@@ -1,0 +1,62 @@
+//! Imports that lay files over our memory. What they do outlives the call, hence they are `unsafe`.
+
+use core::ffi::c_int;
+use core::ptr::NonNull;
+
+use super::{Code, Fd, check, import};
+
+/// Lays one region of the WAL index over the `size_bytes` at `place`.
+///
+/// `Ok(false)`: the region does not exist and `extend` was false; the memory is as it was.
+///
+/// # Safety
+/// `place` starts a page-aligned block of that size that belongs to the caller for good and is only
+/// accessed through raw pointers: other processes change it at any time until `shm_unmap`.
+pub unsafe fn shm_map(
+    fd: Fd,
+    region: c_int,
+    size_bytes: c_int,
+    extend: bool,
+    place: NonNull<u8>,
+) -> Result<bool, Code> {
+    // SAFETY: the caller's promise.
+    match unsafe { import::shm_map(fd.0, region, size_bytes, extend.into(), place.as_ptr()) } {
+        0 => Ok(true),
+        SHM_ABSENT => Ok(false),
+        code => Err(code),
+    }
+}
+
+/// `shm_map` without `extend` found no such region. `SQLITE_NOTFOUND` means nothing else there.
+const SHM_ABSENT: i32 = 12;
+
+/// Lays a read-only window of the file from `offset` over the `len` bytes at `place`.
+///
+/// # Safety
+/// `place` starts a page-aligned block of `len` bytes that belongs to the caller for good, is only
+/// read, and only through raw pointers: the file changes under it until `window_unmap`.
+pub unsafe fn window_map(fd: Fd, place: NonNull<u8>, len: usize, offset: i64) -> Result<(), Code> {
+    // SAFETY: the caller's promise.
+    check(unsafe { import::window_map(fd.0, place.as_ptr(), len, offset) })
+}
+
+/// Makes the file reach to `offset + len`, with real blocks, and lays that part of it over the bytes at `place`, for
+/// reading and writing; does nothing where that is so already.
+///
+/// `SQLITE_FULL`: there is no room. Any other code: not this file, and not later either.
+///
+/// # Safety
+/// As for `window_map`, but the bytes may be written as well.
+pub unsafe fn tail_map(fd: Fd, place: NonNull<u8>, len: usize, offset: i64) -> Result<(), Code> {
+    // SAFETY: the caller's promise.
+    check(unsafe { import::tail_map(fd.0, place.as_ptr(), len, offset) })
+}
+
+/// Turns a window or a tail back into plain, zeroed memory.
+///
+/// # Safety
+/// `place` and `len` are those of a `window_map` or `tail_map` that succeeded.
+pub unsafe fn window_unmap(place: NonNull<u8>, len: usize) -> Result<(), Code> {
+    // SAFETY: the caller's promise.
+    check(unsafe { import::window_unmap(place.as_ptr(), len) })
+}
