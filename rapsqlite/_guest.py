@@ -131,6 +131,8 @@ class Guest:
             await deliver_held_back(loop)
         request = self._traffic.submit(loop, op, sql, params, format, a, b)
         try:
+            if request.yields:
+                await loop.checkpoint(request)
             while not request.replies and not request.done:
                 await loop.wait(request)
             reply = self._settle(request, loop)
@@ -202,6 +204,8 @@ class Guest:
         if request.loop is not None and request.loop.key is not loop.key:
             self._traffic.move(request, loop)
         try:
+            if request.yields:
+                await loop.checkpoint(request)
             while not request.replies and not request.done:
                 await loop.wait(request)
         except BaseException:

@@ -31,6 +31,7 @@ class Request:
         "replies",
         "traffic",
         "waiter",
+        "yields",
     )
 
     def __init__(self, traffic: Traffic, loop: Loop | None, body: tuple[bytes, bytes]) -> None:
@@ -46,6 +47,7 @@ class Request:
         self.cancelled = False
         self.discarded = False
         self.looks_itself = False  # its task drains before it sleeps, so that no bell is needed while it is awake
+        self.yields = False  # its task is to let others run, although the answer is there
         self.waiter: Any = None
         self.cancellation: BaseException | None = None
 

@@ -70,6 +70,9 @@ class Traffic:
         try:
             with self.lock:
                 self._send(request, loop, op, format, a, b)
+            if self._polling.naps:
+                self._nap(loop)
+            request.yields = self._polling.should_yield(answered=request.is_ready())
         except KeyboardInterrupt:
             self.discard(request)  # it came while the request was on its way, and nobody will wait for the answer
             raise
@@ -88,16 +91,29 @@ class Traffic:
         rings = self._rings
         may_poll = rings is not None and not self._pending and loop.allows_polling and self._polling.may_start(rings)
         self._enqueue(request, op, format, a, b)
-        if may_poll and rings is not None and self._polling.wait(rings):
+        if may_poll and rings is not None and self._polling.look(rings):
             self._take_replies()
             return
         if self._rings is not None:
             self._rings.ask_for_bell()
+            if may_poll:
+                self._polling.naps = True
             # It may have answered before it was asked to ring, or sleep behind replies nobody was waiting for.
-            if self._rings.has_replies() and self._drain_posted is not loop.key:
+            elif self._rings.has_replies() and self._drain_posted is not loop.key:
                 self._drain_posted = loop.key  # once for all that are submitted before it runs
                 loop.post(self.drain, loop)
         self.host.unpark()
+
+    def _nap(self, loop: Loop) -> None:
+        """Wait for the bell right here, for a moment; what has not been answered by then is the event loop's."""
+        try:
+            rings = self._rings
+            if rings is not None and not rings.has_replies():
+                self._polling.nap()
+        finally:
+            with self.lock:
+                self._polling.end_nap(self._rings)
+            self.drain(loop)
 
     def post(self, op: int, a: int = 0) -> None:
         """Send a request whose answer nobody waits for. Any thread, also from a finalizer."""
@@ -337,6 +353,9 @@ class Traffic:
     def ring(self) -> None:
         """The guest's bell: have the waiting loops drain."""
         with self.lock:
+            if self._polling.naps:
+                self._polling.wake()  # it drains for all
+                return
             loops = self._waiting_loops()
         for loop in loops:
             loop.post(self.drain, loop)

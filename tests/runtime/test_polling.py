@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
@@ -45,13 +46,14 @@ class PlayedRings:
 
 
 def tries(polling: Polling, rings: PlayedRings, requests: int) -> list[int]:
-    """Return the numbers of the requests that were polled for."""
-    polled = []
+    """Return the numbers of the requests that were waited for."""
+    waited_for = []
     for number in range(requests):
         if polling.may_start(cast("Rings", rings)):
-            polled.append(number)
-            polling.wait(cast("Rings", rings))
-    return polled
+            waited_for.append(number)
+            if not polling.look(cast("Rings", rings)):
+                polling.end_nap(cast("Rings", rings))
+    return waited_for
 
 
 @pytest.fixture
@@ -64,17 +66,38 @@ def polling(host: PlayedHost) -> Polling:
     return Polling(cast("HostFunctions", host))
 
 
-def test_one_request_in_33_is_left_to_the_loop(polling: Polling) -> None:
-    polled = tries(polling, PlayedRings(answers=True), 99)
+def test_other_tasks_get_their_turn_after_32_answers(polling: Polling) -> None:
+    yields = [polling.should_yield(answered=True) for _ in range(96)]
 
-    assert [number for number in range(99) if number not in polled] == [32, 65, 98]
+    assert [number for number in range(96) if yields[number]] == [31, 63, 95]
+
+
+def test_who_waits_in_the_loop_need_not_yield(polling: Polling) -> None:
+    for _ in range(10):
+        assert not any(polling.should_yield(answered=True) for _ in range(31))
+        assert not polling.should_yield(answered=False)
+
+
+def test_bell_in_a_nap_ends_it(polling: Polling) -> None:
+    rings = PlayedRings(answers=False)
+    polling.naps = True
+    thread = threading.Thread(target=polling.wake)
+    thread.start()
+
+    while polling.naps:
+        polling.nap()
+    rings.undrained = True
+    polling.end_nap(cast("Rings", rings))
+    thread.join()
+
+    assert tries(polling, PlayedRings(answers=True), 10) == list(range(10)), "it paid"
 
 
 def test_misses_make_polling_rare(polling: Polling) -> None:
     polled = tries(polling, PlayedRings(answers=False), 1000)
 
     gaps = [later - earlier for earlier, later in pairwise(polled)]
-    assert gaps[:6] == [3, 5, 9, 17, 33, 65]
+    assert gaps[:6] == [1, 5, 9, 17, 33, 65]
     assert set(gaps[6:]) == {65}
 
 
