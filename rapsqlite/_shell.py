@@ -64,12 +64,12 @@ class Shell:
     """Runs lines on one connection and prints to ``out``; ``errors`` counts what failed."""
 
     def __init__(self, conn: Connection, loop: asyncio.AbstractEventLoop, out: TextIO = sys.stdout) -> None:
-        self.conn = conn
-        self.loop = loop
-        self.out = out
-        self.headers = True
-        self.timer = False
-        self.errors = 0
+        self.conn: Connection = conn
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.out: TextIO = out
+        self.headers: bool = True
+        self.timer: bool = False
+        self.errors: int = 0
         self._unfinished = ""
 
     @property

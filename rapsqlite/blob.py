@@ -7,7 +7,7 @@ https://docs.python.org/3/library/sqlite3.html#sqlite3.Blob
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from rapsqlite._guest import Guest
     from rapsqlite._session import Session
+    from rapsqlite.connection import Connection
 
 B = TypeVar("B", bound="Blob")
 
@@ -42,8 +43,8 @@ class Blob:
 
     __slots__ = ("_guest", "_handle", "_length", "_position")
 
-    def __init__(self, guest: Guest, handle: int, length: int) -> None:
-        self._guest = guest
+    def __init__(self, connection: Connection, handle: int, length: int) -> None:
+        self._guest: Guest = connection._session.guest
         self._handle = handle  # 0: closed
         self._length = length
         self._position = 0
@@ -189,11 +190,10 @@ class Blobs:
     async def _blobopen(self, table: str, column: str, row: int, readonly: bool, name: str) -> Blob:
         if not -(1 << _BITS - 1) <= row < 1 << _BITS - 1:
             raise OverflowError("Python int too large to convert to SQLite INTEGER")
-        if self._session.is_unsettled:
-            await self._session.settle()
-        guest = self._session.guest
-        reply = await guest.call(abi.OP_BLOB_OPEN, params=_encode([name, table, column, row, int(not readonly)]))
+        await self._session.settle()
+        what = _encode([name, table, column, row, int(not readonly)])
+        reply = await self._session.guest.call(abi.OP_BLOB_OPEN, params=what)
         length = _integer_of(reply.rows)
         if not reply.handle or not 0 <= length < 1 << 31:
             raise InternalError(f"the engine's answer is malformed: a blob of {length} bytes")
-        return Blob(guest, reply.handle, length)
+        return Blob(cast("Connection", self), reply.handle, length)

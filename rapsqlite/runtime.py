@@ -23,7 +23,7 @@ from rapsqlite.errors import InternalError, NotSupportedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-logger = logging.getLogger("rapsqlite")
+logger: logging.Logger = logging.getLogger("rapsqlite")
 
 SUPPORTED_WASMTIME = (50,)  # major versions whose C interface the tests have pinned
 WASM_STACK_BYTES = 1 << 20
@@ -32,7 +32,7 @@ _ADDRESS_SPACE = 1 << 32
 _U32 = 0xFFFF_FFFF
 _CONFIG_NAME = "1"  # change with every change of ``_configure``: it is part of the cache key
 
-ValuesPtr = ctypes.POINTER(ctypes.c_int64)
+ValuesPtr: type[ctypes._Pointer[ctypes.c_int64]] = ctypes.POINTER(ctypes.c_int64)
 _EpochCallback = ctypes.CFUNCTYPE(
     ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64), ctypes.POINTER(ctypes.c_uint8)
 )
@@ -50,7 +50,7 @@ class Memory:
     __slots__ = ("_known_size", "_size_now", "_whole", "base")
 
     def __init__(self, base: int, size_now: Callable[[], int]) -> None:
-        self.base = base
+        self.base: int = base
         self._size_now = size_now
         self._known_size = size_now()
         # One view over the reservation; ``view`` hands out only parts of it that are memory by now.
@@ -79,7 +79,7 @@ class Instance:
         self.functions = functions
         self.counts: dict[str, int] = dict.fromkeys(SIGNATURES, 0)
         self.failure: BaseException | None = None
-        self.killed = False
+        self.killed: bool = False
         with _store_lock:
             self._store = engine.new_store(memory_limit_bytes)
             self._store.set_epoch_deadline(1)
@@ -89,7 +89,7 @@ class Instance:
         self._engine = engine
         raw_memory = self._exports["memory"]._memory
         base = ctypes.cast(engine.ffi.wasmtime_memory_data(self._store._context(), raw_memory), ctypes.c_void_p)
-        self.memory = Memory(base.value or 0, lambda: self._memory_size(raw_memory))
+        self.memory: Memory = Memory(base.value or 0, lambda: self._memory_size(raw_memory))
 
     def _memory_size(self, raw_memory: Any) -> int:
         return int(self._engine.ffi.wasmtime_memory_data_size(self._store._context(), raw_memory))
@@ -139,7 +139,7 @@ class Engine:
 
         self.wasmtime = wasmtime
         self.ffi = _ffi
-        self.call_unchecked = ctypes.CFUNCTYPE(
+        self.call_unchecked: Callable[..., int | None] = ctypes.CFUNCTYPE(
             ctypes.c_void_p,
             ctypes.c_void_p,
             ctypes.c_void_p,
@@ -164,10 +164,10 @@ class Engine:
         )(("wasmtime_store_epoch_deadline_callback", _ffi.dll))
         self._epoch_callback = _EpochCallback(self._on_epoch)
         _sigbus.identify(_ffi.filename)
-        self.engine = wasmtime.Engine(_configure(wasmtime.Config()))
-        self.module = self._load_module(wasm)
+        self.engine: wasmtime.Engine = wasmtime.Engine(_configure(wasmtime.Config()))
+        self.module: Any = self._load_module(wasm)
         self._callbacks: list[object] = []  # the linker keeps bare addresses of these
-        self.pre = self._link()
+        self.pre: Any = self._link()
 
     def _load_module(self, wasm: bytes) -> Any:
         key = self._cache_key(wasm)
