@@ -24,7 +24,6 @@ from sqlite3 import (
     TimestampFromTicks,
     adapt,
     complete_statement,
-    enable_callback_tracebacks,
 )
 from sqlite3.dbapi2 import Timestamp
 
@@ -35,6 +34,7 @@ from rapsqlite._control import LEGACY_TRANSACTION_CONTROL
 from rapsqlite._converters import register_converter
 from rapsqlite._sqlite_names import *  # noqa: F403 - all of its names are public, and it lists them
 from rapsqlite._target import Limits
+from rapsqlite._tracebacks import enable_callback_tracebacks
 from rapsqlite.blob import Blob
 from rapsqlite.connection import Connection, connect
 from rapsqlite.cursor import Cursor

@@ -3,6 +3,7 @@
     python -m rapsqlite FILE [SQL]      run SQL, or read statements from standard input
     python -m rapsqlite doctor [DIR]    what works on this machine, and in this directory
     python -m rapsqlite warm            compile the module into the cache, for container images
+    python -m rapsqlite --version       version of the SQLite inside
 
 A database that is called "doctor" or "warm" is reached as ./doctor.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rapsqlite import _module_cache, runtime
+from rapsqlite._constants import SQLITE_VERSION
 from rapsqlite._doctor import examine
 from rapsqlite._shell import Shell
 from rapsqlite.connection import connect
@@ -33,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not words or words[0] in {"-h", "--help"} or len(words) > 2:
         print((__doc__ or "").strip(), file=sys.stdout if words[:1] in (["-h"], ["--help"]) else sys.stderr)
         return 0 if words[:1] in (["-h"], ["--help"]) else 2
+    if words in (["-v"], ["--version"]):
+        print(f"SQLite version {SQLITE_VERSION}")
+        return 0
     try:
         if words[0] == "doctor":
             return asyncio.run(doctor(Path(words[1]) if len(words) > 1 else None))

@@ -16,6 +16,7 @@ import msgspec
 
 from rapsqlite import _constants as abi
 from rapsqlite._handles import Handles
+from rapsqlite._tracebacks import report, standing_for
 from rapsqlite.errors import InternalError, ProgrammingError
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ class Callbacks:
             self._handles.release(handle)
             return 0
         self.thread = threading.get_ident()
+        entry = self._handles.get(handle)
         try:
-            entry = self._handles.get(handle)
             if entry is None:
                 raise InternalError("the guest called something it does not hold")
             if entry[0] == kind:
@@ -106,7 +107,7 @@ class Callbacks:
                 value = self._call_method(kind, handle, entry, arguments)
             encoded = _encode_value(value)
         except BaseException as exc:  # noqa: BLE001 - it must not cross the wasm frames; it becomes the error's cause
-            return self._fail(kind, exc, answer)
+            return self._fail(kind, exc, answer, entry)
         finally:
             self.thread = 0
         length = len(encoded)
@@ -146,10 +147,13 @@ class Callbacks:
                 raise _NoMethodError from exc
             return found
 
-        return self.hold(_INSTANCE, method)
+        return self.hold(_INSTANCE, standing_for(method, type(instance)))
 
-    def _fail(self, kind: int, exc: BaseException, answer: memoryview) -> int:
+    def _fail(
+        self, kind: int, exc: BaseException, answer: memoryview, entry: tuple[int, Callable[..., Any]] | None
+    ) -> int:
         code, failure = _code_of(exc)
+        report(failure, entry and entry[1])
         number = 0
         if kind in _WITHOUT_CONSEQUENCE:
             logger.error("a callback raised, which changes nothing for the statement", exc_info=failure)
@@ -189,7 +193,7 @@ def _encode_value(value: Any) -> bytes:
     if isinstance(value, str):
         return _encode(str.__str__(value))
     try:
-        view = memoryview(value)
+        buffer = memoryview(value)
     except TypeError:
         raise ProgrammingError(f"User-defined functions cannot return '{kind.__name__}' values to SQLite") from None
-    return _encode(view.tobytes())
+    return _encode(buffer)  # BufferError, as in sqlite3, if it is not contiguous

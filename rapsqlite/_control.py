@@ -23,12 +23,12 @@ LEGACY_TRANSACTION_CONTROL: Literal[-1] = -1
 _BEGIN_BITS = {
     None: 0,
     "": 1 << abi.FORMAT_BEGIN_SHIFT,
-    "DEFERRED": 1 << abi.FORMAT_BEGIN_SHIFT,
-    "IMMEDIATE": 2 << abi.FORMAT_BEGIN_SHIFT,
-    "EXCLUSIVE": 3 << abi.FORMAT_BEGIN_SHIFT,
+    "DEFERRED": 2 << abi.FORMAT_BEGIN_SHIFT,
+    "IMMEDIATE": 3 << abi.FORMAT_BEGIN_SHIFT,
+    "EXCLUSIVE": 4 << abi.FORMAT_BEGIN_SHIFT,
 }
 _NOTHING_TO_ROLL_BACK = "cannot rollback - no transaction is active"
-_ALREADY_BEGUN = "cannot start a transaction within a transaction"
+_THEN_BEGIN = 1 << abi.FORMAT_BEGIN_SHIFT  # of a script: it leaves a transaction open
 
 
 class TransactionControl:
@@ -114,7 +114,7 @@ class TransactionControl:
         if self._autocommit is True:
             self.guest.state  # noqa: B018 - raises if the connection is closed
         elif self._autocommit is False:
-            await self.guest.call(abi.OP_SCRIPT, b"COMMIT; BEGIN")
+            await self.guest.call(abi.OP_SCRIPT, b"COMMIT", format=_THEN_BEGIN)
         else:
             await self._commit_open()
 
@@ -128,7 +128,7 @@ class TransactionControl:
                 failed = True  # a transaction is open whatever the setting is now
                 self._deferred = None
         if self._autocommit is False:
-            await self.guest.call(abi.OP_SCRIPT, b"ROLLBACK; BEGIN")
+            await self.guest.call(abi.OP_SCRIPT, b"ROLLBACK", format=_THEN_BEGIN)
         elif self._autocommit is True and not failed:
             self.guest.state  # noqa: B018 - raises if the connection is closed
         else:
@@ -142,7 +142,7 @@ class TransactionControl:
         await self.guest.call(abi.OP_SCRIPT, b"", format=abi.FORMAT_SCRIPT_COMMITS)
 
     async def _begin_unless_begun(self) -> None:
-        await _tolerate(_ALREADY_BEGUN, self.run("BEGIN"))
+        await self.guest.call(abi.OP_SCRIPT, b"", format=_THEN_BEGIN)
 
 
 async def _tolerate(message: str, step: Awaitable[None]) -> None:
@@ -163,7 +163,7 @@ def checked_isolation_level(value: str | None) -> str | None:
         return None
     if not isinstance(cast("object", value), str):
         raise TypeError(f"isolation_level must be str or None, not {type(value).__name__}")
-    level = value.upper()
+    level = str.upper(value)  # of a subclass too: what that makes of it may be no str
     if level not in _BEGIN_BITS:
         raise ValueError("isolation_level string must be '', 'DEFERRED', 'IMMEDIATE', or 'EXCLUSIVE'")
     return level

@@ -148,7 +148,8 @@ def conversion(
         for index, converter in converters:
             value = row[index]
             if value is not None:
-                row[index] = converter(stored_bytes(value))
+                # SQLite has no bytes for an empty value, which sqlite3 takes for NULL.
+                row[index] = converter(stored) if (stored := stored_bytes(value)) else None
         return row
 
     if text_factory is None:

@@ -56,13 +56,13 @@ def checked_name(name: object, what: str) -> str:
     if "\0" in name:
         raise ValueError("embedded null character")
     name.encode()  # lone surrogates: UnicodeEncodeError, a ValueError
-    return name
+    return str.__str__(name)  # a subclass cannot be encoded, and its methods have no say
 
 
 def checked_callable(function: object, what: str) -> None:
     """Raise TypeError unless it can be called or is None."""
     if function is not None and not callable(function):
-        raise TypeError(f"{what} must be callable or None, not {type(function).__name__}")
+        raise TypeError(f"{what} must be callable")
 
 
 def checked_int(value: object, what: str) -> int:

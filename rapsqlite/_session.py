@@ -65,10 +65,12 @@ CLOSED = cast("Guest", _Absent("Connection closed. Cannot operate on a closed da
 
 
 def encode_sql(sql: str, verb: str) -> bytes:
-    """Return a statement as the guest takes it; TypeError or ProgrammingError (3.10: ValueError) as sqlite3's."""
+    """Return a statement as the guest takes it; TypeError, ProgrammingError or ValueError where sqlite3 raises it."""
     if not isinstance(sql, str):
         raise TypeError(f"{verb}() argument 1 must be str, not {type(sql).__name__}")
     if "\0" in sql:
+        if verb == "executescript":
+            raise ValueError("embedded null character")
         raise (ProgrammingError if _SINCE_311 else ValueError)("the query contains a null character")
     return sql.encode()
 

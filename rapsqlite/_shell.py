@@ -13,6 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
+from rapsqlite._constants import SQLITE_VERSION
 from rapsqlite.errors import Error
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ HELP = """\
 .schema [NAME]    print the statements that made the tables, indexes, views and triggers
 .tables           list tables and views
 .timer on|off     print how long each statement took
+.version          print the version of the SQLite inside
 """
 _TABLES = """
 SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY 1
@@ -162,6 +164,8 @@ class Shell:
             return False
         if name == ".help":
             self.out.write(HELP)
+        elif name == ".version":
+            self.out.write(f"{SQLITE_VERSION}\n")
         elif name == ".tables":
             await self._print_column(_TABLES, ())
         elif name == ".schema":

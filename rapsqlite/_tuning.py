@@ -54,15 +54,15 @@ class Tuning(Queries):
         return await self._control(abi.CONTROL_OP_LIMIT, [category, limit])
 
     async def getconfig(self, op: int) -> bool:
-        """Return a flag of the connection; ``op`` is a ``SQLITE_DBCONFIG_`` number.
+        """Return a flag of the connection; ``op`` is a ``SQLITE_DBCONFIG_`` number, else ValueError.
 
         https://sqlite.org/c3ref/c_dbconfig_defensive.html
         """
-        return bool(await self._control(abi.CONTROL_OP_CONFIG, [op]))
+        return bool(await self._control(abi.CONTROL_OP_CONFIG, [_checked_flag(op)]))
 
     async def setconfig(self, op: int, enable: bool = True) -> None:
         """Set a flag; OperationalError if SQLite does not."""
-        if bool(await self._control(abi.CONTROL_OP_CONFIG, [op, int(enable)])) is not enable:
+        if bool(await self._control(abi.CONTROL_OP_CONFIG, [_checked_flag(op), int(enable)])) is not bool(enable):
             raise OperationalError("Unable to set config")
 
     async def _control(self, what: int, arguments: list[int]) -> int:
@@ -79,3 +79,10 @@ class Tuning(Queries):
         if value < 0:
             raise ValueError("timeout is a number of seconds, not negative")
         self._session.guest.host.busy_timeout_s = float(value)
+
+
+def _checked_flag(op: int) -> int:
+    """Return the number of a flag; ValueError, as of sqlite3, if it is that of something else or of nothing."""
+    if not abi.SQLITE_DBCONFIG_ENABLE_FKEY <= op <= abi.SQLITE_DBCONFIG_MAX:
+        raise ValueError(f"unknown config 'op': {op}")
+    return op

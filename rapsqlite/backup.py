@@ -15,6 +15,7 @@ import msgspec
 
 from rapsqlite import _constants as abi
 from rapsqlite._image import Image
+from rapsqlite._indexing import bytes_of
 from rapsqlite._native_target import RETRIED, hand_over, pause
 from rapsqlite._wire import decoder_of
 from rapsqlite.dump import Dump
@@ -98,7 +99,7 @@ class Copies:
         From then on that is a database in memory; a file that it was before stays as it is. Raises DatabaseError if
         the bytes are no database or not all of one, OperationalError if the database is in use: then nothing changes.
         """
-        view = memoryview(data).cast("B")
+        view = bytes_of(data)
         guest = self._session.guest
         begin = _encode([name, len(view)])
         handle = (await guest.call(abi.OP_DESERIALIZE, params=begin, b=abi.DESERIALIZE_BEGIN)).handle

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgspec
 
 from rapsqlite import _constants as abi
-from rapsqlite._indexing import byte_of, extent_of, index_of
+from rapsqlite._indexing import LARGEST, byte_of, bytes_of, extent_of, index_of, position_of
 from rapsqlite._operation import Operation
+from rapsqlite._session import CLOSED
 from rapsqlite._wire import decoder_of
 from rapsqlite.errors import InternalError, ProgrammingError
 
@@ -68,12 +69,7 @@ class Blob:
     async def seek(self, offset: int, origin: int = os.SEEK_SET, /) -> None:
         """Move the position, counted from the start, from itself, or from the end (os.SEEK_*); ValueError outside."""
         self._open_handle()
-        if origin not in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END):
-            raise ValueError("'origin' should be os.SEEK_SET, os.SEEK_CUR, or os.SEEK_END")
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[origin]
-        if not 0 <= start + offset <= self._length:
-            raise ValueError("offset out of blob range")
-        self._position = start + offset
+        self._position = position_of(offset, origin, self._position, self._length)
 
     async def tell(self) -> int:
         """Return the position."""
@@ -109,7 +105,7 @@ class Blob:
         if not isinstance(key, slice):
             await self._write(index_of(key, self._length), bytes((byte_of(value),)))
             return
-        data = memoryview(value).cast("B")
+        data = bytes_of(value)
         wanted = range(self._length)[key]
         if len(wanted) != len(data):
             raise IndexError("Blob slice assignment is wrong size")
@@ -125,8 +121,9 @@ class Blob:
     # -- the guest's side --------------------------------------------------------------------------
 
     def _open_handle(self) -> int:
-        self._guest.in_transaction  # noqa: B018 - raises if the connection is closed
-        if not self._handle or self._guest.state != "ok":
+        guest = CLOSED if self._guest.state == "closed" else self._guest
+        guest.in_transaction  # noqa: B018 - raises if the connection is closed
+        if not self._handle:
             raise ProgrammingError("Cannot operate on a closed blob.")
         return self._handle
 
@@ -164,6 +161,7 @@ class Blob:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._open_handle()
         await self.close()
 
     def __del__(self) -> None:
@@ -194,6 +192,6 @@ class Blobs:
         what = _encode([name, table, column, row, int(not readonly)])
         reply = await self._session.guest.call(abi.OP_BLOB_OPEN, params=what)
         length = _integer_of(reply.rows)
-        if not reply.handle or not 0 <= length < 1 << 31:
+        if not reply.handle or not 0 <= length <= LARGEST:
             raise InternalError(f"the engine's answer is malformed: a blob of {length} bytes")
         return Blob(cast("Connection", self), reply.handle, length)

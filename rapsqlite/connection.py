@@ -15,7 +15,7 @@ from rapsqlite._target import Target
 from rapsqlite._tuning import Tuning
 from rapsqlite.backup import Copies
 from rapsqlite.blob import Blobs
-from rapsqlite.errors import ProgrammingError
+from rapsqlite.errors import ExceptionAttributes, ProgrammingError
 from rapsqlite.extensions import Extensions
 from rapsqlite.functions import Functions
 from rapsqlite.hooks import Hooks
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="Connection")
 
 
-class Connection(Tuning, Copies, Schema, Blobs, SlowStatements, Functions, Hooks, Extensions):
+class Connection(Tuning, Copies, Schema, Blobs, SlowStatements, Functions, Hooks, Extensions, ExceptionAttributes):
     """One connection to one SQLite database, in a sandbox and a thread of its own; made by `connect`.
 
     Await it, or use it in ``async with``, to open it; it can be opened once. Any task of any event loop in any thread

@@ -292,6 +292,12 @@ class Cursor:
             self._take(self._batch, count - rest)
         self._row_factory = factory
 
+    def setinputsizes(self, sizes: object, /) -> None:
+        """Do nothing, as PEP 249 allows: SQLite needs no sizes."""
+
+    def setoutputsize(self, size: int, column: int | None = None, /) -> None:
+        """Do nothing, as PEP 249 allows: SQLite needs no sizes."""
+
     # -- life --------------------------------------------------------------------------------------
 
     async def close(self) -> None:

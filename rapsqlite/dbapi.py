@@ -37,7 +37,7 @@ from rapsqlite.errors import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from typing_extensions import Unpack
 
@@ -75,30 +75,13 @@ class ConnectOptions(TypedDict, total=False):
 
 
 class AsyncCursor(Cursor):
-    """`rapsqlite.Cursor`, and what else PEP 249 asks of a cursor."""
+    """`rapsqlite.Cursor`, which has all that PEP 249 asks of a cursor."""
 
     __slots__ = ()
 
-    def setinputsizes(self, sizes: Sequence[object], /) -> None:
-        """Do nothing: SQLite needs no sizes. PEP 249 allows that."""
-
-    def setoutputsize(self, size: int, column: int | None = None, /) -> None:
-        """Do nothing: SQLite needs no sizes. PEP 249 allows that."""
-
 
 class AsyncConnection(Connection):
-    """`rapsqlite.Connection` whose cursors are `AsyncCursor`, with the exceptions as attributes."""
-
-    Warning = Warning
-    Error = Error
-    InterfaceError = InterfaceError
-    DatabaseError = DatabaseError
-    DataError = DataError
-    OperationalError = OperationalError
-    IntegrityError = IntegrityError
-    InternalError = InternalError
-    ProgrammingError = ProgrammingError
-    NotSupportedError = NotSupportedError
+    """`rapsqlite.Connection` whose cursors are `AsyncCursor`."""
 
     def cursor(self) -> Operation[AsyncCursor]:
         """Return a new cursor; see `rapsqlite.Connection.cursor`."""

@@ -119,6 +119,21 @@ class OutOfMemoryError(OperationalError, MemoryError):
     sqlite_errorname = "SQLITE_NOMEM"
 
 
+class ExceptionAttributes:
+    """The exceptions as attributes of a connection: an optional extension of PEP 249, which sqlite3 has."""
+
+    Warning = Warning
+    Error = Error
+    InterfaceError = InterfaceError
+    DatabaseError = DatabaseError
+    DataError = DataError
+    OperationalError = OperationalError
+    IntegrityError = IntegrityError
+    InternalError = InternalError
+    ProgrammingError = ProgrammingError
+    NotSupportedError = NotSupportedError
+
+
 # CPython moved a few codes between classes in 3.11; whoever catches by class gets that of the Python that
 # runs.
 _SINCE_311 = sys.version_info >= (3, 11)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
 from rapsqlite._registration import checked_callable, checked_int, checked_name, register_collation, register_function
+from rapsqlite._tracebacks import standing_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +41,7 @@ class Functions:
         ``deterministic``: the same arguments always give the same result, so that SQLite may call it once for many
         rows and use it in indexes and generated columns. OperationalError if SQLite refuses the name or number.
         """
-        checked_name(name, "create_function")
+        name = checked_name(name, "create_function")
         checked_int(narg, "narg")
         checked_callable(func, "func")
         flags = abi.SQLITE_DETERMINISTIC if deterministic else 0
@@ -55,7 +56,7 @@ class Functions:
         None removes it. Without rows no instance is made and the result is NULL. OperationalError if SQLite refuses
         the name or number.
         """
-        checked_name(name, "create_aggregate")
+        name = checked_name(name, "create_aggregate")
         checked_int(narg, "narg")
         checked_callable(aggregate_class, "aggregate_class")
         guest = self._session.guest
@@ -71,7 +72,7 @@ class Functions:
         ``inverse(*arguments)`` takes back the step of a row that leaves it. ProgrammingError if SQLite refuses the
         name or number.
         """
-        checked_name(name, "create_window_function")
+        name = checked_name(name, "create_window_function")
         checked_int(num_params, "num_params")
         checked_callable(aggregate_class, "aggregate_class")
         guest = self._session.guest
@@ -84,7 +85,7 @@ class Functions:
         None removes it. Other than in sqlite3, an exception in it ends the statement: what was sorted by made-up
         answers would be wrong without a sign.
         """
-        checked_name(name, "create_collation")
+        name = checked_name(name, "create_collation")
         checked_callable(callable, "parameter")
         compare = None if callable is None else _comparing(callable)
         await register_collation(self._session.guest, compare, name)
@@ -92,7 +93,7 @@ class Functions:
 
 def _maker(aggregate_class: Callable[[], object], callbacks: Callbacks) -> Callable[[], int]:
     """Return what makes an instance and gives the guest its handle."""
-    return lambda: callbacks.hold_instance(aggregate_class())
+    return standing_for(lambda: callbacks.hold_instance(aggregate_class()), aggregate_class)
 
 
 def _comparing(function: Callable[[str, str], int]) -> Callable[[str, str], int]:
@@ -102,4 +103,4 @@ def _comparing(function: Callable[[str, str], int]) -> Callable[[str, str], int]
             raise TypeError(f"a collation returns int, not {type(order).__name__}")
         return (order > 0) - (order < 0)
 
-    return compare
+    return standing_for(compare, function)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
 from rapsqlite._registration import checked_callable, checked_int, register_hook
+from rapsqlite._tracebacks import standing_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +97,8 @@ class Hooks:
         number: int = 0,
     ) -> None:
         checked_callable(callback, "the callback")
-        await register_hook(self._session.guest, kind, None if callback is None else answering(callback), number)
+        answer = None if callback is None else standing_for(answering(callback), callback)
+        await register_hook(self._session.guest, kind, answer, number)
 
 
 def _authorizing(callback: Callable[..., int]) -> Callable[..., int]:

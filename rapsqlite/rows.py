@@ -26,7 +26,10 @@ class Row(sqlite3.Row):
 
     def __new__(cls, cursor: CursorLike, values: tuple[Any, ...], /) -> Row:
         """Make a row of the columns that ``cursor`` describes."""
-        description = cursor.description
+        try:
+            description = cursor.description
+        except AttributeError:
+            raise TypeError(f"Row() argument 1 must be a cursor, not {type(cursor).__name__}") from None
         if description is None:
             raise ValueError("the cursor has no columns: its statement returns no rows")
         return _restored_row(cls, tuple(column[0] for column in description), values)

@@ -26,7 +26,7 @@ LEVELS = (
     ("types", "errors", "_sqlite_names"),
     ("_adapters", "_converters"),
     ("_parameters", "rows"),
-    ("_wire", "_rings", "_handles", "_module_cache", "_collector"),
+    ("_wire", "_rings", "_handles", "_module_cache", "_collector", "_tracebacks"),
     ("_row_plan", "_typed_rows"),
     ("_fileerror",),
     ("_filelock", "_grants"),

@@ -228,7 +228,7 @@ async def test_trace_tells_of_transactions_triggers_and_their_end(conn: rapsqlit
     await conn.set_trace_callback(None)
     await conn.fetch_all("SELECT 'not traced'")
 
-    assert [sql.strip() for sql in seen[:2]] == ["BEGIN DEFERRED", "INSERT INTO t VALUES (1, 2)"]
+    assert [sql.strip() for sql in seen[:2]] == ["BEGIN", "INSERT INTO t VALUES (1, 2)"]
     assert any(sql.startswith("--") for sql in seen)
     assert seen[-1] == "COMMIT"
     assert held(conn) == 0

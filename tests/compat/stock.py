@@ -20,6 +20,12 @@ class StockCursor:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.cursor, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "cursor":
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.cursor, name, value)
+
     async def execute(self, *given: Any) -> StockCursor:
         self.cursor.execute(*given)
         return self
@@ -35,8 +41,8 @@ class StockCursor:
     async def fetchone(self) -> Any:
         return self.cursor.fetchone()
 
-    async def fetchmany(self, *given: Any) -> Any:
-        return self.cursor.fetchmany(*given)
+    async def fetchmany(self, *given: Any, **options: Any) -> Any:
+        return self.cursor.fetchmany(*given, **options)
 
     async def fetchall(self) -> Any:
         return self.cursor.fetchall()
@@ -45,20 +51,63 @@ class StockCursor:
         self.cursor.close()
 
 
+class StockBlob:
+    """A blob of sqlite3 whose verbs are awaited, and whose indexing is ``get`` and ``set``."""
+
+    def __init__(self, blob: Any) -> None:
+        self.blob = blob
+
+    def __len__(self) -> int:
+        return len(self.blob)
+
+    def __getattr__(self, name: str) -> Any:
+        return awaited(getattr(self.blob, name))
+
+    async def get(self, key: Any) -> Any:
+        return self.blob[key]
+
+    async def set(self, key: Any, value: Any) -> None:
+        self.blob[key] = value
+
+    async def __aenter__(self) -> StockBlob:
+        self.blob.__enter__()
+        return self
+
+    async def __aexit__(self, *raised: Any) -> None:
+        self.blob.__exit__(*raised)
+
+
 class Stock:
-    """A connection of sqlite3 whose verbs are awaited."""
+    """A connection of sqlite3 whose verbs are awaited: those below, and all that are called as ours are."""
 
     def __init__(self, database: str, **options: Any) -> None:
         row_factory, text_factory = options.pop("row_factory", None), options.pop("text_factory", str)
-        self.connection = sqlite3.connect(database, **options)
+        object.__setattr__(self, "connection", sqlite3.connect(database, **options))
         self.connection.row_factory = row_factory
         self.connection.text_factory = text_factory
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.connection, name)
+        return awaited(value) if callable(value) and not isinstance(value, type) else value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.connection, name, value)
 
     async def __aenter__(self) -> Stock:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.connection.close()
+
+    async def iterdump(self, **options: Any) -> list[str]:
+        return list(self.connection.iterdump(**options))
+
+    async def backup(self, target: Any, **options: Any) -> None:
+        self.connection.backup(target.connection if isinstance(target, Stock) else target, **options)
+
+    async def blobopen(self, *given: Any, **options: Any) -> StockBlob:
+        blobopen: Any = getattr(self.connection, "blobopen")  # noqa: B009 - Python 3.10 has none
+        return StockBlob(blobopen(*given, **options))
 
     async def cursor(self) -> StockCursor:
         return StockCursor(self.connection.cursor())
@@ -85,6 +134,15 @@ class Stock:
     @property
     def total_changes(self) -> int:
         return int(self.connection.total_changes)
+
+
+def awaited(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """Return a function that is awaited for what ``function`` returns."""
+
+    async def verb(*given: Any, **options: Any) -> Any:
+        return function(*given, **options)
+
+    return verb
 
 
 async def rows_of(connection: Any, sql: str, *parameters: Any) -> list[Any]:

@@ -128,7 +128,7 @@ async def test_kind_of_statement_comes_from_the_parser(sql: str) -> None:
         assert (reply.changes >= 0) == changes
 
 
-@pytest.mark.parametrize("kind, locked", [(1, False), (2, True), (3, True)])
+@pytest.mark.parametrize("kind, locked", [(1, False), (2, False), (3, True), (4, True)])
 async def test_implicit_begin_takes_the_lock_its_kind_says(kind: int, locked: bool, tmp_path: Any) -> None:
     path = tmp_path / "test.db"
     with sqlite3.connect(path) as setup:

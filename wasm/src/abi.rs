@@ -88,9 +88,9 @@ pub const FORMAT_TEXT_AS_BYTES: u16 = 0x4;
 pub const FORMAT_COLUMNS: u16 = 0x8;
 pub const FORMAT_DECLARED_TYPES: u16 = 0x10;
 pub const FORMAT_BEGIN_SHIFT: u16 = 5;
-pub const FORMAT_BEGIN_MASK: u16 = 0x60;
-pub const FORMAT_SCRIPT_COMMITS: u16 = 0x80;
+pub const FORMAT_BEGIN_MASK: u16 = 0xe0;
 pub const FORMAT_TEXT_AS_EXTENSION: u16 = 0x100;
+pub const FORMAT_SCRIPT_COMMITS: u16 = 0x200;
 
 // Reply kinds and flags.
 pub const REPLY_BATCH: u8 = 1;

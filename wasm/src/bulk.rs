@@ -97,6 +97,9 @@ pub fn script(connection: &Connection, request: &Request<'_>, sql: &[u8]) -> Res
         }
         start += taken;
     }
+    if request.format & abi::FORMAT_BEGIN_MASK != 0 && !connection.in_transaction() {
+        run_first(connection, b"BEGIN\0")?;
+    }
     Ok(Answer::nothing())
 }
 

@@ -12,12 +12,20 @@ use crate::sql;
 use crate::statement::{self, Statement};
 use crate::watch::Watch;
 
+/// What opens a transaction, by the kind that a request asks for; the words are those of Python's sqlite3.
+const BEGINS: [&[u8]; 4] = [
+    b"BEGIN ",
+    b"BEGIN DEFERRED",
+    b"BEGIN IMMEDIATE",
+    b"BEGIN EXCLUSIVE",
+];
+
 pub struct Connection {
     db: *mut ffi::sqlite3,
     cache: Cache<Statement>,
     pub watch: Box<Watch>,
     /// One statement for each kind of BEGIN, prepared when first needed.
-    begins: [Option<Statement>; 3],
+    begins: [Option<Statement>; BEGINS.len()],
     pub options: Options,
     pub hits: u64,
     pub misses: u64,
@@ -40,7 +48,7 @@ impl Connection {
             db,
             cache,
             watch,
-            begins: [const { None }; 3],
+            begins: [const { None }; BEGINS.len()],
             options,
             hits: 0,
             misses: 0,
@@ -107,22 +115,18 @@ impl Connection {
         self.cache.len()
     }
 
-    /// Opens a transaction unless one is open; `kind` is 1 DEFERRED, 2 IMMEDIATE, 3 EXCLUSIVE.
+    /// Opens a transaction unless one is open; `kind` is one of `BEGINS`, counted from 1, or 0 for none.
     pub fn begin(&mut self, kind: u16) -> Result<()> {
         if kind == 0 || self.in_transaction() {
             return Ok(());
         }
         let slot = usize::from(kind - 1);
+        if slot >= BEGINS.len() {
+            return Err(Error::internal(format!("no such kind of BEGIN: {kind}")));
+        }
         let mut statement = match self.begins[slot].take() {
             Some(statement) => statement,
-            None => {
-                let sql = [
-                    &b"BEGIN DEFERRED"[..],
-                    b"BEGIN IMMEDIATE",
-                    b"BEGIN EXCLUSIVE",
-                ][slot];
-                self.prepare(sql)?.expect("BEGIN is a statement")
-            }
+            None => self.prepare(BEGINS[slot])?.expect("BEGIN is a statement"),
         };
         let result = statement.run();
         statement.reset();
@@ -154,7 +158,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.cache.clear();
-        self.begins = [const { None }; 3];
+        self.begins = [const { None }; BEGINS.len()];
         // SAFETY: `db` is open, and this is its last use. An open transaction is rolled back.
         let code = unsafe { ffi::sqlite3_close(self.db) };
         assert_eq!(code, ffi::SQLITE_OK, "a statement outlived its connection");

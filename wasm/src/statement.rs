@@ -54,7 +54,7 @@ pub fn prepare(
         ffi::sqlite3_prepare_v3(db, sql.as_ptr().cast(), len, flags, &mut stmt, &mut tail)
     };
     if code != ffi::SQLITE_OK {
-        return Err(Error::last(db));
+        return Err(refusal(db, len));
     }
     // SAFETY: after success the tail points into `sql` or at its end.
     let taken = unsafe { tail.cast::<u8>().offset_from_unsigned(sql.as_ptr()) };
@@ -66,6 +66,17 @@ pub fn prepare(
         changes_data: false,
     });
     Ok((statement, taken))
+}
+
+/// What is wrong with a statement of `len` bytes that SQLite did not prepare.
+fn refusal(db: *mut ffi::sqlite3, len: c_int) -> Error {
+    let error = Error::last(db);
+    // SAFETY: `db` is open, and -1 changes nothing.
+    let limit = unsafe { ffi::sqlite3_limit(db, ffi::SQLITE_LIMIT_SQL_LENGTH, -1) };
+    if error.code == ffi::SQLITE_TOOBIG && len > limit {
+        return too_long();
+    }
+    error
 }
 
 fn too_long() -> Error {
