@@ -67,12 +67,12 @@ def test_connection_that_is_alone_writes_without_any_call(database: Path) -> Non
         insert(ours, 500)
         after = ours.imports()
 
-    names = ("park", "bell", "shm_alone", "shm_lock")  # as often as the guest sleeps, or 5 ms pass
-    assert {name: after[name] - before[name] for name in after if name not in names and after[name] > before[name]} in (
-        {"tail_map": 2},
-        {"tail_map": 3},
-        {"tail_map": 4},
-    )
+    calls = {name: after[name] - before[name] for name in after}
+    # The guest slept, or kept a lock for its 5 ms: how often depends on the machine. After each the tail is looked at.
+    kept = sum(calls.pop(name) for name in ("park", "bell", "shm_alone", "shm_lock"))
+    megabytes = calls.pop("tail_map")
+    assert 1 <= megabytes <= 500 * 2 * 4120 // TAIL_BYTES + 1 + kept
+    assert not any(calls.values()), calls
 
 
 def test_log_grows_over_many_tails_and_starts_anew(database: Path) -> None:
