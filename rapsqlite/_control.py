@@ -8,6 +8,7 @@ https://docs.python.org/3/library/sqlite3.html#transaction-control
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Literal, cast
 
 from rapsqlite import _constants as abi
@@ -28,22 +29,24 @@ _BEGIN_BITS = {
     "EXCLUSIVE": 4 << abi.FORMAT_BEGIN_SHIFT,
 }
 _NOTHING_TO_ROLL_BACK = "cannot rollback - no transaction is active"
+# A sequence for named placeholders is refused at first, where the running Python's sqlite3 has something to say of it.
+_POSITIONS_BIT = abi.FORMAT_REFUSE_POSITIONS if sys.version_info >= (3, 12) else 0
 _THEN_BEGIN = 1 << abi.FORMAT_BEGIN_SHIFT  # of a script: it leaves a transaction open
 
 
 class TransactionControl:
     """The settings of one connection, and what they mean for the guest."""
 
-    __slots__ = ("_autocommit", "_deferred", "_isolation_level", "begin_bits", "guest", "script_format")
+    __slots__ = ("_autocommit", "_deferred", "_isolation_level", "guest", "script_format", "statement_bits")
 
     def __init__(self, guest: Guest, isolation_level: str | None, autocommit: bool | int) -> None:
         self.guest = guest
-        self.begin_bits = 0  # of the format of every request that carries SQL
+        self.statement_bits = 0  # of the format of every request that carries one statement
         self.script_format = 0
         self._isolation_level = checked_isolation_level(isolation_level)
         self._autocommit = checked_autocommit(autocommit)
         self._deferred: Callable[[], Awaitable[object]] | None = None
-        self._update_begin_bits()
+        self._update_formats()
 
     # -- settings that are plain attributes for the user, but need a statement ---------------------
 
@@ -55,7 +58,7 @@ class TransactionControl:
     def set_isolation_level(self, value: str | None) -> None:
         """Change it. None also commits, as in sqlite3: before the next statement, which raises what goes wrong."""
         self._isolation_level = checked_isolation_level(value)
-        self._update_begin_bits()
+        self._update_formats()
         if value is None and self._autocommit == LEGACY_TRANSACTION_CONTROL:
             self._deferred = self.commit
 
@@ -67,15 +70,15 @@ class TransactionControl:
     def set_autocommit(self, value: bool | int) -> None:
         """Change it; an open transaction is committed or one begun, before the next statement."""
         self._autocommit = checked_autocommit(value)
-        self._update_begin_bits()
+        self._update_formats()
         if value is True:
             self._deferred = self._commit_open
         elif value is False:
             self._deferred = self._begin_unless_begun
 
-    def _update_begin_bits(self) -> None:
+    def _update_formats(self) -> None:
         legacy = self._autocommit == LEGACY_TRANSACTION_CONTROL
-        self.begin_bits = _BEGIN_BITS[self._isolation_level] if legacy else 0
+        self.statement_bits = _POSITIONS_BIT | (_BEGIN_BITS[self._isolation_level] if legacy else 0)
         self.script_format = abi.FORMAT_SCRIPT_COMMITS if legacy else 0
 
     async def settle(self) -> None:

@@ -10,8 +10,10 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
+from rapsqlite._named import accept_positions
 from rapsqlite._parameters import looks_names_up
-from rapsqlite._wire import encode_many
+from rapsqlite._wire import encode_many, split_sets
+from rapsqlite.errors import PositionsRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,20 +38,39 @@ async def execute_many(session: Session, sql: bytes, parameters: Iterable[Parame
     try:
         for chunk in encode_many(parameters, session.adapters, names):
             if sent is not None:
-                reply = await guest.result(sent)
-                changes += reply.changes
+                changes += await _changes_of(session, sent)
             await guest.checkpoint()
-            sent = guest.submit(abi.OP_MANY, sql, chunk, format=session.begin_bits, a=first)
+            sent = guest.submit(abi.OP_MANY, sql, chunk, format=session.statement_bits, a=first)
             first += _set_count(chunk)
     except Exception:
         # The iterable failed, or a value cannot be encoded: what was sent before is still done, as in sqlite3.
         if sent is not None and not sent.done:
-            await guest.result(sent)
+            await _changes_of(session, sent)
         raise
     if sent is None:
-        sent = guest.submit(abi.OP_MANY, sql, _NO_SETS, format=session.begin_bits)
-    reply = await guest.result(sent)
-    return changes + reply.changes
+        sent = guest.submit(abi.OP_MANY, sql, _NO_SETS, format=session.statement_bits)
+    return changes + await _changes_of(session, sent)
+
+
+async def _changes_of(session: Session, sent: Request) -> int:
+    """Wait for the answer to a chunk; return how many rows it changed."""
+    try:
+        return (await session.guest.result(sent)).changes
+    except PositionsRefusedError:
+        sql, chunk = sent.body
+        return await _execute_positions(session, sql, chunk, first=sent.head[4])
+
+
+async def _execute_positions(session: Session, sql: bytes, chunk: bytes, first: int) -> int:
+    """Execute a chunk that was refused because of sequences for named placeholders, each after its warnings."""
+    changes = 0
+    for by_position, count, sets in split_sets(chunk):
+        bits = session.statement_bits
+        if by_position:
+            bits = await accept_positions(session, sql, bits, count)
+        changes += (await session.guest.call(abi.OP_MANY, sql, sets, format=bits, a=first)).changes
+        first += count
+    return changes
 
 
 async def _with_names(

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import msgspec
 
 from rapsqlite import _constants as abi
+from rapsqlite._named import accept_positions
 from rapsqlite._row_plan import plan_rows
 from rapsqlite._session import LISTED
 from rapsqlite._typed_rows import typed_rows
 from rapsqlite._wire import decode_columns, encode_params
 from rapsqlite.cursor import Cursor
-from rapsqlite.errors import DatabaseError, ProgrammingError
+from rapsqlite.errors import DatabaseError, PositionsRefusedError, ProgrammingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+    from rapsqlite._rings import Reply
     from rapsqlite._row_plan import RowFunction
     from rapsqlite._session import Plan, Session
     from rapsqlite.connection import Connection
@@ -70,15 +72,28 @@ async def fetch_rows(
         cursor = Cursor(connection)
         await cursor._run(sql, handle, params, plan)
         return await cursor.fetchall()
-    rows, _ = await session.guest.collect(
-        abi.OP_FETCH_PREPARED if handle else abi.OP_FETCH,
-        plan.decode,
-        b"" if handle else sql,
-        params,
-        format=plan.format | session.begin_bits,
-        a=handle,
-    )
+    rows, _ = await _collect(session, sql, handle, params, plan, 0)
     return rows
+
+
+async def _collect(
+    session: Session, sql: bytes, handle: int, params: bytes, plan: Plan, most: int
+) -> tuple[list[Any], Reply]:
+    """Return the rows, at most so many unless that is 0, and the last reply."""
+    bits = session.statement_bits
+    while True:
+        try:
+            return await session.guest.collect(
+                abi.OP_FETCH_PREPARED if handle else abi.OP_FETCH,
+                plan.decode,
+                b"" if handle else sql,
+                params,
+                format=plan.format | bits,
+                a=handle,
+                b=most,
+            )
+        except PositionsRefusedError:  # noqa: PERF203 - twice at most
+            bits = await accept_positions(session, sql, bits)
 
 
 async def fetch_first(
@@ -92,15 +107,7 @@ async def fetch_first(
         params = encode_params(parameters, session.adapters)
     else:
         params = await session.encode_unusual(sql, parameters)
-    rows, reply = await session.guest.collect(
-        abi.OP_FETCH_PREPARED if handle else abi.OP_FETCH,
-        plan.decode,
-        b"" if handle else sql,
-        params,
-        format=plan.format | session.begin_bits,
-        a=handle,
-        b=1,
-    )
+    rows, reply = await _collect(session, sql, handle, params, plan, 1)
     if rows and plan.needs_columns:
         cursor = Cursor(connection)
         cursor._describe(reply.columns, plan)

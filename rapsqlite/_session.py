@@ -170,6 +170,11 @@ class Session(TransactionControl):
 
     async def parameter_names(self, sql: bytes) -> list[str]:
         """Return the names of the statement's parameters, without their prefix characters."""
+        return [name[1:] for name in await self.placeholders(sql) if name is not None]
+
+    async def placeholders(self, sql: bytes) -> list[str | None]:
+        """Return the placeholders of the statement as they stand there; None for a plain ``?``."""
         reply = await self.guest.call(abi.OP_PREPARE, sql)
         self.guest.post(abi.OP_RELEASE, a=reply.handle)
-        return [name[1:] for name in _described(reply.rows)["parameters"] if name is not None]
+        placeholders: list[str | None] = _described(reply.rows)["parameters"]
+        return placeholders

@@ -9,7 +9,7 @@ Decoding takes the host's private copy of what the guest wrote and trusts nothin
 
 from __future__ import annotations
 
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -33,6 +33,7 @@ __all__ = [
     "decoder_of",
     "encode_many",
     "encode_params",
+    "split_sets",
     "text_decoder",
 ]
 
@@ -49,6 +50,7 @@ CHUNK_ROWS_LIMIT = 1_024
 _HEADER_BYTES = 3  # The most an array of a chunk's sets begins with.
 
 _encode = msgspec.msgpack.Encoder().encode
+_raw_sets = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 _SEQUENCES = frozenset({tuple, list})
 _MAPPINGS = frozenset({dict})
@@ -186,6 +188,18 @@ def _array(items: list[bytes]) -> bytes:
     length = len(items)
     header = bytes((0x90 | length,)) if length <= 0xF else b"\xdc" + length.to_bytes(2, "big")
     return header + b"".join(items)
+
+
+def split_sets(chunk: bytes) -> Iterator[tuple[bool, int, bytes]]:
+    """Yield the runs of sets of one kind in what `encode_many` made: whether by position, how many, and the run."""
+    sets: list[bytes] = [bytes(encoded) for encoded in _raw_sets(chunk)]
+    for by_position, run in groupby(sets, _is_array):
+        parts = list(run)
+        yield by_position, len(parts), _array(parts)
+
+
+def _is_array(encoded: bytes) -> bool:
+    return encoded[0] & 0xF0 == 0x90 or encoded[0] in (0xDC, 0xDD)
 
 
 def decode_lists(batch: bytes) -> list[list[Any]]:

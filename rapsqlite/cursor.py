@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from rapsqlite import _constants as abi
 from rapsqlite._batches import Batches
 from rapsqlite._executemany import execute_many
+from rapsqlite._named import accept_positions
 from rapsqlite._session import LISTED, encode_sql
 from rapsqlite._wire import encode_params
-from rapsqlite.errors import ProgrammingError
+from rapsqlite.errors import PositionsRefusedError, ProgrammingError
 from rapsqlite.rows import describe
 
 if TYPE_CHECKING:
@@ -96,29 +97,44 @@ class Cursor:
             params = encode_params(parameters, session.adapters)
         else:
             params = await session.encode_unusual(encoded, parameters)
-        reply = await session.guest.call(
-            abi.OP_EXECUTE,
-            encoded,
-            params,
-            format=self._plan.format | abi.FORMAT_COLUMNS | session.begin_bits,
-            b=FIRST_BATCH_ROWS,
-        )
-        self._start(reply)
+        await self._execute(encoded, 0, params)
         return self
 
     async def _run(self, sql: bytes, handle: int, params: bytes, plan: Plan) -> None:
         """Execute a statement (or the prepared one of this handle) whose rows are made as ``plan`` says."""
-        session = await self._begin()
+        await self._begin()
         self._plan = plan
-        reply = await session.guest.call(
-            abi.OP_EXECUTE_PREPARED if handle else abi.OP_EXECUTE,
-            b"" if handle else sql,
-            params,
-            format=plan.format | abi.FORMAT_COLUMNS | session.begin_bits,
-            a=handle,
-            b=FIRST_BATCH_ROWS,
-        )
-        self._start(reply)
+        await self._execute(sql, handle, params)
+
+    async def _execute(self, sql: bytes, handle: int, params: bytes) -> None:
+        session = self._session
+        bits = session.statement_bits
+        while True:
+            try:
+                reply = await session.guest.call(
+                    abi.OP_EXECUTE_PREPARED if handle else abi.OP_EXECUTE,
+                    b"" if handle else sql,
+                    params,
+                    format=self._plan.format | abi.FORMAT_COLUMNS | bits,
+                    a=handle,
+                    b=FIRST_BATCH_ROWS,
+                )
+            except PositionsRefusedError:  # noqa: PERF203 - twice at most
+                bits = await accept_positions(session, sql, bits)
+            else:
+                self._start(reply)
+                return
+
+    def _start(self, reply: Reply) -> None:
+        """Take the answer to EXECUTE or EXECUTE_PREPARED: the first rows, and the rest if there are any."""
+        if reply.handle:
+            self._batches = Batches(self._session.guest, reply.handle)
+        self._columns = reply.columns
+        if reply.changes >= 0 and not reply.handle:
+            self.rowcount = reply.changes
+        self.lastrowid = reply.last_insert_rowid
+        if reply.row_count:
+            self._take(reply.rows)
 
     async def executemany(self, sql: str, parameters: Iterable[Parameters]) -> Cursor:
         """Execute one data-changing statement once for each set of parameters; return this cursor.
@@ -155,17 +171,6 @@ class Cursor:
         self._description = None
         self.rowcount = -1
         return session
-
-    def _start(self, reply: Reply) -> None:
-        """Take the answer to EXECUTE or EXECUTE_PREPARED: the first rows, and the rest if there are any."""
-        if reply.handle:
-            self._batches = Batches(self._session.guest, reply.handle)
-        self._columns = reply.columns
-        if reply.changes >= 0 and not reply.handle:
-            self.rowcount = reply.changes
-        self.lastrowid = reply.last_insert_rowid
-        if reply.row_count:
-            self._take(reply.rows)
 
     def _describe(self, columns: bytes, plan: Plan) -> None:
         """Have the columns of a result whose rows come another way: what row factories look at."""

@@ -108,6 +108,10 @@ class ClosedError(ProgrammingError, ValueError):
     """The connection is closed, or not connected yet. aiosqlite raises a ValueError there, which this also is."""
 
 
+class PositionsRefusedError(ProgrammingError):
+    """Internal: a sequence was given for named placeholders. What users see of it is up to `_named`."""
+
+
 class NotSupportedError(DatabaseError, sqlite3.NotSupportedError):
     """SQLite, or a sandboxed SQLite, has no such thing."""
 
@@ -168,6 +172,7 @@ _CLASS_BY_REPLY_CLASS: dict[int, type[Error]] = {
     _constants.ERROR_TEXT: OperationalError,
     _constants.ERROR_DATA: DataError,
     _constants.ERROR_INTERNAL: InternalError,
+    _constants.ERROR_POSITIONS: PositionsRefusedError,
 }
 
 

@@ -35,6 +35,8 @@ CHANGED_SINCE_310 = {
     "userfunctions.FunctionTests.test_func_return_too_large_int",
     "userfunctions.FunctionTests.test_non_contiguous_blob",
 }  # fmt: skip
+# Looks whether the warning is of its own line; here that is a line of the blocking face, which awaits.
+LINE_OF_THE_FACE = {"dbapi.CursorTests.test_execute_named_param_and_sequence"}
 
 
 @contextmanager
@@ -75,7 +77,7 @@ def is_test_case(thing: Any, module: str) -> bool:
 
 
 SUITE = suite()
-LEFT_OUT = DIFFERENCES.keys() | (CHANGED_SINCE_310 if sys.version_info < (3, 11) else set())
+LEFT_OUT = DIFFERENCES.keys() | LINE_OF_THE_FACE | (CHANGED_SINCE_310 if sys.version_info < (3, 11) else set())
 HOLDING = sorted(SUITE.keys() - LEFT_OUT)
 
 

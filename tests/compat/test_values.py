@@ -148,18 +148,6 @@ async def test_parameters_meet_placeholders(sql: str, parameters: Any) -> None:
     await same(scenario)
 
 
-@pytest.mark.parametrize("sql", ["SELECT :a", "SELECT ?1", "SELECT @a, ?", "SELECT ?2, ?1"])
-@pytest.mark.filterwarnings("default:Binding")
-async def test_sequence_for_named_placeholders(sql: str) -> None:
-    """sqlite3 binds it by position, from Python 3.12 on with a warning."""
-
-    async def scenario(connection: Any) -> Any:
-        count = 1 if sql.count("?") + sql.count("@") + sql.count(":") == 1 else 2
-        return await rows_of(connection, sql, (1, 2)[:count])
-
-    await same(scenario)
-
-
 async def test_executemany_asks_each_mapping_for_the_statements_names() -> None:
     async def scenario(connection: Any) -> Any:
         await connection.execute("CREATE TABLE t (a, b)")

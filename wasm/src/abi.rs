@@ -91,6 +91,7 @@ pub const FORMAT_BEGIN_SHIFT: u16 = 5;
 pub const FORMAT_BEGIN_MASK: u16 = 0xe0;
 pub const FORMAT_TEXT_AS_EXTENSION: u16 = 0x100;
 pub const FORMAT_SCRIPT_COMMITS: u16 = 0x200;
+pub const FORMAT_REFUSE_POSITIONS: u16 = 0x400;
 
 // Reply kinds and flags.
 pub const REPLY_BATCH: u8 = 1;
@@ -109,6 +110,7 @@ pub const ERROR_UNSUPPORTED: u8 = 3;
 pub const ERROR_TEXT: u8 = 4;
 pub const ERROR_DATA: u8 = 5;
 pub const ERROR_INTERNAL: u8 = 6;
+pub const ERROR_POSITIONS: u8 = 7;
 
 /// MessagePack extension type of a parameter that cannot be bound; its payload names the type.
 pub const EXT_UNSUPPORTED: i8 = 1;

@@ -47,6 +47,7 @@ fn run_sets(
     let mut sets = Reader::new(params);
     let count = sets.array()?;
     begin_for(connection, statement, request.format)?;
+    check_positions(statement, request.format, sets.clone(), count)?;
     let first = request.a as usize;
     let mut changes = 0;
     for row in 0..count {
@@ -54,6 +55,22 @@ fn run_sets(
         changes += connection.changes();
     }
     Ok(changes)
+}
+
+/// Before any set is bound: so that the host can send the same request again.
+fn check_positions(
+    statement: &Statement,
+    format: u16,
+    mut sets: Reader<'_>,
+    count: usize,
+) -> Result<()> {
+    if format & abi::FORMAT_REFUSE_POSITIONS == 0 || !statement.has_named_parameters() {
+        return Ok(());
+    }
+    for _ in 0..count {
+        statement.check_positions(format, &sets.params()?)?;
+    }
+    Ok(())
 }
 
 fn run_set(

@@ -56,6 +56,12 @@ impl Error {
         ))
     }
 
+    /// Values by position for parameters with names, where the request refuses that.
+    pub fn positions() -> Self {
+        let message = "values by position were supplied for named parameters";
+        Self::new(abi::ERROR_POSITIONS, code::MISUSE, message)
+    }
+
     /// A limit that the caller had set was reached.
     pub fn limit(code: i32, message: impl Into<String>) -> Self {
         Self::new(abi::ERROR_DATA, code, message)

@@ -35,6 +35,7 @@ impl Run {
     ) -> Result<Self> {
         begin_for(connection, statement, format)?;
         let params = Params::of_request(params)?;
+        statement.check_positions(format, &params)?;
         // SAFETY: the caller's promise.
         unsafe { statement.bind(&params, lifetime)? };
         let row_ready = statement.step()?;

@@ -115,6 +115,31 @@ impl Statement {
         unsafe { ffi::sqlite3_column_count(self.raw()) as usize }
     }
 
+    /// Fails if `format` has it that parameters with names are bound by name alone, and `params` would do otherwise.
+    pub fn check_positions(&self, format: u16, params: &Params<'_>) -> Result<()> {
+        match params {
+            Params::ByPosition { count, .. }
+                if format & abi::FORMAT_REFUSE_POSITIONS != 0
+                    && *count == self.parameter_count
+                    && self.has_named_parameters() =>
+            {
+                Err(Error::positions())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether any parameter has a name; `?5` is a number.
+    pub fn has_named_parameters(&self) -> bool {
+        // Most statements show by their text that they have none.
+        let may_have = self
+            .sql
+            .iter()
+            .any(|byte| matches!(byte, b':' | b'@' | b'$' | b'#'));
+        let mut names = self.parameter_names().flatten();
+        self.parameter_count > 0 && may_have && names.any(|name| name[0] != b'?')
+    }
+
     /// Binds all parameters.
     ///
     /// # Safety
