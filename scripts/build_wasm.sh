@@ -4,6 +4,7 @@
 #   scripts/build_wasm.sh            build if an input changed since the last time
 #   scripts/build_wasm.sh --force    build in any case
 #   scripts/build_wasm.sh --lint     build nothing; run clippy on what is compiled for wasm only
+#   scripts/build_wasm.sh --sqlite-options    build nothing; print SQLite's compile-time options
 #
 # The toolchain is the first of these that is complete (RAPSQLITE_TOOLCHAIN=debian|sdk|zig picks one):
 #   debian   Debian's packages, installed here if this is Debian and the user is root
@@ -55,7 +56,7 @@ inputs_digest() {
   # File contents, not dates: a fresh checkout of the same commit needs no rebuild.
   (
     cd "$root"
-    find wasm/src wasm/Cargo.toml wasm/Cargo.lock docs/abi.md scripts/build_wasm.sh scripts/check_wasm.py -type f -print0 \
+    find wasm/src wasm/Cargo.toml wasm/Cargo.lock wasm/sqlite_cold.csv docs/abi.md scripts/build_wasm.sh scripts/check_wasm.py -type f -print0 \
       | LC_ALL=C sort -z | xargs -0 sha256sum
   ) | sha256sum | cut -d' ' -f1
 }
@@ -160,6 +161,25 @@ END
   export CC_wasm32_wasip1=$bin/cc AR_wasm32_wasip1=$bin/ar
 }
 
+# Compiles for size what a day's SQL runs seldom or never, and the rest of SQLite for speed.
+use_cold_list() {
+  local list=$crate/sqlite_cold.csv copy probe
+  (cd "$root" && python3 -m scripts.record_profile --check >&2) \
+    || say "WARNING: wasm/sqlite_cold.csv is not of this SQLite, so new functions are all compiled for speed"
+  # Cargo compiles SQLite again only if the flags change, so the name follows the contents.
+  copy=$target_dir/sqlite_cold-$(sha256sum "$list" | cut -c1-16).csv
+  mkdir -p "$target_dir"
+  cp "$list" "$copy"
+  probe=$(mktemp)
+  if "$CC_wasm32_wasip1" --target=$target -mllvm -forceattrs-csv-path="$copy" -x c -c /dev/null -o "$probe" 2>/dev/null; then
+    c_flags+=(-mllvm -forceattrs-csv-path="$copy")
+  else
+    say "WARNING: this C compiler does not know -forceattrs-csv-path; all of SQLite is compiled for size, and is slower"
+    c_flags+=(-Os)
+  fi
+  rm -f "$probe"
+}
+
 run_cargo() {
   export CFLAGS_wasm32_wasip1="${c_flags[*]}"
   export LIBSQLITE3_FLAGS="${sqlite_options[*]}"
@@ -179,6 +199,7 @@ main() {
   local mode=${1:-} digest toolchain
   case $mode in
     '' | --force | --lint) ;;
+    --sqlite-options) echo "${sqlite_options[*]}"; exit ;;
     *) die "unknown argument $mode; see the head of $0" ;;
   esac
   digest=$(inputs_digest)
@@ -188,6 +209,7 @@ main() {
   toolchain=$(choose_toolchain)
   say "toolchain: $toolchain"
   "use_$toolchain"
+  use_cold_list
   if [ "$mode" = --lint ]; then
     # Cargo looks for clippy in its own home first, unless PATH names that too: then PATH's order counts.
     [ "$toolchain" != debian ] || PATH=/usr/bin:$PATH:${CARGO_HOME:-$HOME/.cargo}/bin

@@ -98,8 +98,8 @@ def test_wheel_contains_no_path_of_the_build_machine(wheel: zipfile.ZipFile) -> 
 def test_sdist_holds_sources_and_nothing_compiled(sdist_names: set[str]) -> None:
     needed = {
         "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "rapsqlite/__init__.py", "rapsqlite/py.typed",
-        "wasm/Cargo.toml", "wasm/Cargo.lock", "wasm/src/lib.rs", "scripts/build_wasm.sh", "scripts/build_hook.py",
-        "tests/conftest.py", "docs/abi.md",
+        "wasm/Cargo.toml", "wasm/Cargo.lock", "wasm/src/lib.rs", "wasm/sqlite_cold.csv", "scripts/build_wasm.sh",
+        "scripts/build_hook.py", "scripts/record_profile.py", "tests/conftest.py", "docs/abi.md",
     }  # fmt: skip
 
     assert needed <= sdist_names
