@@ -1,12 +1,19 @@
-"""A database file in a directory of its own, by which a copy travels from one SQLite to another."""
+"""A database file in a directory of its own, by which a copy travels from one SQLite to another.
+
+A process that is killed leaves its directory behind. So each has a lock file beside it, locked for as long as the
+process lives, and the first copy of a process removes the directories, in the same place, whose locks are free.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,26 +21,35 @@ if TYPE_CHECKING:
 
     from rapsqlite._files import FileTable
 
+_PREFIX = "rapsqlite_"
+_SUFFIX = ".lock"
+_reclaimed: set[str] = set()  # places that this process has looked through
+
 
 class Image:
-    """A path for the image, and a private directory around it that goes with the ``with`` block."""
+    """A path for the image, and a private directory around it that goes with the ``async with`` block."""
 
-    __slots__ = ("_directory", "path")
+    __slots__ = ("_directory", "_lock", "path")
 
     def __init__(self) -> None:
         self._directory = b""
+        self._lock = _Lock()
         self.path = b""
 
-    def __enter__(self) -> Image:
-        import tempfile  # only who copies pays for the import
+    async def __aenter__(self) -> Image:
+        from anyio import to_thread  # only who copies pays for the import
 
-        # Where SQLite's own temporary files go: it may be a whole database.
-        place = os.environ.get("SQLITE_TMPDIR") or None
-        self._directory = os.fsencode(os.path.realpath(tempfile.mkdtemp(prefix="rapsqlite_", dir=place)))
+        place = _place()
+        if place not in _reclaimed:
+            _reclaimed.add(place)
+            await to_thread.run_sync(_reclaim, place)
+        directory = self._lock.acquire_new(place, _PREFIX)
+        directory.mkdir(0o700)
+        self._directory = os.fsencode(directory)
         self.path = self._directory + b"/image"
         return self
 
-    def __exit__(
+    async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
@@ -41,6 +57,7 @@ class Image:
     ) -> None:
         # A guest that is still about to drop it has it open: its name goes all the same.
         shutil.rmtree(self._directory, ignore_errors=True)
+        self._lock.release()
 
     @contextlib.contextmanager
     def granted_to(self, files: FileTable) -> Iterator[None]:
@@ -53,6 +70,86 @@ class Image:
 
     async def read(self) -> bytes:
         """Return the image's bytes."""
-        from anyio import to_thread  # as tempfile
+        from anyio import to_thread  # as above
 
+        self.require()
         return await to_thread.run_sync(Path(os.fsdecode(self.path)).read_bytes)
+
+    def require(self) -> None:
+        """Raise unless there is an image: InternalError, for the guest said so."""
+        if not Path(os.fsdecode(self.path)).exists():
+            raise InternalError("the engine has made no copy, although it says so")
+
+
+def _place() -> str:
+    """Return where SQLite's own temporary files go: the image may be a whole database."""
+    import tempfile  # only who copies pays for the import
+
+    return os.path.realpath(os.environ.get("SQLITE_TMPDIR") or tempfile.gettempdir())
+
+
+class _Lock:
+    """A lock file that is locked while its process lives, and bears the name of a directory."""
+
+    __slots__ = ("_fd", "_path")
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._path = ""
+
+    def acquire_new(self, place: str, prefix: str) -> Path:
+        """Make a lock file under a new name and lock it; return the path of the directory that it is for."""
+        import tempfile  # as in _place
+
+        while True:
+            self._fd, self._path = tempfile.mkstemp(_SUFFIX, prefix, place)
+            if self._lock() and os.fstat(self._fd).st_nlink:
+                return Path(self._path.removesuffix(_SUFFIX))
+            os.close(self._fd)  # another process took it for a dead one's, in the moment before it was locked
+
+    def acquire(self, path: str) -> bool:
+        """Lock an existing lock file; False if a living process has it, or it is not ours."""
+        try:
+            self._fd, self._path = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)), path
+        except OSError:
+            return False
+        if self._is_mine() and self._lock():
+            return True
+        os.close(self._fd)
+        return False
+
+    def release(self) -> None:
+        """Remove the lock file; another process may have done that, in the moment before this one locked it."""
+        if sys.platform == "win32":
+            os.close(self._fd)  # an open file cannot be removed there
+            Path(self._path).unlink(missing_ok=True)
+        else:
+            Path(self._path).unlink(missing_ok=True)
+            os.close(self._fd)
+
+    def _is_mine(self) -> bool:
+        return not hasattr(os, "getuid") or os.fstat(self._fd).st_uid == os.getuid()
+
+    def _lock(self) -> bool:
+        try:
+            if sys.platform == "win32":
+                import msvcrt  # not everywhere
+
+                msvcrt.locking(self._fd, msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl  # not everywhere
+
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
+def _reclaim(place: str) -> None:
+    """Remove what processes of this user left in ``place`` when they were killed."""
+    for entry in os.scandir(place):
+        if entry.name.startswith(_PREFIX) and entry.name.endswith(_SUFFIX):
+            lock = _Lock()
+            if lock.acquire(entry.path):
+                shutil.rmtree(entry.path.removesuffix(_SUFFIX), ignore_errors=True)
+                lock.release()

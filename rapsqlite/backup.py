@@ -19,6 +19,7 @@ from rapsqlite._indexing import bytes_of
 from rapsqlite._native_target import RETRIED, hand_over, pause
 from rapsqlite._wire import decoder_of
 from rapsqlite.dump import Dump
+from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +77,7 @@ class Copies:
         step_pages = _checked(self, target, pages, progress)
         if self._session.is_unsettled:
             await self._session.settle()
-        with Image() as image:
+        async with Image() as image:
             total = await _copy(self._session.guest, image, abi.BACKUP_TO_IMAGE, name, step_pages, progress, sleep)
             if isinstance(target, Copies):
                 await _copy(target._session.guest, image, abi.BACKUP_FROM_IMAGE, "main", 0, progress, sleep)
@@ -89,7 +90,7 @@ class Copies:
         """Return the database ``name`` as the bytes of a database file; see `backup` for open transactions."""
         if self._session.is_unsettled:
             await self._session.settle()
-        with Image() as image:
+        async with Image() as image:
             await _copy(self._session.guest, image, abi.BACKUP_TO_IMAGE, name, 0, None, 0.25)
             return await image.read()
 
@@ -144,6 +145,8 @@ async def _copy(
                 status, remaining, total = _step_of(reply.rows)
                 if status == abi.SQLITE_DONE:
                     return total
+                if status != abi.SQLITE_OK and status not in RETRIED:
+                    raise InternalError(f"the engine's answer is malformed: a backup with status {status}")
                 if progress is not None:
                     progress(status, remaining, total)
                 if status in RETRIED:

@@ -83,8 +83,8 @@ RUST_FUNCTION_CAP = 60
 # One home per fact: who else imports these has taken over someone's job.
 ONLY_USERS = {
     "wasmtime": {"runtime", "_sigbus", "__main__"},
-    "ctypes": {"runtime", "_imports", "_mapping", "_filelock", "_sigbus", "_guest", "_rings"},
-    "fcntl": {"_openfile", "_filelock", "_descriptors"},
+    "ctypes": {"runtime", "_imports", "_mapping", "_filelock", "_sigbus", "_strike"},
+    "fcntl": {"_openfile", "_filelock", "_descriptors", "_image"},
     "mmap": {"_mapping"},
     "pickle": set[str](),
     "marshal": set[str](),
@@ -94,7 +94,7 @@ ONLY_USERS = {
 HEAVY = {"anyio", "asyncio", "trio", "uvloop", "sniffio", "wasmtime"}
 LAZY = HEAVY | set(
     "dataclasses inspect ctypes rapsqlite logging tempfile concurrent contextvars uuid platform hashlib argparse "
-    "code readline sysconfig importlib".split()
+    "code readline sysconfig importlib fcntl msvcrt".split()
 )
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc", "stuff"}
 # Split, so that this file does not contain what it forbids.
