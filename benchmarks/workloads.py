@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bench_concurrency, bench_eventloop, bench_insert, bench_select, bench_startup
+from benchmarks import bench_concurrency, bench_eventloop, bench_functions, bench_insert, bench_select, bench_startup
 from benchmarks.figures import Figures
 from benchmarks.peers import NAMES, Peer
 
@@ -15,6 +15,7 @@ Run = Callable[[Peer, Path, int], Coroutine[Any, Any, Figures]]
 
 # Blocking calls on one thread neither interleave nor overlap: these workloads say nothing about sqlite3.
 ASYNC_PEERS = tuple(name for name in NAMES if name != "stdlib")
+FUNCTION_PEERS = ("ours", "aiosqlite", "stdlib")
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,33 @@ _ALL = (
         10_000,
         "speed_up_ratio",
         ASYNC_PEERS,
+    ),
+    Workload(
+        "function_calls",
+        "SQL function of one argument",
+        bench_functions.function_calls,
+        200_000,
+        100,
+        "calls_per_s",
+        FUNCTION_PEERS,
+    ),
+    Workload(
+        "deterministic_calls",
+        "the same, deterministic, 50 values",
+        bench_functions.deterministic_calls,
+        200_000,
+        100,
+        "calls_per_s",
+        FUNCTION_PEERS,
+    ),
+    Workload(
+        "aggregate_steps",
+        "aggregate of one argument",
+        bench_functions.aggregate_steps,
+        200_000,
+        100,
+        "calls_per_s",
+        FUNCTION_PEERS,
     ),
     Workload("memory", "memory per connection", bench_startup.memory, 100, 5, "after_select_kib"),
     Workload("import_time", "import", bench_startup.import_time, 5, 1, "import_ms"),

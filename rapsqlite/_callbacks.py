@@ -1,22 +1,24 @@
 """The guest calls Python: one import for all kinds of callbacks, the objects they call, what they raise.
 
-Everything but ``hold`` and ``take_failure`` runs on the guest's thread. No lock of the guest's is held while a callback
-runs, so requests can be sent and interrupted meanwhile. What the guest passes is untrusted: an unknown handle, or one
-of another kind, is answered like an exception, and arguments are decoded by msgspec out of bytes that ``view`` checked.
+Arguments and answer pass at one place in the guest's memory (`Place`); ``call`` is what every row of a statement may
+have to wait for, so it is written for speed. Everything but ``hold``, ``failures`` and ``interrupt`` runs on the guest's
+thread. No lock of the guest's is held while a callback runs, so requests can be sent and interrupted meanwhile. What the
+guest passes is untrusted: an unknown handle, or one of another kind, is answered like an exception.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from rapsqlite import _constants as abi
+from rapsqlite._failures import Failures, code_of
 from rapsqlite._handles import Handles
-from rapsqlite._tracebacks import report, standing_for
+from rapsqlite._instances import Instance, StepError, run_steps
+from rapsqlite._place import Place
+from rapsqlite._strike import CallbackInterrupted, Strike
+from rapsqlite._tracebacks import report
 from rapsqlite.errors import InternalError, ProgrammingError
 
 if TYPE_CHECKING:
@@ -24,60 +26,62 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("rapsqlite")
 
-_decode = msgspec.msgpack.Decoder(list[Any]).decode
-_encode = msgspec.msgpack.Encoder().encode
-_PLAIN = frozenset({float, str, bytes, bool, type(None)})
-_LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
-_METHODS = {
-    abi.CALLBACK_STEP: "step",
-    abi.CALLBACK_INVERSE: "inverse",
-    abi.CALLBACK_VALUE: "value",
-    abi.CALLBACK_FINALIZE: "finalize",
-}
-_INSTANCE = -1  # a kind no guest can ask for, whose function returns the method of a name
+_KEY, _FORM, _VALUE, _ADDRESS = abi.PLACE_KEY, abi.PLACE_FORM, abi.PLACE_VALUE, abi.PLACE_ADDRESS
+_INTEGER, _FLOAT, _TEXT = abi.FORM_INTEGER, abi.FORM_FLOAT, abi.FORM_TEXT
+_KIND_BITS = 8
+_INSTANCE = 0  # the kind of an aggregate's instance: no guest can call one, for as a kind this is RELEASE
 _WITHOUT_CONSEQUENCE = frozenset({abi.CALLBACK_TRACE, abi.CALLBACK_ROLLBACK})
-_MOST_FAILURES = 4096  # nobody asked for: a guest that answers nothing must not fill our memory
-
-
-class _NoMethodError(Exception):
-    """An aggregate's class lacks a method; the cause is the AttributeError."""
 
 
 class Callbacks:
     """What one guest may call."""
 
-    __slots__ = ("_failures", "_handles", "_large", "_numbers", "thread")
+    __slots__ = ("_finalized", "_functions", "_handles", "_own", "_place", "_strike", "failures")
 
     def __init__(self) -> None:
-        self.thread = 0  # the one that runs a callback now
-        # What is called, and for which kind.
-        self._handles: Handles[tuple[int, Callable[..., Any]]] = Handles()
-        self._large = b""
-        self._failures: dict[int, BaseException] = {}
-        self._numbers = count(1)
+        self._handles: Handles[tuple[int, Any]] = Handles()  # kind, and what is called or the instance
+        self._functions: dict[int, Callable[..., Any]] = {}  # by kind and handle, as the guest writes them in one word
+        self._strike = Strike()
+        self._own = 0
+        self._place = _nowhere()
+        self._finalized: Instance | None = None  # the last one, should it raise
+        self.failures = Failures()
+
+    def attach(self, view: Callable[[int, int], memoryview], address: int) -> None:
+        """Take the guest's memory, and the address of its place for callbacks. The guest's thread."""
+        self._place = Place(view, address)
+        self._own = threading.get_ident()
 
     def __len__(self) -> int:
         return len(self._handles)
 
+    @property
+    def thread(self) -> int:
+        """The thread that runs a callback now, 0 if none does."""
+        return self._strike.target
+
     def hold(self, kind: int, function: Callable[..., Any]) -> int:
         """Return the handle by which the guest calls ``function``."""
-        return self._handles.hold((kind, function))
+        handle = self._handles.hold((kind, function))
+        self._functions[handle << _KIND_BITS | kind] = function
+        return handle
+
+    def hold_instance(self, item: object) -> int:
+        """Return the handle of an aggregate's instance."""
+        return self._handles.hold((_INSTANCE, Instance(item)))
 
     def release(self, handle: int) -> None:
         """Forget a handle that the guest does not hold."""
-        self._handles.release(handle)
+        entry = self._handles.release(handle)
+        if entry is not None:
+            self._functions.pop(handle << _KIND_BITS | entry[0], None)
 
     def clear(self) -> None:
-        """The guest has ended."""
+        """The guest has ended: nothing of its memory is looked at any more."""
         self._handles.clear()
-        self._failures.clear()
-
-    def take_failure(self, number: int) -> BaseException | None:
-        """Return the exception with this number; it and those before it are forgotten. Any thread."""
-        failure = self._failures.pop(number, None)
-        for older in [known for known in list(self._failures) if known < number]:
-            self._failures.pop(older, None)
-        return failure
+        self._functions.clear()
+        self.failures.clear()
+        self._place = _nowhere()
 
     def refuse_use(self) -> None:
         """Raise if this thread is in a callback: the connection cannot answer before that returns."""
@@ -86,114 +90,109 @@ class Callbacks:
                 "a callback cannot use the connection that calls it: it is busy until the callback returns"
             )
 
+    def interrupt(self, is_wanted: Callable[[], bool]) -> bool:
+        """Raise an exception in the callback that runs, if ``is_wanted`` says so then; False if it was not done."""
+        return self._strike.send(is_wanted)
+
     # -- imports -----------------------------------------------------------------------------------
 
-    def call(self, kind: int, handle: int, arguments: memoryview, answer: memoryview) -> int:
-        """Call what ``handle`` stands for; return the length of the answer, which is in ``answer`` if it fits.
-
-        A negative number says that there is none; then ``answer`` starts with the number of the exception.
-        """
-        if kind == abi.CALLBACK_RELEASE:
-            self._handles.release(handle)
-            return 0
-        self.thread = threading.get_ident()
-        entry = self._handles.get(handle)
+    def call(self) -> None:
+        """Call what the guest's place says, and write the answer there."""
+        strike = self._strike
         try:
-            if entry is None:
-                raise InternalError("the guest called something it does not hold")
-            if entry[0] == kind:
-                value = entry[1](*_decode(arguments))
-            else:
-                value = self._call_method(kind, handle, entry, arguments)
-            encoded = _encode_value(value)
-        except BaseException as exc:  # noqa: BLE001 - it must not cross the wasm frames; it becomes the error's cause
-            return self._fail(kind, exc, answer, entry)
-        finally:
-            self.thread = 0
-        length = len(encoded)
-        if length <= len(answer):
-            answer[:length] = encoded
-        else:
-            self._large = encoded
-        return length
+            place = self._place
+            words = place.words
+            try:
+                strike.target = self._own
+                form = words[_FORM]
+                function = self._functions.get(words[_KEY])
+                value: Any
+                if function is None:
+                    value = self._call_method(words[_KEY], form)
+                elif form == _INTEGER:
+                    value = function(words[_VALUE])
+                elif form == _TEXT:
+                    value = function(str(place.view(words[_ADDRESS], words[_VALUE]), "utf-8"))
+                elif form == _FLOAT:
+                    value = function(place.floats[_VALUE])
+                else:
+                    value = function(*place.arguments(form))
+                kind = type(value)
+                if kind is int:
+                    try:
+                        words[_VALUE] = value
+                    except ValueError:
+                        raise OverflowError("Python int too large to convert to SQLite INTEGER") from None
+                    if form != _INTEGER:
+                        words[_FORM] = _INTEGER
+                elif kind is str:
+                    place.put_bytes(_TEXT, value.encode())
+                else:
+                    place.put(value)
+            except BaseException as exc:  # noqa: BLE001 - it must not cross the wasm frames; it becomes the error's cause
+                self._fail(words, exc)
+            strike.target = 0
+            if strike.state:
+                strike.settle()
+        except CallbackInterrupted as exc:
+            # It came when the callback was over. There is one for each callback, so nothing hits what follows.
+            strike.target = 0
+            self._fail(self._place.words, exc)
+            strike.settle()
 
     def fetch_answer(self, target: memoryview) -> int:
-        """Copy the last answer, which was too large for its place; 1 if it has another length."""
-        large, self._large = self._large, b""
-        if len(large) != len(target):
-            return 1
-        target[:] = large
-        return 0
+        """As `Place.fetch`."""
+        return self._place.fetch(target)
 
-    def _call_method(
-        self, kind: int, handle: int, entry: tuple[int, Callable[..., Any]], arguments: memoryview
-    ) -> object:
-        """Call a method of an aggregate's instance."""
-        held_for, bound = entry
-        name = _METHODS.get(kind)
-        if held_for != _INSTANCE or name is None:
-            raise InternalError("the guest called something for what it is not")
-        if kind == abi.CALLBACK_FINALIZE:
-            self._handles.release(handle)
-        return bound(name)(*_decode(arguments))
+    def _call_method(self, key: int, form: int) -> object:
+        """Do what is no call of a function: give a handle back, do steps, ask an aggregate's instance."""
+        kind, handle = key & (1 << _KIND_BITS) - 1, key >> _KIND_BITS
+        if kind == abi.CALLBACK_RELEASE:
+            self.release(handle)
+            return None
+        if kind == abi.CALLBACK_STEPS:
+            run_steps(self._instance, self._place.arguments(form))
+            return None
+        if kind not in (abi.CALLBACK_VALUE, abi.CALLBACK_FINALIZE):
+            raise InternalError("the guest called something that it does not hold, or for what it is not")
+        instance = self._instance(handle)
+        try:
+            run_steps(self._instance, self._place.arguments(form))
+        except BaseException:
+            if kind == abi.CALLBACK_FINALIZE:
+                instance.abandon()
+            raise
+        else:
+            return instance.value() if kind == abi.CALLBACK_VALUE else instance.finalize()
+        finally:
+            if kind == abi.CALLBACK_FINALIZE:
+                self._finalized = instance
+                self.release(handle)
 
-    def hold_instance(self, instance: object) -> int:
-        """Return the handle of an aggregate's instance."""
+    def _instance(self, handle: int) -> Instance:
+        kind, instance = self._handles.get(handle) or (None, None)
+        if kind != _INSTANCE or not isinstance(instance, Instance):
+            raise InternalError("the guest asked something of an aggregate that it does not hold")
+        return instance
 
-        def method(name: str) -> Callable[..., Any]:
-            try:
-                found: Callable[..., Any] = getattr(instance, name)
-            except AttributeError as exc:
-                raise _NoMethodError from exc
-            return found
+    def _registered(self, key: int, exc: BaseException) -> object:
+        """Return what the user registered and what now raised ``exc``."""
+        entry = self._handles.get(key >> _KIND_BITS)
+        item = exc.instance if isinstance(exc, StepError) else self._finalized if entry is None else entry[1]
+        return item.registered if isinstance(item, Instance) else item
 
-        return self.hold(_INSTANCE, standing_for(method, type(instance)))
-
-    def _fail(
-        self, kind: int, exc: BaseException, answer: memoryview, entry: tuple[int, Callable[..., Any]] | None
-    ) -> int:
-        code, failure = _code_of(exc)
-        report(failure, entry and entry[1])
+    def _fail(self, words: memoryview, exc: BaseException) -> None:
+        code, failure = code_of(exc)
+        report(failure, self._registered(words[_KEY], exc))
         number = 0
-        if kind in _WITHOUT_CONSEQUENCE:
+        if words[_KEY] & (1 << _KIND_BITS) - 1 in _WITHOUT_CONSEQUENCE:
             logger.error("a callback raised, which changes nothing for the statement", exc_info=failure)
         else:
-            number = next(self._numbers) & 0x7FFF_FFFF
-            self._failures[number] = failure
-            while len(self._failures) > _MOST_FAILURES:
-                self._failures.pop(next(iter(self._failures)), None)
-        answer[:4] = number.to_bytes(4, "little")
-        return code
+            number = self.failures.keep(failure)
+        words[_VALUE] = number
+        words[_FORM] = code
 
 
-def _code_of(exc: BaseException) -> tuple[int, BaseException]:
-    """Return the guest's word for an exception, and the exception that the user is to see."""
-    if isinstance(exc, _NoMethodError):
-        return abi.CALLBACK_NO_METHOD, exc.__cause__ or exc
-    if isinstance(exc, MemoryError):
-        return abi.CALLBACK_NO_MEMORY, exc
-    if isinstance(exc, OverflowError):
-        return abi.CALLBACK_TOO_LARGE, exc
-    return abi.CALLBACK_RAISED, exc
-
-
-def _encode_value(value: Any) -> bytes:
-    """Return what a callback returned as MessagePack; ProgrammingError for a type that SQLite does not store."""
-    kind = type(value)
-    if kind is int:
-        if not _LOWEST <= value <= _HIGHEST:
-            raise OverflowError("Python int too large to convert to SQLite INTEGER")
-        return _encode(value)
-    if kind in _PLAIN:
-        return _encode(value)
-    if isinstance(value, int):
-        return _encode_value(int(value))
-    if isinstance(value, float):
-        return _encode(float.__float__(value))
-    if isinstance(value, str):
-        return _encode(str.__str__(value))
-    try:
-        buffer = memoryview(value)
-    except TypeError:
-        raise ProgrammingError(f"User-defined functions cannot return '{kind.__name__}' values to SQLite") from None
-    return _encode(buffer)  # BufferError, as in sqlite3, if it is not contiguous
+def _nowhere() -> Place:
+    """Return a place outside of any guest, for what comes before the guest or after it."""
+    return Place(lambda _address, length: memoryview(bytearray(length)), 0)

@@ -18,7 +18,8 @@ from rapsqlite._cancellation import deliver_held_back, held_back, settle
 from rapsqlite._collector import FullCollectionsHeldBack
 from rapsqlite._file_imports import file_imports
 from rapsqlite._host import HostFunctions
-from rapsqlite._loop import current_loop
+from rapsqlite._loop import current_loop, outlast
+from rapsqlite._pressure import Pressure
 from rapsqlite._request import Request
 from rapsqlite._rings import Reply, Rings
 from rapsqlite._traffic import Traffic
@@ -51,14 +52,17 @@ class Guest:
         self.name = name
         self.files = files
         lock = threading.Lock()
-        self._traffic = traffic = Traffic(name, lock, patience_s, self.kill)
+        self._traffic = traffic = Traffic(name, lock, patience_s)
         self.host = HostFunctions(lock, busy_timeout_s, traffic.ring, traffic.body_of, traffic.is_cancelled)
         traffic.serve_through(self.host)
+        traffic.pressure = Pressure(traffic, self.kill, self._give_up)
         self._memory_limit_bytes = memory_limit_bytes
         self._engine = engine  # called on the guest's thread: it may have to compile
         self._instance: runtime.Instance | None = None
         self._loop: Loop | None = None
         self._ended = False
+        self._given_up = False  # a callback of the user's holds the thread for ever
+        self._end_lock = threading.Lock()  # files are closed before the memory goes that they are mapped into
         self._waiting_for_end: list[Request] = []
         self._thread = threading.Thread(target=self._main, name=f"rapsqlite {name}", daemon=True)
 
@@ -222,8 +226,24 @@ class Guest:
         self._traffic.post(op, a)
 
     def interrupt(self) -> None:
-        """Interrupt every request, queued or running. Any thread."""
+        """Interrupt every request, queued or running; a callback that goes on for long, too. Any thread."""
         self._traffic.cancel_all()
+        self._traffic.pressure.press_later()
+
+    def _give_up(self, failure: BaseException) -> None:
+        """End the connection while a callback still runs, which nothing interrupts: files and locks are let go of.
+
+        The guest is marked as killed, so it never gets to anything once the callback returns.
+        """
+        self.kill()
+        with self._end_lock, self._traffic.lock:
+            if self._ended:
+                return
+            self._given_up = self._ended = True
+            woken = self._traffic.break_off(failure) + self._waiting_for_end
+            self.files.close()
+        _live_guests.forget(self)
+        self._wake(woken)
 
     # -- the guest's thread ------------------------------------------------------------------------
 
@@ -253,6 +273,7 @@ class Guest:
             raise InternalError("engine.wasm was built for another version of this package: build it again")
         rings = Rings(instance.memory.view, instance.call("rapsqlite_control"))
         self.host.rings = rings
+        self.host.callbacks.attach(instance.memory.view, rings.callback_place)
         if self._traffic.attach(rings):
             instance.call("rapsqlite_run")
 
@@ -260,13 +281,18 @@ class Guest:
         """Hand out the last replies, then free the memory, the files and the waiting tasks."""
         woken = self._traffic.finish(failure)
         self.host.leave()
-        self.files.close()
-        if self._instance is not None:
-            self._instance.close()
+        with self._end_lock:
+            self.files.close()
+            if self._instance is not None:
+                self._instance.close()
         _live_guests.forget(self)
         with self._traffic.lock:
             self._ended = True
             woken += self._waiting_for_end
+        self._wake(woken)
+
+    @staticmethod
+    def _wake(woken: list[Request]) -> None:
         for request in woken:
             request.done = True
             if request.loop is not None:
@@ -281,14 +307,15 @@ class Guest:
         if self.host.callbacks.thread:
             self._refuse_in_callback()
         try:
-            if self.state == "ok":
+            if self.state == "ok" and not self.host.leaving:
                 await self.result(self.submit(abi.OP_CLOSE))  # no checkpoint: it is carried through
         except ProgrammingError:
             if self.state == "ok":
                 raise  # otherwise another task closed it first
         finally:
             await self._wait_for_end()
-            self._thread.join()  # it has done everything by now but return
+            if not self._given_up:
+                self._thread.join()  # it has done everything by now but return
 
     def _refuse_in_callback(self) -> None:
         try:
@@ -304,6 +331,8 @@ class Guest:
             if self._ended:
                 return
             self._waiting_for_end.append(request)
+        if self.host.leaving:
+            await outlast(loop, request)  # nothing that runs is to be finished
         while not request.done:
             await loop.wait(request)
         settle(loop, request, finished=True)

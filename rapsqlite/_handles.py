@@ -34,9 +34,9 @@ class Handles(Generic[T]):
             self._objects[self._last] = item
             return self._last
 
-    def release(self, handle: int) -> None:
-        """Forget what ``handle`` stands for, if anything."""
-        self._objects.pop(handle, None)
+    def release(self, handle: int) -> T | None:
+        """Forget what ``handle`` stands for and return it, if anything."""
+        return self._objects.pop(handle, None)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -69,8 +69,8 @@ class HostFunctions:
 
     def table(self) -> dict[str, Callable[..., int | None]]:
         """Return the callables by import name."""
-        names = ("park", "bell", "payload", "spill", "busy", "localtime", "log", "callback", "callback_answer")
-        return {name: getattr(self, name) for name in names}
+        names = ("park", "bell", "payload", "spill", "busy", "localtime", "log", "callback_answer")
+        return {"callback": self.callbacks.call, **{name: getattr(self, name) for name in names}}
 
     # -- the thread's sleep ------------------------------------------------------------------------
 
@@ -201,13 +201,6 @@ class HostFunctions:
             logger.debug("guest: %s", self.last_message)
 
     # -- the user's callbacks ----------------------------------------------------------------------
-
-    def callback(self, kind: int, handle: int, address: int, length: int, out: int) -> int:
-        """Call what the guest holds under ``handle``; `Callbacks.call` says what is returned."""
-        if self.memory is None:
-            raise InternalError("the guest called back before its memory was known")
-        view = self.memory.view
-        return self.callbacks.call(kind, handle, view(address, length), view(out, abi.CALLBACK_ANSWER_BYTES))
 
     def callback_answer(self, address: int, length: int) -> int:
         """Copy the last callback's answer to ``address``; 1 if it is not that long."""

@@ -54,6 +54,7 @@ def _stop_all() -> None:
     for guest in guests:
         guest.join(_JOIN_S)
         if guest.is_running():
+            guest.callbacks.interrupt(lambda: True)
             guest.kill()
             guest.join(_JOIN_S)
 

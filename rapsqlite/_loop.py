@@ -10,12 +10,11 @@ the wait goes on until the guest has answered. What the guest did then decides w
 from __future__ import annotations
 
 import sys
-from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     import trio
 
@@ -28,7 +27,7 @@ class Ticket(Protocol):
 
     @property
     def patience_s(self) -> float:
-        """How long a cancelled task waits for the answer before the guest is killed."""
+        """How long a cancelled task waits for the answer before it says that there is none."""
         ...
 
     def is_ready(self) -> bool:
@@ -40,7 +39,7 @@ class Ticket(Protocol):
         ...
 
     def on_silence(self) -> None:
-        """End a guest that does not answer."""
+        """Make the guest answer, or end it; called again after as long if it still does not."""
         ...
 
 
@@ -73,9 +72,10 @@ class AsyncioLoop:
                 ticket.on_cancel()
             else:
                 return
-        await _outlast(self._wait_shielded, ticket)
+        await outlast(self, ticket)
 
-    async def _wait_shielded(self, ticket: Ticket, timeout_s: float) -> None:
+    async def wait_shielded(self, ticket: Ticket, timeout_s: float) -> None:
+        """Wait so long until the ticket is ready, whatever cancels the task."""
         # The shield keeps anyio's level cancellation from waking the task over and over meanwhile. Only a cancelled
         # task comes here, so anyio's import time is not paid by programs that never cancel.
         from anyio import move_on_after
@@ -176,9 +176,10 @@ class TrioLoop:
                 ticket.on_cancel()
             else:
                 return
-        await _outlast(self._wait_shielded, ticket)
+        await outlast(self, ticket)
 
-    async def _wait_shielded(self, ticket: Ticket, timeout_s: float) -> None:
+    async def wait_shielded(self, ticket: Ticket, timeout_s: float) -> None:
+        """Wait so long until the ticket is ready, whatever cancels the task."""
         with self._trio.move_on_after(timeout_s, shield=True):
             while not ticket.is_ready():
                 await self._sleep(ticket)
@@ -215,12 +216,12 @@ class TrioLoop:
         return self._trio.lowlevel.current_task()
 
 
-async def _outlast(wait: Callable[[Ticket, float], Awaitable[None]], ticket: Ticket) -> None:
-    """Wait until the ticket is ready, shielded from cancellation; a guest that stays silent is killed."""
-    await wait(ticket, ticket.patience_s)
-    if not ticket.is_ready():
+async def outlast(loop: Loop, ticket: Ticket) -> None:
+    """Wait until the ticket is ready, shielded from cancellation; say so as long as the guest is silent."""
+    await loop.wait_shielded(ticket, ticket.patience_s)
+    while not ticket.is_ready():
         ticket.on_silence()
-        await wait(ticket, inf)
+        await loop.wait_shielded(ticket, ticket.patience_s)
 
 
 if TYPE_CHECKING:

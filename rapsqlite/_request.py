@@ -55,6 +55,15 @@ class Request:
         """Tell whether there is a reply, or never will be."""
         return self.done or bool(self.replies)
 
+    def wake_from(self, loop: Loop) -> None:
+        """Let the task that waits go on, if one does. The thread of ``loop``."""
+        if self.loop is None:
+            return
+        if self.loop.key is loop.key:
+            self.loop.wake(self)
+        else:
+            self.loop.post(self.loop.wake, self)
+
     @property
     def patience_s(self) -> float:
         """How long a cancelled task waits for the guest's answer."""
@@ -68,6 +77,5 @@ class Request:
             self.traffic.cancel(self)
 
     def on_silence(self) -> None:
-        """The guest does not answer: kill it. One that waits for a callback sees the interrupt once that returns."""
-        if not self.traffic.host.callbacks.thread:
-            self.traffic.kill()
+        """The guest does not answer: see to it that it does, or end it."""
+        self.traffic.pressure.press(self)

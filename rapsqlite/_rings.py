@@ -87,6 +87,7 @@ class Rings:
         "_request_head",
         "_requests",
         "_words",
+        "callback_place",
         "spilled",
     )
 
@@ -95,14 +96,14 @@ class Rings:
 
         ``view(address, length)`` returns the bytes there or raises if they are not inside the memory.
         """
-        block = view(control, abi.CONTROL_BYTES)
+        self._words = view(control, abi.CONTROL_BYTES).cast("I")
         if control % 8:
             raise MalformedReplyError("the control block is not aligned")
-        self._words = block.cast("I")
         if self._word(abi.CONTROL_MAGIC) != abi.MAGIC or self._word(abi.CONTROL_ABI_VERSION) != abi.ABI_VERSION:
             raise MalformedReplyError("the control block has another magic number or version")
         self._requests = self._ring(view, abi.CONTROL_REQUEST_RING)
         self._replies = self._ring(view, abi.CONTROL_REPLY_RING)
+        self.callback_place = self._word(abi.CONTROL_CALLBACK_PLACE)  # an address, as the guest says
         self._request_bytes = len(self._requests)
         self._reply_bytes = len(self._replies)
         self._request_head = self._word(abi.CONTROL_REQUEST_HEAD)

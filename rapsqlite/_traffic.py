@@ -18,10 +18,9 @@ from rapsqlite._rings import MalformedReplyError, Reply, Rings
 from rapsqlite.errors import Error, OperationalError, ProgrammingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rapsqlite._host import HostFunctions
     from rapsqlite._loop import Loop
+    from rapsqlite._pressure import Pressure
 
 _FRAMES_PER_DRAIN = 256  # then the event loop gets to run before the rest
 _STOP = 0  # among the posted operations: leave the service loop
@@ -31,13 +30,13 @@ class Traffic:
     """The requests and replies of one guest."""
 
     host: HostFunctions
+    pressure: Pressure
     _polling: Polling
 
-    def __init__(self, name: str, lock: threading.Lock, patience_s: float, kill: Callable[[], None]) -> None:
+    def __init__(self, name: str, lock: threading.Lock, patience_s: float) -> None:
         self.name = name
         self.lock = lock
         self.patience_s = patience_s
-        self.kill = kill
         self.state = "ok"
         self.failure: BaseException | None = None
         self.in_transaction = False
@@ -249,6 +248,15 @@ class Traffic:
         error.__cause__ = self.failure
         return error
 
+    def oldest(self) -> Request | None:
+        """Return the request that the guest is at, or has just answered. The lock is held."""
+        return next(iter(self._pending.values()), None)
+
+    def is_unanswered(self, request: Request) -> bool:
+        """Tell whether the guest has yet to answer the request, or is at it. The lock is held."""
+        rings, position = self._rings, request.position
+        return rings is not None and position is not None and rings.is_unanswered(position)
+
     # -- draining, an event loop's thread ----------------------------------------------------------
 
     def drain(self, loop: Loop) -> None:
@@ -261,7 +269,7 @@ class Traffic:
             if self._rings is not None and self._rings.has_replies():
                 loop.post(self.drain, loop)
         for request in woken:
-            _wake(request, loop)
+            request.wake_from(loop)
         if self._posts:
             self._flush_posts()
 
@@ -282,7 +290,7 @@ class Traffic:
                 if not rings.has_replies():
                     break
         except MalformedReplyError as exc:
-            woken += self._break_off(exc)
+            woken += self.break_off(exc)
         return woken
 
     def _is_busy(self) -> bool:
@@ -303,7 +311,7 @@ class Traffic:
         self.total_changes = reply.total_changes
         self.last_insert_rowid = reply.last_insert_rowid
         if reply.failure:
-            request.cause = self.host.callbacks.take_failure(reply.failure)
+            request.cause = self.host.callbacks.failures.take(reply.failure)
         if reply.kind != abi.REPLY_BATCH:
             del self._pending[reply.id]
             request.done = True
@@ -311,8 +319,8 @@ class Traffic:
             request.replies.append(reply)
             woken.append(request)
 
-    def _break_off(self, failure: BaseException) -> list[Request]:
-        """Let nothing in or out any more and give every waiting task the reason."""
+    def break_off(self, failure: BaseException) -> list[Request]:
+        """Let nothing in or out any more, with this reason; return the requests to wake. The lock is held."""
         if self.state == "ok":
             self.state = "broken"
             self.failure = failure
@@ -348,7 +356,7 @@ class Traffic:
                 woken += self._take_replies()
             if self.state == "ok" and failure is None and (self._closing or self.host.leaving):
                 self.state = "closed"
-            return woken + self._break_off(failure or RuntimeError("the guest left its service loop"))
+            return woken + self.break_off(failure or RuntimeError("the guest left its service loop"))
 
     def ring(self) -> None:
         """The guest's bell: have the waiting loops drain."""
@@ -375,7 +383,7 @@ class Traffic:
 
     def is_cancelled(self) -> bool:
         """Tell whether the running request, the oldest one in flight, was cancelled. The lock is held."""
-        oldest = next(iter(self._pending.values()), None)
+        oldest = self.oldest()
         return oldest is not None and oldest.cancelled
 
     def abandon_after_fork(self) -> None:
@@ -386,13 +394,3 @@ class Traffic:
         self._pending.clear()
         self._backlog.clear()
         self._posts.clear()
-
-
-def _wake(request: Request, loop: Loop) -> None:
-    owner = request.loop
-    if owner is None:
-        return
-    if owner.key is loop.key:
-        owner.wake(request)
-    else:
-        owner.post(owner.wake, request)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from rapsqlite import _constants
+from rapsqlite._nochange import NO_CHANGE
 from rapsqlite._parameters import bindable_set
 from rapsqlite.errors import InternalError, mark_parameter_set
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rapsqlite.types import Parameters
 
 __all__ = [
+    "decode_arguments",
     "decode_columns",
     "decode_declared_columns",
     "decode_dicts",
@@ -220,6 +222,11 @@ def decode_dicts(batch: bytes) -> list[dict[str, Any]]:
     return _decoded(_dicts, batch)
 
 
+def decode_arguments(array: memoryview) -> list[Any]:
+    """Return the arguments of a callback; what msgspec raises for malformed ones."""
+    return _arguments(array)
+
+
 def decode_columns(columns: bytes) -> tuple[str, ...]:
     """Return the names of the columns, as sent for FORMAT_COLUMNS; see `decode_lists`."""
     return _decoded(_names, columns)
@@ -262,6 +269,13 @@ def _refuse_extension(code: int, _data: memoryview) -> Any:
     raise InternalError(f"the engine's answer is malformed: extension type {code}")
 
 
+def _argument_extension(code: int, data: memoryview) -> Any:
+    if code == _constants.EXT_NO_CHANGE:
+        return NO_CHANGE
+    return _refuse_extension(code, data)
+
+
+_arguments = msgspec.msgpack.Decoder(list[Any], ext_hook=_argument_extension).decode
 _lists = msgspec.msgpack.Decoder(list[list[Any]], ext_hook=_refuse_extension).decode
 _tuples = msgspec.msgpack.Decoder(list[tuple[Any, ...]], ext_hook=_refuse_extension).decode
 _dicts = msgspec.msgpack.Decoder(list[dict[str, Any]], ext_hook=_refuse_extension).decode

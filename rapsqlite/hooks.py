@@ -62,6 +62,19 @@ class Hooks:
         """
         await self._set(abi.CALLBACK_UPDATE, callback, _ignoring)
 
+    async def set_preupdate_hook(
+        self,
+        callback: Callable[[int, str, str, int | None, int | None, list[Any] | None, list[Any] | None], object] | None,
+    ) -> None:
+        """Have ``callback(action, database, table, old_rowid, new_rowid, old, new)`` called before each row changes.
+
+        The action is SQLITE_INSERT, SQLITE_UPDATE or SQLITE_DELETE; ``old`` and ``new`` are all values of the row
+        before and after. What an INSERT or DELETE does not have is None; so is ``new`` of an UPDATE that writes to an
+        open blob. The row ids of a WITHOUT ROWID table mean nothing. An exception ends the statement. ProgrammingError
+        while a session is open: SQLite has one place for both. https://sqlite.org/c3ref/preupdate_blobwrite.html
+        """
+        await self._set(abi.CALLBACK_PREUPDATE, callback, _ignoring)
+
     async def set_commit_hook(self, callback: Callable[[], object] | None) -> None:
         """Have ``callback()`` called before each commit; if it returns something true, or raises, that is undone.
 

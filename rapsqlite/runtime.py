@@ -14,6 +14,7 @@ import ctypes
 import logging
 import threading
 from pathlib import Path
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _module_cache, _sigbus
@@ -37,6 +38,7 @@ _EpochCallback = ctypes.CFUNCTYPE(
     ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64), ctypes.POINTER(ctypes.c_uint8)
 )
 _EPOCH_CONTINUE = 0  # WASMTIME_UPDATE_DEADLINE_CONTINUE
+_BareImport = ctypes.CFUNCTYPE(ctypes.c_size_t)  # leaves its arguments where they are: see ``_bare_trampoline``
 _Import = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t, ValuesPtr, ctypes.c_size_t)
 
 
@@ -77,7 +79,8 @@ class Instance:
     ) -> None:
         """Instantiate the engine's module; ``functions`` are the imports by name."""
         self.functions = functions
-        self.counts: dict[str, int] = dict.fromkeys(SIGNATURES, 0)
+        # The guest itself counts those that take no arguments.
+        self.counts: dict[str, int] = dict.fromkeys((name for name in SIGNATURES if name not in _bare), 0)
         self.failure: BaseException | None = None
         self.killed: bool = False
         with _store_lock:
@@ -104,10 +107,14 @@ class Instance:
         trap = ctypes.c_void_p()
         thread = threading.get_ident()
         _entered[thread] = self
+        for function_name, by_thread in _bare.items():
+            by_thread[thread] = self.functions.get(function_name, _missing)
         try:
             error = self._engine.call_unchecked(self._context, ctypes.byref(func), values, 1, ctypes.byref(trap))
         finally:
             del _entered[thread]
+            for by_thread in _bare.values():
+                del by_thread[thread]
         if error or trap.value:
             raise TrapError(self._engine.describe(error, trap)) from self.failure
         return values[0] & _U32
@@ -155,7 +162,7 @@ class Engine:
             ctypes.c_char_p,
             ctypes.c_size_t,
             ctypes.c_void_p,
-            _Import,
+            ctypes.c_void_p,
             ctypes.c_void_p,
             ctypes.c_void_p,
         )(("wasmtime_linker_define_func_unchecked", _ffi.dll))
@@ -195,7 +202,10 @@ class Engine:
         linker.define_wasi()
         module_name = MODULE.encode()
         for name, (params, result) in SIGNATURES.items():
-            callback = _Import(_trampoline(self, name, params, bool(result)))
+            if name in _bare:
+                callback: Any = _BareImport(_bare_trampoline(self, name))
+            else:
+                callback = _Import(_trampoline(self, name, params, bool(result)))
             self._callbacks.append(callback)
             functype = self._functype(params, result)
             error = self._define_unchecked(
@@ -205,7 +215,7 @@ class Engine:
                 name.encode(),
                 len(name),
                 ctypes.cast(functype.ptr(), ctypes.c_void_p),
-                callback,
+                ctypes.cast(callback, ctypes.c_void_p),
                 None,
                 None,
             )
@@ -297,6 +307,30 @@ def _trampoline(engine: Engine, name: str, params: str, returns: bool) -> Callab
     return enter
 
 
+def _bare_trampoline(engine: Engine, name: str) -> Callable[[], int]:
+    """Return the C callback of an import without parameters and result, the cheapest there is.
+
+    As a C function it takes none of the arguments that it is called with: under the calling conventions of all
+    platforms with a wasmtime the caller itself takes them away again, and converting them would take longer than the
+    rest.
+    """
+    functions = _bare[name]
+
+    def enter() -> int:
+        try:
+            functions[get_ident()]()
+        except BaseException as exc:  # noqa: BLE001 - as in ``_trampoline``
+            _entered[get_ident()].failure = exc
+            return engine.new_trap(f"host function {name} failed: {type(exc).__name__}")
+        return 0
+
+    return enter
+
+
+def _missing() -> None:
+    raise InternalError("the guest called a function that it was not given")
+
+
 def shared_engine() -> Engine:
     """Return this process's engine with ``engine.wasm``, loading it at the first call."""
     global _shared
@@ -315,9 +349,15 @@ def forget_after_fork() -> None:
     _store_lock = threading.Lock()
     _shared_lock = threading.Lock()
     _entered.clear()
+    for by_thread in _bare.values():
+        by_thread.clear()
 
 
 _entered: dict[int, Instance] = {}  # thread to the guest that it runs
+# Imports without parameters and result, by name: thread to the guest's function.
+_bare: dict[str, dict[int, Callable[[], object]]] = {
+    name: {} for name, signature in SIGNATURES.items() if signature == ("", "")
+}
 _store_lock = threading.Lock()  # wasmtime's Python layer is not thread-safe in creating and dropping stores
 _shared_lock = threading.Lock()
 _shared: Engine | None = None

@@ -24,7 +24,7 @@ PACKAGE = ROOT / "rapsqlite"
 LEVELS = (
     ("_constants",),
     ("types", "errors", "_sqlite_names"),
-    ("_adapters", "_converters"),
+    ("_adapters", "_converters", "_nochange"),
     ("_parameters", "rows"),
     ("_wire", "_rings", "_handles", "_module_cache", "_collector", "_tracebacks"),
     ("_row_plan", "_typed_rows"),
@@ -38,10 +38,12 @@ LEVELS = (
     ("_files",),
     ("_file_imports",),
     ("_imports",),
-    ("runtime", "_callbacks"),
+    ("runtime", "_instances", "_strike", "_place"),
+    ("_failures",),
+    ("_callbacks",),
     ("_host",),
     ("_loop", "_polling"),
-    ("_request", "_cancellation"),
+    ("_request", "_cancellation", "_pressure"),
     ("_traffic", "_live_guests"),
     ("_guest", "_turns", "_operation", "_shield", "_pragma", "_image", "_stopwatch", "_native_target", "_indexing"),
     ("_batches", "_target", "transaction", "savepoint"),
@@ -72,7 +74,7 @@ PYTHON_CAPS = {
 }  # fmt: skip
 RUST_CAPS = {
     "lib": 80, "service": 250, "ring": 150, "host": 330, "watch": 230, "error": 150, "connection": 300,
-    "statement": 350, "cache": 200, "executor": 350, "backup": 200, "blob": 200, "abi": 200,
+    "statement": 350, "cache": 200, "executor": 350, "backup": 200, "blob": 200, "abi": 240,
 }  # fmt: skip
 RUST_DIRECTORY_CAPS = {"wire": 250, "vfs": 360, "callbacks": 250, "tests": 300}
 DIRECTORY_CAPS = {"tests": 500, "examples": 60, "benchmarks": 150}

@@ -50,6 +50,12 @@ class Database(Protocol):
     def insert_many(self, sql: str, rows: Iterable[Parameters]) -> Awaitable[Any]:
         """Insert all rows in one transaction."""
 
+    def create_function(self, name: str, narg: int, func: Any, *, deterministic: bool = False) -> Awaitable[Any]:
+        """Let SQL call a function."""
+
+    def create_aggregate(self, name: str, narg: int, cls: Any) -> Awaitable[Any]:
+        """Let SQL call an aggregate."""
+
     def close(self) -> Awaitable[Any]:
         """Close the connection."""
 

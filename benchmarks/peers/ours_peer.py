@@ -47,6 +47,8 @@ class OurDatabase:
         self.execute_fetchall = connection.execute_fetchall
         self.fetch_all = connection.fetch_all
         self.fetch_one = connection.fetch_one
+        self.create_function = connection.create_function
+        self.create_aggregate = connection.create_aggregate
         self.close = connection.close
 
     async def fetch_dicts(self, sql: str, parameters: Parameters = ()) -> list[Any]:

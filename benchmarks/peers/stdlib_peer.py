@@ -59,6 +59,12 @@ class StdlibDatabase:
         self._connection.executemany(sql, rows)
         self._connection.execute("COMMIT")
 
+    async def create_function(self, name: str, narg: int, func: Any, *, deterministic: bool = False) -> None:
+        self._connection.create_function(name, narg, func, deterministic=deterministic)
+
+    async def create_aggregate(self, name: str, narg: int, cls: Any) -> None:
+        self._connection.create_aggregate(name, narg, cls)
+
     async def close(self) -> None:
         self._connection.close()
 

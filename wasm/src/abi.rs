@@ -12,6 +12,7 @@ pub const CONTROL_MAGIC: u32 = 0;
 pub const CONTROL_ABI_VERSION: u32 = 4;
 pub const CONTROL_REQUEST_RING: u32 = 8;
 pub const CONTROL_REPLY_RING: u32 = 16;
+pub const CONTROL_CALLBACK_PLACE: u32 = 24;
 pub const CONTROL_REQUEST_HEAD: u32 = 64;
 pub const CONTROL_REQUEST_TAIL: u32 = 128;
 pub const CONTROL_REPLY_HEAD: u32 = 192;
@@ -53,6 +54,27 @@ pub const OP_BLOB_READ: u8 = 36;
 pub const OP_BLOB_WRITE: u8 = 37;
 /// Drops a backup, an image on its way in, or a blob.
 pub const OP_DROP: u8 = 38;
+
+pub const OP_SESSION_OPEN: u8 = 39;
+pub const OP_SESSION: u8 = 40;
+pub const OP_APPLY: u8 = 41;
+pub const OP_INVERT: u8 = 42;
+pub const OP_COMBINE: u8 = 43;
+
+// What `SESSION` does: `b`.
+/// `[table]` or `[nil]` for all: records its changes from now on.
+pub const SESSION_ATTACH: u32 = 0;
+/// `[1 or 0]`, any other number to ask: records changes; body is what holds now.
+pub const SESSION_ENABLE: u32 = 1;
+/// As `SESSION_ENABLE`: marks changes as indirect.
+pub const SESSION_INDIRECT: u32 = 2;
+/// `[database, table]`: records the difference from that table to this connection's.
+pub const SESSION_DIFF: u32 = 3;
+/// Body is `[1 if nothing was recorded, bytes of memory used]`.
+pub const SESSION_STATE: u32 = 4;
+/// `[handle]` of what takes the bytes, piece by piece.
+pub const SESSION_CHANGESET: u32 = 5;
+pub const SESSION_PATCHSET: u32 = 6;
 
 // Which way `BACKUP_OPEN` copies: `a`.
 pub const BACKUP_TO_IMAGE: u32 = 0;
@@ -116,6 +138,8 @@ pub const ERROR_POSITIONS: u8 = 7;
 pub const EXT_UNSUPPORTED: i8 = 1;
 /// MessagePack extension type of unchecked text in rows, where `FORMAT_TEXT_AS_EXTENSION` asks for it.
 pub const EXT_TEXT: i8 = 2;
+/// MessagePack extension type, without payload, of a value that a change leaves as it is.
+pub const EXT_NO_CHANGE: i8 = 3;
 
 // Why the guest parks.
 pub const PARK_IDLE: i32 = 0;
@@ -130,17 +154,18 @@ pub const PARKED_ATTENTIVE: i32 = 2;
 /// Bit in the flags of `file_sync`: sync the directory as well.
 pub const SYNC_DIRECTORY: i32 = 0x100;
 
-// What `callback` is called for: `kind`. The host holds an object under each handle.
+// What `callback` is called for. The host holds an object under each handle.
 /// The guest holds the handle no more; nothing is called.
 pub const CALLBACK_RELEASE: i32 = 0;
 pub const CALLBACK_FUNCTION: i32 = 1;
 /// Of an aggregate or window function; the answer is the handle of a new instance.
 pub const CALLBACK_NEW: i32 = 2;
-pub const CALLBACK_STEP: i32 = 3;
-pub const CALLBACK_INVERSE: i32 = 4;
-pub const CALLBACK_VALUE: i32 = 5;
-/// Also gives the instance's handle back.
-pub const CALLBACK_FINALIZE: i32 = 6;
+/// Steps that were put off, whatever instances they are of; handle 0.
+pub const CALLBACK_STEPS: i32 = 3;
+/// After the steps in its arguments.
+pub const CALLBACK_VALUE: i32 = 4;
+/// As `CALLBACK_VALUE`; also gives the instance's handle back.
+pub const CALLBACK_FINALIZE: i32 = 5;
 pub const CALLBACK_COLLATION: i32 = 7;
 pub const CALLBACK_AUTHORIZER: i32 = 8;
 pub const CALLBACK_PROGRESS: i32 = 9;
@@ -150,12 +175,45 @@ pub const CALLBACK_UPDATE: i32 = 12;
 pub const CALLBACK_COMMIT: i32 = 13;
 pub const CALLBACK_ROLLBACK: i32 = 14;
 pub const CALLBACK_WAL: i32 = 15;
+pub const CALLBACK_PREUPDATE: i32 = 16;
+/// The next bytes of a changeset, at most so many.
+pub const CALLBACK_INPUT: i32 = 17;
+/// The next bytes of a changeset that is made.
+pub const CALLBACK_OUTPUT: i32 = 18;
+/// Whether changes of a table are applied.
+pub const CALLBACK_FILTER: i32 = 19;
+pub const CALLBACK_CONFLICT: i32 = 20;
+
+// Words of the place where a callback's arguments and answer are, in 8 bytes each.
+/// Kind, and the handle above its eight bits.
+pub const PLACE_KEY: u32 = 0;
+/// What the arguments are, then what the answer is: `FORM_*`, or one of the failures.
+pub const PLACE_FORM: u32 = 1;
+/// An integer, a float, a length, or the number of an exception.
+pub const PLACE_VALUE: u32 = 2;
+/// Where text, blob or array of the arguments start.
+pub const PLACE_ADDRESS: u32 = 3;
+/// How many callbacks there have been.
+pub const PLACE_COUNT: u32 = 4;
+/// Behind the words: text or blob of the answer, if there is room for it.
+pub const CALLBACK_PLACE_HEAD: u32 = 64;
+
+// Forms. One argument goes as it is, none or several as an array in MessagePack.
+pub const FORM_NULL: i64 = 0;
+pub const FORM_INTEGER: i64 = 1;
+pub const FORM_FLOAT: i64 = 2;
+pub const FORM_TEXT: i64 = 3;
+pub const FORM_BLOB: i64 = 4;
+pub const FORM_ARRAY: i64 = 5;
 
 // Why `callback` has no answer.
-pub const CALLBACK_RAISED: i32 = -1;
-pub const CALLBACK_NO_MEMORY: i32 = -2;
-pub const CALLBACK_TOO_LARGE: i32 = -3;
-pub const CALLBACK_NO_METHOD: i32 = -4;
+pub const CALLBACK_RAISED: i64 = -1;
+pub const CALLBACK_NO_MEMORY: i64 = -2;
+pub const CALLBACK_TOO_LARGE: i64 = -3;
+pub const CALLBACK_NO_METHOD: i64 = -4;
+/// Added if it was in a step that had been put off, or in the step's inverse.
+pub const CALLBACK_IN_STEP: i64 = -16;
+pub const CALLBACK_IN_INVERSE: i64 = -32;
 
 /// Room for a callback's answer; a larger one is fetched with `callback_answer`.
 pub const CALLBACK_ANSWER_BYTES: u32 = 1_024;

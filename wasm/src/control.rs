@@ -6,7 +6,7 @@ use libsqlite3_sys as ffi;
 
 use crate::abi;
 use crate::answer::Answer;
-use crate::callbacks::{Handle, collations, functions};
+use crate::callbacks::{Handle, collations, functions, place};
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
@@ -129,7 +129,8 @@ fn statistics(executor: &mut Executor, replies: Counters) -> Result<()> {
     let connection = &executor.connection;
     let status = |what| db_status(connection, what);
     let (window_hits, window_misses) = vfs::hits_and_misses();
-    let entries: [(&str, i64); 17] = [
+    let entries: [(&str, i64); 18] = [
+        ("callbacks", place::count()),
         ("window_hits", window_hits as i64),
         ("window_misses", window_misses as i64),
         ("mapped_writes", vfs::mapped_writes() as i64),

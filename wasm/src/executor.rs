@@ -262,7 +262,10 @@ impl Executor {
     /// The result of a request with what only the callbacks know: why a statement was interrupted, or that it
     /// ended well with answers made up for a callback that raised.
     pub fn checked(&mut self, result: Result<Answer>) -> Result<Answer> {
-        match (result, self.connection.watch.callbacks.spoiled()) {
+        let callbacks = &self.connection.watch.callbacks;
+        // Whoever reads the answer finds all steps done.
+        callbacks.settle_rest();
+        match (result, callbacks.spoiled()) {
             (Ok(answer), Some(error)) => {
                 self.finish(answer.handle);
                 Err(error)

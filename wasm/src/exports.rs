@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use std::panic;
 
 use crate::abi;
+use crate::callbacks::place;
 use crate::host;
 use crate::ring::Rings;
 use crate::service;
@@ -18,6 +19,7 @@ fn rings() -> &'static Rings {
         rings = Box::leak(Box::new(Rings::allocate(
             abi::REQUEST_RING_BYTES,
             abi::REPLY_RING_BYTES,
+            place::address(),
         )));
         RINGS.store(rings, Ordering::Relaxed);
     }

@@ -88,7 +88,7 @@ imports! {
     fn window_map(fd: i32, ptr: *mut u8, len: usize, offset: i64) -> i32;
     fn window_unmap(ptr: *mut u8, len: usize) -> i32;
     fn tail_map(fd: i32, ptr: *mut u8, len: usize, offset: i64) -> i32;
-    fn callback(kind: i32, handle: u32, ptr: *const u8, len: usize, out: *mut u8) -> i32;
+    fn callback();
     fn callback_answer(ptr: *mut u8, len: usize) -> i32;
 }
 
@@ -265,24 +265,11 @@ pub fn shm_unmap(fd: Fd, delete: bool) -> Result<(), Code> {
     check(unsafe { import::shm_unmap(fd.0, delete.into()) })
 }
 
-/// Calls what the host holds under `handle`; returns the length of the answer, which is in `out` if it fits, or
-/// one of `abi::CALLBACK_RAISED` to `_NO_METHOD`, with the exception's number in the first four bytes of `out`.
-pub fn callback(
-    kind: i32,
-    handle: u32,
-    arguments: &[u8],
-    out: &mut [u8; abi::CALLBACK_ANSWER_BYTES as usize],
-) -> i32 {
-    // SAFETY: the host reads `len` bytes of the arguments and writes at most the size of `out`.
-    unsafe {
-        import::callback(
-            kind,
-            handle,
-            arguments.as_ptr(),
-            arguments.len(),
-            out.as_mut_ptr(),
-        )
-    }
+/// Calls what the place for callbacks says, and has the answer put there (`callbacks::place`).
+pub fn callback() {
+    // SAFETY: takes and returns nothing. The host reads the arguments that the place points to, and writes to
+    // the place alone.
+    unsafe { import::callback() }
 }
 
 /// Fills `answer` with the answer of the last callback, which was too large for its `out`.

@@ -25,6 +25,7 @@ mod connection;
 #[cfg(target_arch = "wasm32")]
 mod library;
 pub mod localtime;
+pub mod memo;
 pub mod memory;
 #[cfg(target_arch = "wasm32")]
 mod options;

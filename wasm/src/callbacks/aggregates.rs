@@ -4,35 +4,33 @@ use core::ffi::c_int;
 
 use libsqlite3_sys as ffi;
 
-use super::Failure;
-use super::calls::{Messages, NO_VALUES, answer, call};
+use super::calls::{Messages, STEP, encode_each, put_result};
 use super::functions::{callbacks_of, function_of};
+use super::{During, Failure, NO_MEMORY, NOTHING};
 use crate::abi;
 use crate::wire::params::Value;
+use crate::wire::rows::Encoder;
+
+const VALUE: Messages = Messages {
+    raised: c"user-defined aggregate's 'value' method raised error",
+    no_method: c"user-defined aggregate's 'value' method not defined",
+};
+const FINALIZE: Messages = Messages {
+    raised: c"user-defined aggregate's 'finalize' method raised error",
+    no_method: c"user-defined aggregate's 'finalize' method not defined",
+};
+const NEW: Messages = Messages::of(c"user-defined aggregate's '__init__' method raised error");
 
 pub unsafe extern "C" fn step(
     context: *mut ffi::sqlite3_context,
     count: c_int,
     values: *mut *mut ffi::sqlite3_value,
 ) {
-    const MESSAGES: Messages = Messages {
-        raised: c"user-defined aggregate's 'step' method raised error",
-        no_method: c"user-defined aggregate's 'step' method not defined",
-    };
     // SAFETY: SQLite's arguments, passed on; the instance's handle is read and written in between.
     unsafe {
-        let Some(instance) = instance(context) else {
-            return;
-        };
-        let handle = *instance;
-        call(
-            callbacks_of(context),
-            context,
-            abi::CALLBACK_STEP,
-            handle,
-            (values, count),
-            &MESSAGES,
-        );
+        if let Some(instance) = instance(context) {
+            put_off(context, i64::from(*instance), count, values);
+        }
     }
 }
 
@@ -41,65 +39,65 @@ pub unsafe extern "C" fn inverse(
     count: c_int,
     values: *mut *mut ffi::sqlite3_value,
 ) {
-    const MESSAGES: Messages = Messages {
-        raised: c"user-defined aggregate's 'inverse' method raised error",
-        no_method: c"user-defined aggregate's 'inverse' method not defined",
-    };
     // SAFETY: SQLite's arguments, passed on.
     unsafe {
         let handle = started_instance(context);
         if handle != 0 {
-            call(
-                callbacks_of(context),
-                context,
-                abi::CALLBACK_INVERSE,
-                handle,
-                (values, count),
-                &MESSAGES,
-            );
+            put_off(context, -i64::from(handle), count, values);
+        }
+    }
+}
+
+/// # Safety
+/// `context`, `count` and `values` are what SQLite passed to a method of an aggregate.
+unsafe fn put_off(
+    context: *mut ffi::sqlite3_context,
+    handle: i64,
+    count: c_int,
+    values: *mut *mut ffi::sqlite3_value,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let callbacks = callbacks_of(context);
+        let write = |out: &mut Encoder| encode_each((values, count), out);
+        let put = callbacks.steps.push(handle, count as usize, write);
+        let settled = match put {
+            Ok(()) if callbacks.steps.is_full() => callbacks.settle_steps(),
+            Ok(()) => Ok(()),
+            Err(_) => Err(NO_MEMORY),
+        };
+        if let Err(failed) = settled {
+            STEP.put(context, failed);
         }
     }
 }
 
 pub unsafe extern "C" fn value(context: *mut ffi::sqlite3_context) {
-    const MESSAGES: Messages = Messages {
-        raised: c"user-defined aggregate's 'value' method raised error",
-        no_method: c"user-defined aggregate's 'value' method not defined",
-    };
     // SAFETY: SQLite's argument, passed on.
-    unsafe {
-        let handle = started_instance(context);
-        if handle != 0 {
-            answer(
-                callbacks_of(context),
-                context,
-                abi::CALLBACK_VALUE,
-                handle,
-                NO_VALUES,
-                &MESSAGES,
-            );
-        }
-    }
+    unsafe { answer(context, abi::CALLBACK_VALUE, &VALUE) }
 }
 
 /// Called once for every instance, also for one whose statement failed.
 pub unsafe extern "C" fn finalize(context: *mut ffi::sqlite3_context) {
-    const MESSAGES: Messages = Messages {
-        raised: c"user-defined aggregate's 'finalize' method raised error",
-        no_method: c"user-defined aggregate's 'finalize' method not defined",
-    };
     // SAFETY: SQLite's argument, passed on.
+    unsafe { answer(context, abi::CALLBACK_FINALIZE, &FINALIZE) }
+}
+
+/// Has the host do the steps that were put off and then answer.
+///
+/// # Safety
+/// `context` is what SQLite passed to a method of an aggregate.
+unsafe fn answer(context: *mut ffi::sqlite3_context, kind: i32, messages: &Messages) {
+    // SAFETY: the caller's promise.
     unsafe {
         let handle = started_instance(context);
-        if handle != 0 {
-            answer(
-                callbacks_of(context),
-                context,
-                abi::CALLBACK_FINALIZE,
-                handle,
-                NO_VALUES,
-                &MESSAGES,
-            );
+        if handle == 0 {
+            return;
+        }
+        let receive = |value: Value<'_>| put_result(context, value);
+        let result = callbacks_of(context).call_with_steps(kind, handle, receive);
+        if let Err(failed) = result {
+            messages.put(context, failed);
         }
     }
 }
@@ -109,8 +107,6 @@ pub unsafe extern "C" fn finalize(context: *mut ffi::sqlite3_context) {
 /// # Safety
 /// `context` is that of an aggregate's step.
 unsafe fn instance<'a>(context: *mut ffi::sqlite3_context) -> Option<&'a mut u32> {
-    const MESSAGES: Messages =
-        Messages::of(c"user-defined aggregate's '__init__' method raised error");
     // SAFETY: the caller's promise; SQLite zeroes the memory, aligns it to 8 bytes and frees it itself.
     unsafe {
         let place =
@@ -122,19 +118,15 @@ unsafe fn instance<'a>(context: *mut ffi::sqlite3_context) -> Option<&'a mut u32
         if *place == 0 {
             let function = function_of(context);
             let handle = function.handle.number();
-            let made = (*function.callbacks).call(
-                abi::CALLBACK_NEW,
-                handle,
-                |out| out.array(0),
-                |value| match value {
-                    Value::Integer(handle) => u32::try_from(handle).unwrap_or(0),
-                    _ => 0,
-                },
-            );
-            match made {
+            let callbacks = &*function.callbacks;
+            let number = |value: Value<'_>| match value {
+                Value::Integer(handle) => u32::try_from(handle).unwrap_or(0),
+                _ => 0,
+            };
+            match callbacks.call_with(abi::CALLBACK_NEW, handle, NOTHING, number) {
                 Ok(handle) if handle != 0 => *place = handle,
-                Ok(_) => MESSAGES.put(context, Failure::Raised),
-                Err(failure) => MESSAGES.put(context, failure),
+                Ok(_) => NEW.put(context, (Failure::Raised, During::Call)),
+                Err(failed) => NEW.put(context, failed),
             }
         }
         (*place != 0).then_some(place)

@@ -5,60 +5,92 @@ use core::slice;
 
 use libsqlite3_sys as ffi;
 
-use super::{Callbacks, Failure};
+use super::place::{self, Arguments};
+use super::{Callbacks, During, Failed, Failure};
+use crate::abi;
 use crate::error::{Error, Result};
-use crate::wire::params::Value;
+use crate::memo::Memo;
+use crate::wire::params::{Reader, Value};
 use crate::wire::rows::Encoder;
 
 /// Arguments as SQLite passes them.
 pub type Values = (*mut *mut ffi::sqlite3_value, c_int);
-pub const NO_VALUES: Values = (core::ptr::null_mut(), 0);
 
-/// Calls the host and makes its answer the function's result.
+/// Calls a function of the host's and makes its answer the result.
 ///
 /// # Safety
-/// As `call`.
+/// `context` and `values` are what SQLite passed to a function that `define` registered.
 pub unsafe fn answer(
     callbacks: &Callbacks,
     context: *mut ffi::sqlite3_context,
-    kind: i32,
     handle: u32,
     values: Values,
     messages: &Messages,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let result = callbacks.call(
-            kind,
-            handle,
-            |out| encode_values(values, out),
-            |value| put_result(context, value),
-        );
-        if let Err(failure) = result {
-            messages.put(context, failure);
+        let result = cross(callbacks, handle, values, |value| {
+            put_result(context, value)
+        });
+        if let Err(failed) = result {
+            messages.put(context, failed);
         }
     }
 }
 
-/// Calls the host for what it does.
+/// As `answer`, for a function that answers the same arguments with the same result.
 ///
 /// # Safety
-/// `context` and `values` are what SQLite passed to a function that `define` registered.
-pub unsafe fn call(
+/// As `answer`.
+pub unsafe fn answer_once(
     callbacks: &Callbacks,
     context: *mut ffi::sqlite3_context,
-    kind: i32,
     handle: u32,
     values: Values,
     messages: &Messages,
+    memo: &mut Memo,
 ) {
+    let mut key = callbacks.key.borrow_mut();
+    key.clear(super::KEPT_BYTES);
     // SAFETY: the caller's promise.
     unsafe {
-        let result = callbacks.call(kind, handle, |out| encode_values(values, out), |_| ());
-        if let Err(failure) = result {
-            messages.put(context, failure);
+        if encode_values(values, &mut key).is_err() {
+            return messages.put(context, super::NO_MEMORY);
+        }
+        if let Some(known) = memo.answer(callbacks.request.get(), key.bytes()) {
+            let value = Reader::new(known).value().expect("it was encoded below");
+            return put_result(context, value);
+        }
+        let result = cross(callbacks, handle, values, |value| {
+            memo.keep(key.bytes(), |out| place::encode(&value, out));
+            put_result(context, value);
+        });
+        if let Err(failed) = result {
+            messages.put(context, failed);
         }
     }
+}
+
+/// Calls the host; a single argument as it is.
+///
+/// # Safety
+/// `values` are what SQLite passed to the running function.
+unsafe fn cross(
+    callbacks: &Callbacks,
+    handle: u32,
+    values: Values,
+    receive: impl FnOnce(Value<'_>),
+) -> core::result::Result<(), Failed> {
+    let kind = abi::CALLBACK_FUNCTION;
+    let (first, count) = values;
+    if count != 1 {
+        // SAFETY: the caller's promise.
+        let encode = |out: &mut Encoder| unsafe { encode_values(values, out) };
+        return callbacks.call(kind, handle, encode, receive);
+    }
+    // SAFETY: the caller's promise; there is one.
+    let value = unsafe { value_of(*first) }.map_err(|_| super::NO_MEMORY)?;
+    callbacks.call_with(kind, handle, Arguments::One(value), receive)
 }
 
 /// sqlite3's words for what went wrong.
@@ -66,6 +98,15 @@ pub struct Messages {
     pub raised: &'static CStr,
     pub no_method: &'static CStr,
 }
+
+pub const STEP: Messages = Messages {
+    raised: c"user-defined aggregate's 'step' method raised error",
+    no_method: c"user-defined aggregate's 'step' method not defined",
+};
+const INVERSE: Messages = Messages {
+    raised: c"user-defined aggregate's 'inverse' method raised error",
+    no_method: c"user-defined aggregate's 'inverse' method not defined",
+};
 
 impl Messages {
     pub const fn of(raised: &'static CStr) -> Self {
@@ -75,17 +116,24 @@ impl Messages {
         }
     }
 
+    /// Makes a failure the result: the function's own, or that of a step that had been put off until now.
+    ///
     /// # Safety
     /// `context` is that of the running function.
-    pub unsafe fn put(&self, context: *mut ffi::sqlite3_context, failure: Failure) {
+    pub unsafe fn put(&self, context: *mut ffi::sqlite3_context, (failure, during): Failed) {
+        let messages = match during {
+            During::Step => &STEP,
+            During::Inverse => &INVERSE,
+            During::Call => self,
+        };
         // SAFETY: the caller's promise; the messages end in a NUL.
         unsafe {
             match failure {
                 Failure::NoMemory => ffi::sqlite3_result_error_nomem(context),
                 Failure::TooLarge => ffi::sqlite3_result_error_toobig(context),
-                Failure::Raised => ffi::sqlite3_result_error(context, self.raised.as_ptr(), -1),
+                Failure::Raised => ffi::sqlite3_result_error(context, messages.raised.as_ptr(), -1),
                 Failure::NoMethod => {
-                    ffi::sqlite3_result_error(context, self.no_method.as_ptr(), -1)
+                    ffi::sqlite3_result_error(context, messages.no_method.as_ptr(), -1)
                 }
             }
         }
@@ -94,35 +142,46 @@ impl Messages {
 
 /// # Safety
 /// `values` are what SQLite passed to the running function.
-unsafe fn encode_values((values, count): Values, out: &mut Encoder) -> Result<()> {
-    let count = count as usize;
-    out.array(count)?;
-    for index in 0..count {
-        // SAFETY: the caller's promise; the type is asked for before any conversion.
-        unsafe {
-            let value = *values.add(index);
-            match ffi::sqlite3_value_type(value) {
-                ffi::SQLITE_INTEGER => out.integer(ffi::sqlite3_value_int64(value))?,
-                ffi::SQLITE_FLOAT => out.float(ffi::sqlite3_value_double(value))?,
-                ffi::SQLITE_TEXT => {
-                    let text = ffi::sqlite3_value_text(value);
-                    out.text(bytes(text, ffi::sqlite3_value_bytes(value))?)?;
-                }
-                ffi::SQLITE_BLOB => {
-                    let blob = ffi::sqlite3_value_blob(value).cast();
-                    let length = ffi::sqlite3_value_bytes(value);
-                    // A zero-length blob has no address.
-                    out.blob(if length == 0 {
-                        &[]
-                    } else {
-                        bytes(blob, length)?
-                    })?;
-                }
-                _ => out.null()?,
-            }
-        }
+unsafe fn encode_values(values: Values, out: &mut Encoder) -> Result<()> {
+    out.array(values.1 as usize)?;
+    // SAFETY: the caller's promise.
+    unsafe { encode_each(values, out) }
+}
+
+/// # Safety
+/// As `encode_values`, without the array around them.
+pub(super) unsafe fn encode_each((values, count): Values, out: &mut Encoder) -> Result<()> {
+    for index in 0..count as usize {
+        // SAFETY: the caller's promise.
+        let value = unsafe { value_of(*values.add(index))? };
+        place::encode(&value, out)?;
     }
     Ok(())
+}
+
+/// # Safety
+/// `value` is one that SQLite lends, unprotected values excepted; what is returned lives as long as that.
+pub unsafe fn value_of<'a>(value: *mut ffi::sqlite3_value) -> Result<Value<'a>> {
+    // SAFETY: the caller's promise; the type is asked for before any conversion.
+    unsafe {
+        Ok(match ffi::sqlite3_value_type(value) {
+            ffi::SQLITE_INTEGER => Value::Integer(ffi::sqlite3_value_int64(value)),
+            ffi::SQLITE_FLOAT => Value::Float(ffi::sqlite3_value_double(value)),
+            ffi::SQLITE_TEXT => {
+                let text = ffi::sqlite3_value_text(value);
+                Value::Text(bytes(text, ffi::sqlite3_value_bytes(value))?)
+            }
+            ffi::SQLITE_BLOB => {
+                let blob = ffi::sqlite3_value_blob(value).cast();
+                // A zero-length blob has no address.
+                Value::Blob(match ffi::sqlite3_value_bytes(value) {
+                    0 => &[],
+                    length => bytes(blob, length)?,
+                })
+            }
+            _ => Value::Null,
+        })
+    }
 }
 
 /// # Safety
@@ -137,7 +196,7 @@ unsafe fn bytes<'a>(start: *const u8, length: c_int) -> Result<&'a [u8]> {
 
 /// # Safety
 /// `context` is that of the running function.
-unsafe fn put_result(context: *mut ffi::sqlite3_context, value: Value<'_>) {
+pub(super) unsafe fn put_result(context: *mut ffi::sqlite3_context, value: Value<'_>) {
     // SAFETY: the caller's promise; SQLite copies text and blobs.
     unsafe {
         match value {

@@ -1,15 +1,17 @@
 //! SQL functions, aggregates and window functions that the host answers for.
 
+use core::cell::RefCell;
 use core::ffi::{c_int, c_void};
 use std::ffi::CString;
 
 use libsqlite3_sys as ffi;
 
 use super::aggregates::{finalize, inverse, step, value};
-use super::calls::{Messages, answer};
+use super::calls::{Messages, answer, answer_once};
 use super::{Callbacks, Handle};
 use crate::abi;
 use crate::error::{Error, Result};
+use crate::memo::Memo;
 
 /// What SQLite knows a function by.
 pub struct Signature<'a> {
@@ -26,6 +28,18 @@ pub struct Signature<'a> {
 pub(super) struct Function {
     pub handle: Handle,
     pub callbacks: *const Callbacks,
+    /// Of a deterministic function.
+    memo: Option<RefCell<Memo>>,
+}
+
+impl Function {
+    fn new(handle: Handle, callbacks: &Callbacks, flags: c_int) -> Self {
+        Self {
+            handle,
+            callbacks,
+            memo: (flags & ffi::SQLITE_DETERMINISTIC != 0).then(RefCell::default),
+        }
+    }
 }
 
 type Method = unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
@@ -83,8 +97,8 @@ pub unsafe fn define(
     let (context, destroy): (*mut c_void, Option<unsafe extern "C" fn(*mut c_void)>) = match handle
     {
         Some(handle) => {
-            let function = Box::new(Function { handle, callbacks });
-            (Box::into_raw(function).cast(), Some(forget))
+            let function = Function::new(handle, callbacks, signature.flags);
+            (Box::into_raw(Box::new(function)).cast(), Some(forget))
         }
         None => (core::ptr::null_mut(), None),
     };
@@ -166,14 +180,14 @@ unsafe extern "C" fn scalar(
     // SAFETY: SQLite's arguments, passed on.
     unsafe {
         let function = function_of(context);
-        let handle = function.handle.number();
-        answer(
-            callbacks_of(context),
-            context,
-            abi::CALLBACK_FUNCTION,
-            handle,
-            (values, count),
-            &MESSAGES,
-        );
+        let (callbacks, handle) = (&*function.callbacks, function.handle.number());
+        let values = (values, count);
+        match &function.memo {
+            Some(memo) => {
+                let memo = &mut memo.borrow_mut();
+                answer_once(callbacks, context, handle, values, &MESSAGES, memo);
+            }
+            None => answer(callbacks, context, handle, values, &MESSAGES),
+        }
     }
 }

@@ -5,7 +5,8 @@ use core::ptr;
 
 use libsqlite3_sys as ffi;
 
-use super::{Callbacks, Failure, Handle, integer};
+use super::preupdate;
+use super::{Callbacks, Failed, Handle, integer};
 use crate::abi;
 use crate::error::{Error, Result};
 use crate::statement::{bytes_of, lossy};
@@ -17,11 +18,16 @@ impl Callbacks {
     pub fn replace(&self, kind: c_int, handle: Option<Handle>) -> Result<()> {
         let slot = usize::try_from(kind).ok().and_then(|at| self.hooks.get(at));
         let slot = slot.ok_or_else(|| Error::internal(format!("unknown kind of hook {kind}")))?;
+        if kind == abi::CALLBACK_PREUPDATE && handle.is_some() && self.sessions.get() > 0 {
+            return Err(Error::programming(
+                "SQLite has no preupdate hook while it records a session: close the session first",
+            ));
+        }
         drop(slot.replace(handle));
         Ok(())
     }
 
-    fn handle_of(&self, kind: c_int) -> Option<u32> {
+    pub(super) fn handle_of(&self, kind: c_int) -> Option<u32> {
         let slot = &self.hooks[kind as usize];
         let handle = slot.take();
         let number = handle.as_ref().map(Handle::number);
@@ -35,7 +41,7 @@ impl Callbacks {
         kind: c_int,
         encode: impl FnOnce(&mut Encoder) -> Result<()>,
         receive: impl FnOnce(Value<'_>) -> R,
-    ) -> Option<core::result::Result<R, Failure>> {
+    ) -> Option<core::result::Result<R, Failed>> {
         Some(self.call(kind, self.handle_of(kind)?, encode, receive))
     }
 
@@ -60,6 +66,7 @@ impl Callbacks {
 /// # Safety
 /// `callbacks` lives, where it is, until `db` is closed.
 pub unsafe fn install(db: *mut ffi::sqlite3, callbacks: &Callbacks, kind: c_int) {
+    callbacks.db.set(db);
     let is_set = callbacks.handle_of(kind).is_some();
     let context = ptr::from_ref(callbacks).cast_mut().cast::<c_void>();
     // SAFETY: the caller's promise.
@@ -71,8 +78,6 @@ pub unsafe fn install(db: *mut ffi::sqlite3, callbacks: &Callbacks, kind: c_int)
                 ffi::sqlite3_trace_v2(db, mask, callback, context);
             }
             abi::CALLBACK_UPDATE => {
-                // With the connection, which an exception has to interrupt.
-                callbacks.db.set(db);
                 ffi::sqlite3_update_hook(
                     db,
                     is_set.then_some(on_update as UpdateCallback),
@@ -94,6 +99,7 @@ pub unsafe fn install(db: *mut ffi::sqlite3, callbacks: &Callbacks, kind: c_int)
                 );
             }
             abi::CALLBACK_WAL => install_wal(db, callbacks, is_set),
+            abi::CALLBACK_PREUPDATE => preupdate::install(db, callbacks, is_set),
             _ => {}
         }
     }
@@ -125,14 +131,14 @@ unsafe fn install_wal(db: *mut ffi::sqlite3, callbacks: &Callbacks, is_set: bool
 
 /// # Safety
 /// SQLite passes the pointer that was registered with the callback.
-unsafe fn callbacks_of<'a>(context: *mut c_void) -> &'a Callbacks {
+pub(super) unsafe fn callbacks_of<'a>(context: *mut c_void) -> &'a Callbacks {
     // SAFETY: the caller's promise.
     unsafe { &*context.cast::<Callbacks>() }
 }
 
 /// # Safety
 /// `text` is NULL or ends in a NUL.
-pub(super) unsafe fn encode_text(text: *const c_char, out: &mut Encoder) -> Result<()> {
+pub unsafe fn encode_text(text: *const c_char, out: &mut Encoder) -> Result<()> {
     if text.is_null() {
         return out.null();
     }

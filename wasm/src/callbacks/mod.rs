@@ -1,14 +1,18 @@
 //! The user's callbacks: SQLite calls these functions, they call the host.
 //!
-//! The guest is not entered while the host runs a callback, so one buffer for arguments and one for answers
+//! The guest is not entered while the host runs a callback, so one buffer for arguments and one place for answers
 //! serve them all.
 
 mod aggregates;
-mod calls;
+pub mod calls;
 pub mod collations;
+mod failure;
 pub mod functions;
 mod handlers;
 pub mod hooks;
+pub mod place;
+pub mod preupdate;
+mod steps;
 
 use core::cell::{Cell, RefCell};
 use core::ffi::c_int;
@@ -17,17 +21,22 @@ use core::ptr;
 
 use libsqlite3_sys as ffi;
 
+pub use self::failure::{During, Failed, Failure};
+use self::failure::{NO_MEMORY, failed};
+use self::place::{Answered, Arguments};
+use self::steps::Steps;
 use crate::abi;
 use crate::error::{Error, Result, code};
 use crate::host;
-use crate::wire::params::{Reader, Value};
+use crate::wire::params::Value;
 use crate::wire::rows::Encoder;
 
 /// Arguments larger than this are not kept room for.
 const KEPT_BYTES: usize = 65_536;
-const ANSWER_BYTES: usize = abi::CALLBACK_ANSWER_BYTES as usize;
 /// Kinds of hooks are small numbers; each has one slot.
-const SLOTS: usize = abi::CALLBACK_WAL as usize + 1;
+const SLOTS: usize = abi::CALLBACK_PREUPDATE as usize + 1;
+/// An empty array: what the host is passed where a kind takes no arguments.
+const NOTHING: Arguments<'_> = Arguments::Array(&[0x90]);
 
 /// What the host holds for the guest; given back when dropped.
 #[derive(Debug)]
@@ -45,37 +54,22 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let mut nothing = [0; ANSWER_BYTES];
-        host::callback(abi::CALLBACK_RELEASE, self.number(), &[], &mut nothing);
-    }
-}
-
-/// Why a callback has no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    Raised,
-    NoMemory,
-    TooLarge,
-    NoMethod,
-}
-
-impl Failure {
-    fn of(code: i32) -> Self {
-        match code {
-            abi::CALLBACK_NO_MEMORY => Self::NoMemory,
-            abi::CALLBACK_TOO_LARGE => Self::TooLarge,
-            abi::CALLBACK_NO_METHOD => Self::NoMethod,
-            _ => Self::Raised,
-        }
+        place::cross(abi::CALLBACK_RELEASE, self.number(), NOTHING);
     }
 }
 
 /// The callbacks of one connection; SQLite holds its address.
 pub struct Callbacks {
     arguments: RefCell<Encoder>,
-    answer: RefCell<Box<[u8; ANSWER_BYTES]>>,
+    /// Arguments of a function whose answers are kept.
+    key: RefCell<Encoder>,
+    steps: Steps,
+    /// Counts requests: what was answered in one need not hold in the next.
+    request: Cell<u32>,
+    /// Sessions that are open: they and a preupdate hook exclude each other.
+    sessions: Cell<u32>,
     hooks: [Cell<Option<Handle>>; SLOTS],
-    /// Whose update hook is set.
+    /// Whose hooks are set: what an exception in one has to interrupt.
     db: Cell<*mut ffi::sqlite3>,
     progress_steps: Cell<c_int>,
     progress_done: Cell<c_int>,
@@ -91,7 +85,10 @@ impl Default for Callbacks {
     fn default() -> Self {
         Self {
             arguments: RefCell::default(),
-            answer: RefCell::new(Box::new([0; ANSWER_BYTES])),
+            key: RefCell::default(),
+            steps: Steps::default(),
+            request: Cell::new(0),
+            sessions: Cell::new(0),
             hooks: [const { Cell::new(None) }; SLOTS],
             db: Cell::new(ptr::null_mut()),
             progress_steps: Cell::new(0),
@@ -109,8 +106,24 @@ impl Callbacks {
         self.failure.get()
     }
 
+    /// A session begins, which takes the place that a preupdate hook has.
+    pub fn begin_session(&self) -> Result<()> {
+        if self.handle_of(abi::CALLBACK_PREUPDATE).is_some() {
+            return Err(Error::programming(
+                "SQLite records no session while a preupdate hook is set: remove the hook first",
+            ));
+        }
+        self.sessions.set(self.sessions.get() + 1);
+        Ok(())
+    }
+
+    pub fn end_session(&self) {
+        self.sessions.set(self.sessions.get() - 1);
+    }
+
     /// A new request begins.
     pub fn forget_failure(&self) {
+        self.request.set(self.request.get().wrapping_add(1));
         self.failure.set(0);
         self.spoiled.set(None);
     }
@@ -122,54 +135,92 @@ impl Callbacks {
         Some(Error::new(abi::ERROR_SQLITE, code::ERROR, message(what)))
     }
 
+    /// Has the host do the steps that were put off. One that raises is the last: the statement is to end.
+    fn settle_steps(&self) -> core::result::Result<(), Failed> {
+        if self.steps.is_empty() {
+            return Ok(());
+        }
+        let kind = abi::CALLBACK_STEPS;
+        self.steps
+            .take(|array| self.cross(kind, 0, Arguments::Array(array), |_| ()))
+    }
+
+    /// The request is answered: steps that are still put off are of a statement with rows left. What they raise is
+    /// that statement's, and told when their instance is next asked for something.
+    pub fn settle_rest(&self) {
+        let failure = self.failure.get();
+        if self.settle_steps().is_err() {
+            self.failure.set(failure);
+        }
+    }
+
     /// Calls the host with the array that `encode` writes, and gives `receive` the answer.
-    fn call<R>(
+    pub fn call<R>(
         &self,
         kind: i32,
         handle: u32,
         encode: impl FnOnce(&mut Encoder) -> Result<()>,
         receive: impl FnOnce(Value<'_>) -> R,
-    ) -> core::result::Result<R, Failure> {
+    ) -> core::result::Result<R, Failed> {
+        self.settle_steps()?;
         let mut arguments = self.arguments.borrow_mut();
         arguments.clear(KEPT_BYTES);
-        encode(&mut arguments).map_err(|_| Failure::NoMemory)?;
-        let mut answer = self.answer.borrow_mut();
-        let length = host::callback(kind, handle, arguments.bytes(), &mut answer);
-        let Ok(length) = usize::try_from(length) else {
-            self.note(&answer);
-            return Err(Failure::of(length));
-        };
-        if let Some(answer) = answer.get(..length) {
-            return receive_from(answer, receive);
-        }
-        let mut large = Vec::new();
-        large
-            .try_reserve_exact(length)
-            .map_err(|_| Failure::NoMemory)?;
-        large.resize(length, 0);
-        host::callback_answer(&mut large).map_err(|_| Failure::NoMemory)?;
-        receive_from(&large, receive)
+        encode(&mut arguments).map_err(|_| NO_MEMORY)?;
+        self.cross(kind, handle, Arguments::Array(arguments.bytes()), receive)
     }
 
-    /// Keeps the first exception of a request: the others follow from it.
-    fn note(&self, answer: &[u8; ANSWER_BYTES]) {
-        if self.failure.get() == 0 {
-            let number = answer.first_chunk().expect("an answer has four bytes");
-            self.failure.set(u32::from_le_bytes(*number));
+    /// As `call`, with arguments that need no encoding.
+    pub fn call_with<R>(
+        &self,
+        kind: i32,
+        handle: u32,
+        arguments: Arguments<'_>,
+        receive: impl FnOnce(Value<'_>) -> R,
+    ) -> core::result::Result<R, Failed> {
+        self.settle_steps()?;
+        self.cross(kind, handle, arguments, receive)
+    }
+
+    /// As `call`; the steps that were put off are the arguments.
+    fn call_with_steps<R>(
+        &self,
+        kind: i32,
+        handle: u32,
+        receive: impl FnOnce(Value<'_>) -> R,
+    ) -> core::result::Result<R, Failed> {
+        self.steps
+            .take(|array| self.cross(kind, handle, Arguments::Array(array), receive))
+    }
+
+    fn cross<R>(
+        &self,
+        kind: i32,
+        handle: u32,
+        arguments: Arguments<'_>,
+        receive: impl FnOnce(Value<'_>) -> R,
+    ) -> core::result::Result<R, Failed> {
+        match place::cross(kind, handle, arguments) {
+            Answered::Value(value) => Ok(receive(value)),
+            Answered::Failed { code, number } => {
+                // The first exception of a request: the others follow from it.
+                if self.failure.get() == 0 {
+                    self.failure.set(number);
+                }
+                Err(failed(code))
+            }
+            Answered::Large { form, len } => {
+                let mut large = Vec::new();
+                large.try_reserve_exact(len).map_err(|_| NO_MEMORY)?;
+                large.resize(len, 0);
+                host::callback_answer(&mut large).map_err(|_| NO_MEMORY)?;
+                Ok(receive(place::value_of(form, &large)))
+            }
         }
     }
-}
-
-fn receive_from<R>(
-    answer: &[u8],
-    receive: impl FnOnce(Value<'_>) -> R,
-) -> core::result::Result<R, Failure> {
-    let value = Reader::new(answer).value().map_err(|_| Failure::Raised)?;
-    Ok(receive(value))
 }
 
 /// The answer where an integer is wanted.
-fn integer(value: Value<'_>) -> c_int {
+pub fn integer(value: Value<'_>) -> c_int {
     match value {
         Value::Integer(value) => c_int::try_from(value).unwrap_or(c_int::MAX),
         _ => 0,

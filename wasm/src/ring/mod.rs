@@ -79,7 +79,8 @@ pub struct Rings {
 }
 
 impl Rings {
-    pub fn allocate(request_bytes: u32, reply_bytes: u32) -> Self {
+    /// `callback_place` is told to the host with the rest.
+    pub fn allocate(request_bytes: u32, reply_bytes: u32, callback_place: u32) -> Self {
         let control: &'static Control = Box::leak(Box::new(Control {
             words: [const { AtomicU32::new(0) }; CONTROL_WORDS],
         }));
@@ -91,6 +92,7 @@ impl Rings {
             (abi::CONTROL_REQUEST_RING + 4, requests.size),
             (abi::CONTROL_REPLY_RING, replies.address()),
             (abi::CONTROL_REPLY_RING + 4, replies.size),
+            (abi::CONTROL_CALLBACK_PLACE, callback_place),
             (abi::CONTROL_MAGIC, abi::MAGIC),
         ] {
             control.word(offset).store(value, Ordering::Release);
@@ -208,7 +210,7 @@ mod tests {
 
     #[test]
     fn requests_of_all_sizes_survive_many_wraps() {
-        let rings = Rings::allocate(1024, 1024);
+        let rings = Rings::allocate(1024, 1024, 0);
         let mut host = Host::new(&rings);
 
         for id in 1..5000_u32 {
@@ -227,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_queued_request_waits_for_the_one_before() {
-        let rings = Rings::allocate(1024, 1024);
+        let rings = Rings::allocate(1024, 1024, 0);
         let mut host = Host::new(&rings);
         assert!(host.send(1, b"first") && host.send(2, b"second"));
 
@@ -241,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_cancel_word_belongs_to_its_frame() {
-        let rings = Rings::allocate(1024, 1024);
+        let rings = Rings::allocate(1024, 1024, 0);
         let mut host = Host::new(&rings);
         assert!(host.send(1, b"x"));
         let request = rings.requests.next().expect("it was sent");
@@ -256,7 +258,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "malformed request frame")]
     fn a_length_past_the_head_is_refused() {
-        let rings = Rings::allocate(1024, 1024);
+        let rings = Rings::allocate(1024, 1024, 0);
         let mut host = Host::new(&rings);
         assert!(host.send(1, b"x"));
         // SAFETY: the first frame starts the ring.
@@ -268,7 +270,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "malformed request frame")]
     fn a_body_longer_than_its_frame_is_refused() {
-        let rings = Rings::allocate(1024, 1024);
+        let rings = Rings::allocate(1024, 1024, 0);
         let mut host = Host::new(&rings);
         assert!(host.send(1, b"x"));
         // SAFETY: the first frame starts the ring; this is its `sql_len`.
@@ -287,7 +289,7 @@ mod tests {
 
     #[test]
     fn replies_of_all_sizes_survive_many_wraps() {
-        let rings = Rings::allocate(1024, 1024);
+        let rings = Rings::allocate(1024, 1024, 0);
         let mut host = Host::new(&rings);
 
         for id in 1..5000_u32 {
@@ -300,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_full_ring_takes_no_more_and_loses_nothing() {
-        let rings = Rings::allocate(1024, 1024);
+        let rings = Rings::allocate(1024, 1024, 0);
         let mut host = Host::new(&rings);
         let mut sent = 0;
         while reply(&rings, sent + 1, b"", &[1; 100]).is_ok() {
@@ -318,7 +320,7 @@ mod tests {
 
     #[test]
     fn notify_is_taken_once() {
-        let rings = Rings::allocate(64, 64);
+        let rings = Rings::allocate(64, 64, 0);
         rings
             .control
             .word(abi::CONTROL_NOTIFY)

@@ -40,6 +40,11 @@ impl Encoder {
         self.bytes.clear();
     }
 
+    /// Writes over bytes that are there.
+    pub fn patch(&mut self, start: usize, bytes: &[u8]) {
+        self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
+    }
+
     pub fn truncate(&mut self, len: usize) {
         self.bytes.truncate(len);
     }
@@ -221,7 +226,7 @@ impl Batch {
 
     /// The finished bytes.
     pub fn bytes(&mut self) -> &[u8] {
-        self.encoder.bytes[1..BATCH_HEAD.len()].copy_from_slice(&self.row_count.to_be_bytes());
+        self.encoder.patch(1, &self.row_count.to_be_bytes());
         &self.encoder.bytes
     }
 }

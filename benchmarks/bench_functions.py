@@ -1,0 +1,65 @@
+"""SQL that calls Python: a function of one argument, the same declared deterministic, an aggregate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.figures import Figures, rate, seconds_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks.peers import Database, Peer
+
+ROWS = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < ?) SELECT {} FROM n"
+
+
+class Total:
+    """An aggregate."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def step(self, value: int) -> None:
+        self.total += value
+
+    def finalize(self) -> int:
+        return self.total
+
+
+def successor(number: int) -> int:
+    """Return what is computed for each row."""
+    return number + 1
+
+
+async def _open(peer: Peer) -> Database:
+    database = await peer.open_database(":memory:", {})
+    await database.create_function("f", 1, successor)
+    await database.create_function("d", 1, successor, deterministic=True)
+    await database.create_aggregate("total_of", 1, Total)
+    return database
+
+
+async def _measure(peer: Peer, size: int, called: str, built_in: str) -> Figures:
+    """Return calls per second, and what a call takes beyond a function of SQLite's own, in microseconds."""
+    database = await _open(peer)
+    await database.fetch_one(ROWS.format(called), (10,))
+    with_ours = await seconds_of(database.fetch_one(ROWS.format(called), (size,)))
+    with_theirs = await seconds_of(database.fetch_one(ROWS.format(built_in), (size,)))
+    await database.close()
+    return {**rate(size, with_ours, "calls"), "beyond_built_in_us": (with_ours - with_theirs) / size * 1e6}
+
+
+async def function_calls(peer: Peer, _directory: Path, size: int) -> Figures:
+    """A function that is called with another argument for each of ``size`` rows."""
+    return await _measure(peer, size, "sum(f(i))", "sum(abs(i))")
+
+
+async def deterministic_calls(peer: Peer, _directory: Path, size: int) -> Figures:
+    """A deterministic function, called with one of 50 arguments for each of ``size`` rows."""
+    return await _measure(peer, size, "sum(d(i % 50))", "sum(abs(i % 50))")
+
+
+async def aggregate_steps(peer: Peer, _directory: Path, size: int) -> Figures:
+    """An aggregate over ``size`` rows."""
+    return await _measure(peer, size, "total_of(i)", "sum(i)")

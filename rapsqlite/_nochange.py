@@ -1,0 +1,17 @@
+"""What stands for a value that a change leaves as it is."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class NoChange(Enum):
+    """The type of `NO_CHANGE`, which is no value that SQLite has: None is one."""
+
+    NO_CHANGE = "no change"
+
+    def __repr__(self) -> str:
+        return "NO_CHANGE"
+
+
+NO_CHANGE = NoChange.NO_CHANGE

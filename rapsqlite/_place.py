@@ -1,0 +1,93 @@
+"""The place in the guest's memory where a callback's arguments and answer pass: docs/abi.md, "Callbacks".
+
+What the guest wrote is untrusted: addresses are checked by ``view``, arrays decoded by msgspec. The guest's own thread
+alone comes here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rapsqlite import _constants as abi
+from rapsqlite._wire import decode_arguments
+from rapsqlite.errors import InternalError, ProgrammingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_VALUE, _FORM = abi.PLACE_VALUE, abi.PLACE_FORM
+
+
+class Place:
+    """The place of one guest; ``words`` and ``floats`` are the same memory."""
+
+    __slots__ = ("_answer", "_large", "floats", "view", "words")
+
+    def __init__(self, view: Callable[[int, int], memoryview], address: int) -> None:
+        """Take the guest's memory, and the address of the place in it."""
+        if address % 8:
+            raise InternalError("the guest's place for callbacks is not aligned")
+        whole = view(address, abi.CALLBACK_PLACE_HEAD + abi.CALLBACK_ANSWER_BYTES)
+        head = whole[: abi.CALLBACK_PLACE_HEAD]
+        self.words: memoryview[int] = head.cast("q")
+        self.floats: memoryview[Any] = head.cast("d")
+        self.view = view
+        self._answer = whole[abi.CALLBACK_PLACE_HEAD :]
+        self._large = b""
+
+    def arguments(self, form: int) -> list[Any]:
+        """Return the arguments, whatever their form."""
+        words = self.words
+        if form == abi.FORM_ARRAY:
+            return decode_arguments(self.view(words[abi.PLACE_ADDRESS], words[_VALUE]))
+        if form == abi.FORM_INTEGER:
+            return [words[_VALUE]]
+        if form == abi.FORM_FLOAT:
+            return [self.floats[_VALUE]]
+        if form == abi.FORM_NULL:
+            return [None]
+        data = bytes(self.view(words[abi.PLACE_ADDRESS], words[_VALUE]))
+        return [data.decode() if form == abi.FORM_TEXT else data]
+
+    def put(self, value: Any) -> None:
+        """Write an answer; ProgrammingError for a type that SQLite does not store."""
+        words = self.words
+        if value is None:
+            words[_FORM] = abi.FORM_NULL
+        elif isinstance(value, float):
+            self.floats[_VALUE] = value
+            words[_FORM] = abi.FORM_FLOAT
+        elif isinstance(value, int):
+            if not -1 << 63 <= value < 1 << 63:
+                raise OverflowError("Python int too large to convert to SQLite INTEGER")
+            words[_VALUE] = value
+            words[_FORM] = abi.FORM_INTEGER
+        elif isinstance(value, str):
+            self.put_bytes(abi.FORM_TEXT, str.encode(value))
+        else:
+            try:
+                buffer = memoryview(value)
+            except TypeError:
+                kind = type(value).__name__
+                raise ProgrammingError(f"User-defined functions cannot return '{kind}' values to SQLite") from None
+            if not buffer.c_contiguous:
+                raise BufferError("the buffer that a user-defined function returns is not contiguous")  # as in sqlite3
+            self.put_bytes(abi.FORM_BLOB, buffer.tobytes())
+
+    def put_bytes(self, form: int, data: bytes) -> None:
+        """Write a text or blob, or keep it for `fetch` if there is no room."""
+        length = len(data)
+        if length <= len(self._answer):
+            self._answer[:length] = data
+        else:
+            self._large = data
+        self.words[_VALUE] = length
+        self.words[_FORM] = form
+
+    def fetch(self, target: memoryview) -> int:
+        """Copy the last answer, which was too large, once; 1 if it has another length."""
+        large, self._large = self._large, b""
+        if len(large) != len(target):
+            return 1
+        target[:] = large
+        return 0

@@ -1,0 +1,70 @@
+"""A guest that does not answer although its request was cancelled: what is forced, and how hard.
+
+SQL that runs on is killed, with its connection. A callback of the user's that runs on is interrupted with an exception
+first (`_strike`); if that does not reach it the connection is given up, and its thread left to the callback.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from rapsqlite.errors import OperationalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rapsqlite._request import Request
+    from rapsqlite._traffic import Traffic
+
+
+class Pressure:
+    """Forces one guest to answer."""
+
+    __slots__ = ("_give_up", "_kill", "_traffic")
+
+    def __init__(self, traffic: Traffic, kill: Callable[[], None], give_up: Callable[[BaseException], None]) -> None:
+        self._traffic = traffic
+        self._kill = kill
+        self._give_up = give_up
+
+    def press(self, request: Request) -> None:
+        """Force the answer to a request that was waited for patiently; called again if it still does not come."""
+        callbacks = self._traffic.host.callbacks
+        if not callbacks.thread:
+            self._kill()
+        elif not callbacks.interrupt(lambda: self._is_at(request)):
+            self._give_up(
+                OperationalError(
+                    f"the connection to {self._traffic.name} is closed: a callback of its statement has not returned"
+                    " and cannot be interrupted; what was committed is safe, an open transaction is rolled back by the"
+                    " next connection"
+                )
+            )
+
+    def press_later(self) -> None:
+        """Interrupt a callback that runs now if, after as long as is waited for an answer, it still runs. Any thread.
+
+        Only for a request that is cancelled then.
+        """
+        if self._traffic.host.callbacks.thread:
+            timer = threading.Timer(self._traffic.patience_s, self._strike_cancelled)
+            timer.daemon = True
+            timer.start()
+
+    def _strike_cancelled(self) -> None:
+        self._traffic.host.callbacks.interrupt(lambda: self._is_at(None))
+
+    def _is_at(self, request: Request | None) -> bool:
+        """Tell whether the guest is at this request, or if None at one that is cancelled; or is to end anyway.
+
+        Asked while the guest cannot leave its callback.
+        """
+        traffic = self._traffic
+        with traffic.lock:
+            if traffic.host.leaving:
+                return True
+            oldest = traffic.oldest()
+            if oldest is None or not (oldest.cancelled if request is None else oldest is request):
+                return False
+            return traffic.is_unanswered(oldest)

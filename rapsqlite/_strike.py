@@ -1,0 +1,69 @@
+"""Interrupt a callback that does not return: an exception is raised in the thread that runs it, wherever it is.
+
+CPython delivers such an exception some time after it was asked for, so it could hit code that knows nothing of it.
+`Strike` sees to it that it hits nothing but the callback it was meant for, or the few lines that wait for it to come:
+either the striker sees that no callback runs, or the thread sees, before it leaves its callback, that a strike is under
+way, waits until that is decided, and takes back what was not delivered. What blocks outside of Python, such as
+``time.sleep``, is not interrupted. https://docs.python.org/3/c-api/threads.html#c.PyThreadState_SetAsyncExc
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NONE, _UNDER_WAY, _SENT = 0, 1, 2
+_PAUSE_S = 0.0001
+
+_raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+_raise_in.argtypes = (ctypes.c_ulong, ctypes.py_object)
+_raise_in.restype = ctypes.c_int
+
+
+class CallbackInterrupted(BaseException):
+    """The statement that called this callback was cancelled or interrupted, and the callback did not return."""
+
+
+class Strike:
+    """Strikes against the callbacks of one thread, one at a time and at most one per callback."""
+
+    __slots__ = ("_lock", "state", "target")
+
+    def __init__(self) -> None:
+        self.target = 0  # the thread, while it runs a callback: it alone writes this
+        self.state = _NONE  # not 0: before it leaves its callback, and after it cleared the target, the thread settles
+        self._lock = threading.Lock()
+
+    def send(self, is_wanted: Callable[[], bool]) -> bool:
+        """Raise CallbackInterrupted in the callback that runs; False if there is none, or it was struck before.
+
+        ``is_wanted`` is asked when the callback can no longer end unnoticed. Any other thread.
+        """
+        with self._lock:
+            if self.state != _NONE:
+                return False
+            self.state = _UNDER_WAY
+            sent = False
+            try:
+                # In this order: the thread clears the target before it looks at the state.
+                target = self.target
+                sent = bool(target) and is_wanted() and _raise_in(target, CallbackInterrupted) == 1
+            finally:
+                self.state = _SENT if sent else _NONE
+            return sent
+
+    def settle(self) -> None:
+        """Wait for a strike that is under way and take it back if it has not hit. The thread itself.
+
+        CallbackInterrupted if it hits now: then call it again, once.
+        """
+        while self.state == _UNDER_WAY:
+            time.sleep(_PAUSE_S)
+        if self.state == _SENT:
+            _raise_in(threading.get_ident(), ctypes.py_object())
+            self.state = _NONE
