@@ -15,12 +15,14 @@ from rapsqlite._target import Target
 from rapsqlite._tuning import Tuning
 from rapsqlite.backup import Copies
 from rapsqlite.blob import Blobs
+from rapsqlite.changeset import Changesets
 from rapsqlite.errors import ExceptionAttributes, ProgrammingError
 from rapsqlite.extensions import Extensions
 from rapsqlite.functions import Functions
 from rapsqlite.hooks import Hooks
 from rapsqlite.savepoint import Savepoint
 from rapsqlite.schema import Schema
+from rapsqlite.session import Sessions
 from rapsqlite.transaction import Transaction, begin_statement
 
 if TYPE_CHECKING:
@@ -34,7 +36,19 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="Connection")
 
 
-class Connection(Tuning, Copies, Schema, Blobs, SlowStatements, Functions, Hooks, Extensions, ExceptionAttributes):
+class Connection(
+    Tuning,
+    Copies,
+    Schema,
+    Blobs,
+    SlowStatements,
+    Functions,
+    Hooks,
+    Sessions,
+    Changesets,
+    Extensions,
+    ExceptionAttributes,
+):
     """One connection to one SQLite database, in a sandbox and a thread of its own; made by `connect`.
 
     Await it, or use it in ``async with``, to open it; it can be opened once. Any task of any event loop in any thread

@@ -96,6 +96,27 @@ async def copies(conn: Connection, other: sqlite3.Connection) -> None:
     assert_type(await conn.get_table_info("t"), list[dict[str, Any]])
 
 
+async def callbacks(conn: Connection) -> None:
+    await conn.create_function("f", 1, lambda value: value, deterministic=True)
+    await conn.set_preupdate_hook(lambda action, database, table, old_rowid, new_rowid, old, new: None)
+    await conn.set_preupdate_hook(None)
+
+
+async def sessions(conn: Connection) -> None:
+    async with conn.session("t", name="main") as session:
+        assert_type(session, rapsqlite.ChangeSession)
+        assert_type(await session.enable(False), bool)
+        assert_type(await session.changeset(), bytes)
+    assert_type(await conn.invert_changeset(b""), bytes)
+    assert_type(await conn.combine_changesets(b"", bytearray()), bytes)
+
+    def resolve(conflict: rapsqlite.Conflict) -> int:
+        assert_type(conflict.found, list[Any] | None)
+        return rapsqlite.SQLITE_CHANGESET_OMIT
+
+    await conn.apply_changeset(b"", filter=lambda table: table == "t", conflict=resolve)
+
+
 async def errors(conn: Connection) -> None:
     try:
         await conn.fetch_all("SELECT 1")
@@ -112,3 +133,5 @@ async def mistakes(conn: Connection) -> None:
     await conn.execute(b"SELECT 1")  # type: ignore[arg-type]
     await conn.fetch_all("SELECT ?", 1)  # type: ignore[call-overload]
     await conn.executemany("INSERT INTO t VALUES (?)", 1)  # type: ignore[arg-type]
+    await conn.apply_changeset("text")  # type: ignore[arg-type]
+    await conn.set_preupdate_hook(lambda action: None)  # type: ignore[arg-type,misc]

@@ -45,6 +45,8 @@ mod blob;
 #[cfg(target_arch = "wasm32")]
 mod bulk;
 #[cfg(target_arch = "wasm32")]
+mod changeset;
+#[cfg(target_arch = "wasm32")]
 mod control;
 #[cfg(target_arch = "wasm32")]
 mod executor;
@@ -60,5 +62,7 @@ mod objects;
 mod run;
 #[cfg(target_arch = "wasm32")]
 mod service;
+#[cfg(target_arch = "wasm32")]
+mod session;
 #[cfg(target_arch = "wasm32")]
 mod snapshot;

@@ -10,6 +10,9 @@ use crate::host;
 use crate::localtime::Civil;
 use crate::statement::bytes_of;
 
+/// Changesets come and go in pieces of about this size; each takes a call of the host.
+const PIECE_BYTES: c_int = 65_536;
+
 /// Configures and initialises SQLite, which registers the VFS; later calls do nothing.
 pub fn initialize() -> Result<()> {
     let log: unsafe extern "C" fn(*mut c_void, c_int, *const c_char) = log;
@@ -25,6 +28,12 @@ pub fn initialize() -> Result<()> {
             "SQLite could not be initialised",
         ));
     }
+    let mut piece_bytes = PIECE_BYTES;
+    // SAFETY: this option takes an `int*`.
+    unsafe {
+        let place = (&raw mut piece_bytes).cast();
+        ffi::sqlite3session_config(ffi::SQLITE_SESSION_CONFIG_STRMSIZE, place)
+    };
     // SAFETY: 2 says that a function follows, which SQLite asks instead of the C library from then on.
     unsafe {
         ffi::sqlite3_test_control(

@@ -1,4 +1,5 @@
-//! What outlives a request beside statements: backups, images on their way in, open blobs, each by its handle.
+//! What outlives a request beside statements: backups, images on their way in, open blobs and sessions, each by its
+//! handle.
 //!
 //! They hold on to the connection's `sqlite3*`, so all of them go before it is closed.
 
@@ -8,10 +9,12 @@ use crate::abi;
 use crate::answer::Answer;
 use crate::backup::{self, Backup};
 use crate::blob::{self, Blob};
+use crate::changeset;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Input};
 use crate::image::{self, Image};
 use crate::ring::request::Request;
+use crate::session::{self, Session};
 
 /// Statements have smaller handles: a handle says by itself what it is not.
 const FIRST_HANDLE: u32 = 1 << 31;
@@ -20,6 +23,7 @@ pub enum Object {
     Backup(Backup),
     Image(Image),
     Blob(Blob),
+    Session(Session),
 }
 
 #[derive(Default)]
@@ -69,6 +73,13 @@ impl Objects {
             _ => Err(Error::programming("Cannot operate on a closed blob.")),
         }
     }
+
+    pub fn session(&mut self, handle: u32) -> Result<&mut Session> {
+        match self.held.get_mut(&handle) {
+            Some(Object::Session(session)) => Ok(session),
+            _ => Err(Error::programming("Cannot operate on a closed session.")),
+        }
+    }
 }
 
 /// Answers the requests that are about these objects.
@@ -80,6 +91,11 @@ pub fn serve(executor: &mut Executor, request: &Request<'_>, input: Input<'_>) -
         abi::OP_BLOB_OPEN => blob::open(executor, input.params),
         abi::OP_BLOB_READ => blob::read(executor, request, input.params),
         abi::OP_BLOB_WRITE => blob::write(executor, request, input.params),
+        abi::OP_SESSION_OPEN => session::open(executor, input.params),
+        abi::OP_SESSION => session::serve(executor, request, input.params),
+        abi::OP_APPLY => changeset::apply(executor, input.params),
+        abi::OP_INVERT => changeset::invert(executor, input.params),
+        abi::OP_COMBINE => changeset::combine(executor, input.params),
         abi::OP_DROP => {
             executor.objects.take(request.a);
             Ok(Answer::nothing())

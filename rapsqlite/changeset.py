@@ -1,0 +1,125 @@
+"""Changesets: what a session recorded, applied to another database, inverted, combined.
+
+https://sqlite.org/session/sqlite3changeset_apply.html
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from rapsqlite import _constants as abi
+from rapsqlite._registration import checked_callable, checked_int
+from rapsqlite._streams import held, reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rapsqlite._guest import Guest
+    from rapsqlite._session import Session
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Conflict(NamedTuple):
+    """A change that does not fit the database it is applied to."""
+
+    kind: int
+    """SQLITE_CHANGESET_DATA (the row has other values than it had), _NOTFOUND (it is not there), _CONFLICT (there is a
+    row with this key), _CONSTRAINT (a constraint fails), or, once at the end and of no one row, _FOREIGN_KEY."""
+    action: int
+    """SQLITE_INSERT, SQLITE_UPDATE, SQLITE_DELETE; 0 for _FOREIGN_KEY."""
+    table: str | None
+    indirect: bool
+    """Whether a trigger or foreign key made the change, or the session was set to say so."""
+    old: list[Any] | None
+    """The values before, of an UPDATE or DELETE; `NO_CHANGE` where a change does not carry them."""
+    new: list[Any] | None
+    """The values after, of an INSERT or UPDATE; `NO_CHANGE` for those that stay."""
+    found: list[Any] | None
+    """The row of the database that is in the way, for _DATA and _CONFLICT."""
+    violations: int
+    """How many foreign keys are violated, for _FOREIGN_KEY."""
+
+
+class Changesets:
+    """What of `Connection` applies changes of others."""
+
+    _session: Session
+
+    async def apply_changeset(
+        self,
+        data: bytes | bytearray | memoryview,
+        /,
+        *,
+        filter: Callable[[str], object] | None = None,
+        conflict: Callable[[Conflict], int] | None = None,
+        invert: bool = False,
+    ) -> None:
+        """Apply a changeset or patchset to the main database: all of it, or nothing if anything goes wrong.
+
+        ``filter``    called with each table's name; its changes are applied if it returns something true
+        ``conflict``  called with each change that does not fit; returns SQLITE_CHANGESET_OMIT (leave it out), _REPLACE
+                      (only for the kinds _DATA and _CONFLICT: apply it all the same) or _ABORT. None: abort
+        ``invert``    undo the changes instead; not for patchsets
+
+        Within an open transaction it is part of that, else one of its own. Tables that are not there or have other
+        columns are passed over, as SQLite does. Raises OperationalError (SQLITE_ABORT) or IntegrityError at a conflict
+        that is not resolved, with the callback's exception as ``__cause__``, DatabaseError (SQLITE_CORRUPT) for bytes
+        that are no changeset.
+        """
+        checked_callable(filter, "filter")
+        checked_callable(conflict, "conflict")
+        guest = await self._ready()
+        flags = abi.SQLITE_CHANGESETAPPLY_INVERT if invert else 0
+        with held(
+            guest,
+            (abi.CALLBACK_INPUT, reader(data)),
+            (abi.CALLBACK_FILTER, None if filter is None else _chooser(filter)),
+            (abi.CALLBACK_CONFLICT, None if conflict is None else _resolver(conflict)),
+        ) as handles:
+            await guest.call(abi.OP_APPLY, params=_encode([*handles, flags]))
+
+    async def invert_changeset(self, data: bytes | bytearray | memoryview, /) -> bytes:
+        """Return the changeset that undoes this one; DatabaseError if it is none, or a patchset."""
+        guest, buffer = await self._ready(), io.BytesIO()
+        with held(guest, (abi.CALLBACK_INPUT, reader(data)), (abi.CALLBACK_OUTPUT, buffer.write)) as handles:
+            await guest.call(abi.OP_INVERT, params=_encode(handles))
+        return buffer.getvalue()
+
+    async def combine_changesets(self, *changesets: bytes | bytearray | memoryview) -> bytes:
+        """Return one changeset that does what these do one after the other; it is made in the engine's memory.
+
+        All must be changesets, or all patchsets: else OperationalError.
+        """
+        guest, buffer = await self._ready(), io.BytesIO()
+        sources = ((abi.CALLBACK_INPUT, reader(data)) for data in changesets)
+        with held(guest, (abi.CALLBACK_OUTPUT, buffer.write), *sources) as handles:
+            await guest.call(abi.OP_COMBINE, params=_encode(handles))
+        return buffer.getvalue()
+
+    async def _ready(self) -> Guest:
+        if self._session.is_unsettled:
+            await self._session.settle()
+        return self._session.guest
+
+
+def _chooser(filter: Callable[[str], object]) -> Callable[[str], int]:
+    return lambda table: int(bool(filter(table)))
+
+
+def _resolver(conflict: Callable[[Conflict], int]) -> Callable[..., int]:
+    replaceable = (abi.SQLITE_CHANGESET_DATA, abi.SQLITE_CHANGESET_CONFLICT)
+    possible = (abi.SQLITE_CHANGESET_OMIT, abi.SQLITE_CHANGESET_REPLACE, abi.SQLITE_CHANGESET_ABORT)
+
+    def resolve(*fields: Any) -> int:
+        answer = checked_int(conflict(Conflict(*fields)), "what a conflict handler returns")
+        if answer not in possible:
+            raise ValueError("a conflict handler returns SQLITE_CHANGESET_OMIT, SQLITE_CHANGESET_REPLACE or _ABORT")
+        if answer == abi.SQLITE_CHANGESET_REPLACE and fields[0] not in replaceable:
+            raise ValueError("SQLITE_CHANGESET_REPLACE is no answer to a conflict of this kind")
+        return answer
+
+    return resolve

@@ -1,0 +1,157 @@
+"""Sessions record what changes in tables, as changesets.
+
+https://sqlite.org/sessionintro.html
+
+A changeset comes in pieces of 64 KiB, by a callback of the guest's: beside what a session itself remembers, only the
+bytes that the caller gets are in memory.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import msgspec
+
+from rapsqlite import _constants as abi
+from rapsqlite._operation import Operation
+from rapsqlite._streams import held
+from rapsqlite._wire import decoder_of
+from rapsqlite.errors import InternalError, ProgrammingError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rapsqlite._guest import Guest
+    from rapsqlite._session import Session
+    from rapsqlite.connection import Connection
+
+S = TypeVar("S", bound="ChangeSession")
+
+_LEAVE = -1  # a flag as it is
+
+_encode = msgspec.msgpack.Encoder().encode
+_flag_of = decoder_of(int)
+_state_of = decoder_of(tuple[int, int])
+
+
+class ChangeSession:
+    """Records what changes in tables of one connection, whoever of its tasks changes it; made by ``session()``.
+
+    Only tables with a PRIMARY KEY are recorded, and rows whose key is NULL are not. Close it, or use it in ``async
+    with``. All methods raise ProgrammingError once it is closed.
+    """
+
+    __slots__ = ("_guest", "_handle")
+
+    def __init__(self, connection: Connection, handle: int) -> None:
+        self._guest: Guest = connection._session.guest
+        self._handle = handle  # 0: closed
+
+    async def attach(self, table: str | None = None) -> None:
+        """Record changes of ``table`` from now on; None: of every table. A table that is not there yet may come."""
+        await self._ask(abi.SESSION_ATTACH, table)
+
+    async def enable(self, enabled: bool | None = None) -> bool:
+        """Record, or do not record, what changes from now on; None leaves it. Return whether changes are recorded."""
+        return await self._switch(abi.SESSION_ENABLE, enabled)
+
+    async def indirect(self, indirect: bool | None = None) -> bool:
+        """Mark what changes from now on as indirect, or do not; None leaves it. Return whether changes are marked."""
+        return await self._switch(abi.SESSION_INDIRECT, indirect)
+
+    async def diff(self, from_database: str, table: str) -> None:
+        """Record what would make the table of that name in an attached database into that of this session's.
+
+        OperationalError if there is no such table, or the two do not have the same columns and keys.
+        """
+        await self._ask(abi.SESSION_DIFF, from_database, table)
+
+    async def is_empty(self) -> bool:
+        """Tell whether nothing was recorded. Changes that cancel each other out count."""
+        return bool((await self._state())[0])
+
+    async def memory_used(self) -> int:
+        """Return how many bytes of the connection's memory the record takes."""
+        return (await self._state())[1]
+
+    async def changeset(self) -> bytes:
+        """Return what was recorded so far, with the old values, by which conflicts are found and it can be inverted."""
+        return await self._collect(abi.SESSION_CHANGESET)
+
+    async def patchset(self) -> bytes:
+        """Return what was recorded so far without most old values: smaller, but it cannot be inverted."""
+        return await self._collect(abi.SESSION_PATCHSET)
+
+    async def close(self) -> None:
+        """Forget what was recorded; idempotent."""
+        handle, self._handle = self._handle, 0
+        if handle and self._guest.state == "ok":
+            await self._guest.call(abi.OP_DROP, a=handle)
+
+    async def __aenter__(self: S) -> S:
+        self._open_handle()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        handle, self._handle = self._handle, 0
+        if handle and self._guest.state == "ok":
+            self._guest.post(abi.OP_DROP, a=handle)
+
+    # -- the guest's side --------------------------------------------------------------------------
+
+    def _open_handle(self) -> int:
+        if not self._handle or self._guest.state != "ok":
+            raise ProgrammingError("Cannot operate on a closed session.")
+        return self._handle
+
+    async def _ask(self, what: int, *arguments: Any) -> bytes:
+        reply = await self._guest.call(abi.OP_SESSION, params=_encode(arguments), a=self._open_handle(), b=what)
+        return reply.rows
+
+    async def _switch(self, what: int, value: bool | None) -> bool:
+        return bool(_flag_of(await self._ask(what, _LEAVE if value is None else int(value))))
+
+    async def _state(self) -> tuple[int, int]:
+        return _state_of(await self._ask(abi.SESSION_STATE))
+
+    async def _collect(self, what: int) -> bytes:
+        self._open_handle()
+        buffer = io.BytesIO()
+        with held(self._guest, (abi.CALLBACK_OUTPUT, buffer.write)) as handles:
+            await self._ask(what, *handles)
+        return buffer.getvalue()  # CPython hands its bytes over without a copy
+
+
+class Sessions:
+    """What of `Connection` records changes."""
+
+    _session: Session
+
+    def session(self, *tables: str, name: str = "main") -> Operation[ChangeSession]:
+        """Record changes of ``tables``, or of every table if none is named: await it, or use it in ``async with``.
+
+        ``name`` is the database: "main", "temp", or an attached one. Several sessions may record at the same time.
+        OperationalError for an unknown database, ProgrammingError while a preupdate hook is set.
+        """
+        return Operation(self._open_session(tables, name))
+
+    async def _open_session(self, tables: tuple[str, ...], name: str) -> ChangeSession:
+        if self._session.is_unsettled:
+            await self._session.settle()
+        guest = self._session.guest
+        reply = await guest.call(abi.OP_SESSION_OPEN, params=_encode([name]))
+        if not reply.handle:
+            raise InternalError("the engine's answer is malformed: a session without a handle")
+        session = ChangeSession(cast("Connection", self), reply.handle)
+        for table in tables or (None,):
+            await session.attach(table)
+        return session
