@@ -1,9 +1,9 @@
 """The guest calls Python: one import for all kinds of callbacks, the objects they call, what they raise.
 
 Arguments and answer pass at one place in the guest's memory (`Place`); ``call`` is what every row of a statement may
-have to wait for, so it is written for speed. Everything but ``hold``, ``failures`` and ``interrupt`` runs on the guest's
-thread. No lock of the guest's is held while a callback runs, so requests can be sent and interrupted meanwhile. What the
-guest passes is untrusted: an unknown handle, or one of another kind, is answered like an exception.
+have to wait for, so it is written for speed. Everything but ``hold``, ``failures`` and ``interrupt`` runs on the
+guest's thread. No lock of the guest's is held while a callback runs, so requests can be sent and interrupted meanwhile.
+What the guest passes is untrusted: an unknown handle, or one of another kind, is answered like an exception.
 """
 
 from __future__ import annotations
