@@ -44,7 +44,7 @@ class Callbacks:
         self._strike = Strike()
         self._own = 0
         self._place = _nowhere()
-        self._finalized: Instance | None = None  # the last one, should it raise
+        self._finalized: type | None = None  # the class of the last instance, should it raise
         self.failures = Failures()
 
     def attach(self, view: Callable[[int, int], memoryview], address: int) -> None:
@@ -82,6 +82,7 @@ class Callbacks:
         self._functions.clear()
         self.failures.clear()
         self._place = _nowhere()
+        self._finalized = None
 
     def refuse_use(self) -> None:
         """Raise if this thread is in a callback: the connection cannot answer before that returns."""
@@ -166,7 +167,7 @@ class Callbacks:
             return instance.value() if kind == abi.CALLBACK_VALUE else instance.finalize()
         finally:
             if kind == abi.CALLBACK_FINALIZE:
-                self._finalized = instance
+                self._finalized = instance.registered
                 self.release(handle)
 
     def _instance(self, handle: int) -> Instance:
