@@ -16,7 +16,7 @@ import msgspec
 from rapsqlite import _constants as abi
 from rapsqlite._image import Image
 from rapsqlite._indexing import bytes_of
-from rapsqlite._native_target import RETRIED, hand_over, pause
+from rapsqlite._native_ends import RETRIED, hand_over, pause, take_over
 from rapsqlite._wire import decoder_of
 from rapsqlite.dump import Dump
 from rapsqlite.errors import InternalError
@@ -85,6 +85,25 @@ class Copies:
                 await hand_over(image, target, progress, sleep, total)
         if progress is not None:
             progress(abi.SQLITE_DONE, 0, total)
+
+    async def restore(self, source: Copies | sqlite3.Connection, *, name: str = "main", sleep: float = 0.250) -> None:
+        """Copy the database ``name`` of ``source`` over this connection's main database: `backup` the other way.
+
+        A connection of Python's sqlite3 is read in a thread if it was made with ``check_same_thread=False``; otherwise
+        here, in the thread it belongs to, and the event loop waits for as long as that takes. Tries again every
+        ``sleep`` seconds while either end is locked; raises as `backup` does.
+        """
+        if isinstance(source, Copies):
+            await source.backup(self, name=name, sleep=sleep)
+            return
+        if not isinstance(source, sqlite3.Connection):
+            raise TypeError(f"restore() argument 'source' must be a Connection, not {type(source).__name__}")
+        guest = self._session.guest
+        guest.state  # noqa: B018 - raises if the connection is closed
+        async with Image() as image:
+            await take_over(image, source, name, sleep)
+            image.require()
+            await _copy(guest, image, abi.BACKUP_FROM_IMAGE, "main", 0, None, sleep)
 
     async def serialize(self, *, name: str = "main") -> bytes:
         """Return the database ``name`` as the bytes of a database file; see `backup` for open transactions."""

@@ -45,7 +45,7 @@ LEVELS = (
     ("_loop", "_polling"),
     ("_request", "_cancellation", "_pressure"),
     ("_traffic", "_live_guests"),
-    ("_guest", "_turns", "_operation", "_shield", "_pragma", "_image", "_stopwatch", "_native_target", "_indexing"),
+    ("_guest", "_turns", "_operation", "_shield", "_pragma", "_image", "_stopwatch", "_native_ends", "_indexing"),
     ("_batches", "_target", "transaction", "savepoint"),
     ("_control",),
     ("_session",),

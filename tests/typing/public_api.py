@@ -85,6 +85,8 @@ async def transactions(conn: Connection) -> None:
 async def copies(conn: Connection, other: sqlite3.Connection) -> None:
     assert_type(await conn.backup(conn), None)
     assert_type(await conn.backup(other, progress=lambda status, remaining, total: None), None)
+    assert_type(await conn.restore(other, name="main", sleep=1), None)
+    assert_type(await conn.restore(conn), None)
     assert_type(await conn.iterdump(), list[str])
     async for line in conn.iterdump(filter="a%"):
         assert_type(line, str)
