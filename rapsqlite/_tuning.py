@@ -9,6 +9,7 @@ import msgspec
 from rapsqlite import _constants as abi
 from rapsqlite._pragma import pragma_statement
 from rapsqlite._queries import Queries
+from rapsqlite._registration import checked_int
 from rapsqlite._wire import decoder_of
 from rapsqlite.errors import OperationalError
 
@@ -40,6 +41,8 @@ class Tuning(Queries):
 
         https://sqlite.org/eqp.html
         """
+        if not isinstance(sql, str):
+            raise TypeError(f"explain_query_plan() argument 'sql' must be str, not {type(sql).__name__}")
         return await self.fetch_all(f"EXPLAIN QUERY PLAN {sql}", parameters)
 
     async def getlimit(self, category: int) -> int:
@@ -47,11 +50,12 @@ class Tuning(Queries):
 
         Raises ProgrammingError for an unknown category. https://sqlite.org/c3ref/limit.html
         """
-        return await self._control(abi.CONTROL_OP_LIMIT, [category])
+        return await self._control(abi.CONTROL_OP_LIMIT, [checked_int(category, "category")])
 
     async def setlimit(self, category: int, limit: int) -> int:
         """Set a limit, no higher than SQLite was built for; return the one before. A negative one changes nothing."""
-        return await self._control(abi.CONTROL_OP_LIMIT, [category, limit])
+        arguments = [checked_int(category, "category"), checked_int(limit, "limit")]
+        return await self._control(abi.CONTROL_OP_LIMIT, arguments)
 
     async def getconfig(self, op: int) -> bool:
         """Return a flag of the connection; ``op`` is a ``SQLITE_DBCONFIG_`` number, else ValueError.
@@ -62,7 +66,8 @@ class Tuning(Queries):
 
     async def setconfig(self, op: int, enable: bool = True) -> None:
         """Set a flag; OperationalError if SQLite does not."""
-        if bool(await self._control(abi.CONTROL_OP_CONFIG, [_checked_flag(op), int(enable)])) is not bool(enable):
+        flag = bool(enable)  # as in sqlite3, whatever it is
+        if bool(await self._control(abi.CONTROL_OP_CONFIG, [_checked_flag(op), int(flag)])) is not flag:
             raise OperationalError("Unable to set config")
 
     async def _control(self, what: int, arguments: list[int]) -> int:
@@ -83,6 +88,6 @@ class Tuning(Queries):
 
 def _checked_flag(op: int) -> int:
     """Return the number of a flag; ValueError, as of sqlite3, if it is that of something else or of nothing."""
-    if not abi.SQLITE_DBCONFIG_ENABLE_FKEY <= op <= abi.SQLITE_DBCONFIG_MAX:
+    if not abi.SQLITE_DBCONFIG_ENABLE_FKEY <= checked_int(op, "op") <= abi.SQLITE_DBCONFIG_MAX:
         raise ValueError(f"unknown config 'op': {op}")
     return op

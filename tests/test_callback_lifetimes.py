@@ -49,6 +49,11 @@ def held(conn: rapsqlite.Connection) -> int:
     return len(conn._session.guest.callbacks)
 
 
+def noted(log: list[int], number: int) -> int:
+    log.append(number)
+    return 0
+
+
 def answering(kind: str, answer: int) -> Any:
     """Return something new to register that answers with this number."""
     if kind not in ("aggregate", "window"):
@@ -76,7 +81,7 @@ async def test_hook_is_replaced_and_removed_while_statements_are_cached_and_have
         cursor = await conn.execute(f"SELECT hex(zeroblob(50)) FROM ({MANY_ROWS})")  # many batches
         assert await cursor.fetchone() is not None
         for number in range(3):
-            await HOOKS[kind](conn, lambda *_, number=number: inside.append(number) or 0)
+            await HOOKS[kind](conn, lambda *_, number=number: noted(inside, number))
             assert held(conn) == 1
             assert len(await cursor.fetchmany(3000)) == 3000
             await conn.execute("INSERT INTO t VALUES (?)", (number,))

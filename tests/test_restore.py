@@ -18,8 +18,10 @@ SCRIPT = "CREATE TABLE t (a, b); INSERT INTO t VALUES (1, x'00ff'), ('two', NULL
 ROWS = "SELECT * FROM t ORDER BY rowid"
 
 
-def native(path: object = ":memory:", script: str = SCRIPT, **options: Any) -> contextlib.closing[sqlite3.Connection]:
-    conn = sqlite3.connect(path, **options)  # type: ignore[arg-type]
+def native(
+    path: str | Path = ":memory:", script: str = SCRIPT, **options: Any
+) -> contextlib.closing[sqlite3.Connection]:
+    conn = sqlite3.connect(path, **options)
     conn.executescript(script)
     return contextlib.closing(conn)
 

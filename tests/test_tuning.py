@@ -97,6 +97,133 @@ async def test_query_plan_names_the_index(conn: rapsqlite.Connection) -> None:
     assert "by_a" in plan
 
 
+LIMITS = [name for name in dir(rapsqlite) if name.startswith("SQLITE_LIMIT_")]
+FLAGS = [
+    name for name in dir(rapsqlite)
+    if name.startswith("SQLITE_DBCONFIG_ENABLE_")
+    and name not in ("SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER", "SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION")
+]  # fmt: skip
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="sqlite3 has limits since 3.11")
+@pytest.mark.parametrize("arguments", [("x",), (1.5,), (None,), (1 << 40,), (-1,), (99,)])
+async def test_what_is_no_limit_is_refused_as_by_sqlite3(conn: rapsqlite.Connection, arguments: tuple[Any]) -> None:
+    stock: Any = sqlite3.connect(":memory:")
+    for verb, given in (("getlimit", arguments), ("setlimit", (*arguments, 5))):
+        with pytest.raises((TypeError, OverflowError, sqlite3.Error)) as expected:
+            getattr(stock, verb)(*given)
+        with pytest.raises(expected.type):
+            await getattr(conn, verb)(*given)
+    for limit in ("x", 1.5, None, 1 << 40):
+        with pytest.raises((TypeError, OverflowError)) as refused:
+            stock.setlimit(0, limit)
+        with pytest.raises(refused.type):
+            await conn.setlimit(0, limit)  # type: ignore[arg-type]
+    stock.close()
+
+
+@pytest.mark.parametrize("name", LIMITS)
+async def test_every_limit_is_lowered_and_raised_again(conn: rapsqlite.Connection, name: str) -> None:
+    category = getattr(rapsqlite, name)
+    highest = await conn.getlimit(category)
+
+    assert await conn.setlimit(category, 30) == highest  # no less for SQLITE_LIMIT_LENGTH
+    assert await conn.setlimit(category, -1) == min(30, highest)
+    await conn.setlimit(category, (1 << 31) - 1)
+    assert await conn.getlimit(category) == highest
+
+
+LIMITED = {
+    "SQLITE_LIMIT_COLUMN": (5, "SELECT 1, 2, 3, 4, 5, 6"),
+    "SQLITE_LIMIT_EXPR_DEPTH": (3, "SELECT 1 + 2 + 3 + 4 + 5"),
+    "SQLITE_LIMIT_COMPOUND_SELECT": (2, "SELECT 1 UNION SELECT 2 UNION SELECT 3"),
+    "SQLITE_LIMIT_FUNCTION_ARG": (2, "SELECT max(1, 2, 3)"),
+    "SQLITE_LIMIT_ATTACHED": (0, "ATTACH ':memory:' AS more"),
+    "SQLITE_LIMIT_LIKE_PATTERN_LENGTH": (3, "SELECT 'a' LIKE '%%%%%'"),
+    "SQLITE_LIMIT_VARIABLE_NUMBER": (2, "SELECT ?3"),
+    "SQLITE_LIMIT_LENGTH": (100, "SELECT length(randomblob(1000))"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(LIMITED))
+async def test_limit_holds_and_the_connection_goes_on(conn: rapsqlite.Connection, name: str) -> None:
+    limit, sql = LIMITED[name]
+    category = getattr(rapsqlite, name)
+    parameters = (1, 2, 3) if "?" in sql else ()
+    before = await conn.setlimit(category, limit)
+
+    with pytest.raises((rapsqlite.OperationalError, rapsqlite.DataError)):
+        await conn.execute(sql, parameters)
+
+    await conn.setlimit(category, before)
+    await conn.execute(sql, parameters)
+
+
+@pytest.mark.parametrize("name", FLAGS)
+async def test_every_flag_is_switched_and_read(conn: rapsqlite.Connection, name: str) -> None:
+    op = getattr(rapsqlite, name)
+    for enable in (False, True, False):
+        await conn.setconfig(op, enable)
+        assert await conn.getconfig(op) is enable
+
+
+@pytest.mark.parametrize(
+    "op, error", [(0, ValueError), (1000, ValueError), (99_999, ValueError), ("x", TypeError), (1 << 40, OverflowError)]
+)
+async def test_what_is_no_flag_is_refused(conn: rapsqlite.Connection, op: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        await conn.getconfig(op)
+    with pytest.raises(error):
+        await conn.setconfig(op, False)
+
+
+async def test_flags_take_effect(conn: rapsqlite.Connection) -> None:
+    await conn.executescript("""CREATE TABLE t (a); CREATE TABLE log (a); CREATE VIEW v AS SELECT 1;
+        CREATE TRIGGER g AFTER INSERT ON t BEGIN INSERT INTO log VALUES (new.a); END""")
+    await conn.setconfig(rapsqlite.SQLITE_DBCONFIG_ENABLE_TRIGGER, False)
+    await conn.execute("INSERT INTO t VALUES (1)")
+    assert await conn.fetch_all("SELECT * FROM log") == []
+    await conn.setconfig(rapsqlite.SQLITE_DBCONFIG_ENABLE_VIEW, False)
+    with pytest.raises(rapsqlite.OperationalError, match="view"):
+        await conn.fetch_all("SELECT * FROM v")
+    await conn.setconfig(rapsqlite.SQLITE_DBCONFIG_DEFENSIVE)
+    with pytest.raises(rapsqlite.OperationalError, match="may not be"):
+        await conn.executescript("PRAGMA writable_schema = 1; UPDATE sqlite_schema SET sql = ''")
+
+
+@pytest.mark.parametrize(
+    "sql, error",
+    [
+        ("", rapsqlite.OperationalError),
+        ("; DROP TABLE t", rapsqlite.OperationalError),
+        ("SELECT 1; DROP TABLE t", rapsqlite.ProgrammingError),
+        ("SELECT * FROM nowhere", rapsqlite.OperationalError),
+        ("SELECT ?", rapsqlite.ProgrammingError),
+        (5, TypeError),
+    ],
+)
+async def test_query_plan_of_what_is_no_statement(conn: rapsqlite.Connection, sql: Any, error: type[Exception]) -> None:
+    await conn.execute("CREATE TABLE t (a)")
+    with pytest.raises(error):
+        await conn.explain_query_plan(sql)
+
+    assert await conn.get_tables() == ["t"]
+
+
+async def test_query_plan_changes_nothing() -> None:
+    async with connect(":memory:") as conn:
+        await conn.execute("CREATE TABLE t (a)")
+        await conn.commit()
+        for sql in ("INSERT INTO t VALUES (1)", "DROP TABLE t", "DELETE FROM t WHERE a > 1", "PRAGMA user_version = 5"):
+            await conn.explain_query_plan(sql)
+            assert not conn.in_transaction
+
+        assert await conn.fetch_all("SELECT count(*) FROM t") == [[0]]
+        assert await conn.fetch_scalar("PRAGMA user_version") == 0
+        named = await conn.explain_query_plan("SELECT * FROM t AS x, t AS y WHERE x.a = :a", {"a": 1})
+        assert [type(part) for part in named[0]] == [int, int, int, str]
+
+
 async def test_timeout_can_be_changed(conn: rapsqlite.Connection, database: Path) -> None:
     assert conn.timeout == 5.0
     await conn.execute("CREATE TABLE t (a)")
