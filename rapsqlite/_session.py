@@ -6,12 +6,14 @@ A setting takes effect for statements that begin after it was set.
 from __future__ import annotations
 
 import sys
+from operator import index
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from rapsqlite import _constants as abi
 from rapsqlite._adapters import Adapters
 from rapsqlite._control import TransactionControl
 from rapsqlite._converters import Converters
+from rapsqlite._options import checked_callable, checked_chunk_size
 from rapsqlite._parameters import looks_names_up
 from rapsqlite._row_plan import plan_rows
 from rapsqlite._wire import decoder_of, encode_params
@@ -80,12 +82,12 @@ class Session(TransactionControl):
 
     __slots__ = (
         "_default_shape",
+        "_iter_chunk_size",
         "_row_factory",
         "_text_factory",
         "adapters",
         "converters",
         "detect_types",
-        "iter_chunk_size",
         "list_plan",
         "scalar_plan",
         "transactions",
@@ -106,13 +108,23 @@ class Session(TransactionControl):
         super().__init__(NOT_CONNECTED, isolation_level, autocommit)
         self.adapters = Adapters()
         self.converters = Converters()
-        self.detect_types = detect_types
-        self.iter_chunk_size = iter_chunk_size
+        self.detect_types = index(detect_types)
+        self._iter_chunk_size = checked_chunk_size(iter_chunk_size)
         self.transactions = TransactionQueue()
         self._default_shape = default_shape  # of the rows of whole results
         self._row_factory = row_factory
+        checked_callable("text_factory", text_factory)
         self._text_factory = text_factory
         self._update_plans()
+
+    @property
+    def iter_chunk_size(self) -> int:
+        """Return how many rows ``execute_iter`` puts into a list unless told."""
+        return self._iter_chunk_size
+
+    def set_iter_chunk_size(self, value: int) -> None:
+        """Change it."""
+        self._iter_chunk_size = checked_chunk_size(value)
 
     # -- how rows are made -------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import msgspec
 from rapsqlite import _constants as abi
 from rapsqlite._files import FileTable
 from rapsqlite._guest import Guest
+from rapsqlite._options import checked_cache_size, checked_mapping, checked_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +50,7 @@ def file_name(database: object) -> bytes:
 def checked_limits(limits: Mapping[str, Any] | None) -> dict[str, int]:
     """Return the limits as plain integers; TypeError or ValueError for what is no limit."""
     checked: dict[str, int] = {}
-    for name, value in (limits or {}).items():
+    for name, value in checked_mapping("limits", limits).items():
         if name not in _LIMIT_NAMES:
             raise TypeError(f"limits has no {name!r}: there are {', '.join(sorted(_LIMIT_NAMES))}")
         if not isinstance(value, int) or isinstance(value, bool):
@@ -76,13 +77,13 @@ class Target:
         limits: Mapping[str, Any] | None,
     ) -> None:
         self.name = file_name(database)
-        self._timeout_s = timeout_s
+        self._timeout_s = checked_seconds(timeout_s)
         self._uri = uri
         self._limits = checked_limits(limits)
         access = abi.SQLITE_OPEN_READONLY if read_only else abi.SQLITE_OPEN_READWRITE | abi.SQLITE_OPEN_CREATE
         self._options: dict[str, Any] = {
             "flags": access | (abi.SQLITE_OPEN_URI if uri else 0),
-            "cached_statements": cached_statements,
+            "cached_statements": checked_cache_size(cached_statements),
         }
         self._options.update((name, value) for name, value in self._limits.items() if name != "memory_bytes")
 

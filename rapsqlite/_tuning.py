@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rapsqlite import _constants as abi
+from rapsqlite._options import checked_seconds
 from rapsqlite._pragma import pragma_statement
 from rapsqlite._queries import Queries
 from rapsqlite._registration import checked_int
@@ -83,7 +84,7 @@ class Tuning(Queries):
     def timeout(self, value: float) -> None:
         if value < 0:
             raise ValueError("timeout is a number of seconds, not negative")
-        self._session.guest.host.busy_timeout_s = float(value)
+        self._session.guest.host.busy_timeout_s = checked_seconds(value)
 
 
 def _checked_flag(op: int) -> int:

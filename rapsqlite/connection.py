@@ -8,6 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rapsqlite._control import LEGACY_TRANSACTION_CONTROL
+from rapsqlite._options import checked_callable, checked_mapping
 from rapsqlite._pragma import pragma_statement
 from rapsqlite._session import CLOSED, NOT_CONNECTED, Session
 from rapsqlite._stopwatch import SlowStatements
@@ -92,8 +93,8 @@ class Connection(
             cached_statements=cached_statements,
             limits=limits,
         )
-        self._pragmas = [pragma_statement(name, value) for name, value in (pragmas or {}).items()]
-        self._init_hook = init_hook
+        self._pragmas = [pragma_statement(name, value) for name, value in checked_mapping("pragmas", pragmas).items()]
+        self._init_hook = init_hook and checked_callable("init_hook", init_hook)
         self._place = _calling_line()
         self._was_opened = False
         self._savepoint_count = 0
@@ -279,12 +280,12 @@ class Connection(
 
     @property
     def iter_chunk_size(self) -> int:
-        """How many rows `execute_iter` puts into a list unless told."""
+        """How many rows `execute_iter` puts into a list unless told; ValueError if it is set to less than 1."""
         return self._session.iter_chunk_size
 
     @iter_chunk_size.setter
     def iter_chunk_size(self, value: int) -> None:
-        self._session.iter_chunk_size = value
+        self._session.set_iter_chunk_size(value)
 
     def register_adapter(self, type: type[Any], adapter: Adapter[Any]) -> None:
         """Bind values of exactly this type, on this connection, as what ``adapter`` makes of them."""

@@ -24,7 +24,7 @@ PACKAGE = ROOT / "rapsqlite"
 LEVELS = (
     ("_constants",),
     ("types", "errors", "_sqlite_names"),
-    ("_adapters", "_converters", "_nochange"),
+    ("_adapters", "_converters", "_nochange", "_options"),
     ("_parameters", "rows"),
     ("_wire", "_rings", "_handles", "_module_cache", "_collector", "_tracebacks"),
     ("_row_plan", "_typed_rows"),

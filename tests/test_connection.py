@@ -230,11 +230,32 @@ async def test_unknown_keyword_is_a_type_error() -> None:
         ({"limits": {"max_cows": 1}}, TypeError),
         ({"limits": {"max_rows": -1}}, ValueError),
         ({"limits": {"max_rows": "1"}}, TypeError),
+        ({"limits": 5}, TypeError),
+        ({"pragmas": [("user_version", 1)]}, TypeError),
+        ({"timeout": "5"}, TypeError),
+        ({"timeout": None}, TypeError),
+        ({"cached_statements": "x"}, TypeError),
+        ({"detect_types": "x"}, TypeError),
+        ({"iter_chunk_size": 0}, ValueError),
+        ({"iter_chunk_size": "64"}, TypeError),
+        ({"text_factory": 5}, TypeError),
+        ({"init_hook": 5}, TypeError),
     ],
 )
 async def test_wrong_option_is_refused_at_once(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         connect(":memory:", **options)
+
+
+@pytest.mark.parametrize("options", [{"cached_statements": -1}, {"cached_statements": 2**40}, {"timeout": -1}])
+async def test_number_that_sqlite3_takes_for_the_nearest_sensible_one_is_taken(options: dict[str, Any]) -> None:
+    stock = sqlite3.connect(":memory:", **({} if options == {"cached_statements": 2**40} else options))
+    stock.close()
+
+    async with connect(":memory:", **options) as conn:
+        for _ in range(2):
+            assert await conn.fetch_scalar("SELECT 1") == 1
+        assert conn.timeout >= 0
 
 
 @pytest.mark.parametrize("database", [None, 5, True])

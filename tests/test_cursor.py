@@ -330,19 +330,31 @@ def resident_bytes() -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
-async def test_ten_million_rows_pass_in_twenty_megabytes(conn: rapsqlite.Connection) -> None:
-    async with conn.execute(LONG_ROWS, [10_000_000]) as cursor:
-        await cursor.fetchone()
-        start = highest = resident_bytes()
-        async for number, _ in cursor:
-            if number % 100_000 == 0:
-                highest = max(highest, resident_bytes())
+@pytest.mark.parametrize("count", [500_000, pytest.param(10_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("verb", ["execute", "stream"])
+async def test_millions_of_rows_pass_in_twenty_megabytes(conn: rapsqlite.Connection, verb: str, count: int) -> None:
+    rows = (await conn.execute(LONG_ROWS, [count])) if verb == "execute" else conn.stream(LONG_ROWS, [count])
+    await rows.__anext__()
+    start = highest = resident_bytes()
+    async for number, _ in rows:
+        if number % 50_000 == 0:
+            highest = max(highest, resident_bytes())
 
-    assert number == 10_000_000
+    assert number == count
     assert highest - start < 20_000_000
+
+
+async def test_iter_chunk_size_is_kept_and_changes_no_row(conn: rapsqlite.Connection) -> None:
+    """It is how many rows aiosqlite asks its thread for at a time; here batches are sized by bytes."""
+    conn.iter_chunk_size = 7
+    for size in (1, 3, 64, 1_000):
+        async with conn.execute(NUMBERS, [500]) as cursor:
+            assert cursor.iter_chunk_size == 7
+            cursor.iter_chunk_size = size
+            assert [number async for (number,) in cursor] == list(range(1, 501))
+            assert cursor.iter_chunk_size == size
 
 
 async def test_guest_rests_while_the_consumer_is_slow(conn: rapsqlite.Connection) -> None:

@@ -171,22 +171,6 @@ async def test_error_in_the_statement_comes_before_those_of_its_parameters() -> 
     assert raised[0] == "OperationalError"
 
 
-async def test_as_many_parameters_as_sqlite_allows() -> None:
-    count = 32_766
-
-    async def scenario(connection: Any) -> Any:
-        sql = f"SELECT count(*), sum(column1), min(column1), max(column1) FROM (VALUES {', '.join(['(?)'] * count)})"
-        return await rows_of(connection, sql, range(count))
-
-    await same(scenario)
-
-
-async def test_one_parameter_more_is_refused() -> None:
-    async with rapsqlite.connect(":memory:") as connection:
-        with pytest.raises(rapsqlite.OperationalError, match="too many SQL variables"):
-            await connection.execute(f"SELECT 1 WHERE 1 IN ({', '.join(['?'] * 32_767)})", range(32_767))
-
-
 async def test_columns_as_many_as_sqlite_allows() -> None:
     async def scenario(connection: Any) -> Any:
         return await rows_of(connection, f"SELECT {', '.join(map(str, range(2_000)))}")
@@ -250,16 +234,6 @@ async def test_random_text_and_blobs_come_back() -> None:
         return await rows_of(connection, "SELECT v, typeof(v), hex(v) FROM t ORDER BY rowid")
 
     assert [row[0] for row in await same(scenario)] == values
-
-
-@pytest.mark.parametrize("size", [1_000_000, 5_000_000])
-@pytest.mark.parametrize("kind", ["x", b"x"])
-async def test_large_values_come_back(size: int, kind: Any) -> None:
-    async with rapsqlite.connect(":memory:") as connection:
-        await connection.execute("CREATE TABLE t (v)")
-        await connection.execute("INSERT INTO t VALUES (?)", (kind * size,))
-
-        assert await connection.fetch_all("SELECT v, length(v) FROM t") == [[kind * size, size]]
 
 
 INVALID_TEXT = "SELECT CAST(x'ff41' AS TEXT) AS v, 'valid' AS w, x'ff41' AS b, NULL AS n, 1 AS i"
