@@ -81,9 +81,8 @@ fn run_set(
     if connection.watch.is_cancelled() {
         return Err(Error::interrupted());
     }
-    let params = sets.params()?;
     // SAFETY: `many` clears the statement before the request's frame is released.
-    unsafe { statement.bind(&params, Lifetime::Request)? };
+    unsafe { statement.bind_next(sets, Lifetime::Request)? };
     let result = statement.run();
     statement.reset();
     result

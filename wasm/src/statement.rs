@@ -147,16 +147,31 @@ impl Statement {
     pub unsafe fn bind(&mut self, params: &Params<'_>, lifetime: Lifetime) -> Result<()> {
         match params {
             Params::ByPosition { count, values } => {
-                self.bind_positions(*count, values.clone(), lifetime)
+                self.bind_positions(*count, &mut values.clone(), lifetime)
             }
             Params::ByName { count, entries } => self.bind_names(*count, entries.clone(), lifetime),
         }
     }
 
+    /// Binds the next one of many sets and steps over it; after an error `sets` stands somewhere inside of it.
+    ///
+    /// # Safety
+    /// As `bind`, for the bytes behind `sets`.
+    pub unsafe fn bind_next(&mut self, sets: &mut Reader<'_>, lifetime: Lifetime) -> Result<()> {
+        if sets.at_map() {
+            let params = sets.params()?;
+            // SAFETY: the caller's promise.
+            return unsafe { self.bind(&params, lifetime) };
+        }
+        // `Reader::params` would read every value once to find the end of the set.
+        let count = sets.array()?;
+        self.bind_positions(count, sets, lifetime)
+    }
+
     fn bind_positions(
         &mut self,
         count: usize,
-        mut values: Reader<'_>,
+        values: &mut Reader<'_>,
         lifetime: Lifetime,
     ) -> Result<()> {
         if count != self.parameter_count {

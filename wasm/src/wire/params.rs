@@ -64,25 +64,27 @@ impl<'a> Reader<'a> {
 
     /// Reads an array or map and steps over it.
     pub fn params(&mut self) -> Result<Params<'a>> {
-        match self.peek()? {
-            0x80..=0x8f | 0xde | 0xdf => {
-                let count = self.map()?;
-                let entries = self.clone();
-                for _ in 0..count {
-                    self.text()?;
-                    self.value()?;
-                }
-                Ok(Params::ByName { count, entries })
+        if self.at_map() {
+            let count = self.map()?;
+            let entries = self.clone();
+            for _ in 0..count {
+                self.text()?;
+                self.value()?;
             }
-            _ => {
-                let count = self.array()?;
-                let values = self.clone();
-                for _ in 0..count {
-                    self.value()?;
-                }
-                Ok(Params::ByPosition { count, values })
-            }
+            return Ok(Params::ByName { count, entries });
         }
+        let count = self.array()?;
+        let values = self.clone();
+        for _ in 0..count {
+            self.value()?;
+        }
+        Ok(Params::ByPosition { count, values })
+    }
+
+    /// Whether a map comes next.
+    #[inline]
+    pub fn at_map(&self) -> bool {
+        matches!(self.rest.first(), Some(0x80..=0x8f | 0xde | 0xdf))
     }
 
     /// The length of an array whose elements follow.
@@ -177,13 +179,6 @@ impl<'a> Reader<'a> {
             return Err(malformed("an unknown extension type"));
         }
         Ok(Value::Unsupported(payload))
-    }
-
-    fn peek(&self) -> Result<u8> {
-        self.rest
-            .first()
-            .copied()
-            .ok_or_else(|| malformed("it ends early"))
     }
 
     #[inline]
