@@ -146,10 +146,15 @@ async def test_expired_handle(conn: rapsqlite.Connection, change: str) -> None:
     blob = await conn.blobopen("t", "b", 1)
     await conn.execute(change)
 
-    for attempt in (blob.read(), blob.write(b"x")):
+    for attempt in (
+        blob.read(), blob.read(1), blob.write(b"x"), blob.get(0), blob.get(slice(2, 4)), blob.set(0, 1),
+        blob.set(slice(0, 2), b"ab"), blob.set(slice(0, 9, 3), b"abc"),
+    ):  # fmt: skip
         with pytest.raises(rapsqlite.OperationalError) as caught:
             await attempt
         assert caught.value.sqlite_errorcode == rapsqlite.SQLITE_ABORT
+        await blob.seek(0)
+        assert await blob.tell() == 0
     await blob.close()
     assert await conn.fetch_scalar("SELECT 1") == 1
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import rapsqlite
 from rapsqlite import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 LONG = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) SELECT count(*) FROM n"
 
@@ -49,6 +53,71 @@ async def test_every_verb_is_reported() -> None:
         conn.set_slow_query_threshold(None)
         await conn.fetch_all("SELECT 1")
         assert seen == []
+
+
+async def drained(rows: Any) -> None:
+    async for _ in rows:
+        pass
+
+
+async def by_cursor(conn: rapsqlite.Connection, verb: str, *arguments: Any) -> None:
+    async with conn.cursor() as cursor:
+        await getattr(cursor, verb)(*arguments)
+
+
+async def prepared(conn: rapsqlite.Connection, verb: str, sql: str) -> None:
+    async with conn.prepare(sql) as statement:
+        await getattr(statement, verb)()
+
+
+async def streamed(conn: rapsqlite.Connection, sql: str) -> None:
+    async with conn.prepare(sql) as statement:
+        await drained(statement.stream())
+
+
+SELECT, INSERT = "SELECT a || 'this one' FROM t", "INSERT INTO t VALUES ('this one')"
+VERBS: dict[str, tuple[str, Callable[[rapsqlite.Connection, str], Awaitable[object]]]] = {
+    "execute": (INSERT, lambda conn, sql: conn.execute(sql)),
+    "executemany": (INSERT, lambda conn, sql: conn.executemany(sql, [()])),
+    "execute_many": (INSERT, lambda conn, sql: conn.execute_many(sql, [()])),
+    "executescript": (INSERT, lambda conn, sql: conn.executescript(sql)),
+    "execute_insert": (INSERT, lambda conn, sql: conn.execute_insert(sql)),
+    "execute_fetchall": (SELECT, lambda conn, sql: conn.execute_fetchall(sql)),
+    "fetch_all": (SELECT, lambda conn, sql: conn.fetch_all(sql)),
+    "fetch_one": (SELECT, lambda conn, sql: conn.fetch_one(sql)),
+    "fetch_optional": (SELECT, lambda conn, sql: conn.fetch_optional(sql)),
+    "fetch_scalar": (SELECT, lambda conn, sql: conn.fetch_scalar(sql)),
+    "fetch_blob": ("SELECT x'00' AS this_one", lambda conn, sql: conn.fetch_blob(sql)),
+    "execute_iter": (SELECT, lambda conn, sql: drained(conn.execute_iter(sql))),
+    "stream": (SELECT, lambda conn, sql: drained(conn.stream(sql))),
+    "cursor execute": (SELECT, lambda conn, sql: by_cursor(conn, "execute", sql)),
+    "cursor executemany": (INSERT, lambda conn, sql: by_cursor(conn, "executemany", sql, [()])),
+    "cursor executescript": (INSERT, lambda conn, sql: by_cursor(conn, "executescript", sql)),
+    "prepared execute": (INSERT, lambda conn, sql: prepared(conn, "execute", sql)),
+    "prepared fetch_all": (SELECT, lambda conn, sql: prepared(conn, "fetch_all", sql)),
+    "prepared fetch_one": (SELECT, lambda conn, sql: prepared(conn, "fetch_one", sql)),
+    "prepared fetch_optional": (SELECT, lambda conn, sql: prepared(conn, "fetch_optional", sql)),
+    "prepared fetch_scalar": (SELECT, lambda conn, sql: prepared(conn, "fetch_scalar", sql)),
+    "prepared stream": (SELECT, lambda conn, sql: streamed(conn, sql)),
+}
+
+
+PREPARING = {name for name in VERBS if name.startswith("prepared ")} - {"prepared stream"}  # told of, too
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+async def test_each_verb_is_reported_once_with_its_time(verb: str) -> None:
+    seen: list[tuple[float, str]] = []
+    sql, run = VERBS[verb]
+    async with connect(":memory:", isolation_level=None) as conn:
+        await conn.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1), (2)")
+        conn.set_slow_query_threshold(0, lambda *slow: seen.append(slow))
+
+        await run(conn, sql)
+
+        about_it = [seconds for seconds, reported in seen if reported == sql]
+        assert len(about_it) == (2 if verb in PREPARING else 1)
+        assert min(about_it) > 0
 
 
 async def test_only_slow_statements_are_reported() -> None:
