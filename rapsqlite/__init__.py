@@ -42,9 +42,9 @@ from rapsqlite._constants import (
 )
 from rapsqlite._control import LEGACY_TRANSACTION_CONTROL
 from rapsqlite._converters import register_converter
+from rapsqlite._limits import Limits
 from rapsqlite._nochange import NO_CHANGE, NoChange
 from rapsqlite._sqlite_names import *  # noqa: F403 - all of its names are public, and it lists them
-from rapsqlite._target import Limits
 from rapsqlite._tracebacks import enable_callback_tracebacks
 from rapsqlite.blob import Blob
 from rapsqlite.changeset import Conflict

@@ -17,6 +17,15 @@ _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
 # A file system that answers a read with these is broken itself; SQLite then calls the database corrupt.
 _BROKEN_DEVICE = frozenset((errno.ERANGE, errno.EIO, errno.ENXIO))
 
+_CUT_OFF = "a transaction was cut off and must be undone or completed first"
+EXPLANATIONS = {
+    sqlite.SQLITE_READONLY_ROLLBACK: f"{_CUT_OFF}: open the database once where it and its directory may be written",
+    sqlite.SQLITE_READONLY_RECOVERY: f"{_CUT_OFF}: open the database once where it and its directory may be written",
+    sqlite.SQLITE_READONLY_DBMOVED: "the file was renamed, replaced or deleted since it was opened: open it again",
+    sqlite.SQLITE_READONLY_CANTLOCK: "the WAL index may not be written, so readers cannot be counted in",
+}
+"""What SQLite decides by itself, without a failed operation to tell of, by result code."""
+
 
 class FileError(Exception):
     """A file operation failed with the SQLite result code ``code``."""

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from rapsqlite import _constants as sqlite
 from rapsqlite import _descriptors, _opening
 from rapsqlite._fileerror import FileError, code_of_read, code_of_write
-from rapsqlite._grants import Grants, database_path
+from rapsqlite._grants import EVERYWHERE, Grants, database_path
 from rapsqlite._openfile import OpenFile, sync_descriptor
+from rapsqlite._openfiles import OpenFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +28,7 @@ _EVERYDAY = (sqlite.SQLITE_BUSY, sqlite.SQLITE_IOERR_DELETE_NOENT, sqlite.SQLITE
 _CANNOT_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES)
 
 
-class FileTable:
+class FileTable(OpenFiles):
     """All files of one connection, by the small integers that the guest knows them by.
 
     ``failure`` is the last error that was worth telling, for the message of the exception it leads to.
@@ -38,14 +39,22 @@ class FileTable:
         database: bytes,
         *,
         uri: bool = False,
-        grants: Iterable[bytes] = (),
+        directories: Iterable[bytes] = EVERYWHERE,
         maps_reads: bool = True,
         maps_writes: bool = True,
+        read_only: bool = False,
+        file_bytes: int = 0,
     ) -> None:
-        self._grants = Grants(database_path(database, uri=uri), grants)
-        self._maps_reads = maps_reads
-        self._maps_writes = maps_writes
-        self._files: dict[int, OpenFile] = {}
+        """Take what `connect` was told of the database, and its limits.
+
+        ``directories`` are reached beside the database itself; ``read_only`` refuses to open any database for writing;
+        no file grows beyond ``file_bytes`` (0: no limit).
+        """
+        # What is stored to mapped memory goes past `write`.
+        super().__init__(maps_reads=maps_reads, maps_writes=maps_writes and not file_bytes)
+        self._grants = Grants(database_path(database, uri=uri), directories)
+        self._read_only = read_only
+        self._file_bytes = file_bytes
         self._last_handle = 0
         self.failure: FileError | None = None
         self.bytes_read = 0
@@ -81,25 +90,32 @@ class FileTable:
     def open(self, name: bytes, flags: int) -> tuple[int, int]:
         """Open a file, an anonymous temporary one if there is no name; return handle and flags as granted.
 
-        A file that may only be read is opened so, as SQLite wants it.
+        A file that may only be read is opened so, as SQLite wants it. A NUL and the name of another file may follow,
+        whose permission bits a new one gets.
         """
+        reads_index = bool(flags & sqlite.OPEN_INDEX_READONLY)
+        flags &= ~sqlite.OPEN_INDEX_READONLY
+        name, _, model = name.partition(b"\0")
         if name:
             directory, last = self._grants.locate(name)
-            fd, flags = _opening.open_named(name, directory, last, flags)
+            if flags & sqlite.SQLITE_OPEN_MAIN_DB:
+                self._check_database(name, flags)
+            mode = _opening.bits_of(model, *self._grants.locate(self._grants.resolve(model)[0])) if model else 0
+            fd, flags = _opening.open_named(name, directory, last, flags, mode)
         else:
             directory, last, fd = -1, b"", _opening.open_temporary()
         writable = bool(flags & sqlite.SQLITE_OPEN_READWRITE)
         self._last_handle += 1
-        self._files[self._last_handle] = OpenFile(fd, name, directory, last, writable)
+        self._files[self._last_handle] = OpenFile(fd, name, directory, last, writable, reads_index=reads_index)
         if name and flags & sqlite.SQLITE_OPEN_DELETEONCLOSE:
             os.unlink(last, dir_fd=directory)
         return self._last_handle, flags
 
-    def _file(self, handle: int) -> OpenFile:
-        try:
-            return self._files[handle]
-        except KeyError:
-            raise FileError(sqlite.SQLITE_IOERR, "use", b"", "the guest has no such file open") from None
+    def _check_database(self, name: bytes, flags: int) -> None:
+        self._grants.refuse_as_database(name)
+        if self._read_only and flags & sqlite.SQLITE_OPEN_READWRITE and not self._grants.is_lent(name):
+            reason = "limits={'read_only': True} lets no database be written or created"
+            raise FileError(sqlite.SQLITE_CANTOPEN, "write", name, reason)
 
     def close_file(self, handle: int) -> None:
         file = self._file(handle)
@@ -127,6 +143,8 @@ class FileTable:
     def write(self, handle: int, data: memoryview | bytes, offset: int) -> None:
         file = self._file(handle)
         wanted, done = len(data), 0
+        if self._file_bytes:
+            self._check_size(file, offset + wanted)
         try:
             while done < wanted:
                 count = os.pwrite(file.fd, data[done:] if done else data, offset + done)
@@ -137,8 +155,15 @@ class FileTable:
             raise FileError(code_of_write(error), "write", file.path, error) from None
         self.bytes_written += wanted
 
+    def _check_size(self, file: OpenFile, end: int) -> None:
+        if end > self._file_bytes:
+            reason = f"it would be larger than limits={{'file_bytes': {self._file_bytes}}} allows"
+            raise FileError(sqlite.SQLITE_FULL, "write", file.path, reason)
+
     def truncate(self, handle: int, size_bytes: int) -> None:
         file = self._file(handle)
+        if self._file_bytes:
+            self._check_size(file, size_bytes)
         try:
             os.ftruncate(file.fd, size_bytes)
         except OSError as error:
@@ -210,54 +235,6 @@ class FileTable:
         except OSError:
             return True
         return not os.path.samestat(named, os.fstat(file.fd))
-
-    def lock(self, handle: int, level: int) -> None:
-        self._file(handle).take_lock(level)
-
-    def unlock(self, handle: int, level: int) -> None:
-        self._file(handle).lock.unlock(level)
-
-    def is_reserved(self, handle: int) -> bool:
-        return self._file(handle).lock.is_reserved()
-
-    def map_index(self, handle: int, region: int, view: memoryview, *, extend: bool) -> int:
-        """Lay a region of the WAL index over the guest's bytes: SQLITE_OK, READONLY, or NOTFOUND if there is none."""
-        return self._file(handle).map_index(region, view, extend=extend)
-
-    def lock_index(self, handle: int, first: int, count: int, flags: int) -> None:
-        """Take or drop locks of the WAL index."""
-        self._file(handle).lock_index(first, count, flags)
-
-    def has_index_alone(self, handle: int) -> int:
-        """Return 1 if no other connection, of whatever process, uses the WAL index, else 0."""
-        index = self._file(handle).index
-        return int(index is not None and not index.is_used_by_others())
-
-    def unmap_index(self, handle: int, *, delete: bool) -> None:
-        """Let go of the WAL index."""
-        self._file(handle).unmap_index(delete=delete)
-
-    def map_window(self, handle: int, view: memoryview, offset: int) -> None:
-        """Lay a part of the file over the guest's bytes, read-only; less than asked for where the file ends."""
-        file = self._file(handle)
-        if not self._maps_reads:
-            raise FileError(sqlite.SQLITE_IOERR_MMAP, "map", file.path, "mapped reads are turned off")
-        file.windows.open(view, offset)
-
-    def map_tail(self, handle: int, view: memoryview, offset: int) -> None:
-        """Make the file reach to where ``view`` ends and lay that part of it over the guest's bytes, writable.
-
-        Raises FileError: SQLITE_FULL if there is no room for it, SQLITE_IOERR_MMAP if such a file is not mapped.
-        """
-        file = self._file(handle)
-        if not self._maps_writes:
-            raise FileError(sqlite.SQLITE_IOERR_MMAP, "map", file.path, "mapped writes are turned off")
-        file.windows.open_tail(view, offset, writable=file.writable)
-
-    def unmap_window(self, view: memoryview) -> None:
-        """Turn the guest's bytes that a window covered back into plain memory."""
-        if not any(file.windows.close_at(view) for file in self._files.values()):
-            raise FileError(sqlite.SQLITE_IOERR_MMAP, "unmap", b"", "the guest has no such window")
 
     def close(self) -> None:
         """Release every lock and close every file, also after the guest has died. What fails is in ``failure``."""

@@ -1,9 +1,10 @@
 """Names to directories: which files a connection may reach, and how a name from SQL becomes one of them.
 
-A grant is a directory tree. A name is walked as SQLite's own VFS walks it, ``..`` and symbolic links
-included, but a link is only looked at inside a grant, and the name that comes out must lie inside one. The
-file is then opened relative to a descriptor of its directory, without following links: what changes in the
-tree meanwhile cannot lead out.
+Every connection may reach its own database, with the journal, WAL and index that SQLite keeps beside it. Beyond that a
+grant is a directory tree; without limits it is the whole tree, as with SQLite itself. A name is walked as SQLite's own
+VFS walks it, ``..`` and symbolic links included, but a link is only looked at inside a grant, and the name that comes
+out must lie inside one. The file is then opened relative to a descriptor of its directory, without following links:
+what changes in the tree meanwhile cannot lead out.
 """
 
 from __future__ import annotations
@@ -14,31 +15,35 @@ import re
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as sqlite
+from rapsqlite._directories import Directories
 from rapsqlite._fileerror import FileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+EVERYWHERE = (b"/",)
+"""The grant of a connection without limits."""
+
 _MAX_LINKS = 200  # SQLITE_MAX_SYMLINK
-_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_ONLY_SEARCH: int = getattr(os, "O_PATH", 0)
+# What SQLite keeps beside a database: a super-journal is named after the main database of its transaction.
+_COMPANION = re.compile(rb"-(?:journal|wal|shm|mj[0-9A-F]{6}9[0-9A-F]{2})")
+_NOT_GRANTED = "it is not granted to this connection: name its directory in limits={'directories': [...]}"
 
 
 class Grants:
-    """The directories of one connection."""
+    """What one connection may reach."""
 
     def __init__(self, database: bytes | None, directories: Iterable[bytes]) -> None:
-        """Grant ``directories``, and the one that ``database`` really is in."""
+        """Grant ``directories`` with all that is below them, and ``database``, which is None if it is no file."""
+        self._database: bytes | None = None  # its real name
         self._real: dict[bytes, bytes] = {}  # a name as the user wrote it, made absolute: what it really is
         self._roots: list[bytes] = []
-        self._descriptors: dict[bytes, int] = {}
-        self._revoked: list[bytes] = []
+        self._lent: list[bytes] = []
+        self._directories = Directories()
         for directory in directories:
             self._add_root(os.path.realpath(directory), spelled=directory)
         if database is not None:
-            real = os.path.realpath(database)
-            self._real[_absolute(database)] = real
-            self._add_root(os.path.dirname(real), spelled=os.path.dirname(database))
+            self._database = self._real[_absolute(database)] = os.path.realpath(database)
 
     def _add_root(self, real: bytes, spelled: bytes) -> None:
         self._real.setdefault(_absolute(spelled), os.path.realpath(spelled))
@@ -48,18 +53,18 @@ class Grants:
     def grant(self, directory: bytes) -> None:
         """Grant one more directory, until `revoke`. Any thread."""
         self._add_root(directory, spelled=directory)
+        self._lent.append(directory)
 
     def revoke(self, directory: bytes) -> None:
-        """Take back what `grant` gave. Any thread: a descriptor of it is closed by the thread that uses it."""
+        """Take back what `grant` gave. Any thread."""
+        self._lent.remove(directory)
         self._roots.remove(directory)
         self._real.pop(_absolute(directory), None)
-        self._revoked.append(directory)
+        self._directories.forget(directory)
 
-    def _forget_revoked(self) -> None:
-        while self._revoked:
-            descriptor = self._descriptors.pop(self._revoked.pop(), None)
-            if descriptor is not None:
-                os.close(descriptor)
+    def is_lent(self, name: bytes) -> bool:
+        """Whether the host itself wants this file written, in a directory of its own."""
+        return os.path.dirname(name) in self._lent
 
     def resolve(self, name: bytes) -> tuple[bytes, bool]:
         """Return the real, absolute name, and whether links had to be followed to it.
@@ -69,9 +74,21 @@ class Grants:
         spelled = _absolute(name)
         start = self._begin(spelled)
         real, followed = self._walk(start, name)
-        if not self._is_granted(os.path.dirname(real)):
-            raise FileError(sqlite.SQLITE_CANTOPEN, "open", real, "its directory is not granted to this connection")
+        if not self._is_granted(os.path.dirname(real)) and not self._is_own(real):
+            raise FileError(sqlite.SQLITE_CANTOPEN, "open", real, _NOT_GRANTED)
         return real, followed or start != spelled
+
+    def _is_own(self, real: bytes) -> bool:
+        """Whether this is the connection's own database, or what SQLite keeps beside it."""
+        own = self._database
+        if own is None or not real.startswith(own):
+            return False
+        return real == own or _COMPANION.fullmatch(real, len(own)) is not None
+
+    def refuse_as_database(self, name: bytes) -> None:
+        """Raise FileError if ``name``, resolved, is reached only as a companion: SQL must not attach a journal."""
+        if name != self._database and not self._is_granted(os.path.dirname(name)):
+            raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, _NOT_GRANTED)
 
     def _begin(self, spelled: bytes) -> bytes:
         """Replace the longest beginning of ``spelled`` whose real name is known."""
@@ -126,34 +143,22 @@ class Grants:
 
         Raises FileError if there is no such directory or it is not granted.
         """
-        if self._revoked:
-            self._forget_revoked()
         directory, last = os.path.split(name)
-        descriptor = self._descriptors.get(directory)
+        descriptor = self._directories.known(directory)
         if descriptor is not None and last not in (b"", b".", b".."):
+            # It has been resolved before: only granted directories are opened, and that of the own database.
+            if not self._is_granted(directory) and not self._is_own(name):
+                raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, _NOT_GRANTED)
             return descriptor, last
         directory, last = os.path.split(self.resolve(name)[0])
-        return self._open_directory(directory), last
+        return self._directories.open(directory, self._ways_in()), last
 
-    def _open_directory(self, directory: bytes) -> int:
-        known = self._descriptors.get(directory)
-        if known is not None:
-            return known
-        try:
-            if directory in self._roots:
-                descriptor = _open_directory(directory, None)
-            else:
-                parent, last = os.path.split(directory)
-                descriptor = _open_directory(last, self._open_directory(parent))
-        except OSError as error:
-            raise FileError(sqlite.SQLITE_CANTOPEN, "open directory", directory, error) from None
-        self._descriptors[directory] = descriptor
-        return descriptor
+    def _ways_in(self) -> list[bytes]:
+        """Return the directories that the user has named: how they are reached is not the SQL's business."""
+        return self._roots if self._database is None else [*self._roots, os.path.dirname(self._database)]
 
     def close(self) -> None:
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
+        self._directories.close()
 
 
 def database_path(name: bytes, *, uri: bool) -> bytes | None:
@@ -176,14 +181,3 @@ def _absolute(name: bytes) -> bytes:
     """Make ``name`` absolute without a look at the disk; ``..`` stays, as what it means depends on links."""
     parts = os.path.join(os.getcwdb(), name).split(b"/")
     return b"/" + b"/".join(part for part in parts if part not in (b"", b"."))
-
-
-def _open_directory(path: bytes, parent: int | None) -> int:
-    flags = _OPEN_DIRECTORY if parent is None else _OPEN_DIRECTORY | os.O_NOFOLLOW
-    try:
-        return os.open(path, flags, dir_fd=parent)
-    except PermissionError:
-        if not _ONLY_SEARCH:
-            raise
-        # A directory that may be searched but not listed: files in it open, only it cannot be synced itself.
-        return os.open(path, flags | _ONLY_SEARCH, dir_fd=parent)

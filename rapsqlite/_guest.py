@@ -10,8 +10,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from rapsqlite import _constants as abi
 from rapsqlite import _live_guests, runtime
 from rapsqlite._cancellation import deliver_held_back, held_back, settle
@@ -20,10 +18,12 @@ from rapsqlite._file_imports import file_imports
 from rapsqlite._host import HostFunctions
 from rapsqlite._loop import current_loop, outlast
 from rapsqlite._pressure import Pressure
+from rapsqlite._reported import reported_error
 from rapsqlite._request import Request
 from rapsqlite._rings import Reply, Rings
 from rapsqlite._traffic import Traffic
-from rapsqlite.errors import InternalError, ProgrammingError, error_from_reply
+from rapsqlite._watchdog import Watchdog
+from rapsqlite.errors import InternalError, ProgrammingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from rapsqlite._files import FileTable
     from rapsqlite._loop import Loop
 
-_ERROR = msgspec.msgpack.Decoder(tuple[int, str, int, int, int])
 _SLICE_S = 0.001  # how long one task decodes batches before it lets others run
 
 
@@ -46,6 +45,7 @@ class Guest:
         busy_timeout_s: float,
         *,
         memory_limit_bytes: int = -1,
+        statement_limit_s: float = 0.0,
         patience_s: float = 5.0,
         engine: Callable[[], runtime.Engine] = runtime.shared_engine,
     ) -> None:
@@ -57,6 +57,7 @@ class Guest:
         traffic.serve_through(self.host)
         traffic.pressure = Pressure(traffic, self.kill, self._give_up)
         self._memory_limit_bytes = memory_limit_bytes
+        self._watchdog = Watchdog(traffic, statement_limit_s, self.kill)
         self._engine = engine  # called on the guest's thread: it may have to compile
         self._instance: runtime.Instance | None = None
         self._loop: Loop | None = None
@@ -186,7 +187,7 @@ class Guest:
         reply = request.replies.popleft()
         if reply.kind == abi.REPLY_ERROR:
             settle(loop, request, finished=False)
-            raise _error_of(reply, request.body[0], self.files) from request.cause
+            raise reported_error(reply, request, self.files) from request.cause
         if reply.kind == abi.REPLY_DONE:
             settle(loop, request, finished=True)
         return reply
@@ -250,6 +251,7 @@ class Guest:
     def start(self) -> None:
         """Start the thread; requests may be submitted at once, they wait until the guest is there."""
         _live_guests.start(self, self._thread)
+        self._watchdog.start(self.name)
 
     def _main(self) -> None:
         failure: BaseException | None = None
@@ -280,6 +282,7 @@ class Guest:
     def _end(self, failure: BaseException | None) -> None:
         """Hand out the last replies, then free the memory, the files and the waiting tasks."""
         woken = self._traffic.finish(failure)
+        self._watchdog.end()
         self.host.leave()
         with self._end_lock:
             self.files.close()
@@ -363,14 +366,3 @@ class Guest:
         """Return how often each host function was called, by name, and the waits for locks."""
         counts = dict(self._instance.counts) if self._instance is not None else {}
         return {**counts, "busy_waits": self.host.busy_waits}
-
-
-def _error_of(reply: Reply, sql: bytes, files: FileTable) -> Exception:
-    try:
-        code, message, offset, klass, row = _ERROR.decode(reply.rows)
-    except msgspec.DecodeError as exc:
-        return InternalError(f"the guest's error message is malformed: {exc}")
-    failure = files.take_failure(code)
-    if failure is not None:
-        message = f"{message} ({failure})"
-    return error_from_reply(code, message, offset, klass, row, sql.decode("utf-8", "replace") or None)

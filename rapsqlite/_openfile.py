@@ -33,14 +33,17 @@ else:
 class OpenFile:
     """One file that the guest has open."""
 
-    __slots__ = ("directory", "fd", "index", "lock", "name", "path", "windows", "writable")
+    __slots__ = ("directory", "fd", "index", "lock", "name", "path", "reads_index", "windows", "writable")
 
-    def __init__(self, fd: int, path: bytes, directory: int, name: bytes, writable: bool) -> None:
+    def __init__(
+        self, fd: int, path: bytes, directory: int, name: bytes, writable: bool, *, reads_index: bool = False
+    ) -> None:
         self.fd = fd
         self.path = path
         self.directory = directory
         self.name = name
         self.writable = writable
+        self.reads_index = reads_index  # and never writes it
         self.lock = FileLock(fd, path)
         self.index: WalIndex | None = None
         self.windows = Windows(fd, path)
@@ -60,7 +63,7 @@ class OpenFile:
     def map_index(self, region: int, view: memoryview, *, extend: bool) -> int:
         """Lay a region of the WAL index over ``view``; opens the index the first time."""
         if self.index is None:
-            self.index = WalIndex(self.path, self.fd, self.directory, self.name)
+            self.index = WalIndex(self.path, self.fd, self.directory, self.name, read_only=self.reads_index)
         if not self.index.map_region(region, view, extend=extend):
             return sqlite.SQLITE_NOTFOUND
         return sqlite.SQLITE_OK if self.index.writable else sqlite.SQLITE_READONLY

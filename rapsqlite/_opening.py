@@ -16,13 +16,14 @@ _TEMPORARY_MODE = 0o600
 _DATABASE_MODE = 0o644
 
 
-def open_named(path: bytes, directory: int, last: bytes, flags: int) -> tuple[int, int]:
+def open_named(path: bytes, directory: int, last: bytes, flags: int, mode: int = 0) -> tuple[int, int]:
     """Open ``last`` in ``directory``; return the descriptor and the flags as granted.
 
-    ``path`` is for messages. Where writing is not allowed but reading is, the file is opened for reading.
+    ``path`` is for messages, ``mode`` the permission bits of a new file (0: the usual ones). Where writing is not
+    allowed but reading is, the file is opened for reading.
     """
     model = _model(path, directory, last, flags)
-    mode = _mode(model, flags)
+    mode = mode or _mode(model, flags)
     try:
         fd = _open(last, directory, flags, mode)
     except OSError as error:
@@ -66,6 +67,14 @@ def _model(path: bytes, directory: int, last: bytes, flags: int) -> os.stat_resu
         return os.stat(database, dir_fd=directory)
     except OSError as error:
         raise FileError(sqlite.SQLITE_IOERR_FSTAT, "look at the database of", path, error) from None
+
+
+def bits_of(path: bytes, directory: int, last: bytes) -> int:
+    """Return the permission bits of ``last`` in ``directory``; ``path`` is for messages."""
+    try:
+        return os.stat(last, dir_fd=directory).st_mode & _descriptors.PERMISSION_BITS
+    except OSError as error:
+        raise FileError(sqlite.SQLITE_IOERR_FSTAT, "look at", path, error) from None
 
 
 def _mode(model: os.stat_result | None, flags: int) -> int:

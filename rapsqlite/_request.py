@@ -27,6 +27,7 @@ class Request:
         "head",
         "looks_itself",
         "loop",
+        "overdue",
         "position",
         "replies",
         "traffic",
@@ -46,6 +47,7 @@ class Request:
         self.cause: BaseException | None = None  # what a callback raised
         self.cancelled = False
         self.discarded = False
+        self.overdue = False  # cancelled by the watchdog
         self.looks_itself = False  # its task drains before it sleeps, so that no bell is needed while it is awake
         self.yields = False  # its task is to let others run, although the answer is there
         self.waiter: Any = None

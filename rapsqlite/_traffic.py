@@ -386,6 +386,15 @@ class Traffic:
         oldest = self.oldest()
         return oldest is not None and oldest.cancelled
 
+    def running(self) -> Request | None:
+        """Return the request that the guest works on; None if it sleeps, waits for a lock or runs a callback."""
+        with self.lock:
+            rings = self._rings
+            if rings is None or self.host.is_asleep() or self.host.callbacks.thread:
+                return None
+            sent = (request for request in self._pending.values() if request.position is not None)
+            return next((request for request in sent if rings.is_unanswered(request.position or 0)), None)
+
     def abandon_after_fork(self) -> None:
         """In a forked child: the guest's thread is not here, and what it ran is the parent's business."""
         self.lock = threading.Lock()

@@ -25,23 +25,17 @@ _NO_FALLOCATE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 class WalIndex:
     """One connection's use of a WAL index, until ``close``."""
 
-    def __init__(self, database: bytes, database_fd: int, directory: int, name: bytes) -> None:
-        """Open the ``-shm`` file beside the database; whoever is the first to use it empties it.
-
-        Raises FileError: SQLITE_BUSY while another connection does that, SQLITE_READONLY_CANTINIT if it would have
-        to be emptied but may only be read.
-        """
+    def __init__(
+        self, database: bytes, database_fd: int, directory: int, name: bytes, *, read_only: bool = False
+    ) -> None:
+        """Open the ``-shm`` file beside the database, for reading alone if it may not be written or so asked."""
         self.path = database + b"-shm"
         self._regions: dict[int, int] = {}  # number to address
         self._directory = directory
         self._name = name + b"-shm"
         self._check_file_system(database_fd)
-        self._fd, self.writable = self._open(os.fstat(database_fd))
-        try:
-            self._enter()
-        except FileError:
-            self._let_go()
-            raise
+        self._fd, self.writable = self._open(os.fstat(database_fd), read_only=read_only)
+        self._is_user = False  # holds the switch
 
     def _check_file_system(self, database_fd: int) -> None:
         try:
@@ -56,10 +50,12 @@ class WalIndex:
             "WAL mode needs a local file system; use another journal mode, or PRAGMA locking_mode=EXCLUSIVE first",
         )
 
-    def _open(self, database: os.stat_result) -> tuple[int, bool]:
+    def _open(self, database: os.stat_result, *, read_only: bool) -> tuple[int, bool]:
         mode = database.st_mode & _descriptors.PERMISSION_BITS
         flags = os.O_CLOEXEC | os.O_NOFOLLOW
         try:
+            if read_only:
+                return _descriptors.open_file(self._name, flags | os.O_RDONLY, mode, self._directory), False
             fd = _descriptors.open_file(self._name, flags | os.O_RDWR | os.O_CREAT, mode, self._directory)
         except OSError as error:
             try:
@@ -70,7 +66,11 @@ class WalIndex:
         return fd, True
 
     def _enter(self) -> None:
-        """Take the switch for reading. Nobody held it: the file is from before a crash, perhaps, and is emptied."""
+        """Take the switch for reading. Nobody held it: the file is from before a crash, perhaps, and is emptied.
+
+        Raises FileError: SQLITE_BUSY while another connection does that; SQLITE_READONLY_CANTINIT if it would have to
+        be emptied but may only be read: SQLite then makes an index of its own, and tries again the next time.
+        """
         try:
             other = _filelock.conflicting_lock(self._fd, _filelock.WRITE, _DEAD_MAN_SWITCH, 1)
             if other is None:
@@ -86,6 +86,7 @@ class WalIndex:
             elif other[0] == _filelock.WRITE:
                 raise FileError(sqlite.SQLITE_BUSY, "open", self.path, "another connection is initialising it")
             _filelock.set_lock(self._fd, _filelock.READ, _DEAD_MAN_SWITCH, 1)
+            self._is_user = True
         except BlockingIOError as error:
             raise FileError(sqlite.SQLITE_BUSY, "lock", self.path, error) from None
         except OSError as error:
@@ -97,6 +98,8 @@ class WalIndex:
             raise FileError(sqlite.SQLITE_IOERR_SHMMAP, "map", self.path, "the guest asked for an impossible region")
         if number in self._regions:
             raise FileError(sqlite.SQLITE_IOERR_SHMMAP, "map", self.path, "the guest asked for one region twice")
+        if not self._is_user:
+            self._enter()
         offset = number * REGION_BYTES
         try:
             if os.fstat(self._fd).st_size < offset + REGION_BYTES:

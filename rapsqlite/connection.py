@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rapsqlite._guest import Guest
-    from rapsqlite._target import Limits
+    from rapsqlite._limits import Limits
     from rapsqlite.types import Adapter, AutocommitMode, Converter, IsolationLevel, RowFactory, TextFactory
 
 C = TypeVar("C", bound="Connection")
@@ -359,7 +359,7 @@ def connect(
     ``pragmas``            names and values of PRAGMAs to set when it is open
     ``init_hook``          an async function, called with the connection when it is open
     ``read_only``          whether to open the file for reading alone; it must exist
-    ``limits``             what statements may use: max_rows, max_bytes, statement_steps, memory_bytes
+    ``limits``             what statements may use and reach, for SQL that is not trusted: see `Limits`
     ``factory``            a class derived from `Connection`, to make instead of it
     ``aiosqlite_compat``   whether rows of ``fetch_all`` and its kin are tuples, like those of cursors, not lists
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from rapsqlite._target import Limits
+    from rapsqlite._limits import Limits
     from rapsqlite.types import AutocommitMode, IsolationLevel, Parameters, RowFactory, TextFactory
 
 __all__ = [

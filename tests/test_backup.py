@@ -354,7 +354,7 @@ async def test_other_page_size(tmp_path: Path) -> None:
 async def test_directory_of_the_image_is_granted_only_for_the_backup(
     source: rapsqlite.Connection, images: Path
 ) -> None:
-    async with connect(":memory:") as target:
+    async with connect(":memory:", limits={}) as target:
         await source.backup(target)
         (images / "left.db").touch()
         with pytest.raises(rapsqlite.OperationalError):

@@ -46,6 +46,15 @@ async def connections(path: Path) -> None:
         await conn.close()
 
 
+async def limited(path: Path) -> None:
+    limits: rapsqlite.Limits = {"directories": [path, "shared", b"bytes"], "statement_seconds": 1, "read_only": True}
+    async with connect(path, limits=limits) as conn:
+        assert_type(conn, Connection)
+    connect(path, limits={"file_bytes": 1 << 20, "max_rows": 10})
+    connect(path, limits={"max_cows": 10})  # type: ignore[arg-type]
+    connect(path, limits={"file_bytes": "large"})  # type: ignore[arg-type]
+
+
 async def statements(conn: Connection) -> None:
     assert_type(await conn.execute("SELECT ?", (1,)), Cursor)
     assert_type(await conn.execute("SELECT :a", {"a": b"bytes"}), Cursor)

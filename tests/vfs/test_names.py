@@ -15,6 +15,13 @@ from rapsqlite._files import FileTable
 from rapsqlite._grants import database_path
 
 DATABASE = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE | sqlite.SQLITE_OPEN_MAIN_DB
+JOURNAL = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE | sqlite.SQLITE_OPEN_SUPER_JOURNAL
+
+
+def confined(database: Path, *directories: Path) -> FileTable:
+    """The files of a connection that is granted these directories, or else that of its database."""
+    granted = directories or (database.parent,)
+    return FileTable(os.fsencode(database), directories=[os.fsencode(directory) for directory in granted])
 
 
 def real_name(table: FileTable, name: Path | str) -> str:
@@ -23,7 +30,7 @@ def real_name(table: FileTable, name: Path | str) -> str:
 
 def test_names_beside_the_database_and_below_are_reached(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
-    table = FileTable(os.fsencode(tmp_path / "main.db"))
+    table = confined(tmp_path / "main.db")
 
     for name in (tmp_path / "main.db", tmp_path / "other.db", tmp_path / "below" / "third.db"):
         handle, _ = table.open(os.fsencode(real_name(table, name)), DATABASE)
@@ -37,7 +44,7 @@ def test_names_beside_the_database_and_below_are_reached(tmp_path: Path) -> None
 def test_names_outside_are_refused(tmp_path: Path, name: str) -> None:
     home = tmp_path / "home"
     (home / "sub").mkdir(parents=True)
-    table = FileTable(os.fsencode(home / "main.db"))
+    table = confined(home / "main.db")
 
     with pytest.raises(FileError, match="not granted") as caught:
         table.full_path(os.fsencode(home / name))
@@ -53,7 +60,7 @@ def test_refused_names_fail_in_every_call(tmp_path: Path, call: str) -> None:
     home.mkdir()
     secret = tmp_path / "secret.db"
     secret.write_bytes(b"secret")
-    table = FileTable(os.fsencode(home / "main.db"))
+    table = confined(home / "main.db")
 
     with pytest.raises(FileError):
         getattr(table, call)(os.fsencode(secret), 0)
@@ -68,7 +75,7 @@ def test_link_that_leads_out_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret.db").write_bytes(b"secret")
     (home / "file.db").symlink_to("../secret.db")
     (home / "directory").symlink_to("..")
-    table = FileTable(os.fsencode(home / "main.db"))
+    table = confined(home / "main.db")
 
     for name in ("file.db", "directory/secret.db"):
         with pytest.raises(FileError, match="not granted"):
@@ -81,7 +88,7 @@ def test_links_are_not_followed_once_a_name_is_resolved(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (tmp_path / "secret.db").write_bytes(b"secret")
-    table = FileTable(os.fsencode(home / "main.db"))
+    table = confined(home / "main.db")
     table.open(os.fsencode(home / "main.db"), DATABASE)
     resolved = table.full_path(os.fsencode(home / "other.db"))[0]
     (home / "other.db").symlink_to("../secret.db")
@@ -136,7 +143,7 @@ def test_relative_names_start_in_the_working_directory(tmp_path: Path, monkeypat
 def test_granted_directories_are_trees(tmp_path: Path) -> None:
     for name in ("home", "data/deep", "data2"):
         (tmp_path / name).mkdir(parents=True)
-    table = FileTable(os.fsencode(tmp_path / "home" / "main.db"), grants=[os.fsencode(tmp_path / "data")])
+    table = confined(tmp_path / "home" / "main.db", tmp_path / "data")
 
     handle, _ = table.open(os.fsencode(tmp_path / "data" / "deep" / "x.db"), DATABASE)
 
@@ -146,8 +153,9 @@ def test_granted_directories_are_trees(tmp_path: Path) -> None:
     table.close()
 
 
-def test_root_grants_everything(tmp_path: Path) -> None:
-    table = FileTable(b":memory:", grants=[b"/"])
+def test_without_limits_everything_is_granted(tmp_path: Path) -> None:
+    """As with SQLite itself."""
+    table = FileTable(b":memory:")
 
     handle, _ = table.open(os.fsencode(tmp_path / "x.db"), DATABASE)
 
@@ -156,10 +164,49 @@ def test_root_grants_everything(tmp_path: Path) -> None:
 
 
 def test_memory_database_grants_nothing(tmp_path: Path) -> None:
-    table = FileTable(b":memory:")
+    table = FileTable(b":memory:", directories=[])
 
     with pytest.raises(FileError, match="not granted"):
         table.open(os.fsencode(tmp_path / "x.db"), DATABASE)
+    table.close()
+
+
+def test_own_database_is_reached_with_what_sqlite_keeps_beside_it(tmp_path: Path) -> None:
+    table = FileTable(os.fsencode(tmp_path / "main.db"), directories=[])
+    table.open(os.fsencode(tmp_path / "main.db"), DATABASE)
+
+    for suffix in ("-journal", "-wal", "-shm", "-mj0F00BA912"):
+        name = os.fsencode(tmp_path / f"main.db{suffix}")
+        assert table.access(name, sqlite.SQLITE_ACCESS_EXISTS) is False
+        table.close_file(table.open(name, JOURNAL)[0])
+        table.delete(name, sync_directory=False)
+    table.close()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
+@pytest.mark.parametrize(
+    "name", ["other.db", "main.db2", "main.db-other", "main.db-mj0F00BA91", "main.db-journal-wal", "main.db/x", "main"]
+)
+def test_neighbours_of_the_own_database_are_not_reached(tmp_path: Path, name: str, first: bool) -> None:
+    """Also once the directory is open, when names are not walked again."""
+    table = FileTable(os.fsencode(tmp_path / "main.db"), directories=[])
+    if not first:
+        table.open(os.fsencode(tmp_path / "main.db"), DATABASE)
+        table.access(os.fsencode(tmp_path / "main.db-wal"), sqlite.SQLITE_ACCESS_EXISTS)
+
+    for call in ("open", "access", "delete"):
+        with pytest.raises(FileError):
+            getattr(table, call)(os.fsencode(tmp_path / name), JOURNAL)
+    table.close()
+
+
+@pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm", "-mj0F00BA912"])
+def test_companions_are_no_databases(tmp_path: Path, suffix: str) -> None:
+    """SQL that could attach the journal could make one up."""
+    table = FileTable(os.fsencode(tmp_path / "main.db"), directories=[])
+
+    with pytest.raises(FileError, match="not granted"):
+        table.open(os.fsencode(tmp_path / f"main.db{suffix}"), DATABASE)
     table.close()
 
 

@@ -151,6 +151,9 @@ pub const PARKED_AGAIN: i32 = 0;
 pub const PARKED_LEAVE: i32 = 1;
 pub const PARKED_ATTENTIVE: i32 = 2;
 
+/// Bit in the flags of `file_open`: the WAL index of this database is only to be read.
+pub const OPEN_INDEX_READONLY: i32 = 0x4000_0000;
+
 /// Bit in the flags of `file_sync`: sync the directory as well.
 pub const SYNC_DIRECTORY: i32 = 0x100;
 

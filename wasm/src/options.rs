@@ -18,6 +18,7 @@ pub struct Options {
     pub max_rows: u64,
     pub max_bytes: u64,
     pub statement_steps: u64,
+    pub file_bytes: i64,
 }
 
 impl Options {
@@ -25,7 +26,12 @@ impl Options {
         let mut reader = Reader::new(bytes);
         let mut flags = i64::from(ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE);
         let mut cached_statements = DEFAULT_CACHED_STATEMENTS;
-        let [mut max_rows, mut max_bytes, mut statement_steps] = [0_i64; 3];
+        let [
+            mut max_rows,
+            mut max_bytes,
+            mut statement_steps,
+            mut file_bytes,
+        ] = [0_i64; 4];
         let count = if bytes.is_empty() { 0 } else { reader.map()? };
         for _ in 0..count {
             let name = reader.text()?;
@@ -35,6 +41,7 @@ impl Options {
                 b"max_rows" => &mut max_rows,
                 b"max_bytes" => &mut max_bytes,
                 b"statement_steps" => &mut statement_steps,
+                b"file_bytes" => &mut file_bytes,
                 _ => {
                     let name = String::from_utf8_lossy(name);
                     return Err(Error::internal(format!("unknown option of OPEN: {name}")));
@@ -48,6 +55,7 @@ impl Options {
             max_rows: u64::try_from(max_rows).map_err(negative)?,
             max_bytes: u64::try_from(max_bytes).map_err(negative)?,
             statement_steps: u64::try_from(statement_steps).map_err(negative)?,
+            file_bytes,
         })
     }
 }

@@ -125,6 +125,7 @@ impl<'r> Service<'r> {
         }
         library::initialize()?;
         let options = Options::decode(options)?;
+        vfs::limit_size(options.file_bytes);
         let mut executor = Executor::new(Connection::open(name, options)?);
         executor.output.restart()?;
         self.executor = Some(executor);

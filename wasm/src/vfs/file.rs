@@ -2,6 +2,7 @@
 
 use core::cell::RefCell;
 use core::ffi::c_int;
+use core::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
 
 use libsqlite3_sys as ffi;
@@ -21,6 +22,19 @@ use crate::host::{self, Code, Fd};
 // may cut the others' writes off.
 static LASTING: Shared = Shared(RefCell::new(Buffer::new()));
 static TEMPORARY: Shared = Shared(RefCell::new(Buffer::new()));
+
+/// How large a file may grow. The host refuses what goes beyond, so it must not wait in a buffer, reported as done.
+static MOST_BYTES: AtomicI64 = AtomicI64::new(i64::MAX);
+
+/// Sets how large any file may grow; 0 is no limit.
+pub fn limit_size(most_bytes: i64) {
+    let most_bytes = if most_bytes == 0 {
+        i64::MAX
+    } else {
+        most_bytes
+    };
+    MOST_BYTES.store(most_bytes, Ordering::Relaxed);
+}
 
 /// The buffer of several files. (`thread_local!` would need the C library's threads.)
 struct Shared(RefCell<Buffer>);
@@ -100,6 +114,10 @@ impl OpenFile {
 
     pub fn write(&mut self, data: &[u8], offset: i64) -> Result<(), Code> {
         self.forget_facts();
+        if offset + data.len() as i64 > MOST_BYTES.load(Ordering::Relaxed) {
+            self.with_buffer(|buffer| buffer.flush(host::file_write))?;
+            return host::file_write(self.source.fd, data, offset);
+        }
         let urgent = self.urgency.of(data, offset);
         if self.store(data, offset)? {
             return Ok(());

@@ -8,6 +8,7 @@ use libsqlite3_sys as ffi;
 use super::file::{self, OpenFile};
 use super::registration::code;
 use super::shm;
+use crate::abi;
 use crate::host::{self, Fd};
 
 pub const VFS_NAME: &CStr = c"rapsqlite";
@@ -63,7 +64,7 @@ pub unsafe extern "C" fn open(
         // SAFETY: SQLite passes a terminated name that outlives the call.
         unsafe { CStr::from_ptr(name) }.to_bytes()
     };
-    let (fd, granted) = match host::file_open(bytes, flags) {
+    let (fd, granted) = match open_at_host(name, bytes, flags) {
         Ok(opened) => opened,
         Err(code) => return code,
     };
@@ -86,6 +87,32 @@ pub unsafe extern "C" fn open(
         });
     }
     ffi::SQLITE_OK
+}
+
+/// Passes on what a URI says of how the host is to open the file: <https://sqlite.org/uri.html>
+fn open_at_host(
+    name: ffi::sqlite3_filename,
+    bytes: &[u8],
+    flags: c_int,
+) -> Result<(Fd, c_int), host::Code> {
+    if flags & ffi::SQLITE_OPEN_URI == 0 {
+        return host::file_open(bytes, flags);
+    }
+    let mut asked = flags;
+    if uri_boolean(name, flags, c"readonly_shm", false) {
+        asked |= abi::OPEN_INDEX_READONLY;
+    }
+    // SAFETY: with SQLITE_OPEN_URI the name carries parameters in SQLite's own layout.
+    let model = unsafe { ffi::sqlite3_uri_parameter(name, c"modeof".as_ptr()) };
+    if model.is_null() {
+        return host::file_open(bytes, asked);
+    }
+    // SAFETY: a parameter's value is terminated and lives as long as the name.
+    let model = unsafe { CStr::from_ptr(model) }.to_bytes();
+    let mut both = bytes.to_vec();
+    both.push(0);
+    both.extend_from_slice(model);
+    host::file_open(&both, asked)
 }
 
 /// The database that a journal or WAL is opened for.

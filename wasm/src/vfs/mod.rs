@@ -26,6 +26,8 @@ mod tail;
 mod window;
 
 #[cfg(target_arch = "wasm32")]
+pub use file::limit_size;
+#[cfg(target_arch = "wasm32")]
 pub use tail::writes as mapped_writes;
 #[cfg(target_arch = "wasm32")]
 pub use window::hits_and_misses;

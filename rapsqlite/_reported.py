@@ -1,0 +1,32 @@
+"""What a guest reports as an error, made an exception: with the file and reason that only the host knows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rapsqlite import _constants as abi
+from rapsqlite._fileerror import EXPLANATIONS
+from rapsqlite.errors import InternalError, error_from_reply
+
+if TYPE_CHECKING:
+    from rapsqlite._files import FileTable
+    from rapsqlite._request import Request
+    from rapsqlite._rings import Reply
+
+_ERROR = msgspec.msgpack.Decoder(tuple[int, str, int, int, int])
+
+
+def reported_error(reply: Reply, request: Request, files: FileTable) -> Exception:
+    """Return the exception for the reply of kind ERROR to ``request``; layout: docs/abi.md, "Errors"."""
+    try:
+        code, message, offset, klass, row = _ERROR.decode(reply.rows)
+    except msgspec.DecodeError as exc:
+        return InternalError(f"the guest's error message is malformed: {exc}")
+    if request.overdue and code == abi.SQLITE_INTERRUPT:
+        message, klass = "the statement took longer than limits={'statement_seconds': ...} allows", abi.ERROR_DATA
+    elif reason := files.take_failure(code) or EXPLANATIONS.get(code):
+        message = f"{message} ({reason})"
+    sql = request.body[0].decode("utf-8", "replace")
+    return error_from_reply(code, message, offset, klass, row, sql or None)
