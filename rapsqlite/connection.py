@@ -8,6 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rapsqlite._control import LEGACY_TRANSACTION_CONTROL
+from rapsqlite._driver import DriverAttributes
 from rapsqlite._options import checked_callable, checked_mapping
 from rapsqlite._pragma import pragma_statement
 from rapsqlite._session import CLOSED, NOT_CONNECTED, Session
@@ -48,6 +49,7 @@ class Connection(
     Sessions,
     Changesets,
     Extensions,
+    DriverAttributes,
     ExceptionAttributes,
 ):
     """One connection to one SQLite database, in a sandbox and a thread of its own; made by `connect`.

@@ -57,7 +57,10 @@ LEVELS = (
     ("stream", "_fetching"),
     ("prepared", "functions", "hooks", "extensions", "schema", "blob", "dump", "session", "changeset"),
     ("_queries", "backup"),
-    ("_tuning",),
+    (
+        "_driver",
+        "_tuning",
+    ),
     ("connection",),
     ("memory", "pool", "dbapi", "cache", "_doctor"),
     ("_shell",),

@@ -27,7 +27,6 @@ SUITE = Path(AIOSQLITE.origin).parent / "tests"
 
 EXCEPTIONS = {
     "test_connect_base_exception": "makes a Connection of a function that calls sqlite3.connect, and looks at _running",
-    "test_close_blocking_until_transaction_queue_empty": "looks at _tx, the queue of aiosqlite's thread",
 }
 
 # What they call does not exist here yet.
