@@ -44,7 +44,11 @@ class Image:
             _reclaimed.add(place)
             await to_thread.run_sync(_reclaim, place)
         directory = self._lock.acquire_new(place, _PREFIX)
-        directory.mkdir(0o700)
+        try:
+            directory.mkdir(0o700)
+        except BaseException:
+            self._lock.release()
+            raise
         self._directory = os.fsencode(directory)
         self.path = self._directory + b"/image"
         return self

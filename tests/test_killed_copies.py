@@ -71,3 +71,20 @@ async def test_next_copy_removes_what_a_killed_process_left(tmp_path: Path, monk
     living.communicate(timeout=50)
     assert living.returncode == 0
     assert sorted(os.listdir(tmp_path)) == ["rapsqlite_file.txt", "rapsqlite_other"]
+
+
+async def test_directory_that_cannot_be_made_leaves_no_lock_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
+    async with rapsqlite.connect(":memory:") as conn:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "mkdir", refuse)
+            with pytest.raises(OSError, match="no room"):
+                await conn.serialize()
+
+        assert os.listdir(tmp_path) == []
+        assert await conn.serialize()
