@@ -30,6 +30,8 @@ PRINTED = {
         "[['ada', 70], ['bob', 50]]\nrefused: CHECK constraint failed: balance >= 0\n[['ada', 70], ['bob', 50]]\n"
     ),
     "streaming": f"20 chunks, sum of squares {SQUARES}\n",
+    "callbacks": "[['cellar', 5.0], ['roof', 15.0]]\n['reading:1', 'reading:2', 'reading:3', 'reading:4']\n",
+    "sessions": "clash: ['tea', 4] becomes [NO_CHANGE, 3]\n[['oil', 1], ['salt', 9], ['tea', 3]]\n",
     "concurrency": "[['the', 60], ['fox', 40]]\n",
     "cancellation": "interrupted: True\nstill works: 42\n",
     "errors": (
