@@ -13,6 +13,7 @@ nothing of the parent's, as the parent's descriptors are still open.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 
@@ -24,7 +25,10 @@ except ImportError as missing:
 from rapsqlite import _filelock
 
 PERMISSION_BITS = 0o777
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY)
+"""Why a file that cannot be opened for writing may still be worth opening for reading; SQLite itself tries always."""
 
+_UNKNOWN = -1  # no device
 _parked: dict[tuple[int, int, bool], list[int]] = {}  # device, inode, writable
 _open: set[int] = set()
 _guard = threading.Lock()
@@ -72,9 +76,9 @@ def give(fd: int, mode: int, model: os.stat_result | None) -> None:
     """Give a file that is new the exact permission bits ``mode`` (0: it keeps its own) and the owner of ``model``."""
     # Failures are tolerable: another user may then be unable to roll back, as with SQLite itself.
     if mode:
-        status = os.fstat(fd)
-        if status.st_size == 0 and status.st_mode & PERMISSION_BITS != mode:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            status = os.fstat(fd)
+            if status.st_size == 0 and status.st_mode & PERMISSION_BITS != mode:
                 os.fchmod(fd, mode)
     if model is not None and os.geteuid() == 0:
         with contextlib.suppress(OSError):
@@ -87,8 +91,11 @@ def release(fd: int, *, writable: bool) -> None:
     The caller has dropped all its locks and mappings of it.
     """
     with _guard:
-        status = os.fstat(fd)
-        key = (status.st_dev, status.st_ino, writable)
+        try:
+            status = os.fstat(fd)
+            key = (status.st_dev, status.st_ino, writable)
+        except OSError:
+            key = (_UNKNOWN, fd, writable)  # whose it is cannot be told: nobody takes it over, but it is closed in time
         waiting = [fd, *_parked.pop(key, [])]
         still_waiting = [each for each in waiting if not _close_if_unlocked(each, writable)]
         if still_waiting:
@@ -115,7 +122,9 @@ def _close_if_unlocked(fd: int, writable: bool) -> bool:
     except OSError:
         return False
     _open.discard(fd)
-    os.close(fd)
+    # What close(2) complains of, writes that failed, has been told by the last sync; and the descriptor is gone.
+    with contextlib.suppress(OSError):
+        os.close(fd)
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from rapsqlite import _constants as sqlite
@@ -23,7 +24,7 @@ class Directories:
         while self._unwanted:
             descriptor = self._descriptors.pop(self._unwanted.pop(), None)
             if descriptor is not None:
-                os.close(descriptor)
+                _close(descriptor)
         return self._descriptors.get(directory)
 
     def open(self, directory: bytes, roots: list[bytes]) -> int:
@@ -52,8 +53,14 @@ class Directories:
     def close(self) -> None:
         """Close all."""
         for descriptor in self._descriptors.values():
-            os.close(descriptor)
+            _close(descriptor)
         self._descriptors.clear()
+
+
+def _close(descriptor: int) -> None:
+    # Nothing was written through it, and it is gone whatever close(2) says.
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
 
 
 def _open(path: bytes, parent: int | None) -> int:

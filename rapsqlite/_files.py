@@ -78,7 +78,11 @@ class FileTable(OpenFiles):
     def take_failure(self, code: int) -> FileError | None:
         """Return, once, the error that a statement which failed with ``code`` came from, if it came from here."""
         failure = self.failure
-        if failure is None or failure.code & 0xFF != code & 0xFF:
+        if failure is None:
+            return None
+        # What the file system itself calls broken, SQLite reports as a damaged database.
+        cause = sqlite.SQLITE_CORRUPT if failure.code == sqlite.SQLITE_IOERR_CORRUPTFS else failure.code & 0xFF
+        if code & 0xFF not in (cause, failure.code & 0xFF):
             return None
         self.failure = None
         return failure
@@ -232,9 +236,11 @@ class FileTable(OpenFiles):
             return False
         try:
             named = os.stat(file.name, dir_fd=file.directory, follow_symlinks=False)
-        except OSError:
+            return not os.path.samestat(named, os.fstat(file.fd))
+        except FileNotFoundError:
             return True
-        return not os.path.samestat(named, os.fstat(file.fd))
+        except OSError as error:
+            raise FileError(sqlite.SQLITE_IOERR_FSTAT, "look at", file.path, error) from None
 
     def close(self) -> None:
         """Release every lock and close every file, also after the guest has died. What fails is in ``failure``."""

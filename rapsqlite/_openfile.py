@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -93,7 +94,8 @@ class OpenFile:
 
     def _release(self) -> None:
         if self.is_temporary:
-            os.close(self.fd)
+            with contextlib.suppress(OSError):  # nobody will read it again
+                os.close(self.fd)
         elif not self.windows:
             _descriptors.release(self.fd, writable=self.writable)
         # Else something could not be unmapped and keeps the open file alive: a lock taken to close it would stay.

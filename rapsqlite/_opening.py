@@ -29,7 +29,7 @@ def open_named(path: bytes, directory: int, last: bytes, flags: int, mode: int =
     except OSError as error:
         if _is_new_journal(flags) and error.errno == errno.EACCES and not _exists(last, directory):
             raise FileError(sqlite.SQLITE_READONLY_DIRECTORY, "create", path, error) from None
-        if error.errno == errno.EISDIR or not flags & sqlite.SQLITE_OPEN_READWRITE:
+        if error.errno not in _descriptors.NOT_WRITABLE or not flags & sqlite.SQLITE_OPEN_READWRITE:
             raise FileError(sqlite.SQLITE_CANTOPEN, "open", path, error) from None
         flags &= ~(sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE | sqlite.SQLITE_OPEN_EXCLUSIVE)
         flags |= sqlite.SQLITE_OPEN_READONLY

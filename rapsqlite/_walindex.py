@@ -7,6 +7,7 @@ lock calls and counts on seeing what others write.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 
@@ -33,14 +34,14 @@ class WalIndex:
         self._regions: dict[int, int] = {}  # number to address
         self._directory = directory
         self._name = name + b"-shm"
-        self._check_file_system(database_fd)
-        self._fd, self.writable = self._open(os.fstat(database_fd), read_only=read_only)
+        self._fd, self.writable = self._open(self._look_at(database_fd), read_only=read_only)
         self._is_user = False  # holds the switch
 
-    def _check_file_system(self, database_fd: int) -> None:
+    def _look_at(self, database_fd: int) -> os.stat_result:
+        """Return the status of the database, if its file system can share an index."""
         try:
             if _mapping.is_shared_by_all(database_fd):
-                return
+                return os.fstat(database_fd)
         except OSError as error:
             raise FileError(sqlite.SQLITE_IOERR_SHMOPEN, "find the file system of", self.path, error) from None
         raise FileError(
@@ -58,10 +59,10 @@ class WalIndex:
                 return _descriptors.open_file(self._name, flags | os.O_RDONLY, mode, self._directory), False
             fd = _descriptors.open_file(self._name, flags | os.O_RDWR | os.O_CREAT, mode, self._directory)
         except OSError as error:
-            try:
-                return _descriptors.open_file(self._name, flags | os.O_RDONLY, mode, self._directory), False
-            except OSError:
-                raise FileError(sqlite.SQLITE_CANTOPEN, "open", self.path, error) from None
+            if error.errno in _descriptors.NOT_WRITABLE and not read_only:
+                with contextlib.suppress(OSError):
+                    return _descriptors.open_file(self._name, flags | os.O_RDONLY, mode, self._directory), False
+            raise FileError(sqlite.SQLITE_CANTOPEN, "open", self.path, error) from None
         _descriptors.give(fd, mode, database)
         return fd, True
 
@@ -148,16 +149,22 @@ class WalIndex:
             return True
 
     def close(self, *, delete: bool) -> None:
-        """Turn all regions into plain memory, drop all locks and close the file."""
-        for address in self._regions.values():
-            _mapping.clear(address, REGION_BYTES)
-        self._regions.clear()
-        if delete:
-            try:
-                os.unlink(self._name, dir_fd=self._directory)
-            except FileNotFoundError:
-                pass
-        self._let_go()
+        """Turn all regions into plain memory, drop all locks and close the file.
+
+        Raises FileError if a region stays mapped, which keeps the open file and its locks alive.
+        """
+        try:
+            while self._regions:
+                number, address = next(iter(self._regions.items()))
+                _mapping.clear(address, REGION_BYTES)
+                del self._regions[number]
+            if delete:
+                # Left behind it does no harm: its next user finds that nobody else uses it, and empties it.
+                with contextlib.suppress(OSError):
+                    os.unlink(self._name, dir_fd=self._directory)
+            self._let_go()
+        except OSError as error:
+            raise FileError(sqlite.SQLITE_IOERR_SHMMAP, "close", self.path, error) from None
 
     def _let_go(self) -> None:
         _filelock.set_lock(self._fd, _filelock.NONE, 0, 0)

@@ -80,12 +80,16 @@ class Windows:
     def close_at(self, view: memoryview) -> bool:
         """Take the window at this address off; False if it is none of this file's."""
         address = _mapping.address_of(view)
-        length = self._lengths.pop(address, None)
+        length = self._lengths.get(address)
         if length is None:
             return False
+        try:
+            _mapping.clear(address, length)
+        except OSError as error:
+            raise FileError(sqlite.SQLITE_IOERR_MMAP, "unmap", self._path, error) from None
+        del self._lengths[address]
         if self._tail is not None and self._tail[0] == address:
             self._tail = None
-        _mapping.clear(address, length)
         return True
 
     def close(self) -> None:

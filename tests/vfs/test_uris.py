@@ -146,9 +146,9 @@ def test_immutable_database_takes_no_locks_and_looks_for_no_journal(wal: Path) -
 
 # -- files that may not be written, for somebody who is not root -----------------------------------
 
-# Everything is loaded, and the engine made, before the rights are given up.
+# Everything is loaded, and the engine made, before the rights are given up: Python itself may be out of reach then.
 AS_NOBODY = """
-import json, os, sqlite3, sys
+import dataclasses, json, os, sqlite3, sys, traceback
 from rapsqlite import _sigbus
 from tests.vfs.driver import Driven
 with Driven(':memory:') as warm: warm.sql('SELECT 1')
