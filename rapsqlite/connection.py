@@ -96,6 +96,7 @@ class Connection(
             limits=limits,
         )
         self._pragmas = [pragma_statement(name, value) for name, value in checked_mapping("pragmas", pragmas).items()]
+        self._limits: Limits = {**limits} if limits else {}
         self._init_hook = init_hook and checked_callable("init_hook", init_hook)
         self._place = _calling_line()
         self._was_opened = False
@@ -192,6 +193,11 @@ class Connection(
     def path(self) -> str:
         """The database's name as it was given."""
         return os.fsdecode(self._target.name)
+
+    @property
+    def limits(self) -> Limits:
+        """The limits that were given, a copy: they hold as long as the connection."""
+        return {**self._limits}
 
     # -- transactions ------------------------------------------------------------------------------
 

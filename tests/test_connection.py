@@ -337,6 +337,18 @@ async def test_rows_beyond_the_limit_are_a_data_error() -> None:
             await conn.fetch_all(sql, [11])
 
 
+async def test_limits_are_told_and_cannot_be_lifted_by_what_is_told() -> None:
+    given: rapsqlite.Limits = {"max_rows": 1}
+    async with connect(":memory:", limits=given) as conn:
+        given["max_rows"] = 5
+        conn.limits["max_rows"] = 5
+
+        assert conn.limits == {"max_rows": 1}
+        with pytest.raises(rapsqlite.DataError):
+            await conn.fetch_all("SELECT 1 UNION SELECT 2")
+    assert connect(":memory:").limits == {}
+
+
 async def test_steps_beyond_the_limit_are_a_data_error() -> None:
     async with connect(":memory:", limits={"statement_steps": 100_000}) as conn:
         with pytest.raises(rapsqlite.DataError, match="steps"):
