@@ -70,6 +70,10 @@ class FileTable(OpenFiles):
         """Take back what `grant` gave; files that are open stay so. Any thread."""
         self._grants.revoke(directory)
 
+    def statistics(self) -> dict[str, int]:
+        """Return the bytes that calls, not mappings, have read and written, and the syncs of files and directories."""
+        return {"bytes_read": self.bytes_read, "bytes_written": self.bytes_written, "syncs": self.sync_count}
+
     def note(self, error: FileError) -> None:
         """Keep an error for the message to come, unless it is an everyday answer."""
         if error.code not in _EVERYDAY:

@@ -363,6 +363,6 @@ class Guest:
         self.files.abandon()
 
     def statistics(self) -> dict[str, int]:
-        """Return how often each host function was called, by name, and the waits for locks."""
+        """Return how often each host function was called, by name, the waits for locks, and what went through calls."""
         counts = dict(self._instance.counts) if self._instance is not None else {}
-        return {**counts, "busy_waits": self.host.busy_waits}
+        return {**counts, "busy_waits": self.host.busy_waits, **self.files.statistics()}
