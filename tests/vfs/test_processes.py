@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import random
 import signal
@@ -10,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -79,6 +80,31 @@ def test_killed_writers_leave_whole_transactions(quick_disk: Path, mode: str) ->
         with sqlite3.connect(database, timeout=0, isolation_level=None) as native:
             native.execute("BEGIN EXCLUSIVE")
         native.close()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads: that is the point
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_children_of_multiprocessing_open_their_own_connections(database: Path, method: str) -> None:
+    """While the parent has one open, which goes on."""
+    worker.prepare(str(database), "WAL")
+    children: Any = multiprocessing.get_context(method)
+    with Driven(database, timeout_s=60) as ours:
+        ours.sql("BEGIN")
+        assert ours.value("SELECT count(*) FROM log") == 0
+        several = [
+            children.Process(target=worker.work, args=("ours", str(database), number, 20, ["reopen"]))
+            for number in range(2)
+        ]
+        for child in several:
+            child.start()
+        for child in several:
+            child.join()
+
+        assert [child.exitcode for child in several] == [0, 0]
+        assert ours.value("SELECT count(*) FROM log") == 0, "its snapshot is from before"
+        ours.sql("COMMIT")
+        assert ours.value("SELECT count(*) FROM log") == 40
+    assert worker.check(str(database)) == {0: 20, 1: 20}
 
 
 @pytest.mark.timeout(3600 if LONG else 120)

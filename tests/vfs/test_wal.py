@@ -165,11 +165,42 @@ def test_stale_index_is_emptied(wal: Path) -> None:
         assert ours.value("SELECT count(*) FROM t") == 0
 
 
-def test_wal_on_a_network_file_system_is_refused(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_mapping, "is_shared_by_all", lambda _fd: False)
+# statfs(2) on Linux: <linux/magic.h>
+NETWORK = {
+    "nfs": 0x6969,
+    "smb2": 0xFE53_4D42,
+    "cifs": 0xFF53_4D42,
+    "fuse": 0x6573_5546,
+    "9p": 0x0102_1997,
+    "ceph": 0xC36400,
+}
 
-    with Driven(wal) as ours, pytest.raises(OperationalError, match="needs a local file system"):
+
+@pytest.mark.parametrize("kind", NETWORK)
+def test_wal_on_a_network_file_system_is_refused(wal: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(_mapping, "_file_system", lambda _fd: NETWORK[kind])
+
+    with Driven(wal) as ours, pytest.raises(OperationalError, match="needs a local file system") as caught:
         ours.sql("SELECT * FROM t")
+
+    assert str(wal) in str(caught.value)
+
+
+def test_database_on_a_network_file_system_leaves_wal_mode_again(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has put it into WAL mode, or copied one there, is told how to get on, and that works."""
+    monkeypatch.setattr(_mapping, "_file_system", lambda _fd: NETWORK["nfs"])
+
+    with Driven(wal) as ours:
+        ours.sql("PRAGMA locking_mode = EXCLUSIVE")
+        ours.sql("SELECT * FROM t")
+        assert ours.value("PRAGMA journal_mode = DELETE") == "delete"
+    with Driven(wal) as ours:
+        ours.sql("INSERT INTO t VALUES (1)")
+
+    native = sqlite3.connect(wal)
+    assert native.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    assert native.execute("SELECT x FROM t").fetchall() == [(1,)]
+    native.close()
 
 
 def test_exclusive_mode_needs_no_shared_memory(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
