@@ -23,6 +23,7 @@ CHECKPOINTS = ["PASSIVE", "FULL", "RESTART", "TRUNCATE"]
 
 def work(run: Run, journal: str, page_size: int, checkpoint: str) -> list[list[Any]]:
     """Write and checkpoint; return all answers."""
+    run("PRAGMA secure_delete = OFF")  # how SQLite was built decides otherwise
     run(f"PRAGMA page_size = {page_size}")
     answers = [run(f"PRAGMA journal_mode = {journal}"), run("PRAGMA page_size")]
     run("CREATE TABLE t (id INTEGER PRIMARY KEY, body)")
@@ -30,10 +31,10 @@ def work(run: Run, journal: str, page_size: int, checkpoint: str) -> list[list[A
     for number in range(12):
         run(f"INSERT INTO t (body) VALUES (zeroblob({number * 700})), ('{number}'), ({number})")
         if number % 4 == 3:
-            answers.append(done(run(f"PRAGMA wal_checkpoint({checkpoint})")))
+            answers.append(run(f"PRAGMA wal_checkpoint({checkpoint})"))
     run("UPDATE t SET body = 'changed' WHERE id % 5 = 0")
     run("DELETE FROM t WHERE id % 7 = 0")
-    answers.append(done(run(f"PRAGMA wal_checkpoint({checkpoint})")))
+    answers.append(run(f"PRAGMA wal_checkpoint({checkpoint})"))
     answers.append(run("PRAGMA page_count"))
     answers.append(run("PRAGMA freelist_count"))
     answers.append(run("SELECT id, body FROM t ORDER BY id"))
@@ -58,15 +59,9 @@ def test_answers_and_files_are_those_of_native_sqlite(
     assert contents(quick_disk / "ours") == contents(quick_disk / "native")
 
 
-def done(answer: list[Any]) -> list[Any]:
-    """Return whether somebody was in the way, whether there is a log, and whether all of it was copied."""
-    ((busy, frames, copied),) = answer
-    return [(busy, frames >= 0, frames == copied)]
-
-
 def contents(directory: Path) -> dict[str, int]:
-    """Return the database's size and which files are there, after a look into the database with native SQLite."""
+    """Return the sizes of all files, after a look into the database with native SQLite."""
     with closing(sqlite3.connect(directory / "test.db")) as native:
         assert native.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert native.execute("SELECT count(*), sum(id) FROM t").fetchone() == (31, 561)
-    return {path.name: path.stat().st_size if path.name == "test.db" else 0 for path in directory.iterdir()}
+    return {path.name: path.stat().st_size for path in directory.iterdir()}
