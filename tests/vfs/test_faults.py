@@ -41,6 +41,9 @@ FAULTS = {
     "map_index": sqlite.SQLITE_IOERR_SHMMAP,
     "lock_index": sqlite.SQLITE_BUSY,
     "unmap_index": sqlite.SQLITE_IOERR_SHMMAP,
+    "map_window": sqlite.SQLITE_IOERR_MMAP,
+    "map_tail": sqlite.SQLITE_IOERR_MMAP,
+    "unmap_window": sqlite.SQLITE_IOERR_MMAP,
 }
 
 
