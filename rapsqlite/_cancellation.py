@@ -13,7 +13,8 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rapsqlite._loop import Loop, Ticket
+    from rapsqlite._loop import Loop
+    from rapsqlite._ticket import Ticket
 
 held_back: dict[int, weakref.ref[Any]] = {}
 """Tasks whose cancellation was held back and that have sent nothing since, by identity."""

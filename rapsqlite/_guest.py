@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
 from rapsqlite import _live_guests, runtime
+from rapsqlite._bell import bell_here
 from rapsqlite._cancellation import deliver_held_back, held_back, settle
 from rapsqlite._collector import FullCollectionsHeldBack
 from rapsqlite._file_imports import file_imports
 from rapsqlite._host import HostFunctions
-from rapsqlite._loop import current_loop, outlast
+from rapsqlite._loop import current_loop
+from rapsqlite._parking import install_parking
 from rapsqlite._pressure import Pressure
 from rapsqlite._reported import reported_error
 from rapsqlite._request import Request
 from rapsqlite._rings import Reply, Rings
+from rapsqlite._ticket import outlast
 from rapsqlite._traffic import Traffic
 from rapsqlite._watchdog import Watchdog
 from rapsqlite.errors import InternalError, ProgrammingError
@@ -28,6 +31,7 @@ from rapsqlite.errors import InternalError, ProgrammingError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from rapsqlite._bell import Bell
     from rapsqlite._callbacks import Callbacks
     from rapsqlite._files import FileTable
     from rapsqlite._loop import Loop
@@ -257,8 +261,9 @@ class Guest:
         failure: BaseException | None = None
         try:
             functions = {**self.host.table(), **file_imports(self.files, self._view)}
-            self._instance = runtime.Instance(self._engine(), functions, self._memory_limit_bytes)
-            self._serve(self._instance)
+            with bell_here() as (bell, output):
+                self._instance = runtime.Instance(self._engine(), functions, self._memory_limit_bytes, output)
+            self._serve(self._instance, bell)
         except BaseException as exc:  # noqa: BLE001 - it is raised again in every task that waits
             failure = exc
         self._end(failure)
@@ -268,7 +273,7 @@ class Guest:
             raise InternalError("the guest called a file function before its memory was known")
         return self._instance.memory.view(address, length)
 
-    def _serve(self, instance: runtime.Instance) -> None:
+    def _serve(self, instance: runtime.Instance, bell: Bell | None) -> None:
         self.host.memory = instance.memory
         instance.call("_initialize")
         if instance.call("rapsqlite_abi_version") != abi.ABI_VERSION:
@@ -276,7 +281,8 @@ class Guest:
         rings = Rings(instance.memory.view, instance.call("rapsqlite_control"))
         self.host.rings = rings
         self.host.callbacks.attach(instance.memory.view, rings.callback_place)
-        if self._traffic.attach(rings):
+        self.host.park_in(install_parking(rings, instance.add_function))
+        if self._traffic.attach(rings, bell):
             instance.call("rapsqlite_run")
 
     def _end(self, failure: BaseException | None) -> None:
@@ -288,6 +294,7 @@ class Guest:
             self.files.close()
             if self._instance is not None:
                 self._instance.close()
+        self._traffic.retire()
         _live_guests.forget(self)
         with self._traffic.lock:
             self._ended = True
@@ -348,6 +355,8 @@ class Guest:
         """Trap a guest that does not answer; its connection is lost. Any thread."""
         if self._instance is not None:
             self._instance.kill()
+            self.host.shake()
+            self._traffic.retire()  # it may be stuck in ringing
 
     def join(self, timeout_s: float) -> None:
         """Wait until the thread has ended."""

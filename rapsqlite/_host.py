@@ -7,7 +7,6 @@ These run on the guest's thread. They share the guest's lock with the submitting
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 import time
@@ -20,6 +19,7 @@ from rapsqlite.errors import InternalError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rapsqlite._parking import Parking
     from rapsqlite._rings import Rings
     from rapsqlite.runtime import Memory
 
@@ -27,13 +27,8 @@ logger = logging.getLogger("rapsqlite")
 
 _NO_TIME = -(1 << 63)
 _SPILLS_AT_ONCE = 4  # the guest spills one body and then writes its frame; more is a guest that wants our memory
-_PARKS_PER_TRIAL = 64
-_SHORT_NAP_S = 0.0003  # a guest woken sooner is in the middle of a conversation
 _FIRST_NAP_S = 0.0005
 _LONGEST_NAP_S = 0.05
-
-# Guests that may keep a processor busy with looking for requests, at the same time: half of the processors.
-_attention = threading.BoundedSemaphore(max(1, (os.cpu_count() or 1) // 2))
 
 
 class HostFunctions:
@@ -50,15 +45,13 @@ class HostFunctions:
         self.busy_timeout_s = busy_timeout_s
         self.leaving = False
         self.ringing = False
-        self.polling_pays = True  # what ``_polling`` found: else looking for requests for long is in vain
-        self._parks = 0
         self.last_message = ""
         self.busy_waits = 0
         self._lock = lock
         self._wake = threading.Lock()
         self._wake.acquire()
         self._asleep = False
-        self._attentive = False
+        self._parking: Parking | None = None  # where the guest sleeps, once it does not sleep in ``park``
         self._busy_until = 0.0
         self.rings: Rings | None = None  # set once the guest is up
         self.memory: Memory | None = None
@@ -76,32 +69,19 @@ class HostFunctions:
 
     def park(self, reason: int) -> int:
         """Block until there is a request (idle) or room for a reply (full); say how to go on (PARKED_*)."""
-        self._lend_attention()
-        parked = time.perf_counter()
         with self._lock:
             self._asleep = not self.leaving and not self._has_news(reason)
             sleeps = self._asleep
         if sleeps:
             self._wake.acquire()
-        return self._after_park(time.perf_counter() - parked)
+        return abi.PARKED_LEAVE if self.leaving else abi.PARKED_AGAIN
 
-    def _after_park(self, slept_s: float) -> int:
-        """Let a guest that hardly slept look for requests for longer the next time, if not too many others do."""
-        if self.leaving:
-            return abi.PARKED_LEAVE
-        self._parks += 1
-        worthwhile = self.polling_pays or self._parks % _PARKS_PER_TRIAL == 0
-        self._attentive = worthwhile and slept_s < _SHORT_NAP_S and _attention.acquire(blocking=False)
-        return abi.PARKED_ATTENTIVE if self._attentive else abi.PARKED_AGAIN
-
-    def _lend_attention(self) -> None:
-        if self._attentive:
-            self._attentive = False
-            _attention.release()
+    def park_in(self, parking: Parking | None) -> None:
+        """Say where the guest sleeps if not in ``park``. Before it runs."""
+        self._parking = parking
 
     def leave(self) -> None:
         """The guest's thread ends: give up what it holds."""
-        self._lend_attention()
         self.rings = self.memory = None
         self.callbacks.clear()
 
@@ -116,10 +96,17 @@ class HostFunctions:
         if self._asleep:
             self._asleep = False
             self._wake.release()
+        elif self._parking is not None and self.rings is not None and self.rings.take_parked():
+            self._parking.wake()
+
+    def shake(self) -> None:
+        """Wake the thread, whatever it says of itself: it is to end. Any thread."""
+        if self._parking is not None:
+            self._parking.wake()
 
     def is_asleep(self) -> bool:
         """Tell whether the thread sleeps. The lock is held."""
-        return self._asleep
+        return self._asleep or (self._parking is not None and self.rings is not None and self.rings.is_parked())
 
     def _nap(self, seconds: float) -> bool:
         """Sleep at most ``seconds``; False if the running request was cancelled or the guest is to leave."""

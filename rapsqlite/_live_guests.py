@@ -8,7 +8,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from rapsqlite import runtime
+from rapsqlite import _attention, runtime
 
 if TYPE_CHECKING:
     from rapsqlite._guest import Guest
@@ -63,6 +63,7 @@ def _after_fork() -> None:
     global _stack_lock
     _stack_lock = threading.Lock()
     runtime.forget_after_fork()
+    _attention.forget_after_fork()
     for guest in list(_live):
         guest.abandon_after_fork()
     _live.clear()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rapsqlite._bell import Bell
     from rapsqlite._host import HostFunctions
     from rapsqlite._rings import Rings
 
@@ -24,7 +25,6 @@ _NAP_S = 0.0002
 _IN_ROW = 32  # then other tasks get to run
 _IN_ROW_S = 0.0004  # the same for answers that had to be napped for
 _TOO_MANY_MISSES = 2  # in a row: then some requests are not waited for here
-_FEW_MISSES = 3
 _MOST_MISSES = 6  # in a row: then one request in 64 is tried
 _YIELDS = 40
 _DEAR_S = 0.0003  # an answer that took this long here had better been waited for in the loop
@@ -69,9 +69,15 @@ class Polling:
             self._account(found=True)
         return found
 
-    def nap(self) -> None:
-        """Sleep until the bell is rung, but not for long. The lock is not held, and ``naps`` is set."""
-        self._woken.acquire(timeout=_NAP_S)
+    def nap(self, bell: Bell | None) -> None:
+        """Sleep until the bell is rung, but not for long. The lock is not held, and ``naps`` is set.
+
+        A guest whose ``bell`` is not heard by the running loop calls ``wake`` instead.
+        """
+        if bell is not None and bell.is_heard:
+            bell.wait(_NAP_S)
+        else:
+            self._woken.acquire(timeout=_NAP_S)
 
     def end_nap(self, rings: Rings | None) -> None:
         """After ``nap``: the next bell is the event loop's again."""
@@ -91,7 +97,6 @@ class Polling:
         paid = found and took_s < _DEAR_S
         self._misses = 0 if paid else min(self._misses + 1, _MOST_MISSES)
         self._to_skip = 0 if self._misses < _TOO_MANY_MISSES else 1 << self._misses
-        self._host.polling_pays = self._misses < _FEW_MISSES
 
     def should_yield(self, *, answered: bool) -> bool:
         """Tell whether a task has kept others from running for long enough; without an answer it waits in the loop."""

@@ -81,3 +81,12 @@ class Request:
     def on_silence(self) -> None:
         """The guest does not answer: see to it that it does, or end it."""
         self.traffic.pressure.press(self)
+
+
+def waiting_loops(pending: dict[int, Request], *, several: bool) -> list[Loop]:
+    """Return the loops whose tasks wait for replies: nearly always one, unless there were ``several``."""
+    if not several:
+        newest = next(reversed(pending.values()), None)
+        if newest is not None and newest.loop is not None:
+            return [newest.loop]
+    return list({request.loop.key: request.loop for request in pending.values() if request.loop}.values())

@@ -8,13 +8,12 @@ outside the ring's own bytes is ever touched.
 
 from __future__ import annotations
 
-import platform
-import threading
 from collections import deque
 from struct import Struct
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
+from rapsqlite._words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +22,6 @@ _REQUEST = Struct("<IIIBBHIIII")
 _REPLY = Struct("<IIBBHIIIIIqqq")
 _PREFIX = Struct("<II")
 _COUNTER = 0xFFFF_FFFF
-
-# x86-64 never reorders stores with stores nor loads with loads, so program order is enough there.
-_STRONGLY_ORDERED = platform.machine().lower() in ("x86_64", "amd64")
 
 
 class MalformedReplyError(Exception):
@@ -64,29 +60,16 @@ class Reply:
     rows: bytes
 
 
-def _fence_with(lock: threading.Lock) -> None:
-    """Order the stores (and loads) before this call before those after it.
-
-    Releasing a lock keeps earlier accesses before it, acquiring it keeps later ones behind; Python has no other fence.
-    """
-    lock.acquire()
-    lock.release()
-    lock.acquire()
-    lock.release()
-
-
-class Rings:
+class Rings(Words):
     """Both rings of one guest, over a view of its memory."""
 
     __slots__ = (
-        "_fence_lock",
         "_replies",
         "_reply_bytes",
         "_reply_tail",
         "_request_bytes",
         "_request_head",
         "_requests",
-        "_words",
         "callback_place",
         "spilled",
     )
@@ -96,7 +79,7 @@ class Rings:
 
         ``view(address, length)`` returns the bytes there or raises if they are not inside the memory.
         """
-        self._words = view(control, abi.CONTROL_BYTES).cast("I")
+        super().__init__(view(control, abi.CONTROL_BYTES))
         if control % 8:
             raise MalformedReplyError("the control block is not aligned")
         if self._word(abi.CONTROL_MAGIC) != abi.MAGIC or self._word(abi.CONTROL_ABI_VERSION) != abi.ABI_VERSION:
@@ -108,11 +91,7 @@ class Rings:
         self._reply_bytes = len(self._replies)
         self._request_head = self._word(abi.CONTROL_REQUEST_HEAD)
         self._reply_tail = self._word(abi.CONTROL_REPLY_TAIL)
-        self._fence_lock = threading.Lock()
         self.spilled: deque[bytes] = deque()  # bodies too large for the ring, oldest first
-
-    def _word(self, offset: int) -> int:
-        return self._words[offset // 4]
 
     def _ring(self, view: Callable[[int, int], memoryview], offset: int) -> memoryview:
         address, size = self._word(offset), self._word(offset + 4)
@@ -241,20 +220,3 @@ class Rings:
             raise MalformedReplyError("a reply's body is not the one that was spilled")
         # The common case, all rows and no columns, hands the one copy on instead of making another.
         return (body[:columns_len], body[columns_len:]) if columns_len else (b"", body)
-
-    # -- words -------------------------------------------------------------------------------------
-
-    def ask_for_bell(self) -> None:
-        """Ask the guest to ring after its next reply."""
-        self._words[abi.CONTROL_NOTIFY // 4] = 1
-        # The guest publishes a reply and then looks at this word; the host sets it and then looks for replies.
-        # Store-then-load is the one order that x86-64 does not keep by itself.
-        _fence_with(self._fence_lock)
-
-    def ask_to_stop(self) -> None:
-        """Ask the guest to leave its service loop before the next request."""
-        self._words[abi.CONTROL_STOP // 4] = 1
-
-    def _fence(self) -> None:
-        if not _STRONGLY_ORDERED:
-            _fence_with(self._fence_lock)

@@ -12,12 +12,14 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
+from rapsqlite._attention import Attention, forget, is_crowded
 from rapsqlite._polling import Polling
-from rapsqlite._request import Request
+from rapsqlite._refusal import refusal_of
+from rapsqlite._request import Request, waiting_loops
 from rapsqlite._rings import MalformedReplyError, Reply, Rings
-from rapsqlite.errors import Error, OperationalError, ProgrammingError
 
 if TYPE_CHECKING:
+    from rapsqlite._bell import Bell
     from rapsqlite._host import HostFunctions
     from rapsqlite._loop import Loop
     from rapsqlite._pressure import Pressure
@@ -55,6 +57,8 @@ class Traffic:
         """Set the guest's host functions: the two know each other."""
         self.host = host
         self._drain_posted: object = None  # the key of the loop that is about to drain
+        self._attention = Attention()
+        self._bell: Bell | None = None
         self._polling = Polling(host)
 
     # -- submitting, any thread --------------------------------------------------------------------
@@ -88,19 +92,24 @@ class Traffic:
         self._several_loops = bool(self._pending) and (self._several_loops or loop.key is not self._newest_key)
         self._newest_key = loop.key
         rings = self._rings
-        may_poll = rings is not None and not self._pending and loop.allows_polling and self._polling.may_start(rings)
+        if rings is None:
+            self._enqueue(request, op, format, a, b)
+            return
+        self._attention.heed(rings)
+        if self._bell is not None:
+            self._bell.adopt(loop, rings, self.drain)
+        may_poll = not self._pending and loop.allows_polling and not is_crowded() and self._polling.may_start(rings)
         self._enqueue(request, op, format, a, b)
-        if may_poll and rings is not None and self._polling.look(rings):
+        if may_poll and self._polling.look(rings):
             self._take_replies()
             return
-        if self._rings is not None:
-            self._rings.ask_for_bell()
-            if may_poll:
-                self._polling.naps = True
-            # It may have answered before it was asked to ring, or sleep behind replies nobody was waiting for.
-            elif self._rings.has_replies() and self._drain_posted is not loop.key:
-                self._drain_posted = loop.key  # once for all that are submitted before it runs
-                loop.post(self.drain, loop)
+        rings.ask_for_bell()
+        if may_poll:
+            self._polling.naps = True
+        # It may have answered before it was asked to ring, or sleep behind replies nobody was waiting for.
+        elif rings.has_replies() and self._drain_posted is not loop.key:
+            self._drain_posted = loop.key  # once for all that are submitted before it runs
+            loop.post(self.drain, loop)
         self.host.unpark()
 
     def _nap(self, loop: Loop) -> None:
@@ -108,7 +117,7 @@ class Traffic:
         try:
             rings = self._rings
             if rings is not None and not rings.has_replies():
-                self._polling.nap()
+                self._polling.nap(self._bell)
         finally:
             with self.lock:
                 self._polling.end_nap(self._rings)
@@ -169,6 +178,8 @@ class Traffic:
         with self.lock:
             request.loop = loop
             self._several_loops = True
+            if self._bell is not None and self._rings is not None:
+                self._bell.adopt(loop, self._rings, self.drain)
             loop.post(self.drain, loop)  # the bell may have gone to the other one
 
     def _cancel(self, request: Request) -> None:
@@ -232,21 +243,7 @@ class Traffic:
 
     def refusal(self) -> Exception:
         """Return the exception that says why nothing can be submitted any more."""
-        if self.state == "closed":
-            return ProgrammingError("Cannot operate on a closed database.")
-        if self.state == "forked":
-            return ProgrammingError(
-                f"the connection to {self.name} was opened before fork() and belongs to the parent process: "
-                "open a new one in the child"
-            )
-        if isinstance(self.failure, Error):
-            return self.failure
-        error = OperationalError(
-            f"the connection to {self.name} has failed and is closed ({self.host.last_message or self.failure});"
-            " what was committed is safe, an open transaction is rolled back by the next connection"
-        )
-        error.__cause__ = self.failure
-        return error
+        return refusal_of(self.state, self.name, self.failure, self.host.last_message)
 
     def oldest(self) -> Request | None:
         """Return the request that the guest is at, or has just answered. The lock is held."""
@@ -315,6 +312,7 @@ class Traffic:
         if reply.kind != abi.REPLY_BATCH:
             del self._pending[reply.id]
             request.done = True
+            self._attention.answered()
         if request.loop is not None and not request.discarded:
             request.replies.append(reply)
             woken.append(request)
@@ -324,9 +322,12 @@ class Traffic:
         if self.state == "ok":
             self.state = "broken"
             self.failure = failure
-        self._rings = None
+        if self._rings is not None:
+            self._rings.ask_to_stop()
+        self._rings = self.host.rings = None
         self.host.leaving = True
         self.host.unpark()
+        self.host.shake()
         orphans = list(self._pending.values())
         self._pending.clear()
         self._backlog.clear()
@@ -337,12 +338,14 @@ class Traffic:
 
     # -- the guest's thread ------------------------------------------------------------------------
 
-    def attach(self, rings: Rings) -> bool:
+    def attach(self, rings: Rings, bell: Bell | None) -> bool:
         """Let the requests that waited for the guest out; False if it is to leave again at once."""
         with self.lock:
+            self._bell = bell
             if self.host.leaving:
                 return False
             self._rings = rings
+            self._attention.heed(rings)
             if self._pending:
                 rings.ask_for_bell()
             self._flush_backlog()
@@ -358,23 +361,22 @@ class Traffic:
                 self.state = "closed"
             return woken + self.break_off(failure or RuntimeError("the guest left its service loop"))
 
+    def retire(self) -> None:
+        """Nothing is to ring any more. What this posts to an event loop comes before what is posted there later."""
+        forget(self._attention)
+        with self.lock:
+            if self._bell is not None:
+                self._bell.retire()
+
     def ring(self) -> None:
         """The guest's bell: have the waiting loops drain."""
         with self.lock:
             if self._polling.naps:
                 self._polling.wake()  # it drains for all
                 return
-            loops = self._waiting_loops()
+            loops = waiting_loops(self._pending, several=self._several_loops)
         for loop in loops:
             loop.post(self.drain, loop)
-
-    def _waiting_loops(self) -> list[Loop]:
-        """Return the loops whose tasks wait for replies: nearly always one."""
-        if not self._several_loops:
-            newest = next(reversed(self._pending.values()), None)
-            if newest is not None and newest.loop is not None:
-                return [newest.loop]
-        return list({request.loop.key: request.loop for request in self._pending.values() if request.loop}.values())
 
     def body_of(self, request_id: int) -> tuple[bytes, bytes] | None:
         """Return SQL and parameters of a request in flight."""
@@ -400,6 +402,8 @@ class Traffic:
         self.lock = threading.Lock()
         self.state = "forked"
         self._rings = None
+        if self._bell is not None:
+            self._bell.close()  # whatever watches it watches the parent's
         self._pending.clear()
         self._backlog.clear()
         self._posts.clear()

@@ -18,6 +18,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _module_cache, _sigbus
+from rapsqlite._c_functions import EPOCH_CONTINUE, BareImport, CFunctions, EpochCallback, Import
 from rapsqlite._imports import MODULE, SIGNATURES
 from rapsqlite.errors import InternalError, NotSupportedError
 
@@ -29,17 +30,10 @@ logger: logging.Logger = logging.getLogger("rapsqlite")
 SUPPORTED_WASMTIME = (50,)  # major versions whose C interface the tests have pinned
 WASM_STACK_BYTES = 1 << 20
 THREAD_STACK_BYTES = 4 << 20  # native stack of a guest's thread: the wasm stack and room for host calls
+TABLE = "__indirect_function_table"
 _ADDRESS_SPACE = 1 << 32
 _U32 = 0xFFFF_FFFF
 _CONFIG_NAME = "1"  # change with every change of ``_configure``: it is part of the cache key
-
-ValuesPtr: type[ctypes._Pointer[ctypes.c_int64]] = ctypes.POINTER(ctypes.c_int64)
-_EpochCallback = ctypes.CFUNCTYPE(
-    ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64), ctypes.POINTER(ctypes.c_uint8)
-)
-_EPOCH_CONTINUE = 0  # WASMTIME_UPDATE_DEADLINE_CONTINUE
-_BareImport = ctypes.CFUNCTYPE(ctypes.c_size_t)  # leaves its arguments where they are: see ``_bare_trampoline``
-_Import = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t, ValuesPtr, ctypes.c_size_t)
 
 
 class TrapError(Exception):
@@ -75,16 +69,20 @@ class Instance:
     """One guest: its store, its memory, its exports. Created and entered on one thread only."""
 
     def __init__(
-        self, engine: Engine, functions: Mapping[str, Callable[..., int | None]], memory_limit_bytes: int = -1
+        self,
+        engine: Engine,
+        functions: Mapping[str, Callable[..., int | None]],
+        memory_limit_bytes: int = -1,
+        output: str = "",
     ) -> None:
-        """Instantiate the engine's module; ``functions`` are the imports by name."""
+        """Instantiate the engine's module; ``functions`` are the imports by name, ``output`` its standard output."""
         self.functions = functions
         # The guest itself counts those that take no arguments.
         self.counts: dict[str, int] = dict.fromkeys((name for name in SIGNATURES if name not in _bare), 0)
         self.failure: BaseException | None = None
         self.killed: bool = False
         with _store_lock:
-            self._store = engine.new_store(memory_limit_bytes)
+            self._store = engine.new_store(memory_limit_bytes, output)
             self._store.set_epoch_deadline(1)
             self._context = ctypes.cast(self._store._context(), ctypes.c_void_p)
             instance = engine.pre.instantiate(self._store)
@@ -110,7 +108,7 @@ class Instance:
         for function_name, by_thread in _bare.items():
             by_thread[thread] = self.functions.get(function_name, _missing)
         try:
-            error = self._engine.call_unchecked(self._context, ctypes.byref(func), values, 1, ctypes.byref(trap))
+            error = self._engine.c.call_unchecked(self._context, ctypes.byref(func), values, 1, ctypes.byref(trap))
         finally:
             del _entered[thread]
             for by_thread in _bare.values():
@@ -118,6 +116,14 @@ class Instance:
         if error or trap.value:
             raise TrapError(self._engine.describe(error, trap)) from self.failure
         return values[0] & _U32
+
+    def add_function(self, address: int, argument: int) -> int:
+        """Put the C function at ``address``, called with ``argument``, into the guest's table; 0 if it takes none.
+
+        To the guest it is a function without parameters and result. It returns 0, and may be called with
+        more arguments than it takes. On the guest's own thread, as long as that is not in the guest.
+        """
+        return self._engine.add_function(self._store, self._exports, address, argument)
 
     def kill(self) -> None:
         """Trap the guest wherever it is, as soon as it runs wasm; the instance is lost. Any thread.
@@ -146,30 +152,8 @@ class Engine:
 
         self.wasmtime = wasmtime
         self.ffi = _ffi
-        self.call_unchecked: Callable[..., int | None] = ctypes.CFUNCTYPE(
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            ctypes.c_size_t,
-            ctypes.c_void_p,
-        )(("wasmtime_func_call_unchecked", _ffi.dll))
-        self._define_unchecked = ctypes.CFUNCTYPE(
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            ctypes.c_char_p,
-            ctypes.c_size_t,
-            ctypes.c_char_p,
-            ctypes.c_size_t,
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-        )(("wasmtime_linker_define_func_unchecked", _ffi.dll))
-        self._set_epoch_callback = ctypes.CFUNCTYPE(
-            None, ctypes.c_void_p, _EpochCallback, ctypes.c_void_p, ctypes.c_void_p
-        )(("wasmtime_store_epoch_deadline_callback", _ffi.dll))
-        self._epoch_callback = _EpochCallback(self._on_epoch)
+        self.c = CFunctions(_ffi.dll)
+        self._epoch_callback = EpochCallback(self._on_epoch)
         _sigbus.identify(_ffi.filename)
         self.engine: wasmtime.Engine = wasmtime.Engine(_configure(wasmtime.Config()))
         self.module: Any = self._load_module(wasm)
@@ -203,12 +187,12 @@ class Engine:
         module_name = MODULE.encode()
         for name, (params, result) in SIGNATURES.items():
             if name in _bare:
-                callback: Any = _BareImport(_bare_trampoline(self, name))
+                callback: Any = BareImport(_bare_trampoline(self, name))
             else:
-                callback = _Import(_trampoline(self, name, params, bool(result)))
+                callback = Import(_trampoline(self, name, params, bool(result)))
             self._callbacks.append(callback)
             functype = self._functype(params, result)
-            error = self._define_unchecked(
+            error = self.c.define_unchecked(
                 ctypes.cast(linker.ptr(), ctypes.c_void_p),
                 module_name,
                 len(module_name),
@@ -227,21 +211,45 @@ class Engine:
         kinds = {"i": self.wasmtime.ValType.i32, "I": self.wasmtime.ValType.i64}
         return self.wasmtime.FuncType([kinds[letter]() for letter in params], [kinds[letter]() for letter in result])
 
-    def new_store(self, memory_limit_bytes: int) -> Any:
-        """Return a store whose guest can be killed and whose memory is limited (-1: not)."""
+    def new_store(self, memory_limit_bytes: int, output: str) -> Any:
+        """Return a store whose guest can be killed, whose memory is limited (-1: not), and writes to ``output``."""
         store = self.wasmtime.Store(self.engine)
         store_pointer = ctypes.cast(store.ptr(), ctypes.c_void_p)
-        self._set_epoch_callback(store_pointer, self._epoch_callback, None, None)
+        self.c.set_epoch_callback(store_pointer, self._epoch_callback, None, None)
         store.set_limits(memory_size=memory_limit_bytes)
-        store.set_wasi(self.wasmtime.WasiConfig())  # clocks and randomness; no directory, argument or variable
+        wasi = self.wasmtime.WasiConfig()  # clocks and randomness; no directory, argument or variable
+        if output:
+            wasi.stdout_file = output
+        store.set_wasi(wasi)
         return store
+
+    def add_function(self, store: Any, exports: Any, address: int, argument: int) -> int:
+        """See `Instance.add_function`."""
+        try:
+            table = exports[TABLE]
+        except KeyError:
+            return 0
+        functype = self._functype("", "")
+        raw = self.ffi.wasmtime_func_t()
+        self.c.new_unchecked(
+            ctypes.cast(store._context(), ctypes.c_void_p),
+            ctypes.cast(functype.ptr(), ctypes.c_void_p),
+            address,
+            argument,
+            None,
+            ctypes.byref(raw),
+        )
+        try:
+            return int(table.grow(store, 1, self.wasmtime.Func._from_raw(raw)))
+        except self.wasmtime.WasmtimeError:
+            return 0  # it is as large as the module lets it be
 
     def _on_epoch(self, _context: int, _data: int, delta: Any, kind: Any) -> int:
         """Every running guest comes here after a ``kill``: trap the one that is meant, let the others go on."""
         if _entered[threading.get_ident()].killed:
             return self.new_error("killed: it did not answer an interrupt")
         delta[0] = 1
-        kind[0] = _EPOCH_CONTINUE
+        kind[0] = EPOCH_CONTINUE
         return 0
 
     def new_error(self, message: str) -> int:

@@ -115,6 +115,7 @@ rust_flags=(
   -C target-feature=+atomics,+bulk-memory,+simd128
   -C link-arg=--no-check-features        # atomics in a memory that is not shared: meant
   -C link-arg=-zstack-size=1048576
+  -C link-arg=--export-table -C link-arg=--growable-table # for the functions that the host adds
   --remap-path-prefix="$crate"=wasm
   --remap-path-prefix="${CARGO_HOME:-$HOME/.cargo}"=cargo
 )

@@ -26,7 +26,8 @@ LEVELS = (
     ("types", "errors", "_sqlite_names"),
     ("_adapters", "_converters", "_nochange", "_options"),
     ("_parameters", "rows", "_limits"),
-    ("_wire", "_rings", "_handles", "_module_cache", "_collector", "_tracebacks"),
+    ("_words", "_parking"),
+    ("_wire", "_rings", "_handles", "_attention", "_module_cache", "_collector", "_tracebacks"),
     ("_row_plan", "_typed_rows"),
     ("_fileerror",),
     ("_filelock", "_directories"),
@@ -39,11 +40,15 @@ LEVELS = (
     ("_files",),
     ("_file_imports",),
     ("_imports",),
+    ("_c_functions", "_refusal"),
     ("runtime", "_instances", "_strike", "_place"),
     ("_failures",),
     ("_callbacks",),
     ("_host",),
-    ("_loop", "_polling"),
+    ("_ticket",),
+    ("_asyncio_loop", "_trio_loop"),
+    ("_loop",),
+    ("_bell", "_polling"),
     ("_request", "_cancellation", "_pressure", "_reported"),
     ("_traffic", "_live_guests"),
     ("_watchdog",),
@@ -67,14 +72,14 @@ LEVELS = (
     ("__init__", "__main__", "sqlalchemy"),
 )
 LEVEL_OF = {name: level for level, row in enumerate(LEVELS) for name in row}
-LOWEST_ASYNC_LEVEL = LEVEL_OF["_loop"]
+LOWEST_ASYNC_LEVEL = LEVEL_OF["_ticket"]
 
 # Upper sizes in lines.
 PYTHON_CAPS = {
     "__init__": 100, "connection": 450, "transaction": 150, "cursor": 330, "prepared": 160, "rows": 200,
     "functions": 250, "hooks": 200, "schema": 150, "blob": 200, "backup": 200, "pool": 350, "errors": 250,
     "types": 130, "dbapi": 200, "sqlalchemy": 300, "cache": 150, "__main__": 200, "_shell": 220, "runtime": 400,
-    "_guest": 380, "_host": 220, "_rings": 260, "_loop": 250, "_wire": 300, "_imports": 250, "_files": 300,
+    "_guest": 380, "_host": 220, "_rings": 260, "_wire": 300, "_imports": 250, "_files": 300,
     "_filelock": 250, "_mapping": 200, "_handles": 80, "_traffic": 410, "_queries": 250,
 }  # fmt: skip
 RUST_CAPS = {
@@ -90,7 +95,17 @@ RUST_FUNCTION_CAP = 60
 # One home per fact: who else imports these has taken over someone's job.
 ONLY_USERS = {
     "wasmtime": {"runtime", "_sigbus", "__main__"},
-    "ctypes": {"runtime", "_imports", "_mapping", "_filelock", "_sigbus", "_strike"},
+    "ctypes": {
+        "runtime",
+        "_c_functions",
+        "_imports",
+        "_mapping",
+        "_filelock",
+        "_sigbus",
+        "_strike",
+        "_parking",
+        "_bell",
+    },
     "fcntl": {"_openfile", "_filelock", "_descriptors", "_image"},
     "mmap": {"_mapping"},
     "pickle": set[str](),

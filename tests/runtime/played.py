@@ -42,7 +42,10 @@ def module(run: str, *, control: dict[int, int] | None = None, version: int = ab
       (import "rapsqlite" "payload" (func $payload (param i32 i32 i32) (result i32)))
       (import "rapsqlite" "log" (func $log (param i32 i32)))
       (import "rapsqlite" "file_size" (func $file_size (param i32 i32) (result i32)))
+      (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
       (memory (export "memory") 4)
+      (table (export "__indirect_function_table") 1 funcref)
+      (type $sleep (func))
       {_data(words)}
       (func (export "_initialize"))
       (func (export "rapsqlite_abi_version") (result i32) i32.const {version})
@@ -74,4 +77,11 @@ def store(address: int, *values: int) -> str:
     return " ".join(f"(i32.store (i32.const {address + 4 * i}) (i32.const {value}))" for i, value in enumerate(values))
 
 
+# Sleep by the host's function, as the real guest does, but without a word about it.
+SLEEP_UNSAID = f"(call_indirect (type $sleep) (i32.load (i32.const {CONTROL + abi.CONTROL_SLEEP})))"
+# Write to the standard output, more than a pipe takes.
+RING_BY_WRITING = (
+    "(i32.store (i32.const 512) (i32.const 528)) (i32.store (i32.const 516) (i32.const 200000))"
+    "(drop (call $fd_write (i32.const 1) (i32.const 512) (i32.const 1) (i32.const 520)))"
+)
 PARK_FOR_EVER = "(loop $l (br_if $l (i32.ne (call $park (i32.const 0)) (i32.const 1)))) (i32.const 0)"

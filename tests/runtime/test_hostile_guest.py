@@ -13,6 +13,8 @@ from tests.runtime.played import (
     PARK_FOR_EVER,
     REPLIES,
     RING,
+    RING_BY_WRITING,
+    SLEEP_UNSAID,
     guest_of,
     publish,
     store,
@@ -130,8 +132,9 @@ async def test_endless_loop_is_killed_alone_when_closing_is_cancelled() -> None:
     bystander.join(30)
 
 
-async def test_endless_loop_is_killed_when_its_request_is_cancelled() -> None:
-    guest = guest_of(AWAIT_REQUEST + "(loop $l (br $l)) (i32.const 0)", patience_s=0.1)
+@pytest.mark.parametrize("body", ["", SLEEP_UNSAID, RING_BY_WRITING], ids=["loops", "sleeps unsaid", "rings"])
+async def test_endless_loop_is_killed_when_its_request_is_cancelled(body: str) -> None:
+    guest = guest_of(AWAIT_REQUEST + f"(loop $l {body} (br $l)) (i32.const 0)", patience_s=0.1)
     guest.start()
     while guest._traffic._rings is None:  # until then a request that is cancelled has not begun
         await anyio.lowlevel.checkpoint()

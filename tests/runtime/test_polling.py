@@ -25,7 +25,6 @@ class PlayedHost:
     def __init__(self) -> None:
         self.asleep = False
         self.ringing = False
-        self.polling_pays = True
 
     def is_asleep(self) -> bool:
         return self.asleep
@@ -85,7 +84,7 @@ def test_bell_in_a_nap_ends_it(polling: Polling) -> None:
     thread.start()
 
     while polling.naps:
-        polling.nap()
+        polling.nap(None)
     rings.undrained = True
     polling.end_nap(cast("Rings", rings))
     thread.join()
@@ -99,16 +98,6 @@ def test_misses_make_polling_rare(polling: Polling) -> None:
     gaps = [later - earlier for earlier, later in pairwise(polled)]
     assert gaps[:6] == [1, 5, 9, 17, 33, 65]
     assert set(gaps[6:]) == {65}
-
-
-def test_guest_is_told_when_polling_does_not_pay(polling: Polling, host: PlayedHost) -> None:
-    rings = PlayedRings(answers=False)
-    tries(polling, rings, 100)
-    assert not host.polling_pays
-
-    rings.answers = True
-    tries(polling, rings, 100)
-    assert host.polling_pays
 
 
 def test_a_hit_after_misses_makes_it_frequent_again(polling: Polling) -> None:

@@ -42,9 +42,8 @@ def insert(ours: Driven, count: int, body: object = "row") -> None:
 
 def sleep_of_the_guest(ours: Driven) -> None:
     """Return once the guest sleeps after the newest statement, and keeps no lock."""
-    before = ours.imports()["park"]
     ours.sql("SELECT 1")
-    while ours.imports()["park"] == before:
+    while not ours.guest.host.is_asleep():
         os.sched_yield()
 
 

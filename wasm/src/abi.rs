@@ -7,7 +7,7 @@ pub const ABI_VERSION: u32 = 1;
 pub const MAGIC: u32 = 0x5350_4152;
 
 // Offsets in the control block.
-pub const CONTROL_BYTES: u32 = 448;
+pub const CONTROL_BYTES: u32 = 512;
 pub const CONTROL_MAGIC: u32 = 0;
 pub const CONTROL_ABI_VERSION: u32 = 4;
 pub const CONTROL_REQUEST_RING: u32 = 8;
@@ -19,6 +19,15 @@ pub const CONTROL_REPLY_HEAD: u32 = 192;
 pub const CONTROL_REPLY_TAIL: u32 = 256;
 pub const CONTROL_NOTIFY: u32 = 320;
 pub const CONTROL_STOP: u32 = 384;
+pub const CONTROL_LOOKS: u32 = 388;
+pub const CONTROL_SLEEP: u32 = 392;
+pub const CONTROL_BELL: u32 = 396;
+pub const CONTROL_PARKED: u32 = 448;
+/// At `CONTROL_SLEEP`: there is an import instead.
+pub const NO_FUNCTION: u32 = 0;
+// At `CONTROL_BELL`: call the import, or write a byte to the standard output.
+pub const BELL_CALLS: u32 = 0;
+pub const BELL_WRITES: u32 = 1;
 
 // Sizes, in bytes.
 pub const REQUEST_RING_BYTES: u32 = 65_536;
@@ -149,7 +158,6 @@ pub const PARK_FULL: i32 = 1;
 // for long before parking.
 pub const PARKED_AGAIN: i32 = 0;
 pub const PARKED_LEAVE: i32 = 1;
-pub const PARKED_ATTENTIVE: i32 = 2;
 
 /// Bit in the flags of `file_open`: the WAL index of this database is only to be read.
 pub const OPEN_INDEX_READONLY: i32 = 0x4000_0000;

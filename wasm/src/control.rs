@@ -129,7 +129,7 @@ fn statistics(executor: &mut Executor, replies: Counters) -> Result<()> {
     let connection = &executor.connection;
     let status = |what| db_status(connection, what);
     let (window_hits, window_misses) = vfs::hits_and_misses();
-    let entries: [(&str, i64); 18] = [
+    let entries: [(&str, i64); 19] = [
         ("callbacks", place::count()),
         ("window_hits", window_hits as i64),
         ("window_misses", window_misses as i64),
@@ -141,6 +141,7 @@ fn statistics(executor: &mut Executor, replies: Counters) -> Result<()> {
         ("batches", replies.batches as i64),
         ("spills", replies.spills as i64),
         ("bells", replies.bells as i64),
+        ("parks", replies.parks as i64),
         ("waits_for_room", replies.waits_for_room as i64),
         ("page_cache_bytes", status(ffi::SQLITE_DBSTATUS_CACHE_USED)),
         ("page_cache_hits", status(ffi::SQLITE_DBSTATUS_CACHE_HIT)),

@@ -32,8 +32,6 @@ impl Fd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parked {
     LookAgain,
-    /// Look again, and for long before the next time: requests come in quick succession.
-    Attentive,
     Leave,
 }
 
@@ -106,7 +104,6 @@ pub fn park(reason: i32) -> Parked {
     // SAFETY: takes and returns plain integers.
     match unsafe { import::park(reason) } {
         abi::PARKED_AGAIN => Parked::LookAgain,
-        abi::PARKED_ATTENTIVE => Parked::Attentive,
         _ => Parked::Leave,
     }
 }

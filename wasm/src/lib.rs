@@ -7,6 +7,7 @@
 pub mod abi;
 pub mod error;
 pub mod host;
+pub mod parking;
 pub mod reply;
 pub mod ring;
 pub mod wire;

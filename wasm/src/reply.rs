@@ -2,7 +2,8 @@
 
 use crate::abi;
 use crate::error::{Error, Result, code};
-use crate::host::{self, Parked};
+use crate::host;
+use crate::parking;
 use crate::ring::Rings;
 use crate::ring::reply::ReplyHeader;
 use crate::vfs;
@@ -13,6 +14,7 @@ pub struct Counters {
     pub batches: u64,
     pub spills: u64,
     pub bells: u64,
+    pub parks: u64,
     pub waits_for_room: u64,
 }
 
@@ -59,7 +61,11 @@ impl<'r> Replies<'r> {
             self.counters.waits_for_room += 1;
             self.ring_bell();
             vfs::give_back_locks();
-            if self.rings.control.is_stopped() || host::park(abi::PARK_FULL) == Parked::Leave {
+            self.counters.parks += 1;
+            let (control, replies) = (self.rings.control, &self.rings.replies);
+            if control.is_stopped()
+                || !parking::park(control, abi::PARK_FULL, || replies.is_empty())
+            {
                 self.left = true;
                 return Err(Error::interrupted());
             }
@@ -71,7 +77,7 @@ impl<'r> Replies<'r> {
     pub fn ring_bell(&mut self) {
         if self.rings.control.take_notify() {
             self.counters.bells += 1;
-            host::bell();
+            parking::ring(self.rings.control);
         }
     }
 

@@ -8,23 +8,17 @@ use crate::connection::Connection;
 use crate::control::control;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Input};
-use crate::host::{self, Parked};
+use crate::host;
 use crate::library;
 use crate::objects;
 use crate::options::Options;
+use crate::parking;
 use crate::reply::{Body, Replies};
 use crate::ring::Rings;
 use crate::ring::reply::ReplyHeader;
 use crate::ring::request::Request;
 use crate::vfs;
 use crate::wire::rows::Encoder;
-
-/// Looks at the request ring before parking: 20 to 40 µs, for a host that has the next request at hand.
-const FEW_LOOKS: u32 = 30_000;
-/// The same where requests come in quick succession: longer than it takes the host to sleep and be woken
-/// for one answer, so that a conversation of single requests never finds the guest asleep. The host grants
-/// it to few guests at a time, for a processor is busy meanwhile.
-const MANY_LOOKS: u32 = 200_000;
 
 /// Kept for the body of an error, so that running out of memory can be told.
 const SCRATCH_BYTES: usize = 4096;
@@ -36,7 +30,6 @@ pub fn serve(rings: &Rings) {
         replies: Replies::new(rings),
         executor: None,
         scratch: Encoder::with_capacity(SCRATCH_BYTES),
-        looks_before_parking: FEW_LOOKS,
     };
     while let Some(request) = service.wait() {
         if service.serve(request) {
@@ -51,7 +44,6 @@ struct Service<'r> {
     executor: Option<Executor>,
     /// Bodies of errors.
     scratch: Encoder,
-    looks_before_parking: u32,
 }
 
 impl<'r> Service<'r> {
@@ -65,17 +57,17 @@ impl<'r> Service<'r> {
             if let Some(request) = self.rings.requests.next() {
                 return Some(request);
             }
-            while looks < self.looks_before_parking && self.rings.requests.is_empty() {
+            let (control, requests) = (self.rings.control, &self.rings.requests);
+            while looks < control.looks() && requests.is_empty() {
                 looks += 1;
                 core::hint::spin_loop();
             }
-            if self.rings.requests.is_empty() {
+            if requests.is_empty() {
                 vfs::give_back_locks();
-                self.looks_before_parking = match host::park(abi::PARK_IDLE) {
-                    Parked::LookAgain => FEW_LOOKS,
-                    Parked::Attentive => MANY_LOOKS,
-                    Parked::Leave => return None,
-                };
+                self.replies.counters.parks += 1;
+                if !parking::park(control, abi::PARK_IDLE, || !requests.is_empty()) {
+                    return None;
+                }
                 looks = 0;
             }
         }

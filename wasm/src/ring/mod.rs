@@ -36,6 +36,27 @@ impl Control {
     pub fn is_stopped(&self) -> bool {
         self.word(abi::CONTROL_STOP).load(Ordering::Acquire) != 0
     }
+
+    /// How often to look for a request before sleeping; the host changes its mind at any time.
+    pub fn looks(&self) -> u32 {
+        self.word(abi::CONTROL_LOOKS).load(Ordering::Relaxed)
+    }
+
+    /// Where the host's function to sleep is in the table, 0 if it has none.
+    pub fn sleep_function(&self) -> u32 {
+        self.word(abi::CONTROL_SLEEP).load(Ordering::Relaxed)
+    }
+
+    /// Whether to ring by a byte on the standard output, instead of by the import.
+    pub fn rings_by_writing(&self) -> bool {
+        self.word(abi::CONTROL_BELL).load(Ordering::Acquire) == abi::BELL_WRITES
+    }
+
+    /// Says that the guest is about to sleep, before it looks for news for the last time; or that it is awake.
+    pub fn set_parked(&self, parked: bool) {
+        self.word(abi::CONTROL_PARKED)
+            .swap(parked.into(), Ordering::SeqCst);
+    }
 }
 
 /// The 8-aligned bytes of one ring, never freed: the host holds their address.

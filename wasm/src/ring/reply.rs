@@ -92,6 +92,12 @@ impl ReplyRing {
         Ok(())
     }
 
+    /// Whether the host has taken every reply.
+    pub fn is_empty(&self) -> bool {
+        let tail = self.control.word(abi::CONTROL_REPLY_TAIL);
+        tail.load(Ordering::Acquire) == self.head.get()
+    }
+
     /// Copies `pieces` one after the other to the head; the caller checked that they fit.
     fn write(&self, pieces: &[&[u8]]) {
         let (mut place, contiguous) = self.memory.at(self.head.get());

@@ -1,0 +1,77 @@
+"""The sleep of a guest's thread in a C function: no Python runs there, so neither end of it takes the GIL.
+
+The guest calls ``pthread_mutex_lock`` itself, as a function in its table, on a mutex that is locked all the time;
+whoever wakes it unlocks that. Of all the C functions that wait this is the one which no signal interrupts and which
+returns nothing but 0, as wasmtime asks of a host function without a trap. POSIX leaves it open what unlocking does in
+another thread than that which has locked; Linux's C libraries do it for mutexes of the type PTHREAD_MUTEX_NORMAL, which
+have no owner, and ``works`` tries it for each guest. https://man7.org/linux/man-pages/man3/pthread_mutex_lock.3p.html
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rapsqlite._words import Words
+
+_STRUCT_WORDS = 16  # 128 bytes: more than any C library's pthread_mutex_t and its attributes
+_PTHREAD_MUTEX_NORMAL = 0
+# Where a function may be called with more arguments than it takes: in registers, which it does not look at.
+_ARCHITECTURES = ("x86_64", "aarch64")
+
+_Words = ctypes.c_uint64 * _STRUCT_WORDS
+_AsHostFunction = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t)
+
+
+class Parking:
+    """Where one guest's thread sleeps."""
+
+    def __init__(self) -> None:
+        library = ctypes.PyDLL(None)  # does not let go of the GIL: none of these calls waits
+        attributes = _Words()
+        self._mutex = _Words()
+        self._unlock = library.pthread_mutex_unlock
+        self._try_lock = library.pthread_mutex_trylock
+        library.pthread_mutexattr_init(attributes)
+        library.pthread_mutexattr_settype(attributes, _PTHREAD_MUTEX_NORMAL)
+        library.pthread_mutex_init(self._mutex, attributes)
+        self.function = ctypes.cast(library.pthread_mutex_lock, ctypes.c_void_p).value or 0
+        self.argument = ctypes.addressof(self._mutex)
+        self._try_lock(self._mutex)
+
+    def works(self) -> bool:
+        """Try what is relied on. In another thread than that which created it, before the guest runs."""
+        as_host_function = _AsHostFunction(self.function)
+        was_locked = self._try_lock(self._mutex) != 0
+        unlocked = self._unlock(self._mutex) == 0 and self._try_lock(self._mutex) == 0
+        self.wake()
+        return was_locked and unlocked and int(as_host_function(self.argument, 1, 2, 3)) == 0
+
+    def wake(self) -> None:
+        """End the sleep, or the next one at once if there is none. Any thread."""
+        self._unlock(self._mutex)
+
+
+def is_possible() -> bool:
+    """Tell whether there is such a place on this machine."""
+    return sys.platform == "linux" and os.uname().machine in _ARCHITECTURES and ctypes.sizeof(ctypes.c_void_p) == 8
+
+
+def install_parking(words: Words, add_function: Callable[[int, int], int]) -> Parking | None:
+    """Have a guest sleep without Python, before it runs; None where it must sleep in the import.
+
+    ``add_function(address, argument)`` puts a C function into its table and returns the place, 0 if there is none.
+    """
+    if not is_possible():
+        return None
+    parking = Parking()
+    place = add_function(parking.function, parking.argument) if parking.works() else 0
+    if not place:
+        return None
+    words.set_sleep(place)
+    return parking

@@ -1,0 +1,24 @@
+"""Why a connection takes no request any more."""
+
+from __future__ import annotations
+
+from rapsqlite.errors import Error, OperationalError, ProgrammingError
+
+
+def refusal_of(state: str, name: str, failure: BaseException | None, last_message: str) -> Exception:
+    """Return the exception for a guest in this state, which ``failure`` ended or ``last_message`` tells about."""
+    if state == "closed":
+        return ProgrammingError("Cannot operate on a closed database.")
+    if state == "forked":
+        return ProgrammingError(
+            f"the connection to {name} was opened before fork() and belongs to the parent process: "
+            "open a new one in the child"
+        )
+    if isinstance(failure, Error):
+        return failure
+    error = OperationalError(
+        f"the connection to {name} has failed and is closed ({last_message or failure});"
+        " what was committed is safe, an open transaction is rolled back by the next connection"
+    )
+    error.__cause__ = failure
+    return error

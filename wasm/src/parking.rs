@@ -1,0 +1,52 @@
+//! How the guest sleeps when there is nothing to do, and how it tells the host that something was done.
+//!
+//! Both are imports, and wait for the GIL, unless the host knows something better: then it puts a function that runs no
+//! Python into the table, to sleep, and makes the standard output a pipe, to ring by writing to it.
+
+use core::mem::{ManuallyDrop, transmute};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::FromRawFd as _;
+
+use crate::abi;
+use crate::host::{self, Parked};
+use crate::ring::Control;
+
+/// Sleeps until there is news; `false` if the host wants the guest to leave.
+///
+/// The host writes its news and then looks whether the guest is parked, the guest says that it is parked and then
+/// looks for news: one of the two sees the other.
+pub fn park(control: &Control, reason: i32, has_news: impl Fn() -> bool) -> bool {
+    let Some(sleep) = function(control.sleep_function()) else {
+        return host::park(reason) != Parked::Leave;
+    };
+    control.set_parked(true);
+    if !control.is_stopped() && !has_news() {
+        sleep(); // it may end without news: whoever calls looks again
+    }
+    control.set_parked(false);
+    !control.is_stopped()
+}
+
+/// Tells the host that a reply is there.
+pub fn ring(control: &Control) {
+    if !(control.rings_by_writing() && write_bell()) {
+        host::bell();
+    }
+}
+
+/// Whether the standard output, a pipe that an event loop watches, took a byte.
+fn write_bell() -> bool {
+    // SAFETY: the descriptor is open for as long as the instance lives, and stays so.
+    let output = ManuallyDrop::new(unsafe { File::from_raw_fd(1) });
+    (&*output).write(&[1]).is_ok()
+}
+
+fn function(place: u32) -> Option<extern "C" fn()> {
+    if place == abi::NO_FUNCTION {
+        return None;
+    }
+    // SAFETY: the host put a function of this type there before it wrote the place down. (A call through the table
+    // checks the type in any case, and traps.)
+    Some(unsafe { transmute::<usize, extern "C" fn()>(place as usize) })
+}
