@@ -12,87 +12,38 @@ async def main():
 asyncio.run(main())
 """
 
-from sqlite3 import (
-    PARSE_COLNAMES,
-    PARSE_DECLTYPES,
-    Binary,
-    Date,
-    DateFromTicks,
-    PrepareProtocol,
-    Time,
-    TimeFromTicks,
-    TimestampFromTicks,
-    adapt,
-    complete_statement,
-)
-from sqlite3.dbapi2 import Timestamp
-
-from rapsqlite import _sqlite_names
-from rapsqlite._adapters import register_adapter
-from rapsqlite._constants import (
-    SQLITE_CHANGESET_ABORT,
-    SQLITE_CHANGESET_CONFLICT,
-    SQLITE_CHANGESET_CONSTRAINT,
-    SQLITE_CHANGESET_DATA,
-    SQLITE_CHANGESET_FOREIGN_KEY,
-    SQLITE_CHANGESET_NOTFOUND,
-    SQLITE_CHANGESET_OMIT,
-    SQLITE_CHANGESET_REPLACE,
-    SQLITE_VERSION,
-)
-from rapsqlite._control import LEGACY_TRANSACTION_CONTROL
-from rapsqlite._converters import register_converter
-from rapsqlite._limits import Limits
-from rapsqlite._nochange import NO_CHANGE, NoChange
-from rapsqlite._sqlite_names import *  # noqa: F403 - all of its names are public, and it lists them
-from rapsqlite._tracebacks import enable_callback_tracebacks
-from rapsqlite.blob import Blob
-from rapsqlite.changeset import Conflict
-from rapsqlite.connection import Connection, connect
-from rapsqlite.cursor import Cursor
-from rapsqlite.dump import Dump
-from rapsqlite.errors import (
-    ClosedError,
-    DatabaseError,
-    DataError,
-    Error,
-    IntegrityError,
-    InterfaceError,
-    InternalError,
-    NotSupportedError,
-    OperationalError,
-    OutOfMemoryError,
-    ProgrammingError,
-    Warning,
-)
-from rapsqlite.memory import MemoryConnection, connect_memory
-from rapsqlite.prepared import PreparedStatement
-from rapsqlite.rows import Row
-from rapsqlite.savepoint import Savepoint
-from rapsqlite.session import ChangeSession
-from rapsqlite.stream import ChunkStream, RowStream
-from rapsqlite.transaction import Transaction
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
 
 __version__: str = "1.0.0.dev0"
 
-apilevel: str = "2.0"
-paramstyle: str = "qmark"
-threadsafety: int = 3  # Threads may share the module, connections and cursors.
-version: str = "2.6.0"  # of sqlite3's interface, as sqlite3.version said
-sqlite_version: str = SQLITE_VERSION
-sqlite_version_info: tuple[int, ...] = tuple(int(part) for part in SQLITE_VERSION.split("."))
+# Public modules, and those of the package's own that are imported by their names alone.
+_MODULES = frozenset(
+    "backup blob changeset connection cursor dbapi dump errors extensions functions hooks memory prepared rows runtime"
+    " savepoint schema session stream transaction types".split()
+)
 
-__all__ = [
-    "LEGACY_TRANSACTION_CONTROL", "NO_CHANGE", "PARSE_COLNAMES", "PARSE_DECLTYPES", "SQLITE_CHANGESET_ABORT",
-    "SQLITE_CHANGESET_CONFLICT", "SQLITE_CHANGESET_CONSTRAINT", "SQLITE_CHANGESET_DATA",
-    "SQLITE_CHANGESET_FOREIGN_KEY", "SQLITE_CHANGESET_NOTFOUND", "SQLITE_CHANGESET_OMIT",
-    "SQLITE_CHANGESET_REPLACE", "Binary", "Blob", "ChangeSession", "ChunkStream", "ClosedError", "Conflict",
-    "Connection", "Cursor", "DataError", "DatabaseError", "Date", "DateFromTicks", "Dump", "Error",
-    "IntegrityError", "InterfaceError", "InternalError", "Limits", "MemoryConnection", "NoChange",
-    "NotSupportedError", "OperationalError", "OutOfMemoryError", "PrepareProtocol", "PreparedStatement",
-    "ProgrammingError", "Row", "RowStream", "Savepoint", "Time", "TimeFromTicks", "Timestamp",
-    "TimestampFromTicks", "Transaction", "Warning", "__version__", "adapt", "apilevel", "complete_statement",
-    "connect", "connect_memory", "enable_callback_tracebacks", "paramstyle", "register_adapter",
-    "register_converter", "sqlite_version", "sqlite_version_info", "threadsafety", "version",
-]  # fmt: skip
-__all__ += _sqlite_names.__all__
+if TYPE_CHECKING:
+    from rapsqlite import _public
+    from rapsqlite._public import *  # noqa: F403
+
+    __all__ = ["__version__"]
+    __all__ += _public.__all__  # type: ignore[has-type]  # of one knot of imports
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import what is asked for first (PEP 562): a program that only imports the package pays for nothing else."""
+        if name in _MODULES:
+            return _import_module(f"rapsqlite.{name}")
+        if name.startswith("_") and name != "__all__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        public = _import_module("rapsqlite._public")
+        names = {found: getattr(public, found) for found in public.__all__}
+        globals().update(names, __all__=["__version__", *names])
+        if name in globals():
+            return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        """Return the public names, imported yet or not."""
+        return sorted({*globals(), *__getattr__("__all__"), *_MODULES})

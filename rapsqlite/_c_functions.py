@@ -24,6 +24,11 @@ _POINTER, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
 class CFunctions:
     """Those of one loaded library. All let go of the GIL while they run."""
 
+    call_unchecked: Callable[..., int | None]
+    define_unchecked: Callable[..., int | None]
+    new_unchecked: Callable[..., int | None]
+    set_epoch_callback: Callable[..., int | None]
+
     def __init__(self, library: ctypes.CDLL) -> None:
         def bind(name: str, result: object, *parameters: object) -> Callable[..., int | None]:
             return ctypes.CFUNCTYPE(result, *parameters)((name, library))  # type: ignore[arg-type]

@@ -152,7 +152,7 @@ class Engine:
 
         self.wasmtime = wasmtime
         self.ffi = _ffi
-        self.c = CFunctions(_ffi.dll)
+        self.c: CFunctions = CFunctions(_ffi.dll)
         self._epoch_callback = EpochCallback(self._on_epoch)
         _sigbus.identify(_ffi.filename)
         self.engine: wasmtime.Engine = wasmtime.Engine(_configure(wasmtime.Config()))

@@ -69,6 +69,7 @@ LEVELS = (
     ("connection",),
     ("memory", "pool", "dbapi", "cache", "_doctor"),
     ("_shell",),
+    ("_public",),
     ("__init__", "__main__", "sqlalchemy"),
 )
 LEVEL_OF = {name: level for level, row in enumerate(LEVELS) for name in row}

@@ -7,14 +7,17 @@ import json
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 import rapsqlite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Loaded at the first connect() instead: each of them costs more than everything rapsqlite needs at import.
+# Loaded at the first connect() instead: each of them costs more than all that the name `connect` needs.
 HEAVY = {"anyio", "asyncio", "trio", "uvloop", "sniffio", "wasmtime", "dataclasses", "inspect"}
 
 LIST_MODULES = """
@@ -22,14 +25,42 @@ import json, sys
 import sqlite3, msgspec
 before = set(sys.modules)
 import rapsqlite
+if len(sys.argv) > 1:
+    getattr(rapsqlite, sys.argv[1])
 print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
 
-def modules_loaded_by_import() -> set[str]:
-    """Return what `import rapsqlite` loads on top of sqlite3 and msgspec, in a fresh interpreter."""
-    answer = subprocess.run([sys.executable, "-c", LIST_MODULES], capture_output=True, text=True, check=True)
+def modules_loaded_by_import(*name: str) -> set[str]:
+    """Return what `import rapsqlite` and a name of it load on top of sqlite3 and msgspec, in a fresh interpreter."""
+    answer = subprocess.run([sys.executable, "-c", LIST_MODULES, *name], capture_output=True, text=True, check=True)
     return set(json.loads(answer.stdout))
+
+
+def test_package_by_itself_loads_nothing() -> None:
+    """What a program imports at its start costs it something only once it is used."""
+    assert {name for name in modules_loaded_by_import() if name.startswith("rapsqlite")} == {"rapsqlite"}
+
+
+def test_modules_are_found_by_their_names() -> None:
+    """Also those that no public name comes from; a module that is missing in the list would import all the others."""
+    files = {path.stem for path in Path(rapsqlite.__file__).parent.glob("[a-z]*.py")}
+
+    assert files == rapsqlite._MODULES
+    assert modules_loaded_by_import("errors") < modules_loaded_by_import("connect")
+
+
+def test_name_that_is_misspelt_is_told() -> None:
+    with pytest.raises(AttributeError, match="module 'rapsqlite' has no attribute 'conect'"):
+        _ = rapsqlite.conect  # type: ignore[attr-defined]
+
+
+def test_star_imports_every_public_name() -> None:
+    code = "from rapsqlite import *; import rapsqlite; print(set(rapsqlite.__all__) - set(globals()))"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "set()\n"
 
 
 def documented_objects() -> Iterator[tuple[str, Any]]:
@@ -53,7 +84,7 @@ def methods_of(class_name: str, cls: type) -> Iterator[tuple[str, Any]]:
 
 def test_import_loads_no_event_loop_and_no_runtime() -> None:
     """A command-line tool that imports rapsqlite and never connects must not pay for wasmtime."""
-    loaded = {name.split(".")[0] for name in modules_loaded_by_import()}
+    loaded = {name.split(".")[0] for name in modules_loaded_by_import("connect")}
 
     assert not loaded & HEAVY
 
