@@ -26,6 +26,7 @@ _MODULES = frozenset(
 if TYPE_CHECKING:
     from rapsqlite import _public
     from rapsqlite._public import *  # noqa: F403
+    from rapsqlite._sqlite_names import *  # noqa: F403
 
     __all__ = ["__version__"]
     __all__ += _public.__all__  # type: ignore[has-type]  # of one knot of imports
