@@ -2,7 +2,7 @@
 
     python -m rapsqlite FILE [SQL]      run SQL, or read statements from standard input
     python -m rapsqlite doctor [DIR]    what works on this machine, and in this directory
-    python -m rapsqlite warm            compile the module into the cache, for container images
+    python -m rapsqlite warm            compile the modules into the cache, for container images
     python -m rapsqlite --version       version of the SQLite inside
 
 A database that is called "doctor" or "warm" is reached as ./doctor.
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 from rapsqlite import _module_cache, runtime
 from rapsqlite._constants import SQLITE_VERSION
 from rapsqlite._doctor import examine
+from rapsqlite._dylink import read_side
+from rapsqlite._loader import DIRECTORY
 from rapsqlite._shell import Shell
 from rapsqlite.connection import connect
 from rapsqlite.errors import Error
@@ -61,13 +63,15 @@ async def doctor(directory: Path | None) -> int:
 
 
 def warm() -> int:
-    """Compile the module if the cache does not hold it; fail if the cache cannot keep it."""
+    """Compile the modules that the cache does not hold; fail if the cache cannot keep them."""
     started = time.perf_counter()
-    runtime.shared_engine()
+    engine = runtime.shared_engine()
     directory = _module_cache.cache_directory()
     if not any(directory.glob("*.compiled")):
         print(f"error: {directory} cannot keep the compiled module", file=sys.stderr)
         return 1
+    for path in DIRECTORY.glob("*.wasm"):
+        engine.side_module(read_side(path.read_bytes()).wasm)
     print(f"{directory} is warm ({time.perf_counter() - started:.2f} s)")
     return 0
 

@@ -22,7 +22,7 @@ from rapsqlite._tracebacks import report
 from rapsqlite.errors import InternalError, ProgrammingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 logger = logging.getLogger("rapsqlite")
 
@@ -30,6 +30,7 @@ _KEY, _FORM, _VALUE, _ADDRESS = abi.PLACE_KEY, abi.PLACE_FORM, abi.PLACE_VALUE, 
 _INTEGER, _FLOAT, _TEXT = abi.FORM_INTEGER, abi.FORM_FLOAT, abi.FORM_TEXT
 _KIND_BITS = 8
 _INSTANCE = 0  # the kind of an aggregate's instance: no guest can call one, for as a kind this is RELEASE
+_SEVERAL = -1  # what answers to several kinds, each with a function of its own
 _WITHOUT_CONSEQUENCE = frozenset({abi.CALLBACK_TRACE, abi.CALLBACK_ROLLBACK})
 
 
@@ -66,6 +67,13 @@ class Callbacks:
         self._functions[handle << _KIND_BITS | kind] = function
         return handle
 
+    def hold_several(self, functions: Mapping[int, Callable[..., Any]]) -> int:
+        """Return the one handle by which the guest calls each of ``functions``, which are by kind."""
+        handle = self._handles.hold((_SEVERAL, functions))
+        for kind, function in functions.items():
+            self._functions[handle << _KIND_BITS | kind] = function
+        return handle
+
     def hold_instance(self, item: object) -> int:
         """Return the handle of an aggregate's instance."""
         return self._handles.hold((_INSTANCE, Instance(item)))
@@ -74,7 +82,9 @@ class Callbacks:
         """Forget a handle that the guest does not hold."""
         entry = self._handles.release(handle)
         if entry is not None:
-            self._functions.pop(handle << _KIND_BITS | entry[0], None)
+            kind, item = entry
+            for each in item if kind == _SEVERAL else (kind,):
+                self._functions.pop(handle << _KIND_BITS | each, None)
 
     def clear(self) -> None:
         """The guest has ended: nothing of its memory is looked at any more."""

@@ -77,6 +77,8 @@ CONTROL_OP_CONFIG = 3
 CONTROL_OP_FUNCTION = 16
 CONTROL_OP_COLLATION = 17
 CONTROL_OP_HOOK = 18
+CONTROL_OP_EXTENSIONS = 24
+CONTROL_OP_LOAD_EXTENSION = 25
 REQUEST_EXTERNAL = 1
 FORMAT_SHAPE_MASK = 3
 FORMAT_ARRAYS = 0
@@ -133,6 +135,10 @@ CALLBACK_INPUT = 17
 CALLBACK_OUTPUT = 18
 CALLBACK_FILTER = 19
 CALLBACK_CONFLICT = 20
+CALLBACK_EXTENSION_OPEN = 24
+CALLBACK_EXTENSION_LINK = 25
+CALLBACK_EXTENSION_SYMBOL = 26
+CALLBACK_EXTENSION_CLOSE = 27
 PLACE_KEY = 0
 PLACE_FORM = 1
 PLACE_VALUE = 2
@@ -155,6 +161,7 @@ CALLBACK_ANSWER_BYTES = 1024
 FUNCTION_SCALAR = 0
 FUNCTION_AGGREGATE = 1
 FUNCTION_WINDOW = 2
+EXTENSION_BUILT_IN = 4294967295
 
 # SQLite: https://sqlite.org/c3ref/constlist.html
 SQLITE_VERSION_NUMBER = 3054001
@@ -787,3 +794,56 @@ RESULT_CODES: dict[int, str] = {
     8970: "SQLITE_IOERR_BADKEY",
     9226: "SQLITE_IOERR_CODEC",
 }
+
+# What extensions may import: wasm/extensions/provided.txt.
+EXTENSION_FUNCTIONS: frozenset[str] = frozenset({
+    "malloc",
+    "calloc",
+    "realloc",
+    "free",
+    "memchr",
+    "memcmp",
+    "memcpy",
+    "memmove",
+    "memset",
+    "strcat",
+    "strchr",
+    "strcmp",
+    "strcpy",
+    "strcspn",
+    "strlen",
+    "strncmp",
+    "strncpy",
+    "strrchr",
+    "strspn",
+    "atoi",
+    "qsort",
+    "isalnum",
+    "isalpha",
+    "isdigit",
+    "islower",
+    "isspace",
+    "isupper",
+    "isxdigit",
+    "tolower",
+    "toupper",
+    "acos",
+    "acosh",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
+    "cos",
+    "cosh",
+    "exp",
+    "fmod",
+    "log",
+    "log10",
+    "log2",
+    "pow",
+    "sin",
+    "sinh",
+    "tan",
+    "tanh",
+})

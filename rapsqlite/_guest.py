@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rapsqlite import _constants as abi
 from rapsqlite import _live_guests, runtime
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rapsqlite._bell import Bell
     from rapsqlite._callbacks import Callbacks
     from rapsqlite._files import FileTable
+    from rapsqlite._linking import Library
     from rapsqlite._loop import Loop
 
 _SLICE_S = 0.001  # how long one task decodes batches before it lets others run
@@ -350,6 +351,10 @@ class Guest:
     def stop(self) -> None:
         """Tell the guest to leave at once, interrupting what runs; does not wait. Any thread, also a finalizer."""
         self._traffic.stop()
+
+    def open_library(self, wasm: bytes) -> Library:
+        """Return a side module for this guest (`runtime.Instance.open_library`). From a callback."""
+        return cast("runtime.Instance", self._instance).open_library(wasm)
 
     def kill(self) -> None:
         """Trap a guest that does not answer; its connection is lost. Any thread."""

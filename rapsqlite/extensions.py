@@ -1,50 +1,69 @@
-"""Extensions of SQLite: what is built into the engine, by name, and why nothing else can be loaded."""
+"""Extensions of SQLite: those that come with the package, by name, and those of others, as WebAssembly side modules.
+
+SQLite's own rules decide what is loaded when, and its own messages say what went wrong; docs/extensions.md has the list
+and the way to build one.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING
 
-from rapsqlite.errors import NotSupportedError, OperationalError
+import msgspec
+
+from rapsqlite import _constants as abi
+from rapsqlite._loader import Loader
+from rapsqlite.errors import Error, OperationalError
 
 if TYPE_CHECKING:
     from rapsqlite._session import Session
-
-# Names by which programs ask for what every connection here has from the start.
-BUILT_IN = frozenset({"fts5", "rtree", "geopoly", "json", "json1", "math", "dbstat", "session"})
 
 
 class Extensions:
     """What of `Connection` loads extensions."""
 
     _session: Session
-    _may_load_extensions = False
+    _loader: Loader | None = None
+    _loader_handle = 0
 
     async def enable_load_extension(self, enable: bool, /) -> None:
-        """Allow `load_extension`, or forbid it again."""
-        self._session.guest.state  # noqa: B018 - raises if the connection is closed
-        self._may_load_extensions = bool(enable)
+        """Allow `load_extension` and the SQL function of that name, or forbid them again, as they are at first."""
+        await self._ask_about_extensions(abi.CONTROL_OP_EXTENSIONS, bool(enable))
 
-    async def load_extension(self, name: str, /, *, entrypoint: str | None = None) -> None:  # noqa: ARG002
-        """Make an extension available: one of those built into the engine, which always are; nothing is done for them.
+    async def load_extension(self, name: str | os.PathLike[str], /, *, entrypoint: str | None = None) -> None:
+        """Load an extension: one that comes with the package, by its name, or a *wasm* side module, by its path.
 
-        OperationalError if loading is not enabled or there is no such extension; NotSupportedError for a native
-        library: SQLite runs in a sandbox here, which cannot run code of the machine it is on.
+        Without ``entrypoint``, SQLite looks for ``sqlite3_extension_init`` and for the name made from the file's.
+        What is built into the engine is there from the start; nothing is done for it.
+
+        OperationalError if loading is not enabled ("not authorized"), if there is no such extension, if it is
+        damaged or has no entry point, and with the message of an entry point that fails; NotSupportedError for a
+        native library, and for a module that imports what the sandbox does not have; OutOfMemoryError if it asks
+        for more memory than the engine may have. The connection stays usable, unless the extension traps.
+
+        https://sqlite.org/loadext.html, https://docs.python.org/3/library/sqlite3.html#sqlite3.Connection.load_extension
         """
-        self._session.guest.state  # noqa: B018 - raises if the connection is closed
-        if not self._may_load_extensions:
-            raise OperationalError("not authorized")
-        if name.lower() in BUILT_IN:
-            return
-        if _is_library(name):
-            raise NotSupportedError(
-                f"{name} is a native library, which SQLite cannot load from inside its sandbox: "
-                "write the functions in Python with create_function(), or open the database with sqlite3 for this"
-            )
-        known = ", ".join(sorted(BUILT_IN))
-        raise OperationalError(f"there is no extension {name!r}; these are built in: {known}")
+        path = os.fspath(name)
+        for text in (path, entrypoint or ""):
+            if not isinstance(text, str):
+                raise TypeError(f"load_extension() takes text, not {type(text).__name__}")
+            if "\0" in text:
+                raise ValueError("embedded null character")
+        try:
+            await self._ask_about_extensions(abi.CONTROL_OP_LOAD_EXTENSION, path, entrypoint)
+        except OperationalError as error:
+            # The guest knows only that it failed; what the loader raised says why.
+            if isinstance(error.__cause__, Error):
+                raise error.__cause__ from None
+            raise
 
-
-def _is_library(name: str) -> bool:
-    """Tell whether there is such a file; without a suffix the name stands for a library's, as in SQLite."""
-    return any(Path(name + suffix).is_file() for suffix in ("", ".so", ".dylib", ".dll"))
+    async def _ask_about_extensions(self, operation: int, *arguments: str | bool | None) -> None:
+        guest = self._session.guest
+        guest.state  # noqa: B018 - raises if the connection is closed
+        if self._loader is None:
+            self._loader = Loader(guest)
+            self._loader_handle = guest.callbacks.hold_several(self._loader.methods)
+        if operation == abi.CONTROL_OP_LOAD_EXTENSION:
+            self._loader.announce(str(arguments[0]))
+        params = msgspec.msgpack.encode([self._loader_handle, *arguments])
+        await guest.call(abi.OP_CONTROL, params=params, a=operation)

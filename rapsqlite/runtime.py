@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _module_cache, _sigbus
 from rapsqlite._c_functions import EPOCH_CONTINUE, BareImport, CFunctions, EpochCallback, Import
+from rapsqlite._dylink import read_side
 from rapsqlite._imports import MODULE, SIGNATURES
-from rapsqlite.errors import InternalError, NotSupportedError
+from rapsqlite._linking import TABLE, Library
+from rapsqlite.errors import InternalError, NotSupportedError, OperationalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,9 +32,9 @@ logger: logging.Logger = logging.getLogger("rapsqlite")
 SUPPORTED_WASMTIME = (50,)  # major versions whose C interface the tests have pinned
 WASM_STACK_BYTES = 1 << 20
 THREAD_STACK_BYTES = 4 << 20  # native stack of a guest's thread: the wasm stack and room for host calls
-TABLE = "__indirect_function_table"
 _ADDRESS_SPACE = 1 << 32
 _U32 = 0xFFFF_FFFF
+_TABLE_LIMIT = 1 << 18  # slots, of 8 bytes each; the engine's own functions take a few thousand
 _CONFIG_NAME = "1"  # change with every change of ``_configure``: it is part of the cache key
 
 
@@ -125,6 +127,15 @@ class Instance:
         """
         return self._engine.add_function(self._store, self._exports, address, argument)
 
+    def open_library(self, wasm: bytes) -> Library:
+        """Return a side module that can be linked into this guest. On its own thread, from a host function.
+
+        Raises what is wrong with it (`_dylink`, `_linking`); OperationalError if it does not compile.
+        """
+        side = read_side(wasm)
+        module = self._engine.side_module(side.wasm)
+        return Library(self._engine.wasmtime, self._store, self._exports, module, side.needs, _store_lock)
+
     def kill(self) -> None:
         """Trap the guest wherever it is, as soon as it runs wasm; the instance is lost. Any thread.
 
@@ -156,12 +167,24 @@ class Engine:
         self._epoch_callback = EpochCallback(self._on_epoch)
         _sigbus.identify(_ffi.filename)
         self.engine: wasmtime.Engine = wasmtime.Engine(_configure(wasmtime.Config()))
-        self.module: Any = self._load_module(wasm)
+        self._side_modules: dict[str, Any] = {}
+        self._compiling = threading.Lock()
+        self.module: Any = self._load_module(self._cache_key(wasm), wasm)
         self._callbacks: list[object] = []  # the linker keeps bare addresses of these
         self.pre: Any = self._link()
 
-    def _load_module(self, wasm: bytes) -> Any:
+    def side_module(self, wasm: bytes) -> Any:
+        """Return a compiled extension, from the cache if it is there; OperationalError if it does not compile."""
         key = self._cache_key(wasm)
+        with self._compiling:
+            if key not in self._side_modules:
+                try:
+                    self._side_modules[key] = self._load_module(key, wasm)
+                except self.wasmtime.WasmtimeError as exc:
+                    raise OperationalError(f"it is not valid: {str(exc).splitlines()[0]}") from None
+            return self._side_modules[key]
+
+    def _load_module(self, key: str, wasm: bytes) -> Any:
         compiled = _module_cache.load(key)
         if compiled is not None:
             try:
@@ -216,7 +239,7 @@ class Engine:
         store = self.wasmtime.Store(self.engine)
         store_pointer = ctypes.cast(store.ptr(), ctypes.c_void_p)
         self.c.set_epoch_callback(store_pointer, self._epoch_callback, None, None)
-        store.set_limits(memory_size=memory_limit_bytes)
+        store.set_limits(memory_size=memory_limit_bytes, table_elements=_TABLE_LIMIT)
         wasi = self.wasmtime.WasiConfig()  # clocks and randomness; no directory, argument or variable
         if output:
             wasi.stdout_file = output

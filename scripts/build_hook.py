@@ -13,10 +13,11 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 MODULE = "rapsqlite/engine.wasm"
+EXTENSIONS = "rapsqlite/extension_modules"
 
 
 class EngineBuildHook(BuildHookInterface[Any]):
-    """Builds ``rapsqlite/engine.wasm`` and puts it into the wheel."""
+    """Builds ``rapsqlite/engine.wasm`` and the extensions beside it, and puts them into the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatch's signature
         """Run before the wheel's files are collected; ``version`` is "standard" or "editable"."""
@@ -26,5 +27,7 @@ class EngineBuildHook(BuildHookInterface[Any]):
         subprocess.run(["bash", str(root / "scripts" / "build_wasm.sh")], cwd=root, check=True)
         if not (root / MODULE).is_file():
             raise FileNotFoundError(f"scripts/build_wasm.sh ended well but left no {MODULE}")
-        # The file is git-ignored, and hatch leaves ignored files out unless told otherwise.
-        build_data["artifacts"].append(f"/{MODULE}")
+        # These files are git-ignored, and hatch leaves ignored files out unless told otherwise. There are no extensions
+        # where their source could not be had; the script has said so.
+        modules = [MODULE, *(path.relative_to(root).as_posix() for path in (root / EXTENSIONS).glob("*.wasm"))]
+        build_data["artifacts"].extend(f"/{name}" for name in modules)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds rapsqlite/engine.wasm: SQLite and the crate in wasm/, linked into one WASI reactor module.
+# Builds rapsqlite/engine.wasm: SQLite and the crate in wasm/, linked into one WASI reactor module. Then it has
+# scripts/build_extensions.sh build the extensions that go with it.
 #
 #   scripts/build_wasm.sh            build if an input changed since the last time
 #   scripts/build_wasm.sh --force    build in any case
@@ -32,9 +33,9 @@ sqlite_options=(
   -DSQLITE_DEFAULT_MEMSTATUS=0          # nobody asks for malloc counters; they cost at every call
   -DSQLITE_TEMP_STORE=1                 # temporary tables in files unless asked otherwise, as stock SQLite
   -DSQLITE_MAX_MMAP_SIZE=0              # windows live below the VFS; xFetch has no use here
+  -DSQLITE_OMIT_GET_TABLE               # only extensions could call it: 2 KB
   -DSQLITE_OMIT_SHARED_CACHE            # an instance holds one connection: nothing to share
-  -DSQLITE_OMIT_LOAD_EXTENSION          # there is no dlopen in wasm
-  -USQLITE_ENABLE_LOAD_EXTENSION
+  -USQLITE_ENABLE_LOAD_EXTENSION        # it would allow loading from the start; it can be allowed without
   -USQLITE_USE_URI -DSQLITE_USE_URI=0   # URIs only where the caller asks with SQLITE_OPEN_URI
   -DSQLITE_DQS=0                        # "text" is a name, never a string
   -DSQLITE_DEFAULT_FOREIGN_KEYS=0       # SQLite's default, not libsqlite3-sys's
@@ -56,7 +57,7 @@ inputs_digest() {
   # File contents, not dates: a fresh checkout of the same commit needs no rebuild.
   (
     cd "$root"
-    find wasm/src wasm/Cargo.toml wasm/Cargo.lock wasm/sqlite_cold.csv docs/abi.md scripts/build_wasm.sh scripts/check_wasm.py -type f -print0 \
+    find wasm/src wasm/Cargo.toml wasm/Cargo.lock wasm/sqlite_cold.csv wasm/sqlite_prelude.h wasm/extensions/provided.txt docs/abi.md scripts/build_wasm.sh scripts/check_wasm.py -type f -print0 \
       | LC_ALL=C sort -z | xargs -0 sha256sum
   ) | sha256sum | cut -d' ' -f1
 }
@@ -108,17 +109,20 @@ choose_toolchain() {
 }
 
 # What the C compiler and the linker are told whatever they are.
-c_flags=(-O3 -mbulk-memory -msimd128 -matomics -ffile-prefix-map="${CARGO_HOME:-$HOME/.cargo}"=cargo)
+c_flags=(-O3 -mbulk-memory -msimd128 -matomics -include "$crate/sqlite_prelude.h" -ffile-prefix-map="${CARGO_HOME:-$HOME/.cargo}"=cargo)
 rust_flags=(
   -C target-cpu=generic
   # Without +atomics a polled word is read by a plain load, which the code generator moves out of loops.
   -C target-feature=+atomics,+bulk-memory,+simd128
   -C link-arg=--no-check-features        # atomics in a memory that is not shared: meant
   -C link-arg=-zstack-size=1048576
-  -C link-arg=--export-table -C link-arg=--growable-table # for the functions that the host adds
+  # The table takes functions that the host adds. Side modules put theirs there too, share C's stack, and use the C
+  # library's functions.
+  -C link-arg=--export-table -C link-arg=--growable-table -C link-arg=--export=__stack_pointer
   --remap-path-prefix="$crate"=wasm
   --remap-path-prefix="${CARGO_HOME:-$HOME/.cargo}"=cargo
 )
+while read -r provided; do rust_flags+=(-C link-arg=--export="$provided"); done <"$crate/extensions/provided.txt"
 
 use_debian() {
   local libc=/usr/lib/wasm32-wasi
@@ -205,7 +209,7 @@ main() {
   esac
   digest=$(inputs_digest)
   if [ -z "$mode" ] && [ -s "$output" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ]; then
-    exit 0
+    exec bash "$root/scripts/build_extensions.sh"
   fi
   toolchain=$(choose_toolchain)
   say "toolchain: $toolchain"
@@ -225,6 +229,7 @@ main() {
   mv "$output.new" "$output"
   printf '%s\n' "$digest" >"$stamp"
   say "$(stat -c %s "$output" 2>/dev/null || stat -f %z "$output") bytes: $output"
+  bash "$root/scripts/build_extensions.sh" ${mode:+"$mode"}
 }
 
 main "$@"

@@ -20,7 +20,7 @@ SECTION_IMPORT, SECTION_EXPORT, SECTION_CODE = 2, 7, 10
 KINDS = ("func", "table", "memory", "global", "tag")
 ATOMIC_LOAD = (0xFE, 0x10)
 # SQLite's C calls these, so Rust gives them their plain names, and the linker exports every such name.
-EXPORTS_BESIDE_CONTRACT = {"sqlite3_os_init", "sqlite3_os_end", "memcmp"}
+EXPORTS_BESIDE_CONTRACT = {"sqlite3_os_init", "sqlite3_os_end"}
 
 # Opcodes by what follows them; every other one-byte opcode of the features in use has no immediate.
 BLOCKS = {0x02, 0x03, 0x04}
@@ -158,9 +158,10 @@ def prefixed_instructions(reader: Reader) -> Counter[tuple[int, int]]:
 
 
 def contract(abi: Path) -> set[str]:
-    """Return the names of the exports in the contract's first table."""
+    """Return the names of the exports in the contract's first table, one or more in a row."""
     table = abi.read_text(encoding="utf-8").split("## Exports", 1)[1].split("##", 1)[0]
-    names = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
+    first_cells = re.findall(r"^\| (`[^|]+)\|", table, re.MULTILINE)
+    names = {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)}
     if not names:
         raise SystemExit(f"{abi}: no table of exports")
     return names

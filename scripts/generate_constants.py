@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Write ``rapsqlite/_constants.py`` from the guest's own numbers and SQLite's.
 
-Two sources, so that no number is typed twice: ``wasm/src/abi.rs`` (the contract with the guest, docs/abi.md)
-and the bindings of the ``libsqlite3-sys`` crate, in the version that ``wasm/Cargo.lock`` pins. Cargo is asked
-where the crate is; it is downloaded only if it is not there yet.
+Sources, so that nothing is typed twice: ``wasm/src/abi.rs`` (the contract with the guest, docs/abi.md),
+``wasm/extensions/provided.txt`` (the C functions that the guest has for extensions) and the bindings of the
+``libsqlite3-sys`` crate, in the version that ``wasm/Cargo.lock`` pins. Cargo is asked where the crate is; it is
+downloaded only if it is not there yet.
 
     scripts/generate_constants.py            write the file
     scripts/generate_constants.py --check    exit 1 if the committed file is not what would be written
@@ -20,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ABI = ROOT / "wasm" / "src" / "abi.rs"
+PROVIDED = ROOT / "wasm" / "extensions" / "provided.txt"
 MANIFEST = ROOT / "wasm" / "Cargo.toml"
 TARGET = ROOT / "rapsqlite" / "_constants.py"
 BINDINGS = Path("sqlite3") / "bindgen_bundled_version.rs"
@@ -81,7 +83,10 @@ def rendered() -> str:
     lines.append("\n# Result code, primary or extended, to its name.")
     lines.append("RESULT_CODES: dict[int, str] = {")
     lines += [f'    {code}: "{name}",' for code, name in sorted(result_codes(sqlite).items())]
-    lines.append("}\n")
+    lines.append("}\n\n# What extensions may import: wasm/extensions/provided.txt.")
+    lines.append("EXTENSION_FUNCTIONS: frozenset[str] = frozenset({")
+    lines += [f'    "{name}",' for name in PROVIDED.read_text(encoding="utf-8").split()]
+    lines.append("})\n")
     return "\n".join(lines)
 
 

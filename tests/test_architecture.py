@@ -27,7 +27,7 @@ LEVELS = (
     ("_adapters", "_converters", "_nochange", "_options"),
     ("_parameters", "rows", "_limits"),
     ("_words", "_parking"),
-    ("_wire", "_rings", "_handles", "_attention", "_module_cache", "_collector", "_tracebacks"),
+    ("_wire", "_rings", "_handles", "_attention", "_module_cache", "_collector", "_tracebacks", "_dylink"),
     ("_row_plan", "_typed_rows"),
     ("_fileerror",),
     ("_filelock", "_directories"),
@@ -39,7 +39,7 @@ LEVELS = (
     ("_openfiles",),
     ("_files",),
     ("_file_imports",),
-    ("_imports",),
+    ("_imports", "_linking"),
     ("_c_functions", "_refusal"),
     ("runtime", "_instances", "_strike", "_place"),
     ("_failures",),
@@ -57,7 +57,7 @@ LEVELS = (
     ("_control",),
     ("_session",),
     ("_named", "_registration"),
-    ("_executemany", "_streams"),
+    ("_executemany", "_streams", "_loader"),
     ("cursor",),
     ("stream", "_fetching"),
     ("prepared", "functions", "hooks", "extensions", "schema", "blob", "dump", "session", "changeset"),
@@ -80,12 +80,12 @@ PYTHON_CAPS = {
     "__init__": 100, "connection": 450, "transaction": 150, "cursor": 330, "prepared": 160, "rows": 200,
     "functions": 250, "hooks": 200, "schema": 150, "blob": 200, "backup": 200, "pool": 350, "errors": 250,
     "types": 130, "dbapi": 200, "sqlalchemy": 300, "cache": 150, "__main__": 200, "_shell": 220, "runtime": 400,
-    "_guest": 380, "_host": 220, "_rings": 260, "_wire": 300, "_imports": 250, "_files": 300,
-    "_filelock": 250, "_mapping": 200, "_handles": 80, "_traffic": 410, "_queries": 250,
+    "_guest": 390, "_host": 220, "_rings": 260, "_wire": 300, "_imports": 250, "_files": 300,
+    "_filelock": 250, "_mapping": 200, "_handles": 80, "_traffic": 410, "_queries": 250, "_callbacks": 220,
 }  # fmt: skip
 RUST_CAPS = {
     "lib": 80, "service": 250, "ring": 150, "host": 330, "watch": 230, "error": 150, "connection": 300,
-    "statement": 350, "cache": 200, "executor": 350, "backup": 200, "blob": 200, "abi": 240,
+    "statement": 350, "cache": 200, "executor": 350, "backup": 200, "blob": 200, "abi": 250,
 }  # fmt: skip
 RUST_DIRECTORY_CAPS = {"wire": 250, "vfs": 360, "callbacks": 250, "tests": 300}
 DIRECTORY_CAPS = {"tests": 500, "examples": 60, "benchmarks": 150}

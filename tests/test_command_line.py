@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import rapsqlite
+from rapsqlite._loader import SHIPPED
 from rapsqlite._shell import Shell, shown, statements_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -168,7 +169,7 @@ def test_warm_fills_an_empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     done = command("warm")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(list(cache.glob("*.compiled"))) == 1
+    assert len(list(cache.glob("*.compiled"))) == 1 + len(SHIPPED)
 
 
 def test_warm_fails_if_the_cache_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

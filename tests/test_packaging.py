@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import parse_wheel_filename
 
 import rapsqlite
+from rapsqlite._loader import SHIPPED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULE = "rapsqlite/engine.wasm"
+EXTENSIONS = [f"rapsqlite/extension_modules/{name}.wasm" for name in sorted(SHIPPED)]
 # Building from the sdist compiles the crate in another directory: minutes on a small machine.
 BUILD_TIME_S = 900
 pytestmark = pytest.mark.timeout(BUILD_TIME_S)
@@ -71,25 +73,27 @@ def test_there_is_one_wheel_for_every_platform(built: Path) -> None:
     assert {str(tag) for tag in tags} == {"py3-none-any"}
 
 
-def test_wheel_holds_the_package_and_the_module_only(wheel: zipfile.ZipFile) -> None:
+def test_wheel_holds_the_package_and_the_modules_only(wheel: zipfile.ZipFile) -> None:
     expected = {f"rapsqlite/{path.name}" for path in (ROOT / "rapsqlite").glob("*.py")}
 
     files = {name for name in wheel.namelist() if ".dist-info/" not in name}
 
-    assert files == expected | {MODULE, "rapsqlite/py.typed"}
+    assert files == expected | {MODULE, *EXTENSIONS, "rapsqlite/py.typed"}
 
 
-def test_module_built_from_the_sdist_is_the_checkout_s(wheel: zipfile.ZipFile) -> None:
+@pytest.mark.parametrize("name", [MODULE, *EXTENSIONS])
+def test_module_built_from_the_sdist_is_the_checkout_s(wheel: zipfile.ZipFile, name: str) -> None:
     """The same sources give the same bytes, wherever they lie: else nobody can check what a wheel contains."""
-    module = wheel.read(MODULE)
+    module = wheel.read(name)
 
     assert module[:4] == b"\0asm"
-    assert module == (ROOT / MODULE).read_bytes()
+    assert module == (ROOT / name).read_bytes()
 
 
-def test_wheel_contains_no_path_of_the_build_machine(wheel: zipfile.ZipFile) -> None:
+@pytest.mark.parametrize("name", [MODULE, *EXTENSIONS])
+def test_wheel_contains_no_path_of_the_build_machine(wheel: zipfile.ZipFile, name: str) -> None:
     """Paths in panic messages give away who built it, and make builds differ."""
-    module = wheel.read(MODULE)
+    module = wheel.read(name)
     places = [str(ROOT), str(Path.home()), os.environ.get("CARGO_HOME", "")]
 
     assert not [place for place in places if len(place) > 1 and place.encode() in module]
@@ -99,6 +103,7 @@ def test_sdist_holds_sources_and_nothing_compiled(sdist_names: set[str]) -> None
     needed = {
         "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "rapsqlite/__init__.py", "rapsqlite/py.typed",
         "wasm/Cargo.toml", "wasm/Cargo.lock", "wasm/src/lib.rs", "wasm/sqlite_cold.csv", "scripts/build_wasm.sh",
+        "scripts/build_extensions.sh", "wasm/extensions/prelude.h", "wasm/sqlite_prelude.h",
         "scripts/build_hook.py", "scripts/record_profile.py", "tests/conftest.py", "docs/abi.md",
     }  # fmt: skip
 

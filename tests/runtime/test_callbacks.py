@@ -82,7 +82,15 @@ class Total:
         return repr(self.seen)
 
 
-@pytest.mark.parametrize("kind", [*range(abi.CALLBACK_FUNCTION, abi.CALLBACK_CONFLICT + 1), 99, 255], ids=hex)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *range(abi.CALLBACK_FUNCTION, abi.CALLBACK_CONFLICT + 1),
+        *range(abi.CALLBACK_EXTENSION_OPEN, abi.CALLBACK_EXTENSION_CLOSE + 1),
+        *(99, 255),
+    ],
+    ids=hex,
+)
 def test_unknown_handles_and_other_kinds_are_refused(kind: int) -> None:
     guest = Played()
     held = {
@@ -92,6 +100,7 @@ def test_unknown_handles_and_other_kinds_are_refused(kind: int) -> None:
         "negative": -1,
         "function": guest.callbacks.hold(abi.CALLBACK_FUNCTION if kind != abi.CALLBACK_FUNCTION else 2, list),
         "instance": guest.callbacks.hold_instance(object()),
+        "several": guest.callbacks.hold_several(dict.fromkeys({1, 2, 27} - {kind}, list)),
     }
     if kind in (abi.CALLBACK_STEPS, abi.CALLBACK_VALUE, abi.CALLBACK_FINALIZE):
         held.pop("instance")
@@ -106,6 +115,20 @@ def test_unknown_handles_and_other_kinds_are_refused(kind: int) -> None:
         if kind not in (abi.CALLBACK_TRACE, abi.CALLBACK_ROLLBACK):
             assert isinstance(guest.failure(), InternalError)
     assert guest.callbacks.thread == 0
+
+
+def test_handle_of_several_functions_is_one_and_forgets_them_all() -> None:
+    guest = Played()
+    handle = guest.callbacks.hold_several({abi.CALLBACK_FUNCTION: lambda: 1, abi.CALLBACK_BUSY: lambda: 2})
+
+    assert guest.call(abi.CALLBACK_FUNCTION, handle) == (abi.FORM_INTEGER, 1)
+    assert guest.call(abi.CALLBACK_BUSY, handle) == (abi.FORM_INTEGER, 2)
+
+    guest.call(abi.CALLBACK_RELEASE, handle)
+
+    assert len(guest.callbacks) == 0
+    assert guest.call(abi.CALLBACK_FUNCTION, handle)[0] == abi.CALLBACK_RAISED
+    assert guest.call(abi.CALLBACK_BUSY, handle)[0] == abi.CALLBACK_RAISED
 
 
 @pytest.mark.parametrize(

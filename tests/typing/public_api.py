@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from typing_extensions import TypedDict, assert_type
@@ -13,7 +14,6 @@ from rapsqlite import Connection, Cursor, PreparedStatement, Row, connect
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
 
 @dataclass
@@ -104,6 +104,9 @@ async def copies(conn: Connection, other: sqlite3.Connection) -> None:
         assert_type(blob, rapsqlite.Blob)
         assert_type(await blob.read(5), bytes)
     assert_type(await conn.get_tables(), list[str])
+    assert_type(await conn.enable_load_extension(True), None)
+    assert_type(await conn.load_extension("regexp"), None)
+    assert_type(await conn.load_extension(Path("mine.wasm"), entrypoint="sqlite3_mine_init"), None)
     assert_type(await conn.get_table_info("t"), list[dict[str, Any]])
 
 
@@ -143,6 +146,7 @@ async def mistakes(conn: Connection) -> None:
     connect(":memory:", unknown=1)  # type: ignore[call-arg]
     await conn.execute(b"SELECT 1")  # type: ignore[arg-type]
     await conn.fetch_all("SELECT ?", 1)  # type: ignore[call-overload]
+    await conn.load_extension(b"regexp")  # type: ignore[arg-type]
     await conn.executemany("INSERT INTO t VALUES (?)", 1)  # type: ignore[arg-type]
     await conn.apply_changeset("text")  # type: ignore[arg-type]
     await conn.set_preupdate_hook(lambda action: None)  # type: ignore[arg-type,misc]

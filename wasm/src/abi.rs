@@ -107,6 +107,10 @@ pub const CONTROL_OP_FUNCTION: u32 = 16;
 pub const CONTROL_OP_COLLATION: u32 = 17;
 /// `[kind, handle, number]`: sets a hook, `CALLBACK_AUTHORIZER` or above; handle 0 removes it.
 pub const CONTROL_OP_HOOK: u32 = 18;
+/// `[handle of the loader, allowed]`: whether extensions may be loaded.
+pub const CONTROL_OP_EXTENSIONS: u32 = 24;
+/// `[handle of the loader, name, entry point or nil]`: `sqlite3_load_extension`.
+pub const CONTROL_OP_LOAD_EXTENSION: u32 = 25;
 
 // Request flags.
 pub const REQUEST_EXTERNAL: u8 = 1;
@@ -194,6 +198,11 @@ pub const CALLBACK_OUTPUT: i32 = 18;
 /// Whether changes of a table are applied.
 pub const CALLBACK_FILTER: i32 = 19;
 pub const CALLBACK_CONFLICT: i32 = 20;
+// Of the loader of extensions.
+pub const CALLBACK_EXTENSION_OPEN: i32 = 24;
+pub const CALLBACK_EXTENSION_LINK: i32 = 25;
+pub const CALLBACK_EXTENSION_SYMBOL: i32 = 26;
+pub const CALLBACK_EXTENSION_CLOSE: i32 = 27;
 
 // Words of the place where a callback's arguments and answer are, in 8 bytes each.
 /// Kind, and the handle above its eight bits.
@@ -233,3 +242,6 @@ pub const CALLBACK_ANSWER_BYTES: u32 = 1_024;
 pub const FUNCTION_SCALAR: i64 = 0;
 pub const FUNCTION_AGGREGATE: i64 = 1;
 pub const FUNCTION_WINDOW: i64 = 2;
+
+/// The number by which `CALLBACK_EXTENSION_OPEN` answers for what is part of the engine.
+pub const EXTENSION_BUILT_IN: u32 = 4_294_967_295;

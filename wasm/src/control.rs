@@ -6,7 +6,7 @@ use libsqlite3_sys as ffi;
 
 use crate::abi;
 use crate::answer::Answer;
-use crate::callbacks::{Handle, collations, functions, place};
+use crate::callbacks::{Handle, collations, extensions, functions, place};
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
@@ -54,6 +54,18 @@ pub fn control(
             let watch = &connection.watch;
             // SAFETY: the watch outlives the connection.
             unsafe { watch.set_hook(connection.db(), small(kind)?, handle, number)? };
+        }
+        abi::CONTROL_OP_EXTENSIONS | abi::CONTROL_OP_LOAD_EXTENSION => {
+            let loader = handle(&mut reader)?;
+            let loader = loader.ok_or_else(|| Error::internal("there is no loader"))?;
+            let connection = &executor.connection;
+            // SAFETY: the callbacks outlive the connection.
+            unsafe { extensions::set_loader(&connection.watch.callbacks, loader) };
+            if what == abi::CONTROL_OP_LOAD_EXTENSION {
+                extensions::load(connection.db(), &mut reader)?;
+            } else {
+                extensions::allow(connection.db(), reader.integer()? != 0);
+            }
         }
         _ => return Err(Error::internal(format!("unknown control operation {what}"))),
     }

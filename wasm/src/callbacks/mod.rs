@@ -6,6 +6,7 @@
 mod aggregates;
 pub mod calls;
 pub mod collations;
+pub mod extensions;
 mod failure;
 pub mod functions;
 mod handlers;
@@ -69,6 +70,7 @@ pub struct Callbacks {
     /// Sessions that are open: they and a preupdate hook exclude each other.
     sessions: Cell<u32>,
     hooks: [Cell<Option<Handle>>; SLOTS],
+    loader: extensions::Loader,
     /// Whose hooks are set: what an exception in one has to interrupt.
     db: Cell<*mut ffi::sqlite3>,
     progress_steps: Cell<c_int>,
@@ -90,6 +92,7 @@ impl Default for Callbacks {
             request: Cell::new(0),
             sessions: Cell::new(0),
             hooks: [const { Cell::new(None) }; SLOTS],
+            loader: extensions::Loader::default(),
             db: Cell::new(ptr::null_mut()),
             progress_steps: Cell::new(0),
             progress_done: Cell::new(0),

@@ -1,0 +1,68 @@
+"""Side modules that are compiled while the tests run, with the commands of docs/extensions.md."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import rapsqlite
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SAMPLE = Path(__file__).with_name("sample.c")
+
+
+def sqlite_headers() -> Path:
+    """The directory with the headers of the SQLite that the engine is made of."""
+    lock = (ROOT / "wasm" / "Cargo.lock").read_text(encoding="utf-8")
+    [version] = re.findall(r'name = "libsqlite3-sys"\nversion = "([^"]+)"', lock)
+    cargo = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
+    [header] = (cargo / "registry" / "src").glob(f"*/libsqlite3-sys-{version}/sqlite3/sqlite3ext.h")
+    return header.parent
+
+
+def documented_command() -> str:
+    """The command line that the documentation gives for building an extension."""
+    page = (ROOT / "docs" / "extensions.md").read_text(encoding="utf-8")
+    [command] = re.findall(r"```sh\n(clang.*?)```", page, re.DOTALL)
+    return str(command)
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that builds C source into a side module: as the documentation says, but for what it is told."""
+
+    def run(name: str, source: str, *, replace: tuple[str, str] = ("", "")) -> Path:
+        directory = tmp_path_factory.mktemp(name)
+        (directory / f"{name}.c").write_text(source, encoding="utf-8")
+        command = documented_command().replace("myextension", name).replace(*replace)
+        environment = {**os.environ, "SQLITE": str(sqlite_headers()), "RAPSQLITE": str(ROOT)}
+        done = subprocess.run(
+            ["bash", "-ec", command], cwd=directory, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return directory / f"{name}.wasm"
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def sample(build: Callable[..., Path]) -> Path:
+    """The sample extension, with one more entry point beside the one that its name stands for."""
+    second = ("-Wl,--export=sqlite3_sample_init", "-Wl,--export=sqlite3_sample_init -Wl,--export=other_entry")
+    return build("sample", SAMPLE.read_text(encoding="utf-8"), replace=second)
+
+
+@pytest.fixture
+async def conn() -> AsyncIterator[rapsqlite.Connection]:
+    """A connection that may load extensions."""
+    async with rapsqlite.connect(":memory:", isolation_level=None) as connection:
+        await connection.enable_load_extension(True)
+        yield connection

@@ -1,0 +1,107 @@
+"""Reading a side module's own word on itself, out of bytes that may be anything."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+import wasmtime
+
+import rapsqlite
+from rapsqlite._dylink import START, Needs, read_side
+from tests.extensions.modules import ENTRY, HEADER, NEEDED, dylink, mem_info, number, side_module, sized
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+START_SECTION = b"\x08\x01\x01"  # of one byte: function 1
+
+
+def test_needs_of_a_module_are_read() -> None:
+    assert read_side(side_module(ENTRY, dylink(mem_info(100, 4, 7, 1)))).needs == Needs(100, 16, 7, 2)
+
+
+def test_unknown_parts_of_the_section_are_stepped_over() -> None:
+    unknown = bytes([99]) + sized(b"whatever")
+
+    assert read_side(side_module(ENTRY, dylink(unknown, mem_info(8), unknown))).needs.data_bytes == 8
+
+
+def test_section_without_numbers_means_that_nothing_is_needed() -> None:
+    assert read_side(HEADER + dylink()).needs == Needs(0, 1, 0, 1)
+
+
+@pytest.mark.parametrize("exports", ["", ENTRY], ids=["no exports", "exports"])
+def test_start_function_becomes_an_export(exports: str) -> None:
+    whole = side_module(f"(func $first) (func $started) {exports} (start $started)")
+
+    side = read_side(whole)
+
+    module = wasmtime.Module(wasmtime.Engine(), side.wasm)
+    names = [export.name for export in module.exports]
+    assert names == (["sqlite3_extension_init", START] if exports else [START])
+    assert START_SECTION in whole
+    assert START_SECTION not in side.wasm
+
+
+def test_module_without_start_function_is_left_as_it_is() -> None:
+    whole = side_module(ENTRY)
+
+    assert read_side(whole).wasm is whole
+
+
+@pytest.mark.parametrize(
+    "wasm,error,words",
+    [
+        (b"", rapsqlite.OperationalError, "not a WebAssembly module"),
+        (b"SQLite format 3\0", rapsqlite.OperationalError, "not a WebAssembly module"),
+        (HEADER[:6], rapsqlite.OperationalError, "truncated"),
+        (b"\0asm\x0d\0\x01\0", rapsqlite.OperationalError, "version"),
+        (HEADER, rapsqlite.NotSupportedError, "no section dylink"),
+        (HEADER + b"\0\x05\x04abcd", rapsqlite.NotSupportedError, "no section dylink"),
+        (HEADER + b"\0\x7fabc", rapsqlite.OperationalError, "truncated"),
+        (HEADER + b"\0", rapsqlite.OperationalError, "truncated"),
+        (HEADER + b"\0\xff\xff\xff\xff\xff\x01", rapsqlite.OperationalError, "32 bits"),
+        (HEADER + b"\0\xff\xff\xff\xff\x7f", rapsqlite.OperationalError, "32 bits"),
+        (HEADER + dylink(bytes([1]) + sized(b"\x01\x02")), rapsqlite.OperationalError, "truncated"),
+        (HEADER + dylink(b"\x01\x7f"), rapsqlite.OperationalError, "truncated"),
+        (HEADER + dylink(mem_info(8, 17)), rapsqlite.OperationalError, "alignment"),
+        (HEADER + dylink(mem_info(8, 0, 1, 32)), rapsqlite.OperationalError, "alignment"),
+        (HEADER + dylink(mem_info(1 << 31)), rapsqlite.OutOfMemoryError, "2147483648 bytes"),
+        (HEADER + dylink(mem_info(0, 0, 65_537)), rapsqlite.OutOfMemoryError, "slots"),
+        (
+            HEADER + dylink(mem_info(), bytes([NEEDED]) + sized(number(1) + sized(b"libz.so"))),
+            rapsqlite.NotSupportedError,
+            r"libz\.so",
+        ),
+        (HEADER + dylink() + 2 * START_SECTION, rapsqlite.OperationalError, "more than one start function"),
+        (HEADER + dylink() + b"\x08\0", rapsqlite.OperationalError, "truncated"),
+        (side_module("(memory 1)"), rapsqlite.NotSupportedError, "memory of its own"),
+        (side_module("(table 1 funcref)"), rapsqlite.NotSupportedError, "table of its own"),
+    ],
+)
+def test_what_is_no_side_module_is_refused(wasm: bytes, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        read_side(wasm)
+
+
+def test_damaged_module_leads_to_nothing_but_an_error_of_ours(sample: Path) -> None:
+    """Whatever the bytes are: no IndexError, no endless loop, no number out of range."""
+    whole = sample.read_bytes()
+    chance = random.Random(5)
+    refused = 0
+
+    for _ in range(3000):
+        damaged = bytearray(whole[: chance.randrange(9, len(whole))])
+        for _ in range(chance.randrange(3)):
+            damaged[chance.randrange(8, min(len(damaged), 200))] = chance.randrange(256)
+        try:
+            needs = read_side(bytes(damaged)).needs
+        except rapsqlite.DatabaseError:
+            refused += 1
+        else:
+            assert needs.data_bytes < 1 << 31
+            assert needs.data_alignment <= 1 << 16
+
+    assert refused > 1000

@@ -1,0 +1,222 @@
+"""An extension of somebody else's, compiled while the tests run, in the sandbox."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+import pytest
+import wasmtime
+
+import rapsqlite
+from rapsqlite import _module_cache, runtime
+from tests.extensions.modules import ENTRY, dylink, mem_info, side_module
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+async def test_function_aggregate_and_table_work(conn: rapsqlite.Connection, sample: Path) -> None:
+    await conn.load_extension(str(sample))
+
+    assert await conn.fetch_all("SELECT apply('double', 21), apply('negate', 3), sorted('hello')") == [
+        [42, -3, "ehllo"]
+    ]
+    assert await conn.fetch_scalar("SELECT product(value) FROM json_each('[2, 3, 7]')") == 42
+    assert await conn.fetch_all("SELECT name FROM planets WHERE name LIKE 'm%'") == [["mercury"], ["mars"]]
+    with pytest.raises(rapsqlite.OperationalError, match="no such operation"):
+        await conn.fetch_scalar("SELECT apply('halve', 1)")
+
+
+async def test_static_data_is_relocated_and_constructors_are_run_once(conn: rapsqlite.Connection, sample: Path) -> None:
+    await conn.load_extension(str(sample))
+    await conn.load_extension(str(sample))
+    await conn.fetch_scalar("SELECT apply('double', 1)")
+
+    assert await conn.fetch_scalar("SELECT facts()") == "built 1, mars, 1"
+
+
+async def test_each_connection_has_data_of_its_own(conn: rapsqlite.Connection, sample: Path) -> None:
+    await conn.load_extension(str(sample))
+    await conn.fetch_scalar("SELECT apply('double', 1)")
+
+    async with rapsqlite.connect(":memory:") as other:
+        with pytest.raises(rapsqlite.OperationalError, match="not authorized"):
+            await other.load_extension(str(sample))
+        with pytest.raises(rapsqlite.OperationalError, match="no such function"):
+            await other.fetch_scalar("SELECT facts()")
+        await other.enable_load_extension(True)
+        await other.load_extension(str(sample))
+        assert await other.fetch_scalar("SELECT facts()") == "built 1, mars, 0"
+
+
+async def test_path_may_lack_the_suffix_and_be_an_object(conn: rapsqlite.Connection, sample: Path) -> None:
+    await conn.load_extension(sample.with_suffix(""))
+
+    assert await conn.fetch_scalar("SELECT apply('double', 4)") == 8
+
+
+async def test_entry_point_may_be_named(conn: rapsqlite.Connection, sample: Path) -> None:
+    await conn.load_extension(str(sample), entrypoint="other_entry")
+
+    with pytest.raises(rapsqlite.OperationalError, match="no such function: apply"):
+        await conn.fetch_scalar("SELECT apply('double', 1)")
+    with pytest.raises(rapsqlite.OperationalError, match="no such operation"):
+        await conn.fetch_scalar("SELECT negated(1)")
+
+
+async def test_two_extensions_share_a_connection(
+    conn: rapsqlite.Connection, sample: Path, build: Callable[..., Path]
+) -> None:
+    """Each has its own part of the memory and of the table."""
+    more = build("more", SHOUT)
+    await conn.load_extension(str(more))
+    await conn.load_extension(str(sample))
+
+    assert await conn.fetch_all("SELECT shout(name) FROM planets") == [["MERCURY"], ["VENUS"], ["EARTH"], ["MARS"]]
+
+
+async def test_functions_outlive_the_permission(conn: rapsqlite.Connection, sample: Path) -> None:
+    await conn.load_extension(str(sample))
+    await conn.enable_load_extension(False)
+
+    assert await conn.fetch_scalar("SELECT apply('negate', 4)") == -4
+    with pytest.raises(rapsqlite.OperationalError, match="not authorized"):
+        await conn.load_extension(str(sample))
+    with pytest.raises(rapsqlite.OperationalError, match="not authorized"):
+        await conn.fetch_scalar("SELECT load_extension(?)", [str(sample)])
+
+
+async def test_sql_may_load_what_the_program_names_or_what_is_granted(sample: Path, tmp_path: Path) -> None:
+    """SQL may come from elsewhere: the files it names are those that it could open anyway."""
+    (tmp_path / "granted").mkdir()
+    granted = Path(shutil.copy(sample, tmp_path / "granted"))
+
+    async with rapsqlite.connect(tmp_path / "test.db", limits={"directories": [granted.parent]}) as conn:
+        with pytest.raises(rapsqlite.OperationalError, match="not authorized"):
+            await conn.fetch_scalar("SELECT load_extension(?)", [str(granted)])
+        await conn.enable_load_extension(True)
+        with pytest.raises(rapsqlite.OperationalError, match="unable to open shared library") as caught:
+            await conn.fetch_scalar("SELECT load_extension(?)", [str(sample)])
+        assert "not granted" in str(caught.value.__cause__)
+        await conn.fetch_scalar("SELECT load_extension(?)", [str(granted)])
+        assert await conn.fetch_scalar("SELECT apply('double', 2)") == 4
+        await conn.load_extension(str(sample))
+
+
+async def test_sql_may_load_any_file_where_the_connection_has_no_limits(sample: Path) -> None:
+    async with rapsqlite.connect(":memory:") as conn:
+        await conn.enable_load_extension(True)
+        await conn.fetch_scalar("SELECT load_extension(?)", [str(sample)])
+
+        assert await conn.fetch_scalar("SELECT apply('double', 2)") == 4
+
+
+async def test_link_out_of_what_is_granted_is_not_followed(sample: Path, tmp_path: Path) -> None:
+    granted = tmp_path / "granted"
+    granted.mkdir()
+    (granted / "sample.wasm").symlink_to(sample)
+
+    async with rapsqlite.connect(":memory:", limits={"directories": [granted]}) as conn:
+        await conn.enable_load_extension(True)
+        with pytest.raises(rapsqlite.OperationalError, match="unable to open shared library") as caught:
+            await conn.fetch_scalar("SELECT load_extension(?)", [str(granted / "sample.wasm")])
+
+    assert "not granted" in str(caught.value.__cause__)
+
+
+async def test_permission_may_come_by_setconfig(sample: Path) -> None:
+    async with rapsqlite.connect(":memory:") as conn:
+        await conn.setconfig(rapsqlite.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, True)
+        await conn.load_extension(str(sample))
+
+        assert await conn.fetch_scalar("SELECT apply('double', 2)") == 4
+
+
+async def test_compiled_form_is_kept(
+    conn: rapsqlite.Connection, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = runtime.shared_engine()
+    monkeypatch.setattr(engine, "_side_modules", {})
+    monkeypatch.setenv("RAPSQLITE_CACHE_DIR", str(tmp_path / "cache"))
+    await conn.load_extension(str(sample))
+    [kept] = _module_cache.cache_directory().glob("*.compiled")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(engine, "_side_modules", {})
+    monkeypatch.setattr(wasmtime.Module, "__init__", refuse)
+    async with rapsqlite.connect(":memory:") as other:
+        await other.enable_load_extension(True)
+        await other.load_extension(str(sample))
+        assert await other.fetch_scalar("SELECT apply('double', 2)") == 4
+    assert kept.is_file()
+
+
+async def test_trap_ends_the_connection_and_no_other(conn: rapsqlite.Connection, sample: Path) -> None:
+    async def trap() -> None:
+        async with rapsqlite.connect(":memory:", isolation_level=None) as doomed:
+            await doomed.enable_load_extension(True)
+            await doomed.load_extension(str(sample))
+            await doomed.fetch_scalar("SELECT trap()")
+
+    with pytest.raises(rapsqlite.OperationalError, match="unreachable"):
+        await trap()
+
+    assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+async def test_function_that_never_returns_is_killed_with_its_connection(
+    sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conn = await rapsqlite.connect(":memory:")
+    monkeypatch.setattr(conn._session.guest._traffic, "patience_s", 0.1)
+    await conn.enable_load_extension(True)
+    await conn.load_extension(str(sample))
+    spinning = threading.Event()
+    await conn.create_function("begins", 0, spinning.set)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(conn.fetch_scalar, "SELECT begins(), spin()")
+        await anyio.to_thread.run_sync(spinning.wait)
+        group.cancel_scope.cancel()
+    with pytest.raises(rapsqlite.OperationalError, match="did not answer an interrupt"):
+        await conn.fetch_scalar("SELECT 1")
+
+    await conn.close()
+
+
+async def test_memory_limit_holds_for_extensions(tmp_path: Path) -> None:
+    hungry = tmp_path / "hungry.wasm"
+    hungry.write_bytes(side_module(ENTRY, dylink(mem_info(200 << 20, 4))))
+
+    async with rapsqlite.connect(":memory:", limits={"memory_bytes": 64 << 20}) as conn:
+        await conn.enable_load_extension(True)
+        with pytest.raises(rapsqlite.OutOfMemoryError, match="209715200 bytes"):
+            await conn.load_extension(str(hungry))
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+SHOUT = """
+#include "sqlite3ext.h"
+#include <ctype.h>
+#include <string.h>
+SQLITE_EXTENSION_INIT1
+
+static void shout(sqlite3_context *context, int count, sqlite3_value **values) {
+  char *text = sqlite3_mprintf("%s", sqlite3_value_text(values[0]));
+  size_t at;
+  for (at = 0; at < strlen(text); at++) text[at] = (char)toupper(text[at]);
+  sqlite3_result_text(context, text, -1, sqlite3_free);
+}
+
+int sqlite3_more_init(sqlite3 *db, char **error, const sqlite3_api_routines *api) {
+  SQLITE_EXTENSION_INIT2(api);
+  return sqlite3_create_function(db, "shout", 1, SQLITE_UTF8, 0, shout, 0, 0);
+}
+"""

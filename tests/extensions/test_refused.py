@@ -1,0 +1,332 @@
+"""What is no extension, or asks for what the sandbox does not have: a clear error, and the connection goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+import rapsqlite
+from rapsqlite import runtime
+from tests.extensions.modules import ENTRY, dylink, mem_info, side_module
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+WRONG_STRLEN = '(import "env" "strlen" (func (param f64)))'
+REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
+    "not wasm": (b"hello", rapsqlite.OperationalError, "not a WebAssembly module"),
+    "invalid code": (side_module(ENTRY) + b"\x0b\x03abc", rapsqlite.OperationalError, "not valid"),
+    "wasi": (
+        side_module('(import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))' + ENTRY),
+        rapsqlite.NotSupportedError,
+        r"imports wasi_snapshot_preview1\.fd_write",
+    ),
+    "host": (
+        side_module('(import "rapsqlite" "file_open" (func))'),
+        rapsqlite.NotSupportedError,
+        r"rapsqlite\.file_open",
+    ),
+    "unknown function": (side_module('(import "env" "printf" (func))'), rapsqlite.NotSupportedError, r"env\.printf"),
+    "engine's own function": (
+        side_module('(import "env" "rapsqlite_run" (func (result i32)))'),
+        rapsqlite.NotSupportedError,
+        r"env\.rapsqlite_run",
+    ),
+    "unknown global": (side_module('(import "env" "x" (global i32))'), rapsqlite.NotSupportedError, r"env\.x"),
+    "table as memory": (
+        side_module('(import "env" "memory" (table 1 funcref))'),
+        rapsqlite.NotSupportedError,
+        "memory",
+    ),
+    "unresolved data": (
+        side_module('(import "GOT.mem" "lost" (global (mut i32)))'),
+        rapsqlite.NotSupportedError,
+        r"GOT\.mem\.lost",
+    ),
+    "unresolved function": (
+        side_module('(import "GOT.func" "lost" (global (mut i32)))'),
+        rapsqlite.NotSupportedError,
+        r"GOT\.func\.lost",
+    ),
+    "other type of function": (side_module(WRONG_STRLEN), rapsqlite.OperationalError, "strlen"),
+    "too large a memory": (
+        side_module('(import "env" "memory" (memory 60000))'),
+        rapsqlite.OperationalError,
+        "cannot be linked",
+    ),
+    "data outside": (
+        side_module('(import "env" "memory" (memory 1)) (data (i32.const -4) "12345678")'),
+        rapsqlite.OperationalError,
+        "out of bounds memory",
+    ),
+    "functions outside": (
+        side_module(
+            '(import "env" "__indirect_function_table" (table 1 funcref)) (func $f) (elem (i32.const 500000) func $f)'
+        ),
+        rapsqlite.OperationalError,
+        "out of bounds table",
+    ),
+    "start function that is none": (
+        side_module(ENTRY) + b"\x08\x01\x63",
+        rapsqlite.OperationalError,
+        "not valid",
+    ),
+    "two start functions": (
+        side_module("(func $f) (start $f)") + b"\x08\x01\0",
+        rapsqlite.OperationalError,
+        "more than one start function",
+    ),
+    "address that is none": (
+        side_module('(import "GOT.mem" "x" (global (mut i32))) (global (export "x") f64 (f64.const 1))'),
+        rapsqlite.OperationalError,
+        "x is no address",
+    ),
+    "constructor of another type": (
+        side_module('(func (export "__wasm_call_ctors") (param i32))'),
+        rapsqlite.OperationalError,
+        "__wasm_call_ctors has other parameters",
+    ),
+    "entry point of another type": (
+        side_module('(func (export "sqlite3_extension_init") (result i32) (i32.const 0))'),
+        rapsqlite.OperationalError,
+        "sqlite3_extension_init has other parameters",
+    ),
+    "entry point that is no function": (
+        side_module('(global (export "sqlite3_extension_init") i32 (i32.const 1))'),
+        rapsqlite.OperationalError,
+        "no entry point",
+    ),
+    "huge memory": (side_module(ENTRY, dylink(mem_info(3 << 30))), rapsqlite.OutOfMemoryError, "3221225472 bytes"),
+    "huge table": (side_module(ENTRY, dylink(mem_info(0, 0, 1 << 20))), rapsqlite.OutOfMemoryError, "1048576 slots"),
+}
+
+
+@pytest.mark.parametrize("what", sorted(REFUSED))
+async def test_module_is_refused(conn: rapsqlite.Connection, tmp_path: Path, what: str) -> None:
+    content, error, words = REFUSED[what]
+    module = tmp_path / "module.wasm"
+    module.write_bytes(content)
+
+    with pytest.raises(error, match=words) as caught:
+        await conn.load_extension(str(module))
+
+    assert "module.wasm" in str(caught.value)
+    assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+@pytest.fixture
+def lengths(sample: Path) -> list[int]:
+    """Places to cut the sample at, the last one first."""
+    return list(range(0, sample.stat().st_size, 97))[::-1]
+
+
+async def test_truncated_module_is_refused(
+    conn: rapsqlite.Connection, sample: Path, tmp_path: Path, lengths: list[int]
+) -> None:
+    cut = shutil.copy(sample, tmp_path / "cut.wasm")
+    for length in lengths:
+        os.truncate(cut, length)
+        with pytest.raises(rapsqlite.DatabaseError, match=r"cut\.wasm|no entry point"):
+            await conn.load_extension(str(cut))
+
+    assert await conn.fetch_scalar("SELECT 1") == 1
+    await conn.load_extension(str(sample))
+    assert await conn.fetch_scalar("SELECT apply('double', 1)") == 2
+
+
+async def test_extension_may_be_mended_and_loaded_again(conn: rapsqlite.Connection, tmp_path: Path) -> None:
+    module = tmp_path / "module.wasm"
+    module.write_bytes(side_module())
+    with pytest.raises(rapsqlite.OperationalError, match="no entry point"):
+        await conn.load_extension(str(module))
+    module.write_bytes(side_module(ENTRY))
+
+    await conn.load_extension(str(module))
+
+
+async def test_missing_entry_point_is_said_in_sqlite_s_words(conn: rapsqlite.Connection, sample: Path) -> None:
+    with pytest.raises(rapsqlite.OperationalError, match=r"no entry point \[nope\] in shared library"):
+        await conn.load_extension(str(sample), entrypoint="nope")
+
+
+async def test_entry_point_that_fails_gives_its_message(conn: rapsqlite.Connection, build: Callable[..., Path]) -> None:
+    failing = build("failing", FAILING)
+
+    for _ in range(2):
+        with pytest.raises(rapsqlite.OperationalError, match=r"error during initialization: no luck today \(1\)"):
+            await conn.load_extension(str(failing))
+
+    assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+@pytest.mark.parametrize(
+    "code", ["(func $f unreachable) (start $f)", '(func (export "__wasm_call_ctors") unreachable)']
+)
+async def test_start_that_traps_ends_its_connection_and_no_other(
+    conn: rapsqlite.Connection, tmp_path: Path, code: str
+) -> None:
+    module = tmp_path / "module.wasm"
+    module.write_bytes(side_module(code))
+    doomed = await rapsqlite.connect(":memory:")
+    await doomed.enable_load_extension(True)
+
+    with pytest.raises(rapsqlite.OperationalError, match="unreachable"):
+        await doomed.load_extension(str(module))
+    with pytest.raises(rapsqlite.OperationalError, match="has failed and is closed"):
+        await doomed.execute("SELECT 1")
+
+    assert await conn.fetch_scalar("SELECT 1") == 1
+    await doomed.close()
+
+
+async def linked(conn: rapsqlite.Connection) -> None:
+    """Wait until the guest is about to run the code of an extension that it is loading."""
+    while conn._loader is None or not conn._loader._linked:
+        await anyio.lowlevel.checkpoint()
+
+
+LOOPS = {
+    "start": "(func $f (loop (br 0))) (start $f)",
+    "constructor": '(func (export "__wasm_call_ctors") (loop (br 0)))',
+    "entry point": ENTRY.replace("(i32.const 0)", "(loop (br 0)) unreachable"),
+}
+
+
+@pytest.mark.parametrize("where", sorted(LOOPS))
+async def test_loading_that_never_ends_is_killed_at_the_time_limit_and_holds_up_nobody(
+    tmp_path: Path, where: str
+) -> None:
+    """Meanwhile others open, use and close connections: nothing that they need is held."""
+    module = tmp_path / "module.wasm"
+    module.write_bytes(side_module(LOOPS[where]))
+    doomed = await rapsqlite.connect(":memory:", limits={"statement_seconds": 0.05})
+    # Longer than any test may take, until the others are done.
+    doomed._session.guest._traffic.patience_s = 1000.0
+    await doomed.enable_load_extension(True)
+
+    async def load() -> None:
+        with pytest.raises(rapsqlite.OperationalError, match=r"took longer than 0\.05 seconds"):
+            await doomed.load_extension(str(module))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(load)
+        await linked(doomed)
+        async with rapsqlite.connect(":memory:") as other:
+            assert await other.fetch_scalar("SELECT 1") == 1
+        doomed._session.guest._traffic.patience_s = 0.1
+    with pytest.raises(rapsqlite.OperationalError):
+        await doomed.execute("SELECT 1")
+
+    await doomed.close()
+
+
+async def test_loading_that_never_ends_can_be_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tmp_path / "module.wasm"
+    module.write_bytes(side_module(LOOPS["start"]))
+    conn = await rapsqlite.connect(":memory:")
+    monkeypatch.setattr(conn._session.guest._traffic, "patience_s", 0.1)
+    await conn.enable_load_extension(True)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(conn.load_extension, str(module))
+        await linked(conn)
+        group.cancel_scope.cancel()
+    with pytest.raises(rapsqlite.OperationalError, match="did not answer an interrupt"):
+        await conn.fetch_scalar("SELECT 1")
+
+    await conn.close()
+
+
+async def test_entry_point_that_traps_ends_the_connection(build: Callable[..., Path]) -> None:
+    trapping = build("trapping", TRAPPING)
+    conn = await rapsqlite.connect(":memory:")
+    await conn.enable_load_extension(True)
+
+    with pytest.raises(rapsqlite.OperationalError, match="unreachable"):
+        await conn.load_extension(str(trapping))
+    with pytest.raises(rapsqlite.OperationalError, match="has failed and is closed"):
+        await conn.execute("SELECT 1")
+
+    await conn.close()
+
+
+async def test_table_has_an_end(conn: rapsqlite.Connection, tmp_path: Path) -> None:
+    """However often a hungry module is loaded: what it takes is bounded, and the connection goes on."""
+    module = tmp_path / "module.wasm"
+    module.write_bytes(side_module("", dylink(mem_info(0, 0, 1 << 16))))
+
+    messages = []
+    for _ in range(runtime._TABLE_LIMIT // (1 << 16) + 1):
+        with pytest.raises(rapsqlite.OperationalError) as caught:
+            await conn.load_extension(str(module))
+        messages.append(str(caught.value))
+
+    assert "no entry point" in messages[0]
+    assert "no room" in messages[-1]
+    assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+@pytest.mark.parametrize("suffix", ["", ".so", ".dylib", ".dll"])
+async def test_native_library_is_refused_in_a_sentence(conn: rapsqlite.Connection, tmp_path: Path, suffix: str) -> None:
+    library = tmp_path / f"native{suffix or '.so'}"
+    library.write_bytes({".dylib": b"\xcf\xfa\xed\xfe", ".dll": b"MZ"}.get(suffix, b"\x7fELF") + bytes(100))
+
+    with pytest.raises(rapsqlite.NotSupportedError, match=r"native library.*sandbox.*create_function") as caught:
+        await conn.load_extension(str(tmp_path / f"native{suffix}"))
+
+    assert "\n" not in str(caught.value)
+
+
+async def test_nothing_is_loaded_unless_enabled(sample: Path) -> None:
+    async with rapsqlite.connect(":memory:") as conn:
+        for name in (str(sample), "regexp", "fts5", "nothing of the kind"):
+            with pytest.raises(rapsqlite.OperationalError, match=r"^not authorized$"):
+                await conn.load_extension(name)
+            with pytest.raises(rapsqlite.OperationalError, match=r"^not authorized"):
+                await conn.fetch_scalar("SELECT load_extension(?)", [name])
+
+
+@pytest.mark.parametrize("name,error", [(7, TypeError), (b"bytes", TypeError), ("a\0b", ValueError), (None, TypeError)])
+async def test_name_that_is_none_is_refused(conn: rapsqlite.Connection, name: object, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        await conn.load_extension(cast("Any", name))
+
+
+async def test_extension_is_not_loaded_on_a_closed_connection() -> None:
+    conn = await rapsqlite.connect(":memory:")
+    await conn.close()
+
+    with pytest.raises(rapsqlite.ProgrammingError, match="closed"):
+        await conn.enable_load_extension(True)
+    with pytest.raises(rapsqlite.ProgrammingError, match="closed"):
+        await conn.load_extension("fts5")
+
+
+FAILING = """
+#include "sqlite3ext.h"
+SQLITE_EXTENSION_INIT1
+
+static int tries = 0;
+
+int sqlite3_failing_init(sqlite3 *db, char **error, const sqlite3_api_routines *api) {
+  SQLITE_EXTENSION_INIT2(api);
+  *error = sqlite3_mprintf("no luck today (%d)", ++tries);
+  return SQLITE_ERROR;
+}
+"""
+
+TRAPPING = """
+#include "sqlite3ext.h"
+SQLITE_EXTENSION_INIT1
+
+int sqlite3_trapping_init(sqlite3 *db, char **error, const sqlite3_api_routines *api) {
+  SQLITE_EXTENSION_INIT2(api);
+  __builtin_trap();
+}
+"""

@@ -1,0 +1,243 @@
+//! Loadable extensions: what SQLite takes for shared libraries are side modules, which the host links into this
+//! instance (docs/abi.md, "Extensions").
+//!
+//! A side module is never taken out again: SQLite may hold functions of it. Closed by SQLite it is forgotten by
+//! the host, and opened again it is linked anew.
+
+use core::cell::RefCell;
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::mem;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, Ordering};
+use std::alloc::{Layout, alloc_zeroed};
+
+use libsqlite3_sys as ffi;
+
+use super::{Callbacks, Handle};
+use crate::abi;
+use crate::error::{Error, Result};
+use crate::sql::c_string;
+use crate::wire::params::{Reader, Value};
+use crate::wire::rows::Encoder;
+
+const BUILT_IN: u32 = abi::EXTENSION_BUILT_IN;
+const ENTRY_OF_BUILT_IN: EntryPoint = nothing_to_do;
+
+type EntryPoint = unsafe extern "C" fn(
+    *mut ffi::sqlite3,
+    *mut *mut c_char,
+    *const ffi::sqlite3_api_routines,
+) -> c_int;
+/// As the VFS declares it: any function.
+type Symbol = unsafe extern "C" fn(*mut ffi::sqlite3_vfs, *mut c_void, *const c_char);
+
+/// Whom `xDlOpen` asks: SQLite does not say on behalf of which connection it calls, but there is only one.
+static ASKED: AtomicPtr<Callbacks> = AtomicPtr::new(ptr::null_mut());
+
+/// The handle of the host's loader.
+#[derive(Default)]
+pub struct Loader(RefCell<Option<Handle>>);
+
+impl Callbacks {
+    /// Calls a method of the loader; `None` if there is none, or it has raised, which the request will tell.
+    fn ask_loader<R>(
+        &self,
+        kind: c_int,
+        encode: impl FnOnce(&mut Encoder) -> Result<()>,
+        receive: impl FnOnce(Value<'_>) -> Option<R>,
+    ) -> Option<R> {
+        let number = self.loader.0.borrow().as_ref()?.number();
+        self.call(kind, number, encode, receive).ok().flatten()
+    }
+}
+
+/// Sets whom to ask for extensions: every request about them says it, so that none of them has to arrive first.
+///
+/// # Safety
+/// `callbacks` lives, where it is, until the connection is closed.
+pub unsafe fn set_loader(callbacks: &Callbacks, loader: Handle) {
+    let mut known = callbacks.loader.0.borrow_mut();
+    match &*known {
+        // Giving back one of two equal handles would give back the other too.
+        Some(known) if known.number() == loader.number() => mem::forget(loader),
+        _ => *known = Some(loader),
+    }
+    ASKED.store(ptr::from_ref(callbacks).cast_mut(), Ordering::Relaxed);
+}
+
+/// Says whether extensions may be loaded, also by the SQL function.
+pub fn allow(db: *mut ffi::sqlite3, allowed: bool) {
+    // SAFETY: `db` is open.
+    unsafe { ffi::sqlite3_enable_load_extension(db, allowed.into()) };
+}
+
+/// `CONTROL_OP_LOAD_EXTENSION`, by SQLite's own function, whose rules and messages are the ones known.
+pub fn load(db: *mut ffi::sqlite3, reader: &mut Reader<'_>) -> Result<()> {
+    let name = c_string(reader.text()?)?;
+    let entry = match reader.value()? {
+        Value::Text(entry) => Some(c_string(entry)?),
+        _ => None,
+    };
+    let entry = entry.as_ref().map_or(ptr::null(), |entry| entry.as_ptr());
+    let mut message = ptr::null_mut();
+    // SAFETY: `db` is open; the names end in a NUL; the message is SQLite's to allocate and ours to free.
+    let (code, text) = unsafe {
+        let code = ffi::sqlite3_load_extension(db, name.as_ptr(), entry, &raw mut message);
+        let text = match message.is_null() {
+            true => None,
+            false => Some(CStr::from_ptr(message).to_string_lossy().into_owned()),
+        };
+        ffi::sqlite3_free(message.cast());
+        (code, text)
+    };
+    match (code, text) {
+        (ffi::SQLITE_OK, _) => Ok(()),
+        (code, Some(text)) => Err(Error::new(abi::ERROR_SQLITE, code, text)),
+        (code, None) => Err(Error::of_code(db, code)),
+    }
+}
+
+/// What the host says of a side module that it has opened, in four words.
+struct Opened {
+    number: u32,
+    data_bytes: usize,
+    alignment: usize,
+    /// Not 0: it has been linked before.
+    linked: u32,
+}
+
+impl Opened {
+    fn decode(answer: Value<'_>) -> Option<Self> {
+        let [number, data_bytes, alignment, linked] = words(answer)?;
+        Some(Self {
+            number,
+            data_bytes: data_bytes as usize,
+            alignment: alignment as usize,
+            linked,
+        })
+    }
+
+    /// Zeroed memory for the module's data, which it keeps for ever; `None` if there is not that much.
+    fn place(&self) -> Option<NonNull<u8>> {
+        let layout = Layout::from_size_align(self.data_bytes.max(1), self.alignment).ok()?;
+        // SAFETY: the layout has a size.
+        NonNull::new(unsafe { alloc_zeroed(layout) })
+    }
+}
+
+fn words<const N: usize>(answer: Value<'_>) -> Option<[u32; N]> {
+    let Value::Blob(bytes) = answer else {
+        return None;
+    };
+    let mut words = [0; N];
+    let (chunks, rest) = bytes.as_chunks::<4>();
+    if chunks.len() != N || !rest.is_empty() {
+        return None;
+    }
+    for (word, chunk) in words.iter_mut().zip(chunks) {
+        *word = u32::from_le_bytes(*chunk);
+    }
+    Some(words)
+}
+
+fn open_module(callbacks: &Callbacks, name: &[u8]) -> Option<u32> {
+    let opened = callbacks.ask_loader(
+        abi::CALLBACK_EXTENSION_OPEN,
+        |out| {
+            out.array(1)?;
+            out.blob(name)
+        },
+        Opened::decode,
+    )?;
+    if opened.number == BUILT_IN || opened.linked != 0 {
+        return Some(opened.number);
+    }
+    // Address 0 tells the host that there is no memory, and it alone can say so in words.
+    let base = opened.place().map_or(0, |place| place.as_ptr() as usize);
+    let starts: [u32; 3] = callbacks.ask_loader(
+        abi::CALLBACK_EXTENSION_LINK,
+        |out| {
+            out.array(2)?;
+            out.integer(opened.number.into())?;
+            out.integer(base as i64)
+        },
+        words,
+    )?;
+    for start in starts {
+        if start != 0 {
+            // SAFETY: the host has put a function of this type there: the module's start function, then the one that
+            // relocates its data, then its constructors. What they do is bounded by the sandbox, as all that the module does.
+            unsafe { mem::transmute::<usize, extern "C" fn()>(start as usize)() };
+        }
+    }
+    Some(opened.number)
+}
+
+/// # Safety
+/// Called by SQLite, on behalf of the connection whose callbacks `ASKED` are.
+unsafe fn asked<'a>() -> Option<&'a Callbacks> {
+    // SAFETY: set by `allow`, and they live as long as the connection.
+    unsafe { ASKED.load(Ordering::Relaxed).as_ref() }
+}
+
+/// `xDlOpen`.
+pub unsafe extern "C" fn open(_: *mut ffi::sqlite3_vfs, name: *const c_char) -> *mut c_void {
+    // SAFETY: SQLite passes a terminated name.
+    let (callbacks, name) = unsafe { (asked(), CStr::from_ptr(name)) };
+    let number = callbacks.and_then(|callbacks| open_module(callbacks, name.to_bytes()));
+    ptr::without_provenance_mut(number.unwrap_or(0) as usize)
+}
+
+/// `xDlError`: SQLite's own message stays, and the host's exception says the rest.
+pub unsafe extern "C" fn error(_: *mut ffi::sqlite3_vfs, _: c_int, _: *mut c_char) {}
+
+/// `xDlSym`.
+pub unsafe extern "C" fn symbol(
+    _: *mut ffi::sqlite3_vfs,
+    module: *mut c_void,
+    name: *const c_char,
+) -> Option<Symbol> {
+    // SAFETY: SQLite calls the function as what it is, an entry point.
+    let built_in = unsafe { mem::transmute::<EntryPoint, Symbol>(ENTRY_OF_BUILT_IN) };
+    if module.addr() == BUILT_IN as usize {
+        return Some(built_in);
+    }
+    // SAFETY: SQLite passes a terminated name.
+    let (callbacks, name) = unsafe { (asked()?, CStr::from_ptr(name)) };
+    let index = callbacks.ask_loader(
+        abi::CALLBACK_EXTENSION_SYMBOL,
+        |out| {
+            out.array(2)?;
+            out.integer(module.addr() as i64)?;
+            out.blob(name.to_bytes())
+        },
+        |answer| match answer {
+            Value::Integer(index) => usize::try_from(index).ok().filter(|index| *index != 0),
+            _ => None,
+        },
+    )?;
+    // SAFETY: a pointer to a function is an index of the table, where the host has put an entry point.
+    Some(unsafe { mem::transmute::<usize, Symbol>(index) })
+}
+
+/// `xDlClose`.
+pub unsafe extern "C" fn close(_: *mut ffi::sqlite3_vfs, module: *mut c_void) {
+    // SAFETY: the connection is not gone yet.
+    let Some(callbacks) = (unsafe { asked() }) else {
+        return;
+    };
+    let encode = |out: &mut Encoder| {
+        out.array(1)?;
+        out.integer(module.addr() as i64)
+    };
+    callbacks.ask_loader(abi::CALLBACK_EXTENSION_CLOSE, encode, |_| Some(()));
+}
+
+/// The entry point of what every connection has from the start. There is nothing to close either.
+unsafe extern "C" fn nothing_to_do(
+    _: *mut ffi::sqlite3,
+    _: *mut *mut c_char,
+    _: *const ffi::sqlite3_api_routines,
+) -> c_int {
+    ffi::SQLITE_OK_LOAD_PERMANENTLY
+}
