@@ -37,7 +37,7 @@ def test_import_on_windows_says_that_it_is_not_supported() -> None:
         "for name in ('O_DIRECTORY', 'O_CLOEXEC', 'O_NOFOLLOW', 'register_at_fork', 'preadv', 'pwrite', 'fdatasync'):\n"
         "    vars(os).pop(name, None)\n"
         "try:\n"
-        "    import rapsqlite\n"
+        "    from rapsqlite import connect\n"
         "except ImportError as error: print(error)\n"
     )
 
