@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +59,7 @@ class Bell:
     def hand_over(self) -> None:
         """The guest has its own descriptor now."""
         writer, self._writer = self._writer, -1
-        os.close(writer)
+        _close(writer)
 
     def adopt(self, loop: Loop, words: Words, drain: Callable[[Loop], object]) -> None:
         """Let ``loop``, in whose thread this runs, hear the guest and then ``drain``, if no other one hears it."""
@@ -116,7 +116,7 @@ class Bell:
         writer, self._writer = self._writer, -1
         for descriptor in (reader, writer):
             if descriptor >= 0:
-                os.close(descriptor)
+                _close(descriptor)
 
     def __del__(self) -> None:
         """A loop that is never run again does not get to closing it."""
@@ -137,6 +137,11 @@ def _open() -> Bell | None:
         return None
     try:
         bell = Bell()
+        return bell if Path(bell.path).exists() else None
     except OSError:
         return None
-    return bell if Path(bell.path).exists() else None
+
+
+def _close(descriptor: int) -> None:
+    with suppress(OSError):  # whatever it reports, it has closed it
+        os.close(descriptor)

@@ -27,6 +27,7 @@ def run_quick(directory: Path, peers: str, *workloads: str) -> subprocess.Comple
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.timeout(240)  # some twenty workloads, several of them in interpreters of their own
 @pytest.mark.parametrize("peer", PEERS_HERE)
 def test_every_workload_runs(tmp_path: Path, peer: str) -> None:
     expected = {
