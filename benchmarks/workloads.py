@@ -15,7 +15,7 @@ Run = Callable[[Peer, Path, int], Coroutine[Any, Any, Figures]]
 
 # Blocking calls on one thread neither interleave nor overlap: these workloads say nothing about sqlite3.
 ASYNC_PEERS = tuple(name for name in NAMES if name != "stdlib")
-FUNCTION_PEERS = ("ours", "aiosqlite", "stdlib")
+FUNCTION_PEERS = ("ours", "stdlib")
 
 
 @dataclass(frozen=True)
