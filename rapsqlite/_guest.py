@@ -11,14 +11,13 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from rapsqlite import _constants as abi
-from rapsqlite import _live_guests, runtime
+from rapsqlite import _live_guests, _parking, runtime
 from rapsqlite._bell import bell_here
 from rapsqlite._cancellation import deliver_held_back, held_back, settle
 from rapsqlite._collector import FullCollectionsHeldBack
 from rapsqlite._file_imports import file_imports
 from rapsqlite._host import HostFunctions
 from rapsqlite._loop import current_loop
-from rapsqlite._parking import install_parking
 from rapsqlite._pressure import Pressure
 from rapsqlite._reported import reported_error
 from rapsqlite._request import Request
@@ -70,6 +69,7 @@ class Guest:
         self._given_up = False  # a callback of the user's holds the thread for ever
         self._end_lock = threading.Lock()  # files are closed before the memory goes that they are mapped into
         self._waiting_for_end: list[Request] = []
+        self._parking = _parking.parking_here()
         self._thread = threading.Thread(target=self._main, name=f"rapsqlite {name}", daemon=True)
 
     @property
@@ -282,7 +282,8 @@ class Guest:
         rings = Rings(instance.memory.view, instance.call("rapsqlite_control"))
         self.host.rings = rings
         self.host.callbacks.attach(instance.memory.view, rings.callback_place)
-        self.host.park_in(install_parking(rings, instance.add_function))
+        if self._parking is not None and _parking.install(self._parking, rings, instance.add_function):
+            self.host.park_in(self._parking)
         if self._traffic.attach(rings, bell):
             instance.call("rapsqlite_run")
 

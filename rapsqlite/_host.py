@@ -76,8 +76,8 @@ class HostFunctions:
             self._wake.acquire()
         return abi.PARKED_LEAVE if self.leaving else abi.PARKED_AGAIN
 
-    def park_in(self, parking: Parking | None) -> None:
-        """Say where the guest sleeps if not in ``park``. Before it runs."""
+    def park_in(self, parking: Parking) -> None:
+        """Say where the guest sleeps, instead of in ``park``. Before it runs."""
         self._parking = parking
 
     def leave(self) -> None:

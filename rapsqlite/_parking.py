@@ -62,16 +62,18 @@ def is_possible() -> bool:
     return sys.platform == "linux" and os.uname().machine in _ARCHITECTURES and ctypes.sizeof(ctypes.c_void_p) == 8
 
 
-def install_parking(words: Words, add_function: Callable[[int, int], int]) -> Parking | None:
-    """Have a guest sleep without Python, before it runs; None where it must sleep in the import.
+def parking_here() -> Parking | None:
+    """Return a new place to sleep, None where there is none."""
+    return Parking() if is_possible() else None
+
+
+def install(parking: Parking, words: Words, add_function: Callable[[int, int], int]) -> bool:
+    """Have a guest sleep there, before it runs and on its own thread; False if it must sleep in the import.
 
     ``add_function(address, argument)`` puts a C function into its table and returns the place, 0 if there is none.
+    The thread is not the one that made ``parking``, so the trial is of what waking does.
     """
-    if not is_possible():
-        return None
-    parking = Parking()
     place = add_function(parking.function, parking.argument) if parking.works() else 0
-    if not place:
-        return None
-    words.set_sleep(place)
-    return parking
+    if place:
+        words.set_sleep(place)
+    return bool(place)

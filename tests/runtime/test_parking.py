@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from rapsqlite._parking import Parking, install_parking, is_possible
+from rapsqlite._parking import Parking, install, is_possible
 
 if TYPE_CHECKING:
     from rapsqlite._words import Words
@@ -62,14 +62,15 @@ def test_guest_is_told_where_to_sleep_if_its_table_takes_the_function(place: int
             self.sleep = place
 
     words = PlayedWords()
-    found: list[Parking | None] = []
+    found: list[bool] = []
+    parking = Parking()
     thread = threading.Thread(
-        target=lambda: found.append(install_parking(cast("Words", words), lambda _address, _argument: place))
+        target=lambda: found.append(install(parking, cast("Words", words), lambda _address, _argument: place))
     )
     thread.start()
     thread.join()
 
-    assert (found[0] is not None) is installed
+    assert found[0] is installed
     assert words.sleep == place
 
 
