@@ -4,7 +4,8 @@ What sqlite3 cannot dump, a table with a quote in its name, is dumped here too. 
 is bounded by a few of them. https://docs.python.org/3/library/sqlite3.html#sqlite3.Connection.iterdump
 
 sqlite3 writes the rows of a virtual table twice, as its own and as those of the ordinary tables that store them, and
-the text fails where the first are inserted. A *restorable* dump leaves these out.
+the text fails where the first are inserted; and it writes the rows of a temporary table that has the name of another
+in the other's place. A *restorable* dump does neither.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from rapsqlite._session import Plan
     from rapsqlite.connection import Connection
 
-_KNOWS_VIRTUAL_TABLES = sys.version_info >= (3, 11)
+_KNOWS_VIRTUAL_TABLES = sys.version_info >= (3, 11, 6)
 _CHECKS_FOREIGN_KEYS = sys.version_info >= (3, 13)
 
 _ROWS_AT_ONCE = 512
@@ -30,13 +31,14 @@ _TABLES = """SELECT "name", "sql" FROM "sqlite_master"
     WHERE "sql" NOT NULL AND "type" == 'table' {} ORDER BY "name\""""
 _OTHERS = """SELECT "sql" FROM "sqlite_master"
     WHERE "sql" NOT NULL AND "type" IN ('index', 'trigger', 'view') {}"""
+_COLUMNS = "SELECT name FROM pragma_table_info(?, ?)"
 
 
 class _Query(NamedTuple):
     """Rows that the script needs; with ``is_text`` each row is a line of the dump, and there may be many."""
 
     sql: str
-    parameters: tuple[str, ...] = ()
+    parameters: tuple[str | None, ...] = ()
     is_text: bool = False
 
 
@@ -107,9 +109,10 @@ def _script(pattern: str | None, restorable: bool) -> Generator[str | _Query, li
     yield "BEGIN TRANSACTION;"
     sequences: list[Any] | None = None
     writes_schema = False
+    place = '"main".' if restorable else ""
     for name, sql in (yield _Query(_TABLES.format(clause), parameters)) or ():
         if name == "sqlite_sequence":
-            sequences = yield _Query('SELECT * FROM "sqlite_sequence"')
+            sequences = yield _Query(f'SELECT quote("name"), quote("seq") FROM {place}"sqlite_sequence"')
             continue
         if name == "sqlite_stat1":
             yield 'ANALYZE "sqlite_master";'
@@ -124,8 +127,8 @@ def _script(pattern: str | None, restorable: bool) -> Generator[str | _Query, li
                 continue
         else:
             yield f"{sql};"
-        columns = yield _Query("SELECT name FROM pragma_table_info(?)", (name,))
-        yield _Query(_inserts(name, [column for (column,) in columns or ()]), is_text=True)
+        columns = yield _Query(_COLUMNS, (name, "main" if restorable else None))
+        yield _Query(_inserts(name, place, [column for (column,) in columns or ()]), is_text=True)
     for (sql,) in (yield _Query(_OTHERS.format(clause), parameters)) or ():
         yield f"{sql};"
     if writes_schema:
@@ -133,7 +136,7 @@ def _script(pattern: str | None, restorable: bool) -> Generator[str | _Query, li
     if sequences is not None:
         yield 'DELETE FROM "sqlite_sequence";'
         for name, value in sequences:
-            yield f'INSERT INTO "sqlite_sequence" VALUES({_text(name)},{value});'
+            yield f'INSERT INTO "sqlite_sequence" VALUES({name},{value});'
     yield "COMMIT;"
 
 
@@ -142,11 +145,11 @@ def _virtual_table(name: str, sql: str) -> str:
     return f"INSERT INTO sqlite_master(type,name,tbl_name,rootpage,sql)VALUES({values});"
 
 
-def _inserts(table: str, columns: list[str]) -> str:
-    """Return the query whose rows are the INSERT statements of a table."""
+def _inserts(table: str, place: str, columns: list[str]) -> str:
+    """Return the query whose rows are the INSERT statements of a table; ``place`` says of which database."""
     start = _text(f"INSERT INTO {_identifier(table)} VALUES(")
     values = "||','||".join(f"quote({_identifier(column)})" for column in columns)
-    return f"SELECT {start}||{values}||');' FROM {_identifier(table)}"
+    return f"SELECT {start}||{values}||');' FROM {place}{_identifier(table)}"
 
 
 def _identifier(name: str) -> str:

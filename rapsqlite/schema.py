@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from rapsqlite._session import Session
     from rapsqlite.connection import Connection
 
-_NAMES = """SELECT name FROM {}.sqlite_schema WHERE type = ?1 AND substr(name, 1, 7) <> 'sqlite_'
+# No built-in function is called here: users can put their own in its place. The range is what begins with "sqlite_".
+_NAMES = """SELECT name FROM {}.sqlite_schema WHERE type = ?1 AND name NOT BETWEEN 'sqlite_' AND 'sqlite`'
     AND (?2 IS NULL OR name = ?2 COLLATE NOCASE) ORDER BY name"""
 _INDEXES = """SELECT i.name, i.tbl_name AS "table", l."unique", i.sql
     FROM {}.sqlite_schema AS i, pragma_index_list(i.tbl_name, ?2) AS l
@@ -25,6 +26,7 @@ _TABLE_INFO = 'SELECT cid, name, type, "notnull", dflt_value, pk FROM pragma_tab
 _TABLE_XINFO = 'SELECT cid, name, type, "notnull", dflt_value, pk, hidden FROM pragma_table_xinfo(?, ?)'
 _INDEX_LIST = 'SELECT seq, name, "unique", origin, partial FROM pragma_index_list(?, ?)'
 _INDEX_INFO = "SELECT seqno, cid, name FROM pragma_index_info(?, ?)"
+_DATABASES = "SELECT name FROM pragma_database_list ORDER BY seq <> 1, seq"  # as SQL looks for a table
 _FOREIGN_KEYS = """SELECT id, seq, "table", "from", "to", on_update, on_delete, "match"
     FROM pragma_foreign_key_list(?, ?)"""
 
@@ -32,9 +34,9 @@ _FOREIGN_KEYS = """SELECT id, seq, "table", "from", "to", on_update, on_delete, 
 class Schema:
     """What of `Connection` tells what the database is made of.
 
-    ``schema`` is "main", "temp" or the name of an attached database; left out, SQLite looks for a table in all of them,
-    and lists are of "main". OperationalError for a table, view or index that is not there. Names are compared as SQL
-    does, without regard to the case of ASCII letters.
+    ``schema`` is "main", "temp" or the name of an attached database; left out, a table is looked for in all of them, as
+    SQL does, and lists are of "main". OperationalError for a table, view, index or database that is not there. Names
+    are compared as in SQL, without regard to the case of ASCII letters.
     """
 
     _session: Session
@@ -61,8 +63,8 @@ class Schema:
     async def get_indexes(self, table_name: str | None = None, *, schema: str | None = None) -> list[dict[str, Any]]:
         """Return the indexes of all tables or of one: name, table, unique, sql (None if it came with the table)."""
         if table_name is not None:
-            await self._require_table(table_name, schema)
-        return await self._dicts(_INDEXES.format(_quoted(schema or "main")), table_name, schema or "main")
+            schema = await self._database_of(table_name, schema)
+        return await self._dicts(_INDEXES.format(_quoted(schema)), table_name, "main" if schema is None else schema)
 
     async def get_index_list(self, table_name: str, *, schema: str | None = None) -> list[dict[str, Any]]:
         """Return the indexes of a table: seq, name, unique, origin (c, u or pk: CREATE INDEX, UNIQUE, key), partial."""
@@ -70,7 +72,7 @@ class Schema:
 
     async def get_index_info(self, index_name: str, *, schema: str | None = None) -> list[dict[str, Any]]:
         """Return the columns of an index: seqno, cid, name (None for an expression or the row id)."""
-        rows = await self._dicts(_INDEX_INFO, index_name, schema)
+        rows = await self._about(_INDEX_INFO, index_name, schema)
         if not rows:
             raise _absent("index", index_name)
         return rows
@@ -86,6 +88,7 @@ class Schema:
         """Return ``{"tables": [...]}``; for one table its table_name, columns, indexes, foreign_keys."""
         if table_name is None:
             return {"tables": await self.get_tables(schema=schema)}
+        schema = await self._database_of(table_name, schema)
         return {
             "table_name": table_name,
             "columns": await self.get_table_info(table_name, schema=schema),
@@ -100,24 +103,44 @@ class Schema:
         return await fetching.fetch_rows(cast("Connection", self), sql.encode(), 0, parameters, plan)
 
     async def _names(self, kind: str, name: str | None, schema: str | None) -> list[str]:
-        rows = await self._dicts(_NAMES.format(_quoted(schema or "main")), kind, name)
+        _require_names(name)
+        rows = await self._dicts(_NAMES.format(_quoted(schema)), kind, name)
         return [row["name"] for row in rows]
 
+    async def _about(self, sql: str, name: str, schema: str | None) -> list[dict[str, Any]]:
+        """Return what a pragma function says: nothing of a name with a NUL, of which it would read what is before."""
+        _require_names(name, schema)
+        return [] if "\0" in name + (schema or "") else await self._dicts(sql, name, schema)
+
     async def _about_table(self, sql: str, table: str, schema: str | None) -> list[dict[str, Any]]:
-        rows = await self._dicts(sql, table, schema)
-        if not rows:
-            await self._require_table(table, schema)
+        rows = await self._about(sql, table, schema)
+        # A table has at least one column, a hidden one if need be.
+        if not rows and not await self._about(_TABLE_XINFO, table, schema):
+            raise _absent("table", table)
         return rows
 
-    async def _require_table(self, table: str, schema: str | None) -> None:
-        # A table has at least one column, a hidden one if need be.
-        if not await self._dicts(_TABLE_XINFO, table, schema):
-            raise _absent("table", table)
+    async def _database_of(self, table: str, schema: str | None) -> str:
+        """Return the name of the database in which SQL finds the table or view."""
+        places = [schema] if schema is not None else [row["name"] for row in await self._dicts(_DATABASES)]
+        for place in places:
+            if await self._about(_TABLE_XINFO, table, place):
+                return place
+        raise _absent("table", table)
 
 
-def _quoted(schema: str) -> str:
+def _require_names(*names: object) -> None:
+    for name in names:
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"a name must be str, not {type(name).__name__}")
+
+
+def _quoted(schema: str | None) -> str:
     """Return the name of a database as SQL has it: the one name that no function takes as a parameter."""
-    return '"{}"'.format(schema.replace('"', '""'))
+    name = "main" if schema is None else schema
+    _require_names(name)
+    if "\0" in name:
+        raise _absent("database", name)
+    return '"{}"'.format(name.replace('"', '""'))
 
 
 def _absent(kind: str, name: str) -> OperationalError:

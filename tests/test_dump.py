@@ -25,6 +25,14 @@ feed', zeroblob(3), 7), (3, -0.0, '', NULL, 'ä€😀');""",
     "statistics": """CREATE TABLE t (a); CREATE INDEX i ON t (a); INSERT INTO t VALUES (1), (2), (2); ANALYZE;
         DROP TABLE IF EXISTS sqlite_stat4;""",
     "virtual": "CREATE VIRTUAL TABLE r USING rtree(id, low, high); INSERT INTO r VALUES (1, 2.0, 3.0);",
+    "names that need quotes": """CREATE TABLE "select" ("from", "a,b", "it's", " ", [e f]);
+        CREATE INDEX "i's" ON "select"
+        ("it's"); INSERT INTO "select" VALUES (1, 2, 3, 4, 5); CREATE TABLE o (a /* ; */, b -- ; here
+        ); CREATE VIEW "v ""w"" x" AS SELECT a AS "x;y" FROM o /* ; */; ALTER TABLE o RENAME COLUMN b TO "b c";
+        CREATE TRIGGER "g;h" INSTEAD OF INSERT ON "v ""w"" x" BEGIN SELECT ';'; -- ; there
+        END; INSERT INTO o VALUES ('a' || char(0) || 'b', 1);""",
+    "tables of the connection alone": """CREATE TABLE t (a); INSERT INTO t VALUES (1); CREATE TEMP TABLE u (b);
+        INSERT INTO u VALUES (2); ATTACH ':memory:' AS x; CREATE TABLE x.v (c); INSERT INTO x.v VALUES (3);""",
     "foreign keys": """CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (p REFERENCES p (id));
         INSERT INTO c VALUES (5);""",
 }  # fmt: skip
@@ -87,6 +95,32 @@ async def test_restorable_dump_makes_virtual_tables_again_here_and_in_sqlite3() 
             assert await reopened.execute_insert("INSERT INTO a DEFAULT VALUES") == (42,)
     assert native.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     native.close()
+
+
+async def test_restorable_dump_is_of_the_main_database_where_a_temporary_table_has_the_same_name() -> None:
+    """sqlite3 writes the rows of the temporary table then: SQL finds that first."""
+    script = """CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, a); INSERT INTO t VALUES (7, 'mine');
+        CREATE TEMP TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO temp.t VALUES (1), (2);"""
+    async with rapsqlite.connect(":memory:") as conn, rapsqlite.connect(":memory:") as copy:
+        await conn.executescript(script)
+
+        assert await conn.iterdump() == native_dump(script)
+        await copy.executescript("\n".join(await conn.iterdump(restorable=True)))
+
+        assert await copy.fetch_all("SELECT * FROM t") == [[7, "mine"]]
+        assert await copy.fetch_all("SELECT * FROM sqlite_sequence") == [["t", 7]]
+
+
+async def test_sequences_that_were_tampered_with_are_dumped_as_they_are() -> None:
+    """Anything can be written to sqlite_sequence; sqlite3 makes words or an AttributeError of it."""
+    async with rapsqlite.connect(":memory:") as conn, rapsqlite.connect(":memory:") as copy:
+        await conn.executescript("""CREATE TABLE "o'd" (id INTEGER PRIMARY KEY AUTOINCREMENT);
+            INSERT INTO "o'd" VALUES (5); INSERT INTO sqlite_sequence VALUES (NULL, NULL), ('t', 'it''s'), (1, 2.5)""")
+
+        await copy.executescript("\n".join(await conn.iterdump()))
+
+        sequences = "SELECT name, seq, typeof(seq) FROM sqlite_sequence"
+        assert await copy.fetch_all(sequences) == await conn.fetch_all(sequences)
 
 
 async def test_rows_arrive_in_batches() -> None:

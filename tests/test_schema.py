@@ -161,6 +161,74 @@ async def test_attached_databases(conn: rapsqlite.Connection) -> None:
         await conn.get_tables(schema="nowhere")
 
 
+async def test_one_table_is_of_one_database_whatever_has_its_name_elsewhere(conn: rapsqlite.Connection) -> None:
+    """Columns came from where SQL finds the table, its indexes from the main database: two different tables."""
+    await conn.executescript("""ATTACH ':memory:' AS beside; CREATE TABLE beside.far (f UNIQUE REFERENCES plain);
+        CREATE INDEX beside.of_far ON far (f);
+        CREATE TABLE beside.plain (never); CREATE INDEX beside.n ON plain (never);
+        CREATE TEMP TABLE plain (passing); CREATE INDEX temp.of_passing ON plain (passing)""")
+
+    async def indexed(name: str, schema: str | None = None) -> list[str]:
+        whole = await conn.get_schema(name, schema=schema)
+        assert whole["indexes"] == await conn.get_indexes(name, schema=schema)
+        names = sorted(index["name"] for index in whole["indexes"])
+        assert names == sorted(index["name"] for index in await conn.get_index_list(name, schema=schema))
+        return names
+
+    assert await indexed("Plain") == ["of_passing"]
+    assert await indexed("plain", "main") == ["expression", "partial"]
+    assert await indexed("plain", "beside") == ["n"]
+    assert await indexed("far") == ["of_far", "sqlite_autoindex_far_1"]
+    assert [index["name"] for index in await conn.get_indexes("child")] == ["sqlite_autoindex_child_1"]
+
+
+@pytest.mark.parametrize(
+    "method", ["get_table_info", "get_indexes", "get_index_info", "get_foreign_keys", "get_schema"]
+)
+async def test_name_that_goes_on_behind_a_nul_is_not_the_name_before_it(
+    conn: rapsqlite.Connection, method: str
+) -> None:
+    """SQLite's own pragma functions read names as strings of C, which end there."""
+    known = "partial" if method == "get_index_info" else "child"
+    assert await getattr(conn, method)(known)
+
+    with pytest.raises(rapsqlite.OperationalError, match="no such"):
+        await getattr(conn, method)(f"{known}\0x")
+    for arguments in ((known,), () if method in ("get_indexes", "get_schema") else (known,)):
+        with pytest.raises(rapsqlite.OperationalError, match="no such"):
+            await getattr(conn, method)(*arguments, schema="main\0x")
+    assert await conn.get_tables(f"{known}\0x") == []
+    for wrong in (5, b"plain", [known]):
+        with pytest.raises(TypeError, match="must be str"):
+            await getattr(conn, method)(wrong)
+        with pytest.raises(TypeError, match="must be str"):
+            await conn.get_tables(wrong)  # type: ignore[arg-type]
+
+
+async def test_functions_of_the_users_have_no_say(conn: rapsqlite.Connection) -> None:
+    """Built-in functions can be replaced; what introspection asks uses none."""
+    await conn.executescript("CREATE TABLE counted (n INTEGER PRIMARY KEY AUTOINCREMENT)")
+    tables = await conn.get_tables()
+    before = [await conn.get_indexes(), await conn.get_schema("child")]
+    for name, count in (("substr", 3), ("substr", 2), ("lower", 1), ("upper", 1), ("like", 2), ("glob", 2)):
+        await conn.create_function(name, count, lambda *_: 1 / 0)
+
+    assert await conn.get_tables() == tables
+    assert "sqlite_sequence" not in tables
+    assert [await conn.get_indexes(), await conn.get_schema("child")] == before
+
+
+@pytest.mark.parametrize("schema", ["", "nowhere", "main.x", "'main'"])
+async def test_unknown_database_is_an_operational_error(conn: rapsqlite.Connection, schema: str) -> None:
+    for call in (conn.get_tables, conn.get_views, conn.get_indexes, conn.get_schema):
+        for arguments in ((), ("plain",)):
+            with pytest.raises(rapsqlite.OperationalError, match=r"unknown database|no such table: .*sqlite_schema"):
+                await call(*arguments, schema=schema)
+    for one in (conn.get_table_info, conn.get_table_xinfo, conn.get_index_list, conn.get_foreign_keys):
+        with pytest.raises(rapsqlite.OperationalError, match="unknown database"):
+            await one("plain", schema=schema)
+
+
 async def test_full_text_tables() -> None:
     async with connect(":memory:") as conn:
         await conn.execute("CREATE VIRTUAL TABLE notes USING fts5(title, body)")
