@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _VALUE, _FORM = abi.PLACE_VALUE, abi.PLACE_FORM
+_MOST_BYTES = (1 << 31) - 1
 
 
 class Place:
@@ -70,6 +71,7 @@ class Place:
             except TypeError:
                 kind = type(value).__name__
                 raise ProgrammingError(f"User-defined functions cannot return '{kind}' values to SQLite") from None
+            _check_length(buffer.nbytes)  # before the bytes are copied
             if not buffer.c_contiguous:
                 raise BufferError("the buffer that a user-defined function returns is not contiguous")  # as in sqlite3
             self.put_bytes(abi.FORM_BLOB, buffer.tobytes())
@@ -77,6 +79,7 @@ class Place:
     def put_bytes(self, form: int, data: bytes) -> None:
         """Write a text or blob, or keep it for `fetch` if there is no room."""
         length = len(data)
+        _check_length(length)
         if length <= len(self._answer):
             self._answer[:length] = data
         else:
@@ -91,3 +94,9 @@ class Place:
             return 1
         target[:] = large
         return 0
+
+
+def _check_length(length: int) -> None:
+    """OverflowError for what no SQLite stores: as in sqlite3, its error is that of a value that is too large."""
+    if length > _MOST_BYTES:
+        raise OverflowError("a text or blob is longer than INT_MAX bytes")

@@ -82,8 +82,8 @@ class Functions:
     async def create_collation(self, name: str, callable: Callable[[str, str], int] | None) -> None:
         """Let SQL sort by ``callable(left, right)``: negative, 0 or positive, as left goes before, with or after right.
 
-        None removes it. Other than in sqlite3, an exception in it ends the statement: what was sorted by made-up
-        answers would be wrong without a sign.
+        None removes it. Other than in sqlite3, an exception in it ends the statement, and rolls back the transaction of
+        one that changes data: what was sorted by made-up answers would be wrong without a sign.
         """
         name = checked_name(name, "create_collation")
         checked_callable(callable, "parameter")

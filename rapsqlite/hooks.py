@@ -57,8 +57,8 @@ class Hooks:
     async def set_update_hook(self, callback: Callable[[int, str, str, int], object] | None) -> None:
         """Have ``callback(action, database, table, rowid)`` called for each row of a rowid table that changes.
 
-        The action is SQLITE_INSERT, SQLITE_UPDATE or SQLITE_DELETE. An exception ends the statement.
-        https://sqlite.org/c3ref/update_hook.html
+        The action is SQLITE_INSERT, SQLITE_UPDATE or SQLITE_DELETE. An exception ends the statement and rolls back its
+        transaction. https://sqlite.org/c3ref/update_hook.html
         """
         await self._set(abi.CALLBACK_UPDATE, callback, _ignoring)
 
@@ -70,8 +70,8 @@ class Hooks:
 
         The action is SQLITE_INSERT, SQLITE_UPDATE or SQLITE_DELETE; ``old`` and ``new`` are all values of the row
         before and after. What an INSERT or DELETE does not have is None; so is ``new`` of an UPDATE that writes to an
-        open blob. The row ids of a WITHOUT ROWID table mean nothing. An exception ends the statement. ProgrammingError
-        while a session is open: SQLite has one place for both. https://sqlite.org/c3ref/preupdate_blobwrite.html
+        open blob. The row ids of a WITHOUT ROWID table mean nothing. An exception ends the statement and rolls back its
+        transaction. ProgrammingError while a session is open: SQLite has one place for both. https://sqlite.org/c3ref/preupdate_blobwrite.html
         """
         await self._set(abi.CALLBACK_PREUPDATE, callback, _ignoring)
 

@@ -85,7 +85,7 @@ fn run_set(
     unsafe { statement.bind_next(sets, Lifetime::Request)? };
     let result = statement.run();
     statement.reset();
-    result
+    result.and_then(|()| connection.watch.callbacks.check())
 }
 
 /// `SCRIPT`: statement after statement.
@@ -124,6 +124,7 @@ fn run_first(connection: &Connection, text: &[u8]) -> Result<usize> {
     let (statement, taken) = statement::prepare(connection.db(), text, 0)?;
     if let Some(mut statement) = statement {
         statement.run()?;
+        connection.watch.callbacks.check()?;
     }
     Ok(taken)
 }

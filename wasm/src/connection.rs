@@ -134,6 +134,24 @@ impl Connection {
         result
     }
 
+    /// Rolls back what a statement has changed whose callback has raised without a way to let it fail.
+    pub fn undo_spoiled(&self) {
+        let callbacks = &self.watch.callbacks;
+        if !callbacks.is_doomed() {
+            return;
+        }
+        callbacks.forget_spoiled();
+        if self.in_transaction()
+            && let Ok((Some(mut rollback), _)) = statement::prepare(self.db, b"ROLLBACK", 0)
+        {
+            // Refused by the user's authorizer, say, it is tried again with the next request.
+            drop(rollback.run());
+        }
+        if !self.in_transaction() {
+            callbacks.forget_doomed(self.db);
+        }
+    }
+
     pub fn in_transaction(&self) -> bool {
         // SAFETY: `db` is open.
         unsafe { ffi::sqlite3_get_autocommit(self.db) == 0 }

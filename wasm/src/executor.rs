@@ -265,13 +265,19 @@ impl Executor {
         let callbacks = &self.connection.watch.callbacks;
         // Whoever reads the answer finds all steps done.
         callbacks.settle_rest();
-        match (result, callbacks.spoiled()) {
-            (Ok(answer), Some(error)) => {
+        let spoiled = callbacks.check();
+        self.connection.undo_spoiled();
+        let Err(error) = spoiled else {
+            return result.map_err(|error| self.connection.watch.explained(error));
+        };
+        let row = result.map_or_else(
+            |other| other.row,
+            |answer| {
                 self.finish(answer.handle);
-                Err(error)
-            }
-            (result, _) => result.map_err(|error| self.connection.watch.explained(error)),
-        }
+                error.row
+            },
+        );
+        Err(Error { row, ..error })
     }
 
     /// `FINISH`: the rest of the rows is not wanted.

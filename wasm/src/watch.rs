@@ -61,6 +61,7 @@ impl Watch {
             if busy != ffi::SQLITE_OK || authorizer != ffi::SQLITE_OK {
                 return Err(Error::last(db));
             }
+            hooks::watch_commits(db, &self.callbacks);
         }
         Ok(())
     }
@@ -139,11 +140,12 @@ impl Watch {
         self.changes_data.get() && !self.changes_schema.get()
     }
 
-    /// Says what SQLite could not know: why the progress or the busy handler gave up.
+    /// Says what SQLite could not know: why the progress or the busy handler gave up, or a commit is a constraint.
     pub fn explained(&self, error: Error) -> Error {
         let explanation = match error.code & 0xff {
-            ffi::SQLITE_INTERRUPT if self.callbacks.spoiled().is_some() => {
-                self.callbacks.spoiled().expect("it was there a moment ago")
+            ffi::SQLITE_CONSTRAINT if error.code == ffi::SQLITE_CONSTRAINT_COMMITHOOK => {
+                let message = "the commit hook refused the commit, which was rolled back instead";
+                Error::new(abi::ERROR_SQLITE, error.code, message)
             }
             ffi::SQLITE_INTERRUPT if self.limit_reached.get() => {
                 let message = format!("the statement took more than {} steps", self.step_limit);
@@ -173,7 +175,10 @@ unsafe extern "C" fn on_progress(context: *mut c_void) -> c_int {
     vfs::give_back_old_locks();
     let period = watch.period.get();
     c_int::from(
-        watch.is_cancelled() || !watch.spend(period as u64) || watch.callbacks.progress(period),
+        watch.is_cancelled()
+            || !watch.spend(period as u64)
+            || watch.callbacks.is_spoiled()
+            || watch.callbacks.progress(period),
     )
 }
 

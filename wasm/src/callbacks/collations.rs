@@ -94,6 +94,9 @@ unsafe extern "C" fn compare(
     let collation = unsafe { &*context.cast::<Collation>() };
     // SAFETY: as above.
     let callbacks = unsafe { &*collation.callbacks };
+    if callbacks.is_spoiled() {
+        return 0;
+    }
     // SAFETY: SQLite passes two texts with their lengths.
     let (left, right) = unsafe { (text(left, left_length), text(right, right_length)) };
     let handle = collation.handle.number();
@@ -108,7 +111,7 @@ unsafe extern "C" fn compare(
         integer,
     );
     order.unwrap_or_else(|_| {
-        // A collation cannot fail, so whatever is made of its answers must not be kept.
+        // A collation cannot fail, so nothing that is made of its answers may be kept.
         callbacks.spoil("collation", collation.db);
         0
     })

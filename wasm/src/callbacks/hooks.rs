@@ -52,13 +52,16 @@ impl Callbacks {
             self.failure.set(failure);
         }
     }
+}
 
-    /// Lets the running statement fail, since `what` cannot.
-    pub(super) fn spoil(&self, what: &'static str, db: *mut ffi::sqlite3) {
-        self.spoiled.set(Some(what));
-        // SAFETY: `db` is open: it calls us.
-        unsafe { ffi::sqlite3_interrupt(db) };
-    }
+/// Has every commit looked at: not for the user's hook alone, but for what must not be committed.
+///
+/// # Safety
+/// As `install`.
+pub unsafe fn watch_commits(db: *mut ffi::sqlite3, callbacks: &Callbacks) {
+    let context = ptr::from_ref(callbacks).cast_mut().cast::<c_void>();
+    // SAFETY: the caller's promise.
+    unsafe { ffi::sqlite3_commit_hook(db, Some(on_commit), context) };
 }
 
 /// Registers with SQLite what the kind needs, or nothing where the user has no such hook any more.
@@ -84,13 +87,6 @@ pub unsafe fn install(db: *mut ffi::sqlite3, callbacks: &Callbacks, kind: c_int)
                     context,
                 );
             }
-            abi::CALLBACK_COMMIT => {
-                ffi::sqlite3_commit_hook(
-                    db,
-                    is_set.then_some(on_commit as CommitCallback),
-                    context,
-                );
-            }
             abi::CALLBACK_ROLLBACK => {
                 ffi::sqlite3_rollback_hook(
                     db,
@@ -108,7 +104,6 @@ pub unsafe fn install(db: *mut ffi::sqlite3, callbacks: &Callbacks, kind: c_int)
 type TraceCallback = unsafe extern "C" fn(c_uint, *mut c_void, *mut c_void, *mut c_void) -> c_int;
 type UpdateCallback =
     unsafe extern "C" fn(*mut c_void, c_int, *const c_char, *const c_char, ffi::sqlite3_int64);
-type CommitCallback = unsafe extern "C" fn(*mut c_void) -> c_int;
 type RollbackCallback = unsafe extern "C" fn(*mut c_void);
 
 /// SQLite's automatic checkpoints are a WAL hook too: ours takes over how many pages they wait for.
@@ -193,6 +188,9 @@ unsafe extern "C" fn on_update(
         }
         out.integer(rowid)
     };
+    if callbacks.is_spoiled() {
+        return;
+    }
     if let Some(Err(_)) = callbacks.ask(abi::CALLBACK_UPDATE, encode, |_| ()) {
         callbacks.spoil("update hook", callbacks.db.get());
     }
@@ -202,6 +200,9 @@ unsafe extern "C" fn on_update(
 unsafe extern "C" fn on_commit(context: *mut c_void) -> c_int {
     // SAFETY: registered with `Callbacks`.
     let callbacks = unsafe { callbacks_of(context) };
+    if callbacks.refuses_commit() {
+        return 1;
+    }
     let asked = callbacks.ask(abi::CALLBACK_COMMIT, |out| out.array(0), integer);
     asked.map_or(0, |answer| answer.unwrap_or(1))
 }
@@ -212,7 +213,7 @@ unsafe extern "C" fn on_rollback(context: *mut c_void) {
     callbacks.observe(abi::CALLBACK_ROLLBACK, |out| out.array(0));
 }
 
-/// After a commit; an error is that of the statement, which is committed all the same.
+/// After a commit; an exception is the error of the statement, which is committed all the same.
 unsafe extern "C" fn on_wal(
     context: *mut c_void,
     db: *mut ffi::sqlite3,
@@ -227,11 +228,14 @@ unsafe extern "C" fn on_wal(
         unsafe { encode_text(database, out)? };
         out.integer(pages.into())
     };
-    let asked = callbacks.ask(abi::CALLBACK_WAL, encode, integer);
+    let asked = callbacks.ask(abi::CALLBACK_WAL, encode, |_| ());
     let enough = callbacks.checkpoint_pages.get();
     if enough > 0 && pages >= enough {
         // SAFETY: `db` is open. As SQLite's own hook: a checkpoint that cannot be made now is made later.
         unsafe { ffi::sqlite3_wal_checkpoint(db, database) };
     }
-    asked.map_or(ffi::SQLITE_OK, |answer| answer.unwrap_or(ffi::SQLITE_ERROR))
+    if let Some(Err(_)) = asked {
+        callbacks.complain("WAL hook");
+    }
+    ffi::SQLITE_OK
 }

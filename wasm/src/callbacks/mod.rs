@@ -13,6 +13,7 @@ mod handlers;
 pub mod hooks;
 pub mod place;
 pub mod preupdate;
+mod spoiled;
 mod steps;
 
 use core::cell::{Cell, RefCell};
@@ -27,7 +28,7 @@ use self::failure::{NO_MEMORY, failed};
 use self::place::{Answered, Arguments};
 use self::steps::Steps;
 use crate::abi;
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result};
 use crate::host;
 use crate::wire::params::Value;
 use crate::wire::rows::Encoder;
@@ -81,6 +82,8 @@ pub struct Callbacks {
     failure: Cell<u32>,
     /// What raised although SQLite does not let it fail; the statement does.
     spoiled: Cell<Option<&'static str>>,
+    /// What was changed on the way is still to be rolled back.
+    doomed: Cell<bool>,
 }
 
 impl Default for Callbacks {
@@ -99,6 +102,7 @@ impl Default for Callbacks {
             checkpoint_pages: Cell::new(0),
             failure: Cell::new(0),
             spoiled: Cell::new(None),
+            doomed: Cell::new(false),
         }
     }
 }
@@ -129,13 +133,6 @@ impl Callbacks {
         self.request.set(self.request.get().wrapping_add(1));
         self.failure.set(0);
         self.spoiled.set(None);
-    }
-
-    /// The error of a statement that went on after a callback had raised, for want of a way to say so.
-    pub fn spoiled(&self) -> Option<Error> {
-        let message = |what| format!("user-defined {what} raised exception");
-        let what = self.spoiled.get()?;
-        Some(Error::new(abi::ERROR_SQLITE, code::ERROR, message(what)))
     }
 
     /// Has the host do the steps that were put off. One that raises is the last: the statement is to end.

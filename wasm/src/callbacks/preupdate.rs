@@ -44,6 +44,9 @@ unsafe extern "C" fn on_preupdate(
 ) {
     // SAFETY: registered with `Callbacks`.
     let callbacks = unsafe { callbacks_of(context) };
+    if callbacks.is_spoiled() {
+        return;
+    }
     // SAFETY: `db` is open and calls this hook. Writing to a blob is told as a DELETE whose row stays.
     let writes_blob = unsafe { ffi::sqlite3_preupdate_blobwrite(db) } >= 0;
     let is_insert = action == ffi::SQLITE_INSERT;
