@@ -34,8 +34,8 @@ _open: set[int] = set()
 _guard = threading.Lock()
 
 
-def open_file(name: bytes, flags: int, mode: int, directory: int) -> int:
-    """Open a file beside others in ``directory``; take a parked descriptor of it, if there is one."""
+def open_file(name: bytes, flags: int, mode: int, directory: int | None) -> int:
+    """Open a file beside others in ``directory``, None for a path; take a parked descriptor of it, if there is one."""
     writable = flags & os.O_ACCMODE != os.O_RDONLY
     with _guard:
         fd = _take_parked(name, directory, writable) if _parked and not flags & os.O_EXCL else None
@@ -45,7 +45,7 @@ def open_file(name: bytes, flags: int, mode: int, directory: int) -> int:
     return fd
 
 
-def _take_parked(name: bytes, directory: int, writable: bool) -> int | None:
+def _take_parked(name: bytes, directory: int | None, writable: bool) -> int | None:
     try:
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:

@@ -95,6 +95,15 @@ class FileTable(OpenFiles):
         """Return the absolute form of a name, and whether symbolic links lead to it."""
         return self._grants.resolve(name)
 
+    def read_whole(self, name: bytes, most_bytes: int) -> tuple[bytes, bytes | None]:
+        """Return the real name of a file that is granted, and what it holds, as `_opening.read_whole`.
+
+        It is opened as any other file is: what changes after the name was checked leads nowhere else.
+        """
+        real, _ = self._grants.resolve(name)
+        directory, last = self._grants.locate(real)
+        return real, _opening.read_whole(real, directory, last, most_bytes)
+
     def open(self, name: bytes, flags: int) -> tuple[int, int]:
         """Open a file, an anonymous temporary one if there is no name; return handle and flags as granted.
 

@@ -17,6 +17,7 @@ from rapsqlite._cancellation import deliver_held_back, held_back, settle
 from rapsqlite._collector import FullCollectionsHeldBack
 from rapsqlite._file_imports import file_imports
 from rapsqlite._host import HostFunctions
+from rapsqlite._linking import reason_of
 from rapsqlite._loop import current_loop
 from rapsqlite._pressure import Pressure
 from rapsqlite._reported import reported_error
@@ -76,6 +77,11 @@ class Guest:
     def state(self) -> str:
         """Return "ok", "closed", "broken" or "forked"."""
         return self._traffic.state
+
+    @property
+    def reason(self) -> str:
+        """Return what has ended a guest that is broken."""
+        return self.host.last_message or reason_of(self._traffic.failure)
 
     @property
     def callbacks(self) -> Callbacks:

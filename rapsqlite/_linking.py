@@ -79,7 +79,7 @@ class Library:
             with self._lock:
                 return self._link(memory_base)
         except (self._wasmtime.WasmtimeError, self._wasmtime.Trap) as exc:
-            raise OperationalError(f"it cannot be linked: {_reason(exc)}") from None
+            raise OperationalError(f"it cannot be linked: {reason_of(exc)}") from None
 
     def _link(self, memory_base: int) -> list[int]:
         table_base = self._reserve_table()
@@ -140,7 +140,7 @@ class Library:
             return self._function(name, _ENTRY_TYPE)
 
 
-def _reason(exc: Exception) -> str:
+def reason_of(exc: BaseException | None) -> str:
     """Return wasmtime's message without the backtrace: what went wrong, and what that came from."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     whole = [line for line in (lines[:1] + lines[-1:]) if not line.startswith("error while executing")]

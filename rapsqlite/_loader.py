@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
 from rapsqlite._fileerror import FileError
+from rapsqlite._opening import read_whole
 from rapsqlite.errors import Error, InternalError, NotSupportedError, OperationalError, OutOfMemoryError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ SHIPPED = frozenset({"csv", "decimal", "regexp", "series", "sha3", "spellfix", "
 DIRECTORY = Path(__file__).with_name("extension_modules")
 
 _MOST_BYTES = 64 << 20
-_NATIVE_SUFFIXES = ("", ".so", ".dylib", ".dll")
+_NATIVE_SUFFIXES = (".so", ".dylib", ".dll")
 _NATIVE_BEGINNINGS = (b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
 _words = struct.Struct("<4I")
 _starts = struct.Struct("<3I")
@@ -77,13 +78,13 @@ class Loader:
         asked = os.fsdecode(name)
         if asked.lower() in BUILT_IN:
             return _words.pack(abi.EXTENSION_BUILT_IN, 0, 1, 1)
-        path = self._find(asked)
+        path, content = self._find(asked)
         known = self._linked.get(path)
         if known is not None:
             self._opened[known].users += 1
             return _words.pack(known, 0, 1, 1)
         with _about(path):
-            library = self._guest.open_library(_read(path))
+            library = self._guest.open_library(content)
         self._last += 1
         self._opened[self._last] = _Opened(path, library)
         return _words.pack(self._last, library.needs.data_bytes, library.needs.data_alignment, 0)
@@ -122,8 +123,8 @@ class Loader:
 
     # -- names -------------------------------------------------------------------------------------
 
-    def _find(self, name: str) -> Path:
-        """Return the file of the module that ``name`` stands for; raise what says why there is none."""
+    def _find(self, name: str) -> tuple[Path, bytes]:
+        """Return the file that ``name`` stands for and the module that it holds; raise what says why there is none."""
         if name.lower() in SHIPPED:
             path = DIRECTORY / f"{name.lower()}.wasm"
             if not path.is_file():
@@ -131,39 +132,38 @@ class Loader:
                     f"the extension {name} is not in this build of rapsqlite, for its source could not be had; "
                     "install a wheel that has it, or build with scripts/build_extensions.sh"
                 )
-            return path
+            return path, path.read_bytes()
         for candidate in (name, f"{name}.wasm"):
-            self._check_right(candidate, name)
-            if Path(candidate).is_file():
-                return Path(candidate).resolve()
-        if any(Path(name + suffix).is_file() for suffix in _NATIVE_SUFFIXES):
+            path, content = self._read(candidate, name)
+            if content is not None:
+                return path, _checked(path, content)
+        if any(self._read(name + suffix, name)[1] is not None for suffix in _NATIVE_SUFFIXES):
             raise _native(name)
         known = ", ".join(sorted(BUILT_IN | SHIPPED))
         raise OperationalError(
             f"there is no extension {name!r}: it is neither a file nor one of those that come with rapsqlite ({known})"
         )
 
-    def _check_right(self, path: str, name: str) -> None:
-        if name in self._announced:
-            return
+    def _read(self, candidate: str, name: str) -> tuple[Path, bytes | None]:
+        """Return the real name of a file and what it holds, None if there is no such file."""
+        encoded = os.fsencode(candidate)
         try:
-            self._guest.files.full_path(os.fsencode(path))
+            if name in self._announced:
+                real = os.path.realpath(encoded)
+                content = read_whole(real, None, real, _MOST_BYTES + 1)
+            else:
+                real, content = self._guest.files.read_whole(encoded, _MOST_BYTES + 1)
         except FileError as error:
             raise OperationalError(f"extension {name!r}: {error}") from None
+        return Path(os.fsdecode(real)), content
 
 
-def _read(path: Path) -> bytes:
-    """Return the file's bytes; NotSupportedError for a native library."""
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(4)
-            if beginning.startswith(_NATIVE_BEGINNINGS):
-                raise _native(str(path))
-            content = beginning + file.read(_MOST_BYTES)
-    except OSError as error:
-        raise OperationalError(f"it cannot be read: {error.strerror}") from None
+def _checked(path: Path, content: bytes) -> bytes:
+    """Return the bytes of a module; NotSupportedError for a native library, OperationalError if they are too many."""
+    if content.startswith(_NATIVE_BEGINNINGS):
+        raise _native(str(path))
     if len(content) > _MOST_BYTES:
-        raise OperationalError(f"it is larger than {_MOST_BYTES} bytes")
+        raise OperationalError(f"extension {str(path)!r}: it is larger than {_MOST_BYTES} bytes")
     return content
 
 

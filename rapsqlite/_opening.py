@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 
 from rapsqlite import _constants as sqlite
 from rapsqlite import _descriptors
@@ -14,6 +15,7 @@ _JOURNALS = sqlite.SQLITE_OPEN_MAIN_JOURNAL | sqlite.SQLITE_OPEN_SUPER_JOURNAL |
 _LIKE_ITS_DATABASE = sqlite.SQLITE_OPEN_MAIN_JOURNAL | sqlite.SQLITE_OPEN_WAL
 _TEMPORARY_MODE = 0o600
 _DATABASE_MODE = 0o644
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def open_named(path: bytes, directory: int, last: bytes, flags: int, mode: int = 0) -> tuple[int, int]:
@@ -46,6 +48,28 @@ def _open(last: bytes, directory: int, flags: int, mode: int) -> int:
     how |= os.O_CREAT if flags & sqlite.SQLITE_OPEN_CREATE else 0
     how |= os.O_EXCL if flags & sqlite.SQLITE_OPEN_EXCLUSIVE else 0
     return _descriptors.open_file(last, how, mode or _DATABASE_MODE, directory)
+
+
+def read_whole(path: bytes, directory: int | None, last: bytes, most_bytes: int) -> bytes | None:
+    """Return what ``last`` in ``directory`` holds, as far as ``most_bytes``; None if it is no regular file, nor a link.
+
+    ``path`` is for messages. FileError if it cannot be read.
+    """
+    how = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # nobody waits for a pipe
+    try:
+        fd = _descriptors.open_file(last, how, 0, directory)
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return None
+        raise FileError(sqlite.SQLITE_CANTOPEN, "open", path, error) from None
+    try:
+        status = os.fstat(fd)
+        # A descriptor that was parked has been read before: its own position means nothing.
+        return os.pread(fd, min(status.st_size, most_bytes), 0) if stat.S_ISREG(status.st_mode) else None
+    except OSError as error:
+        raise FileError(sqlite.SQLITE_IOERR_READ, "read", path, error) from None
+    finally:
+        _descriptors.release(fd, writable=False)
 
 
 def _is_new_journal(flags: int) -> bool:

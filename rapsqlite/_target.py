@@ -17,6 +17,8 @@ from rapsqlite._options import checked_cache_size, checked_seconds
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_MEMORY = b":memory:"
+
 
 def file_name(database: object) -> bytes:
     """Return the name of a database as bytes: of str, bytes, a path, or whatever else says its name as str()."""
@@ -63,26 +65,35 @@ class Target:
 
     async def open(self) -> Guest:
         """Start a guest with this database open; raises OperationalError if the file cannot be opened."""
-        limits = self._limits
+        directories = self._limits.directories
         files = FileTable(
             self.name,
             uri=self._uri,
-            directories=EVERYWHERE if limits.directories is None else limits.directories,
+            directories=EVERYWHERE if directories is None else directories,
             # Windows are address space of the guest: 16 MiB each would be taken for a use of memory.
-            maps_reads=not limits.memory_bytes,
-            read_only=limits.read_only,
-            file_bytes=limits.file_bytes,
+            maps_reads=not self._limits.memory_bytes,
+            read_only=self._limits.read_only,
+            file_bytes=self._limits.file_bytes,
         )
+        return await self._start(self.name, files, self._options)
+
+    async def open_scratch(self) -> Guest:
+        """Start a guest with an empty database in memory, with the same limits, that reaches no file."""
+        files = FileTable(_MEMORY, directories=(), maps_reads=False)
+        access = abi.SQLITE_OPEN_READWRITE | abi.SQLITE_OPEN_CREATE
+        return await self._start(_MEMORY, files, {**self._options, "flags": access})
+
+    async def _start(self, name: bytes, files: FileTable, options: dict[str, Any]) -> Guest:
         guest = Guest(
-            os.fsdecode(self.name),
+            os.fsdecode(name),
             files,
             self._timeout_s,
-            memory_limit_bytes=limits.memory_bytes or -1,
-            statement_limit_s=limits.statement_seconds,
+            memory_limit_bytes=self._limits.memory_bytes or -1,
+            statement_limit_s=self._limits.statement_seconds,
         )
         guest.start()
         try:
-            await guest.call(abi.OP_OPEN, self.name, msgspec.msgpack.encode(self._options))
+            await guest.call(abi.OP_OPEN, name, msgspec.msgpack.encode(options))
         except Exception:
             await guest.close()
             raise

@@ -12,17 +12,23 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rapsqlite import _constants as abi
-from rapsqlite._loader import Loader
+from rapsqlite._loader import BUILT_IN, SHIPPED, Loader
+from rapsqlite._trial import ask_loader, try_out
+from rapsqlite._wire import decoder_of
 from rapsqlite.errors import Error, OperationalError
 
 if TYPE_CHECKING:
     from rapsqlite._session import Session
+    from rapsqlite._target import Target
+
+_number = decoder_of(int)
 
 
 class Extensions:
     """What of `Connection` loads extensions."""
 
     _session: Session
+    _target: Target
     _loader: Loader | None = None
     _loader_handle = 0
 
@@ -36,10 +42,13 @@ class Extensions:
         Without ``entrypoint``, SQLite looks for ``sqlite3_extension_init`` and for the name made from the file's.
         What is built into the engine is there from the start; nothing is done for it.
 
+        A module of yours is tried beside the connection first, so one that traps or never returns when it is loaded
+        does no harm; a task that is cancelled meanwhile loads nothing.
+
         OperationalError if loading is not enabled ("not authorized"), if there is no such extension, if it is
-        damaged or has no entry point, and with the message of an entry point that fails; NotSupportedError for a
-        native library, and for a module that imports what the sandbox does not have; OutOfMemoryError if it asks
-        for more memory than the engine may have. The connection stays usable, unless the extension traps.
+        damaged or has no entry point, with the message of an entry point that fails, and if it traps; NotSupportedError
+        for a native library, and for a module that imports what the sandbox does not have; OutOfMemoryError if it asks
+        for more memory than the engine may have. The connection stays usable.
 
         https://sqlite.org/loadext.html, https://docs.python.org/3/library/sqlite3.html#sqlite3.Connection.load_extension
         """
@@ -49,6 +58,8 @@ class Extensions:
                 raise TypeError(f"load_extension() takes text, not {type(text).__name__}")
             if "\0" in text:
                 raise ValueError("embedded null character")
+        if path.lower() not in BUILT_IN | SHIPPED and await self._may_load():
+            await try_out(self._target, path, entrypoint)
         try:
             await self._ask_about_extensions(abi.CONTROL_OP_LOAD_EXTENSION, path, entrypoint)
         except OperationalError as error:
@@ -56,6 +67,11 @@ class Extensions:
             if isinstance(error.__cause__, Error):
                 raise error.__cause__ from None
             raise
+
+    async def _may_load(self) -> bool:
+        params = msgspec.msgpack.encode([abi.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION])
+        reply = await self._session.guest.call(abi.OP_CONTROL, params=params, a=abi.CONTROL_OP_CONFIG)
+        return bool(_number(reply.rows))
 
     async def _ask_about_extensions(self, operation: int, *arguments: str | bool | None) -> None:
         guest = self._session.guest
@@ -65,5 +81,4 @@ class Extensions:
             self._loader_handle = guest.callbacks.hold_several(self._loader.methods)
         if operation == abi.CONTROL_OP_LOAD_EXTENSION:
             self._loader.announce(str(arguments[0]))
-        params = msgspec.msgpack.encode([self._loader_handle, *arguments])
-        await guest.call(abi.OP_CONTROL, params=params, a=operation)
+        await ask_loader(guest, operation, self._loader_handle, *arguments)

@@ -58,7 +58,7 @@ LEVELS = (
     ("_session",),
     ("_named", "_registration"),
     ("_executemany", "_streams", "_loader"),
-    ("cursor",),
+    ("cursor", "_trial"),
     ("stream", "_fetching"),
     ("prepared", "functions", "hooks", "extensions", "schema", "blob", "dump", "session", "changeset"),
     ("_queries", "backup"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -13,7 +14,7 @@ import pytest
 import wasmtime
 
 import rapsqlite
-from rapsqlite import _module_cache, runtime
+from rapsqlite import _module_cache, _opening, runtime
 from tests.extensions.modules import ENTRY, dylink, mem_info, side_module
 
 if TYPE_CHECKING:
@@ -127,6 +128,35 @@ async def test_link_out_of_what_is_granted_is_not_followed(sample: Path, tmp_pat
             await conn.fetch_scalar("SELECT load_extension(?)", [str(granted / "sample.wasm")])
 
     assert "not granted" in str(caught.value.__cause__)
+
+
+async def test_file_that_becomes_a_link_once_its_name_is_checked_is_not_loaded(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write to the granted directory must not win by being quick."""
+    granted = tmp_path / "granted"
+    granted.mkdir()
+    module = Path(shutil.copy(sample, granted))
+    read_whole = _opening.read_whole
+    swapped: list[bytes] = []
+
+    def swapped_before(path: bytes, *rest: Any) -> bytes | None:
+        if path == os.fsencode(module):
+            module.unlink()
+            module.symlink_to(sample)
+            swapped.append(path)
+        return read_whole(path, *rest)
+
+    async with rapsqlite.connect(":memory:", limits={"directories": [granted]}) as conn:
+        await conn.enable_load_extension(True)
+        monkeypatch.setattr(_opening, "read_whole", swapped_before)
+        with pytest.raises(rapsqlite.OperationalError, match="unable to open shared library") as caught:
+            await conn.fetch_scalar("SELECT load_extension(?)", [str(module)])
+
+        assert "there is no extension" in str(caught.value.__cause__)
+        assert swapped
+        with pytest.raises(rapsqlite.OperationalError, match="no such function"):
+            await conn.fetch_scalar("SELECT facts()")
 
 
 async def test_permission_may_come_by_setconfig(sample: Path) -> None:

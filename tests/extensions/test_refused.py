@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sqlite3
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
-import anyio.lowlevel
 import pytest
 
 import rapsqlite
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+BY_SQL = "SELECT load_extension(?)"
 WRONG_STRLEN = '(import "env" "strlen" (func (param f64)))'
 REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
     "not wasm": (b"hello", rapsqlite.OperationalError, "not a WebAssembly module"),
@@ -165,97 +168,6 @@ async def test_entry_point_that_fails_gives_its_message(conn: rapsqlite.Connecti
     assert await conn.fetch_scalar("SELECT 1") == 1
 
 
-@pytest.mark.parametrize(
-    "code", ["(func $f unreachable) (start $f)", '(func (export "__wasm_call_ctors") unreachable)']
-)
-async def test_start_that_traps_ends_its_connection_and_no_other(
-    conn: rapsqlite.Connection, tmp_path: Path, code: str
-) -> None:
-    module = tmp_path / "module.wasm"
-    module.write_bytes(side_module(code))
-    doomed = await rapsqlite.connect(":memory:")
-    await doomed.enable_load_extension(True)
-
-    with pytest.raises(rapsqlite.OperationalError, match="unreachable"):
-        await doomed.load_extension(str(module))
-    with pytest.raises(rapsqlite.OperationalError, match="has failed and is closed"):
-        await doomed.execute("SELECT 1")
-
-    assert await conn.fetch_scalar("SELECT 1") == 1
-    await doomed.close()
-
-
-async def linked(conn: rapsqlite.Connection) -> None:
-    """Wait until the guest is about to run the code of an extension that it is loading."""
-    while conn._loader is None or not conn._loader._linked:
-        await anyio.lowlevel.checkpoint()
-
-
-LOOPS = {
-    "start": "(func $f (loop (br 0))) (start $f)",
-    "constructor": '(func (export "__wasm_call_ctors") (loop (br 0)))',
-    "entry point": ENTRY.replace("(i32.const 0)", "(loop (br 0)) unreachable"),
-}
-
-
-@pytest.mark.parametrize("where", sorted(LOOPS))
-async def test_loading_that_never_ends_is_killed_at_the_time_limit_and_holds_up_nobody(
-    tmp_path: Path, where: str
-) -> None:
-    """Meanwhile others open, use and close connections: nothing that they need is held."""
-    module = tmp_path / "module.wasm"
-    module.write_bytes(side_module(LOOPS[where]))
-    doomed = await rapsqlite.connect(":memory:", limits={"statement_seconds": 0.05})
-    # Longer than any test may take, until the others are done.
-    doomed._session.guest._traffic.patience_s = 1000.0
-    await doomed.enable_load_extension(True)
-
-    async def load() -> None:
-        with pytest.raises(rapsqlite.OperationalError, match=r"took longer than 0\.05 seconds"):
-            await doomed.load_extension(str(module))
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(load)
-        await linked(doomed)
-        async with rapsqlite.connect(":memory:") as other:
-            assert await other.fetch_scalar("SELECT 1") == 1
-        doomed._session.guest._traffic.patience_s = 0.1
-    with pytest.raises(rapsqlite.OperationalError):
-        await doomed.execute("SELECT 1")
-
-    await doomed.close()
-
-
-async def test_loading_that_never_ends_can_be_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = tmp_path / "module.wasm"
-    module.write_bytes(side_module(LOOPS["start"]))
-    conn = await rapsqlite.connect(":memory:")
-    monkeypatch.setattr(conn._session.guest._traffic, "patience_s", 0.1)
-    await conn.enable_load_extension(True)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(conn.load_extension, str(module))
-        await linked(conn)
-        group.cancel_scope.cancel()
-    with pytest.raises(rapsqlite.OperationalError, match="did not answer an interrupt"):
-        await conn.fetch_scalar("SELECT 1")
-
-    await conn.close()
-
-
-async def test_entry_point_that_traps_ends_the_connection(build: Callable[..., Path]) -> None:
-    trapping = build("trapping", TRAPPING)
-    conn = await rapsqlite.connect(":memory:")
-    await conn.enable_load_extension(True)
-
-    with pytest.raises(rapsqlite.OperationalError, match="unreachable"):
-        await conn.load_extension(str(trapping))
-    with pytest.raises(rapsqlite.OperationalError, match="has failed and is closed"):
-        await conn.execute("SELECT 1")
-
-    await conn.close()
-
-
 async def test_table_has_an_end(conn: rapsqlite.Connection, tmp_path: Path) -> None:
     """However often a hungry module is loaded: what it takes is bounded, and the connection goes on."""
     module = tmp_path / "module.wasm"
@@ -281,6 +193,43 @@ async def test_native_library_is_refused_in_a_sentence(conn: rapsqlite.Connectio
         await conn.load_extension(str(tmp_path / f"native{suffix}"))
 
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("what", ["directory", "pipe", "nothing", "below a file"])
+async def test_what_is_no_file_is_no_extension(conn: rapsqlite.Connection, tmp_path: Path, what: str) -> None:
+    """A pipe that nobody writes to is not waited for."""
+    name = tmp_path / "name"
+    if what == "directory":
+        name.mkdir()
+    elif what == "pipe":
+        os.mkfifo(name)
+    elif what == "below a file":
+        name.write_bytes(b"")
+        name /= "module"
+
+    for load in (conn.load_extension, lambda path: conn.fetch_scalar("SELECT load_extension(?)", [path])):
+        with pytest.raises(rapsqlite.OperationalError) as caught:
+            await load(str(name))
+        error = caught.value if "there is no extension" in str(caught.value) else caught.value.__cause__
+        assert "there is no extension" in str(error)
+        assert str(name) in str(error)
+    assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+@pytest.mark.parametrize("by", ["method", "SQL"])
+async def test_database_that_is_named_keeps_its_locks(conn: rapsqlite.Connection, database: Path, by: str) -> None:
+    """Closing any descriptor of a file drops the POSIX locks that another SQLite in this process has on it."""
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as native:
+        native.execute("CREATE TABLE t (a)")
+        native.execute("BEGIN EXCLUSIVE")
+        load = conn.load_extension(database) if by == "method" else conn.fetch_scalar(BY_SQL, [str(database)])
+        with pytest.raises(rapsqlite.OperationalError):
+            await load
+
+        program = f"import sqlite3; sqlite3.connect({str(database)!r}, timeout=0).execute('INSERT INTO t VALUES (1)')"
+        done = await anyio.run_process([sys.executable, "-c", program], check=False)
+        assert b"database is locked" in done.stderr
+        native.execute("COMMIT")
 
 
 async def test_nothing_is_loaded_unless_enabled(sample: Path) -> None:
@@ -318,15 +267,5 @@ int sqlite3_failing_init(sqlite3 *db, char **error, const sqlite3_api_routines *
   SQLITE_EXTENSION_INIT2(api);
   *error = sqlite3_mprintf("no luck today (%d)", ++tries);
   return SQLITE_ERROR;
-}
-"""
-
-TRAPPING = """
-#include "sqlite3ext.h"
-SQLITE_EXTENSION_INIT1
-
-int sqlite3_trapping_init(sqlite3 *db, char **error, const sqlite3_api_routines *api) {
-  SQLITE_EXTENSION_INIT2(api);
-  __builtin_trap();
 }
 """

@@ -1,0 +1,286 @@
+"""Modules that trap or never return as they are loaded: tried beside the connection first, so that it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+import rapsqlite
+from rapsqlite import _live_guests, _trial
+from rapsqlite._loader import Loader
+from rapsqlite._target import Target
+from tests.extensions.modules import ENTRY, side_module
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from rapsqlite._guest import Guest
+
+TRAPS = {
+    "start": "(func $f unreachable) (start $f)",
+    "relocations": '(func (export "__wasm_apply_data_relocs") unreachable)',
+    "constructor": '(func (export "__wasm_call_ctors") unreachable)',
+    "entry point": ENTRY.replace("(i32.const 0)", "unreachable"),
+}
+LOOPS = {
+    "start": "(func $f (loop (br 0))) (start $f)",
+    "relocations": '(func (export "__wasm_apply_data_relocs") (loop (br 0)))',
+    "constructor": '(func (export "__wasm_call_ctors") (loop (br 0)))',
+    "entry point": ENTRY.replace("(i32.const 0)", "(loop (br 0)) unreachable"),
+}
+BY_SQL = "SELECT load_extension(?)"
+
+
+class Linked:
+    """Tells when a module has been linked: its code is about to run."""
+
+    def __init__(self) -> None:
+        self.happened = threading.Event()
+
+    async def wait(self) -> None:
+        assert await anyio.to_thread.run_sync(self.happened.wait, 30)
+
+
+@pytest.fixture
+def linked(monkeypatch: pytest.MonkeyPatch) -> Linked:
+    """What tells of any module that is linked."""
+    seen = Linked()
+    link = Loader.link
+
+    def watched(self: Loader, number: int, memory_base: int) -> bytes:
+        answer = link(self, number, memory_base)
+        seen.happened.set()
+        return answer
+
+    monkeypatch.setattr(Loader, "link", watched)
+    return seen
+
+
+@pytest.fixture
+def scratches(monkeypatch: pytest.MonkeyPatch) -> list[Guest]:
+    """The sandboxes that modules are tried in: as impatient as a test has to be."""
+    opened: list[Guest] = []
+    open_scratch = Target.open_scratch
+
+    async def watched(self: Target) -> Guest:
+        guest = await open_scratch(self)
+        guest._traffic.patience_s = 0.1
+        opened.append(guest)
+        return guest
+
+    monkeypatch.setattr(Target, "open_scratch", watched)
+    return opened
+
+
+@pytest.fixture
+async def busy(database: Path) -> AsyncIterator[rapsqlite.Connection]:
+    """A connection with much to lose: a committed row, an open transaction, a temporary table, a function."""
+    async with rapsqlite.connect(database, isolation_level=None) as conn:
+        await conn.executescript(
+            "CREATE TABLE t (a); INSERT INTO t VALUES (1); CREATE TEMP TABLE mine AS SELECT 5 AS x"
+        )
+        await conn.create_function("twice", 1, lambda value: 2 * value)
+        await conn.enable_load_extension(True)
+        await conn.begin()
+        await conn.execute("INSERT INTO t VALUES (2)")
+        yield conn
+
+
+def guest_threads() -> int:
+    return sum(thread.name.startswith("rapsqlite") for thread in threading.enumerate())
+
+
+async def assert_nothing_is_lost(conn: rapsqlite.Connection) -> None:
+    assert conn.in_transaction
+    assert await conn.fetch_all("SELECT a, twice(x) FROM t, mine ORDER BY a") == [[1, 10], [2, 10]]
+    await conn.commit()
+    assert await conn.fetch_scalar("SELECT sum(a) FROM t") == 3
+
+
+@pytest.mark.parametrize("where", sorted(TRAPS))
+async def test_trap_is_an_error_and_the_connection_goes_on(
+    busy: rapsqlite.Connection, tmp_path: Path, where: str
+) -> None:
+    module = tmp_path / "module.wasm"
+    module.write_bytes(side_module(TRAPS[where]))
+    threads = guest_threads()
+
+    for _ in range(2):
+        with pytest.raises(rapsqlite.OperationalError, match=r"module\.wasm'.*was not loaded: .*unreachable") as caught:
+            await busy.load_extension(str(module))
+        assert "\n" not in str(caught.value)
+
+    await assert_nothing_is_lost(busy)
+    assert guest_threads() == threads
+
+
+async def test_trap_in_compiled_c_is_an_error(busy: rapsqlite.Connection, build: Callable[..., Path]) -> None:
+    trapping = build("trapping", TRAPPING)
+
+    with pytest.raises(rapsqlite.OperationalError, match="unreachable"):
+        await busy.load_extension(trapping)
+
+    await assert_nothing_is_lost(busy)
+
+
+@pytest.mark.parametrize("where", sorted(LOOPS))
+async def test_loading_that_never_ends_is_killed_at_the_time_limit_and_holds_up_nobody(
+    tmp_path: Path, where: str, scratches: list[Guest], linked: Linked
+) -> None:
+    """Meanwhile others open, use and close connections: nothing that they need is held."""
+    module = tmp_path / "module.wasm"
+    module.write_bytes(side_module(LOOPS[where]))
+
+    async with rapsqlite.connect(":memory:", limits={"statement_seconds": 0.05}) as conn:
+        await conn.enable_load_extension(True)
+
+        async def load() -> None:
+            with pytest.raises(rapsqlite.OperationalError, match=r"took longer than 0\.05 seconds"):
+                await conn.load_extension(str(module))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(load)
+            await linked.wait()
+            async with rapsqlite.connect(":memory:") as other:
+                assert await other.fetch_scalar("SELECT 1") == 1
+            assert await conn.fetch_scalar("SELECT 1") == 1
+
+        assert await conn.fetch_scalar("SELECT 1") == 1
+    assert [guest.is_running() for guest in scratches] == [False]
+
+
+@pytest.mark.parametrize("where", sorted(LOOPS))
+async def test_loading_that_never_ends_can_be_cancelled(
+    busy: rapsqlite.Connection, tmp_path: Path, where: str, scratches: list[Guest], linked: Linked
+) -> None:
+    module = tmp_path / "module.wasm"
+    module.write_bytes(side_module(LOOPS[where]))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(busy.load_extension, str(module))
+        await linked.wait()
+        group.cancel_scope.cancel()
+
+    await assert_nothing_is_lost(busy)
+    assert [guest.is_running() for guest in scratches] == [False]
+
+
+@pytest.mark.parametrize("where", sorted(TRAPS))
+async def test_trap_of_what_sql_loads_ends_its_connection_and_nothing_else(
+    busy: rapsqlite.Connection, database: Path, tmp_path: Path, where: str
+) -> None:
+    """SQLite itself loads that, in the middle of a statement: there is no other place to try it in."""
+    module = tmp_path / "module.wasm"
+    module.write_bytes(side_module(TRAPS[where]))
+    async with rapsqlite.connect(database) as other:
+        doomed = await rapsqlite.connect(database, isolation_level=None)
+        await busy.commit()
+        await doomed.enable_load_extension(True)
+        await doomed.begin("IMMEDIATE")
+        await doomed.execute("INSERT INTO t VALUES (3)")
+
+        with pytest.raises(rapsqlite.OperationalError, match="unreachable"):
+            await doomed.fetch_scalar(BY_SQL, [str(module)])
+        with pytest.raises(rapsqlite.OperationalError, match="has failed and is closed"):
+            await doomed.execute("SELECT 1")
+        await doomed.close()
+
+        assert await other.fetch_all("SELECT a FROM t") == [[1], [2]]
+    assert await busy.fetch_scalar("SELECT sum(twice(a)) FROM t") == 6
+    with contextlib.closing(sqlite3.connect(database, timeout=30)) as native, native:
+        assert native.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        native.execute("INSERT INTO t VALUES (4)")
+
+
+@pytest.mark.parametrize("where", sorted(LOOPS))
+async def test_endless_loading_by_sql_is_killed_when_it_is_cancelled(
+    database: Path, tmp_path: Path, where: str, linked: Linked
+) -> None:
+    module = tmp_path / "module.wasm"
+    module.write_bytes(side_module(LOOPS[where]))
+    conn = await rapsqlite.connect(database)
+    conn._session.guest._traffic.patience_s = 0.1
+    await conn.execute("CREATE TABLE t (a)")
+    await conn.commit()
+    await conn.enable_load_extension(True)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(conn.fetch_scalar, BY_SQL, [str(module)])
+        await linked.wait()
+        group.cancel_scope.cancel()
+    with pytest.raises(rapsqlite.OperationalError, match="did not answer an interrupt"):
+        await conn.fetch_scalar("SELECT 1")
+    await conn.close()
+
+    async with rapsqlite.connect(database) as again:
+        assert await again.get_tables() == ["t"]
+
+
+async def test_what_the_entry_point_does_is_done_once(busy: rapsqlite.Connection, build: Callable[..., Path]) -> None:
+    """Where it is tried there is no such table: that error is not the connection's."""
+    await busy.load_extension(build("writing", WRITING))
+
+    assert await busy.fetch_all("SELECT a FROM t WHERE a > 2") == [[42]]
+
+
+async def test_only_modules_of_others_are_tried_and_only_where_loading_is_allowed(
+    conn: rapsqlite.Connection, sample: Path, scratches: list[Guest]
+) -> None:
+    for name in ("fts5", "Regexp"):
+        await conn.load_extension(name)
+    await conn.enable_load_extension(False)
+    with pytest.raises(rapsqlite.OperationalError, match="not authorized"):
+        await conn.load_extension(sample)
+    assert scratches == []
+
+    await conn.enable_load_extension(True)
+    await conn.load_extension(sample)
+
+    assert [guest.is_running() for guest in scratches] == [False]
+    assert not {id(guest) for guest in scratches} & {id(guest) for guest in _live_guests._live}
+
+
+async def test_task_that_is_cancelled_before_loads_nothing(
+    busy: rapsqlite.Connection, sample: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cancelled(*_: object) -> None:
+        scope.cancel()
+        await anyio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(_trial, "ask_loader", cancelled)
+    with anyio.CancelScope() as scope:
+        await busy.load_extension(sample)
+
+    assert scope.cancelled_caught
+    with pytest.raises(rapsqlite.OperationalError, match="no such function: facts"):
+        await busy.fetch_scalar("SELECT facts()")
+    await assert_nothing_is_lost(busy)
+
+
+TRAPPING = """
+#include "sqlite3ext.h"
+SQLITE_EXTENSION_INIT1
+
+int sqlite3_trapping_init(sqlite3 *db, char **error, const sqlite3_api_routines *api) {
+  SQLITE_EXTENSION_INIT2(api);
+  __builtin_trap();
+}
+"""
+
+WRITING = """
+#include "sqlite3ext.h"
+SQLITE_EXTENSION_INIT1
+
+int sqlite3_writing_init(sqlite3 *db, char **error, const sqlite3_api_routines *api) {
+  SQLITE_EXTENSION_INIT2(api);
+  return sqlite3_exec(db, "INSERT INTO t VALUES (42)", 0, 0, error);
+}
+"""
