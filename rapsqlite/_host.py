@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("rapsqlite")
 
 _NO_TIME = -(1 << 63)
-_SPILLS_AT_ONCE = 4  # the guest spills one body and then writes its frame; more is a guest that wants our memory
 _FIRST_NAP_S = 0.0005
 _LONGEST_NAP_S = 0.05
 
@@ -162,7 +161,8 @@ class HostFunctions:
     def spill(self, address: int, length: int) -> int:
         """Take a private copy of a reply's body; 1 if the host's memory does not allow for it."""
         rings = self.rings
-        if rings is None or self.memory is None or len(rings.spilled) >= _SPILLS_AT_ONCE:
+        # The guest waits until these were taken; if it does not, it wants our memory.
+        if rings is None or self.memory is None or len(rings.spilled) >= abi.SPILLS_AT_ONCE:
             return 1
         try:
             body = bytes(self.memory.view(address, length))

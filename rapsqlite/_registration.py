@@ -49,10 +49,10 @@ async def _register(
         raise
 
 
-def checked_name(name: object, what: str) -> str:
-    """Return the name of a function or collation; TypeError or ValueError, as of sqlite3, if it is none."""
+def checked_name(name: object, what: str, place: int | str = 1) -> str:
+    """Return the name of a function, collation or table; TypeError or ValueError, as of sqlite3, if it is none."""
     if not isinstance(name, str):
-        raise TypeError(f"{what}() argument 1 must be str, not {type(name).__name__}")
+        raise TypeError(f"{what}() argument {place!r} must be str, not {type(name).__name__}")
     if "\0" in name:
         raise ValueError("embedded null character")
     name.encode()  # lone surrogates: UnicodeEncodeError, a ValueError

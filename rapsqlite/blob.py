@@ -13,26 +13,24 @@ import msgspec
 
 from rapsqlite import _constants as abi
 from rapsqlite._indexing import LARGEST, byte_of, bytes_of, extent_of, index_of, position_of
+from rapsqlite._open_value import OpenValue
 from rapsqlite._operation import Operation
-from rapsqlite._session import CLOSED
+from rapsqlite._registration import checked_name
 from rapsqlite._wire import decoder_of
-from rapsqlite.errors import InternalError, ProgrammingError
+from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rapsqlite._guest import Guest
     from rapsqlite._session import Session
     from rapsqlite.connection import Connection
 
 B = TypeVar("B", bound="Blob")
 
-_PIECE_BYTES = 1 << 20  # of one request: what a read adds to the guest's memory
 _BITS = 64
 
 _encode = msgspec.msgpack.Encoder().encode
 _integer_of = decoder_of(int)
-_bytes_of = decoder_of(bytes)
 
 
 class Blob:
@@ -40,13 +38,15 @@ class Blob:
 
     After its row was changed by other means the handle has expired: reading and writing raise OperationalError
     (SQLITE_ABORT). Close it, or use it in ``async with``: until then its transaction stays open.
+
+    Tasks may use one blob at the same time: the position moves as soon as a part is asked for, and each call is of one
+    moment, whatever its size.
     """
 
-    __slots__ = ("_guest", "_handle", "_length", "_position")
+    __slots__ = ("_length", "_position", "_value")
 
     def __init__(self, connection: Connection, handle: int, length: int) -> None:
-        self._guest: Guest = connection._session.guest
-        self._handle = handle  # 0: closed
+        self._value = OpenValue(connection._session.guest, handle)
         self._length = length
         self._position = 0
 
@@ -54,32 +54,49 @@ class Blob:
 
     async def read(self, length: int = -1, /) -> bytes:
         """Return ``length`` bytes from the position on, fewer at the end; all that are left if it is negative."""
-        self._open_handle()
-        left = self._length - self._position
-        data = await self._read(self._position, left if length < 0 else min(length, left))
-        self._position += len(data)
-        return data
+        self._value.require()
+        start = self._position
+        left = self._length - start
+        end = self._position = start + (left if length < 0 else min(length, left))
+        try:
+            return await self._value.read(start, end - start)
+        except BaseException:
+            self._go_back(end, start)
+            raise
 
     async def write(self, data: bytes | bytearray | memoryview, /) -> None:
         """Write at the position; ValueError if the value is too short for it: its length cannot change."""
-        size = memoryview(data).nbytes
-        await self._write(self._position, data)
-        self._position += size
+        self._value.require()
+        start = self._position
+        end = start + memoryview(data).nbytes
+        if end > self._length:
+            raise ValueError("data longer than blob length")
+        self._position = end
+        try:
+            await self._value.write(start, data)
+        except BaseException:
+            self._go_back(end, start)
+            raise
+
+    def _go_back(self, end: int, start: int) -> None:
+        """Take a move back whose bytes were not read or written, unless another task has moved on from there."""
+        if self._position == end:
+            self._position = start
 
     async def seek(self, offset: int, origin: int = os.SEEK_SET, /) -> None:
         """Move the position, counted from the start, from itself, or from the end (os.SEEK_*); ValueError outside."""
-        self._open_handle()
+        self._value.require()
         self._position = position_of(offset, origin, self._position, self._length)
 
     async def tell(self) -> int:
         """Return the position."""
-        self._open_handle()
+        self._value.require()
         return self._position
 
     @property
     def length(self) -> int:
         """How many bytes the value has."""
-        self._open_handle()
+        self._value.require()
         return self._length
 
     def __len__(self) -> int:
@@ -89,70 +106,43 @@ class Blob:
 
     async def get(self, key: int | slice, /) -> int | bytes:
         """Return what ``blob[key]`` is in sqlite3: the byte at an index, the bytes of a slice. No position moves."""
-        self._open_handle()
+        self._value.require()
         if not isinstance(key, slice):
-            return (await self._read(index_of(key, self._length), 1))[0]
+            return (await self._value.read(index_of(key, self._length), 1))[0]
         wanted = range(self._length)[key]
         if not wanted:
             return b""
         low, length = extent_of(wanted)
-        data = await self._read(low, length)
+        data = await self._value.read(low, length)
         return data if wanted.step == 1 else bytes(data[position - low] for position in wanted)
 
     async def set(self, key: int | slice, value: Any, /) -> None:
         """Do what ``blob[key] = value`` does in sqlite3; a slice takes as many bytes as it has."""
-        self._open_handle()
+        self._value.require()
         if not isinstance(key, slice):
-            await self._write(index_of(key, self._length), bytes((byte_of(value),)))
+            await self._value.write(index_of(key, self._length), bytes((byte_of(value),)))
             return
         data = bytes_of(value)
         wanted = range(self._length)[key]
         if len(wanted) != len(data):
             raise IndexError("Blob slice assignment is wrong size")
         if not wanted or wanted.step == 1:
-            await self._write(wanted.start, data)
+            await self._value.write(wanted.start, data)
             return
-        low, length = extent_of(wanted)
-        around = bytearray(await self._read(low, length))
-        for position, byte in zip(wanted, data, strict=True):
-            around[position - low] = byte
-        await self._write(low, around)
-
-    # -- the guest's side --------------------------------------------------------------------------
-
-    def _open_handle(self) -> int:
-        guest = CLOSED if self._guest.state == "closed" else self._guest
-        guest.in_transaction  # noqa: B018 - raises if the connection is closed
-        if not self._handle:
-            raise ProgrammingError("Cannot operate on a closed blob.")
-        return self._handle
-
-    async def _read(self, start: int, length: int) -> bytes:
-        pieces = []
-        for offset in range(start, start + length, _PIECE_BYTES):
-            size = min(_PIECE_BYTES, start + length - offset)
-            reply = await self._guest.call(abi.OP_BLOB_READ, params=_encode([offset]), a=self._open_handle(), b=size)
-            piece = _bytes_of(reply.rows)
-            if len(piece) != size:
-                raise InternalError(f"the engine's answer is malformed: {len(piece)} bytes instead of {size}")
-            pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    async def _write(self, start: int, data: bytes | bytearray | memoryview) -> None:
-        handle = self._open_handle()
-        if memoryview(data).nbytes > self._length - start:
-            raise ValueError("data longer than blob length")
-        # One request, whatever the size: all of it is written or nothing.
-        await self._guest.call(abi.OP_BLOB_WRITE, params=_encode([data]), a=handle, b=start)
+        # The last position of a slice backwards comes first in the value.
+        forwards = data if wanted.step > 0 else bytes(data[::-1])
+        await self._value.write(min(wanted[0], wanted[-1]), forwards, abs(wanted.step))
 
     async def close(self) -> None:
-        """Close it; idempotent."""
-        handle, self._handle = self._handle, 0
-        if handle and self._guest.state == "ok":
-            await self._guest.call(abi.OP_DROP, a=handle)
+        """Close it; idempotent.
+
+        Outside of a transaction that commits what was written: raises what a commit raises, and nothing was written
+        then. Cancellation does not stop it.
+        """
+        await self._value.close()
 
     async def __aenter__(self: B) -> B:
-        self._open_handle()
+        self._value.require()
         return self
 
     async def __aexit__(
@@ -161,13 +151,11 @@ class Blob:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._open_handle()
+        self._value.require()
         await self.close()
 
     def __del__(self) -> None:
-        handle, self._handle = self._handle, 0
-        if handle and self._guest.state == "ok":
-            self._guest.post(abi.OP_DROP, a=handle)
+        self._value.forget()
 
 
 class Blobs:
@@ -186,10 +174,13 @@ class Blobs:
         return Operation(self._blobopen(table, column, row, readonly, name))
 
     async def _blobopen(self, table: str, column: str, row: int, readonly: bool, name: str) -> Blob:
+        names = [checked_name(each, "blobopen", place) for each, place in ((name, "name"), (table, 1), (column, 2))]
+        if not isinstance(row, int):
+            raise TypeError(f"blobopen() argument 3 must be int, not {type(row).__name__}")
         if not -(1 << _BITS - 1) <= row < 1 << _BITS - 1:
             raise OverflowError("Python int too large to convert to SQLite INTEGER")
         await self._session.settle()
-        what = _encode([name, table, column, row, int(not readonly)])
+        what = _encode([*names, int(row), int(not readonly)])
         reply = await self._session.guest.call(abi.OP_BLOB_OPEN, params=what)
         length = _integer_of(reply.rows)
         if not reply.handle or not 0 <= length <= LARGEST:

@@ -57,7 +57,7 @@ LEVELS = (
     ("_control",),
     ("_session",),
     ("_named", "_registration"),
-    ("_executemany", "_streams", "_loader"),
+    ("_executemany", "_streams", "_loader", "_open_value"),
     ("cursor", "_trial"),
     ("stream", "_fetching"),
     ("prepared", "functions", "hooks", "extensions", "schema", "blob", "dump", "session", "changeset"),

@@ -37,6 +37,13 @@ class Liar:
         reply: Reply = await (
             self._guest.call(op, sql, params, **options) if asked else self._guest.call(abi.OP_DROP, a=12345)
         )
+        return self._changed(op, reply)
+
+    async def collect(self, op: int, decode: Any, *given: bytes, **options: Any) -> tuple[list[Any], Reply]:
+        batches, reply = await self._guest.collect(op, decode, *given, **options)
+        return batches, self._changed(op, reply)
+
+    def _changed(self, op: int, reply: Reply) -> Reply:
         if op == self._op:
             for name, value in self._lies.items():
                 setattr(reply, name, value)
@@ -107,7 +114,7 @@ async def test_handles_that_are_none() -> None:
 async def test_bytes_of_a_blob(body: bytes) -> None:
     async with made() as conn, conn.blobopen("t", "b", 1) as blob:
         lie(conn, abi.OP_BLOB_READ, rows=body)
-        blob._guest = conn._session.guest
+        blob._value._guest = conn._session.guest
 
         await fails(blob.read)
         await fails(lambda: blob.get(slice(3, 50)))

@@ -41,6 +41,9 @@ pub const REPLY_INLINE_BYTES: u32 = 98_304;
 /// A batch of rows is closed once it has grown to this.
 pub const BATCH_BYTES: u32 = 65_536;
 
+/// Bodies of replies that the host keeps outside of the ring at a time.
+pub const SPILLS_AT_ONCE: u32 = 4;
+
 // Operations.
 pub const OP_OPEN: u8 = 1;
 pub const OP_CLOSE: u8 = 2;

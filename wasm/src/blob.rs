@@ -5,18 +5,26 @@ use core::ptr;
 
 use libsqlite3_sys as ffi;
 
-use crate::answer::Answer;
+use crate::abi;
+use crate::answer::{Answer, Content};
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::objects::Object;
+use crate::reply::Replies;
+use crate::ring::reply::ReplyHeader;
 use crate::ring::request::Request;
 use crate::sql::c_string;
 use crate::wire::params::{Reader, Value};
+
+/// What one reply carries of a value.
+const PIECE_BYTES: u32 = 1 << 20;
 
 pub struct Blob {
     raw: *mut ffi::sqlite3_blob,
     /// The connection's handle, where errors are told.
     db: *mut ffi::sqlite3,
+    /// The last access failed, which SQLite repeats when the blob is closed.
+    has_failed: bool,
 }
 
 /// `BLOB_OPEN`: a handle; the body is the length in bytes.
@@ -29,6 +37,7 @@ pub fn open(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
     let mut blob = Blob {
         raw: ptr::null_mut(),
         db: executor.connection.db(),
+        has_failed: false,
     };
     // SAFETY: `db` is open, and the names end in a NUL.
     let (code, len) = unsafe {
@@ -54,54 +63,117 @@ pub fn open(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
     })
 }
 
-/// `BLOB_READ`: `b` bytes from the offset in the parameters.
-pub fn read(executor: &mut Executor, request: &Request<'_>, params: &[u8]) -> Result<Answer> {
+/// `BLOB_READ`: `b` bytes from the offset in the parameters, in as many replies as it takes. No other request comes
+/// in between, so all of them are of one moment.
+pub fn read(
+    executor: &mut Executor,
+    request: &Request<'_>,
+    params: &[u8],
+    replies: &mut Replies<'_>,
+) -> Result<Answer> {
     let mut reader = Reader::new(params);
     reader.array()?;
-    let offset = c_integer(reader.integer()?)?;
-    let len = c_integer(request.b.into())?;
-    let mut bytes = Vec::new();
-    bytes
-        .try_reserve_exact(len as usize)
-        .map_err(|_| Error::out_of_memory())?;
-    bytes.resize(len as usize, 0);
-    let blob = executor.objects.blob(request.a)?;
-    // SAFETY: the blob is open, and `bytes` has room for `len`.
-    let code = unsafe { ffi::sqlite3_blob_read(blob.raw, bytes.as_mut_ptr().cast(), len, offset) };
-    blob.check(code)?;
-    executor.output.value.blob(&bytes)?;
-    Ok(Answer::value())
+    let mut offset = reader.integer()?;
+    let mut left = request.b;
+    let mut piece = zeroed(left.min(PIECE_BYTES) as usize)?;
+    loop {
+        if executor.connection.watch.is_cancelled() {
+            return Err(Error::interrupted());
+        }
+        piece.truncate(left as usize);
+        let blob = executor.objects.blob(request.a)?;
+        blob.read_into(&mut piece, offset)?;
+        executor.output.value.blob(&piece)?;
+        offset += piece.len() as i64;
+        left -= piece.len() as u32;
+        if left == 0 {
+            return Ok(Answer::value());
+        }
+        let header = ReplyHeader {
+            row_count: 1,
+            ..Answer::value().header(request.id, abi::REPLY_BATCH, &executor.connection, 0)
+        };
+        replies.send_batch(header, executor.output.body(Content::Value))?;
+        executor.output.restart()?;
+    }
 }
 
-/// `BLOB_WRITE`: the bytes in the parameters, at offset `b`.
+/// `BLOB_WRITE`: the bytes in the parameters, the first at offset `b` and each `step` behind the one before.
 pub fn write(executor: &mut Executor, request: &Request<'_>, params: &[u8]) -> Result<Answer> {
     let mut reader = Reader::new(params);
     reader.array()?;
     let Value::Blob(bytes) = reader.value()? else {
         return Err(Error::internal("what is written to a blob is bytes"));
     };
-    let (len, offset) = (c_integer(bytes.len() as i64)?, c_integer(request.b.into())?);
+    let (step, offset) = (c_integer(reader.integer()?)?, request.b.into());
     let blob = executor.objects.blob(request.a)?;
-    // SAFETY: the blob is open, and `bytes` holds `len`.
-    let code = unsafe { ffi::sqlite3_blob_write(blob.raw, bytes.as_ptr().cast(), len, offset) };
-    blob.check(code)?;
+    if step <= 1 || bytes.len() < 2 {
+        blob.write_from(bytes, offset)?;
+        return Ok(Answer::nothing());
+    }
+    let extent = (step as usize)
+        .saturating_mul(bytes.len() - 1)
+        .saturating_add(1);
+    let mut around = zeroed(extent)?;
+    blob.read_into(&mut around, offset)?;
+    for (place, byte) in around.iter_mut().step_by(step as usize).zip(bytes) {
+        *place = *byte;
+    }
+    blob.write_from(&around, offset)?;
     Ok(Answer::nothing())
 }
 
 impl Blob {
-    fn check(&self, code: c_int) -> Result<()> {
+    fn read_into(&mut self, bytes: &mut [u8], offset: i64) -> Result<()> {
+        let (len, offset) = (c_integer(bytes.len() as i64)?, c_integer(offset)?);
+        // SAFETY: the blob is open, and `bytes` has room for `len`.
+        let code =
+            unsafe { ffi::sqlite3_blob_read(self.raw, bytes.as_mut_ptr().cast(), len, offset) };
+        self.checked(code)
+    }
+
+    fn write_from(&mut self, bytes: &[u8], offset: i64) -> Result<()> {
+        let (len, offset) = (c_integer(bytes.len() as i64)?, c_integer(offset)?);
+        // SAFETY: the blob is open, and `bytes` holds `len`.
+        let code = unsafe { ffi::sqlite3_blob_write(self.raw, bytes.as_ptr().cast(), len, offset) };
+        self.checked(code)
+    }
+
+    fn checked(&mut self, code: c_int) -> Result<()> {
+        self.has_failed = code != ffi::SQLITE_OK;
         match code {
             ffi::SQLITE_OK => Ok(()),
             code => Err(Error::of_code(self.db, code)),
+        }
+    }
+
+    /// Closes it; outside of a transaction that is the commit of what was written, which may fail.
+    pub fn close(mut self) -> Result<()> {
+        let raw = core::mem::replace(&mut self.raw, ptr::null_mut());
+        // SAFETY: open, and used for the last time.
+        match unsafe { ffi::sqlite3_blob_close(raw) } {
+            code if code != ffi::SQLITE_OK && !self.has_failed => {
+                Err(Error::of_code(self.db, code))
+            }
+            _ => Ok(()),
         }
     }
 }
 
 impl Drop for Blob {
     fn drop(&mut self) {
-        // SAFETY: null, or open and used for the last time. An error of the closing was told when it happened.
+        // SAFETY: null, or open and used for the last time. Nobody is there to be told of an error.
         unsafe { ffi::sqlite3_blob_close(self.raw) };
     }
+}
+
+fn zeroed(len: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(len)
+        .map_err(|_| Error::out_of_memory())?;
+    bytes.resize(len, 0);
+    Ok(bytes)
 }
 
 fn c_integer(value: i64) -> Result<c_int> {

@@ -13,6 +13,7 @@ use crate::changeset;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Input};
 use crate::image::{self, Image};
+use crate::reply::Replies;
 use crate::ring::request::Request;
 use crate::session::{self, Session};
 
@@ -83,13 +84,18 @@ impl Objects {
 }
 
 /// Answers the requests that are about these objects.
-pub fn serve(executor: &mut Executor, request: &Request<'_>, input: Input<'_>) -> Result<Answer> {
+pub fn serve(
+    executor: &mut Executor,
+    request: &Request<'_>,
+    input: Input<'_>,
+    replies: &mut Replies<'_>,
+) -> Result<Answer> {
     match request.op {
         abi::OP_BACKUP_OPEN => backup::open(executor, request, input),
         abi::OP_BACKUP_STEP => backup::step(executor, request),
         abi::OP_DESERIALIZE => image::deserialize(executor, request, input.params),
         abi::OP_BLOB_OPEN => blob::open(executor, input.params),
-        abi::OP_BLOB_READ => blob::read(executor, request, input.params),
+        abi::OP_BLOB_READ => blob::read(executor, request, input.params, replies),
         abi::OP_BLOB_WRITE => blob::write(executor, request, input.params),
         abi::OP_SESSION_OPEN => session::open(executor, input.params),
         abi::OP_SESSION => session::serve(executor, request, input.params),
@@ -97,7 +103,9 @@ pub fn serve(executor: &mut Executor, request: &Request<'_>, input: Input<'_>) -
         abi::OP_INVERT => changeset::invert(executor, input.params),
         abi::OP_COMBINE => changeset::combine(executor, input.params),
         abi::OP_DROP => {
-            executor.objects.take(request.a);
+            if let Some(Object::Blob(blob)) = executor.objects.take(request.a) {
+                blob.close()?;
+            }
             Ok(Answer::nothing())
         }
         op => Err(Error::internal(format!("unknown operation {op}"))),

@@ -28,6 +28,8 @@ pub struct Body<'a> {
 pub struct Replies<'r> {
     rings: &'r Rings,
     left: bool,
+    /// Bodies handed over outside the ring since it was last seen empty.
+    spilled: u32,
     pub counters: Counters,
 }
 
@@ -36,6 +38,7 @@ impl<'r> Replies<'r> {
         Self {
             rings,
             left: false,
+            spilled: 0,
             counters: Counters::default(),
         }
     }
@@ -52,23 +55,39 @@ impl<'r> Replies<'r> {
         header.rows_len = u32::try_from(body.rows.len()).map_err(too_large)?;
         let mut parts = [body.columns, body.rows];
         if body.columns.len() + body.rows.len() > abi::REPLY_INLINE_BYTES as usize {
-            self.counters.spills += 1;
-            spill(body)?;
+            self.spill(body)?;
             header.flags |= abi::REPLY_SPILLED;
             parts = [&[], &[]];
         }
         while self.rings.replies.put(&header, parts).is_err() {
-            self.counters.waits_for_room += 1;
-            self.ring_bell();
-            vfs::give_back_locks();
-            self.counters.parks += 1;
-            let (control, replies) = (self.rings.control, &self.rings.replies);
-            if control.is_stopped()
-                || !parking::park(control, abi::PARK_FULL, || replies.is_empty())
-            {
-                self.left = true;
-                return Err(Error::interrupted());
-            }
+            self.wait_for_room()?;
+        }
+        Ok(())
+    }
+
+    /// Hands a body over outside the ring, once the host has taken those before: it keeps but a few.
+    fn spill(&mut self, body: Body<'_>) -> Result<()> {
+        while self.spilled >= abi::SPILLS_AT_ONCE && !self.rings.replies.is_empty() {
+            self.wait_for_room()?;
+        }
+        if self.rings.replies.is_empty() {
+            self.spilled = 0;
+        }
+        self.counters.spills += 1;
+        self.spilled += 1;
+        spill(body)
+    }
+
+    /// Sleeps until the host has taken all replies.
+    fn wait_for_room(&mut self) -> Result<()> {
+        self.counters.waits_for_room += 1;
+        self.ring_bell();
+        vfs::give_back_locks();
+        self.counters.parks += 1;
+        let (control, replies) = (self.rings.control, &self.rings.replies);
+        if control.is_stopped() || !parking::park(control, abi::PARK_FULL, || replies.is_empty()) {
+            self.left = true;
+            return Err(Error::interrupted());
         }
         Ok(())
     }

@@ -147,7 +147,7 @@ impl<'r> Service<'r> {
                 executor.release(request.a);
                 Ok(Answer::nothing())
             }
-            _ => objects::serve(executor, request, input),
+            _ => objects::serve(executor, request, input, replies),
         };
         executor.checked(result)
     }
