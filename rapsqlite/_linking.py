@@ -28,6 +28,7 @@ _SHARED = {"memory": "MemoryType", TABLE: "TableType"}
 _GLOBALS = frozenset({_STACK, "__memory_base", "__table_base"})
 _ENTRY_TYPE = (["i32"] * 3, ["i32"])  # sqlite3*, char**, sqlite3_api_routines*: int
 _START_TYPE: tuple[list[str], list[str]] = ([], [])
+_MOST_NAMES, _MOST_OF_A_NAME = 20, 100  # in a message
 _STARTS = (START, "__wasm_apply_data_relocs", "__wasm_call_ctors")
 
 
@@ -49,12 +50,17 @@ class Library:
         self._exports: Any = None
         self.needs = needs
         self._exported = {export.name: type(export.type).__name__ for export in self._module.exports}
-        for wanted in self._module.imports:
-            if not self._has(wanted.module, wanted.name, type(wanted.type).__name__):
-                raise NotSupportedError(
-                    f"it imports {wanted.module}.{wanted.name}, which there is not in the sandbox: "
-                    "docs/extensions.md lists what extensions may import"
-                )
+        missing = [
+            f"{wanted.module}.{wanted.name}"[:_MOST_OF_A_NAME]
+            for wanted in self._module.imports
+            if not self._has(wanted.module, wanted.name, type(wanted.type).__name__)
+        ]
+        if missing:
+            more = f" and {len(missing) - _MOST_NAMES} more" if len(missing) > _MOST_NAMES else ""
+            raise NotSupportedError(
+                f"it imports {', '.join(missing[:_MOST_NAMES])}{more}, which the sandbox does not have: "
+                "docs/extensions.md lists what extensions may import"
+            )
 
     def _has(self, module: str, name: str, kind: str) -> bool:
         """Tell whether there is such a thing to import; its type in all detail is checked by the linker."""

@@ -2,7 +2,7 @@
 # Builds rapsqlite/extension_modules/*.wasm: extensions of SQLite's own, each as a WebAssembly side module that
 # load_extension() finds by its name. scripts/build_wasm.sh calls this once the engine is built.
 #
-#   scripts/build_extensions.sh            build if an input changed since the last time
+#   scripts/build_extensions.sh            build if an input or the compiler changed since the last time
 #   scripts/build_extensions.sh --force    build in any case
 #
 # Their source is SQLite's source archive as Debian has it, checked against the digest below. It comes from the Debian
@@ -10,7 +10,8 @@
 #
 #   RAPSQLITE_SQLITE_SOURCE=/path/to/sqlite3_3.40.1.orig.tar.xz
 #
-# Where there is neither, the engine is complete all the same, and load_extension() says that these are missing.
+# Where there is neither, the engine is complete all the same, and load_extension() says that these are missing. Modules of
+# an earlier build that do not belong to these inputs are removed in any case: better none than others.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -30,8 +31,20 @@ extensions=(csv:csv decimal:decimal regexp:regexp series:series sha3:shathree sp
 say() { printf 'build_extensions: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
+# What the stamp holds: a digest of the inputs, the compiler, and the digests of all modules.
 inputs_digest() {
   (cd "$root" && sha256sum scripts/build_extensions.sh wasm/Cargo.lock wasm/extensions/*) | sha256sum | cut -d' ' -f1
+}
+
+compiler_name() { "$compiler" --version | head -n 1; }
+
+modules_digests() { (cd "$output" && LC_ALL=C sha256sum -- *.wasm); }
+
+# is_current INPUTS: whether the modules are those that would be built. Without a compiler the one that built them will do.
+is_current() {
+  [ "$(sed -n 1p "$stamp" 2>/dev/null)" = "$1" ] || return 1
+  ! choose_compiler || [ "$(sed -n 2p "$stamp")" = "$(compiler_name)" ] || return 1
+  [ "$(sed 1,2d "$stamp")" = "$(modules_digests 2>/dev/null)" ]
 }
 
 is_ours() { [ -s "$1" ] && printf '%s  %s\n' "$digest" "$1" | sha256sum --check --status; }
@@ -104,9 +117,10 @@ build() {
 main() {
   local inputs extension built=$work/built include compiler flags
   inputs=$(inputs_digest)
-  if [ "${1:-}" != --force ] && [ "$(cat "$stamp" 2>/dev/null)" = "$inputs" ]; then
+  if [ "${1:-}" != --force ] && is_current "$inputs"; then
     exit 0
   fi
+  rm -rf "$output"
   if ! choose_compiler; then
     say "no clang with a WASI C library (see scripts/build_wasm.sh): the extensions are left out"
     exit 0
@@ -127,7 +141,7 @@ main() {
     chmod 644 "$built/${extension%:*}.wasm"
     mv "$built/${extension%:*}.wasm" "$output/"
   done
-  printf '%s\n' "$inputs" >"$stamp"
+  printf '%s\n' "$inputs" "$(compiler_name)" "$(modules_digests)" >"$stamp"
   say "built ${extensions[*]%:*}"
 }
 

@@ -35,6 +35,13 @@ def documented_command() -> str:
     return str(command)
 
 
+def documented_source() -> str:
+    """The extension that the documentation shows."""
+    page = (ROOT / "docs" / "extensions.md").read_text(encoding="utf-8")
+    [source] = re.findall(r"```c\n(.*?)```", page, re.DOTALL)
+    return str(source)
+
+
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return a function that builds C source into a side module: as the documentation says, but for what it is told."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -15,6 +16,7 @@ import wasmtime
 
 import rapsqlite
 from rapsqlite import _module_cache, _opening, runtime
+from tests.extensions.conftest import ROOT, documented_command, documented_source
 from tests.extensions.modules import ENTRY, dylink, mem_info, side_module
 
 if TYPE_CHECKING:
@@ -31,6 +33,37 @@ async def test_function_aggregate_and_table_work(conn: rapsqlite.Connection, sam
     assert await conn.fetch_all("SELECT name FROM planets WHERE name LIKE 'm%'") == [["mercury"], ["mars"]]
     with pytest.raises(rapsqlite.OperationalError, match="no such operation"):
         await conn.fetch_scalar("SELECT apply('halve', 1)")
+
+
+async def test_example_of_the_documentation_is_built_and_loaded_as_it_says(
+    conn: rapsqlite.Connection, build: Callable[..., Path]
+) -> None:
+    page = (ROOT / "docs" / "extensions.md").read_text(encoding="utf-8")
+    [(query, answer)] = re.findall(r'fetch_scalar\("(SELECT initials.*)"\)  # \'(.*)\'', page)
+    await conn.load_extension(build("myextension", documented_source()))
+
+    assert await conn.fetch_scalar(query) == answer
+    assert await conn.fetch_all("SELECT initials(NULL), initials(''), initials('one-two 3')") == [[None, None, "OT"]]
+
+
+def test_documented_packages_are_those_that_the_build_installs() -> None:
+    page = (ROOT / "docs" / "extensions.md").read_text(encoding="utf-8")
+    script = (ROOT / "scripts" / "build_wasm.sh").read_text(encoding="utf-8")
+    [named] = re.findall(r"`apt-get install (.*?)`", page)
+    [installed] = re.findall(r"^debian_packages=\((.*)\)", script, re.MULTILINE)
+
+    assert set(named.split()) <= set(installed.split())
+
+
+async def test_two_lines_do_what_the_prelude_does(conn: rapsqlite.Connection, build: Callable[..., Path]) -> None:
+    lines = '#include "sqlite3.h"\n#undef SQLITE_OMIT_LOAD_EXTENSION\n#include "sqlite3ext.h"'
+    source = documented_source().replace('#include "sqlite3ext.h"', lines)
+    option = '-include "$RAPSQLITE/wasm/extensions/prelude.h"'
+    assert option in documented_command()
+
+    await conn.load_extension(build("myextension", source, replace=(option, "")))
+
+    assert await conn.fetch_scalar("SELECT initials('grace hopper')") == "GH"
 
 
 async def test_static_data_is_relocated_and_constructors_are_run_once(conn: rapsqlite.Connection, sample: Path) -> None:

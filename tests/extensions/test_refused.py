@@ -41,6 +41,11 @@ REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
         rapsqlite.NotSupportedError,
         r"env\.rapsqlite_run",
     ),
+    "many functions": (
+        side_module("".join(f'(import "env" "f{number}" (func))' for number in range(23))),
+        rapsqlite.NotSupportedError,
+        r"imports env\.f0, env\.f1, .*env\.f19 and 3 more, which",
+    ),
     "unknown global": (side_module('(import "env" "x" (global i32))'), rapsqlite.NotSupportedError, r"env\.x"),
     "table as memory": (
         side_module('(import "env" "memory" (table 1 funcref))'),
