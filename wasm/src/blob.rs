@@ -7,6 +7,7 @@ use libsqlite3_sys as ffi;
 
 use crate::abi;
 use crate::answer::{Answer, Content};
+use crate::callbacks::Callbacks;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::objects::Object;
@@ -107,8 +108,9 @@ pub fn write(executor: &mut Executor, request: &Request<'_>, params: &[u8]) -> R
     };
     let (step, offset) = (c_integer(reader.integer()?)?, request.b.into());
     let blob = executor.objects.blob(request.a)?;
+    let callbacks = &executor.connection.watch.callbacks;
     if step <= 1 || bytes.len() < 2 {
-        blob.write_from(bytes, offset)?;
+        blob.write_from(bytes, offset, callbacks)?;
         return Ok(Answer::nothing());
     }
     let extent = (step as usize)
@@ -119,7 +121,7 @@ pub fn write(executor: &mut Executor, request: &Request<'_>, params: &[u8]) -> R
     for (place, byte) in around.iter_mut().step_by(step as usize).zip(bytes) {
         *place = *byte;
     }
-    blob.write_from(&around, offset)?;
+    blob.write_from(&around, offset, callbacks)?;
     Ok(Answer::nothing())
 }
 
@@ -132,11 +134,14 @@ impl Blob {
         self.checked(code)
     }
 
-    fn write_from(&mut self, bytes: &[u8], offset: i64) -> Result<()> {
+    fn write_from(&mut self, bytes: &[u8], offset: i64, callbacks: &Callbacks) -> Result<()> {
         let (len, offset) = (c_integer(bytes.len() as i64)?, c_integer(offset)?);
         // SAFETY: the blob is open, and `bytes` holds `len`.
         let code = unsafe { ffi::sqlite3_blob_write(self.raw, bytes.as_ptr().cast(), len, offset) };
-        self.checked(code)
+        self.checked(code)?;
+        // That it will not be committed is told now.
+        self.has_failed = callbacks.is_spoiled();
+        callbacks.check()
     }
 
     fn checked(&mut self, code: c_int) -> Result<()> {
