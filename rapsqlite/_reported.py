@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -28,5 +29,11 @@ def reported_error(reply: Reply, request: Request, files: FileTable) -> Exceptio
         message, klass = "the statement took longer than limits={'statement_seconds': ...} allows", abi.ERROR_DATA
     elif reason := files.take_failure(code) or EXPLANATIONS.get(code):
         message = f"{message} ({reason})"
-    sql = request.body[0].decode("utf-8", "replace")
-    return error_from_reply(code, message, offset, klass, row, sql or None)
+    text = request.body[0].decode("utf-8", "replace") or None
+    if request.head[1] not in (abi.OP_OPEN, abi.OP_BACKUP_OPEN):
+        return error_from_reply(code, message, offset, klass, row, text)
+    # The text is a file's name: that of an image says nothing to anybody.
+    error = error_from_reply(code, message, offset, klass, row, None)
+    if sys.version_info >= (3, 11) and request.head[1] == abi.OP_OPEN:
+        error.add_note(f"database: {text}")
+    return error

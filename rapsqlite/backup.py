@@ -17,6 +17,8 @@ from rapsqlite import _constants as abi
 from rapsqlite._image import Image
 from rapsqlite._indexing import bytes_of
 from rapsqlite._native_ends import RETRIED, hand_over, pause, take_over
+from rapsqlite._options import checked_seconds
+from rapsqlite._registration import checked_int, checked_name
 from rapsqlite._wire import decoder_of
 from rapsqlite.dump import Dump
 from rapsqlite.errors import InternalError
@@ -75,14 +77,15 @@ class Copies:
         itself, OperationalError if the target has a transaction or a running statement, or the disk is full.
         """
         step_pages = _checked(self, target, pages, progress)
+        name, sleep_s = checked_name(name, "backup", "name"), checked_seconds(sleep)
         if self._session.is_unsettled:
             await self._session.settle()
         async with Image() as image:
-            total = await _copy(self._session.guest, image, abi.BACKUP_TO_IMAGE, name, step_pages, progress, sleep)
+            total = await _copy(self._session.guest, image, abi.BACKUP_TO_IMAGE, name, step_pages, progress, sleep_s)
             if isinstance(target, Copies):
-                await _copy(target._session.guest, image, abi.BACKUP_FROM_IMAGE, "main", 0, progress, sleep)
+                await _copy(target._session.guest, image, abi.BACKUP_FROM_IMAGE, "main", 0, progress, sleep_s)
             else:
-                await hand_over(image, target, progress, sleep, total)
+                await hand_over(image, target, progress, sleep_s, total)
         if progress is not None:
             progress(abi.SQLITE_DONE, 0, total)
 
@@ -98,15 +101,17 @@ class Copies:
             return
         if not isinstance(source, sqlite3.Connection):
             raise TypeError(f"restore() argument 'source' must be a Connection, not {type(source).__name__}")
+        name, sleep_s = checked_name(name, "restore", "name"), checked_seconds(sleep)
         guest = self._session.guest
         guest.state  # noqa: B018 - raises if the connection is closed
         async with Image() as image:
-            await take_over(image, source, name, sleep)
+            await take_over(image, source, name, sleep_s)
             image.require()
-            await _copy(guest, image, abi.BACKUP_FROM_IMAGE, "main", 0, None, sleep)
+            await _copy(guest, image, abi.BACKUP_FROM_IMAGE, "main", 0, None, sleep_s)
 
     async def serialize(self, *, name: str = "main") -> bytes:
         """Return the database ``name`` as the bytes of a database file; see `backup` for open transactions."""
+        name = checked_name(name, "serialize", "name")
         if self._session.is_unsettled:
             await self._session.settle()
         async with Image() as image:
@@ -120,6 +125,7 @@ class Copies:
         the bytes are no database or not all of one, OperationalError if the database is in use: then nothing changes.
         """
         view = bytes_of(data)
+        name = checked_name(name, "deserialize", "name")
         guest = self._session.guest
         begin = _encode([name, len(view)])
         handle = (await guest.call(abi.OP_DESERIALIZE, params=begin, b=abi.DESERIALIZE_BEGIN)).handle
@@ -143,7 +149,7 @@ def _checked(source: Copies, target: object, pages: int, progress: object) -> in
         raise TypeError("progress argument must be a callable")
     if isinstance(target, Copies):
         target._session.guest.state  # noqa: B018 - raises if the target is closed
-    return max(pages, 0)
+    return max(checked_int(pages, "pages"), 0)
 
 
 async def _copy(

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
+import sys
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
 import rapsqlite
+from rapsqlite._image import Image
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+    from rapsqlite._files import FileTable
 
 PLACES = ["memory", "file", "wal"]
 SCRIPT = """CREATE TABLE t (a INTEGER PRIMARY KEY, b); CREATE INDEX i ON t (b);
@@ -157,3 +163,108 @@ async def test_source_is_written_by_its_own_connection_between_all_steps(tmp_pat
         assert copied == [[number] for number in range(1, len(copied) + 1)]
         assert 500 <= len(copied) <= 500 + written
         assert await target.fetch_scalar("PRAGMA integrity_check") == "ok"
+
+
+@pytest.mark.parametrize(
+    "options, error",
+    [
+        ({"pages": "1"}, TypeError), ({"pages": 1.5}, TypeError), ({"pages": None}, TypeError),
+        ({"pages": 1 << 40}, OverflowError), ({"pages": -(1 << 40)}, OverflowError),
+        ({"sleep": "1"}, TypeError), ({"sleep": None}, TypeError),
+        ({"name": 5}, TypeError), ({"name": "main\0"}, ValueError), ({"name": "nowhere"}, rapsqlite.OperationalError),
+    ],
+)  # fmt: skip
+async def test_arguments_that_cannot_be_meant_are_refused_as_by_sqlite3(
+    options: dict[str, Any], error: type[Exception]
+) -> None:
+    native, copy = sqlite3.connect(":memory:"), sqlite3.connect(":memory:")
+    with pytest.raises((TypeError, ValueError, OverflowError, sqlite3.Error)) as expected:
+        native.backup(copy, **options)
+    assert issubclass(error, expected.type)
+    async with rapsqlite.connect(":memory:") as conn, rapsqlite.connect(":memory:") as target:
+        await target.execute("CREATE TABLE kept (a)")
+        for end in (target, copy):
+            with pytest.raises(error):
+                await conn.backup(end, **options)
+        if "pages" not in options:
+            for source in (conn, native):
+                with pytest.raises(error):
+                    await target.restore(source, **options)
+        if "name" in options:
+            with pytest.raises(error):
+                await conn.serialize(**options)
+            with pytest.raises(error):
+                await conn.deserialize(await target.serialize(), **options)
+
+        assert await target.get_tables() == ["kept"]
+    native.close()
+    copy.close()
+
+
+async def test_step_of_the_most_pages_that_sqlite3_takes() -> None:
+    async with rapsqlite.connect(":memory:") as conn, rapsqlite.connect(":memory:") as target:
+        await conn.executescript(SCRIPT)
+
+        for pages in ((1 << 31) - 1, -(1 << 31), True):
+            await conn.backup(target, pages=pages, sleep=-1)
+
+        assert await target.fetch_all(ROWS) == await conn.fetch_all(ROWS)
+
+
+def open_files() -> set[str]:
+    """Return the paths of all files that this process has open or mapped."""
+    paths = {line.split(maxsplit=5)[5] for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # that of the listing itself
+            paths.add(os.readlink(descriptor))
+    return paths
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which files a process has open")
+@pytest.mark.parametrize("of", PLACES)
+@pytest.mark.parametrize("direction", ["backup", "restore"])
+async def test_no_file_is_ever_open_in_two_sqlite_libraries(
+    direction: str, of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has the image while the other does not; neither has the other's database at any time."""
+    ours, theirs = path_of(of, tmp_path / "ours"), str(tmp_path / "theirs")
+    steps: list[str] = []
+    connect_natively, grant = sqlite3.connect, Image.granted_to
+
+    class Native(sqlite3.Connection):
+        def close(self) -> None:
+            super().close()
+            assert not any(path.endswith("/image") for path in open_files())
+            steps.append("sqlite3 has closed it")
+
+    def open_natively(path: str) -> sqlite3.Connection:
+        assert path.endswith("/image")
+        assert path not in open_files()
+        steps.append("sqlite3 opens it")
+        return connect_natively(path, factory=Native)
+
+    @contextlib.contextmanager
+    def grant_image(image: Image, files: FileTable) -> Iterator[None]:
+        path = os.fsdecode(image.path)
+        assert path not in open_files()
+        steps.append("ours may open it")
+        with grant(image, files):
+            yield
+            assert path not in open_files()
+        steps.append("ours has closed it")
+
+    async with rapsqlite.connect(ours) as conn:
+        if of == "wal":
+            await conn.set_pragma("journal_mode", "wal")
+        await conn.executescript(SCRIPT)
+        with contextlib.closing(connect_natively(theirs, check_same_thread=False)) as native:
+            native.executescript(SCRIPT)
+            with monkeypatch.context() as patched:
+                patched.setattr(sqlite3, "connect", open_natively)
+                patched.setattr(Image, "granted_to", grant_image)
+                await getattr(conn, direction)(native)
+
+            assert [list(row) for row in native.execute(ROWS)] == await conn.fetch_all(ROWS)
+
+    halves = [["ours may open it", "ours has closed it"], ["sqlite3 opens it", "sqlite3 has closed it"]]
+    assert steps == (halves[0] + halves[1] if direction == "backup" else halves[1] + halves[0])

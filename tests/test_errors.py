@@ -6,12 +6,16 @@ import copy
 import pickle
 import sqlite3
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import rapsqlite
 from rapsqlite import _constants, errors
 from rapsqlite.errors import error_from_reply
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CLASSES = [
     "Warning", "Error", "InterfaceError", "DatabaseError", "DataError", "OperationalError", "IntegrityError",
@@ -182,6 +186,19 @@ def test_note_shows_the_statement_shortened() -> None:
     assert [len(note) < 300 for note in error.__notes__] == [True, True]
     assert error.__notes__[0].startswith("statement: SELECT xxx")
     assert error.__notes__[1] == "parameter set 3, counted from 0"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have notes since Python 3.11")
+async def test_name_of_a_file_is_not_called_a_statement(tmp_path: Path) -> None:
+    with pytest.raises(rapsqlite.DatabaseError) as opened:
+        await rapsqlite.connect(tmp_path / "nowhere" / "a.db")
+    async with rapsqlite.connect(":memory:") as conn, rapsqlite.connect(":memory:") as copy:
+        with pytest.raises(rapsqlite.OperationalError) as copied:
+            await conn.backup(copy, name="nowhere")
+
+    assert getattr(opened.value, "__notes__", None) == [f"database: {tmp_path / 'nowhere' / 'a.db'}"]
+    assert not hasattr(copied.value, "__notes__")
+    assert opened.value.sql is copied.value.sql is None
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])

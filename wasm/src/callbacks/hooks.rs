@@ -152,9 +152,11 @@ unsafe extern "C" fn on_trace(
     // two is ours to free.
     unsafe {
         let text = text.cast_const().cast::<c_char>();
-        // Within a trigger there is a comment, and the statement is the one that set it off.
+        // Within a trigger there is a comment, and the statement is the one that set it off. A statement of the
+        // user's may begin with a comment too, but then it is its own text that is told.
+        let is_whole = ptr::eq(text, ffi::sqlite3_sql(statement.cast()));
         let expanded = match bytes_of(text) {
-            [b'-', b'-', ..] => ptr::null_mut(),
+            [b'-', b'-', ..] if !is_whole => ptr::null_mut(),
             _ => ffi::sqlite3_expanded_sql(statement.cast()),
         };
         let told = if expanded.is_null() { text } else { expanded };
