@@ -1,9 +1,9 @@
 """The guest calls Python: one import for all kinds of callbacks, the objects they call, what they raise.
 
-Arguments and answer pass at one place in the guest's memory (`Place`); ``call`` is what every row of a statement may
-have to wait for, so it is written for speed. Everything but ``hold``, ``failures`` and ``interrupt`` runs on the
-guest's thread. No lock of the guest's is held while a callback runs, so requests can be sent and interrupted meanwhile.
-What the guest passes is untrusted: an unknown handle, or one of another kind, is answered like an exception.
+Arguments and answer pass at one place in the guest's memory (`Place`). What is called often the guest calls without the
+import (`Slots`); both ways lead through an `entrance`. Everything but ``hold``, ``failures`` and ``interrupt`` runs on
+the guest's thread. No lock of the guest's is held while a callback runs, so requests can be sent and interrupted
+meanwhile. What the guest passes is untrusted: an unknown handle, or one of another kind, is answered like an exception.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
+from rapsqlite._entrance import entrance
 from rapsqlite._failures import Failures, code_of
 from rapsqlite._handles import Handles
 from rapsqlite._instances import Instance, StepError, run_steps
 from rapsqlite._place import Place
+from rapsqlite._slots import Slots
 from rapsqlite._strike import CallbackInterrupted, Strike
 from rapsqlite._tracebacks import report
 from rapsqlite.errors import InternalError, ProgrammingError
@@ -24,10 +26,11 @@ from rapsqlite.errors import InternalError, ProgrammingError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from rapsqlite._entrance import Enter
+
 logger = logging.getLogger("rapsqlite")
 
-_KEY, _FORM, _VALUE, _ADDRESS = abi.PLACE_KEY, abi.PLACE_FORM, abi.PLACE_VALUE, abi.PLACE_ADDRESS
-_INTEGER, _FLOAT, _TEXT = abi.FORM_INTEGER, abi.FORM_FLOAT, abi.FORM_TEXT
+_KEY, _FORM, _VALUE, _SLOT = abi.PLACE_KEY, abi.PLACE_FORM, abi.PLACE_VALUE, abi.PLACE_SLOT
 _KIND_BITS = 8
 _INSTANCE = 0  # the kind of an aggregate's instance: no guest can call one, for as a kind this is RELEASE
 _SEVERAL = -1  # what answers to several kinds, each with a function of its own
@@ -37,21 +40,37 @@ _WITHOUT_CONSEQUENCE = frozenset({abi.CALLBACK_TRACE, abi.CALLBACK_ROLLBACK})
 class Callbacks:
     """What one guest may call."""
 
-    __slots__ = ("_finalized", "_functions", "_handles", "_own", "_place", "_strike", "failures")
+    __slots__ = (
+        *("_finalized", "_functions", "_give_up", "_handles", "_place", "_slots", "_strike"),
+        "failures",
+    )
+
+    _place: Place
+    _give_up: Callable[[BaseException], int]
 
     def __init__(self) -> None:
         self._handles: Handles[tuple[int, Any]] = Handles()  # kind, and what is called or the instance
         self._functions: dict[int, Callable[..., Any]] = {}  # by kind and handle, as the guest writes them in one word
+        self._slots = Slots()
         self._strike = Strike()
-        self._own = 0
-        self._place = _nowhere()
         self._finalized: type | None = None  # the class of the last instance, should it raise
         self.failures = Failures()
 
-    def attach(self, view: Callable[[int, int], memoryview], address: int) -> None:
-        """Take the guest's memory, and the address of its place for callbacks. The guest's thread."""
+    def attach(
+        self,
+        view: Callable[[int, int], memoryview],
+        address: int,
+        add_to_table: Callable[[Enter], int],
+        give_up: Callable[[BaseException], int],
+    ) -> None:
+        """Take the guest's memory, and the address of its place for callbacks. The guest's thread.
+
+        ``add_to_table`` puts what it is given into the guest's table and returns the place, 0 if there is none;
+        ``give_up`` returns what that is to return so that the guest ends.
+        """
         self._place = Place(view, address)
-        self._own = threading.get_ident()
+        self._give_up = give_up
+        self._slots.attach(lambda: entrance(self._place, self._strike, self._fail, self._fail_late), add_to_table)
 
     def __len__(self) -> int:
         return len(self._handles)
@@ -84,14 +103,16 @@ class Callbacks:
         if entry is not None:
             kind, item = entry
             for each in item if kind == _SEVERAL else (kind,):
-                self._functions.pop(handle << _KIND_BITS | each, None)
+                key = handle << _KIND_BITS | each
+                self._functions.pop(key, None)
+                self._slots.close(key)
 
     def clear(self) -> None:
-        """The guest has ended: nothing of its memory is looked at any more."""
+        """The guest has ended: nothing of what it called is kept."""
         self._handles.clear()
         self._functions.clear()
+        self._slots.clear()
         self.failures.clear()
-        self._place = _nowhere()
         self._finalized = None
 
     def refuse_use(self) -> None:
@@ -107,68 +128,34 @@ class Callbacks:
 
     # -- imports -----------------------------------------------------------------------------------
 
-    def call(self) -> None:
-        """Call what the guest's place says, and write the answer there."""
-        strike = self._strike
-        try:
-            place = self._place
-            words = place.words
-            try:
-                strike.target = self._own
-                form = words[_FORM]
-                function = self._functions.get(words[_KEY])
-                value: Any
-                if function is None:
-                    value = self._call_method(words[_KEY], form)
-                elif form == _INTEGER:
-                    value = function(words[_VALUE])
-                elif form == _TEXT:
-                    value = function(str(place.view(words[_ADDRESS], words[_VALUE]), "utf-8"))
-                elif form == _FLOAT:
-                    value = function(place.floats[_VALUE])
-                else:
-                    value = function(*place.arguments(form))
-                kind = type(value)
-                if kind is int:
-                    try:
-                        words[_VALUE] = value
-                    except ValueError:
-                        raise OverflowError("Python int too large to convert to SQLite INTEGER") from None
-                    if form != _INTEGER:
-                        words[_FORM] = _INTEGER
-                elif kind is str:
-                    place.put_bytes(_TEXT, value.encode())
-                else:
-                    place.put(value)
-            except BaseException as exc:  # noqa: BLE001 - it must not cross the wasm frames; it becomes the error's cause
-                self._fail(words, exc)
-            strike.target = 0
-            if strike.state:
-                strike.settle()
-        except CallbackInterrupted as exc:
-            # It came when the callback was over. There is one for each callback, so nothing hits what follows.
-            strike.target = 0
-            self._fail(self._place.words, exc)
-            strike.settle()
+    def call(self) -> int:
+        """Call what the guest's place says, and write the answer there; give it a slot if it asks for one."""
+        words = self._place.words
+        key = words[_KEY]
+        function = self._functions.get(key)
+        if words[_SLOT]:
+            words[_SLOT] = abi.NO_FUNCTION if function is None else self._slots.open(key, function)
+        return self._slots.call(function or self._call_method)
 
     def fetch_answer(self, target: memoryview) -> int:
         """As `Place.fetch`."""
         return self._place.fetch(target)
 
-    def _call_method(self, key: int, form: int) -> object:
+    def _call_method(self, *arguments: Any) -> object:
         """Do what is no call of a function: give a handle back, do steps, ask an aggregate's instance."""
+        key = self._place.words[_KEY]
         kind, handle = key & (1 << _KIND_BITS) - 1, key >> _KIND_BITS
         if kind == abi.CALLBACK_RELEASE:
             self.release(handle)
             return None
         if kind == abi.CALLBACK_STEPS:
-            run_steps(self._instance, self._place.arguments(form))
+            run_steps(self._instance, arguments)
             return None
         if kind not in (abi.CALLBACK_VALUE, abi.CALLBACK_FINALIZE):
             raise InternalError("the guest called something that it does not hold, or for what it is not")
         instance = self._instance(handle)
         try:
-            run_steps(self._instance, self._place.arguments(form))
+            run_steps(self._instance, arguments)
         except BaseException:
             if kind == abi.CALLBACK_FINALIZE:
                 instance.abandon()
@@ -192,7 +179,8 @@ class Callbacks:
         item = exc.instance if isinstance(exc, StepError) else self._finalized if entry is None else entry[1]
         return item.registered if isinstance(item, Instance) else item
 
-    def _fail(self, words: memoryview, exc: BaseException) -> None:
+    def _fail(self, exc: BaseException) -> None:
+        words = self._place.words
         code, failure = code_of(exc)
         report(failure, self._registered(words[_KEY], exc))
         number = 0
@@ -203,7 +191,14 @@ class Callbacks:
         words[_VALUE] = number
         words[_FORM] = code
 
-
-def _nowhere() -> Place:
-    """Return a place outside of any guest, for what comes before the guest or after it."""
-    return Place(lambda _address, length: memoryview(bytearray(length)), 0)
+    def _fail_late(self, exc: BaseException) -> int:
+        """Answer what came when the callback was over: a strike, of which there is one for each, or the guest's end."""
+        try:
+            if not isinstance(exc, CallbackInterrupted):
+                return self._give_up(exc)
+            self._strike.target = 0
+            self._fail(exc)
+            self._strike.settle()
+        except BaseException as another:  # noqa: BLE001 - it must not cross the wasm frames; it is raised when they are left
+            return self._give_up(another)
+        return 0

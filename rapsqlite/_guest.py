@@ -287,8 +287,9 @@ class Guest:
             raise InternalError("engine.wasm was built for another version of this package: build it again")
         rings = Rings(instance.memory.view, instance.call("rapsqlite_control"))
         self.host.rings = rings
-        self.host.callbacks.attach(instance.memory.view, rings.callback_place)
-        if self._parking is not None and _parking.install(self._parking, rings, instance.add_function):
+        place = rings.callback_place
+        self.host.callbacks.attach(instance.memory.view, place, instance.table.add_entrance, instance.give_up)
+        if self._parking is not None and _parking.install(self._parking, rings, instance.table.add):
             self.host.park_in(self._parking)
         if self._traffic.attach(rings, bell):
             instance.call("rapsqlite_run")

@@ -9,7 +9,7 @@ from rapsqlite import _constants as abi
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 class NoMethodError(Exception):
@@ -81,7 +81,7 @@ class Instance:
             raise StepError(self, self._within) from self._failure
 
 
-def run_steps(instance_of: Callable[[int], Instance], runs: list[Any]) -> None:
+def run_steps(instance_of: Callable[[int], Instance], runs: Iterable[Any]) -> None:
     """Do steps: ``[handle, width, values, handle, width, values, …]``, a negative handle for inverse steps.
 
     A run's values are those of all its steps, ``width`` of them each; one None for a step without values. The first

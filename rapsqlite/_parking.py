@@ -67,13 +67,13 @@ def parking_here() -> Parking | None:
     return Parking() if is_possible() else None
 
 
-def install(parking: Parking, words: Words, add_function: Callable[[int, int], int]) -> bool:
+def install(parking: Parking, words: Words, add_to_table: Callable[[int, int], int]) -> bool:
     """Have a guest sleep there, before it runs and on its own thread; False if it must sleep in the import.
 
-    ``add_function(address, argument)`` puts a C function into its table and returns the place, 0 if there is none.
+    ``add_to_table(address, argument)`` puts a C function into its table and returns the place, 0 if there is none.
     The thread is not the one that made ``parking``, so the trial is of what waking does.
     """
-    place = add_function(parking.function, parking.argument) if parking.works() else 0
+    place = add_to_table(parking.function, parking.argument) if parking.works() else 0
     if place:
         words.set_sleep(place)
     return bool(place)

@@ -20,35 +20,39 @@ _MOST_BYTES = (1 << 31) - 1
 
 
 class Place:
-    """The place of one guest; ``words`` and ``floats`` are the same memory."""
+    """The place of one guest; ``words`` and ``floats`` are the same memory, ``room`` is behind them."""
 
-    __slots__ = ("_answer", "_large", "floats", "view", "words")
+    __slots__ = ("_large", "_view", "floats", "room", "words")
 
     def __init__(self, view: Callable[[int, int], memoryview], address: int) -> None:
         """Take the guest's memory, and the address of the place in it."""
         if address % 8:
             raise InternalError("the guest's place for callbacks is not aligned")
-        whole = view(address, abi.CALLBACK_PLACE_HEAD + abi.CALLBACK_ANSWER_BYTES)
+        whole = view(address, abi.CALLBACK_PLACE_HEAD + abi.CALLBACK_PLACE_ROOM)
         head = whole[: abi.CALLBACK_PLACE_HEAD]
         self.words: memoryview[int] = head.cast("q")
         self.floats: memoryview[Any] = head.cast("d")
-        self.view = view
-        self._answer = whole[abi.CALLBACK_PLACE_HEAD :]
+        self.room: memoryview[int] = whole[abi.CALLBACK_PLACE_HEAD :]
+        self._view = view
         self._large = b""
 
     def arguments(self, form: int) -> list[Any]:
         """Return the arguments, whatever their form."""
         words = self.words
-        if form == abi.FORM_ARRAY:
-            return decode_arguments(self.view(words[abi.PLACE_ADDRESS], words[_VALUE]))
+        if form == abi.FORM_NULL:
+            return [None]
         if form == abi.FORM_INTEGER:
             return [words[_VALUE]]
         if form == abi.FORM_FLOAT:
             return [self.floats[_VALUE]]
-        if form == abi.FORM_NULL:
-            return [None]
-        data = bytes(self.view(words[abi.PLACE_ADDRESS], words[_VALUE]))
-        return [data.decode() if form == abi.FORM_TEXT else data]
+        if form >= abi.FORM_FAR:
+            data = self._view(words[abi.PLACE_ADDRESS], words[_VALUE])
+        else:
+            data = self.room[: words[_VALUE]]
+        kind = form & ~abi.FORM_FAR
+        if kind == abi.FORM_ARRAY:
+            return decode_arguments(data)
+        return [str(data, "utf-8") if kind == abi.FORM_TEXT else bytes(data)]
 
     def put(self, value: Any) -> None:
         """Write an answer; ProgrammingError for a type that SQLite does not store."""
@@ -60,7 +64,7 @@ class Place:
             words[_FORM] = abi.FORM_FLOAT
         elif isinstance(value, int):
             if not -1 << 63 <= value < 1 << 63:
-                raise OverflowError("Python int too large to convert to SQLite INTEGER")
+                raise OverflowError("Python int too large to convert to SQLite INTEGER") from None
             words[_VALUE] = value
             words[_FORM] = abi.FORM_INTEGER
         elif isinstance(value, str):
@@ -80,8 +84,8 @@ class Place:
         """Write a text or blob, or keep it for `fetch` if there is no room."""
         length = len(data)
         _check_length(length)
-        if length <= len(self._answer):
-            self._answer[:length] = data
+        if length <= len(self.room):
+            self.room[:length] = data
         else:
             self._large = data
         self.words[_VALUE] = length

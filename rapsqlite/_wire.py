@@ -222,11 +222,6 @@ def decode_dicts(batch: bytes) -> list[dict[str, Any]]:
     return _decoded(_dicts, batch)
 
 
-def decode_arguments(array: memoryview) -> list[Any]:
-    """Return the arguments of a callback; what msgspec raises for malformed ones."""
-    return _arguments(array)
-
-
 def decode_columns(columns: bytes) -> tuple[str, ...]:
     """Return the names of the columns, as sent for FORMAT_COLUMNS; see `decode_lists`."""
     return _decoded(_names, columns)
@@ -275,7 +270,10 @@ def _argument_extension(code: int, data: memoryview) -> Any:
     return _refuse_extension(code, data)
 
 
-_arguments = msgspec.msgpack.Decoder(list[Any], ext_hook=_argument_extension).decode
+decode_arguments: Callable[[memoryview], list[Any]] = msgspec.msgpack.Decoder(
+    list[Any], ext_hook=_argument_extension
+).decode
+"""Return the arguments of a callback; raises what msgspec does for malformed ones."""
 _lists = msgspec.msgpack.Decoder(list[list[Any]], ext_hook=_refuse_extension).decode
 _tuples = msgspec.msgpack.Decoder(list[tuple[Any, ...]], ext_hook=_refuse_extension).decode
 _dicts = msgspec.msgpack.Decoder(list[dict[str, Any]], ext_hook=_refuse_extension).decode

@@ -21,7 +21,8 @@ from rapsqlite import _module_cache, _sigbus
 from rapsqlite._c_functions import EPOCH_CONTINUE, BareImport, CFunctions, EpochCallback, Import
 from rapsqlite._dylink import read_side
 from rapsqlite._imports import MODULE, SIGNATURES
-from rapsqlite._linking import TABLE, Library
+from rapsqlite._linking import Library
+from rapsqlite._table import Table
 from rapsqlite.errors import InternalError, NotSupportedError, OperationalError
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Instance:
             instance = engine.pre.instantiate(self._store)
             self._exports = instance.exports(self._store)
         self._engine = engine
+        self.table: Table = Table(engine.c.new_unchecked, engine.wasmtime, self._store, self._exports, _store_lock)
         raw_memory = self._exports["memory"]._memory
         base = ctypes.cast(engine.ffi.wasmtime_memory_data(self._store._context(), raw_memory), ctypes.c_void_p)
         self.memory: Memory = Memory(base.value or 0, lambda: self._memory_size(raw_memory))
@@ -119,13 +121,10 @@ class Instance:
             raise TrapError(self._engine.describe(error, trap)) from self.failure
         return values[0] & _U32
 
-    def add_function(self, address: int, argument: int) -> int:
-        """Put the C function at ``address``, called with ``argument``, into the guest's table; 0 if it takes none.
-
-        To the guest it is a function without parameters and result. It returns 0, and may be called with
-        more arguments than it takes. On the guest's own thread, as long as that is not in the guest.
-        """
-        return self._engine.add_function(self._store, self._exports, address, argument)
+    def give_up(self, exc: BaseException, name: str = "callback") -> int:
+        """Return what a host function returns for the guest to end, as ``exc`` was raised in it: a trap's address."""
+        self.failure = exc
+        return self._engine.new_trap(f"host function {name} failed: {type(exc).__name__}")
 
     def open_library(self, wasm: bytes) -> Library:
         """Return a side module that can be linked into this guest. On its own thread, from a host function.
@@ -210,9 +209,9 @@ class Engine:
         module_name = MODULE.encode()
         for name, (params, result) in SIGNATURES.items():
             if name in _bare:
-                callback: Any = BareImport(_bare_trampoline(self, name))
+                callback: Any = BareImport(_bare_trampoline(name))
             else:
-                callback = Import(_trampoline(self, name, params, bool(result)))
+                callback = Import(_trampoline(name, params, bool(result)))
             self._callbacks.append(callback)
             functype = self._functype(params, result)
             error = self.c.define_unchecked(
@@ -245,27 +244,6 @@ class Engine:
             wasi.stdout_file = output
         store.set_wasi(wasi)
         return store
-
-    def add_function(self, store: Any, exports: Any, address: int, argument: int) -> int:
-        """See `Instance.add_function`."""
-        try:
-            table = exports[TABLE]
-        except KeyError:
-            return 0
-        functype = self._functype("", "")
-        raw = self.ffi.wasmtime_func_t()
-        self.c.new_unchecked(
-            ctypes.cast(store._context(), ctypes.c_void_p),
-            ctypes.cast(functype.ptr(), ctypes.c_void_p),
-            address,
-            argument,
-            None,
-            ctypes.byref(raw),
-        )
-        try:
-            return int(table.grow(store, 1, self.wasmtime.Func._from_raw(raw)))
-        except self.wasmtime.WasmtimeError:
-            return 0  # it is as large as the module lets it be
 
     def _on_epoch(self, _context: int, _data: int, delta: Any, kind: Any) -> int:
         """Every running guest comes here after a ``kill``: trap the one that is meant, let the others go on."""
@@ -317,7 +295,7 @@ def _check_version() -> None:
         raise NotSupportedError(f"wasmtime {found} is installed; this rapsqlite works with wasmtime {wanted}")
 
 
-def _trampoline(engine: Engine, name: str, params: str, returns: bool) -> Callable[..., int]:
+def _trampoline(name: str, params: str, returns: bool) -> Callable[..., int]:
     """Return the C callback of one import: finds the guest by its thread, converts, never raises."""
     # Each value takes 16 bytes, of which an i32 fills the low four.
     slots = [(2 * index, letter == "I") for index, letter in enumerate(params)]
@@ -329,8 +307,7 @@ def _trampoline(engine: Engine, name: str, params: str, returns: bool) -> Callab
             arguments = [values[slot] if wide else values[slot] & _U32 for slot, wide in slots]
             result = instance.functions[name](*arguments)
         except BaseException as exc:  # noqa: BLE001 - it must not cross the wasm frames; it is raised again from ``call``
-            instance.failure = exc
-            return engine.new_trap(f"host function {name} failed: {type(exc).__name__}")
+            return instance.give_up(exc, name)
         if returns:
             values[0] = result
         return 0
@@ -338,7 +315,7 @@ def _trampoline(engine: Engine, name: str, params: str, returns: bool) -> Callab
     return enter
 
 
-def _bare_trampoline(engine: Engine, name: str) -> Callable[[], int]:
+def _bare_trampoline(name: str) -> Callable[[], int]:
     """Return the C callback of an import without parameters and result, the cheapest there is.
 
     As a C function it takes none of the arguments that it is called with: under the calling conventions of all
@@ -349,11 +326,9 @@ def _bare_trampoline(engine: Engine, name: str) -> Callable[[], int]:
 
     def enter() -> int:
         try:
-            functions[get_ident()]()
+            return functions[get_ident()]() or 0
         except BaseException as exc:  # noqa: BLE001 - as in ``_trampoline``
-            _entered[get_ident()].failure = exc
-            return engine.new_trap(f"host function {name} failed: {type(exc).__name__}")
-        return 0
+            return _entered[get_ident()].give_up(exc, name)
 
     return enter
 
@@ -386,7 +361,7 @@ def forget_after_fork() -> None:
 
 _entered: dict[int, Instance] = {}  # thread to the guest that it runs
 # Imports without parameters and result, by name: thread to the guest's function.
-_bare: dict[str, dict[int, Callable[[], object]]] = {
+_bare: dict[str, dict[int, Callable[..., int | None]]] = {
     name: {} for name, signature in SIGNATURES.items() if signature == ("", "")
 }
 _store_lock = threading.Lock()  # wasmtime's Python layer is not thread-safe in creating and dropping stores

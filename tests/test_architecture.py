@@ -41,8 +41,9 @@ LEVELS = (
     ("_file_imports",),
     ("_imports", "_linking"),
     ("_c_functions", "_refusal"),
+    ("_table",),
     ("runtime", "_instances", "_strike", "_place"),
-    ("_failures",),
+    ("_failures", "_slots", "_entrance"),
     ("_callbacks",),
     ("_host",),
     ("_ticket",),
@@ -99,6 +100,7 @@ ONLY_USERS = {
     "ctypes": {
         "runtime",
         "_c_functions",
+        "_table",
         "_imports",
         "_mapping",
         "_filelock",

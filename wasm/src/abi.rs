@@ -214,11 +214,13 @@ pub const PLACE_KEY: u32 = 0;
 pub const PLACE_FORM: u32 = 1;
 /// An integer, a float, a length, or the number of an exception.
 pub const PLACE_VALUE: u32 = 2;
-/// Where text, blob or array of the arguments start.
+/// Where text, blob or array of the arguments start, if they are far.
 pub const PLACE_ADDRESS: u32 = 3;
 /// How many callbacks there have been.
 pub const PLACE_COUNT: u32 = 4;
-/// Behind the words: text or blob of the answer, if there is room for it.
+/// Not 0: the guest wants a function in the table for this key. The host's answer: where that is.
+pub const PLACE_SLOT: u32 = 5;
+/// Behind the words: room for text, blob or array of the arguments, then for text or blob of the answer.
 pub const CALLBACK_PLACE_HEAD: u32 = 64;
 
 // Forms. One argument goes as it is, none or several as an array in MessagePack.
@@ -228,6 +230,8 @@ pub const FORM_FLOAT: i64 = 2;
 pub const FORM_TEXT: i64 = 3;
 pub const FORM_BLOB: i64 = 4;
 pub const FORM_ARRAY: i64 = 5;
+/// Added to the form of arguments that the place has no room for: they are at `PLACE_ADDRESS`.
+pub const FORM_FAR: i64 = 8;
 
 // Why `callback` has no answer.
 pub const CALLBACK_RAISED: i64 = -1;
@@ -237,9 +241,8 @@ pub const CALLBACK_NO_METHOD: i64 = -4;
 /// Added if it was in a step that had been put off, or in the step's inverse.
 pub const CALLBACK_IN_STEP: i64 = -16;
 pub const CALLBACK_IN_INVERSE: i64 = -32;
-
-/// Room for a callback's answer; a larger one is fetched with `callback_answer`.
-pub const CALLBACK_ANSWER_BYTES: u32 = 1_024;
+/// Larger arguments are far, a larger answer is fetched with `callback_answer`.
+pub const CALLBACK_PLACE_ROOM: u32 = 1_024;
 
 // Kinds of SQL functions.
 pub const FUNCTION_SCALAR: i64 = 0;

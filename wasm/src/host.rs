@@ -7,6 +7,7 @@
 mod mapping;
 
 use core::ffi::c_int;
+use core::mem::transmute;
 
 use crate::abi;
 pub use mapping::{shm_map, tail_map, window_map, window_unmap};
@@ -267,6 +268,16 @@ pub fn callback() {
     // SAFETY: takes and returns nothing. The host reads the arguments that the place points to, and writes to
     // the place alone.
     unsafe { import::callback() }
+}
+
+/// What the host has put into the table at `place`: a function that takes and returns nothing, as these imports do.
+pub fn table_function(place: u32) -> Option<extern "C" fn()> {
+    if place == abi::NO_FUNCTION {
+        return None;
+    }
+    // SAFETY: the host put a function of this type there before it said so. (A call through the table checks the
+    // type in any case, and traps.)
+    Some(unsafe { transmute::<usize, extern "C" fn()>(place as usize) })
 }
 
 /// Fills `answer` with the answer of the last callback, which was too large for its `out`.

@@ -3,12 +3,11 @@
 //! Both are imports, and wait for the GIL, unless the host knows something better: then it puts a function that runs no
 //! Python into the table, to sleep, and makes the standard output a pipe, to ring by writing to it.
 
-use core::mem::{ManuallyDrop, transmute};
+use core::mem::ManuallyDrop;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::FromRawFd as _;
 
-use crate::abi;
 use crate::host::{self, Parked};
 use crate::ring::Control;
 
@@ -17,7 +16,7 @@ use crate::ring::Control;
 /// The host writes its news and then looks whether the guest is parked, the guest says that it is parked and then
 /// looks for news: one of the two sees the other.
 pub fn park(control: &Control, reason: i32, has_news: impl Fn() -> bool) -> bool {
-    let Some(sleep) = function(control.sleep_function()) else {
+    let Some(sleep) = host::table_function(control.sleep_function()) else {
         return host::park(reason) != Parked::Leave;
     };
     control.set_parked(true);
@@ -40,13 +39,4 @@ fn write_bell() -> bool {
     // SAFETY: the descriptor is open for as long as the instance lives, and stays so.
     let output = ManuallyDrop::new(unsafe { File::from_raw_fd(1) });
     (&*output).write(&[1]).is_ok()
-}
-
-fn function(place: u32) -> Option<extern "C" fn()> {
-    if place == abi::NO_FUNCTION {
-        return None;
-    }
-    // SAFETY: the host put a function of this type there before it wrote the place down. (A call through the table
-    // checks the type in any case, and traps.)
-    Some(unsafe { transmute::<usize, extern "C" fn()>(place as usize) })
 }

@@ -6,7 +6,7 @@ use libsqlite3_sys as ffi;
 
 use super::calls::{Messages, STEP, encode_each, put_result};
 use super::functions::{callbacks_of, function_of};
-use super::{During, Failure, NO_MEMORY, NOTHING};
+use super::{Callee, During, Failure, NO_MEMORY, NOTHING};
 use crate::abi;
 use crate::wire::params::Value;
 use crate::wire::rows::Encoder;
@@ -95,7 +95,7 @@ unsafe fn answer(context: *mut ffi::sqlite3_context, kind: i32, messages: &Messa
             return;
         }
         let receive = |value: Value<'_>| put_result(context, value);
-        let result = callbacks_of(context).call_with_steps(kind, handle, receive);
+        let result = callbacks_of(context).call_with_steps(Callee::new(kind, handle), receive);
         if let Err(failed) = result {
             messages.put(context, failed);
         }
@@ -117,13 +117,13 @@ unsafe fn instance<'a>(context: *mut ffi::sqlite3_context) -> Option<&'a mut u32
         };
         if *place == 0 {
             let function = function_of(context);
-            let handle = function.handle.number();
+            let maker = function.handle.callee(abi::CALLBACK_NEW);
             let callbacks = &*function.callbacks;
             let number = |value: Value<'_>| match value {
                 Value::Integer(handle) => u32::try_from(handle).unwrap_or(0),
                 _ => 0,
             };
-            match callbacks.call_with(abi::CALLBACK_NEW, handle, NOTHING, number) {
+            match callbacks.call_with(maker, NOTHING, number) {
                 Ok(handle) if handle != 0 => *place = handle,
                 Ok(_) => NEW.put(context, (Failure::Raised, During::Call)),
                 Err(failed) => NEW.put(context, failed),

@@ -6,7 +6,7 @@ use core::slice;
 use libsqlite3_sys as ffi;
 
 use super::place::{self, Arguments};
-use super::{Callbacks, During, Failed, Failure};
+use super::{Callbacks, During, Failed, Failure, Handle};
 use crate::abi;
 use crate::error::{Error, Result};
 use crate::memo::Memo;
@@ -23,7 +23,7 @@ pub type Values = (*mut *mut ffi::sqlite3_value, c_int);
 pub unsafe fn answer(
     callbacks: &Callbacks,
     context: *mut ffi::sqlite3_context,
-    handle: u32,
+    handle: &Handle,
     values: Values,
     messages: &Messages,
 ) {
@@ -45,7 +45,7 @@ pub unsafe fn answer(
 pub unsafe fn answer_once(
     callbacks: &Callbacks,
     context: *mut ffi::sqlite3_context,
-    handle: u32,
+    handle: &Handle,
     values: Values,
     messages: &Messages,
     memo: &mut Memo,
@@ -77,20 +77,20 @@ pub unsafe fn answer_once(
 /// `values` are what SQLite passed to the running function.
 unsafe fn cross(
     callbacks: &Callbacks,
-    handle: u32,
+    handle: &Handle,
     values: Values,
     receive: impl FnOnce(Value<'_>),
 ) -> core::result::Result<(), Failed> {
-    let kind = abi::CALLBACK_FUNCTION;
+    let callee = handle.callee(abi::CALLBACK_FUNCTION);
     let (first, count) = values;
     if count != 1 {
         // SAFETY: the caller's promise.
         let encode = |out: &mut Encoder| unsafe { encode_values(values, out) };
-        return callbacks.call(kind, handle, encode, receive);
+        return callbacks.call(callee, encode, receive);
     }
     // SAFETY: the caller's promise; there is one.
     let value = unsafe { value_of(*first) }.map_err(|_| super::NO_MEMORY)?;
-    callbacks.call_with(kind, handle, Arguments::One(value), receive)
+    callbacks.call_with(callee, Arguments::One(value), receive)
 }
 
 /// sqlite3's words for what went wrong.

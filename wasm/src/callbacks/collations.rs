@@ -99,10 +99,8 @@ unsafe extern "C" fn compare(
     }
     // SAFETY: SQLite passes two texts with their lengths.
     let (left, right) = unsafe { (text(left, left_length), text(right, right_length)) };
-    let handle = collation.handle.number();
     let order = callbacks.call(
-        abi::CALLBACK_COLLATION,
-        handle,
+        collation.handle.callee(abi::CALLBACK_COLLATION),
         |out| {
             out.array(2)?;
             out.text(left)?;

@@ -13,7 +13,7 @@ use std::alloc::{Layout, alloc_zeroed};
 
 use libsqlite3_sys as ffi;
 
-use super::{Callbacks, Handle};
+use super::{Callbacks, Callee, Handle};
 use crate::abi;
 use crate::error::{Error, Result};
 use crate::sql::c_string;
@@ -47,7 +47,9 @@ impl Callbacks {
         receive: impl FnOnce(Value<'_>) -> Option<R>,
     ) -> Option<R> {
         let number = self.loader.0.borrow().as_ref()?.number();
-        self.call(kind, number, encode, receive).ok().flatten()
+        self.call(Callee::new(kind, number), encode, receive)
+            .ok()
+            .flatten()
     }
 }
 

@@ -180,7 +180,7 @@ unsafe extern "C" fn scalar(
     // SAFETY: SQLite's arguments, passed on.
     unsafe {
         let function = function_of(context);
-        let (callbacks, handle) = (&*function.callbacks, function.handle.number());
+        let (callbacks, handle) = (&*function.callbacks, &function.handle);
         let values = (values, count);
         match &function.memo {
             Some(memo) => {

@@ -6,7 +6,7 @@ use core::ptr;
 use libsqlite3_sys as ffi;
 
 use super::preupdate;
-use super::{Callbacks, Failed, Handle, integer};
+use super::{Callbacks, Callee, Failed, Handle, integer};
 use crate::abi;
 use crate::error::{Error, Result};
 use crate::statement::{bytes_of, lossy};
@@ -42,7 +42,8 @@ impl Callbacks {
         encode: impl FnOnce(&mut Encoder) -> Result<()>,
         receive: impl FnOnce(Value<'_>) -> R,
     ) -> Option<core::result::Result<R, Failed>> {
-        Some(self.call(kind, self.handle_of(kind)?, encode, receive))
+        let callee = Callee::new(kind, self.handle_of(kind)?);
+        Some(self.call(callee, encode, receive))
     }
 
     /// Calls a hook whose exception changes nothing: it is not the request's.

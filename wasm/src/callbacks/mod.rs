@@ -9,6 +9,7 @@ pub mod collations;
 pub mod extensions;
 mod failure;
 pub mod functions;
+mod handle;
 mod handlers;
 pub mod hooks;
 pub mod place;
@@ -18,13 +19,13 @@ mod steps;
 
 use core::cell::{Cell, RefCell};
 use core::ffi::c_int;
-use core::num::NonZeroU32;
 use core::ptr;
 
 use libsqlite3_sys as ffi;
 
 pub use self::failure::{During, Failed, Failure};
 use self::failure::{NO_MEMORY, failed};
+pub use self::handle::{Callee, Handle};
 use self::place::{Answered, Arguments};
 use self::steps::Steps;
 use crate::abi;
@@ -39,26 +40,6 @@ const KEPT_BYTES: usize = 65_536;
 const SLOTS: usize = abi::CALLBACK_PREUPDATE as usize + 1;
 /// An empty array: what the host is passed where a kind takes no arguments.
 const NOTHING: Arguments<'_> = Arguments::Array(&[0x90]);
-
-/// What the host holds for the guest; given back when dropped.
-#[derive(Debug)]
-pub struct Handle(NonZeroU32);
-
-impl Handle {
-    pub fn new(number: u32) -> Option<Self> {
-        NonZeroU32::new(number).map(Self)
-    }
-
-    fn number(&self) -> u32 {
-        self.0.get()
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        place::cross(abi::CALLBACK_RELEASE, self.number(), NOTHING);
-    }
-}
 
 /// The callbacks of one connection; SQLite holds its address.
 pub struct Callbacks {
@@ -140,9 +121,8 @@ impl Callbacks {
         if self.steps.is_empty() {
             return Ok(());
         }
-        let kind = abi::CALLBACK_STEPS;
-        self.steps
-            .take(|array| self.cross(kind, 0, Arguments::Array(array), |_| ()))
+        let callee = Callee::new(abi::CALLBACK_STEPS, 0);
+        self.call_with_steps(callee, |_| ())
     }
 
     /// The request is answered: steps that are still put off are of a statement with rows left. What they raise is
@@ -157,8 +137,7 @@ impl Callbacks {
     /// Calls the host with the array that `encode` writes, and gives `receive` the answer.
     pub fn call<R>(
         &self,
-        kind: i32,
-        handle: u32,
+        callee: Callee<'_>,
         encode: impl FnOnce(&mut Encoder) -> Result<()>,
         receive: impl FnOnce(Value<'_>) -> R,
     ) -> core::result::Result<R, Failed> {
@@ -166,40 +145,37 @@ impl Callbacks {
         let mut arguments = self.arguments.borrow_mut();
         arguments.clear(KEPT_BYTES);
         encode(&mut arguments).map_err(|_| NO_MEMORY)?;
-        self.cross(kind, handle, Arguments::Array(arguments.bytes()), receive)
+        self.cross(callee, Arguments::Array(arguments.bytes()), receive)
     }
 
     /// As `call`, with arguments that need no encoding.
     pub fn call_with<R>(
         &self,
-        kind: i32,
-        handle: u32,
+        callee: Callee<'_>,
         arguments: Arguments<'_>,
         receive: impl FnOnce(Value<'_>) -> R,
     ) -> core::result::Result<R, Failed> {
         self.settle_steps()?;
-        self.cross(kind, handle, arguments, receive)
+        self.cross(callee, arguments, receive)
     }
 
     /// As `call`; the steps that were put off are the arguments.
     fn call_with_steps<R>(
         &self,
-        kind: i32,
-        handle: u32,
+        callee: Callee<'_>,
         receive: impl FnOnce(Value<'_>) -> R,
     ) -> core::result::Result<R, Failed> {
         self.steps
-            .take(|array| self.cross(kind, handle, Arguments::Array(array), receive))
+            .take(|array| self.cross(callee, Arguments::Array(array), receive))
     }
 
     fn cross<R>(
         &self,
-        kind: i32,
-        handle: u32,
+        callee: Callee<'_>,
         arguments: Arguments<'_>,
         receive: impl FnOnce(Value<'_>) -> R,
     ) -> core::result::Result<R, Failed> {
-        match place::cross(kind, handle, arguments) {
+        match place::cross(callee, arguments) {
             Answered::Value(value) => Ok(receive(value)),
             Answered::Failed { code, number } => {
                 // The first exception of a request: the others follow from it.

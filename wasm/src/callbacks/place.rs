@@ -4,8 +4,9 @@
 //! is most of what one costs in Python. Layout: docs/abi.md, "Callbacks". One instance runs on one thread and is not
 //! entered while the host runs a callback, so one place serves them all.
 
-use core::cell::UnsafeCell;
+use core::cell::{Cell, UnsafeCell};
 
+use super::Callee;
 use crate::abi;
 use crate::error::Result;
 use crate::host;
@@ -13,8 +14,8 @@ use crate::wire::params::Value;
 use crate::wire::rows::Encoder;
 
 const HEAD_BYTES: usize = abi::CALLBACK_PLACE_HEAD as usize;
-const ANSWER_BYTES: usize = abi::CALLBACK_ANSWER_BYTES as usize;
-const WORDS: usize = (HEAD_BYTES + ANSWER_BYTES) / 8;
+const ROOM_BYTES: usize = abi::CALLBACK_PLACE_ROOM as usize;
+const WORDS: usize = (HEAD_BYTES + ROOM_BYTES) / 8;
 
 struct Place(UnsafeCell<[i64; WORDS]>);
 
@@ -71,12 +72,10 @@ pub(super) enum Answered {
 }
 
 /// Calls the host. A text or blob of the answer is valid until the next call.
-pub(super) fn cross(kind: i32, handle: u32, arguments: Arguments<'_>) -> Answered {
-    write(abi::PLACE_KEY, i64::from(kind) | i64::from(handle) << 8);
-    let bytes = |form: i64, bytes: &[u8]| {
-        write(abi::PLACE_ADDRESS, bytes.as_ptr() as usize as i64);
-        (form, bytes.len() as i64)
-    };
+pub(super) fn cross(callee: Callee<'_>, arguments: Arguments<'_>) -> Answered {
+    let key = i64::from(callee.kind) | i64::from(callee.number) << 8;
+    write(abi::PLACE_KEY, key);
+    let bytes = |form: i64, bytes: &[u8]| (form + put(bytes), bytes.len() as i64);
     let (form, value) = match arguments {
         Arguments::One(Value::Integer(value)) => (abi::FORM_INTEGER, value),
         Arguments::One(Value::Float(value)) => (abi::FORM_FLOAT, value.to_bits() as i64),
@@ -88,7 +87,7 @@ pub(super) fn cross(kind: i32, handle: u32, arguments: Arguments<'_>) -> Answere
     write(abi::PLACE_VALUE, value);
     write(abi::PLACE_FORM, form);
     write(abi::PLACE_COUNT, count() + 1);
-    host::callback();
+    enter(callee.slot);
     let (form, value) = (read(abi::PLACE_FORM), read(abi::PLACE_VALUE));
     match form {
         abi::FORM_INTEGER => Answered::Value(Value::Integer(value)),
@@ -102,16 +101,42 @@ pub(super) fn cross(kind: i32, handle: u32, arguments: Arguments<'_>) -> Answere
     }
 }
 
+/// Puts arguments where the host looks for them; what that adds to their form.
+fn put(bytes: &[u8]) -> i64 {
+    if bytes.len() > ROOM_BYTES {
+        write(abi::PLACE_ADDRESS, bytes.as_ptr() as usize as i64);
+        return abi::FORM_FAR;
+    }
+    // SAFETY: behind the head there are `ROOM_BYTES`. Whoever was lent an answer there has let go of it (`bytes_of_answer`).
+    unsafe { room().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    0
+}
+
+fn room() -> *mut u8 {
+    // SAFETY: the head lies within the array.
+    unsafe { PLACE.0.get().cast::<u8>().add(HEAD_BYTES) }
+}
+
+/// Enters the host by the function that it has put into the table for this callee; the first time, asks for one.
+fn enter(slot: Option<&Cell<u32>>) {
+    let known = slot.and_then(|slot| host::table_function(slot.get()));
+    if let Some(function) = known {
+        return function();
+    }
+    write(abi::PLACE_SLOT, slot.is_some().into());
+    host::callback();
+    if let Some(slot) = slot {
+        slot.set(read(abi::PLACE_SLOT) as u32);
+    }
+}
+
 fn bytes_of_answer(form: i64, len: usize) -> Answered {
-    if len > ANSWER_BYTES {
+    if len > ROOM_BYTES {
         return Answered::Large { form, len };
     }
-    // SAFETY: behind the head there are `ANSWER_BYTES`, and the host writes there during the import alone. The reference
+    // SAFETY: behind the head there are `ROOM_BYTES`, and the host writes there during the import alone. The reference
     // is gone before the next call: `Callbacks::cross`, the only one who looks at answers, lends it to a closure.
-    let bytes = unsafe {
-        let start = PLACE.0.get().cast::<u8>().add(HEAD_BYTES);
-        core::slice::from_raw_parts(start, len)
-    };
+    let bytes = unsafe { core::slice::from_raw_parts(room(), len) };
     Answered::Value(value_of(form, bytes))
 }
 

@@ -11,7 +11,7 @@ use super::stream::{Stream, handle, input};
 use crate::abi;
 use crate::answer::Answer;
 use crate::callbacks::hooks::encode_text;
-use crate::callbacks::integer;
+use crate::callbacks::{Callee, integer};
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::watch::Watch;
@@ -109,7 +109,7 @@ impl Application<'_> {
         encode: impl FnOnce(&mut Encoder) -> Result<()>,
     ) -> c_int {
         let callbacks = &self.watch.callbacks;
-        match callbacks.call(kind, handle, encode, integer) {
+        match callbacks.call(Callee::new(kind, handle), encode, integer) {
             Ok(answer) => answer,
             Err(_) => {
                 self.raised.set(Some(what));

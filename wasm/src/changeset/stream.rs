@@ -7,6 +7,7 @@ use core::{ptr, slice};
 use libsqlite3_sys as ffi;
 
 use crate::abi;
+use crate::callbacks::Callee;
 use crate::callbacks::place::Arguments;
 use crate::error::{Error, Result};
 use crate::watch::Watch;
@@ -79,7 +80,11 @@ pub unsafe extern "C" fn input(context: *mut c_void, data: *mut c_void, len: *mu
         _ => None,
     };
     let callbacks = &stream.watch.callbacks;
-    match callbacks.call_with(abi::CALLBACK_INPUT, stream.handle, wanted, read) {
+    match callbacks.call_with(
+        Callee::new(abi::CALLBACK_INPUT, stream.handle),
+        wanted,
+        read,
+    ) {
         Ok(Some(count)) => {
             // SAFETY: SQLite reads there how many bytes there are.
             unsafe { *len = count as c_int };
@@ -101,7 +106,11 @@ pub unsafe extern "C" fn output(context: *mut c_void, data: *const c_void, len: 
     }
     let piece = Arguments::One(Value::Blob(bytes));
     let callbacks = &stream.watch.callbacks;
-    match callbacks.call_with(abi::CALLBACK_OUTPUT, stream.handle, piece, |_| ()) {
+    match callbacks.call_with(
+        Callee::new(abi::CALLBACK_OUTPUT, stream.handle),
+        piece,
+        |_| (),
+    ) {
         Ok(()) => ffi::SQLITE_OK,
         Err(_) => stream.fail(),
     }

@@ -1,0 +1,60 @@
+//! What the host holds for the guest, and how the guest says which of it is called.
+
+use core::cell::Cell;
+use core::num::NonZeroU32;
+
+use super::{NOTHING, place};
+use crate::abi;
+
+/// What the host holds for the guest; given back when dropped.
+#[derive(Debug)]
+pub struct Handle {
+    number: NonZeroU32,
+    /// Where in the table the host has put a function for this handle, 0 if nowhere yet.
+    slot: Cell<u32>,
+}
+
+impl Handle {
+    pub fn new(number: u32) -> Option<Self> {
+        let slot = Cell::new(abi::NO_FUNCTION);
+        NonZeroU32::new(number).map(|number| Self { number, slot })
+    }
+
+    pub fn number(&self) -> u32 {
+        self.number.get()
+    }
+
+    /// To call it often: always for the same `kind`, with which the slot goes.
+    pub fn callee(&self, kind: i32) -> Callee<'_> {
+        Callee {
+            slot: Some(&self.slot),
+            ..Callee::new(kind, self.number())
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        place::cross(Callee::new(abi::CALLBACK_RELEASE, self.number()), NOTHING);
+    }
+}
+
+/// Which callback is called.
+#[derive(Clone, Copy)]
+pub struct Callee<'a> {
+    pub kind: i32,
+    /// 0 for kinds without any.
+    pub number: u32,
+    /// Where to remember the slot; without, the call is always through the import.
+    pub slot: Option<&'a Cell<u32>>,
+}
+
+impl Callee<'_> {
+    pub const fn new(kind: i32, number: u32) -> Self {
+        Self {
+            kind,
+            number,
+            slot: None,
+        }
+    }
+}
