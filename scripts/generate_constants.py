@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write ``rapsqlite/_constants.py`` from the guest's own numbers and SQLite's.
 
-Sources, so that nothing is typed twice: ``wasm/src/abi.rs`` (the contract with the guest, docs/abi.md),
+Sources, so that nothing is typed twice: ``wasm/src/abi.rs`` and ``abi/`` (the contract with the guest, docs/abi.md),
 ``wasm/extensions/provided.txt`` (the C functions that the guest has for extensions) and the bindings of the
 ``libsqlite3-sys`` crate, in the version that ``wasm/Cargo.lock`` pins. Cargo is asked where the crate is; it is
 downloaded only if it is not there yet.
@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ABI = ROOT / "wasm" / "src" / "abi.rs"
+ABI = [ROOT / "wasm" / "src" / name for name in ("abi.rs", "abi/callback.rs")]
 PROVIDED = ROOT / "wasm" / "extensions" / "provided.txt"
 MANIFEST = ROOT / "wasm" / "Cargo.toml"
 TARGET = ROOT / "rapsqlite" / "_constants.py"
@@ -71,7 +71,7 @@ def rendered() -> str:
     """Return the text of the generated module."""
     bindings = bindings_path().read_text(encoding="utf-8")
     version = SQLITE_VERSION.search(bindings)
-    abi = constants_of(ABI.read_text(encoding="utf-8"))
+    abi = constants_of("".join(path.read_text(encoding="utf-8") for path in ABI))
     sqlite = constants_of(bindings)
     if version is None or not abi or not sqlite:
         raise SystemExit("found no constants: the sources are not what this script expects")

@@ -41,8 +41,8 @@ def test_length_beyond_the_place_reads_nothing_else(form: int, expected: type, l
     for _ in range(2):
         guest.put(abi.CALLBACK_FUNCTION | handle << 8, form, length)
 
+    assert all(type(argument) is expected for argument in seen)
     for argument in seen:
-        assert type(argument) is expected
         assert set(argument) <= set("a" if form == abi.FORM_TEXT else b"a")
         assert len(argument) <= abi.CALLBACK_PLACE_ROOM
 

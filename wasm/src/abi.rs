@@ -1,7 +1,11 @@
 //! Numbers shared with the host, explained in `docs/abi.md`.
 //!
-//! `scripts/generate_constants.py` reads this file and writes `rapsqlite/_constants.py`, so each
+//! `scripts/generate_constants.py` reads this file and `abi/` and writes `rapsqlite/_constants.py`, so each
 //! constant is one line: `pub const NAME: TYPE = VALUE;`.
+
+mod callback;
+
+pub use callback::*;
 
 pub const ABI_VERSION: u32 = 1;
 pub const MAGIC: u32 = 0x5350_4152;
@@ -171,83 +175,3 @@ pub const OPEN_INDEX_READONLY: i32 = 0x4000_0000;
 
 /// Bit in the flags of `file_sync`: sync the directory as well.
 pub const SYNC_DIRECTORY: i32 = 0x100;
-
-// What `callback` is called for. The host holds an object under each handle.
-/// The guest holds the handle no more; nothing is called.
-pub const CALLBACK_RELEASE: i32 = 0;
-pub const CALLBACK_FUNCTION: i32 = 1;
-/// Of an aggregate or window function; the answer is the handle of a new instance.
-pub const CALLBACK_NEW: i32 = 2;
-/// Steps that were put off, whatever instances they are of; handle 0.
-pub const CALLBACK_STEPS: i32 = 3;
-/// After the steps in its arguments.
-pub const CALLBACK_VALUE: i32 = 4;
-/// As `CALLBACK_VALUE`; also gives the instance's handle back.
-pub const CALLBACK_FINALIZE: i32 = 5;
-pub const CALLBACK_COLLATION: i32 = 7;
-pub const CALLBACK_AUTHORIZER: i32 = 8;
-pub const CALLBACK_PROGRESS: i32 = 9;
-pub const CALLBACK_BUSY: i32 = 10;
-pub const CALLBACK_TRACE: i32 = 11;
-pub const CALLBACK_UPDATE: i32 = 12;
-pub const CALLBACK_COMMIT: i32 = 13;
-pub const CALLBACK_ROLLBACK: i32 = 14;
-pub const CALLBACK_WAL: i32 = 15;
-pub const CALLBACK_PREUPDATE: i32 = 16;
-/// The next bytes of a changeset, at most so many.
-pub const CALLBACK_INPUT: i32 = 17;
-/// The next bytes of a changeset that is made.
-pub const CALLBACK_OUTPUT: i32 = 18;
-/// Whether changes of a table are applied.
-pub const CALLBACK_FILTER: i32 = 19;
-pub const CALLBACK_CONFLICT: i32 = 20;
-// Of the loader of extensions.
-pub const CALLBACK_EXTENSION_OPEN: i32 = 24;
-pub const CALLBACK_EXTENSION_LINK: i32 = 25;
-pub const CALLBACK_EXTENSION_SYMBOL: i32 = 26;
-pub const CALLBACK_EXTENSION_CLOSE: i32 = 27;
-
-// Words of the place where a callback's arguments and answer are, in 8 bytes each.
-/// Kind, and the handle above its eight bits.
-pub const PLACE_KEY: u32 = 0;
-/// What the arguments are, then what the answer is: `FORM_*`, or one of the failures.
-pub const PLACE_FORM: u32 = 1;
-/// An integer, a float, a length, or the number of an exception.
-pub const PLACE_VALUE: u32 = 2;
-/// Where text, blob or array of the arguments start, if they are far.
-pub const PLACE_ADDRESS: u32 = 3;
-/// How many callbacks there have been.
-pub const PLACE_COUNT: u32 = 4;
-/// Not 0: the guest wants a function in the table for this key. The host's answer: where that is.
-pub const PLACE_SLOT: u32 = 5;
-/// Behind the words: room for text, blob or array of the arguments, then for text or blob of the answer.
-pub const CALLBACK_PLACE_HEAD: u32 = 64;
-
-// Forms. One argument goes as it is, none or several as an array in MessagePack.
-pub const FORM_NULL: i64 = 0;
-pub const FORM_INTEGER: i64 = 1;
-pub const FORM_FLOAT: i64 = 2;
-pub const FORM_TEXT: i64 = 3;
-pub const FORM_BLOB: i64 = 4;
-pub const FORM_ARRAY: i64 = 5;
-/// Added to the form of arguments that the place has no room for: they are at `PLACE_ADDRESS`.
-pub const FORM_FAR: i64 = 8;
-
-// Why `callback` has no answer.
-pub const CALLBACK_RAISED: i64 = -1;
-pub const CALLBACK_NO_MEMORY: i64 = -2;
-pub const CALLBACK_TOO_LARGE: i64 = -3;
-pub const CALLBACK_NO_METHOD: i64 = -4;
-/// Added if it was in a step that had been put off, or in the step's inverse.
-pub const CALLBACK_IN_STEP: i64 = -16;
-pub const CALLBACK_IN_INVERSE: i64 = -32;
-/// Larger arguments are far, a larger answer is fetched with `callback_answer`.
-pub const CALLBACK_PLACE_ROOM: u32 = 1_024;
-
-// Kinds of SQL functions.
-pub const FUNCTION_SCALAR: i64 = 0;
-pub const FUNCTION_AGGREGATE: i64 = 1;
-pub const FUNCTION_WINDOW: i64 = 2;
-
-/// The number by which `CALLBACK_EXTENSION_OPEN` answers for what is part of the engine.
-pub const EXTENSION_BUILT_IN: u32 = 4_294_967_295;
