@@ -9,7 +9,7 @@ use libsqlite3_sys as ffi;
 
 use crate::abi;
 use crate::answer::Answer;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::executor::Executor;
 use crate::objects::Object;
 use crate::ring::request::Request;
@@ -40,7 +40,8 @@ pub fn deserialize(
     match request.b {
         abi::DESERIALIZE_BEGIN => {
             reader.array()?;
-            let image = Image::begin(reader.text()?, reader.integer()?)?;
+            let db = executor.connection.db();
+            let image = Image::begin(db, reader.text()?, reader.integer()?)?;
             let handle = executor.objects.hold(Object::Image(image));
             Ok(Answer {
                 handle,
@@ -69,9 +70,14 @@ pub fn deserialize(
 }
 
 impl Image {
-    fn begin(schema: &[u8], len: i64) -> Result<Self> {
+    fn begin(db: *mut ffi::sqlite3, schema: &[u8], len: i64) -> Result<Self> {
         let len = usize::try_from(len).map_err(|_| Error::out_of_memory())?;
         let schema = c_string(schema)?;
+        // SAFETY: `db` is open, and the name ends in a NUL.
+        if unsafe { ffi::sqlite3_db_readonly(db, schema.as_ptr()) } < 0 {
+            let message = format!("unknown database {}", schema.to_string_lossy());
+            return Err(Error::new(abi::ERROR_SQLITE, code::ERROR, message));
+        }
         // SAFETY: any length may be asked for.
         let data = unsafe { ffi::sqlite3_malloc64(len as u64) }.cast::<u8>();
         if data.is_null() && len > 0 {
@@ -104,6 +110,10 @@ impl Image {
         }
         self.leave_wal_mode();
         self.try_out()?;
+        if is_cut_off(self.bytes_mut()) {
+            let message = "database disk image is malformed: its end is missing";
+            return Err(Error::new(abi::ERROR_SQLITE, ffi::SQLITE_CORRUPT, message));
+        }
         let flags = ffi::SQLITE_DESERIALIZE_FREEONCLOSE | ffi::SQLITE_DESERIALIZE_RESIZEABLE;
         let data = core::mem::replace(&mut self.data, ptr::null_mut());
         let len = self.len as i64;
@@ -117,14 +127,19 @@ impl Image {
         }
     }
 
+    /// The bytes, all of which were written.
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        if self.len == 0 {
+            return &mut [];
+        }
+        // SAFETY: there are `len` of them, and nothing else points there.
+        unsafe { core::slice::from_raw_parts_mut(self.data, self.len) }
+    }
+
     /// A database in memory has no WAL, and SQLite would not open one that says otherwise.
     fn leave_wal_mode(&mut self) {
-        if self.len < FORMAT_VERSIONS.end {
-            return;
-        }
-        // SAFETY: all `len` bytes were written, and nothing else points there.
-        let bytes = unsafe { core::slice::from_raw_parts_mut(self.data, self.len) };
-        if bytes[FORMAT_VERSIONS] == WITH_WAL {
+        let bytes = self.bytes_mut();
+        if bytes.len() >= FORMAT_VERSIONS.end && bytes[FORMAT_VERSIONS] == WITH_WAL {
             bytes[FORMAT_VERSIONS].copy_from_slice(&WITH_JOURNAL);
         }
     }
@@ -154,6 +169,24 @@ impl Image {
             result
         }
     }
+}
+
+/// Whether the last page is not whole, or not there: SQLite would read zeros for what is missing of it.
+/// <https://sqlite.org/fileformat2.html#the_database_header>
+fn is_cut_off(image: &[u8]) -> bool {
+    if image.len() < 100 {
+        return false; // empty: SQLite has read what there is, and it is no header
+    }
+    let word = |at: usize| u32::from_be_bytes([0, 1, 2, 3].map(|offset| image[at + offset]));
+    let (page, counter, pages, valid_for) = (word(16) >> 16, word(24), word(28), word(92));
+    // 65536 does not fit the two bytes there are, and is written as 1.
+    let page_bytes = u64::from(if page == 1 { 65_536 } else { page });
+    let len = image.len() as u64;
+    // Programs from before 2010 do not count the pages, and leave the number that was there.
+    if counter == valid_for && pages > 0 {
+        return len < page_bytes * u64::from(pages);
+    }
+    page_bytes > 0 && !len.is_multiple_of(page_bytes)
 }
 
 impl Drop for Image {
