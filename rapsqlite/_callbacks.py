@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
-from rapsqlite._entrance import entrance
+from rapsqlite._entrance import entrance, not_held
 from rapsqlite._failures import Failures, code_of
 from rapsqlite._handles import Handles
 from rapsqlite._instances import Instance, StepError, run_steps
@@ -40,10 +40,7 @@ _WITHOUT_CONSEQUENCE = frozenset({abi.CALLBACK_TRACE, abi.CALLBACK_ROLLBACK})
 class Callbacks:
     """What one guest may call."""
 
-    __slots__ = (
-        *("_finalized", "_functions", "_give_up", "_handles", "_place", "_slots", "_strike"),
-        "failures",
-    )
+    __slots__ = ("_finalized", "_functions", "_give_up", "_handles", "_place", "_slots", "_strike", "failures")
 
     _place: Place
     _give_up: Callable[[BaseException], int]
@@ -152,7 +149,7 @@ class Callbacks:
             run_steps(self._instance, arguments)
             return None
         if kind not in (abi.CALLBACK_VALUE, abi.CALLBACK_FINALIZE):
-            raise InternalError("the guest called something that it does not hold, or for what it is not")
+            not_held()
         instance = self._instance(handle)
         try:
             run_steps(self._instance, arguments)

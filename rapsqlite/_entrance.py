@@ -7,7 +7,7 @@ Arguments and answer pass at the guest's place for callbacks (`Place`). On the g
 from __future__ import annotations
 
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rapsqlite import _constants as abi
 from rapsqlite._wire import decode_arguments
@@ -35,11 +35,11 @@ def entrance(place: Place, strike: Strike, fail: Fail, fail_late: FailLate) -> t
     ``enter`` is to return.
     """
     words, floats, room, thread = place.words, place.floats, place.room, get_ident()
-    function: Callable[..., Any] = _nothing
+    function: Callable[..., Any] = not_held
 
     def bind(new: Callable[..., Any] | None) -> None:
         nonlocal function
-        function = new or _nothing
+        function = new or not_held
 
     def enter() -> int:
         try:
@@ -85,5 +85,6 @@ def entrance(place: Place, strike: Strike, fail: Fail, fail_late: FailLate) -> t
     return enter, bind
 
 
-def _nothing(*_arguments: object) -> None:
+def not_held(*_arguments: object) -> NoReturn:
+    """Stand for what the guest calls without holding it: InternalError."""
     raise InternalError("the guest called something that it does not hold, or for what it is not")

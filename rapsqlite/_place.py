@@ -37,14 +37,10 @@ class Place:
         self._large = b""
 
     def arguments(self, form: int) -> list[Any]:
-        """Return the arguments, whatever their form."""
+        """Return arguments of any form that is no number: those do not get here."""
         words = self.words
         if form == abi.FORM_NULL:
             return [None]
-        if form == abi.FORM_INTEGER:
-            return [words[_VALUE]]
-        if form == abi.FORM_FLOAT:
-            return [self.floats[_VALUE]]
         if form >= abi.FORM_FAR:
             data = self._view(words[abi.PLACE_ADDRESS], words[_VALUE])
         else:

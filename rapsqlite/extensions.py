@@ -7,21 +7,17 @@ and the way to build one.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
-
-import msgspec
+from typing import TYPE_CHECKING, cast
 
 from rapsqlite import _constants as abi
 from rapsqlite._loader import BUILT_IN, SHIPPED, Loader
 from rapsqlite._trial import ask_loader, try_out
-from rapsqlite._wire import decoder_of
 from rapsqlite.errors import Error, OperationalError
 
 if TYPE_CHECKING:
     from rapsqlite._session import Session
     from rapsqlite._target import Target
-
-_number = decoder_of(int)
+    from rapsqlite.connection import Connection
 
 
 class Extensions:
@@ -69,9 +65,7 @@ class Extensions:
             raise
 
     async def _may_load(self) -> bool:
-        params = msgspec.msgpack.encode([abi.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION])
-        reply = await self._session.guest.call(abi.OP_CONTROL, params=params, a=abi.CONTROL_OP_CONFIG)
-        return bool(_number(reply.rows))
+        return await cast("Connection", self).getconfig(abi.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION)
 
     async def _ask_about_extensions(self, operation: int, *arguments: str | bool | None) -> None:
         guest = self._session.guest

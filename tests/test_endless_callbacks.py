@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-import threading
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,44 +14,12 @@ import anyio
 import pytest
 
 import rapsqlite
+from tests.lingering import Blocked, Endless, impatient, started
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-class Endless:
-    """A callback that runs for ever in Python code."""
-
-    def __init__(self) -> None:
-        self.started = threading.Event()
-
-    def __call__(self, *_: object) -> Any:
-        self.started.set()
-        while True:
-            pass
-
-
-class Blocked:
-    """A callback that waits outside of Python code, where no exception reaches it, until it is let go."""
-
-    def __init__(self) -> None:
-        self.started = threading.Event()
-        self.let_go = threading.Event()
-
-    def __call__(self, *_: object) -> int:
-        self.started.set()
-        self.let_go.wait()
-        return 1
-
-
-def impatient(conn: rapsqlite.Connection) -> None:
-    conn._session.guest._traffic.patience_s = 0.05
-
-
-async def started(callback: Endless | Blocked) -> None:
-    await anyio.to_thread.run_sync(callback.started.wait, 30)
 
 
 async def cancelled_while_in(callback: Endless | Blocked, operation: Callable[[], Any]) -> None:
@@ -115,7 +82,7 @@ async def test_interrupt_ends_an_endless_function_with_an_exception_that_says_so
 
 async def test_interrupt_leaves_a_callback_alone_that_returns_in_time() -> None:
     async with rapsqlite.connect(":memory:") as conn, anyio.create_task_group() as tasks:
-        blocked = Blocked()
+        blocked = Blocked(1)
         await conn.create_function("f", 0, blocked)
 
         async def interrupt() -> None:
@@ -130,7 +97,7 @@ async def test_interrupt_leaves_a_callback_alone_that_returns_in_time() -> None:
 
 async def test_callback_that_nothing_interrupts_costs_the_connection_and_no_more(database: Path) -> None:
     """The task ends, the locks are free, closing does not hang, and the thread ends once the callback returns."""
-    blocked = Blocked()
+    blocked = Blocked(1)
     conn = await rapsqlite.connect(database)
     await conn.execute("CREATE TABLE t (a)")
     await conn.commit()

@@ -5,9 +5,9 @@ After each the connection goes on, no transaction is open, and the file holds wh
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
-import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,9 +15,11 @@ import anyio.to_thread
 import pytest
 
 import rapsqlite
+from tests.lingering import Blocked, Endless, impatient, started
 from tests.misbehaviour import KINDS, NEW, ROWS, Kind, prepared, stored, use
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 LOGGED = ("trace", "rollback")
@@ -26,35 +28,6 @@ EVERY = pytest.mark.parametrize("name", sorted(KINDS))
 
 def fail(*_: object) -> Any:
     raise ZeroDivisionError("on purpose")
-
-
-class Endless:
-    """Runs for ever in Python code."""
-
-    def __init__(self) -> None:
-        self.started = threading.Event()
-
-    def __call__(self, *_: object) -> Any:
-        self.started.set()
-        while True:
-            pass
-
-
-class Blocked:
-    """Waits outside of Python code, where no exception reaches it, until it is let go."""
-
-    def __init__(self) -> None:
-        self.started = threading.Event()
-        self.let_go = threading.Event()
-
-    def __call__(self, *_: object) -> int:
-        self.started.set()
-        self.let_go.wait()
-        return 0
-
-
-def impatient(conn: rapsqlite.Connection) -> None:
-    conn._session.guest._traffic.patience_s = 0.05
 
 
 class Undecided:
@@ -69,6 +42,17 @@ def sparse(path: Path, size: int) -> memoryview:
     with path.open("w+b") as file:
         file.truncate(size)
         return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    database: Path, name: str, callback: Callable[..., Any], **options: Any
+) -> AsyncIterator[tuple[rapsqlite.Connection, Kind]]:
+    """Open a connection with this callback to a file as `prepared`."""
+    with prepared(database, name) as kind:
+        async with rapsqlite.connect(database, isolation_level=None, **options) as conn:
+            await kind.register(conn, callback)
+            yield conn, kind
 
 
 async def failure_of(conn: rapsqlite.Connection, kind: Kind) -> rapsqlite.Error | None:
@@ -94,65 +78,59 @@ async def assert_usable(conn: rapsqlite.Connection, name: str, database: Path, e
 
 @EVERY
 async def test_callback_that_raises(database: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
-    with prepared(database, name) as kind:
-        async with rapsqlite.connect(database, isolation_level=None) as conn:
-            await kind.register(conn, fail)
-            with caplog.at_level(logging.ERROR, logger="rapsqlite"):
-                error = await failure_of(conn, kind)
+    async with connected(database, name, fail) as (conn, kind):
+        with caplog.at_level(logging.ERROR, logger="rapsqlite"):
+            error = await failure_of(conn, kind)
 
-            if kind.words:
-                assert type(error) is kind.error
-                assert str(error).startswith(kind.words)
-                assert isinstance(error.__cause__, ZeroDivisionError)
-            else:
-                assert error is None
-            assert ("ZeroDivisionError" in caplog.text) is (name in LOGGED)
-            await assert_usable(conn, name, database, [*ROWS, NEW] if kind.keeps else ROWS)
+        if kind.words:
+            assert type(error) is kind.error
+            assert str(error).startswith(kind.words)
+            assert isinstance(error.__cause__, ZeroDivisionError)
+        else:
+            assert error is None
+        assert ("ZeroDivisionError" in caplog.text) is (name in LOGGED)
+        await assert_usable(conn, name, database, [*ROWS, NEW] if kind.keeps else ROWS)
 
 
 @EVERY
 async def test_endless_callback_of_a_cancelled_task(database: Path, name: str) -> None:
-    with prepared(database, name) as kind:
-        async with rapsqlite.connect(database, isolation_level=None) as conn:
-            impatient(conn)
-            endless = Endless()
-            await kind.register(conn, endless)
+    endless = Endless()
+    async with connected(database, name, endless) as (conn, kind):
+        impatient(conn)
 
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(use, conn, kind)
-                await anyio.to_thread.run_sync(endless.started.wait, 30)
-                tasks.cancel_scope.cancel()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(use, conn, kind)
+            await started(endless)
+            tasks.cancel_scope.cancel()
 
-            assert conn.is_alive()
-            await assert_usable(conn, name, database, [*ROWS, NEW] if kind.keeps else ROWS)
+        assert conn.is_alive()
+        await assert_usable(conn, name, database, [*ROWS, NEW] if kind.keeps else ROWS)
 
 
 @EVERY
 async def test_endless_callback_that_is_interrupted(database: Path, name: str) -> None:
     """The error is that of a callback that raises, and the cause says what it was."""
-    with prepared(database, name) as kind:
-        async with rapsqlite.connect(database, isolation_level=None) as conn:
-            impatient(conn)
-            endless = Endless()
-            await kind.register(conn, endless)
-            errors: list[rapsqlite.Error | None] = []
+    endless = Endless()
+    async with connected(database, name, endless) as (conn, kind):
+        impatient(conn)
+        errors: list[rapsqlite.Error | None] = []
 
-            async def run() -> None:
-                errors.append(await failure_of(conn, kind))
+        async def run() -> None:
+            errors.append(await failure_of(conn, kind))
 
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(run)
-                await anyio.to_thread.run_sync(endless.started.wait, 30)
-                await conn.interrupt()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await started(endless)
+            await conn.interrupt()
 
-            [error] = errors
-            if kind.words:
-                assert type(error) is kind.error
-                assert str(error).startswith("interrupted" if name == "busy" else kind.words)
-                assert type(error.__cause__).__name__ == "CallbackInterrupted"
-            else:
-                assert error is None
-            await assert_usable(conn, name, database, [*ROWS, NEW] if kind.keeps else ROWS)
+        [error] = errors
+        if kind.words:
+            assert type(error) is kind.error
+            assert str(error).startswith("interrupted" if name == "busy" else kind.words)
+            assert type(error.__cause__).__name__ == "CallbackInterrupted"
+        else:
+            assert error is None
+        await assert_usable(conn, name, database, [*ROWS, NEW] if kind.keeps else ROWS)
 
 
 RESULTS = ["function", "deterministic function", "aggregate finalize", "window value"]
@@ -162,15 +140,13 @@ TOO_LARGE = "string or blob too big"
 @pytest.mark.parametrize("name", RESULTS)
 @pytest.mark.parametrize("value", [object(), [1], 1j, "\ud800"], ids=["object", "list", "complex", "surrogate"])
 async def test_result_that_sqlite_does_not_store(database: Path, name: str, value: object) -> None:
-    with prepared(database, name) as kind:
-        async with rapsqlite.connect(database, isolation_level=None) as conn:
-            await kind.register(conn, lambda *_: value)
-            error = await failure_of(conn, kind)
+    async with connected(database, name, lambda *_: value) as (conn, kind):
+        error = await failure_of(conn, kind)
 
-            assert type(error) is kind.error
-            assert str(error).startswith(kind.words)
-            assert isinstance(error.__cause__, UnicodeEncodeError if isinstance(value, str) else rapsqlite.Error)
-            await assert_usable(conn, name, database, ROWS)
+        assert type(error) is kind.error
+        assert str(error).startswith(kind.words)
+        assert isinstance(error.__cause__, UnicodeEncodeError if isinstance(value, str) else rapsqlite.Error)
+        await assert_usable(conn, name, database, ROWS)
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -183,28 +159,24 @@ async def test_result_that_is_too_large(database: Path, tmp_path: Path, name: st
         "longer than SQLite counts": huge[: 1 << 31],
         "beyond 32 bits": huge,
     }[what]
-    with prepared(database, name) as kind:
-        async with rapsqlite.connect(database, isolation_level=None) as conn:
-            await conn.setlimit(rapsqlite.SQLITE_LIMIT_LENGTH, 100_000)
-            await kind.register(conn, lambda *_: value)
-            error = await failure_of(conn, kind)
+    async with connected(database, name, lambda *_: value) as (conn, kind):
+        await conn.setlimit(rapsqlite.SQLITE_LIMIT_LENGTH, 100_000)
+        error = await failure_of(conn, kind)
 
-            assert type(error) is rapsqlite.DataError
-            assert str(error) == TOO_LARGE
-            assert isinstance(error.__cause__, OverflowError) == (what != "longer than allowed")
-            await assert_usable(conn, name, database, ROWS)
+        assert type(error) is rapsqlite.DataError
+        assert str(error) == TOO_LARGE
+        assert isinstance(error.__cause__, OverflowError) == (what != "longer than allowed")
+        await assert_usable(conn, name, database, ROWS)
 
 
 @pytest.mark.parametrize("name", RESULTS)
 async def test_result_that_the_memory_does_not_hold(database: Path, name: str) -> None:
-    with prepared(database, name) as kind:
-        async with rapsqlite.connect(database, isolation_level=None, limits={"memory_bytes": 32 << 20}) as conn:
-            await kind.register(conn, lambda *_: bytes(64 << 20))
-            error = await failure_of(conn, kind)
+    async with connected(database, name, lambda *_: bytes(64 << 20), limits={"memory_bytes": 32 << 20}) as (conn, kind):
+        error = await failure_of(conn, kind)
 
-            assert type(error) is rapsqlite.OutOfMemoryError
-            assert "memory" in str(error)
-            await assert_usable(conn, name, database, ROWS)
+        assert type(error) is rapsqlite.OutOfMemoryError
+        assert "memory" in str(error)
+        await assert_usable(conn, name, database, ROWS)
 
 
 ANSWERS: dict[str, tuple[object, type[Exception]]] = {
@@ -220,32 +192,27 @@ ANSWERS: dict[str, tuple[object, type[Exception]]] = {
 async def test_answer_that_is_none(database: Path, name: str) -> None:
     """What is no answer is an exception."""
     answer, cause = ANSWERS[name]
-    with prepared(database, name) as kind:
-        async with rapsqlite.connect(database, isolation_level=None) as conn:
-            await kind.register(conn, lambda *_: answer)
-            error = await failure_of(conn, kind)
+    async with connected(database, name, lambda *_: answer) as (conn, kind):
+        error = await failure_of(conn, kind)
 
-            assert type(error) is kind.error
-            assert str(error).startswith(kind.words)
-            assert type(error.__cause__) is cause
-            await assert_usable(conn, name, database, ROWS)
+        assert type(error) is kind.error
+        assert str(error).startswith(kind.words)
+        assert type(error.__cause__) is cause
+        await assert_usable(conn, name, database, ROWS)
 
 
 @pytest.mark.parametrize(
     "name", ["trace", "update", "preupdate", "rollback", "wal", "aggregate step", "window inverse"]
 )
 async def test_answer_that_nobody_asks_for_is_ignored(database: Path, name: str) -> None:
-    with prepared(database, name) as kind:
-        async with rapsqlite.connect(database, isolation_level=None) as conn:
-            await kind.register(conn, lambda *_: Undecided())
-
-            assert await failure_of(conn, kind) is None
-            await assert_usable(conn, name, database, ROWS if name == "rollback" else [*ROWS, NEW])
+    async with connected(database, name, lambda *_: Undecided()) as (conn, kind):
+        assert await failure_of(conn, kind) is None
+        await assert_usable(conn, name, database, ROWS if name == "rollback" else [*ROWS, NEW])
 
 
 @EVERY
 async def test_callback_that_nothing_interrupts_costs_the_connection_and_no_more(database: Path, name: str) -> None:
-    blocked = Blocked()
+    blocked = Blocked(0)
     with prepared(database, name) as kind:
         conn = await rapsqlite.connect(database, isolation_level=None)
         impatient(conn)
@@ -253,7 +220,7 @@ async def test_callback_that_nothing_interrupts_costs_the_connection_and_no_more
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(use, conn, kind)
-            await anyio.to_thread.run_sync(blocked.started.wait, 30)
+            await started(blocked)
             tasks.cancel_scope.cancel()
 
         with pytest.raises(rapsqlite.OperationalError, match="a callback of its statement has not returned"):

@@ -212,7 +212,7 @@ async def test_what_is_no_file_is_no_extension(conn: rapsqlite.Connection, tmp_p
         name.write_bytes(b"")
         name /= "module"
 
-    for load in (conn.load_extension, lambda path: conn.fetch_scalar("SELECT load_extension(?)", [path])):
+    for load in (conn.load_extension, lambda path: conn.fetch_scalar(BY_SQL, [path])):
         with pytest.raises(rapsqlite.OperationalError) as caught:
             await load(str(name))
         error = caught.value if "there is no extension" in str(caught.value) else caught.value.__cause__

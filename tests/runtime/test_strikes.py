@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def interrupted(function: Callable[[], object]) -> tuple[Played, bool]:
+def interrupted(
+    function: Callable[[], object], *, is_wanted: bool = True, afterwards: Callable[[], object] = lambda: None
+) -> tuple[Played, bool]:
     """Call ``function`` in a thread of its own while another one strikes; return whether a strike was sent."""
     guest = Played()
-    sent: list[bool] = []
     started = threading.Event()
 
     def run() -> object:
@@ -31,10 +32,11 @@ def interrupted(function: Callable[[], object]) -> tuple[Played, bool]:
     thread = threading.Thread(target=play)
     thread.start()
     started.wait(30)
-    sent.append(guest.callbacks.interrupt(lambda: True))
+    sent = guest.callbacks.interrupt(lambda: is_wanted)
+    afterwards()
     thread.join(30)
     assert not thread.is_alive()
-    return guest, sent[0]
+    return guest, sent
 
 
 def endless() -> None:
@@ -91,23 +93,12 @@ def test_strike_hits_nothing_but_its_callback() -> None:
 
 def test_unwanted_strike_is_not_sent() -> None:
     done = threading.Event()
-    guest = Played()
-    started = threading.Event()
 
     def wait() -> str:
-        started.set()
         done.wait(30)
         return "undisturbed"
 
-    def play() -> None:
-        guest.attach()
-        guest.call(abi.CALLBACK_FUNCTION, guest.callbacks.hold(abi.CALLBACK_FUNCTION, wait))
+    guest, sent = interrupted(wait, is_wanted=False, afterwards=done.set)
 
-    thread = threading.Thread(target=play)
-    thread.start()
-    started.wait(30)
-
-    assert not guest.callbacks.interrupt(lambda: False)
-    done.set()
-    thread.join(30)
+    assert not sent
     assert guest.text() == b"undisturbed"

@@ -7,6 +7,7 @@ use libsqlite3_sys as ffi;
 
 use crate::abi;
 use crate::answer::{Answer, Content};
+use crate::buffers::zeroed;
 use crate::callbacks::Callbacks;
 use crate::error::{Error, Result};
 use crate::executor::Executor;
@@ -170,15 +171,6 @@ impl Drop for Blob {
         // SAFETY: null, or open and used for the last time. Nobody is there to be told of an error.
         unsafe { ffi::sqlite3_blob_close(self.raw) };
     }
-}
-
-fn zeroed(len: usize) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    bytes
-        .try_reserve_exact(len)
-        .map_err(|_| Error::out_of_memory())?;
-    bytes.resize(len, 0);
-    Ok(bytes)
 }
 
 fn c_integer(value: i64) -> Result<c_int> {

@@ -16,6 +16,7 @@ pub mod wire;
 pub mod vfs;
 
 // Around one SQLite handle.
+pub mod buffers;
 pub mod cache;
 #[cfg(target_arch = "wasm32")]
 mod callbacks;

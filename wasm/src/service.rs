@@ -4,6 +4,7 @@
 
 use crate::abi;
 use crate::answer::Answer;
+use crate::buffers::zeroed;
 use crate::connection::Connection;
 use crate::control::control;
 use crate::error::{Error, Result};
@@ -227,10 +228,7 @@ fn external_body(request: &Request<'_>) -> Result<Option<Vec<u8>>> {
         .sql_len
         .checked_add(request.params_len)
         .ok_or_else(Error::out_of_memory)?;
-    let mut body = Vec::new();
-    body.try_reserve_exact(len)
-        .map_err(|_| Error::out_of_memory())?;
-    body.resize(len, 0);
+    let mut body = zeroed(len)?;
     host::payload(request.id, &mut body).map_err(|code| {
         Error::new(
             abi::ERROR_INTERNAL,

@@ -29,6 +29,7 @@ pub use self::handle::{Callee, Handle};
 use self::place::{Answered, Arguments};
 use self::steps::Steps;
 use crate::abi;
+use crate::buffers::zeroed;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::wire::params::Value;
@@ -185,9 +186,7 @@ impl Callbacks {
                 Err(failed(code))
             }
             Answered::Large { form, len } => {
-                let mut large = Vec::new();
-                large.try_reserve_exact(len).map_err(|_| NO_MEMORY)?;
-                large.resize(len, 0);
+                let mut large = zeroed(len).map_err(|_| NO_MEMORY)?;
                 host::callback_answer(&mut large).map_err(|_| NO_MEMORY)?;
                 Ok(receive(place::value_of(form, &large)))
             }
