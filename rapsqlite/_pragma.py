@@ -5,6 +5,22 @@ from __future__ import annotations
 import math
 import re
 
+PRAGMAS = frozenset(
+    """
+    analysis_limit application_id auto_vacuum automatic_index busy_timeout cache_size cache_spill
+    case_sensitive_like cell_size_check checkpoint_fullfsync collation_list compile_options count_changes
+    data_version database_list default_cache_size defer_foreign_keys empty_result_callbacks encoding
+    foreign_key_check foreign_key_list foreign_keys freelist_count full_column_names fullfsync function_list
+    hard_heap_limit ignore_check_constraints incremental_vacuum index_info index_list index_xinfo integrity_check
+    journal_mode journal_size_limit legacy_alter_table locking_mode max_page_count mmap_size module_list optimize
+    page_count page_size pragma_list query_only quick_check read_uncommitted recursive_triggers
+    reverse_unordered_selects schema_version secure_delete short_column_names shrink_memory soft_heap_limit
+    synchronous table_info table_list table_xinfo temp_store temp_store_directory threads trusted_schema
+    user_version wal_autocheckpoint wal_checkpoint writable_schema
+    """.split()
+)
+"""The pragmas that the engine knows, as ``PRAGMA pragma_list`` tells; a test compares the two."""
+
 _NAME = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*")
 _WORD = re.compile(r"[A-Za-z0-9_.+-]+")
 
@@ -20,6 +36,14 @@ def pragma_statement(name: str, value: float | str | bool) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not the name of a pragma")
     return f"PRAGMA {name}={_literal(name, value)}"
+
+
+def is_known(name: str) -> bool:
+    """Tell whether SQLite has a pragma of this name, which may begin with a schema's name and a dot.
+
+    SQLite could be asked, but by a statement that the user's functions, factories and authorizer have a part in.
+    """
+    return name.rpartition(".")[2].lower() in PRAGMAS
 
 
 def _literal(name: str, value: object) -> str:

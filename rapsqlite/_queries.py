@@ -8,6 +8,7 @@ from rapsqlite import _constants as abi
 from rapsqlite import _fetching as fetching
 from rapsqlite._operation import Operation
 from rapsqlite._session import encode_sql
+from rapsqlite._wire import decoder_of
 from rapsqlite.cursor import Cursor
 from rapsqlite.prepared import PreparedStatement
 from rapsqlite.stream import ChunkStream, RowStream
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from rapsqlite.types import Parameters
 
 T = TypeVar("T")
+
+_changes_of = decoder_of(int)
 
 
 class Queries:
@@ -172,17 +175,16 @@ class Queries:
 
     async def in_transaction_async(self) -> bool:
         """Return `in_transaction` once all statements sent before have finished."""
-        reply = await self._session.guest.call(abi.OP_EXECUTE, b"SELECT 1")
-        return bool(reply.flags & abi.REPLY_IN_TRANSACTION)
+        return bool((await self._session.count()).flags & abi.REPLY_IN_TRANSACTION)
 
     async def total_changes_async(self) -> int:
         """Return `total_changes` once all statements sent before have finished."""
-        return (await self._session.guest.call(abi.OP_EXECUTE, b"SELECT 1")).total_changes
+        return (await self._session.count()).total_changes
 
     async def changes(self) -> int:
         """Return how many rows the last INSERT, UPDATE or DELETE changed, without those that triggers changed."""
-        return int(await self.fetch_scalar("SELECT changes()"))
+        return _changes_of((await self._session.count()).rows)
 
     async def last_insert_rowid(self) -> int:
         """Return the row id of the last row that was inserted, 0 if there was none."""
-        return (await self._session.guest.call(abi.OP_EXECUTE, b"SELECT 1")).last_insert_rowid
+        return (await self._session.count()).last_insert_rowid

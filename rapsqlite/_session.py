@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rapsqlite._guest import Guest
+    from rapsqlite._rings import Reply
     from rapsqlite._row_plan import RowFunction
     from rapsqlite.types import CursorLike, RowFactory, TextFactory
 
@@ -179,6 +180,12 @@ class Session(TransactionControl):
         """Return the counters of the guest and of its host functions."""
         reply = await self.guest.call(abi.OP_CONTROL, a=abi.CONTROL_OP_STATISTICS)
         return {**_counters(reply.rows), **self.guest.statistics()}
+
+    async def count(self) -> Reply:
+        """Return a reply, to no statement, with the counters that every reply has; its value is the newest changes."""
+        if self.is_unsettled:
+            await self.settle()
+        return await self.guest.call(abi.OP_CONTROL, a=abi.CONTROL_OP_CHANGES)
 
     async def parameter_names(self, sql: bytes) -> list[str]:
         """Return the names of the statement's parameters, without their prefix characters."""

@@ -8,7 +8,7 @@ import msgspec
 
 from rapsqlite import _constants as abi
 from rapsqlite._options import checked_seconds
-from rapsqlite._pragma import pragma_statement
+from rapsqlite._pragma import is_known, pragma_statement
 from rapsqlite._queries import Queries
 from rapsqlite._registration import checked_int
 from rapsqlite._wire import decoder_of
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _number = decoder_of(int)
 _encode = msgspec.msgpack.Encoder().encode
-_KNOWN_PRAGMA = "SELECT 1 FROM pragma_pragma_list WHERE name = lower(?)"
 
 
 class Tuning(Queries):
@@ -32,14 +31,16 @@ class Tuning(Queries):
         a bool or a plain word, OperationalError for a pragma SQLite does not know, and whatever setting it raises.
         """
         statement = pragma_statement(name, value)
-        known = await self.fetch_all(_KNOWN_PRAGMA, [name.rpartition(".")[2]])
-        if not known:
+        if not is_known(name):
             raise OperationalError(f"no such pragma: {name}")
+        if self._session.is_unsettled:
+            await self._session.settle()
         await self._session.run(statement)
 
     async def explain_query_plan(self, sql: str, parameters: Parameters | None = None) -> list[Any]:
         """Return how SQLite would run a statement, as rows of id, parent, an unused number, and text.
 
+        Rows are made as by `fetch_all`.
         https://sqlite.org/eqp.html
         """
         if not isinstance(sql, str):

@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rapsqlite import _fetching as fetching
+from rapsqlite._identifiers import quoted
 from rapsqlite.stream import ChunkStream
 
 if TYPE_CHECKING:
@@ -147,13 +148,9 @@ def _virtual_table(name: str, sql: str) -> str:
 
 def _inserts(table: str, place: str, columns: list[str]) -> str:
     """Return the query whose rows are the INSERT statements of a table; ``place`` says of which database."""
-    start = _text(f"INSERT INTO {_identifier(table)} VALUES(")
-    values = "||','||".join(f"quote({_identifier(column)})" for column in columns)
-    return f"SELECT {start}||{values}||');' FROM {place}{_identifier(table)}"
-
-
-def _identifier(name: str) -> str:
-    return '"{}"'.format(name.replace('"', '""'))
+    start = _text(f"INSERT INTO {quoted(table)} VALUES(")
+    values = "||','||".join(f"quote({quoted(column)})" for column in columns)
+    return f"SELECT {start}||{values}||');' FROM {place}{quoted(table)}"
 
 
 def _text(value: str) -> str:

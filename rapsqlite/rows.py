@@ -7,6 +7,8 @@ from contextlib import closing
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
+from rapsqlite._identifiers import quoted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -70,7 +72,7 @@ def _described(names: tuple[str, ...]) -> sqlite3.Cursor:
     sqlite3.Row takes its names from a cursor of sqlite3 and from nowhere else. This one ran on a memory
     database that is closed again: what is kept is the description.
     """
-    columns = ", ".join('NULL AS "' + name.replace('"', '""') + '"' for name in names)
+    columns = ", ".join(f"NULL AS {quoted(name)}" for name in names)
     with closing(sqlite3.connect(":memory:")) as connection:
         return connection.execute(f"SELECT {columns}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rapsqlite._identifiers import quoted
 from rapsqlite._shield import carry_through
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Savepoint:
         if "\0" in name:
             raise ValueError("the name of a savepoint cannot contain a null character")
         self.name: str = name
-        self._quoted = '"' + name.replace('"', '""') + '"'
+        self._quoted = quoted(name)
         self._session: Session = connection._session
 
     async def __aenter__(self) -> Savepoint:

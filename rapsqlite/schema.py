@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rapsqlite import _constants as abi
 from rapsqlite import _fetching as fetching
+from rapsqlite._identifiers import is_same, quoted
 from rapsqlite.errors import OperationalError
 
 if TYPE_CHECKING:
     from rapsqlite._session import Session
     from rapsqlite.connection import Connection
 
-# No built-in function is called here: users can put their own in its place. The range is what begins with "sqlite_".
-_NAMES = """SELECT name FROM {}.sqlite_schema WHERE type = ?1 AND name NOT BETWEEN 'sqlite_' AND 'sqlite`'
-    AND (?2 IS NULL OR name = ?2 COLLATE NOCASE) ORDER BY name"""
+# Users can put functions and collations of their own in the place of SQLite's: no function is called here, and no text
+# is compared, only numbers and blobs.
+_NAMES = "SELECT type, name FROM {}.sqlite_schema"
 _INDEXES = """SELECT i.name, i.tbl_name AS "table", l."unique", i.sql
-    FROM {}.sqlite_schema AS i, pragma_index_list(i.tbl_name, ?2) AS l
-    WHERE i.type = 'index' AND l.name = i.name AND (?1 IS NULL OR i.tbl_name = ?1 COLLATE NOCASE) ORDER BY i.rowid"""
+    FROM {}.sqlite_schema AS i, pragma_index_list(i.tbl_name, ?) AS l
+    WHERE i.rootpage > 0 AND CAST(l.name AS BLOB) = CAST(i.name AS BLOB) ORDER BY i.rowid"""
 _TABLE_INFO = 'SELECT cid, name, type, "notnull", dflt_value, pk FROM pragma_table_info(?, ?)'
 _TABLE_XINFO = 'SELECT cid, name, type, "notnull", dflt_value, pk, hidden FROM pragma_table_xinfo(?, ?)'
 _INDEX_LIST = 'SELECT seq, name, "unique", origin, partial FROM pragma_index_list(?, ?)'
@@ -64,7 +65,8 @@ class Schema:
         """Return the indexes of all tables or of one: name, table, unique, sql (None if it came with the table)."""
         if table_name is not None:
             schema = await self._database_of(table_name, schema)
-        return await self._dicts(_INDEXES.format(_quoted(schema)), table_name, "main" if schema is None else schema)
+        rows = await self._dicts(_INDEXES.format(_database(schema)), "main" if schema is None else schema)
+        return rows if table_name is None else [row for row in rows if is_same(row["table"], table_name)]
 
     async def get_index_list(self, table_name: str, *, schema: str | None = None) -> list[dict[str, Any]]:
         """Return the indexes of a table: seq, name, unique, origin (c, u or pk: CREATE INDEX, UNIQUE, key), partial."""
@@ -78,10 +80,7 @@ class Schema:
         return rows
 
     async def get_foreign_keys(self, table_name: str, *, schema: str | None = None) -> list[dict[str, Any]]:
-        """Return the foreign keys of a table, a row for each column.
-
-        id, seq, table, from, to, on_update, on_delete, match.
-        """
+        """Return the foreign keys of a table by column: id, seq, table, from, to, on_update, on_delete, match."""
         return await self._about_table(_FOREIGN_KEYS, table_name, schema)
 
     async def get_schema(self, table_name: str | None = None, *, schema: str | None = None) -> dict[str, Any]:
@@ -104,8 +103,9 @@ class Schema:
 
     async def _names(self, kind: str, name: str | None, schema: str | None) -> list[str]:
         _require_names(name)
-        rows = await self._dicts(_NAMES.format(_quoted(schema)), kind, name)
-        return [row["name"] for row in rows]
+        rows = await self._dicts(_NAMES.format(_database(schema)))
+        names = sorted(row["name"] for row in rows if row["type"] == kind and not row["name"].startswith("sqlite_"))
+        return names if name is None else [each for each in names if is_same(each, name)]
 
     async def _about(self, sql: str, name: str, schema: str | None) -> list[dict[str, Any]]:
         """Return what a pragma function says: nothing of a name with a NUL, of which it would read what is before."""
@@ -134,13 +134,13 @@ def _require_names(*names: object) -> None:
             raise TypeError(f"a name must be str, not {type(name).__name__}")
 
 
-def _quoted(schema: str | None) -> str:
+def _database(schema: str | None) -> str:
     """Return the name of a database as SQL has it: the one name that no function takes as a parameter."""
     name = "main" if schema is None else schema
     _require_names(name)
     if "\0" in name:
         raise _absent("database", name)
-    return '"{}"'.format(name.replace('"', '""'))
+    return quoted(name)
 
 
 def _absent(kind: str, name: str) -> OperationalError:

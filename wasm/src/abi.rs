@@ -108,6 +108,8 @@ pub const CONTROL_OP_STATISTICS: u32 = 1;
 pub const CONTROL_OP_LIMIT: u32 = 2;
 /// `[option]` or `[option, value]`: `sqlite3_db_config` flags; body is the value now.
 pub const CONTROL_OP_CONFIG: u32 = 3;
+/// No arguments: body is `sqlite3_changes64`.
+pub const CONTROL_OP_CHANGES: u32 = 4;
 /// `[handle, name, argument count, flags, kind]`: defines a function; handle 0 removes it.
 pub const CONTROL_OP_FUNCTION: u32 = 16;
 /// `[handle, name]`: defines a collation; handle 0 removes it.

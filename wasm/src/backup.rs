@@ -121,9 +121,7 @@ impl Backup {
         }
         if direction == abi::BACKUP_TO_IMAGE {
             let name = String::from_utf8_lossy(schema).replace('"', "\"\"");
-            backup.pin = Some(format!(
-                "SELECT (SELECT count(*) FROM \"{name}\".sqlite_schema)"
-            ));
+            backup.pin = Some(format!("SELECT (SELECT 1 FROM \"{name}\".sqlite_schema)"));
         }
         Ok(backup)
     }

@@ -39,6 +39,10 @@ pub fn control(
             let now = config(&executor.connection, option, value)?;
             executor.output.value.integer(now.into())?;
         }
+        abi::CONTROL_OP_CHANGES => {
+            let changes = executor.connection.changes();
+            executor.output.value.integer(changes)?;
+        }
         abi::CONTROL_OP_FUNCTION => define_function(&executor.connection, &mut reader)?,
         abi::CONTROL_OP_COLLATION => {
             let (handle, name) = (handle(&mut reader)?, reader.text()?);

@@ -16,14 +16,18 @@ pub enum Pin {
     Refused,
 }
 
-/// Runs `sql`, which reads the database and returns a row, and leaves it at that row.
+/// Runs `sql`, which reads the database and returns a row, and leaves it at that row. It calls no function, for the
+/// user can have put another in its place.
 pub fn pinned(connection: &Connection, sql: &str) -> Result<Pin> {
-    let prepared = connection.prepare(sql.as_bytes());
-    let stepped = prepared.and_then(|statement| {
-        let mut statement = statement.expect("a SELECT is a statement");
-        statement.step()?;
-        Ok(statement)
-    });
+    let stepped = connection
+        .watch
+        .callbacks
+        .without_hooks(|| -> Result<Statement> {
+            let prepared = connection.prepare(sql.as_bytes())?;
+            let mut statement = prepared.expect("a SELECT is a statement");
+            statement.step()?;
+            Ok(statement)
+        });
     match stepped {
         Ok(statement) => Ok(Pin::Held {
             _statement: statement,

@@ -58,6 +58,8 @@ pub struct Callbacks {
     db: Cell<*mut ffi::sqlite3>,
     progress_steps: Cell<c_int>,
     progress_done: Cell<c_int>,
+    /// A statement of the engine's own is running.
+    without_hooks: Cell<bool>,
     /// `PRAGMA wal_autocheckpoint`, which a WAL hook takes the place of.
     checkpoint_pages: Cell<c_int>,
     /// The exception that the running request fails with: its number at the host.
@@ -81,6 +83,7 @@ impl Default for Callbacks {
             db: Cell::new(ptr::null_mut()),
             progress_steps: Cell::new(0),
             progress_done: Cell::new(0),
+            without_hooks: Cell::new(false),
             checkpoint_pages: Cell::new(0),
             failure: Cell::new(0),
             spoiled: Cell::new(None),
