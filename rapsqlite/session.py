@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgspec
 
 from rapsqlite import _constants as abi
+from rapsqlite._open_object import OpenObject
 from rapsqlite._operation import Operation
 from rapsqlite._streams import held
 from rapsqlite._wire import decoder_of
-from rapsqlite.errors import InternalError, ProgrammingError
+from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -42,11 +43,11 @@ class ChangeSession:
     with``. All methods raise ProgrammingError once it is closed.
     """
 
-    __slots__ = ("_guest", "_handle")
+    __slots__ = ("_guest", "_object")
 
     def __init__(self, connection: Connection, handle: int) -> None:
         self._guest: Guest = connection._session.guest
-        self._handle = handle  # 0: closed
+        self._object = OpenObject(self._guest, handle, "session")
 
     async def attach(self, table: str | None = None) -> None:
         """Record changes of ``table`` from now on; None: of every table. A table that is not there yet may come."""
@@ -84,13 +85,11 @@ class ChangeSession:
         return await self._collect(abi.SESSION_PATCHSET)
 
     async def close(self) -> None:
-        """Forget what was recorded; idempotent."""
-        handle, self._handle = self._handle, 0
-        if handle and self._guest.state == "ok":
-            await self._guest.call(abi.OP_DROP, a=handle)
+        """Forget what was recorded; idempotent. Cancellation does not stop it."""
+        await self._object.close()
 
     async def __aenter__(self: S) -> S:
-        self._open_handle()
+        self._object.require()
         return self
 
     async def __aexit__(
@@ -102,19 +101,12 @@ class ChangeSession:
         await self.close()
 
     def __del__(self) -> None:
-        handle, self._handle = self._handle, 0
-        if handle and self._guest.state == "ok":
-            self._guest.post(abi.OP_DROP, a=handle)
+        self._object.forget()
 
     # -- the guest's side --------------------------------------------------------------------------
 
-    def _open_handle(self) -> int:
-        if not self._handle or self._guest.state != "ok":
-            raise ProgrammingError("Cannot operate on a closed session.")
-        return self._handle
-
     async def _ask(self, what: int, *arguments: Any) -> bytes:
-        reply = await self._guest.call(abi.OP_SESSION, params=_encode(arguments), a=self._open_handle(), b=what)
+        reply = await self._guest.call(abi.OP_SESSION, params=_encode(arguments), a=self._object.require(), b=what)
         return reply.rows
 
     async def _switch(self, what: int, value: bool | None) -> bool:
@@ -124,7 +116,7 @@ class ChangeSession:
         return _state_of(await self._ask(abi.SESSION_STATE))
 
     async def _collect(self, what: int) -> bytes:
-        self._open_handle()
+        self._object.require()
         buffer = io.BytesIO()
         with held(self._guest, (abi.CALLBACK_OUTPUT, buffer.write)) as handles:
             await self._ask(what, *handles)
@@ -152,6 +144,10 @@ class Sessions:
         if not reply.handle:
             raise InternalError("the engine's answer is malformed: a session without a handle")
         session = ChangeSession(cast("Connection", self), reply.handle)
-        for table in tables or (None,):
-            await session.attach(table)
+        try:
+            for table in tables or (None,):
+                await session.attach(table)
+        except BaseException:
+            session._object.forget()  # who holds the error holds this frame, and the session with it
+            raise
         return session

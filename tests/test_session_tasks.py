@@ -1,0 +1,123 @@
+"""Sessions and cancelled tasks: whatever a task was in the midst of, none stays open.
+
+While a session is open SQLite has no place for a preupdate hook: that one can be set proves that none is.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+import rapsqlite
+from rapsqlite import connect
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@pytest.fixture
+async def conn(database: Path) -> AsyncIterator[rapsqlite.Connection]:
+    async with connect(database, isolation_level=None) as connection:
+        await connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+        yield connection
+
+
+async def assert_none_is_open(conn: rapsqlite.Connection) -> None:
+    await conn.set_preupdate_hook(lambda *_: None)
+    await conn.set_preupdate_hook(None)
+
+
+async def test_cancelled_close_ends_the_recording(conn: rapsqlite.Connection) -> None:
+    session = await conn.session()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await session.close()
+
+    await assert_none_is_open(conn)
+
+
+async def test_cancelled_block_ends_the_recording(conn: rapsqlite.Connection) -> None:
+    with anyio.CancelScope() as scope:
+        async with conn.session():
+            scope.cancel()
+            await anyio.sleep_forever()
+
+    assert scope.cancelled_caught
+    await assert_none_is_open(conn)
+
+
+async def test_close_after_a_cancellation_that_came_too_late_ends_the_recording(conn: rapsqlite.Connection) -> None:
+    """The cancellation of a request that had finished was raised as the session was closed, before that was sent."""
+    session = await conn.session()
+    entered, go_on = threading.Event(), threading.Event()
+
+    def wait() -> int:
+        entered.set()
+        return int(go_on.wait(20))
+
+    async def use_it() -> None:
+        try:
+            await conn.fetch_scalar("SELECT f()")
+        finally:
+            await session.close()
+
+    await conn.create_function("f", 0, wait)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(use_it)
+        await anyio.to_thread.run_sync(entered.wait, 20)
+        tasks.cancel_scope.cancel()
+        go_on.set()
+
+    await assert_none_is_open(conn)
+
+
+async def test_session_that_a_callback_may_not_close_stays_open(conn: rapsqlite.Connection) -> None:
+    """It was forgotten and still open: nobody could close it any more."""
+    refused: list[BaseException] = []
+    session = await conn.session()
+
+    def close() -> None:
+        try:
+            anyio.run(session.close)
+        except rapsqlite.ProgrammingError as error:
+            refused.append(error)
+
+    await conn.create_function("f", 0, close)
+    await conn.fetch_scalar("SELECT f()")
+
+    assert "callback" in str(refused[0])
+    await conn.execute("INSERT INTO t VALUES (1)")
+    assert not await session.is_empty()
+    await session.close()
+    await assert_none_is_open(conn)
+
+
+async def test_session_that_cannot_be_attached_to_its_tables_does_not_stay_open(conn: rapsqlite.Connection) -> None:
+    """It stayed open for as long as anybody held the error."""
+    with pytest.raises(rapsqlite.ProgrammingError) as caught:
+        await conn.session("t", "t\0")
+
+    await assert_none_is_open(conn)
+    assert "null" in str(caught.value)
+
+
+async def test_session_is_closed_once_for_all_tasks(conn: rapsqlite.Connection) -> None:
+    session = await conn.session()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(10):
+            tasks.start_soon(session.close)
+
+    await assert_none_is_open(conn)
+
+
+async def test_dropped_session_ends_the_recording(conn: rapsqlite.Connection) -> None:
+    session = await conn.session()
+    del session
+    gc.collect()
+
+    await assert_none_is_open(conn)
