@@ -5,12 +5,18 @@ Numbers are taken as sqlite3 takes them. https://docs.python.org/3/library/sqlit
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from math import ldexp
 from operator import index
+from types import GetSetDescriptorType
 from typing import Any
 
 _MOST_STATEMENTS = 1 << 20
+# Releases of Python 3.13 and 3.14 from late 2025 on take 0 rows for none and refuse fewer; until then both are all
+# rows. Those that do have a setter for the attribute. https://github.com/python/cpython/issues/139283
+ZERO_ROWS_ARE_NONE = isinstance(vars(sqlite3.Cursor)["arraysize"], GetSetDescriptorType)
+_MOST_ROWS = (1 << 32 if ZERO_ROWS_ARE_NONE else 1 << 31) - 1
 
 
 def checked_seconds(value: float) -> float:
@@ -29,6 +35,16 @@ def checked_chunk_size(value: int) -> int:
     if size < 1:
         raise ValueError(f"iter_chunk_size is a number of rows, at least 1, not {size}")
     return size
+
+
+def checked_row_count(value: int) -> int:
+    """Return how many rows to fetch at once; TypeError, ValueError or OverflowError as of the running sqlite3."""
+    count = index(value)
+    if count < 0 and ZERO_ROWS_ARE_NONE:
+        raise ValueError(f"a number of rows is not negative, as {count} is")
+    if count > _MOST_ROWS:
+        raise OverflowError(f"a number of rows is at most {_MOST_ROWS}")
+    return count
 
 
 def checked_callable(name: str, value: Any) -> Any:

@@ -82,7 +82,7 @@ class Shell:
     def feed(self, line: str) -> bool:
         """Take one line; run what it completes. Return False once the shell should end."""
         if not self._unfinished and line.strip().startswith("."):
-            return self._guarded(self._command(line.split()))
+            return self._guarded(self._command(line.strip()[1:].split()))
         text = f"{self._unfinished}\n{line}" if self._unfinished else line
         if sqlite3.complete_statement(text) or not text.strip():
             self._unfinished = ""
@@ -159,23 +159,24 @@ class Shell:
             self.out.write("  ".join(cells).rstrip() + "\n")
 
     async def _command(self, words: list[str]) -> bool:
-        name, arguments = words[0], words[1:]
-        if name in {".quit", ".exit"}:
+        """Run what stands behind the dot; return False once the shell should end."""
+        name, arguments = words[0] if words else "", words[1:]
+        if name in {"quit", "exit"}:
             return False
-        if name == ".help":
+        if name == "help":
             self.out.write(HELP)
-        elif name == ".version":
+        elif name == "version":
             self.out.write(f"{SQLITE_VERSION}\n")
-        elif name == ".tables":
+        elif name == "tables":
             await self._print_column(_TABLES, ())
-        elif name == ".schema":
+        elif name == "schema":
             await self._print_column(_SCHEMA, (arguments[0] if arguments else None,))
-        elif name == ".dump":
+        elif name == "dump":
             await self._dump()
-        elif name in {".headers", ".timer"} and arguments in (["on"], ["off"]):
-            setattr(self, name[1:], arguments == ["on"])
+        elif name in {"headers", "timer"} and arguments in (["on"], ["off"]):
+            setattr(self, name, arguments == ["on"])
         else:
-            self._complain(f"unknown command {' '.join(words)}; .help lists them")
+            self._complain(f"unknown command .{' '.join(words)}; .help lists them")
         return True
 
     async def _dump(self) -> None:

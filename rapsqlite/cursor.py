@@ -14,6 +14,7 @@ from rapsqlite import _constants as abi
 from rapsqlite._batches import Batches
 from rapsqlite._executemany import execute_many
 from rapsqlite._named import accept_positions
+from rapsqlite._options import ZERO_ROWS_ARE_NONE, checked_row_count
 from rapsqlite._session import LISTED, encode_sql
 from rapsqlite._wire import encode_params
 from rapsqlite.errors import PositionsRefusedError, ProgrammingError
@@ -44,6 +45,7 @@ class Cursor:
 
     __slots__ = (
         "__weakref__",
+        "_arraysize",
         "_base",
         "_batch",
         "_batches",
@@ -55,7 +57,6 @@ class Cursor:
         "_row_factory",
         "_rows",
         "_session",
-        "arraysize",
         "iter_chunk_size",
         "lastrowid",
         "rowcount",
@@ -74,8 +75,7 @@ class Cursor:
         self._rows: Iterator[Any] = self._base  # the same as the user gets them
         self._columns = b""
         self._description: Description | None = None
-        self.arraysize: int = 1
-        """How many rows `fetchmany` returns unless told."""
+        self._arraysize = 1
         self.iter_chunk_size: int = session.iter_chunk_size
         """Kept for aiosqlite's sake; batches are sized by bytes, and iteration does not depend on this."""
         self.rowcount: int = -1
@@ -220,11 +220,23 @@ class Cursor:
                 return row
         return None
 
+    @property
+    def arraysize(self) -> int:
+        """How many rows `fetchmany` returns unless told; can be set."""
+        return self._arraysize
+
+    @arraysize.setter
+    def arraysize(self, value: int) -> None:
+        self._arraysize = checked_row_count(value)
+
     async def fetchmany(self, size: int | None = None) -> list[Any]:
-        """Return the next ``size`` rows (`arraysize` unless given; all for 0, as sqlite3), fewer at the end."""
+        """Return the next ``size`` rows (`arraysize` unless given), fewer at the end.
+
+        What 0 and negative numbers are depends on the running Python's sqlite3: all rows, or none and a ValueError.
+        """
         self._check()
-        wanted = self.arraysize if size is None else size
-        if wanted <= 0:
+        wanted = self._arraysize if size is None else checked_row_count(size)
+        if wanted <= 0 and not ZERO_ROWS_ARE_NONE:
             return await self.fetchall()
         rows = list(islice(self._rows, wanted))
         while len(rows) < wanted and await self._next_batch():

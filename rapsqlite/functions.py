@@ -9,7 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
-from rapsqlite._registration import checked_callable, checked_int, checked_name, register_collation, register_function
+from rapsqlite._registration import (
+    check_count,
+    checked_callable,
+    checked_int,
+    checked_name,
+    register_collation,
+    register_function,
+)
 from rapsqlite._tracebacks import standing_for
 
 if TYPE_CHECKING:
@@ -39,14 +46,17 @@ class Functions:
         """Let SQL call ``func`` as ``name`` with ``narg`` arguments (-1: any number); None removes the function.
 
         ``deterministic``: the same arguments always give the same result, so that SQLite may call it once for many
-        rows and use it in indexes and generated columns. OperationalError if SQLite refuses the name or number.
+        rows and use it in indexes and generated columns. OperationalError if SQLite refuses the name or number; of the
+        number it is a ProgrammingError from Python 3.14 on.
         """
         name = checked_name(name, "create_function")
         checked_int(narg, "narg")
         checked_callable(func, "func")
+        guest = self._session.guest
+        await check_count(guest, narg, "narg")
         flags = abi.SQLITE_DETERMINISTIC if deterministic else 0
         kind, what = abi.CALLBACK_FUNCTION, abi.FUNCTION_SCALAR
-        await register_function(self._session.guest, kind, func, name, narg, flags, what)
+        await register_function(guest, kind, func, name, narg, flags, what)
 
     async def create_aggregate(
         self, name: str, narg: int, aggregate_class: Callable[[], AggregateFunction] | None
@@ -54,12 +64,13 @@ class Functions:
         """Let SQL call an aggregate: for each group an instance, ``step(*arguments)`` per row, then ``finalize()``.
 
         None removes it. Without rows no instance is made and the result is NULL. OperationalError if SQLite refuses
-        the name or number.
+        the name or number; of the number it is a ProgrammingError from Python 3.14 on.
         """
         name = checked_name(name, "create_aggregate")
         checked_int(narg, "narg")
         checked_callable(aggregate_class, "aggregate_class")
         guest = self._session.guest
+        await check_count(guest, narg, "n_arg")
         make = None if aggregate_class is None else _maker(aggregate_class, guest.callbacks)
         await register_function(guest, abi.CALLBACK_NEW, make, name, narg, 0, abi.FUNCTION_AGGREGATE)
 
@@ -76,6 +87,7 @@ class Functions:
         checked_int(num_params, "num_params")
         checked_callable(aggregate_class, "aggregate_class")
         guest = self._session.guest
+        await check_count(guest, num_params, "num_params")
         make = None if aggregate_class is None else _maker(aggregate_class, guest.callbacks)
         await register_function(guest, abi.CALLBACK_NEW, make, name, num_params, 0, abi.FUNCTION_WINDOW)
 

@@ -79,7 +79,7 @@ LOWEST_ASYNC_LEVEL = LEVEL_OF["_ticket"]
 
 # Upper sizes in lines.
 PYTHON_CAPS = {
-    "__init__": 100, "connection": 450, "transaction": 150, "cursor": 330, "prepared": 160, "rows": 200,
+    "__init__": 100, "connection": 450, "transaction": 150, "cursor": 335, "prepared": 160, "rows": 200,
     "functions": 250, "hooks": 200, "schema": 150, "blob": 200, "backup": 200, "pool": 350, "errors": 250,
     "types": 130, "dbapi": 200, "sqlalchemy": 300, "cache": 150, "__main__": 200, "_shell": 220, "runtime": 400,
     "_guest": 390, "_host": 220, "_rings": 260, "_wire": 300, "_imports": 250, "_files": 300,

@@ -70,6 +70,8 @@ def placeholders(style: str, count: int) -> tuple[str, Any]:
     return ", ".join(names), values
 
 
+# Python 3.12.0 to 3.12.3 warn of numbers as of names.
+@pytest.mark.filterwarnings("ignore:Binding .* is a named parameter:DeprecationWarning")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("style, count", STYLES)
 @pytest.mark.parametrize("verb", ["execute", "executemany"])

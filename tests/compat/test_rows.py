@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import pytest
 
 import rapsqlite
+from rapsqlite import _options
+from rapsqlite import cursor as cursor_module
 from tests.compat.stock import rows_of, same
 
 TABLE = """
@@ -138,6 +140,44 @@ async def test_fetchmany_takes_so_many(size: int | None) -> None:
         return [await cursor.fetchmany(*arguments) for _ in range(5)]
 
     await same(scenario)
+
+
+async def rows_for(connection: Any, size: Any, *, set_before: bool) -> Any:
+    """Return the rows that fetchmany gives for a size, or what it raises; then the rows that are left."""
+    await connection.executescript(TABLE)
+    cursor = await connection.execute("SELECT id FROM t")
+    try:
+        if set_before:
+            cursor.arraysize = size
+        rows = await (cursor.fetchmany() if set_before else cursor.fetchmany(size))
+    except Exception as error:  # noqa: BLE001  the outcome to compare
+        rows = type(error).__name__
+    return rows, await cursor.fetchall()
+
+
+@pytest.mark.parametrize("set_before", [True, False])
+@pytest.mark.parametrize("size", [0, -3, 1.0, "1", True, 2**31 - 1, 2**64])
+async def test_size_that_is_none_is_taken_as_by_sqlite3(size: Any, set_before: bool) -> None:
+    async def scenario(connection: Any) -> Any:
+        return await rows_for(connection, size, set_before=set_before)
+
+    await same(scenario)
+
+
+@pytest.mark.parametrize("set_before", [True, False])
+async def test_newer_pythons_give_no_rows_for_0_and_refuse_fewer(
+    set_before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """https://github.com/python/cpython/issues/139283"""
+    monkeypatch.setattr(cursor_module, "ZERO_ROWS_ARE_NONE", True)
+    monkeypatch.setattr(_options, "ZERO_ROWS_ARE_NONE", True)
+    every = [(1,), (2,), (3,)]
+
+    for size, expected in ((0, []), (-1, "ValueError"), (2, every[:2])):
+        async with rapsqlite.connect(":memory:") as connection:
+            rows, left = await rows_for(connection, size, set_before=set_before)
+        assert rows == expected
+        assert left == (every[2:] if size == 2 else every)
 
 
 async def test_cursor_without_a_statement_has_no_rows() -> None:

@@ -63,6 +63,23 @@ def test_statement_may_have_several_lines_and_lack_its_end(lines: tuple[str, ...
     assert command(MEMORY, lines=lines) == (0, "one\n---\n1\n", "")
 
 
+@pytest.mark.parametrize("line", [".version ", " .version", ". version"])
+def test_spaces_around_a_command_change_nothing(line: str) -> None:
+    assert command(MEMORY, lines=(line,)) == (0, f"{rapsqlite.sqlite_version}\n", "")
+
+
+@pytest.mark.parametrize("line", [".", ".unknown_command"])
+def test_unknown_command_is_named(line: str) -> None:
+    code, out, err = command(MEMORY, lines=(line,))
+
+    assert (code, out) == (1, "")
+    assert err == f"error: unknown command {line}; .help lists them\n"
+
+
+def test_empty_lines_do_nothing() -> None:
+    assert command(MEMORY, lines=("", " ", "SELECT 1 AS one;")) == (0, "one\n---\n1\n", "")
+
+
 @pytest.mark.parametrize("lines", [(), (".quit", "SELECT 1;"), (".exit",)])
 def test_quit_and_the_end_of_input_leave(lines: tuple[str, ...]) -> None:
     assert command(MEMORY, lines=lines) == (0, "", "")

@@ -77,6 +77,7 @@ async def test_row_is_a_sequence_that_can_be_iterated_again() -> None:
     assert tuple(row) == (row["a"], row["b"])
     assert dict(row) == {"a": 1, "b": 2}
     assert row.keys() == ["a", "b"]
+    assert len(row) == 2
 
 
 @pytest.mark.parametrize("other, equal", [
@@ -100,6 +101,17 @@ async def test_rows_have_no_order(compare: Callable[[Any, Any], bool]) -> None:
 
     with pytest.raises(TypeError):
         compare(row, row)
+
+
+@pytest.mark.parametrize("name", ["row_factory", "text_factory"])
+async def test_factories_cannot_be_deleted(name: str) -> None:
+    async def scenario(connection: Any) -> Any:
+        with pytest.raises(AttributeError):
+            delattr(connection, name)
+        return await (await connection.execute("SELECT 'text'")).fetchone()
+
+    # Until 2026 sqlite3 crashed with the next statement.
+    assert await agree(scenario, since=(3, 15)) == ("text",)
 
 
 def test_row_is_made_of_a_cursor() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import rapsqlite
+from rapsqlite import _registration
 from tests.compat.cpython.scenario import NOTHING, agree, column, told
 
 if TYPE_CHECKING:
@@ -105,7 +107,25 @@ async def test_number_of_arguments_that_is_none_is_refused(make: Any) -> None:
     async def scenario(connection: Any) -> Any:
         return (await told(make, connection))[0]
 
-    assert await agree(scenario) == "OperationalError"
+    assert await agree(scenario) == ("ProgrammingError" if sys.version_info >= (3, 14) else "OperationalError")
+
+
+@pytest.mark.parametrize("verb, name", [
+    ("create_function", "narg"), ("create_aggregate", "n_arg"), ("create_window_function", "num_params"),
+])  # fmt: skip
+async def test_python_314_tells_which_numbers_of_arguments_there_are(
+    verb: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_registration, "_CHECKS_COUNTS", True)
+
+    async def scenario(connection: Any) -> Any:
+        await connection.setlimit(rapsqlite.SQLITE_LIMIT_FUNCTION_ARG, 2)
+        return [await told(getattr(connection, verb), "f", count, Window) for count in (-2, -1, 0, 2, 3)]
+
+    def refused(count: int) -> tuple[str, str]:
+        return "ProgrammingError", f"{name!r} must be between -1 and 2, not {count}"
+
+    assert await agree(scenario, since=(3, 14)) == [refused(-2), NOTHING, NOTHING, NOTHING, refused(3)]
 
 
 async def test_more_arguments_than_the_limit_are_refused() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import rapsqlite
+from rapsqlite import _tracebacks
 from tests.compat.cpython.scenario import NOTHING, agree, column, told
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Undecided:
 
 @pytest.mark.parametrize("handler, error", [
     (lambda: 0, "nothing"), (lambda: 1, "OperationalError"), (lambda: 1 / 0, "OperationalError"),
-    (Undecided, "OperationalError"),
+    (Undecided, "OperationalError"), (lambda unexpected: None, "OperationalError"),
 ])  # fmt: skip
 async def test_progress_handler_decides_whether_to_go_on(handler: Any, error: str) -> None:
     async def scenario(connection: Any) -> Any:
@@ -158,6 +159,22 @@ async def test_trace_with_values_too_long_tells_the_statement_alone(size: int, e
         return traced
 
     assert await agree(scenario, since=(3, 11)) == [expected]
+
+
+async def test_trace_that_takes_something_else_changes_nothing() -> None:
+    async def scenario(connection: Any) -> Any:
+        await connection.set_trace_callback(lambda first, second: None)
+        return await column(connection, "SELECT 5")
+
+    assert await agree(scenario) == [5]
+
+
+async def test_authorizer_that_takes_something_else_denies() -> None:
+    async def scenario(connection: Any) -> Any:
+        await connection.set_authorizer(lambda: None)
+        return await told(connection.execute, "SELECT 1")
+
+    assert await agree(scenario, since=(3, 11)) == ("DatabaseError", "not authorized")
 
 
 async def test_handlers_are_set_twice_and_removed() -> None:
@@ -232,6 +249,16 @@ def tracebacks() -> Iterator[None]:
     rapsqlite.enable_callback_tracebacks(False)
 
 
+def details_of(unraisable: Any) -> Any:
+    return unraisable.exc_type, unraisable.err_msg, unraisable.object
+
+
+async def alone(scenario: Any) -> Any:
+    """Run a scenario on ours, whatever sqlite3 would do."""
+    async with rapsqlite.connect(":memory:") as connection:
+        return await scenario(connection)
+
+
 REGISTRATIONS = [
     (lambda c: c.create_function("f", 0, failing), "SELECT f()", failing),
     (lambda c: c.create_aggregate("f", 0, Failing), "SELECT f()", Failing),
@@ -248,7 +275,7 @@ async def test_traceback_of_a_callback_is_unraisable(
     register: Any, sql: str, registered: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda details: seen.append((details.exc_type, details.object)))
+    monkeypatch.setattr(sys, "unraisablehook", lambda *given: seen.append(details_of(*given)))
 
     async def scenario(connection: Any) -> Any:
         seen.clear()
@@ -256,7 +283,13 @@ async def test_traceback_of_a_callback_is_unraisable(
         await told(connection.execute, sql)
         return seen[0]
 
-    assert await agree(scenario) == (ZeroDivisionError, registered)
+    # As Python 3.14 has it, which names the callback in the message, and as those before it have.
+    named = (ZeroDivisionError, f"Exception ignored on sqlite3 callback {registered!r}", None)
+    given = (ZeroDivisionError, None, registered)
+    running = sys.version_info >= (3, 14)
+    assert await agree(scenario) == (named if running else given)
+    monkeypatch.setattr(_tracebacks, "_HAS_MESSAGE", not running)
+    assert await alone(scenario) == (given if running else named)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 11), reason="Python 3.11 has a hook for them")
@@ -270,6 +303,34 @@ async def test_traceback_of_a_callback_is_printed(
         await told(connection.execute, sql)
 
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+class Unspeakable:
+    """A callback that cannot even be named."""
+
+    def __call__(self) -> None:
+        raise ZeroDivisionError
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no name")
+
+
+@pytest.mark.usefixtures("tracebacks")
+@pytest.mark.parametrize("message", [True, False])
+async def test_callback_that_cannot_be_named_fails_its_statement_alone(
+    message: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What went wrong while it was reported once took the place of the exception that was to be reported."""
+    monkeypatch.setattr(_tracebacks, "_HAS_MESSAGE", message)
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    async with rapsqlite.connect(":memory:") as connection:
+        await connection.create_function("f", 0, Unspeakable())
+        with pytest.raises(rapsqlite.OperationalError, match="user-defined function raised exception") as caught:
+            await connection.execute("SELECT f()")
+
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+        assert await connection.fetch_scalar("SELECT 1") == 1
+    assert "RuntimeError: no name" in capsys.readouterr().err
 
 
 async def test_tracebacks_are_quiet_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
