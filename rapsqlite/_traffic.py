@@ -152,7 +152,8 @@ class Traffic:
     def cancel_all(self) -> None:
         """Interrupt every request, queued or running. Any thread."""
         with self.lock:
-            for request in self._pending.values():
+            # The newest first: a guest ends what it runs as soon as that is marked, and would begin the next one.
+            for request in reversed(self._pending.values()):
                 self._cancel(request)
 
     def discard(self, request: Request) -> None:
