@@ -61,6 +61,7 @@ class Guest:
         self.host = HostFunctions(lock, busy_timeout_s, traffic.ring, traffic.body_of, traffic.is_cancelled)
         traffic.serve_through(self.host)
         traffic.pressure = Pressure(traffic, self.kill, self._give_up)
+        self.prepared: dict[int, bytes] = {}  # the SQL of statements that stay prepared, by handle, to tell of it
         self._memory_limit_bytes = memory_limit_bytes
         self._watchdog = Watchdog(traffic, statement_limit_s, self.kill)
         self._engine = engine  # called on the guest's thread: it may have to compile
@@ -285,8 +286,7 @@ class Guest:
         instance.call("_initialize")
         if instance.call("rapsqlite_abi_version") != abi.ABI_VERSION:
             raise InternalError("engine.wasm was built for another version of this package: build it again")
-        rings = Rings(instance.memory.view, instance.call("rapsqlite_control"))
-        self.host.rings = rings
+        self.host.rings = rings = Rings(instance.memory.view, instance.call("rapsqlite_control"))
         place = rings.callback_place
         self.host.callbacks.attach(instance.memory.view, place, instance.table.add_entrance, instance.give_up)
         if self._parking is not None and _parking.install(self._parking, rings, instance.table.add):

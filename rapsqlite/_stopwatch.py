@@ -38,7 +38,6 @@ class Stopwatch:
         self.guest = guest
         self._threshold_s = threshold_s
         self._callback = callback
-        self._prepared: dict[int, bytes] = {}  # the SQL of statements that stay prepared, by handle
         self._sent: dict[int, tuple[float, bytes]] = {}  # start and SQL of submitted requests, by identity
 
     def __getattr__(self, name: str) -> Any:
@@ -48,12 +47,9 @@ class Stopwatch:
         """Do as `Guest.call`."""
         begun = time.perf_counter()
         try:
-            reply = await self.guest.call(op, sql, params, **options)
+            return await self.guest.call(op, sql, params, **options)
         finally:
             self._look(op, sql, begun, options)
-        if op == abi.OP_PREPARE:
-            self._prepared[reply.handle] = sql
-        return reply
 
     async def collect(
         self, op: int, decode: Callable[[bytes], list[Any]], sql: bytes = b"", params: bytes = b"", **options: int
@@ -69,7 +65,7 @@ class Stopwatch:
         """Do as `Guest.submit`."""
         request = self.guest.submit(op, sql, params, **options)
         if op in _TIMED:
-            self._sent[id(request)] = (time.perf_counter(), sql or self._prepared.get(options.get("a", 0), b""))
+            self._sent[id(request)] = (time.perf_counter(), self._text(sql, options))
         return request
 
     async def result(self, request: Request) -> Reply:
@@ -86,15 +82,13 @@ class Stopwatch:
         self._sent.pop(id(request), None)
         self.guest.abandon(request)
 
-    def post(self, op: int, *, a: int = 0) -> None:
-        """Do as `Guest.post`."""
-        if op == abi.OP_RELEASE:
-            self._prepared.pop(a, None)
-        self.guest.post(op, a=a)
-
     def _look(self, op: int, sql: bytes, begun: float, options: dict[str, int]) -> None:
         if op in _TIMED:
-            self._tell(time.perf_counter() - begun, sql or self._prepared.get(options.get("a", 0), b""))
+            self._tell(time.perf_counter() - begun, self._text(sql, options))
+
+    def _text(self, sql: bytes, options: dict[str, int]) -> bytes:
+        """Return the SQL of a request: of a statement that stays prepared the request has the handle alone."""
+        return sql or self.guest.prepared.get(options.get("a", 0), b"")
 
     def _tell(self, seconds: float, sql: bytes) -> None:
         if seconds < self._threshold_s:

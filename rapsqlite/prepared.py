@@ -56,6 +56,7 @@ class PreparedStatement:
         try:
             if self._handle == 0 and not self._closed:
                 self._handle = (await self._guest.call(abi.OP_PREPARE, self._encoded)).handle
+                self._guest.prepared[self._handle] = self._encoded
         finally:
             self._turns.release()
         return self._handle
@@ -139,6 +140,7 @@ class PreparedStatement:
         self._closed = True
         handle, self._handle = self._handle, 0
         if handle:
+            self._guest.prepared.pop(handle, None)
             self._guest.post(abi.OP_RELEASE, a=handle)
 
     def __del__(self) -> None:

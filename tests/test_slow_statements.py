@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import connect
+from rapsqlite.prepared import PreparedStatement
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -75,6 +77,17 @@ async def streamed(conn: rapsqlite.Connection, sql: str) -> None:
         await drained(statement.stream())
 
 
+async def begun(conn: rapsqlite.Connection, verb: str, *arguments: Any) -> None:
+    """Have a transaction in which to do it."""
+    await conn.execute("BEGIN DEFERRED")
+    await getattr(conn, verb)(*arguments)
+
+
+async def entered(block: Any) -> None:
+    async with block:
+        pass
+
+
 SELECT, INSERT = "SELECT a || 'this one' FROM t", "INSERT INTO t VALUES ('this one')"
 VERBS: dict[str, tuple[str, Callable[[rapsqlite.Connection, str], Awaitable[object]]]] = {
     "execute": (INSERT, lambda conn, sql: conn.execute(sql)),
@@ -90,6 +103,13 @@ VERBS: dict[str, tuple[str, Callable[[rapsqlite.Connection, str], Awaitable[obje
     "fetch_blob": ("SELECT x'00' AS this_one", lambda conn, sql: conn.fetch_blob(sql)),
     "execute_iter": (SELECT, lambda conn, sql: drained(conn.execute_iter(sql))),
     "stream": (SELECT, lambda conn, sql: drained(conn.stream(sql))),
+    "explain_query_plan": ("EXPLAIN QUERY PLAN SELECT 1", lambda conn, sql: conn.explain_query_plan(sql[19:])),
+    "set_pragma": ("PRAGMA user_version=5", lambda conn, _: conn.set_pragma("user_version", 5)),
+    "begin": ("BEGIN IMMEDIATE", lambda conn, _: conn.begin("IMMEDIATE")),
+    "commit": ("COMMIT", lambda conn, _: begun(conn, "commit")),
+    "rollback": ("ROLLBACK", lambda conn, _: begun(conn, "rollback")),
+    "transaction": ("BEGIN EXCLUSIVE", lambda conn, _: entered(conn.transaction("EXCLUSIVE"))),
+    "savepoint": ('SAVEPOINT "this one"', lambda conn, _: entered(conn.savepoint("this one"))),
     "cursor execute": (SELECT, lambda conn, sql: by_cursor(conn, "execute", sql)),
     "cursor executemany": (INSERT, lambda conn, sql: by_cursor(conn, "executemany", sql, [()])),
     "cursor executescript": (INSERT, lambda conn, sql: by_cursor(conn, "executescript", sql)),
@@ -98,10 +118,26 @@ VERBS: dict[str, tuple[str, Callable[[rapsqlite.Connection, str], Awaitable[obje
     "prepared fetch_one": (SELECT, lambda conn, sql: prepared(conn, "fetch_one", sql)),
     "prepared fetch_optional": (SELECT, lambda conn, sql: prepared(conn, "fetch_optional", sql)),
     "prepared fetch_scalar": (SELECT, lambda conn, sql: prepared(conn, "fetch_scalar", sql)),
+    "prepared fetch_blob": ("SELECT x'00' AS this_one", lambda conn, sql: prepared(conn, "fetch_blob", sql)),
     "prepared stream": (SELECT, lambda conn, sql: streamed(conn, sql)),
 }
 
 
+SCHEMA = {name for name in dir(rapsqlite.Connection) if name.startswith("get_")}  # statements of the package's own
+OTHERS = {  # they run no statement of the user's
+    "Connection": {
+        "close", "stop", "is_alive", "interrupt", "statistics", "cursor", "prepare",
+        "in_transaction_async", "total_changes_async", "changes", "last_insert_rowid",
+        "create_function", "create_aggregate", "create_window_function", "create_collation", "set_authorizer",
+        "set_progress_handler", "set_trace_callback", "set_update_hook", "set_preupdate_hook", "set_commit_hook",
+        "set_rollback_hook", "set_wal_hook", "set_busy_handler", "register_adapter", "register_converter",
+        "backup", "restore", "iterdump", "serialize", "deserialize", "blobopen", "session", "apply_changeset",
+        "invert_changeset", "combine_changesets", "getlimit", "setlimit", "getconfig", "setconfig",
+        "enable_load_extension", "load_extension", "set_slow_query_threshold", *SCHEMA,
+    },
+    "Cursor": {"close", "fetchone", "fetchmany", "fetchall", "setinputsizes", "setoutputsize"},
+    "PreparedStatement": {"close"},
+}  # fmt: skip
 PREPARING = {name for name in VERBS if name.startswith("prepared ")} - {"prepared stream"}  # told of, too
 
 
@@ -118,6 +154,36 @@ async def test_each_verb_is_reported_once_with_its_time(verb: str) -> None:
         about_it = [seconds for seconds, reported in seen if reported == sql]
         assert len(about_it) == (2 if verb in PREPARING else 1)
         assert min(about_it) > 0
+
+
+@pytest.mark.parametrize(
+    "kind, prefix", [(rapsqlite.Connection, ""), (rapsqlite.Cursor, "cursor"), (PreparedStatement, "prepared")]
+)
+def test_no_verb_is_forgotten(kind: type, prefix: str) -> None:
+    """Whatever is new in one of these classes has to go into one of the tables above."""
+    methods = {
+        name for name in dir(kind) if not name.startswith("_") and inspect.isroutine(inspect.getattr_static(kind, name))
+    }
+    verbs = {name.rpartition(" ")[2] for name in VERBS if name.rpartition(" ")[0] == prefix}
+
+    assert methods == verbs | OTHERS[kind.__name__]
+    assert not verbs & OTHERS[kind.__name__]
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_statement_that_was_prepared_before_is_reported_by_its_text(again: bool) -> None:
+    """It was taken for a COMMIT, whose request has no text either."""
+    seen: list[str] = []
+    async with connect(":memory:") as conn, conn.prepare("SELECT 'this one'") as statement:
+        if again:
+            conn.set_slow_query_threshold(3600)
+        await statement.fetch_all()
+        conn.set_slow_query_threshold(0, lambda _, sql: seen.append(sql))
+
+        await statement.fetch_all()
+        await statement.execute()
+
+        assert seen == ["SELECT 'this one'"] * 2
 
 
 async def test_only_slow_statements_are_reported() -> None:
