@@ -53,6 +53,25 @@ async def test_values_before_and_after_are_told(
     assert await told(conn, sql) == expected
 
 
+@pytest.mark.parametrize("stays_prepared", [True, False])
+async def test_statement_from_before_the_hook_tells_it_too(conn: rapsqlite.Connection, stays_prepared: bool) -> None:
+    """Without a hook SQLite compiles a DELETE of all rows so that it looks at none of them."""
+    statement = conn.prepare("DELETE FROM t") if stays_prepared else None
+
+    async def delete() -> None:
+        await (conn.execute("DELETE FROM t") if statement is None else statement.execute())
+
+    await delete()
+    await conn.rollback()
+    seen: list[tuple[Any, ...]] = []
+    await conn.set_preupdate_hook(lambda *arguments: seen.append(arguments))
+    await delete()
+
+    assert [row[5] for row in seen] == [[1, "one", b"\x01"], [2, "two", 2.5]]
+    if statement is not None:
+        await statement.close()
+
+
 async def test_tables_without_row_ids_and_triggers_are_told_of(conn: rapsqlite.Connection) -> None:
     await conn.executescript("CREATE TRIGGER g AFTER INSERT ON w BEGIN INSERT INTO log VALUES (new.v); END")
 

@@ -51,6 +51,28 @@ async def test_changeset_makes_the_same_changes_elsewhere() -> None:
         assert held(conn) == held(other) == 0
 
 
+@pytest.mark.parametrize("stays_prepared", [True, False])
+async def test_statement_from_before_the_session_is_recorded(stays_prepared: bool) -> None:
+    """Without a session SQLite compiles a DELETE of all rows so that it looks at none of them."""
+    async with made() as conn, made() as other:
+        statement = conn.prepare("DELETE FROM t") if stays_prepared else None
+
+        async def delete() -> None:
+            await (conn.execute("DELETE FROM t") if statement is None else statement.execute())
+
+        async with conn.transaction():
+            await delete()
+            await conn.execute("INSERT INTO t VALUES (1, 'one', x'01'), (2, 'two', NULL), (3, 'three', 3.5)")
+        async with conn.session("t") as session:
+            await delete()
+            changeset = await session.changeset()
+        await other.apply_changeset(changeset)
+
+        assert await other.fetch_all(ROWS) == []
+        if statement is not None:
+            await statement.close()
+
+
 async def test_inverted_changeset_undoes_it() -> None:
     async with made() as conn:
         before = await contents(conn)

@@ -29,7 +29,8 @@ pub fn open(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
     let schema = reader.text()?;
     let name = c_string(schema)?;
     let db = executor.connection.db();
-    let callbacks = &executor.connection.watch.callbacks;
+    let watch = &executor.connection.watch;
+    let callbacks = &watch.callbacks;
     let mut raw = ptr::null_mut();
     // SAFETY: `db` is open and the name ends in a NUL. Without a preupdate hook of the user's, what SQLite finds in
     // its place is a session.
@@ -43,6 +44,8 @@ pub fn open(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
     };
     let session = Session { raw, db, callbacks };
     session.check(code)?;
+    // SAFETY: `db` is open, and `watch` outlives it. Statements from before would pass the session by.
+    unsafe { watch.install(db)? };
     let handle = executor.objects.hold(Object::Session(session));
     Ok(Answer {
         handle,

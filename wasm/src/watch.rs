@@ -47,7 +47,8 @@ impl Watch {
         })
     }
 
-    /// Registers the callbacks.
+    /// Registers the callbacks. Done again, it has every statement prepared anew, for such is SQLite's way with
+    /// authorizers: a DELETE of all rows that was prepared while nobody asked for rows before they change looks at none.
     ///
     /// # Safety
     /// `db` is open, and closed before `self` is dropped or moved.
@@ -94,15 +95,14 @@ impl Watch {
             self.callbacks.set_progress_steps(number);
         }
         self.callbacks.replace(kind, handle)?;
-        // SAFETY: the caller's promise. Registering the authorizer anew has all statements prepared anew.
+        // SAFETY: the caller's promise.
         unsafe {
+            hooks::install(db, &self.callbacks, kind);
             match kind {
-                abi::CALLBACK_PROGRESS | abi::CALLBACK_AUTHORIZER => self.install(db),
-                abi::CALLBACK_BUSY => Ok(()),
-                _ => {
-                    hooks::install(db, &self.callbacks, kind);
-                    Ok(())
+                abi::CALLBACK_PROGRESS | abi::CALLBACK_AUTHORIZER | abi::CALLBACK_PREUPDATE => {
+                    self.install(db)
                 }
+                _ => Ok(()),
             }
         }
     }
