@@ -2,10 +2,11 @@
 # Builds rapsqlite/engine.wasm: SQLite and the crate in wasm/, linked into one WASI reactor module. Then it has
 # scripts/build_extensions.sh build the extensions that go with it.
 #
-#   scripts/build_wasm.sh            build if an input changed since the last time
+#   scripts/build_wasm.sh            build if an input or the toolchain changed since the last time
 #   scripts/build_wasm.sh --force    build in any case
 #   scripts/build_wasm.sh --lint     build nothing; run clippy on what is compiled for wasm only
 #   scripts/build_wasm.sh --sqlite-options    build nothing; print SQLite's compile-time options
+#   scripts/build_wasm.sh --toolchain         build nothing; print what the stamp says of the toolchain
 #
 # The toolchain is the first of these that is complete (RAPSQLITE_TOOLCHAIN=debian|sdk|zig picks one):
 #   debian   Debian's packages, installed here if this is Debian and the user is root
@@ -87,18 +88,22 @@ have_sdk() { [ -n "${WASI_SDK_PATH:-}" ] && [ -x "$WASI_SDK_PATH/bin/clang" ] &&
 
 have_zig() { python3 -c 'import ziglang' 2>/dev/null && have_rustup_target; }
 
-choose_toolchain() {
-  local asked=${RAPSQLITE_TOOLCHAIN:-}
+# The toolchain to take, of those that are complete already.
+find_toolchain() {
+  local asked=${RAPSQLITE_TOOLCHAIN:-} each
   case $asked in
-    debian | sdk | zig) "have_$asked" || { [ "$asked" = debian ] && install_debian; } && echo "$asked" && return
-      die "RAPSQLITE_TOOLCHAIN=$asked: that toolchain is not complete; see the head of $0" ;;
-    '') ;;
+    '') for each in debian sdk zig; do "have_$each" && echo "$each" && return; done; return 1 ;;
+    debian | sdk | zig) "have_$asked" && echo "$asked" ;;
     *) die "RAPSQLITE_TOOLCHAIN is $asked; debian, sdk or zig are known" ;;
   esac
-  if have_debian; then echo debian
-  elif have_sdk; then echo sdk
-  elif have_zig; then echo zig
-  elif install_debian && have_debian; then echo debian
+}
+
+choose_toolchain() {
+  local asked=${RAPSQLITE_TOOLCHAIN:-}
+  find_toolchain && return
+  case $asked in '' | debian) install_debian && have_debian && echo debian && return ;; esac
+  if [ -n "$asked" ]; then
+    die "RAPSQLITE_TOOLCHAIN=$asked: that toolchain is not complete; see the head of $0"
   else
     die "no toolchain for WebAssembly. One of these is needed:
   - Debian 12 with security updates: apt-get install ${debian_packages[*]}
@@ -106,6 +111,45 @@ choose_toolchain() {
     (https://github.com/WebAssembly/wasi-sdk/releases), its directory in WASI_SDK_PATH
   - the same rustup commands, and: pip install ziglang"
   fi
+}
+
+# What it is made with, line by line: compilers by what they say of themselves, C libraries by their contents.
+describe_toolchain() {
+  echo "$1"
+  case $1 in
+    debian)
+      /usr/bin/rustc --version --verbose
+      PATH=/usr/bin:$PATH clang-22 --version | head -n 1
+      PATH=/usr/bin:$PATH wasm-ld-22 --version
+      sha256sum /usr/lib/wasm32-wasi/crt1-reactor.o /usr/lib/wasm32-wasi/libc.a \
+        /usr/lib/llvm-22/lib/clang/22/lib/wasi/libclang_rt.builtins-wasm32.a
+      ;;
+    sdk)
+      rustc --version --verbose
+      "$WASI_SDK_PATH/bin/clang" --version | head -n 1
+      (cd "$WASI_SDK_PATH/share/wasi-sysroot" && find . -name '*.a' -path '*wasip1/*' -print0 \
+        | LC_ALL=C sort -z | xargs -0 sha256sum)
+      ;;
+    zig) rustc --version --verbose && python3 -m ziglang version ;;
+  esac
+}
+
+# The stamp is the digest of the inputs, then the toolchain. Without any toolchain the one that built it will do.
+is_current() {
+  local toolchain
+  [ -s "$output" ] && [ "$(sed -n 1p "$stamp" 2>/dev/null)" = "$1" ] || return 1
+  ! toolchain=$(find_toolchain) || [ "$(sed 1d "$stamp")" = "$(describe_toolchain "$toolchain")" ]
+}
+
+# forget_others TOOLCHAIN: Cargo sees another Rust, but neither another C compiler under the same name nor another C
+# library. What may have been compiled or linked with those is done again.
+forget_others() {
+  local made_with=$target_dir/$target/toolchain
+  [ "$(cat "$made_with" 2>/dev/null)" != "$1" ] || return 0
+  [ ! -d "$target_dir/$target/release" ] || (cd "$crate" && CARGO_TARGET_DIR=$target_dir "$cargo" clean --quiet --locked --release --target "$target" \
+    --package libsqlite3-sys --package rapsqlite-engine)
+  mkdir -p "$target_dir/$target"
+  printf '%s\n' "$1" >"$made_with"
 }
 
 # What the C compiler and the linker are told whatever they are.
@@ -201,19 +245,26 @@ run_cargo() {
 }
 
 main() {
-  local mode=${1:-} digest toolchain
+  local mode=${1:-} digest toolchain description
   case $mode in
     '' | --force | --lint) ;;
     --sqlite-options) echo "${sqlite_options[*]}"; exit ;;
+    --toolchain)
+      toolchain=$(find_toolchain) || die "no toolchain is complete here"
+      describe_toolchain "$toolchain"
+      exit
+      ;;
     *) die "unknown argument $mode; see the head of $0" ;;
   esac
   digest=$(inputs_digest)
-  if [ -z "$mode" ] && [ -s "$output" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ]; then
+  if [ -z "$mode" ] && is_current "$digest"; then
     exec bash "$root/scripts/build_extensions.sh"
   fi
   toolchain=$(choose_toolchain)
   say "toolchain: $toolchain"
+  description=$(describe_toolchain "$toolchain")
   "use_$toolchain"
+  forget_others "$description"
   use_cold_list
   if [ "$mode" = --lint ]; then
     # Cargo looks for clippy in its own home first, unless PATH names that too: then PATH's order counts.
@@ -227,7 +278,7 @@ main() {
   # Renamed into place: a reader sees the old module or the new one, never half of one.
   cp "$built" "$output.new"
   mv "$output.new" "$output"
-  printf '%s\n' "$digest" >"$stamp"
+  printf '%s\n' "$digest" "$description" >"$stamp"
   say "$(stat -c %s "$output" 2>/dev/null || stat -f %z "$output") bytes: $output"
   bash "$root/scripts/build_extensions.sh" ${mode:+"$mode"}
 }
