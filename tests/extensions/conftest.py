@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,13 @@ def documented_command() -> str:
     return str(command)
 
 
+def documented_command_of_a_package() -> str:
+    """The command lines for the compiler that a Python package brings."""
+    page = (ROOT / "docs" / "extensions.md").read_text(encoding="utf-8")
+    [command] = re.findall(r"```sh\n(python -m ziglang.*?)```", page, re.DOTALL)
+    return str(command).replace("python -m ziglang", f"{shlex.quote(sys.executable)} -m ziglang")
+
+
 def documented_source() -> str:
     """The extension that the documentation shows."""
     page = (ROOT / "docs" / "extensions.md").read_text(encoding="utf-8")
@@ -46,13 +55,13 @@ def documented_source() -> str:
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return a function that builds C source into a side module: as the documentation says, but for what it is told."""
 
-    def run(name: str, source: str, *, replace: tuple[str, str] = ("", "")) -> Path:
+    def run(name: str, source: str, *, replace: tuple[str, str] = ("", ""), command: str = "") -> Path:
         directory = tmp_path_factory.mktemp(name)
         (directory / f"{name}.c").write_text(source, encoding="utf-8")
-        command = documented_command().replace("myextension", name).replace(*replace)
+        line = (command or documented_command()).replace("myextension", name).replace(*replace)
         environment = {**os.environ, "SQLITE": str(sqlite_headers()), "RAPSQLITE": str(ROOT)}
         done = subprocess.run(
-            ["bash", "-ec", command], cwd=directory, env=environment, capture_output=True, text=True, check=False
+            ["bash", "-ec", line], cwd=directory, env=environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return directory / f"{name}.wasm"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -16,7 +17,13 @@ import wasmtime
 
 import rapsqlite
 from rapsqlite import _module_cache, _opening, runtime
-from tests.extensions.conftest import ROOT, documented_command, documented_source
+from tests.extensions.conftest import (
+    ROOT,
+    SAMPLE,
+    documented_command,
+    documented_command_of_a_package,
+    documented_source,
+)
 from tests.extensions.modules import ENTRY, dylink, mem_info, side_module
 
 if TYPE_CHECKING:
@@ -44,6 +51,36 @@ async def test_example_of_the_documentation_is_built_and_loaded_as_it_says(
 
     assert await conn.fetch_scalar(query) == answer
     assert await conn.fetch_all("SELECT initials(NULL), initials(''), initials('one-two 3')") == [[None, None, "OT"]]
+
+
+async def test_sysroot_of_an_sdk_is_as_good_as_the_directory_of_headers(
+    conn: rapsqlite.Connection, build: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The headers where an SDK has them; the clang is the same."""
+    page = (ROOT / "docs" / "extensions.md").read_text(encoding="utf-8")
+    [flags] = re.findall(r"in place of `(.*?)`", page)
+    sysroot = tmp_path / "share" / "wasi-sysroot"
+    (sysroot / "include").mkdir(parents=True)
+    (sysroot / "include" / "wasm32-wasip1").symlink_to(flags.rpartition(" ")[2])
+    module = build("myextension", documented_source(), replace=(flags, f"--sysroot={sysroot}"))
+    await conn.load_extension(module)
+
+    assert await conn.fetch_scalar("SELECT initials('Ada Lovelace')") == "AL"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="ziglang is not installed")
+async def test_compiler_of_a_python_package_builds_extensions(
+    conn: rapsqlite.Connection, build: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    command = documented_command_of_a_package()
+    await conn.load_extension(build("myextension", documented_source(), command=command))
+    await conn.load_extension(build("sample", SAMPLE.read_text(encoding="utf-8"), command=command))
+
+    assert await conn.fetch_scalar("SELECT initials('Ada Lovelace')") == "AL"
+    assert await conn.fetch_scalar("SELECT facts()") == "built 1, mars, 0"
+    assert await conn.fetch_scalar("SELECT sorted('hello')") == "ehllo"
 
 
 def test_documented_packages_are_those_that_the_build_installs() -> None:
