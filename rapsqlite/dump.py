@@ -133,7 +133,8 @@ def _script(pattern: str | None, restorable: bool) -> Generator[str | _Query, li
     for (sql,) in (yield _Query(_OTHERS.format(clause), parameters)) or ():
         yield f"{sql};"
     if writes_schema:
-        yield "PRAGMA writable_schema=OFF;"
+        # RESET also reads the schema again, so that whoever runs the text has the virtual tables at once.
+        yield f"PRAGMA writable_schema={'RESET' if restorable else 'OFF'};"
     if sequences is not None:
         yield 'DELETE FROM "sqlite_sequence";'
         for name, value in sequences:

@@ -87,6 +87,7 @@ async def test_restorable_dump_makes_virtual_tables_again_here_and_in_sqlite3() 
         native.executescript("\n".join(lines))
 
         assert await copy.iterdump(restorable=True) == lines
+        assert await copy.fetch_all("SELECT body FROM words WHERE words MATCH 'two'") == [["two fish"]]
         data = await copy.serialize()
         async with rapsqlite.connect(":memory:") as reopened:
             await reopened.deserialize(data)
