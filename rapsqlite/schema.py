@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 # Users can put functions and collations of their own in the place of SQLite's: no function is called here, and no text
 # is compared, only numbers and blobs.
-_NAMES = "SELECT type, name FROM {}.sqlite_schema"
+_NAMES = "SELECT name FROM {}.sqlite_schema WHERE CAST(type AS BLOB) = CAST(? AS BLOB)"
 _INDEXES = """SELECT i.name, i.tbl_name AS "table", l."unique", i.sql
-    FROM {}.sqlite_schema AS i, pragma_index_list(i.tbl_name, ?) AS l
+    FROM {}.sqlite_schema AS i, pragma_index_list(CASE WHEN ?1 IS NULL THEN i.tbl_name ELSE ?1 END, ?2) AS l
     WHERE i.rootpage > 0 AND CAST(l.name AS BLOB) = CAST(i.name AS BLOB) ORDER BY i.rowid"""
 _TABLE_INFO = 'SELECT cid, name, type, "notnull", dflt_value, pk FROM pragma_table_info(?, ?)'
 _TABLE_XINFO = 'SELECT cid, name, type, "notnull", dflt_value, pk, hidden FROM pragma_table_xinfo(?, ?)'
@@ -65,8 +65,8 @@ class Schema:
         """Return the indexes of all tables or of one: name, table, unique, sql (None if it came with the table)."""
         if table_name is not None:
             schema = await self._database_of(table_name, schema)
-        rows = await self._dicts(_INDEXES.format(_database(schema)), "main" if schema is None else schema)
-        return rows if table_name is None else [row for row in rows if is_same(row["table"], table_name)]
+        place = "main" if schema is None else schema
+        return await self._dicts(_INDEXES.format(_database(schema)), table_name, place)
 
     async def get_index_list(self, table_name: str, *, schema: str | None = None) -> list[dict[str, Any]]:
         """Return the indexes of a table: seq, name, unique, origin (c, u or pk: CREATE INDEX, UNIQUE, key), partial."""
@@ -103,8 +103,8 @@ class Schema:
 
     async def _names(self, kind: str, name: str | None, schema: str | None) -> list[str]:
         _require_names(name)
-        rows = await self._dicts(_NAMES.format(_database(schema)))
-        names = sorted(row["name"] for row in rows if row["type"] == kind and not row["name"].startswith("sqlite_"))
+        rows = await self._dicts(_NAMES.format(_database(schema)), kind)
+        names = sorted(row["name"] for row in rows if not row["name"].startswith("sqlite_"))
         return names if name is None else [each for each in names if is_same(each, name)]
 
     async def _about(self, sql: str, name: str, schema: str | None) -> list[dict[str, Any]]:

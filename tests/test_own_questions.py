@@ -169,6 +169,19 @@ async def test_own_questions_are_no_statements_of_the_users(database: Path) -> N
         assert told == []
 
 
+async def test_limit_on_rows_counts_those_that_were_asked_for() -> None:
+    async with connect(":memory:", isolation_level=None, limits={"max_rows": 3}) as conn:
+        for number in range(3):
+            await conn.execute(f"CREATE TABLE t{number} (a UNIQUE, b UNIQUE)")
+            await conn.execute(f"CREATE VIEW v{number} AS SELECT 1")
+
+        assert await conn.get_tables() == ["t0", "t1", "t2"]
+        assert await conn.get_views() == ["v0", "v1", "v2"]
+        assert len(await conn.get_indexes("t1")) == 2
+        with pytest.raises(rapsqlite.DataError):
+            await conn.get_indexes()
+
+
 async def test_counters_come_after_what_a_changed_setting_asks_for() -> None:
     async with connect(":memory:") as conn:
         await conn.execute("CREATE TABLE t (a)")
