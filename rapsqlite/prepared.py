@@ -55,7 +55,8 @@ class PreparedStatement:
         await self._turns.acquire()
         try:
             if self._handle == 0 and not self._closed:
-                self._handle = (await self._guest.call(abi.OP_PREPARE, self._encoded)).handle
+                timed = self._connection._session.guest  # it may have been asked for slow statements meanwhile
+                self._handle = (await timed.call(abi.OP_PREPARE, self._encoded)).handle
                 self._guest.prepared[self._handle] = self._encoded
         finally:
             self._turns.release()

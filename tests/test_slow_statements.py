@@ -186,6 +186,20 @@ async def test_statement_that_was_prepared_before_is_reported_by_its_text(again:
         assert seen == ["SELECT 'this one'"] * 2
 
 
+async def test_threshold_holds_for_a_statement_that_is_prepared_when_it_is_first_used() -> None:
+    """What held when the object was made went on for its preparation."""
+    seen: list[str] = []
+    async with connect(":memory:") as conn:
+        early = conn.prepare("SELECT 'early'")
+        conn.set_slow_query_threshold(0, lambda _, sql: seen.append(sql))
+        await early.fetch_all()
+        late = conn.prepare("SELECT 'late'")
+        conn.set_slow_query_threshold(None)
+        await late.fetch_all()
+
+    assert seen == ["SELECT 'early'"] * 2
+
+
 async def test_only_slow_statements_are_reported() -> None:
     seen: list[tuple[float, str]] = []
     async with connect(":memory:") as conn:
