@@ -119,15 +119,15 @@ describe_toolchain() {
   case $1 in
     debian)
       /usr/bin/rustc --version --verbose
-      PATH=/usr/bin:$PATH clang-22 --version | head -n 1
+      PATH=/usr/bin:$PATH clang-22 --version | sed -n 1p
       PATH=/usr/bin:$PATH wasm-ld-22 --version
       sha256sum /usr/lib/wasm32-wasi/crt1-reactor.o /usr/lib/wasm32-wasi/libc.a \
         /usr/lib/llvm-22/lib/clang/22/lib/wasi/libclang_rt.builtins-wasm32.a
       ;;
     sdk)
       rustc --version --verbose
-      "$WASI_SDK_PATH/bin/clang" --version | head -n 1
-      (cd "$WASI_SDK_PATH/share/wasi-sysroot" && find . -name '*.a' -path '*wasip1/*' -print0 \
+      "$WASI_SDK_PATH/bin/clang" --version | sed -n 1p
+      (cd "$WASI_SDK_PATH/share/wasi-sysroot" && find . -name '*.[ao]' -path '*wasip1/*' -print0 \
         | LC_ALL=C sort -z | xargs -0 sha256sum)
       ;;
     zig) rustc --version --verbose && python3 -m ziglang version ;;
@@ -146,8 +146,10 @@ is_current() {
 forget_others() {
   local made_with=$target_dir/$target/toolchain
   [ "$(cat "$made_with" 2>/dev/null)" != "$1" ] || return 0
-  [ ! -d "$target_dir/$target/release" ] || (cd "$crate" && CARGO_TARGET_DIR=$target_dir "$cargo" clean --quiet --locked --release --target "$target" \
-    --package libsqlite3-sys --package rapsqlite-engine)
+  if [ -d "$target_dir/$target/release" ]; then
+    (cd "$crate" && CARGO_TARGET_DIR=$target_dir "$cargo" clean --quiet --locked --release --target "$target" \
+      --package libsqlite3-sys --package rapsqlite-engine)
+  fi
   mkdir -p "$target_dir/$target"
   printf '%s\n' "$1" >"$made_with"
 }

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import gc
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 import rapsqlite
+from rapsqlite import _constants as abi
 from rapsqlite import connect
 
 if TYPE_CHECKING:
@@ -104,6 +105,32 @@ async def test_session_that_cannot_be_attached_to_its_tables_does_not_stay_open(
 
     await assert_none_is_open(conn)
     assert "null" in str(caught.value)
+
+
+async def test_cancellation_between_opening_and_attaching_leaves_none(
+    conn: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = conn._session.guest
+    call = guest.call
+    held: list[BaseException] = []  # with all that its traceback refers to
+
+    async def cancelled_before_it_is_attached(op: int, *arguments: Any, **options: Any) -> Any:
+        if op == abi.OP_SESSION:
+            scope.cancel()
+            await anyio.sleep_forever()
+        return await call(op, *arguments, **options)
+
+    monkeypatch.setattr(guest, "call", cancelled_before_it_is_attached)
+    with anyio.CancelScope() as scope:
+        try:
+            await conn.session("t")
+        except BaseException as error:
+            held.append(error)
+            raise
+
+    monkeypatch.undo()
+    assert held
+    await assert_none_is_open(conn)
 
 
 async def test_session_is_closed_once_for_all_tasks(conn: rapsqlite.Connection) -> None:
