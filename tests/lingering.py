@@ -5,9 +5,12 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import anyio.to_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     import rapsqlite
 
 
@@ -39,6 +42,24 @@ class Blocked:
 
 def impatient(conn: rapsqlite.Connection) -> None:
     conn._session.guest._traffic.patience_s = 0.05
+
+
+async def cancelled_too_late(conn: rapsqlite.Connection, close: Callable[[], Awaitable[object]]) -> None:
+    """Have a task call ``close`` as it leaves a statement that had finished when the task was cancelled."""
+    callback = Blocked(1)
+
+    async def use_it() -> None:
+        try:
+            await conn.fetch_scalar("SELECT blocked()")
+        finally:
+            await close()
+
+    await conn.create_function("blocked", 0, callback)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(use_it)
+        await started(callback)
+        tasks.cancel_scope.cancel()
+        callback.let_go.set()
 
 
 async def started(callback: Endless | Blocked) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -11,6 +10,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import connect
+from tests.lingering import cancelled_too_late
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -189,24 +189,8 @@ async def test_cancelled_close_lets_go_of_the_row(conn: rapsqlite.Connection) ->
 async def test_close_after_a_cancellation_that_came_too_late_lets_go_of_the_row(conn: rapsqlite.Connection) -> None:
     """The cancellation of a request that had finished is raised at the task's next one: not before that is sent."""
     blob = await conn.blobopen("t", "b", 1)
-    entered, go_on = threading.Event(), threading.Event()
 
-    def wait() -> int:
-        entered.set()
-        return int(go_on.wait(20))
-
-    async def use_it() -> None:
-        try:
-            await conn.fetch_scalar("SELECT f()")
-        finally:
-            await blob.close()
-
-    await conn.create_function("f", 0, wait)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(use_it)
-        await anyio.to_thread.run_sync(entered.wait, 20)
-        tasks.cancel_scope.cancel()
-        go_on.set()
+    await cancelled_too_late(conn, blob.close)
 
     await conn.execute("DROP TABLE t")
 

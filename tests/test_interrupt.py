@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+    from anyio.abc import TaskGroup
+
     Verb = Callable[[rapsqlite.Connection], Awaitable[object]]
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT begun() UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
@@ -66,6 +68,15 @@ async def begun(conn: rapsqlite.Connection) -> Begun:
     return function
 
 
+async def twenty_wait(conn: rapsqlite.Connection, begun: Begun, tasks: TaskGroup) -> None:
+    """Have twenty statements wait for one that does not end; all are to be interrupted."""
+    tasks.start_soon(refused, conn.fetch_scalar(ENDLESS))
+    await begun.wait()
+    for _ in range(20):
+        tasks.start_soon(refused, conn.execute("INSERT INTO t VALUES (1)"))
+    await anyio.wait_all_tasks_blocked()
+
+
 async def refused(operation: Awaitable[object]) -> None:
     """Await it and see it interrupted. It is run in tasks: pytest's own ``Failed`` there would end anyio's runner."""
     outcome = None
@@ -110,11 +121,7 @@ async def test_all_that_wait_their_turn_are_interrupted_and_later_ones_are_not(
     conn: rapsqlite.Connection, begun: Begun
 ) -> None:
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(refused, conn.fetch_scalar(ENDLESS))
-        await begun.wait()
-        for _ in range(20):
-            tasks.start_soon(refused, conn.execute("INSERT INTO t VALUES (1)"))
-        await anyio.wait_all_tasks_blocked()
+        await twenty_wait(conn, begun, tasks)
         await conn.interrupt()
         assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
 
@@ -136,11 +143,7 @@ async def test_none_that_waits_begins_while_the_others_are_being_interrupted(
 
     monkeypatch.setattr(Rings, "cancel", mark_and_be_preempted)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(refused, conn.fetch_scalar(ENDLESS))
-        await begun.wait()
-        for _ in range(20):
-            tasks.start_soon(refused, conn.execute("INSERT INTO t VALUES (1)"))
-        await anyio.wait_all_tasks_blocked()
+        await twenty_wait(conn, begun, tasks)
         await conn.interrupt()
 
     assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0

@@ -6,7 +6,6 @@ While a session is open SQLite has no place for a preupdate hook: that one can b
 from __future__ import annotations
 
 import gc
-import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,6 +14,7 @@ import pytest
 import rapsqlite
 from rapsqlite import _constants as abi
 from rapsqlite import connect
+from tests.lingering import cancelled_too_late
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -55,24 +55,8 @@ async def test_cancelled_block_ends_the_recording(conn: rapsqlite.Connection) ->
 async def test_close_after_a_cancellation_that_came_too_late_ends_the_recording(conn: rapsqlite.Connection) -> None:
     """The cancellation of a request that had finished was raised as the session was closed, before that was sent."""
     session = await conn.session()
-    entered, go_on = threading.Event(), threading.Event()
 
-    def wait() -> int:
-        entered.set()
-        return int(go_on.wait(20))
-
-    async def use_it() -> None:
-        try:
-            await conn.fetch_scalar("SELECT f()")
-        finally:
-            await session.close()
-
-    await conn.create_function("f", 0, wait)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(use_it)
-        await anyio.to_thread.run_sync(entered.wait, 20)
-        tasks.cancel_scope.cancel()
-        go_on.set()
+    await cancelled_too_late(conn, session.close)
 
     await assert_none_is_open(conn)
 
