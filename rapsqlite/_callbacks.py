@@ -13,10 +13,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
+from rapsqlite._deferred import DeferredError, run_calls
 from rapsqlite._entrance import entrance, not_held
 from rapsqlite._failures import Failures, code_of
 from rapsqlite._handles import Handles
-from rapsqlite._instances import Instance, StepError, run_steps
+from rapsqlite._instances import Instance, run_steps
 from rapsqlite._place import Place
 from rapsqlite._slots import Slots
 from rapsqlite._strike import CallbackInterrupted, Strike
@@ -139,7 +140,7 @@ class Callbacks:
         return self._place.fetch(target)
 
     def _call_method(self, *arguments: Any) -> object:
-        """Do what is no call of a function: give a handle back, do steps, ask an aggregate's instance."""
+        """Do what is no single call: give a handle back, do what was put off, ask an aggregate's instance."""
         key = self._place.words[_KEY]
         kind, handle = key & (1 << _KIND_BITS) - 1, key >> _KIND_BITS
         if kind == abi.CALLBACK_RELEASE:
@@ -148,6 +149,8 @@ class Callbacks:
         if kind == abi.CALLBACK_STEPS:
             run_steps(self._instance, arguments)
             return None
+        if kind == abi.CALLBACK_CALLS:
+            return run_calls(self._functions, self._strike, handle, arguments)
         if kind not in (abi.CALLBACK_VALUE, abi.CALLBACK_FINALIZE):
             not_held()
         instance = self._instance(handle)
@@ -172,8 +175,10 @@ class Callbacks:
 
     def _registered(self, key: int, exc: BaseException) -> object:
         """Return what the user registered and what now raised ``exc``."""
+        if isinstance(exc, DeferredError):
+            return exc.registered
         entry = self._handles.get(key >> _KIND_BITS)
-        item = exc.instance if isinstance(exc, StepError) else self._finalized if entry is None else entry[1]
+        item = self._finalized if entry is None else entry[1]
         return item.registered if isinstance(item, Instance) else item
 
     def _fail(self, exc: BaseException) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import count
 
 from rapsqlite import _constants as abi
-from rapsqlite._instances import NoMethodError, StepError
+from rapsqlite._deferred import DeferredError
+from rapsqlite._instances import NoMethodError
 
 _MOST = 4096  # nobody asked for: a guest that answers nothing must not fill our memory
 
@@ -44,7 +45,7 @@ class Failures:
 
 def code_of(exc: BaseException) -> tuple[int, BaseException]:
     """Return the guest's word for an exception, and the exception that the user is to see."""
-    if isinstance(exc, StepError) and exc.__cause__ is not None:
+    if isinstance(exc, DeferredError) and exc.__cause__ is not None:
         code, failure = code_of(exc.__cause__)
         return exc.within + code, failure
     if isinstance(exc, NoMethodError):

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
+from rapsqlite._deferred import DeferredError
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
@@ -14,15 +15,6 @@ if TYPE_CHECKING:
 
 class NoMethodError(Exception):
     """An aggregate's class lacks a method; the cause is the AttributeError."""
-
-
-class StepError(Exception):
-    """A step raised, maybe earlier than this is told; the cause is what it raised, ``within`` one of CALLBACK_IN_*."""
-
-    def __init__(self, instance: Instance, within: int) -> None:
-        super().__init__(within)
-        self.instance = instance
-        self.within = within
 
 
 class Instance:
@@ -49,23 +41,23 @@ class Instance:
         return found
 
     def step(self, is_inverse: bool) -> Callable[..., Any]:
-        """Return what does a step; NoMethodError, or StepError if an earlier one had raised."""
+        """Return what does a step; NoMethodError, or DeferredError if an earlier one had raised."""
         self._check()
         return self.method("inverse" if is_inverse else "step")
 
-    def fail(self, failure: BaseException, is_inverse: bool) -> StepError:
+    def fail(self, failure: BaseException, is_inverse: bool) -> DeferredError:
         """Keep what a step raised: nothing more is made of this instance. Return what to raise."""
         self._failure = failure
         self._within = abi.CALLBACK_IN_INVERSE if is_inverse else abi.CALLBACK_IN_STEP
-        return StepError(self, self._within)
+        return DeferredError(self.registered, self._within)
 
     def value(self) -> Any:
-        """Return the result for the rows so far; StepError if a step had raised."""
+        """Return the result for the rows so far; DeferredError if a step had raised."""
         self._check()
         return self.method("value")()
 
     def finalize(self) -> Any:
-        """Return the result; StepError if a step had raised: the user's method runs all the same, as in sqlite3."""
+        """Return the result; DeferredError if a step had raised: the user's method runs all the same, as in sqlite3."""
         try:
             return self.method("finalize")()
         finally:
@@ -78,14 +70,14 @@ class Instance:
 
     def _check(self) -> None:
         if self._failure is not None:
-            raise StepError(self, self._within) from self._failure
+            raise DeferredError(self.registered, self._within) from self._failure
 
 
 def run_steps(instance_of: Callable[[int], Instance], runs: Iterable[Any]) -> None:
     """Do steps: ``[handle, width, values, handle, width, values, …]``, a negative handle for inverse steps.
 
     A run's values are those of all its steps, ``width`` of them each; one None for a step without values. The first
-    step that raises ends them all: StepError. What the guest wrote is untrusted: InternalError for anything else.
+    step that raises ends them all: DeferredError. What the guest wrote is untrusted: InternalError for anything else.
     """
     parts = iter(runs)
     for handle, width, values in zip(parts, parts, parts, strict=False):
@@ -104,7 +96,7 @@ def run_steps(instance_of: Callable[[int], Instance], runs: Iterable[Any]) -> No
                 rest = iter(values)
                 for arguments in zip(*[rest] * width, strict=False):
                     step(*arguments)
-        except StepError:
+        except DeferredError:
             raise
         except BaseException as exc:
             raise instance.fail(exc, handle < 0) from exc

@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
+from rapsqlite._answers import storable
 from rapsqlite._wire import decode_arguments
-from rapsqlite.errors import InternalError, ProgrammingError
+from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _VALUE, _FORM = abi.PLACE_VALUE, abi.PLACE_FORM
-_MOST_BYTES = (1 << 31) - 1
 
 
 class Place:
@@ -51,35 +51,25 @@ class Place:
         return [str(data, "utf-8") if kind == abi.FORM_TEXT else bytes(data)]
 
     def put(self, value: Any) -> None:
-        """Write an answer; ProgrammingError for a type that SQLite does not store."""
+        """Write an answer; raises as `storable` does."""
         words = self.words
+        value = storable(value)
         if value is None:
             words[_FORM] = abi.FORM_NULL
         elif isinstance(value, float):
             self.floats[_VALUE] = value
             words[_FORM] = abi.FORM_FLOAT
         elif isinstance(value, int):
-            if not -1 << 63 <= value < 1 << 63:
-                raise OverflowError("Python int too large to convert to SQLite INTEGER") from None
             words[_VALUE] = value
             words[_FORM] = abi.FORM_INTEGER
         elif isinstance(value, str):
-            self.put_bytes(abi.FORM_TEXT, str.encode(value))
+            self._put_bytes(abi.FORM_TEXT, value.encode())
         else:
-            try:
-                buffer = memoryview(value)
-            except TypeError:
-                kind = type(value).__name__
-                raise ProgrammingError(f"User-defined functions cannot return '{kind}' values to SQLite") from None
-            _check_length(buffer.nbytes)  # before the bytes are copied
-            if not buffer.c_contiguous:
-                raise BufferError("the buffer that a user-defined function returns is not contiguous")  # as in sqlite3
-            self.put_bytes(abi.FORM_BLOB, buffer.tobytes())
+            self._put_bytes(abi.FORM_BLOB, value)
 
-    def put_bytes(self, form: int, data: bytes) -> None:
+    def _put_bytes(self, form: int, data: bytes) -> None:
         """Write a text or blob, or keep it for `fetch` if there is no room."""
         length = len(data)
-        _check_length(length)
         if length <= len(self.room):
             self.room[:length] = data
         else:
@@ -94,9 +84,3 @@ class Place:
             return 1
         target[:] = large
         return 0
-
-
-def _check_length(length: int) -> None:
-    """OverflowError for what no SQLite stores: as in sqlite3, its error is that of a value that is too large."""
-    if length > _MOST_BYTES:
-        raise OverflowError("a text or blob is longer than INT_MAX bytes")

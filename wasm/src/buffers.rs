@@ -2,6 +2,13 @@
 
 use crate::error::{Error, Result};
 
+/// Adds an item at the end.
+pub fn push<T>(items: &mut Vec<T>, item: T) -> Result<()> {
+    items.try_reserve(1).map_err(|_| Error::out_of_memory())?;
+    items.push(item);
+    Ok(())
+}
+
 pub fn zeroed(len: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     bytes

@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 use crate::statement::{Statement, bytes_of, lossy};
 use crate::wire::rows::Encoder;
 
+/// Formats with which text need not be UTF-8.
+const TEXT_AS_BYTES: u16 = abi::FORMAT_TEXT_AS_EXTENSION | abi::FORMAT_TEXT_AS_BYTES;
+
 impl Statement {
     fn column_name(&self, column: usize) -> Result<&[u8]> {
         // SAFETY: `stmt` is prepared; the name lives until the next call for this column.
@@ -73,6 +76,16 @@ impl Statement {
         Ok(names)
     }
 
+    /// Text of the current row, until the next step; empty for NULL.
+    pub fn text_at(&self, column: usize) -> &[u8] {
+        let (stmt, index) = (self.raw(), column as c_int);
+        // SAFETY: `stmt` stands on a row that has this column.
+        unsafe {
+            let start = ffi::sqlite3_column_text(stmt, index);
+            value_bytes(start, ffi::sqlite3_column_bytes(stmt, index)).unwrap_or_default()
+        }
+    }
+
     /// Encodes one value of the current row.
     #[inline]
     pub fn encode_value(&self, column: usize, format: u16, out: &mut Encoder) -> Result<()> {
@@ -86,7 +99,10 @@ impl Statement {
                     let start = ffi::sqlite3_column_text(stmt, index);
                     let len = ffi::sqlite3_column_bytes(stmt, index);
                     let text = value_bytes(start, len).ok_or_else(Error::out_of_memory)?;
-                    self.encode_text(column, text, format, out)
+                    if format & TEXT_AS_BYTES == 0 && core::str::from_utf8(text).is_err() {
+                        return Err(self.not_utf8(column));
+                    }
+                    encode_text(text, format, out)
                 }
                 ffi::SQLITE_BLOB => {
                     let start = ffi::sqlite3_column_blob(stmt, index);
@@ -104,32 +120,23 @@ impl Statement {
         }
     }
 
-    #[inline]
-    fn encode_text(
-        &self,
-        column: usize,
-        text: &[u8],
-        format: u16,
-        out: &mut Encoder,
-    ) -> Result<()> {
-        if format & (abi::FORMAT_TEXT_AS_EXTENSION | abi::FORMAT_TEXT_AS_BYTES) == 0 {
-            if core::str::from_utf8(text).is_err() {
-                return Err(self.not_utf8(column));
-            }
-            return out.text(text);
-        }
-        if format & abi::FORMAT_TEXT_AS_EXTENSION != 0 {
-            out.extension(abi::EXT_TEXT, text)
-        } else {
-            out.blob(text)
-        }
-    }
-
     #[cold]
     fn not_utf8(&self, column: usize) -> Error {
         let name = self.column_name(column).map(lossy).unwrap_or_default();
         let message = format!("Could not decode to UTF-8 column '{name}'");
         Error::new(abi::ERROR_TEXT, ffi::SQLITE_ERROR, message)
+    }
+}
+
+/// Encodes text as `format` wants it. It is UTF-8 unless that is `TEXT_AS_BYTES`.
+#[inline]
+pub fn encode_text(text: &[u8], format: u16, out: &mut Encoder) -> Result<()> {
+    if format & TEXT_AS_BYTES == 0 {
+        out.text(text)
+    } else if format & abi::FORMAT_TEXT_AS_EXTENSION != 0 {
+        out.extension(abi::EXT_TEXT, text)
+    } else {
+        out.blob(text)
     }
 }
 

@@ -60,7 +60,7 @@ impl Executor {
         let result =
             result.and_then(|started| self.page(&mut statement, run.insert(started), request.b));
         match (result, run) {
-            (Ok(answer), Some(run)) if run.row_ready => {
+            (Ok(answer), Some(run)) if run.has_more() => {
                 let handle = self.handles.hold(Held {
                     statement,
                     run: Some(run),
@@ -97,7 +97,7 @@ impl Executor {
     fn go_on(&mut self, request: &Request<'_>, mut held: Held, mut run: Run) -> Result<Answer> {
         let result = self.page(&mut held.statement, &mut run, request.b);
         match result {
-            Ok(answer) if run.row_ready => {
+            Ok(answer) if run.has_more() => {
                 held.run = Some(run);
                 self.handles.put_back(request.a, held);
                 Ok(Answer {
@@ -166,8 +166,8 @@ impl Executor {
             request.b.into()
         };
         loop {
-            run.fill(statement, &mut self.output, &self.connection.options, most)?;
-            if !run.row_ready {
+            run.fill(statement, &self.connection, &mut self.output, most)?;
+            if !run.has_more() {
                 return Ok(Answer::of(statement, &self.connection));
             }
             if run.rows >= most {
@@ -218,10 +218,10 @@ impl Executor {
         } else {
             run.rows + u64::from(most)
         };
-        run.fill(statement, &mut self.output, &self.connection.options, most)?;
+        run.fill(statement, &self.connection, &mut self.output, most)?;
         let answer = Answer::of(statement, &self.connection);
         // Changes are counted when the statement ends.
-        let changes = if run.row_ready {
+        let changes = if run.has_more() {
             answer.changes.min(0)
         } else {
             answer.changes

@@ -31,6 +31,9 @@ pub mod memo;
 pub mod memory;
 #[cfg(target_arch = "wasm32")]
 mod options;
+#[cfg(target_arch = "wasm32")]
+mod parameters;
+pub mod program;
 pub mod sql;
 #[cfg(target_arch = "wasm32")]
 mod statement;

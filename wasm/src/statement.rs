@@ -2,12 +2,14 @@
 
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::{self, NonNull};
+use std::rc::Rc;
 
 use libsqlite3_sys as ffi;
 
 use crate::abi;
 use crate::cache::Keyed;
 use crate::error::{Error, Result};
+use crate::program::Plan;
 use crate::wire::params::{Params, Reader, Value};
 
 /// How long bound text and blobs stay where they are.
@@ -22,9 +24,11 @@ pub enum Lifetime {
 pub struct Statement {
     stmt: NonNull<ffi::sqlite3_stmt>,
     sql: Box<[u8]>,
-    parameter_count: usize,
+    pub parameter_count: usize,
     /// INSERT, UPDATE, DELETE or REPLACE, as the parser saw it.
     pub changes_data: bool,
+    /// What can be put off, once somebody has looked, and for which preparation that holds.
+    pub known_plan: Option<(c_int, Option<Rc<Plan>>)>,
 }
 
 impl Keyed for Statement {
@@ -64,6 +68,7 @@ pub fn prepare(
         // SAFETY: just prepared.
         parameter_count: unsafe { ffi::sqlite3_bind_parameter_count(stmt.as_ptr()) } as usize,
         changes_data: false,
+        known_plan: None,
     });
     Ok((statement, taken))
 }
@@ -113,31 +118,6 @@ impl Statement {
     pub fn column_count(&self) -> usize {
         // SAFETY: `stmt` is prepared.
         unsafe { ffi::sqlite3_column_count(self.raw()) as usize }
-    }
-
-    /// Fails if `format` has it that parameters with names are bound by name alone, and `params` would do otherwise.
-    pub fn check_positions(&self, format: u16, params: &Params<'_>) -> Result<()> {
-        match params {
-            Params::ByPosition { count, .. }
-                if format & abi::FORMAT_REFUSE_POSITIONS != 0
-                    && *count == self.parameter_count
-                    && self.has_named_parameters() =>
-            {
-                Err(Error::positions())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether any parameter has a name; `?5` is a number.
-    pub fn has_named_parameters(&self) -> bool {
-        // Most statements show by their text that they have none.
-        let may_have = self
-            .sql
-            .iter()
-            .any(|byte| matches!(byte, b':' | b'@' | b'$' | b'#'));
-        let mut names = self.parameter_names().flatten();
-        self.parameter_count > 0 && may_have && names.any(|name| name[0] != b'?')
     }
 
     /// Binds all parameters.
@@ -215,29 +195,6 @@ impl Statement {
             self.bind_value(index, value, lifetime)?;
         }
         Ok(())
-    }
-
-    /// The name of parameter `index` without its prefix.
-    fn parameter_name(&self, index: usize) -> Result<&[u8]> {
-        // SAFETY: `stmt` is prepared; the name lives as long as it.
-        let name = unsafe { ffi::sqlite3_bind_parameter_name(self.raw(), index as c_int) };
-        if name.is_null() {
-            return Err(Error::programming(format!(
-                "Binding {index} has no name, but you supplied a dictionary (which has only names)."
-            )));
-        }
-        // SAFETY: as above; a name has at least its prefix.
-        Ok(&unsafe { bytes_of(name) }[1..])
-    }
-
-    /// The names of all parameters with their prefixes, `None` for those without.
-    pub fn parameter_names(&self) -> impl ExactSizeIterator<Item = Option<&[u8]>> {
-        (0..self.parameter_count).map(|index| {
-            // SAFETY: `stmt` is prepared; the name lives as long as it.
-            let name = unsafe { ffi::sqlite3_bind_parameter_name(self.raw(), index as c_int + 1) };
-            // SAFETY: as above.
-            (!name.is_null()).then(|| unsafe { bytes_of(name) })
-        })
     }
 
     #[inline]

@@ -12,6 +12,8 @@ pub const CALLBACK_STEPS: i32 = 3;
 pub const CALLBACK_VALUE: i32 = 4;
 /// As `CALLBACK_VALUE`; also gives the instance's handle back.
 pub const CALLBACK_FINALIZE: i32 = 5;
+/// Calls of functions that were put off; handle 0.
+pub const CALLBACK_CALLS: i32 = 6;
 pub const CALLBACK_COLLATION: i32 = 7;
 pub const CALLBACK_AUTHORIZER: i32 = 8;
 pub const CALLBACK_PROGRESS: i32 = 9;

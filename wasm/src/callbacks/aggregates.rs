@@ -59,6 +59,9 @@ unsafe fn put_off(
     // SAFETY: the caller's promise.
     unsafe {
         let callbacks = callbacks_of(context);
+        if let Err(failed) = callbacks.settle_calls() {
+            return STEP.put(context, failed);
+        }
         let write = |out: &mut Encoder| encode_each((values, count), out);
         let put = callbacks.steps.push(handle, count as usize, write);
         let settled = match put {

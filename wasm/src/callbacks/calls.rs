@@ -8,7 +8,7 @@ use libsqlite3_sys as ffi;
 use super::place::{self, Arguments};
 use super::{Callbacks, During, Failed, Failure, Handle};
 use crate::abi;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, code};
 use crate::memo::Memo;
 use crate::wire::params::{Reader, Value};
 use crate::wire::rows::Encoder;
@@ -75,12 +75,12 @@ pub unsafe fn answer_once(
 ///
 /// # Safety
 /// `values` are what SQLite passed to the running function.
-unsafe fn cross(
+pub(super) unsafe fn cross<R>(
     callbacks: &Callbacks,
     handle: &Handle,
     values: Values,
-    receive: impl FnOnce(Value<'_>),
-) -> core::result::Result<(), Failed> {
+    receive: impl FnOnce(Value<'_>) -> R,
+) -> core::result::Result<R, Failed> {
     let callee = handle.callee(abi::CALLBACK_FUNCTION);
     let (first, count) = values;
     if count != 1 {
@@ -108,12 +108,26 @@ const INVERSE: Messages = Messages {
     no_method: c"user-defined aggregate's 'inverse' method not defined",
 };
 
+/// Of a function that is no aggregate.
+pub const SCALAR: Messages = Messages::of(c"user-defined function raised exception");
+
 impl Messages {
     pub const fn of(raised: &'static CStr) -> Self {
         Self {
             raised,
             no_method: raised,
         }
+    }
+
+    /// The statement's error, as SQLite would tell it of a result that is one.
+    pub fn error(&self, (failure, _): Failed) -> Error {
+        let (code, message) = match failure {
+            Failure::NoMemory => return Error::out_of_memory(),
+            Failure::TooLarge => (code::TOOBIG, c"string or blob too big"),
+            Failure::Raised => (code::ERROR, self.raised),
+            Failure::NoMethod => (code::ERROR, self.no_method),
+        };
+        Error::new(abi::ERROR_SQLITE, code, message.to_string_lossy())
     }
 
     /// Makes a failure the result: the function's own, or that of a step that had been put off until now.

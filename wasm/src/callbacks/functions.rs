@@ -3,11 +3,12 @@
 use core::cell::RefCell;
 use core::ffi::{c_int, c_void};
 use std::ffi::CString;
+use std::rc::Rc;
 
 use libsqlite3_sys as ffi;
 
 use super::aggregates::{finalize, inverse, step, value};
-use super::calls::{Messages, answer, answer_once};
+use super::calls::{SCALAR, answer, answer_once};
 use super::{Callbacks, Handle};
 use crate::abi;
 use crate::error::{Error, Result};
@@ -26,20 +27,32 @@ pub struct Signature<'a> {
 
 /// What SQLite gives back with every call, and drops when the function is removed.
 pub(super) struct Function {
-    pub handle: Handle,
+    pub handle: Rc<Handle>,
     pub callbacks: *const Callbacks,
+    /// As SQLite shows it in programs.
+    pub signature: Box<[u8]>,
     /// Of a deterministic function.
     memo: Option<RefCell<Memo>>,
 }
 
 impl Function {
-    fn new(handle: Handle, callbacks: &Callbacks, flags: c_int) -> Self {
+    fn new(handle: Handle, callbacks: &Callbacks, signature: &Signature<'_>) -> Self {
+        let flags = signature.flags;
         Self {
-            handle,
+            handle: Rc::new(handle),
             callbacks,
+            signature: shown(signature),
             memo: (flags & ffi::SQLITE_DETERMINISTIC != 0).then(RefCell::default),
         }
     }
+}
+
+/// As SQLite shows a function in programs: the name in lower case, then the number of arguments.
+fn shown(signature: &Signature<'_>) -> Box<[u8]> {
+    let count = format!("({})", signature.argument_count);
+    [signature.name.to_ascii_lowercase(), count.into()]
+        .concat()
+        .into()
 }
 
 type Method = unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
@@ -97,7 +110,10 @@ pub unsafe fn define(
     let (context, destroy): (*mut c_void, Option<unsafe extern "C" fn(*mut c_void)>) = match handle
     {
         Some(handle) => {
-            let function = Function::new(handle, callbacks, signature.flags);
+            let function = Function::new(handle, callbacks, signature);
+            if function.memo.is_none() {
+                callbacks.note_function(&function.signature);
+            }
             (Box::into_raw(Box::new(function)).cast(), Some(forget))
         }
         None => (core::ptr::null_mut(), None),
@@ -154,7 +170,11 @@ fn refused(kind: i64) -> Error {
 /// SQLite calls it once, with the context of a function that it does not call any more.
 unsafe extern "C" fn forget(context: *mut c_void) {
     // SAFETY: made by `define` of a box.
-    drop(unsafe { Box::from_raw(context.cast::<Function>()) });
+    let function = unsafe { Box::from_raw(context.cast::<Function>()) };
+    if function.memo.is_none() {
+        // SAFETY: the callbacks outlive the connection, which calls.
+        unsafe { (*function.callbacks).forget_function(&function.signature) };
+    }
 }
 
 /// # Safety
@@ -176,18 +196,26 @@ unsafe extern "C" fn scalar(
     count: c_int,
     values: *mut *mut ffi::sqlite3_value,
 ) {
-    const MESSAGES: Messages = Messages::of(c"user-defined function raised exception");
     // SAFETY: SQLite's arguments, passed on.
     unsafe {
         let function = function_of(context);
-        let (callbacks, handle) = (&*function.callbacks, &function.handle);
+        let (callbacks, handle) = (&*function.callbacks, &*function.handle);
         let values = (values, count);
+        if let Some(put) = callbacks.put_off(function, values) {
+            if let Err(failed) = put {
+                SCALAR.put(context, failed);
+            }
+            return;
+        }
         match &function.memo {
             Some(memo) => {
                 let memo = &mut memo.borrow_mut();
-                answer_once(callbacks, context, handle, values, &MESSAGES, memo);
+                answer_once(callbacks, context, handle, values, &SCALAR, memo);
             }
-            None => answer(callbacks, context, handle, values, &MESSAGES),
+            None => {
+                callbacks.count_single_call();
+                answer(callbacks, context, handle, values, &SCALAR);
+            }
         }
     }
 }

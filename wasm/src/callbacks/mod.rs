@@ -4,25 +4,31 @@
 //! serve them all.
 
 mod aggregates;
+pub mod answers;
 pub mod calls;
 pub mod collations;
+pub mod deferred;
 pub mod extensions;
 mod failure;
 pub mod functions;
 mod handle;
 mod handlers;
 pub mod hooks;
+mod lending;
 pub mod place;
 pub mod preupdate;
+mod runs;
 mod spoiled;
 mod steps;
 
 use core::cell::{Cell, RefCell};
 use core::ffi::c_int;
 use core::ptr;
+use std::collections::BTreeMap;
 
 use libsqlite3_sys as ffi;
 
+use self::deferred::Deferred;
 pub use self::failure::{During, Failed, Failure};
 use self::failure::{NO_MEMORY, failed};
 pub use self::handle::{Callee, Handle};
@@ -48,6 +54,13 @@ pub struct Callbacks {
     /// Arguments of a function whose answers are kept.
     key: RefCell<Encoder>,
     steps: Steps,
+    /// Calls that the statement that is being stepped puts off.
+    deferred: RefCell<Option<Deferred>>,
+    /// The functions that are defined, but for those whose answers serve again, as SQLite shows them, and how often: one
+    /// may take another's place.
+    functions: RefCell<BTreeMap<Box<[u8]>, u32>>,
+    /// Calls of functions that the running statement did not put off.
+    single_calls: Cell<u32>,
     /// Counts requests: what was answered in one need not hold in the next.
     request: Cell<u32>,
     /// Sessions that are open: they and a preupdate hook exclude each other.
@@ -76,6 +89,9 @@ impl Default for Callbacks {
             arguments: RefCell::default(),
             key: RefCell::default(),
             steps: Steps::default(),
+            deferred: RefCell::default(),
+            functions: RefCell::default(),
+            single_calls: Cell::new(0),
             request: Cell::new(0),
             sessions: Cell::new(0),
             hooks: [const { Cell::new(None) }; SLOTS],
@@ -138,6 +154,12 @@ impl Callbacks {
         }
     }
 
+    /// Has the host do whatever was put off.
+    fn settle(&self) -> core::result::Result<(), Failed> {
+        self.settle_calls()?;
+        self.settle_steps()
+    }
+
     /// Calls the host with the array that `encode` writes, and gives `receive` the answer.
     pub fn call<R>(
         &self,
@@ -145,7 +167,7 @@ impl Callbacks {
         encode: impl FnOnce(&mut Encoder) -> Result<()>,
         receive: impl FnOnce(Value<'_>) -> R,
     ) -> core::result::Result<R, Failed> {
-        self.settle_steps()?;
+        self.settle()?;
         let mut arguments = self.arguments.borrow_mut();
         arguments.clear(KEPT_BYTES);
         encode(&mut arguments).map_err(|_| NO_MEMORY)?;
@@ -159,7 +181,7 @@ impl Callbacks {
         arguments: Arguments<'_>,
         receive: impl FnOnce(Value<'_>) -> R,
     ) -> core::result::Result<R, Failed> {
-        self.settle_steps()?;
+        self.settle()?;
         self.cross(callee, arguments, receive)
     }
 
@@ -169,6 +191,7 @@ impl Callbacks {
         callee: Callee<'_>,
         receive: impl FnOnce(Value<'_>) -> R,
     ) -> core::result::Result<R, Failed> {
+        self.settle_calls()?;
         self.steps
             .take(|array| self.cross(callee, Arguments::Array(array), receive))
     }

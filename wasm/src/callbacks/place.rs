@@ -71,10 +71,14 @@ pub(super) enum Answered {
     },
 }
 
+/// What the host knows a callback by.
+pub fn key(kind: i32, number: u32) -> i64 {
+    i64::from(kind) | i64::from(number) << 8
+}
+
 /// Calls the host. A text or blob of the answer is valid until the next call.
 pub(super) fn cross(callee: Callee<'_>, arguments: Arguments<'_>) -> Answered {
-    let key = i64::from(callee.kind) | i64::from(callee.number) << 8;
-    write(abi::PLACE_KEY, key);
+    write(abi::PLACE_KEY, key(callee.kind, callee.number));
     let bytes = |form: i64, bytes: &[u8]| (form + put(bytes), bytes.len() as i64);
     let (form, value) = match arguments {
         Arguments::One(Value::Integer(value)) => (abi::FORM_INTEGER, value),

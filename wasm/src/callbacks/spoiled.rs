@@ -24,6 +24,12 @@ impl Callbacks {
 
     /// Lets the running statement fail without taking back what it has done.
     pub(super) fn complain(&self, what: &'static str) {
+        // It may not have been called at all, for a function that was to be called before.
+        let what = if self.call_has_failed() {
+            "function"
+        } else {
+            what
+        };
         self.spoiled.set(Some(what));
     }
 

@@ -62,6 +62,11 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
+    /// What was not read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     /// Reads an array or map and steps over it.
     pub fn params(&mut self) -> Result<Params<'a>> {
         if self.at_map() {

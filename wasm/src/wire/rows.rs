@@ -3,6 +3,8 @@
 //! The buffer is kept between requests. Memory that cannot be had is an error, not a trap: rows may hold
 //! values as large as the caller's table has them.
 
+use core::ops::Range;
+
 use crate::error::{Error, Result, code};
 
 /// The most bytes a scalar's marker and fixed part take.
@@ -171,6 +173,21 @@ impl Encoder {
         self.room(encoded.len())?;
         self.bytes.extend_from_slice(encoded);
         Ok(())
+    }
+
+    /// Some of such bytes. Quick for a few: the instruction that copies any number of them takes long to begin.
+    #[inline]
+    pub fn part(&mut self, encoded: &[u8], part: Range<usize>) -> Result<()> {
+        match encoded.get(part.start..).and_then(<[u8]>::first_chunk::<8>) {
+            Some(word) if part.len() <= word.len() => {
+                self.room(word.len())?;
+                let len = self.bytes.len() + part.len();
+                self.bytes.extend_from_slice(word);
+                self.bytes.truncate(len);
+                Ok(())
+            }
+            _ => self.raw(&encoded[part]),
+        }
     }
 }
 

@@ -1,5 +1,9 @@
 //! One execution of a statement: how far it has come, and its rows on their way into a batch.
 
+mod ahead;
+mod rows;
+
+use self::rows::Ahead;
 use crate::abi;
 use crate::answer::Output;
 use crate::connection::Connection;
@@ -7,17 +11,34 @@ use crate::error::{Error, Result, code};
 use crate::options::Options;
 use crate::statement::{Lifetime, Statement};
 use crate::wire::params::Params;
-use crate::wire::rows::Encoder;
+use crate::wire::rows::{Batch, Encoder};
+
+/// Where the statement stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stand {
+    /// On a row that was not read yet.
+    Row,
+    /// On one that was read.
+    Read,
+    End,
+}
+
+impl Stand {
+    fn after_step(is_row: bool) -> Self {
+        if is_row { Self::Row } else { Self::End }
+    }
+}
 
 pub struct Run {
     format: u16,
-    /// The statement stands on a row that was not sent yet.
-    pub row_ready: bool,
+    stand: Stand,
     /// Sent so far.
     pub rows: u64,
     bytes: u64,
     /// Names as MessagePack, for rows that are maps.
     keys: Vec<Box<[u8]>>,
+    /// Once calls of functions are put off.
+    ahead: Option<Box<Ahead>>,
 }
 
 impl Run {
@@ -38,13 +59,15 @@ impl Run {
         statement.check_positions(format, &params)?;
         // SAFETY: the caller's promise.
         unsafe { statement.bind(&params, lifetime)? };
-        let row_ready = statement.step()?;
+        connection.watch.callbacks.forget_calls();
+        let stand = Stand::after_step(statement.step()?);
         let mut run = Self {
             format,
-            row_ready,
+            stand,
             rows: 0,
             bytes: 0,
             keys: Vec::new(),
+            ahead: None,
         };
         // Only now: the first step prepares anew after a change of the schema.
         if statement.column_count() > 0 {
@@ -62,25 +85,58 @@ impl Run {
         self.format & abi::FORMAT_SHAPE_MASK == abi::FORMAT_MAPS
     }
 
+    /// Whether there are rows that were not sent yet.
+    pub fn has_more(&self) -> bool {
+        self.stand != Stand::End || self.ahead.as_ref().is_some_and(|ahead| ahead.left() > 0)
+    }
+
     /// Encodes rows until none is left, the batch is full or `most` rows of this run were encoded.
     pub fn fill(
         &mut self,
         statement: &mut Statement,
+        connection: &Connection,
         output: &mut Output,
-        limits: &Options,
         most: u64,
     ) -> Result<()> {
-        let columns = statement.column_count();
-        let batch = &mut output.batch;
-        while self.row_ready && self.rows < most && batch.len() < abi::BATCH_BYTES as usize {
-            let start = batch.len();
-            batch.row(|out| self.encode_row(statement, columns, out))?;
-            self.rows += 1;
-            self.bytes += (batch.len() - start) as u64;
-            self.check(limits)?;
-            self.row_ready = statement.step()?;
+        let (limits, batch) = (&connection.options, &mut output.batch);
+        let callbacks = &connection.watch.callbacks;
+        while self.ahead.is_none() && self.stand == Stand::Row && self.has_room(batch, most) {
+            self.send(batch, limits, |run, batch| {
+                let encode =
+                    |column, out: &mut Encoder| statement.encode_value(column, run.format, out);
+                batch.row(|out| run.encode_row(statement.column_count(), out, encode))
+            })?;
+            if let Some(plan) = statement.plan(callbacks) {
+                self.ahead = Some(Box::new(Ahead::new(statement, plan, self.format)));
+                self.stand = Stand::Read;
+                break;
+            }
+            self.stand = Stand::after_step(statement.step()?);
         }
-        Ok(())
+        let Some(mut ahead) = self.ahead.take() else {
+            return Ok(());
+        };
+        let result = self.fill_ahead(&mut ahead, statement, connection, batch, most);
+        self.ahead = Some(ahead);
+        result
+    }
+
+    fn has_room(&self, batch: &Batch, most: u64) -> bool {
+        self.rows < most && batch.len() < abi::BATCH_BYTES as usize
+    }
+
+    /// Counts the row that `put` adds to the batch.
+    fn send(
+        &mut self,
+        batch: &mut Batch,
+        limits: &Options,
+        put: impl FnOnce(&Self, &mut Batch) -> Result<()>,
+    ) -> Result<()> {
+        let start = batch.len();
+        put(self, batch)?;
+        self.rows += 1;
+        self.bytes += (batch.len() - start) as u64;
+        self.check(limits)
     }
 
     fn check(&self, limits: &Options) -> Result<()> {
@@ -97,20 +153,25 @@ impl Run {
         ))
     }
 
-    /// Writes the current row as an array or a map.
+    /// Writes a row as an array or a map of what `encode` writes for each column.
     #[inline]
-    fn encode_row(&self, statement: &Statement, columns: usize, out: &mut Encoder) -> Result<()> {
+    fn encode_row(
+        &self,
+        columns: usize,
+        out: &mut Encoder,
+        mut encode: impl FnMut(usize, &mut Encoder) -> Result<()>,
+    ) -> Result<()> {
         if self.sends_maps() {
             out.map(columns)?;
             for (column, key) in self.keys.iter().enumerate() {
                 out.raw(key)?;
-                statement.encode_value(column, self.format, out)?;
+                encode(column, out)?;
             }
             return Ok(());
         }
         out.array(columns)?;
         for column in 0..columns {
-            statement.encode_value(column, self.format, out)?;
+            encode(column, out)?;
         }
         Ok(())
     }

@@ -1,0 +1,99 @@
+//! The host's answers to calls that were put off, encoded as the rows want them.
+
+use core::ops::Range;
+
+use super::place;
+use super::{During, Failed, Failure, NO_MEMORY};
+use crate::buffers::push;
+use crate::columns::encode_text;
+use crate::wire::params::{Reader, Value};
+use crate::wire::rows::Encoder;
+
+/// More than this is not kept room for.
+const KEPT_BYTES: usize = 65_536;
+
+#[derive(Default)]
+pub struct Answers {
+    /// How the request wants values.
+    format: u16,
+    /// `SQLITE_LIMIT_LENGTH`.
+    pub largest: usize,
+    encoder: Encoder,
+    /// Where each of them ends.
+    ends: Vec<usize>,
+}
+
+impl Answers {
+    pub fn new(format: u16, largest: usize) -> Self {
+        Self {
+            format,
+            largest,
+            ..Self::default()
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.encoder.clear(KEPT_BYTES);
+        self.ends.clear();
+    }
+
+    pub fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// How many bytes they have.
+    pub fn bytes(&self) -> usize {
+        self.encoder.len()
+    }
+
+    /// Where one of them is, as it goes into a row.
+    pub fn get(&self, index: usize) -> (&[u8], Range<usize>) {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        (self.encoder.bytes(), start..self.ends[index])
+    }
+
+    /// Takes what the host answered to `most` calls: an array with at least one answer and at most so many.
+    pub fn take(&mut self, answered: Value<'_>, most: usize) -> core::result::Result<(), Failed> {
+        const MALFORMED: Failed = (Failure::Raised, During::Call);
+        let Value::Blob(array) = answered else {
+            return Err(MALFORMED);
+        };
+        let mut reader = Reader::new(array);
+        let count = reader.array().map_err(|_| MALFORMED)?;
+        if !(1..=most).contains(&count) {
+            return Err(MALFORMED);
+        }
+        for _ in 0..count {
+            let start = reader.rest();
+            let value = reader.value().map_err(|_| MALFORMED)?;
+            let length = start.len() - reader.rest().len();
+            self.put(value, Some((start, length)))?;
+        }
+        Ok(())
+    }
+
+    /// Takes the answer to one call.
+    pub fn take_one(&mut self, value: Value<'_>) -> core::result::Result<(), Failed> {
+        self.put(value, None)
+    }
+
+    /// As SQLite would make it the result and the row would show it: what is not a number is NULL.
+    fn put(
+        &mut self,
+        value: Value<'_>,
+        encoded: Option<(&[u8], usize)>,
+    ) -> core::result::Result<(), Failed> {
+        let out = &mut self.encoder;
+        let put = match (value, encoded) {
+            (Value::Text(bytes) | Value::Blob(bytes), _) if bytes.len() > self.largest => {
+                return Err((Failure::TooLarge, During::Call));
+            }
+            (Value::Text(text), _) => encode_text(text, self.format, out),
+            (Value::Float(value), _) if value.is_nan() => out.null(),
+            (_, Some((encoded, length))) => out.part(encoded, 0..length),
+            (value, None) => place::encode(&value, out),
+        };
+        put.and_then(|()| push(&mut self.ends, self.encoder.len()))
+            .map_err(|_| NO_MEMORY)
+    }
+}

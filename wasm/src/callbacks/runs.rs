@@ -1,0 +1,99 @@
+//! Calls that are put off, in the form in which they go to the host by the hundred.
+
+use crate::error::Result;
+use crate::wire::rows::Encoder;
+
+/// More are not put off: what the host decodes in one go stays small.
+const MOST_BYTES: usize = 32_768;
+const MOST_CALLS: u32 = 1_000;
+/// An array's marker with four bytes of length, whatever the length.
+const HEAD: [u8; 5] = [0xdd, 0, 0, 0, 0];
+
+/// `[key, width, values, key, width, values, …]`: runs of calls of the same, each with `width` values, all in one array;
+/// one nil for a call without values.
+#[derive(Default)]
+pub struct Runs {
+    encoder: Encoder,
+    calls: u32,
+    items: u32,
+    /// Key and width of the newest run, and where its array starts.
+    newest: (i64, usize),
+    start: usize,
+    values: u32,
+}
+
+impl Runs {
+    fn begin(&mut self, key: i64, width: usize) -> Result<()> {
+        if self.calls == 0 {
+            self.encoder.clear(2 * MOST_BYTES);
+            self.encoder.raw(&HEAD)?;
+        }
+        self.close();
+        self.encoder.integer(key)?;
+        self.encoder.integer(width as i64)?;
+        self.start = self.encoder.len();
+        self.encoder.raw(&HEAD)?;
+        self.items += 3;
+        self.newest = (key, width);
+        Ok(())
+    }
+
+    /// Fills in how many values the newest run has.
+    fn close(&mut self) {
+        if self.items > 0 {
+            let count = core::mem::take(&mut self.values);
+            self.encoder.patch(self.start + 1, &count.to_be_bytes());
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.items == 0
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.calls >= MOST_CALLS || self.encoder.len() >= MOST_BYTES
+    }
+
+    /// What was encoded, also after `finished` until there are new calls.
+    pub fn bytes(&self) -> &[u8] {
+        self.encoder.bytes()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        (self.items, self.calls) = (0, 0);
+    }
+
+    /// Adds a call whose `width` values `write` encodes; returns where in `bytes` these are. After an error it is not
+    /// there.
+    pub fn push(
+        &mut self,
+        key: i64,
+        width: usize,
+        write: impl FnOnce(&mut Encoder) -> Result<()>,
+    ) -> Result<usize> {
+        if self.items == 0 || self.newest != (key, width) {
+            self.begin(key, width)?;
+        }
+        let start = self.encoder.len();
+        let written = match width {
+            0 => self.encoder.null(),
+            _ => write(&mut self.encoder),
+        };
+        written.inspect_err(|_| self.encoder.truncate(start))?;
+        self.values += width.max(1) as u32;
+        self.calls += 1;
+        Ok(start)
+    }
+
+    /// The array of all; the next call starts anew.
+    pub fn finished(&mut self) -> &[u8] {
+        if self.items == 0 {
+            return &[0x90];
+        }
+        self.close();
+        self.encoder.patch(1, &self.items.to_be_bytes());
+        (self.items, self.calls) = (0, 0);
+        self.encoder.bytes()
+    }
+}

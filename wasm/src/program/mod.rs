@@ -1,0 +1,252 @@
+//! What can be concluded from a statement's program: which functions' results go to the rows that are sent and nowhere
+//! else. What such a function returns may be filled in when the rows are sent (`callbacks::deferred`).
+
+mod opcodes;
+#[cfg(target_arch = "wasm32")]
+mod reading;
+
+pub use self::opcodes::Instruction;
+
+/// What of a row is called for, where that can be done when the row is sent.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The functions, as `name(number of arguments)`.
+    pub functions: Vec<Box<[u8]>>,
+    /// For each call in a row, in column order: the column of its result, and the how manieth call it is.
+    pub holes: Vec<(usize, usize)>,
+}
+
+/// What can be put off in a program: calls whose every result goes to the row that is sent and nowhere else.
+///
+/// `is_ours` knows the functions that it is about. There is no plan where there is none of these, or where a row is sent
+/// by more than one instruction.
+pub fn plan(program: &[Instruction], is_ours: impl Fn(&[u8]) -> bool) -> Option<Plan> {
+    let mut rows = (0..program.len()).filter(|at| program[*at].is(b"ResultRow"));
+    let row = rows.next().filter(|_| rows.next().is_none())?;
+    if !program.iter().all(Instruction::is_known) {
+        return None;
+    }
+    let calls: Vec<usize> = (0..row)
+        .filter(|at| program[*at].is_call() && is_ours(&program[*at].p4))
+        .filter(|at| {
+            let same = |other: &Instruction| other.is_call() && other.p4 == program[*at].p4;
+            let mut all = (0..program.len()).filter(|other| same(&program[*other]));
+            all.all(|other| is_for_the_row_alone(program, other, row))
+        })
+        .collect();
+    let [first, ..] = program[row].operands;
+    let mut plan = Plan::default();
+    for (number, at) in calls.into_iter().enumerate() {
+        let [.., result] = program[at].operands;
+        plan.holes
+            .push((usize::try_from(result - first).ok()?, number));
+        if !plan.functions.contains(&program[at].p4) {
+            plan.functions.push(program[at].p4.clone());
+        }
+    }
+    plan.holes.sort_unstable();
+    (!plan.holes.is_empty()).then_some(plan)
+}
+
+/// Whether what the call at `at` writes is read once, by the `row` that follows it without a detour.
+fn is_for_the_row_alone(program: &[Instruction], at: usize, row: usize) -> bool {
+    let [.., register] = program[at].operands;
+    let is_straight = at < row && !program[at..row].iter().any(Instruction::may_leave);
+    let is_jumped_into = |instruction: &Instruction| {
+        let mut targets = instruction.targets();
+        targets.any(|target| {
+            usize::try_from(target).is_ok_and(|target| (at + 1..=row).contains(&target))
+        })
+    };
+    let touched_elsewhere = |(other, instruction): (usize, &Instruction)| {
+        other != at && other != row && instruction.touches(register)
+    };
+    is_straight
+        && program[row].touches(register)
+        && !program[at].reads(register)
+        && !program.iter().any(is_jumped_into)
+        && !program.iter().enumerate().any(touched_elsewhere)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names of functions that can be put off. Each line is `opcode p1 p2 p3 p4 p5`, with `-` for no P4.
+    fn found(listing: &str) -> Vec<String> {
+        let plan = planned(listing).unwrap_or_default();
+        let names = plan
+            .functions
+            .iter()
+            .map(|name| String::from_utf8_lossy(name).into_owned());
+        names.collect()
+    }
+
+    /// As if all functions but those with a name in capitals were ours.
+    fn planned(listing: &str) -> Option<Plan> {
+        let program: Vec<_> = listing.lines().map(instruction).collect();
+        plan(&program, |name| name[0].is_ascii_lowercase())
+    }
+
+    fn instruction(line: &str) -> Instruction {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = |at: usize| words[at].parse().expect("a number");
+        Instruction {
+            opcode: words[0].as_bytes().into(),
+            operands: [number(1), number(2), number(3)],
+            p4: words[4].trim_matches('-').as_bytes().into(),
+            p5: number(5),
+        }
+    }
+
+    /// `SELECT f(a), b FROM t`.
+    const SCAN: &str = "Init 0 9 0 - 0
+OpenRead 0 2 0 2 0
+Rewind 0 8 0 - 0
+Column 0 0 3 - 0
+Function 0 3 1 f(1) 0
+Column 0 1 2 - 0
+ResultRow 1 2 0 - 0
+Next 0 3 0 - 1
+Halt 0 0 0 - 0
+Transaction 0 0 3 0 1
+Goto 0 1 0 - 0";
+
+    #[test]
+    fn plain_scan_has_its_function_for_the_row_alone() {
+        assert_eq!(found(SCAN), ["f(1)"]);
+    }
+
+    #[test]
+    fn calls_are_counted_as_they_come_and_holes_are_by_column() {
+        let second = SCAN.replace("Column 0 1 2 - 0", "Function 0 4 2 g(0) 0");
+        let plan = planned(&second).expect("both are put off");
+        assert_eq!(plan.holes, [(0, 0), (1, 1)]);
+        let swapped = second
+            .replace(" 3 1 f(1)", " 3 2 f(1)")
+            .replace(" 4 2 g(0)", " 4 1 g(0)");
+        assert_eq!(planned(&swapped).expect("both").holes, [(0, 1), (1, 0)]);
+        let built_in = planned(&second.replace("g(0)", "ABS(0)")).expect("one of them");
+        assert_eq!(
+            (built_in.functions.len(), &*built_in.holes),
+            (1, &[(0, 0)][..])
+        );
+    }
+
+    #[test]
+    fn program_that_sends_rows_in_two_places_has_no_plan() {
+        assert!(found(&format!("{SCAN}\nResultRow 5 2 0 - 0")).is_empty());
+    }
+
+    #[test]
+    fn any_other_use_of_the_result_is_seen() {
+        let uses = [
+            "Copy 1 5 0 - 0",
+            "Copy 0 4 1 - 0",
+            "SCopy 1 5 0 - 0",
+            "Move 0 5 2 - 0",
+            "Null 0 0 4 - 0",
+            "Integer 7 1 0 - 0",
+            "Eq 1 8 5 BINARY-8 0",
+            "Ge 5 8 1 BINARY-8 0",
+            "IfNot 1 7 0 - 0",
+            "MakeRecord 1 1 6 - 0",
+            "MakeRecord 5 1 1 - 0",
+            "Function 0 1 7 g(1) 0",
+            "Function 0 0 7 g(2) 0",
+            "Function 0 1 7 g(-1) 0",
+            "AggStep 0 1 7 sum(1) 1",
+            "SeekGE 1 8 1 1 0",
+            "IdxGT 1 8 0 2 0",
+            "Found 1 8 1 0 0",
+            "Insert 1 1 5 - 0",
+            "Affinity 0 2 0 BB 0",
+            "Column 0 0 1 - 0",
+        ];
+        for line in uses {
+            assert!(found(&format!("{SCAN}\n{line}")).is_empty(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_touches_other_registers_does_no_harm() {
+        let others = [
+            "Copy 3 5 0 - 0",
+            "Function 0 5 7 g(2) 0",
+            "Function 0 5 7 g(-1) 0",
+            "MakeRecord 3 2 6 - 0",
+            "Null 0 3 0 - 0",
+            "IdxGT 1 8 3 2 0",
+            "Eq 5 8 6 BINARY-8 0",
+            "Goto 0 4 0 - 0",
+            "Goto 0 7 0 - 0",
+        ];
+        for line in others {
+            assert_eq!(found(&format!("{SCAN}\n{line}")), ["f(1)"], "{line}");
+        }
+    }
+
+    #[test]
+    fn row_is_sent_only_after_its_call() {
+        for target in [5, 6] {
+            let jump = format!("{SCAN}\nGoto 0 {target} 0 - 0");
+            assert!(found(&jump).is_empty(), "{target}");
+        }
+        for between in [
+            "IsNull 3 7 0 - 0",
+            "Return 9 0 0 - 0",
+            "Yield 9 8 0 - 0",
+            "Gosub 9 8 0 - 0",
+        ] {
+            let detour = SCAN.replace("Column 0 1 2 - 0", between);
+            assert!(found(&detour).is_empty(), "{between}");
+        }
+    }
+
+    #[test]
+    fn function_that_is_also_called_elsewhere_is_not_among_them() {
+        let twice = format!("{SCAN}\nFunction 0 5 7 f(1) 0");
+        assert!(found(&twice).is_empty());
+        let pure = format!("{SCAN}\nPureFunc 0 5 7 f(1) 0");
+        assert!(found(&pure).is_empty());
+    }
+
+    #[test]
+    fn own_argument_in_the_place_of_the_result_is_not_for_the_row_alone() {
+        assert!(found(&SCAN.replace("Function 0 3 1", "Function 0 1 1")).is_empty());
+    }
+
+    #[test]
+    fn arguments_of_any_number_end_where_the_result_is() {
+        let calls = |call: &str, other: &str| {
+            found(&format!(
+                "{}\n{other}",
+                SCAN.replace("Function 0 3 1 f(1) 0", call)
+            ))
+        };
+        assert_eq!(
+            calls("Function 0 3 1 f(-1) 0", "Function 0 4 6 g(-1) 0"),
+            ["f(-1)"]
+        );
+        assert_eq!(
+            calls("Function 0 0 1 f(-1) 0", "Function 0 2 3 g(-1) 0"),
+            ["f(-1)"]
+        );
+        assert!(calls("Function 0 3 1 f(-1) 0", "Function 0 1 7 g(-1) 0").is_empty());
+        assert!(calls("Function 0 3 1 f(-1) 0", "Function 0 5 3 f(-1) 0").is_empty());
+    }
+
+    #[test]
+    fn what_is_not_known_makes_the_answer_none() {
+        for line in [
+            "VOpen 0 0 0 - 0",
+            "Program 0 0 0 - 0",
+            "Param 0 0 0 - 0",
+            "New 0 0 0 - 0",
+            "OpenRead 3 9 0 2 16",
+        ] {
+            assert!(found(&format!("{SCAN}\n{line}")).is_empty(), "{line}");
+        }
+        assert!(found("").is_empty());
+    }
+}
