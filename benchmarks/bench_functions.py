@@ -38,14 +38,18 @@ async def _register(database: Database) -> None:
     await database.create_aggregate("total_of", 1, Total)
 
 
-async def _measure(peer: Peer, size: int, called: str, built_in: str) -> Figures:
-    """Return calls per second, and what a call takes beyond a function of SQLite's own, in microseconds."""
+async def _measure(peer: Peer, size: int, called: str, built_in: str, *, rows: bool = False) -> Figures:
+    """Return calls per second, and what a call takes beyond a function of SQLite's own, in microseconds.
+
+    ``rows``: there is a row for each call, and all are fetched.
+    """
     database = await peer.open_database(":memory:", {})
+    fetch = database.fetch_all if rows else database.fetch_one
     try:
         await _register(database)
-        await database.fetch_one(ROWS.format(called), (10,))
-        with_ours = await seconds_of(database.fetch_one(ROWS.format(called), (size,)))
-        with_theirs = await seconds_of(database.fetch_one(ROWS.format(built_in), (size,)))
+        await fetch(ROWS.format(called), (10,))
+        with_ours = await seconds_of(fetch(ROWS.format(called), (size,)))
+        with_theirs = await seconds_of(fetch(ROWS.format(built_in), (size,)))
     finally:
         await database.close()  # a worker with an open connection might never end
     return {**rate(size, with_ours, "calls"), "beyond_built_in_us": (with_ours - with_theirs) / size * 1e6}
@@ -54,6 +58,11 @@ async def _measure(peer: Peer, size: int, called: str, built_in: str) -> Figures
 async def function_calls(peer: Peer, _directory: Path, size: int) -> Figures:
     """A function that is called with another argument for each of ``size`` rows."""
     return await _measure(peer, size, "sum(f(i))", "sum(abs(i))")
+
+
+async def function_rows(peer: Peer, _directory: Path, size: int) -> Figures:
+    """As `function_calls`, but the results are what is fetched."""
+    return await _measure(peer, size, "f(i)", "abs(i)", rows=True)
 
 
 async def deterministic_calls(peer: Peer, _directory: Path, size: int) -> Figures:

@@ -96,6 +96,15 @@ _ALL = (
         FUNCTION_PEERS,
     ),
     Workload(
+        "function_rows",
+        "the same, results fetched",
+        bench_functions.function_rows,
+        200_000,
+        100,
+        "calls_per_s",
+        FUNCTION_PEERS,
+    ),
+    Workload(
         "deterministic_calls",
         "the same, deterministic, 50 values",
         bench_functions.deterministic_calls,

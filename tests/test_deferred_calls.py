@@ -110,6 +110,22 @@ async def test_function_that_takes_any_number_of_arguments_is_put_off_too() -> N
         assert await crossings(conn) - before < ROWS / 2
 
 
+async def test_deterministic_function_is_put_off_only_where_its_answers_do_not_serve_again() -> None:
+    log: Log = []
+    async with opened(logged([])) as conn:
+        await conn.create_function("d", 1, logged(log), deterministic=True)
+        for column, different, at_most in (("k", 5, 5), ("v", 211, 40)):
+            for _ in range(2):
+                log.clear()
+                before = await crossings(conn)
+
+                rows = await conn.execute_fetchall(f"SELECT {column}, d({column}) FROM t ORDER BY id")
+
+                assert all(argument == answer for argument, answer in rows)
+                assert len(set(log)) == different
+                assert await crossings(conn) - before <= at_most
+
+
 class Queries:
     """Makes queries up, always the same ones for a seed."""
 

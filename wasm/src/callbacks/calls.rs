@@ -81,6 +81,7 @@ pub(super) unsafe fn cross<R>(
     values: Values,
     receive: impl FnOnce(Value<'_>) -> R,
 ) -> core::result::Result<R, Failed> {
+    callbacks.count_single_call();
     let callee = handle.callee(abi::CALLBACK_FUNCTION);
     let (first, count) = values;
     if count != 1 {

@@ -111,9 +111,7 @@ pub unsafe fn define(
     {
         Some(handle) => {
             let function = Function::new(handle, callbacks, signature);
-            if function.memo.is_none() {
-                callbacks.note_function(&function.signature);
-            }
+            callbacks.note_function(&function.signature);
             (Box::into_raw(Box::new(function)).cast(), Some(forget))
         }
         None => (core::ptr::null_mut(), None),
@@ -171,10 +169,8 @@ fn refused(kind: i64) -> Error {
 unsafe extern "C" fn forget(context: *mut c_void) {
     // SAFETY: made by `define` of a box.
     let function = unsafe { Box::from_raw(context.cast::<Function>()) };
-    if function.memo.is_none() {
-        // SAFETY: the callbacks outlive the connection, which calls.
-        unsafe { (*function.callbacks).forget_function(&function.signature) };
-    }
+    // SAFETY: the callbacks outlive the connection, which calls.
+    unsafe { (*function.callbacks).forget_function(&function.signature) };
 }
 
 /// # Safety
@@ -212,10 +208,7 @@ unsafe extern "C" fn scalar(
                 let memo = &mut memo.borrow_mut();
                 answer_once(callbacks, context, handle, values, &SCALAR, memo);
             }
-            None => {
-                callbacks.count_single_call();
-                answer(callbacks, context, handle, values, &SCALAR);
-            }
+            None => answer(callbacks, context, handle, values, &SCALAR),
         }
     }
 }

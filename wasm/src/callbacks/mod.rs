@@ -56,10 +56,9 @@ pub struct Callbacks {
     steps: Steps,
     /// Calls that the statement that is being stepped puts off.
     deferred: RefCell<Option<Deferred>>,
-    /// The functions that are defined, but for those whose answers serve again, as SQLite shows them, and how often: one
-    /// may take another's place.
+    /// The functions that are defined, as SQLite shows them, and how often: one may take another's place.
     functions: RefCell<BTreeMap<Box<[u8]>, u32>>,
-    /// Calls of functions that the running statement did not put off.
+    /// Calls of functions that the running statement has made and not put off.
     single_calls: Cell<u32>,
     /// Counts requests: what was answered in one need not hold in the next.
     request: Cell<u32>,
