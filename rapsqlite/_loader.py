@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rapsqlite._linking import Library
 
 # Names by which programs ask for what every connection here has from the start.
-BUILT_IN = frozenset({"fts5", "rtree", "geopoly", "json", "json1", "math", "dbstat", "session"})
+BUILT_IN = frozenset({"fts5", "rtree", "geopoly", "json", "json1", "math", "dbstat", "bytecode", "session"})
 # Those that come with the package, each as a side module.
 SHIPPED = frozenset({"csv", "decimal", "regexp", "series", "sha3", "spellfix", "uuid"})
 DIRECTORY = Path(__file__).with_name("extension_modules")

@@ -11,6 +11,7 @@ import rapsqlite
 from tests.deferring import ROWS, TABLES, Log, crossings, keep_calls_single, logged, opened, outcome
 
 PUT_OFF = [
+    "SELECT y FROM seen",
     "SELECT f(v) FROM t",
     "SELECT id, f(v), f(v, id), f(), 'x' FROM t",
     "SELECT f(v) FROM t WHERE v > 20 ORDER BY v",
@@ -28,7 +29,6 @@ PUT_OFF = [
     "SELECT f((SELECT max(name) FROM u WHERE u.id <= t.id)) FROM t",
 ]
 MADE_AT_ONCE = [
-    "SELECT y FROM seen",
     "SELECT f(f(v)) FROM t",
     "SELECT f(v) + 1 FROM t",
     "SELECT f(v) IS NULL FROM t",

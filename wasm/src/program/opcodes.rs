@@ -49,6 +49,8 @@ fn shape(opcode: &[u8]) -> Option<(&'static [u8; 3], Span)> {
         b"Transaction" | b"OpenRead" | b"ReopenIdx" | b"OpenDup" | b"SorterOpen" | b"Close"
         | b"NullRow" | b"DeferredSeek" | b"FinishSeek" | b"SeekHit" | b"ColumnsUsed" | b"Noop"
         | b"Explain" | b"ResetSorter" => (b"...", none),
+        // Subtypes are between functions: the row that is sent has none.
+        b"ClrSubtype" => (b"...", none),
         b"Goto" | b"Once" | b"Rewind" | b"Last" | b"Next" | b"Prev" | b"SorterNext" | b"Sort"
         | b"SorterSort" | b"SeekScan" | b"IfEmpty" => (b".j.", none),
         b"Init" => (b".jj", none),
@@ -58,7 +60,7 @@ fn shape(opcode: &[u8]) -> Option<(&'static [u8; 3], Span)> {
         | b"OpenPseudo" | b"BeginSubrtn" => (b".r.", none),
         b"String" | b"NewRowid" | b"Insert" => (b".rr", none),
         b"Return" | b"EndCoroutine" | b"RealAffinity" | b"AddImm" | b"Cast" | b"CollSeq"
-        | b"AggFinal" | b"ClrSubtype" => (b"r..", none),
+        | b"AggFinal" => (b"r..", none),
         b"SCopy" | b"IntCopy" | b"Not" | b"BitNot" | b"IsTrue" => (b"rr.", none),
         b"Add" | b"Subtract" | b"Multiply" | b"Divide" | b"Remainder" | b"Concat" | b"And"
         | b"Or" | b"BitAnd" | b"BitOr" | b"ShiftLeft" | b"ShiftRight" | b"OffsetLimit"
