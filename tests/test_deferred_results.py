@@ -423,3 +423,18 @@ async def test_nothing_is_held_when_all_was_called() -> None:
             await conn.create_function("f", 1, lambda value: value)
             assert len(await conn.fetch_all(SCAN)) == ROWS, number
             assert len(conn._session.guest.callbacks) == held
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])
+async def test_database_of_any_encoding(encoding: str) -> None:
+    log: Log = []
+    async with rapsqlite.connect(":memory:") as conn:
+        await conn.execute(f"PRAGMA encoding = '{encoding}'")
+        await conn.create_function("f", 1, logged(log, lambda text: f"{text} für ☃"))
+        await conn.execute("CREATE TABLE t (a)")
+        await conn.executemany("INSERT INTO t VALUES (?)", [(f"straße {number}",) for number in range(ROWS)])
+
+        rows = await conn.fetch_all("SELECT f(a), a FROM t")
+
+        assert rows == [[f"straße {number} für ☃", f"straße {number}"] for number in range(ROWS)]
+        assert await crossings(conn) < ROWS / 2
