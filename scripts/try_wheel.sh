@@ -3,6 +3,8 @@
 # those on PATH, pyenv's, and those given as arguments.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/pythons.sh
+. scripts/pythons.sh
 
 root=$PWD
 work=$(mktemp -d)
@@ -10,15 +12,6 @@ trap 'rm -rf "$work"' EXIT
 expected=$'[[1, \'hello\']]\n[[1, \'hello\']]'
 
 say() { printf '==> %s\n' "$*"; }
-
-# One interpreter per version: a line "version path" each.
-pythons() {
-    local candidate
-    for candidate in "$@" python3 python3.{10..20} "$HOME"/.pyenv/versions/*/bin/python3; do
-        "$candidate" -c 'import sys, venv, ensurepip
-if sys.version_info >= (3, 10): print(*sys.version.split()[:1], sys.executable)' 2>/dev/null || true
-    done | sort -V | awk '!seen[$1]++'
-}
 
 try_python() {
     local version=$1 python=$2 printed

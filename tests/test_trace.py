@@ -55,6 +55,8 @@ VERBS: dict[str, Callable[[rapsqlite.Connection, str, Any], Awaitable[object]]] 
 }
 
 
+# Python 3.12.0 to 3.12.3 warn of numbers as of names.
+@pytest.mark.filterwarnings("ignore:Binding .* is a named parameter:DeprecationWarning")
 @pytest.mark.parametrize("sql, parameters", STATEMENTS)
 async def test_statement_is_that_of_sqlite3_and_those_of_its_triggers_follow(
     sql: str, parameters: tuple[Any, ...]
