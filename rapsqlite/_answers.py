@@ -26,7 +26,7 @@ def storable(value: Any) -> int | float | str | bytes | None:
         return int.__int__(value)
     if isinstance(value, str):
         text = str.__str__(value)
-        _check_length(len(text) if text.isascii() else len(text.encode()))
+        _check_length(length_of(text))
         return text
     try:
         buffer = memoryview(value)
@@ -37,6 +37,13 @@ def storable(value: Any) -> int | float | str | bytes | None:
     if not buffer.c_contiguous:
         raise BufferError("the buffer that a user-defined function returns is not contiguous")  # as in sqlite3
     return buffer.tobytes()
+
+
+def length_of(answer: float | str | bytes | None) -> int:
+    """Return how many bytes a text or blob has for SQLite, 0 for anything else; UnicodeEncodeError as `storable`."""
+    if isinstance(answer, str):
+        return len(answer) if answer.isascii() else len(answer.encode())
+    return len(answer) if isinstance(answer, bytes) else 0
 
 
 def _check_length(length: int) -> None:

@@ -150,7 +150,7 @@ class Callbacks:
             run_steps(self._instance, arguments)
             return None
         if kind == abi.CALLBACK_CALLS:
-            return run_calls(self._functions, self._strike, handle, arguments)
+            return run_calls(self._function, self._strike, handle, arguments)
         if kind not in (abi.CALLBACK_VALUE, abi.CALLBACK_FINALIZE):
             not_held()
         instance = self._instance(handle)
@@ -166,6 +166,9 @@ class Callbacks:
             if kind == abi.CALLBACK_FINALIZE:
                 self._finalized = instance.registered
                 self.release(handle)
+
+    def _function(self, key: int) -> Callable[..., Any]:
+        return self._functions.get(key, not_held)
 
     def _instance(self, handle: int) -> Instance:
         kind, instance = self._handles.get(handle) or (None, None)

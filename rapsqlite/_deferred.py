@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rapsqlite._answers import LEAST, MOST, storable
+from rapsqlite._answers import LEAST, MOST, length_of, storable
 from rapsqlite._wire import encode_answers
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from rapsqlite._strike import Strike
 
@@ -33,18 +33,38 @@ class DeferredError(Exception):
         self.within = within
 
 
-def run_calls(functions: Mapping[int, Callable[..., Any]], strike: Strike, largest: int, runs: Iterable[Any]) -> bytes:
-    """Make calls, ``[key, width, values, key, width, values, …]`` as of `run_steps`, and return their answers.
+def runs_of(items: Iterable[Any]) -> Iterator[tuple[int, bool, Iterable[Any]]]:
+    """Return what was put off, ``[key, width, values, key, width, values, …]``, run by run.
+
+    A run's values are those of all its calls, ``width`` of them each; one None for a call without values. Of a run
+    there are the key, whether each of its calls has one argument, and for each call that or all its arguments.
+    What the guest wrote is untrusted: InternalError for anything else.
+    """
+    parts = iter(items)
+    for key, width, values in zip(parts, parts, parts, strict=False):
+        if type(key) is not int or type(width) is not int or type(values) is not list or width < 0:
+            raise InternalError("what the guest put off is malformed")
+        if width == 1:
+            yield key, True, values
+        else:
+            yield key, False, zip(*[iter(values)] * width, strict=False) if width else [()] * len(values)
+
+
+def run_calls(
+    function_of: Callable[[int], Callable[..., Any]], strike: Strike, largest: int, runs: Iterable[Any]
+) -> bytes:
+    """Make the calls of ``runs`` (`runs_of`, whose keys are those of functions), and return their answers.
 
     Not all calls are made if the answers are large, one is larger than ``largest`` bytes, or after a ``strike``: the
-    guest asks for the rest if it still wants it. The first call that raises ends them all: DeferredError. What the
-    guest wrote is untrusted: InternalError, likewise, for anything else.
+    guest asks for the rest if it still wants it. The first call that raises ends them all: DeferredError, also for what
+    is malformed.
     """
     answers: list[int | float | str | bytes | None] = []
     size, short = 0, min(largest, _SHORT)
     function: Callable[..., Any] | None = None
     try:
-        for function, is_single, arguments in _runs(functions, runs):
+        for key, is_single, arguments in runs_of(runs):
+            function = function_of(key)
             for argument in arguments:
                 answer = function(argument) if is_single else function(*argument)
                 kind = type(answer)
@@ -56,7 +76,7 @@ def run_calls(functions: Mapping[int, Callable[..., Any]], strike: Strike, large
                     pass
                 elif kind is not float and answer is not None:
                     answer = storable(answer)
-                    length = _length(answer)
+                    length = length_of(answer)
                     size = size + length if length <= largest else _MOST_BYTES
                 answers.append(answer)
                 if strike.state or size >= _MOST_BYTES:
@@ -66,27 +86,3 @@ def run_calls(functions: Mapping[int, Callable[..., Any]], strike: Strike, large
     except BaseException as exc:
         raise DeferredError(function, 0) from exc
     return encode_answers(answers)
-
-
-def _runs(
-    functions: Mapping[int, Callable[..., Any]], runs: Iterable[Any]
-) -> Iterator[tuple[Callable[..., Any], bool, Iterable[Any]]]:
-    """Return what is to be called, and with what for each call: the one argument, or all of them."""
-    parts = iter(runs)
-    for key, width, values in zip(parts, parts, parts, strict=False):
-        if type(key) is not int or type(width) is not int or type(values) is not list or width < 0:
-            raise InternalError("the guest's calls are malformed")
-        function = functions.get(key)
-        if function is None:
-            raise InternalError("the guest called something that it does not hold")
-        if width == 1:
-            yield function, True, values
-        else:
-            yield function, False, zip(*[iter(values)] * width, strict=False) if width else [()] * len(values)
-
-
-def _length(answer: int | float | str | bytes | None) -> int:
-    """Bytes of a text or blob."""
-    if isinstance(answer, str):
-        return len(answer) if answer.isascii() else len(answer.encode())
-    return len(answer) if isinstance(answer, bytes) else 0

@@ -6,8 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
-from rapsqlite._deferred import DeferredError
-from rapsqlite.errors import InternalError
+from rapsqlite._deferred import DeferredError, runs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -74,28 +73,20 @@ class Instance:
 
 
 def run_steps(instance_of: Callable[[int], Instance], runs: Iterable[Any]) -> None:
-    """Do steps: ``[handle, width, values, handle, width, values, …]``, a negative handle for inverse steps.
+    """Do the steps of ``runs`` (`runs_of`), whose keys are handles of instances, negative for inverse steps.
 
-    A run's values are those of all its steps, ``width`` of them each; one None for a step without values. The first
-    step that raises ends them all: DeferredError. What the guest wrote is untrusted: InternalError for anything else.
+    The first step that raises ends them all: DeferredError.
     """
-    parts = iter(runs)
-    for handle, width, values in zip(parts, parts, parts, strict=False):
-        if type(handle) is not int or type(width) is not int or type(values) is not list or width < 0:
-            raise InternalError("the guest's steps are malformed")
+    for handle, is_single, arguments in runs_of(runs):
         instance = instance_of(abs(handle))
         try:
             step = instance.step(handle < 0)
-            if width == 1:
-                for value in values:
-                    step(value)
-            elif width == 0:
-                for _ in values:
-                    step()
+            if is_single:
+                for argument in arguments:
+                    step(argument)
             else:
-                rest = iter(values)
-                for arguments in zip(*[rest] * width, strict=False):
-                    step(*arguments)
+                for several in arguments:
+                    step(*several)
         except DeferredError:
             raise
         except BaseException as exc:

@@ -8,7 +8,7 @@ from rapsqlite import _constants as abi
 from rapsqlite import _fetching as fetching
 from rapsqlite._operation import Operation
 from rapsqlite._session import encode_sql
-from rapsqlite._wire import decoder_of
+from rapsqlite._wire import decode_integer
 from rapsqlite.cursor import Cursor
 from rapsqlite.prepared import PreparedStatement
 from rapsqlite.stream import ChunkStream, RowStream
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from rapsqlite.types import Parameters
 
 T = TypeVar("T")
-
-_changes_of = decoder_of(int)
 
 
 class Queries:
@@ -183,7 +181,7 @@ class Queries:
 
     async def changes(self) -> int:
         """Return how many rows the last INSERT, UPDATE or DELETE changed, without those that triggers changed."""
-        return _changes_of((await self._session.count()).rows)
+        return decode_integer((await self._session.count()).rows)
 
     async def last_insert_rowid(self) -> int:
         """Return the row id of the last row that was inserted, 0 if there was none."""

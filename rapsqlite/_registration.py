@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rapsqlite import _constants as abi
-from rapsqlite._wire import decoder_of
+from rapsqlite._wire import decode_integer
 from rapsqlite.errors import ProgrammingError
 
 if TYPE_CHECKING:
@@ -18,15 +18,19 @@ if TYPE_CHECKING:
 
 # Before Python 3.14 sqlite3 leaves the number of arguments to SQLite, which tells no reason.
 _CHECKS_COUNTS = sys.version_info >= (3, 14)
-_number = decoder_of(int)
+
+
+async def asked_for_number(guest: Guest, what: int, arguments: list[int]) -> int:
+    """Return the guest's answer to one of CONTROL_OP_*, for those that answer with a number."""
+    reply = await guest.call(abi.OP_CONTROL, params=msgspec.msgpack.encode(arguments), a=what)
+    return decode_integer(reply.rows)
 
 
 async def check_count(guest: Guest, narg: int, what: str) -> None:
     """Raise ProgrammingError, from Python 3.14 on, if no function may have so many arguments; -1 is any number."""
     if not _CHECKS_COUNTS:
         return
-    params = msgspec.msgpack.encode([abi.SQLITE_LIMIT_FUNCTION_ARG])
-    limit = _number((await guest.call(abi.OP_CONTROL, params=params, a=abi.CONTROL_OP_LIMIT)).rows)
+    limit = await asked_for_number(guest, abi.CONTROL_OP_LIMIT, [abi.SQLITE_LIMIT_FUNCTION_ARG])
     if not -1 <= narg <= limit:
         raise ProgrammingError(f"{what!r} must be between -1 and {limit}, not {narg}")
 

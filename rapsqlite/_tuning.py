@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from rapsqlite import _constants as abi
 from rapsqlite._options import checked_seconds
 from rapsqlite._pragma import is_known, pragma_statement
 from rapsqlite._queries import Queries
-from rapsqlite._registration import checked_int
-from rapsqlite._wire import decoder_of
+from rapsqlite._registration import asked_for_number, checked_int
 from rapsqlite.errors import OperationalError
 
 if TYPE_CHECKING:
     from rapsqlite.types import Parameters
-
-_number = decoder_of(int)
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class Tuning(Queries):
@@ -73,8 +67,7 @@ class Tuning(Queries):
             raise OperationalError("Unable to set config")
 
     async def _control(self, what: int, arguments: list[int]) -> int:
-        reply = await self._session.guest.call(abi.OP_CONTROL, params=_encode(arguments), a=what)
-        return _number(reply.rows)
+        return await asked_for_number(self._session.guest, what, arguments)
 
     @property
     def timeout(self) -> float:

@@ -266,6 +266,10 @@ def _refuse_extension(code: int, _data: memoryview) -> Any:
     raise InternalError(f"the engine's answer is malformed: extension type {code}")
 
 
+decode_integer: Callable[[bytes], int] = decoder_of(int)
+"""Return an answer that is one number; raises as `decode_lists` does."""
+
+
 def _argument_extension(code: int, data: memoryview) -> Any:
     if code == _constants.EXT_NO_CHANGE:
         return NO_CHANGE

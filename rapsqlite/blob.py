@@ -16,7 +16,7 @@ from rapsqlite._indexing import LARGEST, byte_of, bytes_of, extent_of, index_of,
 from rapsqlite._open_value import OpenValue
 from rapsqlite._operation import Operation
 from rapsqlite._registration import checked_name
-from rapsqlite._wire import decoder_of
+from rapsqlite._wire import decode_integer
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ B = TypeVar("B", bound="Blob")
 _BITS = 64
 
 _encode = msgspec.msgpack.Encoder().encode
-_integer_of = decoder_of(int)
 
 
 class Blob:
@@ -182,7 +181,7 @@ class Blobs:
         await self._session.settle()
         what = _encode([*names, int(row), int(not readonly)])
         reply = await self._session.guest.call(abi.OP_BLOB_OPEN, params=what)
-        length = _integer_of(reply.rows)
+        length = decode_integer(reply.rows)
         if not reply.handle or not 0 <= length <= LARGEST:
             raise InternalError(f"the engine's answer is malformed: a blob of {length} bytes")
         return Blob(cast("Connection", self), reply.handle, length)

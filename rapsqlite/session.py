@@ -17,7 +17,7 @@ from rapsqlite import _constants as abi
 from rapsqlite._open_object import OpenObject
 from rapsqlite._operation import Operation
 from rapsqlite._streams import held
-from rapsqlite._wire import decoder_of
+from rapsqlite._wire import decode_integer, decoder_of
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ S = TypeVar("S", bound="ChangeSession")
 _LEAVE = -1  # a flag as it is
 
 _encode = msgspec.msgpack.Encoder().encode
-_flag_of = decoder_of(int)
 _state_of = decoder_of(tuple[int, int])
 
 
@@ -110,7 +109,7 @@ class ChangeSession:
         return reply.rows
 
     async def _switch(self, what: int, value: bool | None) -> bool:
-        return bool(_flag_of(await self._ask(what, _LEAVE if value is None else int(value))))
+        return bool(decode_integer(await self._ask(what, _LEAVE if value is None else int(value))))
 
     async def _state(self) -> tuple[int, int]:
         return _state_of(await self._ask(abi.SESSION_STATE))

@@ -23,7 +23,6 @@ CREATE VIEW seen AS SELECT id, f(v) AS y FROM t;
 SCAN = "SELECT id, f(v) FROM t ORDER BY id"
 
 Log = list[tuple[Any, ...]]
-Function = "Callable[..., Any]"
 
 
 def logged(log: Log, function: Callable[..., Any] | None = None) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Callbacks that do not return, in and outside of Python code, and connections that soon lose patience with them."""
+"""Callbacks that do not return, connections that soon lose patience with them, and closings that a callback meets."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
+import rapsqlite
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    import rapsqlite
 
 
 class Endless:
@@ -60,6 +60,22 @@ async def cancelled_too_late(conn: rapsqlite.Connection, close: Callable[[], Awa
         await started(callback)
         tasks.cancel_scope.cancel()
         callback.let_go.set()
+
+
+async def refused_in_a_callback(conn: rapsqlite.Connection, close: Callable[[], Awaitable[object]]) -> None:
+    """Have SQL call a function that calls ``close``, which it may not: the connection is busy with calling it."""
+    refused: list[BaseException] = []
+
+    def use_it() -> None:
+        try:
+            anyio.run(close)
+        except rapsqlite.ProgrammingError as error:
+            refused.append(error)
+
+    await conn.create_function("f", 0, use_it)
+    await conn.fetch_scalar("SELECT f()")
+
+    assert "callback" in str(refused[0])
 
 
 async def started(callback: Endless | Blocked) -> None:

@@ -14,7 +14,7 @@ import pytest
 import rapsqlite
 from rapsqlite import _constants as abi
 from rapsqlite import connect
-from tests.lingering import cancelled_too_late
+from tests.lingering import cancelled_too_late, refused_in_a_callback
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -63,19 +63,10 @@ async def test_close_after_a_cancellation_that_came_too_late_ends_the_recording(
 
 async def test_session_that_a_callback_may_not_close_stays_open(conn: rapsqlite.Connection) -> None:
     """It was forgotten and still open: nobody could close it any more."""
-    refused: list[BaseException] = []
     session = await conn.session()
 
-    def close() -> None:
-        try:
-            anyio.run(session.close)
-        except rapsqlite.ProgrammingError as error:
-            refused.append(error)
+    await refused_in_a_callback(conn, session.close)
 
-    await conn.create_function("f", 0, close)
-    await conn.fetch_scalar("SELECT f()")
-
-    assert "callback" in str(refused[0])
     await conn.execute("INSERT INTO t VALUES (1)")
     assert not await session.is_empty()
     await session.close()

@@ -163,11 +163,12 @@ impl Deferred {
     }
 
     pub fn make_all(&mut self, callbacks: &Callbacks) -> core::result::Result<(), Failed> {
-        self.make_some(callbacks)?;
-        while self.answers.count() < self.count() {
+        loop {
             self.make_some(callbacks)?;
+            if self.answers.count() == self.count() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }
 

@@ -55,6 +55,27 @@ fn shown(signature: &Signature<'_>) -> Box<[u8]> {
         .into()
 }
 
+impl Callbacks {
+    fn note_function(&self, shown: &[u8]) {
+        *self.functions.borrow_mut().entry(shown.into()).or_default() += 1;
+    }
+
+    fn forget_function(&self, shown: &[u8]) {
+        let mut functions = self.functions.borrow_mut();
+        if let Some(count) = functions.get_mut(shown) {
+            *count -= 1;
+            if *count == 0 {
+                functions.remove(shown);
+            }
+        }
+    }
+
+    /// Whether programs show a function so whose calls may be put off.
+    pub fn defines(&self, shown: &[u8]) -> bool {
+        self.functions.borrow().contains_key(shown)
+    }
+}
+
 type Method = unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
 type Ending = unsafe extern "C" fn(*mut ffi::sqlite3_context);
 

@@ -11,25 +11,6 @@ use crate::wire::params::Value;
 const WORTH_A_LOOK: u32 = 32;
 
 impl Callbacks {
-    pub(super) fn note_function(&self, shown: &[u8]) {
-        *self.functions.borrow_mut().entry(shown.into()).or_default() += 1;
-    }
-
-    pub(super) fn forget_function(&self, shown: &[u8]) {
-        let mut functions = self.functions.borrow_mut();
-        if let Some(count) = functions.get_mut(shown) {
-            *count -= 1;
-            if *count == 0 {
-                functions.remove(shown);
-            }
-        }
-    }
-
-    /// Whether programs show a function so whose calls may be put off.
-    pub fn defines(&self, shown: &[u8]) -> bool {
-        self.functions.borrow().contains_key(shown)
-    }
-
     /// An execution begins: nothing was called yet.
     pub fn forget_calls(&self) {
         self.single_calls.set(0);
@@ -85,7 +66,7 @@ impl Callbacks {
             .is_some_and(Deferred::has_failed)
     }
 
-    /// How many calls were put off since they were last all made.
+    /// How many calls there were for the rows that are being read.
     pub fn deferred_count(&self) -> usize {
         self.deferred.borrow().as_ref().map_or(0, Deferred::count)
     }

@@ -14,7 +14,7 @@ pub struct Instruction {
 
 /// What an operand is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Operand {
+enum Operand {
     Other,
     Register,
     /// The number of an instruction that may come next.
