@@ -350,7 +350,8 @@ class Guest:
             if self._ended:
                 return
             self._waiting_for_end.append(request)
-        if self.host.leaving:
+            told_to_leave = self.host.leaving and not self._traffic.left
+        if told_to_leave:
             await outlast(loop, request)  # nothing that runs is to be finished
         while not request.done:
             await loop.wait(request)

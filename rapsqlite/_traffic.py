@@ -52,6 +52,7 @@ class Traffic:
         self._newest_key: object = None
         self._several_loops = False
         self._closing = False
+        self.left = False
 
     def serve_through(self, host: HostFunctions) -> None:
         """Set the guest's host functions: the two know each other."""
@@ -355,6 +356,7 @@ class Traffic:
     def finish(self, failure: BaseException | None) -> list[Request]:
         """The guest has left: take its last replies, then end everything; the requests returned are to be woken."""
         with self.lock:
+            self.left = True
             woken = self._take_replies()
             while self._rings is not None and self._rings.has_replies():
                 woken += self._take_replies()

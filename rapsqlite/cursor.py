@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import TracebackType
 
+    from rapsqlite._guest import Guest
     from rapsqlite._rings import Reply
     from rapsqlite._session import Plan, Session
     from rapsqlite.connection import Connection
@@ -110,8 +111,9 @@ class Cursor:
         session = self._session
         bits = session.statement_bits
         while True:
+            guest = session.guest  # by the time it answers the connection may be closed, and have none
             try:
-                reply = await session.guest.call(
+                reply = await guest.call(
                     abi.OP_EXECUTE_PREPARED if handle else abi.OP_EXECUTE,
                     b"" if handle else sql,
                     params,
@@ -119,16 +121,16 @@ class Cursor:
                     a=handle,
                     b=FIRST_BATCH_ROWS,
                 )
-            except PositionsRefusedError:  # noqa: PERF203 - twice at most
+            except PositionsRefusedError:
                 bits = await accept_positions(session, sql, bits)
             else:
-                self._start(reply)
+                self._start(guest, reply)
                 return
 
-    def _start(self, reply: Reply) -> None:
+    def _start(self, guest: Guest, reply: Reply) -> None:
         """Take the answer to EXECUTE or EXECUTE_PREPARED: the first rows, and the rest if there are any."""
         if reply.handle:
-            self._batches = Batches(self._session.guest, reply.handle)
+            self._batches = Batches(guest, reply.handle)
         self._columns = reply.columns
         if reply.changes >= 0 and not reply.handle:
             self.rowcount = reply.changes

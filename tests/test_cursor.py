@@ -8,6 +8,7 @@ import sqlite3
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
+import anyio.lowlevel
 import pytest
 
 import rapsqlite
@@ -239,6 +240,23 @@ async def test_cursor_of_a_closed_connection_says_so() -> None:
     with pytest.raises(rapsqlite.ProgrammingError, match="Connection closed"):
         await cursor.fetchall()
     await cursor.close()
+
+
+async def test_cursor_whose_connection_closes_as_its_statement_is_answered_can_be_dropped() -> None:
+    """Its rows are gone, but the guest that has them was asked for by way of the connection, which raised."""
+    conn = await connect(":memory:")
+    cursor = await conn.cursor()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cursor.execute, NUMBERS, [100_000])
+        for _ in range(2):  # until it has sent its statement
+            await anyio.lowlevel.checkpoint()
+        await conn.close()
+
+    with pytest.raises(rapsqlite.ProgrammingError, match="Connection closed"):
+        await cursor.fetchone()
+    del cursor  # what is raised now would be a warning, and that an error
+    gc.collect()
 
 
 async def test_operations_are_context_managers(conn: rapsqlite.Connection) -> None:
