@@ -10,7 +10,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rapsqlite import _constants as abi
-from rapsqlite._wire import decode_arguments
+from rapsqlite._wire import decode_arguments, decode_text_argument
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     FailLate = Callable[[BaseException], int]
 
 _FORM, _VALUE, _ROOM_BYTES = abi.PLACE_FORM, abi.PLACE_VALUE, abi.CALLBACK_PLACE_ROOM
-_INTEGER, _FLOAT, _TEXT, _ARRAY = abi.FORM_INTEGER, abi.FORM_FLOAT, abi.FORM_TEXT, abi.FORM_ARRAY
+_INTEGER, _FLOAT, _TEXT = abi.FORM_INTEGER, abi.FORM_FLOAT, abi.FORM_TEXT
+_ARRAY, _PACKED_TEXT = abi.FORM_ARRAY, abi.FORM_PACKED_TEXT
 
 
 def entrance(place: Place, strike: Strike, fail: Fail, fail_late: FailLate) -> tuple[Enter, Bind]:
@@ -34,7 +35,7 @@ def entrance(place: Place, strike: Strike, fail: Fail, fail_late: FailLate) -> t
     ``fail`` answers an exception of what is called, ``fail_late`` one that comes when that is over; it returns what
     ``enter`` is to return.
     """
-    words, floats, room, thread = place.words, place.floats, place.room, get_ident()
+    words, floats, room, starts, thread = place.words, place.floats, place.room, place.starts, get_ident()
     function: Callable[..., Any] = not_held
 
     def bind(new: Callable[..., Any] | None) -> None:
@@ -48,10 +49,10 @@ def entrance(place: Place, strike: Strike, fail: Fail, fail_late: FailLate) -> t
                 form = words[_FORM]
                 if form == _INTEGER:
                     value = function(words[_VALUE])
-                elif form == _TEXT:
-                    value = function(str(room[: words[_VALUE]], "utf-8"))
+                elif form == _PACKED_TEXT:
+                    value = function(decode_text_argument(starts[words[_VALUE]]))
                 elif form == _ARRAY:
-                    value = function(*decode_arguments(room[: words[_VALUE]]))
+                    value = function(*decode_arguments(starts[words[_VALUE]]))
                 elif form == _FLOAT:
                     value = function(floats[_VALUE])
                 else:

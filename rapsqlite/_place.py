@@ -17,12 +17,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _VALUE, _FORM = abi.PLACE_VALUE, abi.PLACE_FORM
+_MOST_KEPT = 256
+
+
+class _Starts(dict[int, memoryview]):
+    """The first bytes of some memory, by how many: to slice it anew for each call takes longer than to decode it."""
+
+    __slots__ = ("_memory",)
+
+    def __init__(self, memory: memoryview) -> None:
+        self._memory = memory
+
+    def __missing__(self, length: int) -> memoryview:
+        start = self._memory[:length]
+        if 0 <= length <= _MOST_KEPT:
+            self[length] = start
+        return start
 
 
 class Place:
-    """The place of one guest; ``words`` and ``floats`` are the same memory, ``room`` is behind them."""
+    """The place of one guest; ``words`` and ``floats`` are the same memory, ``room`` is behind them.
 
-    __slots__ = ("_large", "_view", "floats", "room", "words")
+    ``starts[length]`` are the first bytes of the room.
+    """
+
+    __slots__ = ("_large", "_view", "floats", "room", "starts", "words")
 
     def __init__(self, view: Callable[[int, int], memoryview], address: int) -> None:
         """Take the guest's memory, and the address of the place in it."""
@@ -33,6 +52,7 @@ class Place:
         self.words: memoryview[int] = head.cast("q")
         self.floats: memoryview[Any] = head.cast("d")
         self.room: memoryview[int] = whole[abi.CALLBACK_PLACE_HEAD :]
+        self.starts = _Starts(self.room)
         self._view = view
         self._large = b""
 
@@ -53,10 +73,15 @@ class Place:
     def put(self, value: Any) -> None:
         """Write an answer; raises as `storable` does."""
         words = self.words
-        value = storable(value)
         if value is None:
             words[_FORM] = abi.FORM_NULL
-        elif isinstance(value, float):
+            return
+        if value is True or value is False:  # what conditions answer: there is nothing to look at
+            words[_VALUE] = value
+            words[_FORM] = abi.FORM_INTEGER
+            return
+        value = storable(value)
+        if isinstance(value, float):
             self.floats[_VALUE] = value
             words[_FORM] = abi.FORM_FLOAT
         elif isinstance(value, int):

@@ -31,6 +31,7 @@ __all__ = [
     "decode_declared_columns",
     "decode_dicts",
     "decode_lists",
+    "decode_text_argument",
     "decode_tuples",
     "decoder_of",
     "encode_many",
@@ -280,6 +281,8 @@ decode_arguments: Callable[[memoryview], list[Any]] = msgspec.msgpack.Decoder(
     list[Any], ext_hook=_argument_extension
 ).decode
 """Return the arguments of a callback; raises what msgspec does for malformed ones."""
+decode_text_argument: Callable[[memoryview], str] = msgspec.msgpack.Decoder(str).decode
+"""Return the only argument of a callback, a text; raises as `decode_arguments` does."""
 _lists = msgspec.msgpack.Decoder(list[list[Any]], ext_hook=_refuse_extension).decode
 _tuples = msgspec.msgpack.Decoder(list[tuple[Any, ...]], ext_hook=_refuse_extension).decode
 _dicts = msgspec.msgpack.Decoder(list[dict[str, Any]], ext_hook=_refuse_extension).decode

@@ -83,6 +83,27 @@ async def compare(sql: str, register: Callable[[Any], Any]) -> None:
         assert await conn.fetch_scalar("SELECT 1") == 1
 
 
+@pytest.mark.parametrize("letter", ["a", "é"])
+async def test_texts_of_every_length_arrive_whole_where_their_answer_is_waited_for(letter: str) -> None:
+    """Around the lengths at which they are written otherwise; each more than once, as the first goes another way."""
+    texts = [letter * length for length in (0, 1, 15, 16, 31, 32, 127, 128, 255, 256, 510, 511, 1020, 1021, 1024, 3000)]
+    seen: list[str] = []
+
+    def reverse(text: str) -> str:
+        seen.append(text)
+        return text[::-1]
+
+    async with rapsqlite.connect(":memory:") as conn:
+        await conn.create_function("reverse", 1, reverse)
+        await conn.execute("CREATE TABLE texts (text)")
+        await conn.executemany("INSERT INTO texts VALUES (?)", [[text] for text in texts * 3])
+
+        count = await conn.fetch_scalar("SELECT count(*) FROM texts WHERE reverse(text) = text")
+
+    assert count == len(seen)
+    assert seen == texts * 3
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -13,6 +13,8 @@ from rapsqlite._callbacks import Callbacks
 from rapsqlite.errors import InternalError
 from tests.runtime.calling import MEMORY_BYTES, ROOM, Played
 
+UNKNOWN = 7  # form
+
 
 @pytest.mark.parametrize("form", [abi.FORM_TEXT, abi.FORM_BLOB, abi.FORM_ARRAY])
 @pytest.mark.parametrize("value, address", [(-1, 0), (1, MEMORY_BYTES), (1 << 40, 0), (8, -8), (1, 1 << 62)])
@@ -57,7 +59,7 @@ def test_length_beyond_the_place_reads_nothing_else(form: int, expected: type, l
         (abi.FORM_TEXT, 3, "aé".encode(), "aé"),
         (abi.FORM_TEXT, 0, b"", ""),
         (abi.FORM_BLOB, 2, b"\0\xff", b"\0\xff"),
-        (6, 2, b"ab", b"ab"),
+        (UNKNOWN, 2, b"ab", b"ab"),
     ],
 )
 def test_one_argument_goes_as_it_is_and_comes_back(
@@ -79,7 +81,7 @@ def test_one_argument_goes_as_it_is_and_comes_back(
             answer, result = guest.put_bytes(key, form, data, far)
 
         assert seen.pop() == expected
-        assert answer == (abi.FORM_BLOB if form == 6 else form)
+        assert answer == (abi.FORM_BLOB if form == UNKNOWN else form)
         if data:
             assert guest.text() == data
         elif form in (abi.FORM_INTEGER, abi.FORM_FLOAT):
@@ -94,6 +96,53 @@ def test_text_that_is_not_utf8_is_an_exception_of_the_callback() -> None:
 
         assert answer == abi.CALLBACK_RAISED
         assert isinstance(guest.failure(), UnicodeDecodeError)
+
+
+@pytest.mark.parametrize("text", ["", "aé", "x" * 31, "x" * 32, "x" * 255, "x" * 256, "é" * 300])
+def test_packed_text_is_the_only_argument(text: str) -> None:
+    guest = Played()
+    seen: list[object] = []
+    handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, seen.append)
+
+    for _ in range(2):
+        data = msgspec.msgpack.encode(text)
+        answer, _ = guest.put_bytes(abi.CALLBACK_FUNCTION | handle << 8, abi.FORM_PACKED_TEXT, data)
+
+        assert answer == abi.FORM_NULL
+        assert seen.pop() == text
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xc1", b"\x05", b"\x90", b"\xa2a", b"\xa1a\xa1a", b"\xa1\xff", b"\xda\xff\xffa"]
+)
+@pytest.mark.parametrize("length", [None, -1, 1 << 62])
+def test_malformed_packed_text_is_an_exception_of_the_callback(data: bytes, length: int | None) -> None:
+    guest = Played()
+    calls: list[object] = []
+    handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, calls.append)
+    guest.memory[ROOM : ROOM + len(data)] = data
+
+    for _ in range(2):
+        answer, _ = guest.put(
+            abi.CALLBACK_FUNCTION | handle << 8, abi.FORM_PACKED_TEXT, len(data) if length is None else length
+        )
+
+        assert answer == abi.CALLBACK_RAISED
+        assert isinstance(guest.failure(), (msgspec.DecodeError, UnicodeDecodeError))
+    assert not calls
+
+
+def test_lengths_of_arguments_that_were_seen_take_little_memory() -> None:
+    """Of each a view of the guest's memory is kept, but not of all that a guest may name."""
+    guest = Played()
+    handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, str.upper)
+
+    for length in (*range(1000), -1, -5000, 1 << 40):
+        guest.put(abi.CALLBACK_FUNCTION | handle << 8, abi.FORM_PACKED_TEXT, length)
+
+    kept = guest.callbacks._place.starts
+    assert set(kept) == set(range(257))
+    assert all(len(start) == length for length, start in kept.items())
 
 
 def test_large_answers_are_fetched_once_and_only_whole() -> None:
@@ -122,13 +171,28 @@ def test_integers_beyond_64_bits_are_too_large(value: int) -> None:
 
 @pytest.mark.parametrize(
     "argument, answer",
-    [(1, 2.5), (1, "text"), ("text", 1), ("text", 2.5), (2.5, 1), (2.5, "text"), (1, None), ("text", None), (1, b"b")],
+    [
+        (1, 2.5),
+        (1, "text"),
+        ("text", 1),
+        ("text", 2.5),
+        (2.5, 1),
+        (2.5, "text"),
+        (1, None),
+        ("text", None),
+        (1, b"b"),
+        (1, True),
+        (2.5, False),
+        ("text", True),
+        (2.5, None),
+    ],
 )
 def test_answer_may_be_of_another_type_than_the_argument(argument: Any, answer: Any) -> None:
     guest = Played()
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, lambda _argument: answer)
     key = abi.CALLBACK_FUNCTION | handle << 8
     forms = {int: abi.FORM_INTEGER, float: abi.FORM_FLOAT, str: abi.FORM_TEXT, bytes: abi.FORM_BLOB}
+    forms[bool] = abi.FORM_INTEGER
 
     for _ in range(2):
         if isinstance(argument, str):

@@ -60,6 +60,8 @@ pub const FORM_FLOAT: i64 = 2;
 pub const FORM_TEXT: i64 = 3;
 pub const FORM_BLOB: i64 = 4;
 pub const FORM_ARRAY: i64 = 5;
+/// One text in MessagePack, of arguments only and never far: the host decodes that fastest.
+pub const FORM_PACKED_TEXT: i64 = 6;
 /// Added to the form of arguments that the place has no room for: they are at `PLACE_ADDRESS`.
 pub const FORM_FAR: i64 = 8;
 

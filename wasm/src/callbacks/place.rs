@@ -83,7 +83,10 @@ pub(super) fn cross(callee: Callee<'_>, arguments: Arguments<'_>) -> Answered {
     let (form, value) = match arguments {
         Arguments::One(Value::Integer(value)) => (abi::FORM_INTEGER, value),
         Arguments::One(Value::Float(value)) => (abi::FORM_FLOAT, value.to_bits() as i64),
-        Arguments::One(Value::Text(text)) => bytes(abi::FORM_TEXT, text),
+        Arguments::One(Value::Text(text)) => match put_packed(text) {
+            Some(length) => (abi::FORM_PACKED_TEXT, length),
+            None => bytes(abi::FORM_TEXT, text),
+        },
         Arguments::One(Value::Blob(blob)) => bytes(abi::FORM_BLOB, blob),
         Arguments::One(_) => (abi::FORM_NULL, 0),
         Arguments::Array(array) => bytes(abi::FORM_ARRAY, array),
@@ -103,6 +106,28 @@ pub(super) fn cross(callee: Callee<'_>, arguments: Arguments<'_>) -> Answered {
         },
         _ => Answered::Value(Value::Null),
     }
+}
+
+/// Puts a text where the host looks for it, in MessagePack; how many bytes that has, `None` if there is no room.
+fn put_packed(text: &[u8]) -> Option<i64> {
+    let length = text.len();
+    let [high, low] = u16::try_from(length).ok()?.to_be_bytes();
+    let head: &[u8] = match length {
+        0..32 => &[0xa0 | low],
+        32..256 => &[0xd9, low],
+        _ => &[0xda, high, low],
+    };
+    if head.len() + length > ROOM_BYTES {
+        return None;
+    }
+    // SAFETY: as in `put`; both together fit.
+    unsafe {
+        room().copy_from_nonoverlapping(head.as_ptr(), head.len());
+        room()
+            .add(head.len())
+            .copy_from_nonoverlapping(text.as_ptr(), length);
+    }
+    Some((head.len() + length) as i64)
 }
 
 /// Puts arguments where the host looks for them; what that adds to their form.
