@@ -1,4 +1,4 @@
-"""SQL that calls Python: a function of one argument, the same declared deterministic, an aggregate."""
+"""SQL that calls Python: a function of one argument, the same declared deterministic, a condition, an aggregate."""
 
 from __future__ import annotations
 
@@ -32,9 +32,15 @@ def successor(number: int) -> int:
     return number + 1
 
 
+def contains(part: str, text: str) -> bool:
+    """Return what a condition on texts answers."""
+    return part in text
+
+
 async def _register(database: Database) -> None:
     await database.create_function("f", 1, successor)
     await database.create_function("d", 1, successor, deterministic=True)
+    await database.create_function("contains", 2, contains)
     await database.create_aggregate("total_of", 1, Total)
 
 
@@ -68,6 +74,11 @@ async def function_rows(peer: Peer, _directory: Path, size: int) -> Figures:
 async def deterministic_calls(peer: Peer, _directory: Path, size: int) -> Figures:
     """A deterministic function, called with one of 50 arguments for each of ``size`` rows."""
     return await _measure(peer, size, "sum(d(i % 50))", "sum(abs(i % 50))")
+
+
+async def condition_calls(peer: Peer, _directory: Path, size: int) -> Figures:
+    """A condition on two texts, as REGEXP is, for each of ``size`` rows."""
+    return await _measure(peer, size, "sum(contains('9', 'row ' || i))", "sum(instr('row ' || i, '9') > 0)")
 
 
 async def aggregate_steps(peer: Peer, _directory: Path, size: int) -> Figures:

@@ -114,6 +114,15 @@ _ALL = (
         FUNCTION_PEERS,
     ),
     Workload(
+        "condition_calls",
+        "condition on two texts",
+        bench_functions.condition_calls,
+        200_000,
+        100,
+        "calls_per_s",
+        FUNCTION_PEERS,
+    ),
+    Workload(
         "aggregate_steps",
         "aggregate of one argument",
         bench_functions.aggregate_steps,

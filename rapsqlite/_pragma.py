@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+from rapsqlite.errors import OperationalError
+
 PRAGMAS = frozenset(
     """
     analysis_limit application_id auto_vacuum automatic_index busy_timeout cache_size cache_spill
@@ -29,16 +31,20 @@ def pragma_statement(name: str, value: float | str | bool) -> str:
     """Return ``PRAGMA name=value``.
 
     ``name`` may begin with a schema's name and a dot. ``value`` is a number, a bool (1 or 0), or a word of letters,
-    digits and ``_.+-``. Raises ValueError for anything that is not of this form, TypeError for another type.
+    digits and ``_.+-``. Raises ValueError for anything that is not of this form, TypeError for another type, and
+    OperationalError for a pragma that SQLite does not know, which it would pass over in silence.
     """
     if not isinstance(name, str):
         raise TypeError(f"the name of a pragma is a str, not {type(name).__name__}")
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not the name of a pragma")
-    return f"PRAGMA {name}={_literal(name, value)}"
+    literal = _literal(name, value)
+    if not _is_known(name):
+        raise OperationalError(f"no such pragma: {name}")
+    return f"PRAGMA {name}={literal}"
 
 
-def is_known(name: str) -> bool:
+def _is_known(name: str) -> bool:
     """Tell whether SQLite has a pragma of this name, which may begin with a schema's name and a dot.
 
     SQLite could be asked, but by a statement that the user's functions, factories and authorizer have a part in.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
 from rapsqlite._options import checked_seconds
-from rapsqlite._pragma import is_known, pragma_statement
+from rapsqlite._pragma import pragma_statement
 from rapsqlite._queries import Queries
 from rapsqlite._registration import asked_for_number, checked_int
 from rapsqlite.errors import OperationalError
@@ -25,8 +25,6 @@ class Tuning(Queries):
         a bool or a plain word, OperationalError for a pragma SQLite does not know, and whatever setting it raises.
         """
         statement = pragma_statement(name, value)
-        if not is_known(name):
-            raise OperationalError(f"no such pragma: {name}")
         if self._session.is_unsettled:
             await self._session.settle()
         await self._session.run(statement)

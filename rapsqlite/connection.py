@@ -364,7 +364,7 @@ def connect(
     ``uri``                whether ``database`` may be a URI: https://sqlite.org/uri.html
     ``iter_chunk_size``    how many rows `execute_iter` puts into a list
     ``row_factory``, ``text_factory``  what rows and TEXT values are made into
-    ``pragmas``            names and values of PRAGMAs to set when it is open
+    ``pragmas``            names and values of PRAGMAs to set when it is open; checked at once, as by `set_pragma`
     ``init_hook``          an async function, called with the connection when it is open
     ``read_only``          whether to open the file for reading alone; it must exist
     ``limits``             what statements may use and reach, for SQL that is not trusted: see `Limits`

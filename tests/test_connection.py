@@ -281,6 +281,28 @@ async def test_pragmas_are_set_on_opening(database: Path) -> None:
         assert await conn.fetch_scalar("PRAGMA synchronous") == 2
 
 
+@pytest.mark.parametrize(
+    "pragmas, error, message",
+    [
+        ({"foriegn_keys": True}, rapsqlite.OperationalError, "no such pragma: foriegn_keys"),
+        (
+            {"foreign_keys": True, "main.jounal_mode": "wal"},
+            rapsqlite.OperationalError,
+            "no such pragma: main.jounal_mode",
+        ),
+        ({"cache_size": "7; DROP TABLE x"}, ValueError, "the pragma cache_size is not a plain word"),
+        ({"cache_size": None}, TypeError, "the pragma cache_size is a number or str"),
+    ],
+)
+def test_pragmas_that_cannot_be_set_are_refused_before_anything_is_opened(
+    database: Path, pragmas: Any, error: type[Exception], message: str
+) -> None:
+    """SQLite passes over a name that it does not know, and so over a safer setting that is misspelt."""
+    with pytest.raises(error, match=message):
+        connect(database, pragmas=pragmas)
+    assert not database.exists()
+
+
 async def test_init_hook_runs_before_the_first_statement() -> None:
     async def hook(conn: Connection) -> None:
         await conn.execute("CREATE TABLE made_by_hook (a)")
