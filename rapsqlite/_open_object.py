@@ -35,7 +35,7 @@ class OpenObject:
 
         Raises what closing it in SQLite raises: a blob's value may commit.
         """
-        if self._handle and self._guest.state == "ok":
+        if self._handle and self._is_there():
             dropped = self._guest.submit(abi.OP_DROP, a=self._handle)  # raises in a callback: then it stays open
             self._handle = 0
             await self._guest.result(dropped)
@@ -44,5 +44,9 @@ class OpenObject:
     def forget(self) -> None:
         """Close it without waiting. Any thread, also from a finalizer."""
         handle, self._handle = self._handle, 0
-        if handle and self._guest.state == "ok":
+        if handle and self._is_there():
             self._guest.post(abi.OP_DROP, a=handle)
+
+    def _is_there(self) -> bool:
+        """Tell whether the guest still has it: the connection may have been closed before the guest had opened it."""
+        return self._guest is not CLOSED and self._guest.state == "ok"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -203,6 +204,31 @@ async def test_blob_that_a_callback_may_not_close_stays_open(conn: rapsqlite.Con
     assert await blob.read() == DATA
     await blob.close()
     await conn.execute("DROP TABLE t")
+
+
+async def test_blobs_whose_connection_closes_as_they_are_opened_can_be_closed_and_dropped() -> None:
+    """They come when the connection has no guest any more, of which both asked whether it is well."""
+    conn = await connect(":memory:")
+    await conn.execute("CREATE TABLE t (b)")
+    await conn.execute("INSERT INTO t VALUES (x'00')")
+    await conn.commit()
+    opened: list[rapsqlite.Blob] = []
+
+    async def open_it() -> None:
+        opened.append(await conn.blobopen("t", "b", 1))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(open_it)
+        tasks.start_soon(open_it)
+        while len(opened) + len(conn._session.guest._traffic._pending) < 2:
+            await anyio.lowlevel.checkpoint()
+        await conn.close()
+
+    with pytest.raises(rapsqlite.ProgrammingError, match="Connection closed"):
+        await opened[0].read()
+    await opened.pop().close()
+    opened.clear()  # what is raised now would be a warning, and that an error
+    gc.collect()
 
 
 # -- arguments ---------------------------------------------------------------------------------------
