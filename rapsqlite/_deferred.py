@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rapsqlite._answers import LEAST, MOST, length_of, storable
+from rapsqlite._answers import length_of, storable
+from rapsqlite._strike import CallbackInterrupted
 from rapsqlite._wire import encode_answers
 from rapsqlite.errors import InternalError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rapsqlite._strike import Strike
 
 _MOST_BYTES = 131_072  # of the answers in one go: rows are sent before more are made
+_INT64_BITS = 64  # one is for the sign
 _SHORT = 64  # characters of a text that is looked at no closer
 
 
@@ -33,21 +35,24 @@ class DeferredError(Exception):
         self.within = within
 
 
-def runs_of(items: Iterable[Any]) -> Iterator[tuple[int, bool, Iterable[Any]]]:
+def runs_of(items: Iterable[Any]) -> Iterator[tuple[int, int, list[Any]]]:
     """Return what was put off, ``[key, width, values, key, width, values, …]``, run by run.
 
-    A run's values are those of all its calls, ``width`` of them each; one None for a call without values. Of a run
-    there are the key, whether each of its calls has one argument, and for each call that or all its arguments.
-    What the guest wrote is untrusted: InternalError for anything else.
+    A run's values are those of all its calls, ``width`` of them each (`arguments_of`); one None for a call without
+    values. What the guest wrote is untrusted: InternalError for anything else.
     """
     parts = iter(items)
     for key, width, values in zip(parts, parts, parts, strict=False):
         if type(key) is not int or type(width) is not int or type(values) is not list or width < 0:
             raise InternalError("what the guest put off is malformed")
-        if width == 1:
-            yield key, True, values
-        else:
-            yield key, False, zip(*[iter(values)] * width, strict=False) if width else [()] * len(values)
+        yield key, width, values
+
+
+def arguments_of(width: int, values: list[Any]) -> Iterable[Any]:
+    """Return the arguments of each call of a run: the only one by itself, several as a tuple."""
+    if width == 1:
+        return values
+    return zip(*[iter(values)] * width, strict=False) if width else [()] * len(values)
 
 
 def run_calls(
@@ -63,26 +68,27 @@ def run_calls(
     size, short = 0, min(largest, _SHORT)
     function: Callable[..., Any] | None = None
     try:
-        for key, is_single, arguments in runs_of(runs):
+        for key, width, values in runs_of(runs):
+            if strike.state:
+                break
             function = function_of(key)
-            for argument in arguments:
+            is_single, strike.left = width == 1, values
+            for argument in arguments_of(width, values):
                 answer = function(argument) if is_single else function(*argument)
-                kind = type(answer)
                 # What is surely as SQLite has it is looked at no closer.
-                if kind is int:
-                    if not LEAST <= answer <= MOST:
-                        storable(answer)
-                elif kind is str and len(answer) <= short and answer.isascii():
+                if (type(answer) is int and answer.bit_length() < _INT64_BITS) or (
+                    type(answer) is str and len(answer) <= short and answer.isascii()
+                ):
                     pass
-                elif kind is not float and answer is not None:
+                elif type(answer) is not float and answer is not None:
                     answer = storable(answer)
                     length = length_of(answer)
                     size = size + length if length <= largest else _MOST_BYTES
+                    if size >= _MOST_BYTES:
+                        return encode_answers([*answers, answer])
                 answers.append(answer)
-                if strike.state or size >= _MOST_BYTES:
-                    return encode_answers(answers)
         if not answers:
-            raise InternalError("the guest put nothing off")
+            raise CallbackInterrupted if strike.state else InternalError("the guest put nothing off")
     except BaseException as exc:
         raise DeferredError(function, 0) from exc
     return encode_answers(answers)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
-from rapsqlite._deferred import DeferredError, runs_of
+from rapsqlite._deferred import DeferredError, arguments_of, runs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -77,15 +77,15 @@ def run_steps(instance_of: Callable[[int], Instance], runs: Iterable[Any]) -> No
 
     The first step that raises ends them all: DeferredError.
     """
-    for handle, is_single, arguments in runs_of(runs):
+    for handle, width, values in runs_of(runs):
         instance = instance_of(abs(handle))
         try:
             step = instance.step(handle < 0)
-            if is_single:
-                for argument in arguments:
+            if width == 1:
+                for argument in values:
                     step(argument)
             else:
-                for several in arguments:
+                for several in arguments_of(width, values):
                     step(*several)
         except DeferredError:
             raise

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,11 +32,12 @@ class CallbackInterrupted(BaseException):
 class Strike:
     """Strikes against the callbacks of one thread, one at a time and at most one per callback."""
 
-    __slots__ = ("_lock", "state", "target")
+    __slots__ = ("_lock", "left", "state", "target")
 
     def __init__(self) -> None:
         self.target = 0  # the thread, while it runs a callback: it alone writes this
         self.state = _NONE  # not 0: before it leaves its callback, and after it cleared the target, the thread settles
+        self.left: list[Any] = []  # arguments of calls that this callback is to make yet
         self._lock = threading.Lock()
 
     def send(self, is_wanted: Callable[[], bool]) -> bool:
@@ -52,7 +53,9 @@ class Strike:
             try:
                 # In this order: the thread clears the target before it looks at the state.
                 target = self.target
-                sent = bool(target) and is_wanted() and _raise_in(target, CallbackInterrupted) == 1
+                if target and is_wanted():
+                    self.left.clear()  # first: what swallows the exception is not called again
+                    sent = _raise_in(target, CallbackInterrupted) == 1
             finally:
                 self.state = _SENT if sent else _NONE
             return sent

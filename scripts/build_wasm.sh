@@ -156,7 +156,7 @@ forget_others() {
 }
 
 # What the C compiler and the linker are told whatever they are.
-c_flags=(-O3 -mbulk-memory -msimd128 -matomics -include "$crate/sqlite_prelude.h" -ffile-prefix-map="${CARGO_HOME:-$HOME/.cargo}"=cargo)
+c_flags=(-O3 -mbulk-memory -msimd128 -matomics -ffile-prefix-map="${CARGO_HOME:-$HOME/.cargo}"=cargo)
 rust_flags=(
   -C target-cpu=generic
   # Without +atomics a polled word is read by a plain load, which the code generator moves out of loops.
@@ -213,15 +213,22 @@ END
   export CC_wasm32_wasip1=$bin/cc AR_wasm32_wasip1=$bin/ar
 }
 
+# named_by_contents FILE: prints the name of a copy. Cargo compiles SQLite again only if the flags change.
+named_by_contents() {
+  local copy base
+  base=$(basename "$1")
+  copy=$target_dir/${base%.*}-$(sha256sum "$1" | cut -c1-16).${base##*.}
+  mkdir -p "$target_dir"
+  cp "$1" "$copy"
+  echo "$copy"
+}
+
 # Compiles for size what a day's SQL runs seldom or never, and the rest of SQLite for speed.
 use_cold_list() {
   local list=$crate/sqlite_cold.csv copy probe
   (cd "$root" && python3 -m scripts.record_profile --check >&2) \
     || say "WARNING: wasm/sqlite_cold.csv is not of this SQLite, so new functions are all compiled for speed"
-  # Cargo compiles SQLite again only if the flags change, so the name follows the contents.
-  copy=$target_dir/sqlite_cold-$(sha256sum "$list" | cut -c1-16).csv
-  mkdir -p "$target_dir"
-  cp "$list" "$copy"
+  copy=$(named_by_contents "$list")
   probe=$(mktemp)
   if "$CC_wasm32_wasip1" --target=$target -mllvm -forceattrs-csv-path="$copy" -x c -c /dev/null -o "$probe" 2>/dev/null; then
     c_flags+=(-mllvm -forceattrs-csv-path="$copy")
@@ -268,6 +275,7 @@ main() {
   description=$(describe_toolchain "$toolchain")
   "use_$toolchain"
   forget_others "$description"
+  c_flags+=(-include "$(named_by_contents "$crate/sqlite_prelude.h")")
   use_cold_list
   if [ "$mode" = --lint ]; then
     # Cargo looks for clippy in its own home first, unless PATH names that too: then PATH's order counts.

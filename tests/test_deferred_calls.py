@@ -1,4 +1,7 @@
-"""Calls of functions whose results go to rows alone are made by the hundred. Nobody can tell but by counting."""
+"""Calls of functions whose results go to rows or to SQLite's own aggregates alone are made by the hundred.
+
+Nobody can tell but by counting.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,19 @@ PUT_OFF = [
     "SELECT f(v) FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.id = t.id)",
     "SELECT f((SELECT max(name) FROM u WHERE u.id <= t.id)) FROM t",
 ]
+FOR_AGGREGATES = [
+    "SELECT sum(f(v)) FROM t",
+    "SELECT count(f(v)), sum(f(id)), avg(f(k)), total(f(v)) FROM t",
+    "SELECT sum(f(v, id)) / 2, count(*), max(id), group_concat(k), sum(v) FROM t",
+    "SELECT k, sum(f(v)), avg(v) FROM t GROUP BY k",
+    "SELECT k, sum(f(v)) AS s FROM t GROUP BY k HAVING s > 10 ORDER BY s DESC",
+    "SELECT sum(f(v)) FILTER (WHERE k > 0), count(f()) FROM t WHERE id > 20",
+    "SELECT sum(f(a.v)), count(f(b.name)) FROM t AS a JOIN u AS b ON a.id = b.id",
+    "SELECT sum(f(i)) FROM (WITH n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 200) SELECT i FROM n)",
+    "SELECT * FROM (SELECT sum(f(v)) FROM t), (SELECT count(f(id, k)) FROM t)",
+    "SELECT (SELECT sum(f(u.id, t.k)) FROM u) FROM t WHERE id < 4",
+    "SELECT count(f(name)), sum(f(NULL)), total(f(name)), avg(f(1.5)) FROM u",
+]
 MADE_AT_ONCE = [
     "SELECT f(f(v)) FROM t",
     "SELECT f(v) + 1 FROM t",
@@ -51,10 +67,19 @@ MADE_AT_ONCE = [
     "SELECT a.id FROM t AS a JOIN u AS b ON b.id = f(a.id)",
     "SELECT f(value) FROM json_each('[1,2,3]'), t",
     "SELECT v FROM t LIMIT f(5)",
+    "SELECT sum(y) FROM seen",
+    "SELECT sum(DISTINCT f(v)) FROM t",
+    "SELECT sum(f(v) + 1) FROM t",
+    "SELECT sum(CASE WHEN k THEN f(v) END) FROM t",
+    "SELECT min(f(v)) FROM t",
+    "SELECT group_concat(f(v)) FROM t",
+    "SELECT sum(f(v)), f(k) FROM t",
+    "SELECT total(f(v)) OVER (PARTITION BY k) FROM t",
+    "SELECT id FROM t WHERE v > (SELECT avg(f(t.k + u.id)) FROM u WHERE u.id < f(t.v))",
 ]
 
 
-@pytest.mark.parametrize("sql", [*PUT_OFF, *MADE_AT_ONCE])
+@pytest.mark.parametrize("sql", [*PUT_OFF, *FOR_AGGREGATES, *MADE_AT_ONCE])
 async def test_rows_and_calls_are_those_of_sqlite3(sql: str) -> None:
     theirs: Log = []
     native = sqlite3.connect(":memory:")
@@ -72,8 +97,8 @@ async def test_rows_and_calls_are_those_of_sqlite3(sql: str) -> None:
             assert sorted(log, key=repr) == sorted(theirs, key=repr)
 
 
-@pytest.mark.parametrize("sql", PUT_OFF)
-async def test_calls_for_rows_cross_by_the_hundred(sql: str) -> None:
+@pytest.mark.parametrize("sql", [*PUT_OFF, *FOR_AGGREGATES])
+async def test_calls_cross_by_the_hundred(sql: str) -> None:
     log: Log = []
     async with opened(logged(log)) as conn:
         for at_most in (60, 12):  # before anybody has looked, and after
@@ -150,8 +175,16 @@ class Queries:
             "subquery": lambda: f"(SELECT {inner[0]} FROM u WHERE u.id = a.id)",
         }[kind]()
 
+    def aggregate(self, argument: str) -> str:
+        name = self.pick.choice(["sum", "total", "avg", "count", "max"])
+        distinct = self.pick.choice(["", "", "", "DISTINCT "])
+        condition = self.pick.choice(["", "", "", " FILTER (WHERE a.k > 2)"])
+        return f"{name}({distinct}{argument}){condition}"
+
     def query(self) -> str:
         columns = [self.value(self.pick.choice([1, 1, 2])) for _ in range(self.pick.randrange(1, 4))]
+        if self.pick.random() < 0.4:
+            columns = [self.aggregate(column) for column in columns]
         source = self.pick.choice(
             [
                 "t AS a",

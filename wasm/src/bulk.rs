@@ -5,7 +5,6 @@ use crate::answer::Answer;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::ring::request::Request;
-use crate::run::begin_for;
 use crate::sql;
 use crate::statement::{self, Lifetime, Statement};
 use crate::wire::params::Reader;
@@ -46,7 +45,7 @@ fn run_sets(
 ) -> Result<i64> {
     let mut sets = Reader::new(params);
     let count = sets.array()?;
-    begin_for(connection, statement, request.format)?;
+    connection.begin_for(statement, request.format)?;
     check_positions(statement, request.format, sets.clone(), count)?;
     let first = request.a as usize;
     let mut changes = 0;

@@ -5,6 +5,7 @@ use std::ffi::CString;
 
 use libsqlite3_sys as ffi;
 
+use crate::abi;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::options::Options;
@@ -115,8 +116,16 @@ impl Connection {
         self.cache.len()
     }
 
+    /// Opens the transaction that `format` asks for, if `statement` changes data.
+    pub fn begin_for(&mut self, statement: &Statement, format: u16) -> Result<()> {
+        if !statement.changes_data {
+            return Ok(());
+        }
+        self.begin((format & abi::FORMAT_BEGIN_MASK) >> abi::FORMAT_BEGIN_SHIFT)
+    }
+
     /// Opens a transaction unless one is open; `kind` is one of `BEGINS`, counted from 1, or 0 for none.
-    pub fn begin(&mut self, kind: u16) -> Result<()> {
+    fn begin(&mut self, kind: u16) -> Result<()> {
         if kind == 0 || self.in_transaction() {
             return Ok(());
         }

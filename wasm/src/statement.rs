@@ -8,8 +8,9 @@ use libsqlite3_sys as ffi;
 
 use crate::abi;
 use crate::cache::Keyed;
+use crate::callbacks::Callbacks;
 use crate::error::{Error, Result};
-use crate::program::Plan;
+use crate::program::{Known, Plan};
 use crate::wire::params::{Params, Reader, Value};
 
 /// How long bound text and blobs stay where they are.
@@ -27,8 +28,8 @@ pub struct Statement {
     pub parameter_count: usize,
     /// INSERT, UPDATE, DELETE or REPLACE, as the parser saw it.
     pub changes_data: bool,
-    /// What can be put off, once somebody has looked, and for which preparation that holds.
-    pub known_plan: Option<(c_int, Option<Rc<Plan>>)>,
+    /// What of it can be put off.
+    pub known: Rc<Known>,
 }
 
 impl Keyed for Statement {
@@ -68,7 +69,7 @@ pub fn prepare(
         // SAFETY: just prepared.
         parameter_count: unsafe { ffi::sqlite3_bind_parameter_count(stmt.as_ptr()) } as usize,
         changes_data: false,
-        known_plan: None,
+        known: Rc::default(),
     });
     Ok((statement, taken))
 }
@@ -93,9 +94,13 @@ impl Statement {
         self.stmt.as_ptr()
     }
 
-    fn error(&self) -> Error {
+    pub fn db(&self) -> *mut ffi::sqlite3 {
         // SAFETY: `stmt` is prepared, so it has a connection.
-        Error::last(unsafe { ffi::sqlite3_db_handle(self.raw()) })
+        unsafe { ffi::sqlite3_db_handle(self.raw()) }
+    }
+
+    fn error(&self) -> Error {
+        Error::last(self.db())
     }
 
     /// The text it is looked up by: all that the caller wrote, with what stands behind the statement.
@@ -103,6 +108,12 @@ impl Statement {
         if sql.len() != self.sql.len() {
             self.sql = sql.into();
         }
+    }
+
+    /// What can be put off from now on: see `Known`.
+    pub fn plan(&self, callbacks: &Callbacks) -> Option<Rc<Plan>> {
+        // SAFETY: `stmt` is prepared.
+        unsafe { self.known.plan(self.raw(), callbacks) }
     }
 
     pub fn is_readonly(&self) -> bool {

@@ -3,7 +3,7 @@
 use core::cell::Cell;
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::AtomicU32;
 
 use libsqlite3_sys as ffi;
 
@@ -18,8 +18,6 @@ const STEPS_PER_LOOK: c_int = 1000;
 
 /// What the callbacks look at and note down; SQLite holds its address.
 pub struct Watch {
-    /// The running request's cancel word, or null.
-    cancel: Cell<*const AtomicU32>,
     steps_left: Cell<u64>,
     step_limit: u64,
     limit_reached: Cell<bool>,
@@ -36,7 +34,6 @@ impl Watch {
     /// `step_limit`: VDBE steps that one request may take, 0 for any number.
     pub fn new(step_limit: u64) -> Box<Self> {
         Box::new(Self {
-            cancel: Cell::new(ptr::null()),
             steps_left: Cell::new(0),
             step_limit,
             limit_reached: Cell::new(false),
@@ -69,7 +66,7 @@ impl Watch {
 
     /// Lets `cancel` interrupt whatever runs, and the limit on steps start anew, until `leave`.
     pub fn enter(&self, cancel: *const AtomicU32) {
-        self.cancel.set(cancel);
+        self.callbacks.set_cancel(cancel);
         self.steps_left.set(self.step_limit);
         self.limit_reached.set(false);
         self.callbacks.forget_failure();
@@ -109,13 +106,11 @@ impl Watch {
 
     /// The request is answered: its cancel word is not looked at any more.
     pub fn leave(&self) {
-        self.cancel.set(ptr::null());
+        self.callbacks.set_cancel(ptr::null());
     }
 
     pub fn is_cancelled(&self) -> bool {
-        let cancel = self.cancel.get();
-        // SAFETY: not null only while the request's frame is in the ring.
-        !cancel.is_null() && unsafe { (*cancel).load(Ordering::Relaxed) != 0 }
+        self.callbacks.is_cancelled()
     }
 
     /// Takes `steps` off what is left; `false` once there is nothing.
@@ -174,12 +169,14 @@ unsafe extern "C" fn on_progress(context: *mut c_void) -> c_int {
     let watch = unsafe { watch(context) };
     vfs::give_back_old_locks();
     let period = watch.period.get();
-    c_int::from(
-        watch.is_cancelled()
-            || !watch.spend(period as u64)
-            || watch.callbacks.is_spoiled()
-            || watch.callbacks.progress(period),
-    )
+    let interrupts = watch.is_cancelled()
+        || !watch.spend(period as u64)
+        || watch.callbacks.is_spoiled()
+        || watch.callbacks.progress(period);
+    if interrupts {
+        watch.callbacks.abandon_calls();
+    }
+    c_int::from(interrupts)
 }
 
 /// Not 0 tries the lock again.

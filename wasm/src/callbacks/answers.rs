@@ -21,6 +21,8 @@ pub struct Answers {
     encoder: Encoder,
     /// Where each of them ends.
     ends: Vec<usize>,
+    /// How many there were before these.
+    forgotten: usize,
 }
 
 impl Answers {
@@ -33,12 +35,19 @@ impl Answers {
     }
 
     pub fn clear(&mut self) {
+        self.forget();
+        self.forgotten = 0;
+    }
+
+    /// Keeps none of them, but how many they were.
+    pub fn forget(&mut self) {
+        self.forgotten += self.ends.len();
         self.encoder.clear(KEPT_BYTES);
         self.ends.clear();
     }
 
     pub fn count(&self) -> usize {
-        self.ends.len()
+        self.forgotten + self.ends.len()
     }
 
     /// How many bytes they have.
@@ -47,29 +56,24 @@ impl Answers {
     }
 
     /// Where one of them is, as it goes into a row.
-    pub fn get(&self, index: usize) -> (&[u8], Range<usize>) {
+    pub fn get(&self, number: usize) -> (&[u8], Range<usize>) {
+        let index = number - self.forgotten;
         let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
         (self.encoder.bytes(), start..self.ends[index])
     }
 
-    /// Takes what the host answered to `most` calls: an array with at least one answer and at most so many.
+    /// Takes what the host answered to `most` calls: see `each`.
     pub fn take(&mut self, answered: Value<'_>, most: usize) -> core::result::Result<(), Failed> {
-        const MALFORMED: Failed = (Failure::Raised, During::Call);
-        let Value::Blob(array) = answered else {
-            return Err(MALFORMED);
-        };
-        let mut reader = Reader::new(array);
-        let count = reader.array().map_err(|_| MALFORMED)?;
-        if !(1..=most).contains(&count) {
-            return Err(MALFORMED);
-        }
-        for _ in 0..count {
-            let start = reader.rest();
-            let value = reader.value().map_err(|_| MALFORMED)?;
-            let length = start.len() - reader.rest().len();
-            self.put(value, Some((start, length)))?;
-        }
-        Ok(())
+        each(answered, most, |value, encoded| {
+            self.put(value, Some(encoded))
+        })
+        .map(|_| ())
+    }
+
+    /// Counts answers that somebody else has taken.
+    pub fn skip(&mut self, count: usize) {
+        debug_assert!(self.ends.is_empty());
+        self.forgotten += count;
     }
 
     /// Takes the answer to one call.
@@ -83,11 +87,9 @@ impl Answers {
         value: Value<'_>,
         encoded: Option<(&[u8], usize)>,
     ) -> core::result::Result<(), Failed> {
+        check_length(&value, self.largest)?;
         let out = &mut self.encoder;
         let put = match (value, encoded) {
-            (Value::Text(bytes) | Value::Blob(bytes), _) if bytes.len() > self.largest => {
-                return Err((Failure::TooLarge, During::Call));
-            }
             (Value::Text(text), _) => encode_text(text, self.format, out),
             (Value::Float(value), _) if value.is_nan() => out.null(),
             (_, Some((encoded, length))) => out.part(encoded, 0..length),
@@ -95,5 +97,39 @@ impl Answers {
         };
         put.and_then(|()| push(&mut self.ends, self.encoder.len()))
             .map_err(|_| NO_MEMORY)
+    }
+}
+
+/// Gives `take` each of the answers to `most` calls, with what it begins with in the host's array and its length there:
+/// an array with at least one answer and at most so many. Returns how many there are.
+pub fn each<'a>(
+    answered: Value<'a>,
+    most: usize,
+    mut take: impl FnMut(Value<'a>, (&'a [u8], usize)) -> core::result::Result<(), Failed>,
+) -> core::result::Result<usize, Failed> {
+    const MALFORMED: Failed = (Failure::Raised, During::Call);
+    let Value::Blob(array) = answered else {
+        return Err(MALFORMED);
+    };
+    let mut reader = Reader::new(array);
+    let count = reader.array().map_err(|_| MALFORMED)?;
+    if !(1..=most).contains(&count) {
+        return Err(MALFORMED);
+    }
+    for _ in 0..count {
+        let start = reader.rest();
+        let value = reader.value().map_err(|_| MALFORMED)?;
+        take(value, (start, start.len() - reader.rest().len()))?;
+    }
+    Ok(count)
+}
+
+/// A text or blob may have no more than `largest` bytes.
+pub fn check_length(value: &Value<'_>, largest: usize) -> core::result::Result<(), Failed> {
+    match value {
+        Value::Text(bytes) | Value::Blob(bytes) if bytes.len() > largest => {
+            Err((Failure::TooLarge, During::Call))
+        }
+        _ => Ok(()),
     }
 }

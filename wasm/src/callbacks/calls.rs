@@ -124,6 +124,7 @@ impl Messages {
     pub fn error(&self, (failure, _): Failed) -> Error {
         let (code, message) = match failure {
             Failure::NoMemory => return Error::out_of_memory(),
+            Failure::Interrupted => return Error::interrupted(),
             Failure::TooLarge => (code::TOOBIG, c"string or blob too big"),
             Failure::Raised => (code::ERROR, self.raised),
             Failure::NoMethod => (code::ERROR, self.no_method),
@@ -145,6 +146,9 @@ impl Messages {
         unsafe {
             match failure {
                 Failure::NoMemory => ffi::sqlite3_result_error_nomem(context),
+                Failure::Interrupted => {
+                    ffi::sqlite3_result_error_code(context, ffi::SQLITE_INTERRUPT)
+                }
                 Failure::TooLarge => ffi::sqlite3_result_error_toobig(context),
                 Failure::Raised => ffi::sqlite3_result_error(context, messages.raised.as_ptr(), -1),
                 Failure::NoMethod => {

@@ -2,25 +2,26 @@
 //!
 //! It can be done where a function's result goes to the row that is sent and nowhere else, which the statement's
 //! program shows (`program`). To SQLite such a call returns NULL; whoever encodes the row leaves a hole for the answer
-//! there (`run::rows`). The calls are made in their order, and before anything else that Python is called for: what
+//! there (`run::rows`). It can be done, too, where all results go to steps of SQLite's own aggregates, which then wait
+//! for the answers (`sums`). The calls are made in their order, and before anything else that Python is called for: what
 //! comes in between would do so with every row, so from then on each call of this execution is made at once.
 
+use core::ptr;
 use std::rc::Rc;
 
 use super::answers::Answers;
-use super::calls::{Values, encode_each, value_of};
+use super::calls::Values;
+use super::functions::Function;
 use super::place::{self, Arguments};
-use super::runs::Runs;
-use super::{Callbacks, Callee, Failed, Handle, NO_MEMORY, NOTHING};
+use super::runs::{Runs, encode_small};
+use super::sums::Sums;
+use super::{Callbacks, Callee, Failed, Handle, INTERRUPTED, NO_MEMORY, NOTHING};
 use crate::abi;
 use crate::buffers::push;
 use crate::error::Result;
 use crate::program::Plan;
 use crate::wire::params::{Reader, Value};
 use crate::wire::rows::Encoder;
-
-/// A call with larger arguments is made by itself.
-const LARGEST: usize = 16_384;
 
 /// What some calls in a row have in common.
 struct Called {
@@ -43,7 +44,11 @@ pub struct Deferred {
     starts: Vec<usize>,
     called: Vec<Called>,
     pub answers: Answers,
+    /// Steps that wait for them.
+    pub(super) sums: Sums,
     failed: Option<Failed>,
+    /// A function that is known to be among the plan's.
+    newest: Option<*const Function>,
 }
 
 impl Deferred {
@@ -61,6 +66,20 @@ impl Deferred {
         self.starts.clear();
         self.called.clear();
         self.answers.clear();
+        self.sums.clear();
+        self.newest = None;
+    }
+
+    /// Whether calls of `function` are put off.
+    pub(super) fn has_planned(&mut self, function: &Function) -> bool {
+        if self.newest == Some(ptr::from_ref(function)) {
+            return true;
+        }
+        let has_planned = self.plan.functions.contains(&function.signature);
+        if has_planned {
+            self.newest = Some(function);
+        }
+        has_planned
     }
 
     /// How many calls there have been.
@@ -83,11 +102,17 @@ impl Deferred {
     /// `values` are what SQLite passed to the running function.
     pub(super) unsafe fn put(&mut self, handle: &Rc<Handle>, values: Values) -> Result<bool> {
         let (number, width) = (self.count(), values.1 as usize);
-        // SAFETY: the caller's promise.
-        let can_wait = !self.is_over && unsafe { can_wait(values)? };
-        if !can_wait {
+        if self.is_over {
             return Ok(false);
         }
+        let key = place::key(abi::CALLBACK_FUNCTION, handle.number());
+        let mut can_wait = true;
+        // SAFETY: the caller's promise.
+        let write = |out: &mut Encoder| unsafe { encode_small(values, &mut can_wait, out) };
+        let start = match self.runs.push(key, width, write) {
+            Err(_) if !can_wait => return Ok(false),
+            pushed => pushed?,
+        };
         let same = |last: &Called| Rc::ptr_eq(&last.handle, handle) && last.width == width;
         if !self.called.last().is_some_and(same) {
             let called = Called {
@@ -97,10 +122,6 @@ impl Deferred {
             };
             push(&mut self.called, called)?;
         }
-        // SAFETY: the caller's promise.
-        let write = |out: &mut Encoder| unsafe { encode_each(values, out) };
-        let key = place::key(abi::CALLBACK_FUNCTION, handle.number());
-        let start = self.runs.push(key, width, write)?;
         push(&mut self.starts, start)?;
         Ok(true)
     }
@@ -112,7 +133,7 @@ impl Deferred {
     }
 
     /// Has the host make the calls that are left; if answers are large, as many as have answers that fit one batch of
-    /// rows.
+    /// rows, and no more once the request is cancelled.
     pub fn make_some(&mut self, callbacks: &Callbacks) -> core::result::Result<(), Failed> {
         if let Some(failed) = self.failed {
             return Err(failed);
@@ -121,6 +142,8 @@ impl Deferred {
         let left = self.count() - next;
         let made = if left == 0 {
             return Ok(());
+        } else if self.runs.is_empty() && callbacks.is_cancelled() {
+            Err(INTERRUPTED)
         } else if self.runs.is_empty() {
             self.make_one(callbacks, next)
         } else {
@@ -137,9 +160,22 @@ impl Deferred {
     ) -> core::result::Result<(), Failed> {
         // The host is told what is too large, for it makes no call after that.
         let callee = Callee::new(abi::CALLBACK_CALLS, self.answers.largest as u32);
+        let can_step = self.has_all_steps() && self.sums.are_in_order();
         let array = Arguments::Array(self.runs.finished());
-        let answers = &mut self.answers;
-        callbacks.cross(callee, array, |value| answers.take(value, all))?
+        let (answers, sums) = (&mut self.answers, &mut self.sums);
+        callbacks.cross(callee, array, |value| {
+            if !can_step {
+                return answers.take(value, all);
+            }
+            let taken = sums.take(value, (all, answers.largest))?;
+            answers.skip(taken);
+            Ok(())
+        })?
+    }
+
+    /// Whether there is a step for each call.
+    pub(super) fn has_all_steps(&self) -> bool {
+        self.plan.is_for_aggregates() && self.sums.count() == self.count()
     }
 
     /// Makes one call as if it had not been put off: the answers are large, so that is as good.
@@ -162,6 +198,24 @@ impl Deferred {
         callbacks.cross(callee, arguments, |value| answers.take_one(value))?
     }
 
+    /// Makes all calls, and does the steps that wait for them; these make room as they go.
+    pub(super) fn sum_up(&mut self, callbacks: &Callbacks) -> core::result::Result<(), Failed> {
+        loop {
+            self.make_some(callbacks)?;
+            self.sums.step(&self.answers)?;
+            let is_done = self.answers.count() == self.count();
+            if self.has_all_steps() {
+                self.answers.forget();
+            }
+            if is_done && self.has_all_steps() {
+                self.clear();
+            }
+            if is_done {
+                return Ok(());
+            }
+        }
+    }
+
     pub fn make_all(&mut self, callbacks: &Callbacks) -> core::result::Result<(), Failed> {
         loop {
             self.make_some(callbacks)?;
@@ -179,23 +233,4 @@ fn copy_array(values: &mut Reader<'_>, width: usize, out: &mut Encoder) -> Resul
         place::encode(&values.value()?, out)?;
     }
     Ok(())
-}
-
-/// Whether a call with these arguments can be put off: what the host cannot decode has to fail its own call alone.
-///
-/// # Safety
-/// `values` are what SQLite passed to the running function.
-unsafe fn can_wait((first, count): Values) -> Result<bool> {
-    for index in 0..count as usize {
-        // SAFETY: the caller's promise.
-        let can_wait = match unsafe { value_of(*first.add(index))? } {
-            Value::Text(text) => text.len() <= LARGEST && core::str::from_utf8(text).is_ok(),
-            Value::Blob(blob) => blob.len() <= LARGEST,
-            _ => true,
-        };
-        if !can_wait {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }

@@ -9,6 +9,8 @@ pub enum Failure {
     NoMemory,
     TooLarge,
     NoMethod,
+    /// It was not called any more.
+    Interrupted,
 }
 
 /// What the host was about when it failed.
@@ -43,3 +45,6 @@ pub fn failed(code: i64) -> Failed {
 
 /// Where the guest itself finds no room for what it passes.
 pub const NO_MEMORY: Failed = (Failure::NoMemory, During::Call);
+
+/// Where nobody waits for the answer any more.
+pub const INTERRUPTED: Failed = (Failure::Interrupted, During::Call);

@@ -76,8 +76,9 @@ impl Callbacks {
     }
 }
 
-type Method = unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
-type Ending = unsafe extern "C" fn(*mut ffi::sqlite3_context);
+pub(super) type Method =
+    unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
+pub(super) type Ending = unsafe extern "C" fn(*mut ffi::sqlite3_context);
 
 /// The functions SQLite calls for one kind.
 #[derive(Default)]
@@ -218,7 +219,7 @@ unsafe extern "C" fn scalar(
         let function = function_of(context);
         let (callbacks, handle) = (&*function.callbacks, &*function.handle);
         let values = (values, count);
-        if let Some(put) = callbacks.put_off(function, values) {
+        if let Some(put) = callbacks.put_off(context, function, values) {
             if let Err(failed) = put {
                 SCALAR.put(context, failed);
             }

@@ -5,6 +5,7 @@
 
 mod aggregates;
 pub mod answers;
+mod argument;
 pub mod calls;
 pub mod collations;
 pub mod deferred;
@@ -15,24 +16,29 @@ mod handle;
 mod handlers;
 pub mod hooks;
 mod lending;
+pub mod own_aggregates;
 pub mod place;
 pub mod preupdate;
 mod runs;
 mod spoiled;
+pub mod stepping;
 mod steps;
+mod sums;
 
 use core::cell::{Cell, RefCell};
 use core::ffi::c_int;
 use core::ptr;
+use core::sync::atomic::AtomicU32;
 use std::collections::BTreeMap;
 
 use libsqlite3_sys as ffi;
 
 use self::deferred::Deferred;
 pub use self::failure::{During, Failed, Failure};
-use self::failure::{NO_MEMORY, failed};
+use self::failure::{INTERRUPTED, NO_MEMORY, failed};
 pub use self::handle::{Callee, Handle};
 use self::place::{Answered, Arguments};
+use self::stepping::Stepped;
 use self::steps::Steps;
 use crate::abi;
 use crate::buffers::zeroed;
@@ -60,6 +66,12 @@ pub struct Callbacks {
     functions: RefCell<BTreeMap<Box<[u8]>, u32>>,
     /// Calls of functions that the running statement has made and not put off.
     single_calls: Cell<u32>,
+    /// The statement whose calls may be put off for aggregates.
+    stepped: RefCell<Option<Stepped>>,
+    /// The running request's cancel word, or null.
+    cancel: Cell<*const AtomicU32>,
+    /// The running statement is interrupted: nobody waits for what was put off.
+    is_interrupted: Cell<bool>,
     /// Counts requests: what was answered in one need not hold in the next.
     request: Cell<u32>,
     /// Sessions that are open: they and a preupdate hook exclude each other.
@@ -91,6 +103,9 @@ impl Default for Callbacks {
             deferred: RefCell::default(),
             functions: RefCell::default(),
             single_calls: Cell::new(0),
+            stepped: RefCell::default(),
+            cancel: Cell::new(ptr::null()),
+            is_interrupted: Cell::new(false),
             request: Cell::new(0),
             sessions: Cell::new(0),
             hooks: [const { Cell::new(None) }; SLOTS],

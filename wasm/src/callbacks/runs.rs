@@ -1,11 +1,18 @@
 //! Calls that are put off, in the form in which they go to the host by the hundred.
 
-use crate::error::Result;
+use libsqlite3_sys as ffi;
+
+use super::calls::{Values, value_of};
+use super::place;
+use crate::error::{Error, Result};
+use crate::wire::params::Value;
 use crate::wire::rows::Encoder;
 
 /// More are not put off: what the host decodes in one go stays small.
 const MOST_BYTES: usize = 32_768;
 const MOST_CALLS: u32 = 1_000;
+/// A call with larger arguments is made by itself.
+const LARGEST: usize = 16_384;
 /// An array's marker with four bytes of length, whatever the length.
 const HEAD: [u8; 5] = [0xdd, 0, 0, 0, 0];
 
@@ -96,4 +103,40 @@ impl Runs {
         (self.items, self.calls) = (0, 0);
         self.encoder.bytes()
     }
+}
+
+/// Encodes arguments one after the other. Where the call cannot be put off, `can_wait` and the result say so: what the
+/// host cannot decode has to fail its own call alone.
+///
+/// # Safety
+/// `values` are what SQLite passed to the running function.
+pub unsafe fn encode_small(
+    (first, count): Values,
+    can_wait: &mut bool,
+    out: &mut Encoder,
+) -> Result<()> {
+    for index in 0..count as usize {
+        // SAFETY: the caller's promise.
+        let value = unsafe { *first.add(index) };
+        // SAFETY: as above.
+        unsafe {
+            // The shortest way for what comes most often.
+            if ffi::sqlite3_value_type(value) == ffi::SQLITE_INTEGER {
+                out.integer(ffi::sqlite3_value_int64(value))?;
+                continue;
+            }
+        }
+        // SAFETY: as above.
+        let value = unsafe { value_of(value)? };
+        *can_wait = match value {
+            Value::Text(text) => text.len() <= LARGEST && core::str::from_utf8(text).is_ok(),
+            Value::Blob(blob) => blob.len() <= LARGEST,
+            _ => true,
+        };
+        if !*can_wait {
+            return Err(Error::internal("what cannot wait is not put off"));
+        }
+        place::encode(&value, out)?;
+    }
+    Ok(())
 }

@@ -1,70 +1,124 @@
 //! What can be concluded from a statement's program: which functions' results go to the rows that are sent and nowhere
-//! else. What such a function returns may be filled in when the rows are sent (`callbacks::deferred`).
+//! else, or to steps of SQLite's own aggregates and nowhere else. What such a function returns may be filled in when the
+//! rows are sent or the steps are done (`callbacks::deferred`).
 
+mod flow;
 mod opcodes;
 #[cfg(target_arch = "wasm32")]
 mod reading;
 
+use self::flow::{is_read_from, is_straight};
 pub use self::opcodes::Instruction;
+#[cfg(target_arch = "wasm32")]
+pub use self::reading::Known;
 
-/// What of a row is called for, where that can be done when the row is sent.
+/// What of a statement is called for later.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The functions, as `name(number of arguments)`.
     pub functions: Vec<Box<[u8]>>,
-    /// For each call in a row, in column order: the column of its result, and the how manieth call it is.
+    /// For each call in a row, in column order: the column of its result, and the how manieth call it is. None where
+    /// results go to aggregates instead.
     pub holes: Vec<(usize, usize)>,
 }
 
-/// What can be put off in a program: calls whose every result goes to the row that is sent and nowhere else.
+impl Plan {
+    pub fn is_for_aggregates(&self) -> bool {
+        self.holes.is_empty()
+    }
+}
+
+/// What can be put off in a program: calls whose every result goes to a step of an aggregate and nowhere else; if there
+/// is none, to the row that is sent and nowhere else.
 ///
-/// `is_ours` knows the functions that it is about. There is no plan where there is none of these, or where a row is sent
-/// by more than one instruction.
-pub fn plan(program: &[Instruction], is_ours: impl Fn(&[u8]) -> bool) -> Option<Plan> {
-    let mut rows = (0..program.len()).filter(|at| program[*at].is(b"ResultRow"));
-    let row = rows.next().filter(|_| rows.next().is_none())?;
+/// `is_ours` knows the functions that it is about, `can_wait` the aggregates whose steps can be done later. There is no
+/// plan for rows where these are sent by more than one instruction.
+pub fn plan(
+    program: &[Instruction],
+    is_ours: impl Fn(&[u8]) -> bool,
+    can_wait: impl Fn(&[u8]) -> bool,
+) -> Option<Plan> {
     if !program.iter().all(Instruction::is_known) {
         return None;
     }
-    let calls: Vec<usize> = (0..row)
-        .filter(|at| program[*at].is_call() && is_ours(&program[*at].p4))
-        .filter(|at| {
-            let same = |other: &Instruction| other.is_call() && other.p4 == program[*at].p4;
-            let mut all = (0..program.len()).filter(|other| same(&program[*other]));
-            all.all(|other| is_for_the_row_alone(program, other, row))
-        })
-        .collect();
-    let [first, ..] = program[row].operands;
-    let mut plan = Plan::default();
-    for (number, at) in calls.into_iter().enumerate() {
-        let [.., result] = program[at].operands;
-        plan.holes
-            .push((usize::try_from(result - first).ok()?, number));
-        if !plan.functions.contains(&program[at].p4) {
-            plan.functions.push(program[at].p4.clone());
-        }
+    let for_aggregates = calls_that(program, &is_ours, |at| {
+        is_for_a_step_alone(program, at, &can_wait)
+    });
+    if !for_aggregates.is_empty() {
+        return Some(Plan {
+            functions: names_of(program, &for_aggregates),
+            holes: Vec::new(),
+        });
     }
-    plan.holes.sort_unstable();
-    (!plan.holes.is_empty()).then_some(plan)
+    let mut rows = (0..program.len()).filter(|at| program[*at].is(b"ResultRow"));
+    let row = rows.next().filter(|_| rows.next().is_none())?;
+    let for_rows = calls_that(program, &is_ours, |at| is_for_alone(program, at, row));
+    let [first, ..] = program[row].operands;
+    let mut holes = Vec::new();
+    for (number, at) in for_rows.iter().enumerate() {
+        let [.., result] = program[*at].operands;
+        holes.push((usize::try_from(result - first).ok()?, number));
+    }
+    holes.sort_unstable();
+    (!holes.is_empty()).then(|| Plan {
+        functions: names_of(program, &for_rows),
+        holes,
+    })
 }
 
-/// Whether what the call at `at` writes is read once, by the `row` that follows it without a detour.
-fn is_for_the_row_alone(program: &[Instruction], at: usize, row: usize) -> bool {
+/// Where functions of ours are called, those of which each call `fits`.
+fn calls_that(
+    program: &[Instruction],
+    is_ours: impl Fn(&[u8]) -> bool,
+    fits: impl Fn(usize) -> bool,
+) -> Vec<usize> {
+    let is_ours = |at: &usize| program[*at].is_call() && is_ours(&program[*at].p4);
+    let fit_all = |at: &usize| {
+        let same = |other: &Instruction| other.is_call() && other.p4 == program[*at].p4;
+        let mut all = (0..program.len()).filter(|other| same(&program[*other]));
+        all.all(&fits)
+    };
+    (0..program.len()).filter(is_ours).filter(fit_all).collect()
+}
+
+fn names_of(program: &[Instruction], calls: &[usize]) -> Vec<Box<[u8]>> {
+    let mut names: Vec<_> = calls.iter().map(|at| program[*at].p4.clone()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Whether what the call at `at` writes is read once, as the argument of a step that can wait. Such arguments pass in
+/// registers that serve many ends.
+fn is_for_a_step_alone(
+    program: &[Instruction],
+    at: usize,
+    can_wait: impl Fn(&[u8]) -> bool,
+) -> bool {
+    let [.., result] = program[at].operands;
+    // Such an instruction would take from the result what tells it from others.
+    let clears = |other: &Instruction| other.is(b"ClrSubtype") && other.operands[0] == result;
+    let mut rest = (at + 1)..program.len();
+    let Some(step) = rest.find(|step| program[*step].touches(result)) else {
+        return false;
+    };
+    program[step].is_step_with(result)
+        && can_wait(&program[step].p4)
+        && !program[at].reads(result)
+        && is_straight(program, at, step)
+        && !program.iter().any(clears)
+        && !is_read_from(program, step + 1, result)
+}
+
+/// Whether what the call at `at` writes is read once, by the instruction at `reader`, which follows it without a detour.
+fn is_for_alone(program: &[Instruction], at: usize, reader: usize) -> bool {
     let [.., register] = program[at].operands;
-    let is_straight = at < row && !program[at..row].iter().any(Instruction::may_leave);
-    let is_jumped_into = |instruction: &Instruction| {
-        let mut targets = instruction.targets();
-        targets.any(|target| {
-            usize::try_from(target).is_ok_and(|target| (at + 1..=row).contains(&target))
-        })
-    };
     let touched_elsewhere = |(other, instruction): (usize, &Instruction)| {
-        other != at && other != row && instruction.touches(register)
+        other != at && other != reader && instruction.touches(register)
     };
-    is_straight
-        && program[row].touches(register)
+    is_straight(program, at, reader)
+        && program[reader].touches(register)
         && !program[at].reads(register)
-        && !program.iter().any(is_jumped_into)
         && !program.iter().enumerate().any(touched_elsewhere)
 }
 
@@ -85,7 +139,11 @@ mod tests {
     /// As if all functions but those with a name in capitals were ours.
     fn planned(listing: &str) -> Option<Plan> {
         let program: Vec<_> = listing.lines().map(instruction).collect();
-        plan(&program, |name| name[0].is_ascii_lowercase())
+        plan(
+            &program,
+            |name| name[0].is_ascii_lowercase(),
+            |name| name.ends_with(b"SUM(1)"),
+        )
     }
 
     fn instruction(line: &str) -> Instruction {
@@ -200,6 +258,108 @@ Goto 0 1 0 - 0";
         ] {
             let detour = SCAN.replace("Column 0 1 2 - 0", between);
             assert!(found(&detour).is_empty(), "{between}");
+        }
+    }
+
+    /// `SELECT sum(f(a)), sum(b) FROM t`.
+    const SUMS: &str = "Init 0 11 0 - 0
+Null 0 1 4 - 0
+OpenRead 0 2 0 2 0
+Rewind 0 9 0 - 0
+Column 0 0 6 - 0
+Function 0 6 5 f(1) 0
+AggStep 0 5 1 SUM(1) 1
+Column 0 1 5 - 0
+AggStep 0 5 2 SUM(1) 1
+Next 0 4 0 - 1
+Halt 0 0 0 - 0
+Transaction 0 0 3 0 1
+Goto 0 1 0 - 0";
+
+    #[test]
+    fn step_has_its_function_alone_though_its_register_serves_others() {
+        let plan = planned(SUMS).expect("it is put off");
+        assert_eq!((plan.is_for_aggregates(), plan.functions.len()), (true, 1));
+        for between in ["Affinity 6 1 0 B 0", "CollSeq 0 0 0 BINARY-8 0"] {
+            let more = SUMS.replace("AggStep 0 5 1", &format!("{between}\nAggStep 0 5 1"));
+            assert_eq!(found(&more), ["f(1)"], "{between}");
+        }
+    }
+
+    #[test]
+    fn step_that_cannot_wait_or_has_more_arguments_is_none() {
+        for other in [
+            "AggStep 0 5 1 MAX(1) 1",
+            "AggStep 0 4 1 SUM(1) 1",
+            "AggInverse 0 5 1 SUM(1) 1",
+        ] {
+            let listing = SUMS.replace("AggStep 0 5 1 SUM(1) 1", other);
+            assert!(found(&listing).is_empty(), "{other}");
+        }
+    }
+
+    #[test]
+    fn whoever_else_may_read_what_a_step_takes_is_seen() {
+        for other in [
+            "AggStep 0 5 2 SUM(1) 1",
+            "MakeRecord 5 1 7 - 0",
+            "Function 0 5 5 g(1) 0",
+            "Copy 5 7 0 - 0",
+            "Add 5 6 5 - 0",
+            "Noop 0 0 0 - 0",
+            "IfNot 6 8 0 - 0",
+            "ClrSubtype 5 0 0 - 0",
+        ] {
+            let listing = SUMS.replace("Column 0 1 5 - 0", other);
+            assert!(found(&listing).is_empty(), "{other}");
+        }
+        for before in ["IfNot 6 8 0 - 0", "Gosub 9 8 0 - 0", "Copy 5 8 0 - 0"] {
+            let listing = SUMS.replace("AggStep 0 5 1", &format!("{before}\nAggStep 0 5 1"));
+            assert!(found(&listing).is_empty(), "{before}");
+        }
+        assert!(found(&SUMS.replace("Next 0 4", "Next 0 6")).is_empty());
+        assert!(found(&SUMS.replace("Function 0 6 5", "Function 0 5 5")).is_empty());
+    }
+
+    #[test]
+    fn whoever_reads_after_a_return_is_seen() {
+        let returning = SUMS.replace("Column 0 1 5 - 0", "Return 9 0 0 - 0");
+        for (more, expected) in [
+            ("Gosub 9 4 0 - 0\nMakeRecord 5 1 7 - 0", &[][..]),
+            (
+                "Gosub 9 4 0 - 0\nMakeRecord 7 1 5 - 0\nMakeRecord 5 1 7 - 0",
+                &["f(1)"],
+            ),
+            ("Yield 9 14 0 - 0\nMakeRecord 5 1 7 - 0", &[]),
+            (
+                "Yield 9 15 0 - 0\nHalt 0 0 0 - 0\nMakeRecord 5 1 7 - 0",
+                &[],
+            ),
+            (
+                "InitCoroutine 9 0 15 - 0\nHalt 0 0 0 - 0\nMakeRecord 5 1 7 - 0",
+                &[],
+            ),
+            ("Halt 0 0 0 - 0\nMakeRecord 5 1 7 - 0", &["f(1)"]),
+        ] {
+            let without = returning.replace("AggStep 0 5 2 SUM(1) 1", "Noop 0 0 0 - 0");
+            assert_eq!(found(&format!("{without}\n{more}")), expected, "{more}");
+        }
+    }
+
+    #[test]
+    fn what_only_overwrites_ends_what_a_step_takes() {
+        for other in [
+            "Rowid 0 5 0 - 0",
+            "Integer 1 5 0 - 0",
+            "Null 0 4 6 - 0",
+            "Function 0 6 5 G(1) 0",
+            "Copy 7 5 0 - 0",
+            "SCopy 7 5 0 - 0",
+            "Add 6 7 5 - 0",
+            "Goto 0 9 0 - 0",
+        ] {
+            let listing = SUMS.replace("Column 0 1 5 - 0", other);
+            assert_eq!(found(&listing), ["f(1)"], "{other}");
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! EXPLAIN would prepare the statement anew, and what it lists need not be what runs: plans depend on what is bound.
 
+use core::cell::RefCell;
 use core::ffi::{c_int, c_void};
 use std::rc::Rc;
 
@@ -9,55 +10,81 @@ use libsqlite3_sys as ffi;
 
 use super::{Instruction, Plan, plan};
 use crate::buffers::push;
-use crate::callbacks::Callbacks;
+use crate::callbacks::{Callbacks, own_aggregates};
 use crate::error::{Error, Result};
 use crate::statement::{Statement, prepare};
 
 /// Of "temp": a table of that name in the database would stand before SQLite's own.
 const LISTING: &[u8] = b"SELECT opcode, p1, p2, p3, p4, p5 FROM temp.bytecode(?)";
 
-impl Statement {
-    /// What can be put off while this statement runs, if there is anything.
+/// What is known of a statement's program, once somebody has looked, and for which preparation that holds.
+#[derive(Default)]
+pub struct Known(RefCell<Option<(c_int, Option<Rc<Plan>>)>>);
+
+impl Known {
+    /// What can be put off while `statement`, whose `Known` this is, runs, if there is anything.
     ///
     /// Looks at the program once it has called functions often enough. Not where the user is told of statements or of
     /// their progress: that would come in between, and would tell of ours.
-    pub fn plan(&mut self, callbacks: &Callbacks) -> Option<Rc<Plan>> {
-        if !callbacks.has_called() || callbacks.is_watched() {
+    ///
+    /// # Safety
+    /// `statement` is prepared.
+    pub unsafe fn plan(
+        &self,
+        statement: *mut ffi::sqlite3_stmt,
+        callbacks: &Callbacks,
+    ) -> Option<Rc<Plan>> {
+        if callbacks.is_watched() {
             return None;
         }
-        // SAFETY: `stmt` is prepared; nothing is reset.
+        // SAFETY: the caller's promise; nothing is reset.
         let preparations =
-            unsafe { ffi::sqlite3_stmt_status(self.raw(), ffi::SQLITE_STMTSTATUS_REPREPARE, 0) };
-        match &self.known_plan {
+            unsafe { ffi::sqlite3_stmt_status(statement, ffi::SQLITE_STMTSTATUS_REPREPARE, 0) };
+        match &*self.0.borrow() {
             Some((of, plan)) if *of == preparations => return plan.clone(),
             _ if callbacks.has_called_often() => {}
             _ => return None,
         }
-        let plan = self.new_plan(callbacks).map(Rc::new);
-        self.known_plan = Some((preparations, plan.clone()));
+        // SAFETY: the caller's promise.
+        let plan = unsafe { new_plan(statement, callbacks) }.map(Rc::new);
+        self.0.replace(Some((preparations, plan.clone())));
         plan
     }
+}
 
-    /// None also where the program cannot be had: then each call is made by itself.
-    fn new_plan(&self, callbacks: &Callbacks) -> Option<Plan> {
-        if !self.is_readonly() {
+/// None also where the program cannot be had: then each call is made by itself.
+///
+/// # Safety
+/// `statement` is prepared.
+unsafe fn new_plan(statement: *mut ffi::sqlite3_stmt, callbacks: &Callbacks) -> Option<Plan> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if ffi::sqlite3_stmt_readonly(statement) == 0 {
             return None;
         }
-        let program = program_of(self).ok()?;
-        plan(&program, |function| callbacks.defines(function))
+        let db = ffi::sqlite3_db_handle(statement);
+        let program = program_of(db, statement).ok()?;
+        plan(
+            &program,
+            |function| callbacks.defines(function),
+            |aggregate| own_aggregates::can_wait(db, aggregate),
+        )
     }
 }
 
 /// The program of `statement`, followed by those of triggers.
-fn program_of(statement: &Statement) -> Result<Vec<Instruction>> {
-    // SAFETY: the statement is prepared, so it has a connection.
-    let db = unsafe { ffi::sqlite3_db_handle(statement.raw()) };
+///
+/// # Safety
+/// `statement` is prepared, of `db`.
+unsafe fn program_of(
+    db: *mut ffi::sqlite3,
+    statement: *mut ffi::sqlite3_stmt,
+) -> Result<Vec<Instruction>> {
     let (listing, _) = prepare(db, LISTING, 0)?;
     let mut listing = listing.ok_or_else(|| Error::internal("nothing lists programs"))?;
-    let argument = statement.raw().cast::<c_void>();
-    let kind = c"stmt-pointer".as_ptr();
+    let (listed, kind) = (statement.cast::<c_void>(), c"stmt-pointer".as_ptr());
     // SAFETY: the listing is prepared; it is dropped before `statement`, which nobody steps or drops meanwhile.
-    let code = unsafe { ffi::sqlite3_bind_pointer(listing.raw(), 1, argument, kind, None) };
+    let code = unsafe { ffi::sqlite3_bind_pointer(listing.raw(), 1, listed, kind, None) };
     if code != ffi::SQLITE_OK {
         return Err(Error::of_code(db, code));
     }

@@ -6,7 +6,7 @@ use crate::abi;
 use crate::buffers::push;
 use crate::callbacks::Callbacks;
 use crate::connection::Connection;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::program::Plan;
 use crate::statement::Statement;
 use crate::wire::rows::Batch;
@@ -40,9 +40,6 @@ impl Run {
                     self.read(ahead, plan, callbacks, statement, (rows, bytes))
                 })?;
             } else if self.has_room(batch, most) {
-                if connection.watch.is_cancelled() {
-                    return Err(Error::interrupted());
-                }
                 ahead.make_calls(callbacks)?;
             } else {
                 return Ok(());

@@ -54,13 +54,14 @@ impl Run {
         params: &[u8],
         lifetime: Lifetime,
     ) -> Result<Self> {
-        begin_for(connection, statement, format)?;
+        connection.begin_for(statement, format)?;
         let params = Params::of_request(params)?;
         statement.check_positions(format, &params)?;
         // SAFETY: the caller's promise.
         unsafe { statement.bind(&params, lifetime)? };
-        connection.watch.callbacks.forget_calls();
-        let stand = Stand::after_step(statement.step()?);
+        let callbacks = &connection.watch.callbacks;
+        callbacks.forget_calls();
+        let stand = Stand::after_step(callbacks.stepping(statement, Statement::step)?);
         let mut run = Self {
             format,
             stand,
@@ -98,20 +99,12 @@ impl Run {
         output: &mut Output,
         most: u64,
     ) -> Result<()> {
-        let (limits, batch) = (&connection.options, &mut output.batch);
-        let callbacks = &connection.watch.callbacks;
-        while self.ahead.is_none() && self.stand == Stand::Row && self.has_room(batch, most) {
-            self.send(batch, limits, |run, batch| {
-                let encode =
-                    |column, out: &mut Encoder| statement.encode_value(column, run.format, out);
-                batch.row(|out| run.encode_row(statement.column_count(), out, encode))
+        let batch = &mut output.batch;
+        if self.ahead.is_none() {
+            let callbacks = &connection.watch.callbacks;
+            callbacks.stepping(statement, |statement| {
+                self.fill_now(statement, connection, batch, most)
             })?;
-            if let Some(plan) = statement.plan(callbacks) {
-                self.ahead = Some(Box::new(Ahead::new(statement, plan, self.format)));
-                self.stand = Stand::Read;
-                break;
-            }
-            self.stand = Stand::after_step(statement.step()?);
         }
         let Some(mut ahead) = self.ahead.take() else {
             return Ok(());
@@ -119,6 +112,34 @@ impl Run {
         let result = self.fill_ahead(&mut ahead, statement, connection, batch, most);
         self.ahead = Some(ahead);
         result
+    }
+
+    /// As `fill`, until it is known that rows are to be read ahead.
+    fn fill_now(
+        &mut self,
+        statement: &mut Statement,
+        connection: &Connection,
+        batch: &mut Batch,
+        most: u64,
+    ) -> Result<()> {
+        let callbacks = &connection.watch.callbacks;
+        while self.stand == Stand::Row && self.has_room(batch, most) {
+            self.send(batch, &connection.options, |run, batch| {
+                let encode =
+                    |column, out: &mut Encoder| statement.encode_value(column, run.format, out);
+                batch.row(|out| run.encode_row(statement.column_count(), out, encode))
+            })?;
+            if callbacks.has_called()
+                && let Some(plan) = statement.plan(callbacks)
+                && !plan.is_for_aggregates()
+            {
+                self.ahead = Some(Box::new(Ahead::new(statement, plan, self.format)));
+                self.stand = Stand::Read;
+                return Ok(());
+            }
+            self.stand = Stand::after_step(statement.step()?);
+        }
+        Ok(())
     }
 
     fn has_room(&self, batch: &Batch, most: u64) -> bool {
@@ -175,12 +196,4 @@ impl Run {
         }
         Ok(())
     }
-}
-
-/// Opens the transaction that `format` asks for, if `statement` changes data.
-pub fn begin_for(connection: &mut Connection, statement: &Statement, format: u16) -> Result<()> {
-    if !statement.changes_data {
-        return Ok(());
-    }
-    connection.begin((format & abi::FORMAT_BEGIN_MASK) >> abi::FORMAT_BEGIN_SHIFT)
 }

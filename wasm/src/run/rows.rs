@@ -3,12 +3,11 @@
 use core::ops::Range;
 use std::rc::Rc;
 
-use libsqlite3_sys as ffi;
-
 use crate::buffers::push;
 use crate::callbacks::answers::Answers;
 use crate::callbacks::calls::SCALAR;
 use crate::callbacks::deferred::Deferred;
+use crate::callbacks::stepping::largest_value;
 use crate::callbacks::{Callbacks, Failed};
 use crate::error::{Error, Result, code};
 use crate::program::Plan;
@@ -35,7 +34,7 @@ pub struct Ahead {
 
 impl Ahead {
     pub fn new(statement: &Statement, plan: Rc<Plan>, format: u16) -> Self {
-        let answers = Answers::new(format, largest_value(statement));
+        let answers = Answers::new(format, largest_value(statement.db()));
         Self {
             deferred: Deferred::new(plan, answers),
             rows: Encoder::default(),
@@ -140,15 +139,6 @@ impl Ahead {
             }
             out.part(rows, start..row.end)
         })
-    }
-}
-
-/// The most bytes that a text or blob may have.
-fn largest_value(statement: &Statement) -> usize {
-    // SAFETY: the statement is prepared, so it has a connection; -1 changes nothing.
-    unsafe {
-        let db = ffi::sqlite3_db_handle(statement.raw());
-        ffi::sqlite3_limit(db, ffi::SQLITE_LIMIT_LENGTH, -1) as usize
     }
 }
 
