@@ -52,27 +52,34 @@ impl Argument {
         if self.0.is_null() {
             return Err(NO_MEMORY);
         }
-        let bytes = |bytes: &[u8], encoding: c_int| {
-            // SAFETY: the value is there, and SQLite copies the bytes.
-            unsafe {
-                rapsqlite_value_set_bytes(
-                    self.0,
-                    bytes.len() as c_int,
-                    bytes.as_ptr().cast(),
-                    encoding as c_uchar,
-                    ffi::SQLITE_TRANSIENT(),
-                );
-            }
-        };
         match to {
             // SAFETY: the value is there.
             Value::Integer(to) => unsafe { rapsqlite_value_set_int64(self.0, to) },
             // SAFETY: as above.
             Value::Float(to) => unsafe { rapsqlite_value_set_double(self.0, to) },
-            Value::Text(text) => bytes(text, ffi::SQLITE_UTF8),
-            Value::Blob(blob) => bytes(blob, 0),
+            Value::Text(text) => return self.set_bytes(text, ffi::SQLITE_UTF8),
+            Value::Blob(blob) => return self.set_bytes(blob, 0),
             // SAFETY: as above.
             _ => unsafe { rapsqlite_value_set_null(self.0) },
+        }
+        Ok(())
+    }
+
+    /// Copies a text, or a blob, whose encoding is 0. Where there is no room SQLite says so by leaving NULL there.
+    fn set_bytes(&mut self, bytes: &[u8], encoding: c_int) -> core::result::Result<(), Failed> {
+        // SAFETY: the value is there, and SQLite copies the bytes.
+        let kind = unsafe {
+            rapsqlite_value_set_bytes(
+                self.0,
+                bytes.len() as c_int,
+                bytes.as_ptr().cast(),
+                encoding as c_uchar,
+                ffi::SQLITE_TRANSIENT(),
+            );
+            ffi::sqlite3_value_type(self.0)
+        };
+        if kind == ffi::SQLITE_NULL {
+            return Err(NO_MEMORY);
         }
         Ok(())
     }

@@ -33,6 +33,7 @@ impl Callbacks {
         self.single_calls.get() == WORTH_A_LOOK
     }
 
+    /// Whether it has done so often enough, some time.
     pub fn has_called_often(&self) -> bool {
         self.single_calls.get() >= WORTH_A_LOOK
     }

@@ -69,15 +69,23 @@ static RUNNING: AtomicPtr<Callbacks> = AtomicPtr::new(ptr::null_mut());
 const STEPS: [Method; NAMES.len()] = [step::<0>, step::<1>, step::<2>, step::<3>];
 const ENDS: [Ending; NAMES.len()] = [finalize::<0>, finalize::<1>, finalize::<2>, finalize::<3>];
 
-/// The definition that is used for one argument, which may be a user's.
+/// The definition of the aggregate of one argument, if SQLite's own is the one that is used: it lives as long as the
+/// module.
 ///
 /// # Safety
 /// `db` is open.
 unsafe fn definition(db: *mut ffi::sqlite3, name: &CStr) -> Option<NonNull<Definition>> {
     // SAFETY: the caller's promise; 0 creates nothing.
-    NonNull::new(unsafe {
+    let used = NonNull::new(unsafe {
         rapsqlite_find_function(db, name.as_ptr(), 1, ffi::SQLITE_UTF8 as c_uchar, 0)
-    })
+    })?;
+    // SAFETY: SQLite uses it.
+    let Definition {
+        flags, name: of, ..
+    } = unsafe { used.as_ref() };
+    // SAFETY: as above.
+    let is_own = flags & FUNC_BUILTIN != 0 && unsafe { CStr::from_ptr(*of) } == name;
+    is_own.then_some(used)
 }
 
 /// Whether steps of the aggregate that programs show as `shown` can be done later.
@@ -86,16 +94,9 @@ unsafe fn definition(db: *mut ffi::sqlite3, name: &CStr) -> Option<NonNull<Defin
 /// `db` is open.
 pub unsafe fn can_wait(db: *mut ffi::sqlite3, shown: &[u8]) -> bool {
     let is_shown = |name: &&CStr| shown.strip_prefix(name.to_bytes()) == Some(b"(1)");
-    let Some(found) = NAMES.into_iter().find(is_shown) else {
-        return false;
-    };
-    // SAFETY: the caller's promise; SQLite's own definitions live as long as the module.
-    unsafe {
-        definition(db, found).is_some_and(|definition| {
-            let Definition { flags, name, .. } = *definition.as_ptr();
-            flags & FUNC_BUILTIN != 0 && CStr::from_ptr(name) == found
-        })
-    }
+    let found = NAMES.into_iter().find(is_shown);
+    // SAFETY: the caller's promise.
+    found.is_some_and(|name| unsafe { definition(db, name) }.is_some())
 }
 
 /// Has steps wait that take what `sums::result` leaves, until `release`.
@@ -105,21 +106,16 @@ pub unsafe fn can_wait(db: *mut ffi::sqlite3, shown: &[u8]) -> bool {
 pub unsafe fn take_over(db: *mut ffi::sqlite3, callbacks: &Callbacks) {
     RUNNING.store(ptr::from_ref(callbacks).cast_mut(), Ordering::Relaxed);
     for (index, name) in NAMES.into_iter().enumerate() {
+        // SAFETY: the caller's promise.
+        let Some(mut found) = (unsafe { definition(db, name) }) else {
+            continue;
+        };
+        // SAFETY: nobody else looks at it now: one thread runs the module.
+        let definition = unsafe { found.as_mut() };
         let own = &OWN.0[index];
-        // SAFETY: the caller's promise; `can_wait` says whose definitions live as long as the module.
-        unsafe {
-            if !can_wait(db, &[name.to_bytes(), b"(1)"].concat()) {
-                continue;
-            }
-            let Some(definition) = definition(db, name) else {
-                continue;
-            };
-            let definition = definition.as_ptr();
-            own.definition.set(definition);
-            own.step.set((*definition).step.replace(STEPS[index]));
-            own.finalize
-                .set((*definition).finalize.replace(ENDS[index]));
-        }
+        own.definition.set(definition);
+        own.step.set(definition.step.replace(STEPS[index]));
+        own.finalize.set(definition.finalize.replace(ENDS[index]));
     }
 }
 
