@@ -44,6 +44,21 @@ impl Argument {
         &mut self.0
     }
 
+    /// Whether SQLite takes it for true. <https://sqlite.org/lang_expr.html#boolean_expressions>
+    ///
+    /// # Safety
+    /// It was set.
+    pub unsafe fn is_true(&self) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match ffi::sqlite3_value_type(self.0) {
+                ffi::SQLITE_NULL => false,
+                ffi::SQLITE_INTEGER => ffi::sqlite3_value_int64(self.0) != 0,
+                _ => ffi::sqlite3_value_double(self.0) != 0.0,
+            }
+        }
+    }
+
     pub fn set(&mut self, to: Value<'_>) -> core::result::Result<(), Failed> {
         if self.0.is_null() {
             // SAFETY: a value of no connection.

@@ -152,9 +152,16 @@ impl Callbacks {
         }
         // SAFETY: the caller's promise.
         let put = unsafe { deferred.put(&function.handle, values) };
+        let number = deferred.count();
+        deferred.sums.condition = 0;
         match put {
-            // SAFETY: the caller's promise.
-            Ok(true) => unsafe { sums::result(context, deferred.count()) },
+            Ok(true) => {
+                if deferred.plan.conditions.contains(&function.signature) {
+                    deferred.sums.condition = number;
+                }
+                // SAFETY: the caller's promise.
+                unsafe { sums::result(context, number) };
+            }
             Ok(false) => return None,
             Err(_) => return Some(Err(NO_MEMORY)),
         }

@@ -15,7 +15,14 @@ use super::calls::SCALAR;
 use super::functions::{Ending, Method};
 use super::sums::Step;
 
-const NAMES: [&CStr; 4] = [c"sum", c"total", c"avg", c"count"];
+/// With the number of their arguments; those without any count rows.
+const NAMES: [(&CStr, c_int); 5] = [
+    (c"sum", 1),
+    (c"total", 1),
+    (c"avg", 1),
+    (c"count", 1),
+    (c"count", 0),
+];
 /// `SQLITE_FUNC_BUILTIN`.
 const FUNC_BUILTIN: u32 = 0x0080_0000;
 
@@ -66,18 +73,27 @@ static OWN: All = All([const {
 static RUNNING: AtomicPtr<Callbacks> = AtomicPtr::new(ptr::null_mut());
 
 /// Their steps and ends while they are taken over, as `NAMES` has them.
-const STEPS: [Method; NAMES.len()] = [step::<0>, step::<1>, step::<2>, step::<3>];
-const ENDS: [Ending; NAMES.len()] = [finalize::<0>, finalize::<1>, finalize::<2>, finalize::<3>];
+const STEPS: [Method; NAMES.len()] = [step::<0>, step::<1>, step::<2>, step::<3>, step::<4>];
+const ENDS: [Ending; NAMES.len()] = [
+    finalize::<0>,
+    finalize::<1>,
+    finalize::<2>,
+    finalize::<3>,
+    finalize::<4>,
+];
 
-/// The definition of the aggregate of one argument, if SQLite's own is the one that is used: it lives as long as the
+/// The definition of one of `NAMES`, if SQLite's own is the one that is used: it lives as long as the
 /// module.
 ///
 /// # Safety
 /// `db` is open.
-unsafe fn definition(db: *mut ffi::sqlite3, name: &CStr) -> Option<NonNull<Definition>> {
+unsafe fn definition(
+    db: *mut ffi::sqlite3,
+    (name, arguments): (&CStr, c_int),
+) -> Option<NonNull<Definition>> {
     // SAFETY: the caller's promise; 0 creates nothing.
     let used = NonNull::new(unsafe {
-        rapsqlite_find_function(db, name.as_ptr(), 1, ffi::SQLITE_UTF8 as c_uchar, 0)
+        rapsqlite_find_function(db, name.as_ptr(), arguments, ffi::SQLITE_UTF8 as c_uchar, 0)
     })?;
     // SAFETY: SQLite uses it.
     let Definition {
@@ -93,7 +109,10 @@ unsafe fn definition(db: *mut ffi::sqlite3, name: &CStr) -> Option<NonNull<Defin
 /// # Safety
 /// `db` is open.
 pub unsafe fn can_wait(db: *mut ffi::sqlite3, shown: &[u8]) -> bool {
-    let is_shown = |name: &&CStr| shown.strip_prefix(name.to_bytes()) == Some(b"(1)");
+    let is_shown = |(name, arguments): &(&CStr, c_int)| {
+        let rest = shown.strip_prefix(name.to_bytes());
+        rest == Some(format!("({arguments})").as_bytes())
+    };
     let found = NAMES.into_iter().find(is_shown);
     // SAFETY: the caller's promise.
     found.is_some_and(|name| unsafe { definition(db, name) }.is_some())
@@ -144,10 +163,11 @@ unsafe extern "C" fn step<const OF: usize>(
     let Some(original) = OWN.0[OF].step.get() else {
         return;
     };
-    // SAFETY: SQLite's arguments, passed on; there is one value, for all of these aggregates have one argument.
+    // SAFETY: SQLite's arguments, passed on; there is one value at most, as `NAMES` says.
     unsafe {
+        let value = (count > 0).then(|| *values);
         let waits = running().map_or(Ok(false), |callbacks| {
-            callbacks.wait_with_step(Step::new(context, original, *values))
+            callbacks.wait_with_step(Step::new(context, original, value))
         });
         match waits {
             Ok(true) => {}

@@ -52,6 +52,10 @@ impl Callbacks {
         let Some(deferred) = lent.as_mut() else {
             return Ok(false);
         };
+        let mut step = step;
+        if step.counts {
+            step.call = core::mem::take(&mut deferred.sums.condition);
+        }
         if (1..=deferred.count()).contains(&step.call) {
             return deferred.sums.add(step).map(|()| true);
         }
@@ -79,21 +83,26 @@ pub(super) struct Step {
     original: Method,
     /// Its number, from 1 on; 0 if it takes another value.
     call: usize,
+    /// It takes no value, but is done if the answer is true.
+    counts: bool,
 }
 
 impl Step {
+    /// The step that SQLite wants done with `value`, if it takes one.
+    ///
     /// # Safety
     /// SQLite has passed `context` and `value` to the step in the place of `original`.
     pub unsafe fn new(
         context: *mut ffi::sqlite3_context,
         original: Method,
-        value: *mut ffi::sqlite3_value,
+        value: Option<*mut ffi::sqlite3_value>,
     ) -> Self {
         Self {
             context,
             original,
             // SAFETY: the caller's promise.
-            call: unsafe { number_in(value) },
+            call: value.map_or(0, |value| unsafe { number_in(value) }),
+            counts: value.is_none(),
         }
     }
 
@@ -101,7 +110,13 @@ impl Step {
     /// The statement runs whose step this is, and the argument is set.
     unsafe fn take(&self, argument: &mut Argument) {
         // SAFETY: the caller's promise.
-        unsafe { (self.original)(self.context, 1, argument.as_mut_ptr()) };
+        unsafe {
+            if !self.counts {
+                (self.original)(self.context, 1, argument.as_mut_ptr());
+            } else if argument.is_true() {
+                (self.original)(self.context, 0, core::ptr::null_mut());
+            }
+        }
     }
 }
 
@@ -113,6 +128,8 @@ pub struct Sums {
     count: usize,
     /// Not each came as its call had.
     are_mixed: bool,
+    /// The newest call, should it be the condition of a step that comes next; 0 if that was answered at once.
+    pub(super) condition: usize,
     argument: Argument,
 }
 
@@ -121,6 +138,7 @@ impl Sums {
         self.waiting.clear();
         self.count = 0;
         self.are_mixed = false;
+        self.condition = 0;
     }
 
     fn add(&mut self, step: Step) -> core::result::Result<(), Failed> {

@@ -1,5 +1,7 @@
 //! How a program goes on from an instruction: <https://sqlite.org/opcode.html>.
 
+use core::ops::RangeInclusive;
+
 use super::opcodes::{Instruction, Operand};
 
 impl Instruction {
@@ -17,6 +19,12 @@ impl Instruction {
     /// Whether the next instruction may come next.
     pub fn may_go_on(&self) -> bool {
         !self.is(b"Goto") && !self.is(b"Halt")
+    }
+
+    /// Whether it is the instruction at `place` and goes past the next one unless its register is true.
+    pub fn skips_one_unless_true(&self, place: usize) -> bool {
+        let [_, target, if_null] = self.operands;
+        self.is(b"IfNot") && usize::try_from(target) == Ok(place + 2) && if_null != 0
     }
 
     /// Whether it may go on where somebody has called it or it has called somebody.
@@ -67,13 +75,14 @@ pub fn is_read_from(program: &[Instruction], start: usize, register: i32) -> boo
 
 /// Whether `to` comes after `from` without a detour, and in no other way.
 pub fn is_straight(program: &[Instruction], from: usize, to: usize) -> bool {
-    let is_jumped_into = |instruction: &Instruction| {
-        let mut targets = instruction.targets();
-        targets.any(|target| {
-            usize::try_from(target).is_ok_and(|target| (from + 1..=to).contains(&target))
-        })
-    };
     from < to
         && !program[from..to].iter().any(Instruction::may_leave)
-        && !program.iter().any(is_jumped_into)
+        && !is_jumped_into(program, from + 1..=to)
+}
+
+/// Whether some instruction says that it may go on with one of these.
+pub fn is_jumped_into(program: &[Instruction], part: RangeInclusive<usize>) -> bool {
+    let is_within = |target: i32| usize::try_from(target).is_ok_and(|to| part.contains(&to));
+    let jumps = |instruction: &Instruction| instruction.targets().any(is_within);
+    program.iter().any(jumps)
 }

@@ -7,7 +7,7 @@ mod opcodes;
 #[cfg(target_arch = "wasm32")]
 mod reading;
 
-use self::flow::{is_read_from, is_straight};
+use self::flow::{is_jumped_into, is_read_from, is_straight};
 pub use self::opcodes::Instruction;
 #[cfg(target_arch = "wasm32")]
 pub use self::reading::Known;
@@ -20,6 +20,8 @@ pub struct Plan {
     /// For each call in a row, in column order: the column of its result, and the how manieth call it is. None where
     /// results go to aggregates instead.
     pub holes: Vec<(usize, usize)>,
+    /// Those of the functions that are conditions under which rows are counted.
+    pub conditions: Vec<Box<[u8]>>,
 }
 
 impl Plan {
@@ -28,8 +30,8 @@ impl Plan {
     }
 }
 
-/// What can be put off in a program: calls whose every result goes to a step of an aggregate and nowhere else; if there
-/// is none, to the row that is sent and nowhere else.
+/// What can be put off in a program: calls whose every result goes to a step of an aggregate, or is the condition of one,
+/// and nowhere else; if there is none, to the row that is sent and nowhere else.
 ///
 /// `is_ours` knows the functions that it is about, `can_wait` the aggregates whose steps can be done later. There is no
 /// plan for rows where these are sent by more than one instruction.
@@ -41,13 +43,17 @@ pub fn plan(
     if !program.iter().all(Instruction::is_known) {
         return None;
     }
-    let for_aggregates = calls_that(program, &is_ours, |at| {
+    let for_steps = calls_that(program, &is_ours, |at| {
         is_for_a_step_alone(program, at, &can_wait)
     });
-    if !for_aggregates.is_empty() {
+    let for_counts = calls_that(program, &is_ours, |at| {
+        is_for_a_count_alone(program, at, &can_wait)
+    });
+    if !for_steps.is_empty() || !for_counts.is_empty() {
         return Some(Plan {
-            functions: names_of(program, &for_aggregates),
+            functions: names_of(program, &[&for_steps[..], &for_counts].concat()),
             holes: Vec::new(),
+            conditions: names_of(program, &for_counts),
         });
     }
     let mut rows = (0..program.len()).filter(|at| program[*at].is(b"ResultRow"));
@@ -63,6 +69,7 @@ pub fn plan(
     (!holes.is_empty()).then(|| Plan {
         functions: names_of(program, &for_rows),
         holes,
+        conditions: Vec::new(),
     })
 }
 
@@ -102,12 +109,36 @@ fn is_for_a_step_alone(
     let Some(step) = rest.find(|step| program[*step].touches(result)) else {
         return false;
     };
-    program[step].is_step_with(result)
+    program[step].is_step()
+        && program[step].operands[1] == result
         && can_wait(&program[step].p4)
         && !program[at].reads(result)
         && is_straight(program, at, step)
         && !program.iter().any(clears)
         && !is_read_from(program, step + 1, result)
+}
+
+/// Whether what the call at `at` writes is read once, as the condition under which `count(*)` counts a row: whatever
+/// else could depend on it comes after. Such a step does not tell which call it is about, so there are no others.
+fn is_for_a_count_alone(
+    program: &[Instruction],
+    at: usize,
+    can_wait: impl Fn(&[u8]) -> bool,
+) -> bool {
+    let [.., result] = program[at].operands;
+    let (test, step, next) = (at + 1, at + 2, at + 3);
+    let is_counted = |step: usize| {
+        let counts = |step: &Instruction| step.is_step() && step.p4.ends_with(b"(0)");
+        program.get(step).is_some_and(counts) && can_wait(&program[step].p4)
+    };
+    let is_tested = |step: usize| step >= 2 && program[step - 1].skips_one_unless_true(step - 1);
+    let are_all_tested = (0..program.len()).all(|step| !is_counted(step) || is_tested(step));
+    is_counted(step)
+        && are_all_tested
+        && program[test].operands[0] == result
+        && !program[at].reads(result)
+        && !is_jumped_into(program, test..=step)
+        && !is_read_from(program, next, result)
 }
 
 /// Whether what the call at `at` writes is read once, by the instruction at `reader`, which follows it without a detour.
@@ -142,7 +173,7 @@ mod tests {
         plan(
             &program,
             |name| name[0].is_ascii_lowercase(),
-            |name| name.ends_with(b"SUM(1)"),
+            |name| name == b"SUM(1)" || name == b"COUNT(0)",
         )
     }
 
@@ -343,6 +374,58 @@ Goto 0 1 0 - 0";
         ] {
             let without = returning.replace("AggStep 0 5 2 SUM(1) 1", "Noop 0 0 0 - 0");
             assert_eq!(found(&format!("{without}\n{more}")), expected, "{more}");
+        }
+    }
+
+    /// `SELECT count(*) FROM t WHERE f(a)`.
+    const COUNT: &str = "Init 0 9 0 - 0
+Null 0 1 1 - 0
+Rewind 0 7 0 - 0
+Column 0 0 3 - 0
+Function 0 3 2 f(1) 0
+IfNot 2 7 1 - 0
+AggStep 0 0 1 COUNT(0) 1
+Next 0 3 0 - 1
+AggFinal 1 0 0 COUNT(0) 0
+Halt 0 0 0 - 0";
+
+    #[test]
+    fn count_has_its_condition_alone() {
+        let plan = planned(COUNT).expect("it is put off");
+        assert_eq!(
+            (&plan.conditions, plan.is_for_aggregates()),
+            (&plan.functions, true)
+        );
+        assert!(planned(SUMS).expect("so is that").conditions.is_empty());
+        let twice = COUNT.replace(
+            "Next 0 3",
+            "Function 0 3 2 g(1) 0\nIfNot 2 10 1 - 0\nAggStep 0 0 4 COUNT(0) 1\nNext 0 3",
+        );
+        let twice = twice.replace("Init 0 9", "Init 0 12");
+        assert_eq!(found(&twice), ["f(1)", "g(1)"]);
+    }
+
+    #[test]
+    fn condition_of_anything_else_is_none() {
+        for (part, other) in [
+            ("IfNot 2 7 1", "If 2 7 1"),
+            ("IfNot 2 7 1", "IfNot 2 7 0"),
+            ("IfNot 2 7 1", "IfNot 2 8 1"),
+            ("IfNot 2 7 1", "IfNot 4 7 1"),
+            ("IfNot 2 7 1", "IsNull 2 7 1"),
+            ("AggStep 0 0 1 COUNT(0)", "AggStep 0 3 1 SUM(1)"),
+            ("AggStep 0 0 1 COUNT(0)", "AggStep 0 0 1 OTHER(0)"),
+            (
+                "AggStep 0 0 1 COUNT(0) 1",
+                "Noop 0 0 0 - 0\nAggStep 0 0 1 COUNT(0) 1",
+            ),
+            ("Function 0 3 2", "Function 0 2 2"),
+            ("Next 0 3", "MakeRecord 2 1 9 - 0\nNext 0 3"),
+            ("Next 0 3", "Next 0 5"),
+            ("Next 0 3", "Next 0 6"),
+            ("Next 0 3", "AggStep 0 0 4 COUNT(0) 1\nNext 0 3"),
+        ] {
+            assert!(found(&COUNT.replace(part, other)).is_empty(), "{other}");
         }
     }
 

@@ -96,9 +96,8 @@ impl Instruction {
         self.is(b"Function") || self.is(b"PureFunc")
     }
 
-    /// Whether it does a step of an aggregate whose first argument is in this register.
-    pub fn is_step_with(&self, register: i32) -> bool {
-        (self.is(b"AggStep") || self.is(b"AggStep1")) && self.operands[1] == register
+    pub fn is_step(&self) -> bool {
+        self.is(b"AggStep") || self.is(b"AggStep1")
     }
 
     pub fn is_known(&self) -> bool {
