@@ -412,6 +412,21 @@ async def test_cancelled_task_ends_the_call_that_runs_and_those_to_come(sql: str
         assert len(await conn.fetch_all("SELECT id FROM t")) == ROWS
 
 
+async def fetch_twice_and_interrupt(sql: str, function: Callable[..., Any], endless: Endless) -> None:
+    """Fetch the rows once, and again until ``function`` is in ``endless``: then the statement is interrupted."""
+    async with opened(function) as conn, anyio.create_task_group() as tasks:
+        impatient(conn)
+        await conn.fetch_all(sql)
+
+        async def interrupt() -> None:
+            await started(endless)
+            await conn.interrupt()
+
+        tasks.start_soon(interrupt)
+        with pytest.raises(rapsqlite.OperationalError, match="interrupted"):
+            await conn.fetch_all(sql)
+
+
 @pytest.mark.parametrize("sql", [SCAN, *SUMS])
 async def test_function_that_swallows_the_interrupt_is_not_called_again(sql: str) -> None:
     log: Log = []
@@ -425,18 +440,9 @@ async def test_function_that_swallows_the_interrupt_is_not_called_again(sql: str
                 return 0
         return value
 
-    async with opened(logged(log, f)) as conn, anyio.create_task_group() as tasks:
-        impatient(conn)
-        await conn.fetch_all(sql)
+    await fetch_twice_and_interrupt(sql, logged(log, f), endless)
 
-        async def interrupt() -> None:
-            await started(endless)
-            await conn.interrupt()
-
-        tasks.start_soon(interrupt)
-        with pytest.raises(rapsqlite.OperationalError, match="interrupted"):
-            await conn.fetch_all(sql)
-        assert len(log) == ROWS + 200
+    assert len(log) == ROWS + 200
 
 
 async def test_interrupt_that_is_swallowed_ends_the_calls_of_other_kinds_too() -> None:
@@ -451,19 +457,9 @@ async def test_interrupt_that_is_swallowed_ends_the_calls_of_other_kinds_too() -
                 return 0
         return values[0]
 
-    sql = "SELECT f(v), f(v, id) FROM t NOT INDEXED"
-    async with opened(logged(log, f)) as conn, anyio.create_task_group() as tasks:
-        impatient(conn)
-        await conn.fetch_all(sql)
+    await fetch_twice_and_interrupt("SELECT f(v), f(v, id) FROM t NOT INDEXED", logged(log, f), endless)
 
-        async def interrupt() -> None:
-            await started(endless)
-            await conn.interrupt()
-
-        tasks.start_soon(interrupt)
-        with pytest.raises(rapsqlite.OperationalError, match="interrupted"):
-            await conn.fetch_all(sql)
-        assert len(log) == 2 * ROWS + 399
+    assert len(log) == 2 * ROWS + 399
 
 
 async def test_nothing_is_held_when_all_was_called() -> None:

@@ -10,7 +10,7 @@ use core::ptr;
 use std::rc::Rc;
 
 use super::answers::Answers;
-use super::calls::Values;
+use super::calls::{SCALAR, Values};
 use super::functions::Function;
 use super::place::{self, Arguments};
 use super::runs::{Runs, encode_small};
@@ -18,7 +18,7 @@ use super::sums::Sums;
 use super::{Callbacks, Callee, Failed, Handle, INTERRUPTED, NO_MEMORY, NOTHING};
 use crate::abi;
 use crate::buffers::push;
-use crate::error::Result;
+use crate::error::{Error, Result, code};
 use crate::program::Plan;
 use crate::wire::params::{Reader, Value};
 use crate::wire::rows::Encoder;
@@ -204,16 +204,25 @@ impl Deferred {
             self.make_some(callbacks)?;
             self.sums.step(&self.answers)?;
             let is_done = self.answers.count() == self.count();
-            if self.has_all_steps() {
-                self.answers.forget();
-            }
-            if is_done && self.has_all_steps() {
-                self.clear();
+            match (self.has_all_steps(), is_done) {
+                (true, true) => self.clear(),
+                (true, false) => self.answers.forget(),
+                _ => {}
             }
             if is_done {
                 return Ok(());
             }
         }
+    }
+
+    /// What a statement that failed fails with: the calls come before what went wrong. After an interrupt nobody waits
+    /// for the answers, and each call may take its time.
+    pub fn error_after(&mut self, callbacks: &Callbacks, error: Error) -> Error {
+        if error.code & 0xff == code::INTERRUPT && !self.has_failed() {
+            return error;
+        }
+        let made = self.make_all(callbacks);
+        made.map_or_else(|failed| SCALAR.error(failed), |()| error)
     }
 
     pub fn make_all(&mut self, callbacks: &Callbacks) -> core::result::Result<(), Failed> {

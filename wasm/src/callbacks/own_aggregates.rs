@@ -82,8 +82,7 @@ const ENDS: [Ending; NAMES.len()] = [
     finalize::<4>,
 ];
 
-/// The definition of one of `NAMES`, if SQLite's own is the one that is used: it lives as long as the
-/// module.
+/// The definition of one of `NAMES`, if SQLite's own is the one that is used: it lives as long as the module.
 ///
 /// # Safety
 /// `db` is open.

@@ -11,7 +11,7 @@ use super::answers::Answers;
 use super::calls::SCALAR;
 use super::deferred::Deferred;
 use super::{Callbacks, own_aggregates};
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result};
 use crate::program::Known;
 use crate::statement::Statement;
 
@@ -45,22 +45,15 @@ impl Callbacks {
 
     fn end_sums<R>(&self, mut deferred: Deferred, result: Result<R>) -> Result<R> {
         own_aggregates::release();
-        let is_interrupted =
-            |error: &Error| error.code & 0xff == code::INTERRUPT && !deferred.has_failed();
-        match &result {
-            // Nobody waits for the answers, and each call may take its time.
-            Err(error) if is_interrupted(error) => return result,
-            // The calls come before what went wrong.
-            Err(_) => deferred.make_all(self),
-            Ok(_) => deferred.sum_up(self),
-        }
-        .map_err(|failed| SCALAR.error(failed))?;
-        if result.is_ok() && deferred.count() > 0 {
+        let stepped = result.map_err(|error| deferred.error_after(self, error))?;
+        let summed_up = deferred.sum_up(self);
+        summed_up.map_err(|failed| SCALAR.error(failed))?;
+        if deferred.count() > 0 {
             return Err(Error::internal(
                 "an aggregate takes other results than the statement's program says",
             ));
         }
-        result
+        Ok(stepped)
     }
 
     /// Null once the request is answered: its cancel word is not looked at any more.

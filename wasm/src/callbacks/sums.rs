@@ -47,12 +47,11 @@ unsafe fn number_in(value: *mut ffi::sqlite3_value) -> usize {
 
 impl Callbacks {
     /// Keeps a step if it takes the result of a call that was put off; others come after those that were kept.
-    pub(super) fn wait_with_step(&self, step: Step) -> core::result::Result<bool, Failed> {
+    pub(super) fn wait_with_step(&self, mut step: Step) -> core::result::Result<bool, Failed> {
         let mut lent = self.deferred.borrow_mut();
         let Some(deferred) = lent.as_mut() else {
             return Ok(false);
         };
-        let mut step = step;
         if step.counts {
             step.call = core::mem::take(&mut deferred.sums.condition);
         }

@@ -9,7 +9,7 @@ use crate::callbacks::calls::SCALAR;
 use crate::callbacks::deferred::Deferred;
 use crate::callbacks::stepping::largest_value;
 use crate::callbacks::{Callbacks, Failed};
-use crate::error::{Error, Result, code};
+use crate::error::{Error, Result};
 use crate::program::Plan;
 use crate::statement::Statement;
 use crate::wire::rows::{Batch, Encoder};
@@ -66,14 +66,8 @@ impl Ahead {
         callbacks.lend(core::mem::take(&mut self.deferred));
         let result = read(self, &plan);
         self.deferred = callbacks.take_back();
-        match &result {
-            // Nobody waits for the answers, and each call may take its time.
-            Err(error) if error.code & 0xff == code::INTERRUPT && !self.deferred.has_failed() => {}
-            // They come before what went wrong.
-            Err(_) => self.deferred.make_all(callbacks).map_err(explained)?,
-            Ok(()) => self.make_calls(callbacks)?,
-        }
-        result
+        result.map_err(|error| self.deferred.error_after(callbacks, error))?;
+        self.make_calls(callbacks)
     }
 
     /// Has calls made that are left, if there are any, though maybe not all.
