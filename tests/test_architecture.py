@@ -1,4 +1,4 @@
-"""The rules of the source tree that no linter knows: who imports whom, how large things get, what is said.
+"""The rules of the source tree that no linter knows: who imports whom, how long functions get, what is said.
 
 docs/architecture.md explains the levels; the tables here are what is enforced.
 """
@@ -78,20 +78,6 @@ LEVELS = (
 LEVEL_OF = {name: level for level, row in enumerate(LEVELS) for name in row}
 LOWEST_ASYNC_LEVEL = LEVEL_OF["_ticket"]
 
-# Upper sizes in lines.
-PYTHON_CAPS = {
-    "__init__": 100, "connection": 450, "transaction": 150, "cursor": 340, "prepared": 160, "rows": 200,
-    "functions": 250, "hooks": 200, "schema": 150, "blob": 200, "backup": 200, "pool": 350, "errors": 250,
-    "types": 130, "dbapi": 200, "sqlalchemy": 300, "cache": 150, "__main__": 200, "_shell": 220, "runtime": 400,
-    "_guest": 395, "_host": 220, "_rings": 260, "_wire": 300, "_imports": 250, "_files": 300,
-    "_filelock": 250, "_mapping": 200, "_handles": 80, "_traffic": 415, "_queries": 250, "_callbacks": 220,
-}  # fmt: skip
-RUST_CAPS = {
-    "lib": 80, "service": 250, "ring": 150, "host": 330, "watch": 230, "error": 150, "connection": 300,
-    "statement": 350, "cache": 200, "executor": 350, "backup": 200, "blob": 200, "abi": 250,
-}  # fmt: skip
-RUST_DIRECTORY_CAPS = {"wire": 250, "vfs": 360, "callbacks": 250, "tests": 300}
-DIRECTORY_CAPS = {"tests": 500, "examples": 60, "benchmarks": 150}
 GENERATED = {"_constants"}
 PYTHON_FUNCTION_CAP = 50
 RUST_FUNCTION_CAP = 60
@@ -263,37 +249,9 @@ def test_nothing_below_the_loop_is_async(path: Path) -> None:
     assert not asynchronous
 
 
-def rust_cap(path: Path) -> int:
-    parts = path.relative_to(ROOT / "wasm").parts
-    for directory, cap in RUST_DIRECTORY_CAPS.items():
-        if directory in parts[:-1]:
-            return cap
-    return RUST_CAPS.get(path.stem, 200)
-
-
 def rust_lines(path: Path) -> list[str]:
     """Lines of a Rust file up to the tests in it."""
     return path.read_text(encoding="utf-8").split("\n#[cfg(test)]\nmod ")[0].splitlines()
-
-
-def size_and_cap(path: Path) -> tuple[int, int]:
-    """Return the number of lines of a source file and the most it may have."""
-    if path.suffix == ".rs":
-        return len(rust_lines(path)), rust_cap(path)
-    size = len(path.read_text(encoding="utf-8").splitlines())
-    if path.parent == PACKAGE:
-        return size, PYTHON_CAPS.get(path.stem, 200)
-    directory = path.relative_to(ROOT).parts[0]
-    # A program in several files under examples/ may take more room than an example that is one file.
-    nested_example = directory == "examples" and path.parent.name != "examples"
-    return size, 150 if nested_example else DIRECTORY_CAPS.get(directory, 300)
-
-
-def test_files_keep_below_their_caps() -> None:
-    """Over its cap, a file has two subjects: split it by noun."""
-    measured = {relative(path): size_and_cap(path) for path in python_sources() + rust_sources()}
-
-    assert not {name: sizes for name, sizes in measured.items() if sizes[0] > sizes[1]}
 
 
 def function_size(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
