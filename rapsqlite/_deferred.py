@@ -75,8 +75,10 @@ def run_calls(
             is_single, strike.left = width == 1, values
             for argument in arguments_of(width, values):
                 answer = function(argument) if is_single else function(*argument)
+                if answer is True or answer is False:
+                    answer = int(answer)
                 # What is surely as SQLite has it is looked at no closer.
-                if (type(answer) is int and answer.bit_length() < _INT64_BITS) or (
+                elif (type(answer) is int and answer.bit_length() < _INT64_BITS) or (
                     type(answer) is str and len(answer) <= short and answer.isascii()
                 ):
                     pass

@@ -21,12 +21,6 @@ CREATE INDEX by_v ON t (v);
 CREATE VIEW seen AS SELECT id, f(v) AS y FROM t;
 """
 SCAN = "SELECT id, f(v) FROM t ORDER BY id"
-# For each of SQLite's aggregates that wait for answers, in the order of the rows.
-SUMS = [
-    *(f"SELECT {name}(f(v)), sum(id) FROM t NOT INDEXED" for name in ("sum", "total", "avg", "count")),
-    "SELECT count(*) FROM t NOT INDEXED WHERE f(v)",
-]
-
 Log = list[tuple[Any, ...]]
 
 

@@ -18,15 +18,3 @@
 #include <time.h>
 
 #undef __wasi__
-
-/*
-** What SQLite keeps to itself and the guest needs: where an aggregate of its own is defined (own_aggregates.rs), and
-** values that no statement holds (argument.rs). All pointers are alike to the linker.
-*/
-#define RAPSQLITE_NAMES(name, internal) name __attribute__((alias(internal)))
-void *RAPSQLITE_NAMES(rapsqlite_find_function(void *, const char *, int, unsigned char, unsigned char), "sqlite3FindFunction");
-void *RAPSQLITE_NAMES(rapsqlite_value_new(void *), "sqlite3ValueNew");
-void RAPSQLITE_NAMES(rapsqlite_value_set_null(void *), "sqlite3VdbeMemSetNull");
-void RAPSQLITE_NAMES(rapsqlite_value_set_int64(void *, long long), "sqlite3VdbeMemSetInt64");
-void RAPSQLITE_NAMES(rapsqlite_value_set_double(void *, double), "sqlite3VdbeMemSetDouble");
-void RAPSQLITE_NAMES(rapsqlite_value_set_bytes(void *, int, const void *, unsigned char, void (*)(void *)), "sqlite3ValueSetStr");

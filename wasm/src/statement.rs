@@ -29,7 +29,7 @@ pub struct Statement {
     /// INSERT, UPDATE, DELETE or REPLACE, as the parser saw it.
     pub changes_data: bool,
     /// What of it can be put off.
-    pub known: Rc<Known>,
+    known: Known,
 }
 
 impl Keyed for Statement {
@@ -69,7 +69,7 @@ pub fn prepare(
         // SAFETY: just prepared.
         parameter_count: unsafe { ffi::sqlite3_bind_parameter_count(stmt.as_ptr()) } as usize,
         changes_data: false,
-        known: Rc::default(),
+        known: Known::default(),
     });
     Ok((statement, taken))
 }

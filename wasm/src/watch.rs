@@ -169,14 +169,12 @@ unsafe extern "C" fn on_progress(context: *mut c_void) -> c_int {
     let watch = unsafe { watch(context) };
     vfs::give_back_old_locks();
     let period = watch.period.get();
-    let interrupts = watch.is_cancelled()
-        || !watch.spend(period as u64)
-        || watch.callbacks.is_spoiled()
-        || watch.callbacks.progress(period);
-    if interrupts {
-        watch.callbacks.abandon_calls();
-    }
-    c_int::from(interrupts)
+    c_int::from(
+        watch.is_cancelled()
+            || !watch.spend(period as u64)
+            || watch.callbacks.is_spoiled()
+            || watch.callbacks.progress(period),
+    )
 }
 
 /// Not 0 tries the lock again.

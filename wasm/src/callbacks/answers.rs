@@ -21,8 +21,6 @@ pub struct Answers {
     encoder: Encoder,
     /// Where each of them ends.
     ends: Vec<usize>,
-    /// How many there were before these.
-    forgotten: usize,
 }
 
 impl Answers {
@@ -35,19 +33,12 @@ impl Answers {
     }
 
     pub fn clear(&mut self) {
-        self.forget();
-        self.forgotten = 0;
-    }
-
-    /// Keeps none of them, but how many they were.
-    pub fn forget(&mut self) {
-        self.forgotten += self.ends.len();
         self.encoder.clear(KEPT_BYTES);
         self.ends.clear();
     }
 
     pub fn count(&self) -> usize {
-        self.forgotten + self.ends.len()
+        self.ends.len()
     }
 
     /// How many bytes they have.
@@ -57,9 +48,8 @@ impl Answers {
 
     /// Where one of them is, as it goes into a row.
     pub fn get(&self, number: usize) -> (&[u8], Range<usize>) {
-        let index = number - self.forgotten;
-        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-        (self.encoder.bytes(), start..self.ends[index])
+        let start = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+        (self.encoder.bytes(), start..self.ends[number])
     }
 
     /// Takes what the host answered to `most` calls: see `each`.
@@ -68,12 +58,6 @@ impl Answers {
             self.put(value, Some(encoded))
         })
         .map(|_| ())
-    }
-
-    /// Counts answers that somebody else has taken.
-    pub fn skip(&mut self, count: usize) {
-        debug_assert!(self.ends.is_empty());
-        self.forgotten += count;
     }
 
     /// Takes the answer to one call.

@@ -2,8 +2,7 @@
 //!
 //! It can be done where a function's result goes to the row that is sent and nowhere else, which the statement's
 //! program shows (`program`). To SQLite such a call returns NULL; whoever encodes the row leaves a hole for the answer
-//! there (`run::rows`). It can be done, too, where all results go to steps of SQLite's own aggregates, which then wait
-//! for the answers (`sums`). The calls are made in their order, and before anything else that Python is called for: what
+//! there (`run::rows`). The calls are made in their order, and before anything else that Python is called for: what
 //! comes in between would do so with every row, so from then on each call of this execution is made at once.
 
 use core::ptr;
@@ -14,7 +13,6 @@ use super::calls::{SCALAR, Values};
 use super::functions::Function;
 use super::place::{self, Arguments};
 use super::runs::{Runs, encode_small};
-use super::sums::Sums;
 use super::{Callbacks, Callee, Failed, Handle, INTERRUPTED, NO_MEMORY, NOTHING};
 use crate::abi;
 use crate::buffers::push;
@@ -44,8 +42,6 @@ pub struct Deferred {
     starts: Vec<usize>,
     called: Vec<Called>,
     pub answers: Answers,
-    /// Steps that wait for them.
-    pub(super) sums: Sums,
     failed: Option<Failed>,
     /// A function that is known to be among the plan's.
     newest: Option<*const Function>,
@@ -66,7 +62,6 @@ impl Deferred {
         self.starts.clear();
         self.called.clear();
         self.answers.clear();
-        self.sums.clear();
         self.newest = None;
     }
 
@@ -160,22 +155,9 @@ impl Deferred {
     ) -> core::result::Result<(), Failed> {
         // The host is told what is too large, for it makes no call after that.
         let callee = Callee::new(abi::CALLBACK_CALLS, self.answers.largest as u32);
-        let can_step = self.has_all_steps() && self.sums.are_in_order();
         let array = Arguments::Array(self.runs.finished());
-        let (answers, sums) = (&mut self.answers, &mut self.sums);
-        callbacks.cross(callee, array, |value| {
-            if !can_step {
-                return answers.take(value, all);
-            }
-            let taken = sums.take(value, (all, answers.largest))?;
-            answers.skip(taken);
-            Ok(())
-        })?
-    }
-
-    /// Whether there is a step for each call.
-    pub(super) fn has_all_steps(&self) -> bool {
-        self.plan.is_for_aggregates() && self.sums.count() == self.count()
+        let answers = &mut self.answers;
+        callbacks.cross(callee, array, |value| answers.take(value, all))?
     }
 
     /// Makes one call as if it had not been put off: the answers are large, so that is as good.
@@ -196,23 +178,6 @@ impl Deferred {
         let callee = handle.callee(abi::CALLBACK_FUNCTION);
         let answers = &mut self.answers;
         callbacks.cross(callee, arguments, |value| answers.take_one(value))?
-    }
-
-    /// Makes all calls, and does the steps that wait for them; these make room as they go.
-    pub(super) fn sum_up(&mut self, callbacks: &Callbacks) -> core::result::Result<(), Failed> {
-        loop {
-            self.make_some(callbacks)?;
-            self.sums.step(&self.answers)?;
-            let is_done = self.answers.count() == self.count();
-            match (self.has_all_steps(), is_done) {
-                (true, true) => self.clear(),
-                (true, false) => self.answers.forget(),
-                _ => {}
-            }
-            if is_done {
-                return Ok(());
-            }
-        }
     }
 
     /// What a statement that failed fails with: the calls come before what went wrong. After an interrupt nobody waits

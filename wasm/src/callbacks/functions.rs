@@ -76,9 +76,8 @@ impl Callbacks {
     }
 }
 
-pub(super) type Method =
-    unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
-pub(super) type Ending = unsafe extern "C" fn(*mut ffi::sqlite3_context);
+type Method = unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
+type Ending = unsafe extern "C" fn(*mut ffi::sqlite3_context);
 
 /// The functions SQLite calls for one kind.
 #[derive(Default)]
@@ -219,7 +218,7 @@ unsafe extern "C" fn scalar(
         let function = function_of(context);
         let (callbacks, handle) = (&*function.callbacks, &*function.handle);
         let values = (values, count);
-        if let Some(put) = callbacks.put_off(context, function, values) {
+        if let Some(put) = callbacks.put_off(function, values) {
             if let Err(failed) = put {
                 SCALAR.put(context, failed);
             }

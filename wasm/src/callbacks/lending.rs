@@ -1,11 +1,9 @@
 //! Whose calls of functions are put off, and when they have to be made: one statement's at a time, while it is stepped.
 
-use libsqlite3_sys as ffi;
-
 use super::calls::{Values, cross};
 use super::deferred::Deferred;
 use super::functions::Function;
-use super::{Callbacks, Failed, Handle, NO_MEMORY, sums};
+use super::{Callbacks, Failed, Handle, NO_MEMORY};
 use crate::abi;
 use crate::wire::params::Value;
 
@@ -28,12 +26,7 @@ impl Callbacks {
         self.single_calls.get() > 0
     }
 
-    /// Whether it has just done so often enough for a look whether that can be put off.
-    pub(super) fn is_time_for_a_look(&self) -> bool {
-        self.single_calls.get() == WORTH_A_LOOK
-    }
-
-    /// Whether it has done so often enough, some time.
+    /// Whether it has done so often enough for a look whether that can be put off.
     pub fn has_called_often(&self) -> bool {
         self.single_calls.get() >= WORTH_A_LOOK
     }
@@ -84,11 +77,7 @@ impl Callbacks {
         match lent.as_mut() {
             Some(deferred) if deferred.answers.count() < deferred.count() => {
                 deferred.is_over = true;
-                if deferred.plan.is_for_aggregates() {
-                    deferred.sum_up(self)
-                } else {
-                    deferred.make_all(self)
-                }
+                deferred.make_all(self)
             }
             _ => Ok(()),
         }
@@ -98,17 +87,12 @@ impl Callbacks {
     /// be made at once.
     ///
     /// # Safety
-    /// `context` and `values` are what SQLite passed to `function`, which runs.
+    /// `values` are what SQLite passed to `function`, which runs.
     pub(super) unsafe fn put_off(
         &self,
-        context: *mut ffi::sqlite3_context,
         function: &Function,
         values: Values,
     ) -> Option<core::result::Result<(), Failed>> {
-        if self.deferred.borrow().is_none() {
-            let deferred = self.look_for_sums()?;
-            self.lend(deferred);
-        }
         let mut lent = self.deferred.borrow_mut();
         let deferred = lent.as_mut()?;
         if !deferred.has_planned(function) {
@@ -116,10 +100,6 @@ impl Callbacks {
         }
         if !self.steps.is_empty() {
             deferred.is_over = true;
-        }
-        if deferred.plan.is_for_aggregates() {
-            // SAFETY: the caller's promise.
-            return unsafe { self.put_off_for_a_step(deferred, context, function, values) };
         }
         // SAFETY: the caller's promise.
         let put = unsafe { deferred.put(&function.handle, values) };
@@ -130,42 +110,6 @@ impl Callbacks {
             Ok(false) => unsafe { self.call_now(&function.handle, values) },
             Err(_) => Err(NO_MEMORY),
         })
-    }
-
-    /// Puts a call off whose result goes to a step of an aggregate; `None` where it has to be made at once.
-    ///
-    /// # Safety
-    /// As `put_off`.
-    unsafe fn put_off_for_a_step(
-        &self,
-        deferred: &mut Deferred,
-        context: *mut ffi::sqlite3_context,
-        function: &Function,
-        values: Values,
-    ) -> Option<core::result::Result<(), Failed>> {
-        // Only between rows: while a step is still to come its call is not the last.
-        if deferred.is_full()
-            && deferred.has_all_steps()
-            && let Err(failed) = deferred.sum_up(self)
-        {
-            return Some(Err(failed));
-        }
-        // SAFETY: the caller's promise.
-        let put = unsafe { deferred.put(&function.handle, values) };
-        let number = deferred.count();
-        deferred.sums.condition = 0;
-        match put {
-            Ok(true) => {
-                if deferred.plan.conditions.contains(&function.signature) {
-                    deferred.sums.condition = number;
-                }
-                // SAFETY: the caller's promise.
-                unsafe { sums::result(context, number) };
-            }
-            Ok(false) => return None,
-            Err(_) => return Some(Err(NO_MEMORY)),
-        }
-        Some(Ok(()))
     }
 
     /// Makes a call that cannot be put off, and those before it.

@@ -5,7 +5,6 @@
 
 mod aggregates;
 pub mod answers;
-mod argument;
 pub mod calls;
 pub mod collations;
 pub mod deferred;
@@ -16,19 +15,16 @@ mod handle;
 mod handlers;
 pub mod hooks;
 mod lending;
-pub mod own_aggregates;
 pub mod place;
 pub mod preupdate;
 mod runs;
 mod spoiled;
-pub mod stepping;
 mod steps;
-mod sums;
 
 use core::cell::{Cell, RefCell};
 use core::ffi::c_int;
 use core::ptr;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, Ordering};
 use std::collections::BTreeMap;
 
 use libsqlite3_sys as ffi;
@@ -38,7 +34,6 @@ pub use self::failure::{During, Failed, Failure};
 use self::failure::{INTERRUPTED, NO_MEMORY, failed};
 pub use self::handle::{Callee, Handle};
 use self::place::{Answered, Arguments};
-use self::stepping::Stepped;
 use self::steps::Steps;
 use crate::abi;
 use crate::buffers::zeroed;
@@ -66,12 +61,8 @@ pub struct Callbacks {
     functions: RefCell<BTreeMap<Box<[u8]>, u32>>,
     /// Calls of functions that the running statement has made and not put off.
     single_calls: Cell<u32>,
-    /// The statement whose calls may be put off for aggregates.
-    stepped: RefCell<Option<Stepped>>,
     /// The running request's cancel word, or null.
     cancel: Cell<*const AtomicU32>,
-    /// The running statement is interrupted: nobody waits for what was put off.
-    is_interrupted: Cell<bool>,
     /// Counts requests: what was answered in one need not hold in the next.
     request: Cell<u32>,
     /// Sessions that are open: they and a preupdate hook exclude each other.
@@ -103,9 +94,7 @@ impl Default for Callbacks {
             deferred: RefCell::default(),
             functions: RefCell::default(),
             single_calls: Cell::new(0),
-            stepped: RefCell::default(),
             cancel: Cell::new(ptr::null()),
-            is_interrupted: Cell::new(false),
             request: Cell::new(0),
             sessions: Cell::new(0),
             hooks: [const { Cell::new(None) }; SLOTS],
@@ -141,6 +130,17 @@ impl Callbacks {
 
     pub fn end_session(&self) {
         self.sessions.set(self.sessions.get() - 1);
+    }
+
+    /// Null once the request is answered: its cancel word is not looked at any more.
+    pub fn set_cancel(&self, cancel: *const AtomicU32) {
+        self.cancel.set(cancel);
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        let cancel = self.cancel.get();
+        // SAFETY: not null only while the request's frame is in the ring.
+        !cancel.is_null() && unsafe { (*cancel).load(Ordering::Relaxed) != 0 }
     }
 
     /// A new request begins.

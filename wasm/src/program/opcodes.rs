@@ -14,7 +14,7 @@ pub struct Instruction {
 
 /// What an operand is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Operand {
+enum Operand {
     Other,
     Register,
     /// The number of an instruction that may come next.
@@ -96,15 +96,22 @@ impl Instruction {
         self.is(b"Function") || self.is(b"PureFunc")
     }
 
-    pub fn is_step(&self) -> bool {
-        self.is(b"AggStep") || self.is(b"AggStep1")
-    }
-
     pub fn is_known(&self) -> bool {
         shape(&self.opcode).is_some() && !(self.is(b"OpenRead") && self.p5 & P2_IS_REGISTER != 0)
     }
 
-    pub(super) fn operands_of(&self, kind: Operand) -> impl Iterator<Item = i32> {
+    /// Where it may go on but with the next instruction, as far as it says so itself.
+    pub fn targets(&self) -> impl Iterator<Item = i32> {
+        self.operands_of(Operand::Target)
+    }
+
+    /// Whether it may do anything but go on with the next instruction.
+    pub fn may_leave(&self) -> bool {
+        self.targets().next().is_some()
+            || [&b"Return"[..], b"EndCoroutine", b"Halt"].contains(&&*self.opcode)
+    }
+
+    fn operands_of(&self, kind: Operand) -> impl Iterator<Item = i32> {
         let letters = shape(&self.opcode).map_or(b"...", |(letters, _)| letters);
         let pairs = letters.iter().zip(self.operands);
         pairs.filter_map(move |(letter, operand)| {
@@ -115,28 +122,6 @@ impl Instruction {
             };
             (found == kind).then_some(operand)
         })
-    }
-
-    /// Whether it writes this register without having read it. Not all that do are known.
-    pub fn only_overwrites(&self, register: i32) -> bool {
-        let [first, second, third] = self.operands;
-        match &*self.opcode {
-            b"Column" => third == register,
-            b"Rowid" | b"IdxRowid" | b"Integer" | b"Int64" | b"Real" | b"String8" => {
-                second == register
-            }
-            b"Null" => (second..=third.max(second)).contains(&register),
-            b"SCopy" => second == register && first != register,
-            b"Copy" => third == 0 && second == register && first != register,
-            b"Function" | b"PureFunc" => third == register && !self.reads(register),
-            b"MakeRecord" => {
-                third == register && !(first..first.saturating_add(second)).contains(&register)
-            }
-            b"Add" | b"Subtract" | b"Multiply" | b"Divide" | b"Remainder" | b"Concat" => {
-                third == register && ![first, second].contains(&register)
-            }
-            _ => false,
-        }
     }
 
     /// Whether it reads or writes this register.

@@ -10,7 +10,7 @@ use libsqlite3_sys as ffi;
 
 use super::{Instruction, Plan, plan};
 use crate::buffers::push;
-use crate::callbacks::{Callbacks, own_aggregates};
+use crate::callbacks::Callbacks;
 use crate::error::{Error, Result};
 use crate::statement::{Statement, prepare};
 
@@ -64,11 +64,7 @@ unsafe fn new_plan(statement: *mut ffi::sqlite3_stmt, callbacks: &Callbacks) -> 
         }
         let db = ffi::sqlite3_db_handle(statement);
         let program = program_of(db, statement).ok()?;
-        plan(
-            &program,
-            |function| callbacks.defines(function),
-            |aggregate| own_aggregates::can_wait(db, aggregate),
-        )
+        plan(&program, |function| callbacks.defines(function))
     }
 }
 

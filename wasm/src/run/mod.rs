@@ -61,7 +61,7 @@ impl Run {
         unsafe { statement.bind(&params, lifetime)? };
         let callbacks = &connection.watch.callbacks;
         callbacks.forget_calls();
-        let stand = Stand::after_step(callbacks.stepping(statement, Statement::step)?);
+        let stand = Stand::after_step(statement.step()?);
         let mut run = Self {
             format,
             stand,
@@ -101,10 +101,7 @@ impl Run {
     ) -> Result<()> {
         let batch = &mut output.batch;
         if self.ahead.is_none() {
-            let callbacks = &connection.watch.callbacks;
-            callbacks.stepping(statement, |statement| {
-                self.fill_now(statement, connection, batch, most)
-            })?;
+            self.fill_now(statement, connection, batch, most)?;
         }
         let Some(mut ahead) = self.ahead.take() else {
             return Ok(());
@@ -131,7 +128,6 @@ impl Run {
             })?;
             if callbacks.has_called()
                 && let Some(plan) = statement.plan(callbacks)
-                && !plan.is_for_aggregates()
             {
                 self.ahead = Some(Box::new(Ahead::new(statement, plan, self.format)));
                 self.stand = Stand::Read;

@@ -3,11 +3,12 @@
 use core::ops::Range;
 use std::rc::Rc;
 
+use libsqlite3_sys as ffi;
+
 use crate::buffers::push;
 use crate::callbacks::answers::Answers;
 use crate::callbacks::calls::SCALAR;
 use crate::callbacks::deferred::Deferred;
-use crate::callbacks::stepping::largest_value;
 use crate::callbacks::{Callbacks, Failed};
 use crate::error::{Error, Result};
 use crate::program::Plan;
@@ -34,7 +35,7 @@ pub struct Ahead {
 
 impl Ahead {
     pub fn new(statement: &Statement, plan: Rc<Plan>, format: u16) -> Self {
-        let answers = Answers::new(format, largest_value(statement.db()));
+        let answers = Answers::new(format, largest_value(statement));
         Self {
             deferred: Deferred::new(plan, answers),
             rows: Encoder::default(),
@@ -134,6 +135,12 @@ impl Ahead {
             out.part(rows, start..row.end)
         })
     }
+}
+
+/// The most bytes that a text or blob may have.
+fn largest_value(statement: &Statement) -> usize {
+    // SAFETY: the connection is open; -1 changes nothing.
+    unsafe { ffi::sqlite3_limit(statement.db(), ffi::SQLITE_LIMIT_LENGTH, -1) as usize }
 }
 
 fn explained(failed: Failed) -> Error {
