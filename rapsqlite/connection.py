@@ -7,6 +7,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rapsqlite import _constants as abi
 from rapsqlite._control import LEGACY_TRANSACTION_CONTROL
 from rapsqlite._driver import DriverAttributes
 from rapsqlite._options import checked_callable, checked_mapping
@@ -75,6 +76,7 @@ class Connection(
         init_hook: Callable[[Any], Awaitable[object]] | None = None,
         read_only: bool = False,
         limits: Limits | None = None,
+        strict_strings: bool = False,
         aiosqlite_compat: bool = False,
     ) -> None:
         """Take the options that `connect` describes; nothing is opened yet."""
@@ -97,6 +99,7 @@ class Connection(
         )
         self._pragmas = [pragma_statement(name, value) for name, value in checked_mapping("pragmas", pragmas).items()]
         self._limits: Limits = {**limits} if limits else {}
+        self._strict_strings = bool(strict_strings)
         self._init_hook = init_hook and checked_callable("init_hook", init_hook)
         self._place = _calling_line()
         self._was_opened = False
@@ -120,6 +123,9 @@ class Connection(
         return self
 
     async def _set_up(self) -> None:
+        if self._strict_strings:
+            await self.setconfig(abi.SQLITE_DBCONFIG_DQS_DML, False)
+            await self.setconfig(abi.SQLITE_DBCONFIG_DQS_DDL, False)
         for statement in self._pragmas:
             await self._session.run(statement)
         await self._session.open()
@@ -349,6 +355,7 @@ def connect(
     init_hook: Callable[[Any], Awaitable[object]] | None = None,
     read_only: bool = False,
     limits: Limits | None = None,
+    strict_strings: bool = False,
     loop: object = None,
     check_same_thread: bool = True,  # noqa: ARG001 - sqlite3 has it; a connection works in any thread
     factory: type[Connection] | None = None,
@@ -368,6 +375,7 @@ def connect(
     ``init_hook``          an async function, called with the connection when it is open
     ``read_only``          whether to open the file for reading alone; it must exist
     ``limits``             what statements may use and reach, for SQL that is not trusted: see `Limits`
+    ``strict_strings``     whether text in double quotes is a name and never a string: else it is one where no name fits
     ``factory``            a class derived from `Connection`, to make instead of it
     ``aiosqlite_compat``   whether rows of ``fetch_all`` and its kin are tuples, like those of cursors, not lists
 
@@ -391,5 +399,6 @@ def connect(
         init_hook=init_hook,
         read_only=read_only,
         limits=limits,
+        strict_strings=strict_strings,
         aiosqlite_compat=aiosqlite_compat,
     )

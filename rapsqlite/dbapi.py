@@ -72,6 +72,7 @@ class ConnectOptions(TypedDict, total=False):
     init_hook: Callable[[Connection], Awaitable[object]] | None
     read_only: bool
     limits: Limits | None
+    strict_strings: bool
 
 
 class AsyncCursor(Cursor):

@@ -38,7 +38,6 @@ sqlite_options=(
   -DSQLITE_OMIT_SHARED_CACHE            # an instance holds one connection: nothing to share
   -USQLITE_ENABLE_LOAD_EXTENSION        # it would allow loading from the start; it can be allowed without
   -USQLITE_USE_URI -DSQLITE_USE_URI=0   # URIs only where the caller asks with SQLITE_OPEN_URI
-  -DSQLITE_DQS=0                        # "text" is a name, never a string
   -DSQLITE_DEFAULT_FOREIGN_KEYS=0       # SQLite's default, not libsqlite3-sys's
   -USQLITE_ENABLE_API_ARMOR             # Rust's types do that work
   -USQLITE_ENABLE_FTS3                  # FTS5 took its place, and the size limit counts

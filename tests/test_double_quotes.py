@@ -1,0 +1,152 @@
+"""Strings in double quotes: taken for strings where no name fits, as stock SQLite does, unless strict_strings=True."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import rapsqlite
+from rapsqlite import connect
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DML = rapsqlite.SQLITE_DBCONFIG_DQS_DML
+DDL = rapsqlite.SQLITE_DBCONFIG_DQS_DDL
+
+# A schema as programs that never knew better have left it in files.
+OLD_SCHEMA = """
+    CREATE TABLE item (id INTEGER PRIMARY KEY, state TEXT DEFAULT "new", CHECK (state <> "gone"));
+    CREATE TABLE log (what, id);
+    CREATE INDEX item_open ON item (id) WHERE state = "open";
+    CREATE VIEW open_item AS SELECT id, "open" AS label FROM item WHERE state = "open";
+    CREATE TRIGGER item_insert AFTER INSERT ON item BEGIN INSERT INTO log VALUES ("inserted", new.id); END;
+"""
+ON_OLD_SCHEMA = [
+    "INSERT INTO item (id) VALUES (1)",
+    "INSERT INTO item VALUES (2, \"open\")",
+    "UPDATE item SET state = \"done\" WHERE id = 1",
+    "ALTER TABLE log ADD COLUMN at DEFAULT \"today\"",
+    "ALTER TABLE log RENAME COLUMN what TO event",
+    "ALTER TABLE item RENAME TO thing",
+    "VACUUM",
+    "REINDEX",
+    "SELECT * FROM open_item",
+    "SELECT * FROM log",
+    "SELECT * FROM thing WHERE state = \"done\"",
+    "SELECT type, name, sql FROM sqlite_schema ORDER BY name",
+    "PRAGMA integrity_check",
+]  # fmt: skip
+
+
+@pytest.fixture
+def old_file(database: Path) -> Path:
+    with sqlite3.connect(database) as stock:
+        stock.executescript(OLD_SCHEMA)
+    stock.close()
+    return database
+
+
+async def test_files_with_strings_in_double_quotes_work_as_with_sqlite3(old_file: Path, tmp_path: Path) -> None:
+    """Such a schema broke every INSERT, VACUUM and RENAME."""
+    copy = tmp_path / "copy.db"
+    shutil.copy(old_file, copy)
+    stock = sqlite3.connect(copy, isolation_level=None)
+    expected = [stock.execute(sql).fetchall() for sql in ON_OLD_SCHEMA]
+    stock.close()
+
+    async with connect(old_file, isolation_level=None) as conn:
+        answers = [await conn.execute_fetchall(sql) for sql in ON_OLD_SCHEMA]
+
+    assert answers == expected
+
+
+@pytest.mark.parametrize("statement", [sql for sql in OLD_SCHEMA.split("\n    ") if sql.strip()])
+async def test_statements_that_make_such_a_schema_work(statement: str) -> None:
+    async with connect(":memory:") as conn:
+        await conn.execute(
+            "CREATE TABLE IF NOT EXISTS item (id, state)" if "TABLE item" not in statement else "SELECT 1"
+        )
+        await conn.executescript("CREATE TABLE IF NOT EXISTS log (what, id);" if "TABLE log" not in statement else "")
+        await conn.executescript(statement)
+
+
+async def test_a_name_that_fits_is_a_name() -> None:
+    async with connect(":memory:") as conn:
+        assert await conn.fetch_all('SELECT "a", "b" FROM (SELECT 1 AS a)') == [[1, "b"]]
+
+
+@pytest.mark.parametrize("flag", [DML, DDL])
+@pytest.mark.parametrize("strict", [False, True])
+async def test_getconfig_tells_what_strict_strings_set(flag: int, strict: bool) -> None:
+    async with connect(":memory:", strict_strings=strict) as conn:
+        assert await conn.getconfig(flag) is not strict
+
+        await conn.setconfig(flag, strict)
+
+        assert await conn.getconfig(flag) is strict
+
+
+@pytest.mark.parametrize(
+    "statement, flag",
+    [
+        ('SELECT "text"', DML),
+        ('INSERT INTO item (state) VALUES ("text")', DML),
+        ('CREATE INDEX i ON item (state) WHERE state = "text"', DDL),
+        ('CREATE INDEX i ON item (state || "text")', DDL),
+        ('CREATE TABLE t (a, CHECK (a <> "text"))', DDL),
+    ],
+)
+async def test_strict_strings_are_refused_by_the_flag_for_their_kind(statement: str, flag: int) -> None:
+    """One flag is for statements, the other for what goes into the schema."""
+    async with connect(":memory:", strict_strings=True) as conn:
+        await conn.execute("CREATE TABLE item (id, state)")
+        with pytest.raises(rapsqlite.OperationalError, match="no such column"):
+            await conn.execute(statement)
+
+        await conn.setconfig(DDL if flag == DML else DML, True)
+        with pytest.raises(rapsqlite.OperationalError, match="no such column"):
+            await conn.execute(statement)
+
+        await conn.setconfig(flag, True)
+        await conn.execute(statement)
+
+
+async def test_strict_strings_hold_for_pragmas_and_init_hook() -> None:
+    """They are the first thing that is set: nothing that runs at the opening escapes them."""
+    refused = []
+
+    async def prepare(conn: Any) -> None:
+        with pytest.raises(rapsqlite.OperationalError, match="no such column"):
+            await conn.execute('SELECT "text"')
+        refused.append(True)
+
+    async with connect(":memory:", strict_strings=True, init_hook=prepare):
+        assert refused
+
+
+async def test_strict_connection_reads_a_file_that_is_not(old_file: Path) -> None:
+    """SQLite lets a schema that is in the file have them in whatever it takes for itself; the rest it refuses."""
+    async with connect(old_file, strict_strings=True, isolation_level=None) as conn:
+        assert await conn.fetch_all("SELECT * FROM item") == []
+        with pytest.raises(rapsqlite.OperationalError, match="no such column"):
+            await conn.execute("INSERT INTO item (id) VALUES (1)")
+
+
+async def test_own_questions_are_not_changed_by_names_that_are_strings(database: Path) -> None:
+    """What the package itself asks quotes each name in a way that must not become a string, and each string as one."""
+    async with connect(database, isolation_level=None) as conn:
+        await conn.executescript(
+            'CREATE TABLE "select" ("from" PRIMARY KEY, "unique", "a""b", "x y");'
+            'CREATE TABLE child (p REFERENCES "select"("from"));'
+            'CREATE INDEX "where" ON "select"("a""b");'
+            "INSERT INTO \"select\" VALUES (1, 'u', 'v', 'w');"
+        )
+        lax = [[*map(tuple, await conn.get_table_info("select"))], await conn.get_schema(), await conn.iterdump()]
+    async with connect(database, isolation_level=None, strict_strings=True) as conn:
+        strict = [[*map(tuple, await conn.get_table_info("select"))], await conn.get_schema(), await conn.iterdump()]
+
+    assert strict == lax
