@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _EVERYDAY = (sqlite.SQLITE_BUSY, sqlite.SQLITE_IOERR_DELETE_NOENT, sqlite.SQLITE_IOERR_MMAP)
 # A directory that the file system, or our right to it, does not let us sync.
 _CANNOT_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES)
+_READ_ONLY = "limits={'read_only': True} lets no database be written or created"
+# What changes a file that is there; without SQLITE_OPEN_CREATE.
+_CHANGING = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_EXCLUSIVE | sqlite.SQLITE_OPEN_DELETEONCLOSE
 
 
 class FileTable(OpenFiles):
@@ -47,8 +50,8 @@ class FileTable(OpenFiles):
     ) -> None:
         """Take what `connect` was told of the database, and its limits.
 
-        ``directories`` are reached beside the database itself; ``read_only`` refuses to open any database for writing;
-        no file grows beyond ``file_bytes`` (0: no limit).
+        ``directories`` are reached beside the database itself; under ``read_only`` no file that has a name is written,
+        created or deleted, whatever the guest asks; no file grows beyond ``file_bytes`` (0: no limit).
         """
         # What is stored to mapped memory goes past `write`.
         super().__init__(maps_reads=maps_reads, maps_writes=maps_writes and not file_bytes)
@@ -113,26 +116,40 @@ class FileTable(OpenFiles):
         reads_index = bool(flags & sqlite.OPEN_INDEX_READONLY)
         flags &= ~sqlite.OPEN_INDEX_READONLY
         name, _, model = name.partition(b"\0")
+        protected = bool(name) and self._is_protected(name)
         if name:
             directory, last = self._grants.locate(name)
             if flags & sqlite.SQLITE_OPEN_MAIN_DB:
-                self._check_database(name, flags)
+                self._grants.refuse_as_database(name)
+            if protected:
+                flags = self._flags_for_reading(name, flags)
             mode = _opening.bits_of(model, *self._grants.locate(self._grants.resolve(model)[0])) if model else 0
             fd, flags = _opening.open_named(name, directory, last, flags, mode)
         else:
             directory, last, fd = -1, b"", _opening.open_temporary()
         writable = bool(flags & sqlite.SQLITE_OPEN_READWRITE)
         self._last_handle += 1
-        self._files[self._last_handle] = OpenFile(fd, name, directory, last, writable, reads_index=reads_index)
+        self._files[self._last_handle] = OpenFile(
+            fd, name, directory, last, writable, reads_index=reads_index, protected=protected
+        )
         if name and flags & sqlite.SQLITE_OPEN_DELETEONCLOSE:
             os.unlink(last, dir_fd=directory)
         return self._last_handle, flags
 
-    def _check_database(self, name: bytes, flags: int) -> None:
-        self._grants.refuse_as_database(name)
-        if self._read_only and flags & sqlite.SQLITE_OPEN_READWRITE and not self._grants.is_lent(name):
-            reason = "limits={'read_only': True} lets no database be written or created"
-            raise FileError(sqlite.SQLITE_CANTOPEN, "write", name, reason)
+    def _is_protected(self, name: bytes) -> bool:
+        """Tell whether this file must stay as it is, and must not come into being."""
+        return self._read_only and not self._grants.is_lent(name)
+
+    def _flags_for_reading(self, name: bytes, flags: int) -> int:
+        """Return the flags to open a protected file with; raises FileError if it was to be written or created.
+
+        An open database in WAL mode may get an empty WAL: SQLite does not read it without one.
+        """
+        if flags & sqlite.SQLITE_OPEN_WAL and any(file.is_database_of_wal(name) for file in self._files.values()):
+            return flags & ~_CHANGING | sqlite.SQLITE_OPEN_READONLY | sqlite.SQLITE_OPEN_CREATE
+        if flags & (_CHANGING | sqlite.SQLITE_OPEN_CREATE):
+            raise FileError(sqlite.SQLITE_CANTOPEN, "write", name, _READ_ONLY)
+        return flags
 
     def close_file(self, handle: int) -> None:
         file = self._file(handle)
@@ -216,6 +233,8 @@ class FileTable(OpenFiles):
 
     def delete(self, name: bytes, sync_directory: bool) -> None:
         directory, last = self._grants.locate(name)
+        if self._is_protected(name):
+            raise FileError(sqlite.SQLITE_IOERR_DELETE, "delete", name, _READ_ONLY)
         try:
             os.unlink(last, dir_fd=directory)
         except FileNotFoundError as error:
@@ -233,7 +252,7 @@ class FileTable(OpenFiles):
         """
         directory, last = self._grants.locate(name)
         if flags == sqlite.SQLITE_ACCESS_READWRITE:
-            return os.access(last, os.R_OK | os.W_OK, dir_fd=directory)
+            return not self._is_protected(name) and os.access(last, os.R_OK | os.W_OK, dir_fd=directory)
         try:
             status = os.stat(last, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:

@@ -34,17 +34,26 @@ else:
 class OpenFile:
     """One file that the guest has open."""
 
-    __slots__ = ("directory", "fd", "index", "lock", "name", "path", "reads_index", "windows", "writable")
+    __slots__ = ("directory", "fd", "index", "lock", "name", "path", "protected", "reads_index", "windows", "writable")
 
     def __init__(
-        self, fd: int, path: bytes, directory: int, name: bytes, writable: bool, *, reads_index: bool = False
+        self,
+        fd: int,
+        path: bytes,
+        directory: int,
+        name: bytes,
+        writable: bool,
+        *,
+        reads_index: bool = False,
+        protected: bool = False,
     ) -> None:
         self.fd = fd
         self.path = path
         self.directory = directory
         self.name = name
         self.writable = writable
-        self.reads_index = reads_index  # and never writes it
+        self.reads_index = reads_index or protected  # and never writes it
+        self.protected = protected  # it and what SQLite keeps beside it
         self.lock = FileLock(fd, path)
         self.index: WalIndex | None = None
         self.windows = Windows(fd, path)
@@ -53,6 +62,17 @@ class OpenFile:
     def is_temporary(self) -> bool:
         """Whether it has no name."""
         return self.directory < 0
+
+    def is_database_of_wal(self, name: bytes) -> bool:
+        """Tell whether this is a database in WAL mode, and its WAL is called so."""
+        return self.path + b"-wal" == name and self._is_in_wal_mode()
+
+    def _is_in_wal_mode(self) -> bool:
+        # https://sqlite.org/fileformat2.html#file_format_version_numbers
+        with contextlib.suppress(OSError):
+            header = os.pread(self.fd, 20, 0)
+            return header.startswith(b"SQLite format 3\0") and header[19:] == b"\2"
+        return False
 
     def take_lock(self, level: int) -> None:
         """Raise the lock, unless the WAL index shows that somebody uses the database without one."""
@@ -64,7 +84,14 @@ class OpenFile:
     def map_index(self, region: int, view: memoryview, *, extend: bool) -> int:
         """Lay a region of the WAL index over ``view``; opens the index the first time."""
         if self.index is None:
-            self.index = WalIndex(self.path, self.fd, self.directory, self.name, read_only=self.reads_index)
+            self.index = WalIndex(
+                self.path,
+                self.fd,
+                self.directory,
+                self.name,
+                read_only=self.reads_index,
+                create=not self.reads_index or (self.protected and self._is_in_wal_mode()),
+            )
         if not self.index.map_region(region, view, extend=extend):
             return sqlite.SQLITE_NOTFOUND
         return sqlite.SQLITE_OK if self.index.writable else sqlite.SQLITE_READONLY

@@ -27,14 +27,24 @@ class WalIndex:
     """One connection's use of a WAL index, until ``close``."""
 
     def __init__(
-        self, database: bytes, database_fd: int, directory: int, name: bytes, *, read_only: bool = False
+        self,
+        database: bytes,
+        database_fd: int,
+        directory: int,
+        name: bytes,
+        *,
+        read_only: bool = False,
+        create: bool = True,
     ) -> None:
-        """Open the ``-shm`` file beside the database, for reading alone if it may not be written or so asked."""
+        """Open the ``-shm`` file beside the database, for reading alone if it may not be written or so asked.
+
+        ``create``: make it, empty, if it does not exist.
+        """
         self.path = database + b"-shm"
         self._regions: dict[int, int] = {}  # number to address
         self._directory = directory
         self._name = name + b"-shm"
-        self._fd, self.writable = self._open(self._look_at(database_fd), read_only=read_only)
+        self._fd, self.writable = self._open(self._look_at(database_fd), read_only=read_only, create=create)
         self._is_user = False  # holds the switch
 
     def _look_at(self, database_fd: int) -> os.stat_result:
@@ -51,20 +61,20 @@ class WalIndex:
             "WAL mode needs a local file system; use another journal mode, or PRAGMA locking_mode=EXCLUSIVE first",
         )
 
-    def _open(self, database: os.stat_result, *, read_only: bool) -> tuple[int, bool]:
+    def _open(self, database: os.stat_result, *, read_only: bool, create: bool) -> tuple[int, bool]:
         mode = database.st_mode & _descriptors.PERMISSION_BITS
         flags = os.O_CLOEXEC | os.O_NOFOLLOW
+        how = (os.O_RDONLY if read_only else os.O_RDWR) | (os.O_CREAT if create else 0)
         try:
-            if read_only:
-                return _descriptors.open_file(self._name, flags | os.O_RDONLY, mode, self._directory), False
-            fd = _descriptors.open_file(self._name, flags | os.O_RDWR | os.O_CREAT, mode, self._directory)
+            fd = _descriptors.open_file(self._name, flags | how, mode, self._directory)
         except OSError as error:
-            if error.errno in _descriptors.NOT_WRITABLE and not read_only:
+            if error.errno in _descriptors.NOT_WRITABLE and create:
                 with contextlib.suppress(OSError):
                     return _descriptors.open_file(self._name, flags | os.O_RDONLY, mode, self._directory), False
             raise FileError(sqlite.SQLITE_CANTOPEN, "open", self.path, error) from None
-        _descriptors.give(fd, mode, database)
-        return fd, True
+        if create:
+            _descriptors.give(fd, mode, database)
+        return fd, not read_only
 
     def _enter(self) -> None:
         """Take the switch for reading. Nobody held it: the file is from before a crash, perhaps, and is emptied.
@@ -158,7 +168,7 @@ class WalIndex:
                 number, address = next(iter(self._regions.items()))
                 _mapping.clear(address, REGION_BYTES)
                 del self._regions[number]
-            if delete:
+            if delete and self.writable:
                 # Left behind it does no harm: its next user finds that nobody else uses it, and empties it.
                 with contextlib.suppress(OSError):
                     os.unlink(self._name, dir_fd=self._directory)

@@ -183,6 +183,73 @@ async def test_read_only_limit_changes_nothing_on_disk(place: Path) -> None:
     assert tree(place) == before
 
 
+def rights_of_mappings(name: str) -> set[str]:
+    """Return the rights with which files of that name are mapped into this process."""
+    with open("/proc/self/maps") as maps:
+        return {line.split()[1] for line in maps if name in line}
+
+
+READS_ALONE: Limits = {"read_only": True}
+
+
+async def test_read_only_limit_follows_what_others_write_to_a_wal(database: Path) -> None:
+    """The host opens the WAL and its index for reading alone, which SQLite has a way to live with."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as native:
+        native.execute("PRAGMA journal_mode = WAL")
+        native.execute("CREATE TABLE t (v)")
+        async with connect(database, isolation_level=None, limits=READS_ALONE) as conn:
+            for number in range(20):
+                native.execute("INSERT INTO t VALUES (?)", (number,))
+                assert await conn.fetch_scalar("SELECT count(*) FROM t") == number + 1
+                if number % 5 == 4:
+                    native.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            await conn.execute("BEGIN")
+            assert await conn.fetch_scalar("SELECT count(*) FROM t") == 20
+            native.execute("INSERT INTO t VALUES (20)")
+            assert native.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[0] == 0
+            native.execute("INSERT INTO t VALUES (21)")
+            assert await conn.fetch_scalar("SELECT count(*) FROM t") == 20
+            await conn.execute("COMMIT")
+            assert await conn.fetch_scalar("SELECT count(*) FROM t") == 22
+
+
+async def test_read_only_limit_reads_a_wal_that_nobody_has_open(place: Path) -> None:
+    """Beside a database in WAL mode SQLite wants a WAL and an index: they may be made, and stay empty."""
+    path = place / "work" / "wal.db"
+    make(path, "old")
+    with closing(sqlite3.connect(path, isolation_level=None)) as native:
+        native.execute("PRAGMA journal_mode = WAL")
+    before = tree(place)
+
+    async with connect(path, isolation_level=None, limits=READS_ALONE) as conn:
+        assert await conn.fetch_all("SELECT v FROM t") == [["old"]]
+        for sql in ("INSERT INTO t VALUES (1)", "PRAGMA journal_mode = DELETE", "PRAGMA user_version = 5"):
+            with pytest.raises(rapsqlite.OperationalError):
+                await conn.execute(sql)
+        assert tree(place) == before | {"work/wal.db-wal": b"", "work/wal.db-shm": b""}
+        with closing(sqlite3.connect(path, isolation_level=None)) as native:
+            native.execute("UPDATE t SET v = 'new'")
+            assert await conn.fetch_all("SELECT v FROM t") == [["new"]]
+
+
+async def test_read_only_limit_reads_what_a_crash_left_in_a_wal(place: Path) -> None:
+    path = place / "work" / "wal.db"
+    make(path, "old")
+    with closing(sqlite3.connect(path, isolation_level=None)) as native:
+        native.execute("PRAGMA journal_mode = WAL")
+        native.execute("UPDATE t SET v = 'committed'")
+        left = {end: path.with_name(path.name + end).read_bytes() for end in ("", "-wal")}
+    for end, content in left.items():
+        (place / "work" / ("left.db" + end)).write_bytes(content)
+    before = tree(place)
+
+    async with connect(place / "work" / "left.db", isolation_level=None, limits=READS_ALONE) as conn:
+        assert await conn.fetch_all("SELECT v FROM t") == [["committed"]]
+        assert rights_of_mappings("left.db") <= {"r--s"}
+
+    assert tree(place) == before | {"work/left.db-shm": b""}
+
+
 async def test_read_only_connection_can_be_copied(place: Path) -> None:
     async with (
         connect(place / "tenant" / "main.db", limits={"read_only": True}) as conn,
