@@ -83,8 +83,7 @@ impl Backup {
         let path = c_string(path)?;
         let schema_name = c_string(schema)?;
         let mut image = ptr::null_mut();
-        let flags =
-            ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE | ffi::SQLITE_OPEN_EXRESCODE;
+        let flags = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE;
         // SAFETY: `path` ends in a NUL, and a null VFS name means the default one.
         let code = unsafe { ffi::sqlite3_open_v2(path.as_ptr(), &mut image, flags, ptr::null()) };
         if image.is_null() {

@@ -37,9 +37,10 @@ impl Connection {
         let name = CString::new(name)
             .map_err(|_| Error::programming("the database's name contains a null character"))?;
         let mut db = ptr::null_mut();
-        let flags = options.flags | ffi::SQLITE_OPEN_EXRESCODE;
+        // Without SQLITE_OPEN_EXRESCODE: R*Tree's check compares with SQLITE_CORRUPT. `Error::last` asks for all of the code.
         // SAFETY: `name` ends in a NUL, and a null VFS name means the default one.
-        let code = unsafe { ffi::sqlite3_open_v2(name.as_ptr(), &mut db, flags, ptr::null()) };
+        let code =
+            unsafe { ffi::sqlite3_open_v2(name.as_ptr(), &mut db, options.flags, ptr::null()) };
         if db.is_null() {
             return Err(Error::out_of_memory());
         }
