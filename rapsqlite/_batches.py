@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 class Batches:
     """The batches after the first of a statement that is open in the guest.
 
-    Whoever drops the last reference, closes this, or is cancelled in ``next`` ends the statement.
+    Dropping the last reference, closing this, and a cancellation in ``next`` end the statement.
     """
 
-    __slots__ = ("_ahead", "_guest", "_handle", "_interrupted", "_turns")
+    __slots__ = ("_ahead", "_error", "_guest", "_handle", "_interrupted", "_turns")
 
-    def __init__(self, guest: Guest, handle: int) -> None:
+    def __init__(self, guest: Guest, first: Reply) -> None:
         self._guest = guest
-        self._handle = handle  # 0: the statement has ended
+        self._handle = first.handle  # 0: the statement has ended
+        self._error = first.error  # what it ended with, after the rows in hand
         self._ahead: Request | None = None
         self._interrupted = False
         self._turns = Turns()  # of tasks that fetch from the same cursor
@@ -42,6 +43,7 @@ class Batches:
         await self._turns.acquire()
         try:
             if self._handle == 0:
+                self._raise_error()
                 self._check_complete()
                 return None
             return await self._fetch()
@@ -62,9 +64,16 @@ class Batches:
             raise
         if reply.handle == 0:
             self._handle = 0
+            self._error = reply.error
         elif self._handle and guest.state == "ok":  # else it was closed meanwhile
             self._ahead = guest.submit(abi.OP_NEXT, a=self._handle)
         return reply
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            self._interrupted = True
+            raise error
 
     def _check_complete(self) -> None:
         if self._interrupted:

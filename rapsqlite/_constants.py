@@ -6,7 +6,7 @@ Written by ``scripts/generate_constants.py`` from ``wasm/src/abi.rs`` and SQLite
 SQLITE_VERSION = "3.54.1"
 
 # The contract with the guest: wasm/src/abi.rs, docs/abi.md.
-ABI_VERSION = 1
+ABI_VERSION = 2
 MAGIC = 1397768530
 CONTROL_BYTES = 512
 CONTROL_MAGIC = 0
@@ -96,6 +96,7 @@ FORMAT_REFUSE_POSITIONS = 1024
 REPLY_BATCH = 1
 REPLY_DONE = 2
 REPLY_ERROR = 3
+REPLY_FAILED = 4
 REPLY_IN_TRANSACTION = 1
 REPLY_SPILLED = 2
 REPLY_CHANGES_DATA = 4

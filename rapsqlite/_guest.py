@@ -26,6 +26,7 @@ from rapsqlite._rings import Reply, Rings
 from rapsqlite._ticket import outlast
 from rapsqlite._traffic import Traffic
 from rapsqlite._watchdog import Watchdog
+from rapsqlite._wire import split_failed
 from rapsqlite.errors import InternalError, ProgrammingError
 
 if TYPE_CHECKING:
@@ -111,8 +112,9 @@ class Guest:
     ) -> Coroutine[Any, Any, Reply]:
         """Send a request that has exactly one reply; to be awaited at once, for the reply.
 
-        Raises what the guest reports. Cancellation interrupts the request and waits for its answer; if the request
-        finished all the same, its reply is returned and the cancellation comes at the task's next checkpoint.
+        Raises what the guest reports; what it reports of a row after the first ones of a result is the reply's
+        ``error``. Cancellation interrupts the request and waits for its answer; if the request finished all the same,
+        its reply is returned and the cancellation comes at the task's next checkpoint.
         """
         if held_back:
             return self._call_unless_cancelled(op, sql, params, format, a, b)
@@ -199,8 +201,12 @@ class Guest:
         reply = request.replies.popleft()
         if reply.kind == abi.REPLY_ERROR:
             settle(loop, request, finished=False)
-            raise reported_error(reply, request, self.files) from request.cause
-        if reply.kind == abi.REPLY_DONE:
+            raise reported_error(reply.rows, request, self.files) from request.cause
+        if reply.kind == abi.REPLY_FAILED:
+            reply.rows, error = split_failed(reply.rows)
+            reply.error = reported_error(error, request, self.files)
+            reply.error.__cause__ = request.cause
+        if reply.kind != abi.REPLY_BATCH:
             settle(loop, request, finished=True)
         return reply
 

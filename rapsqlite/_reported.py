@@ -14,15 +14,14 @@ from rapsqlite.errors import InternalError, error_from_reply
 if TYPE_CHECKING:
     from rapsqlite._files import FileTable
     from rapsqlite._request import Request
-    from rapsqlite._rings import Reply
 
 _ERROR = msgspec.msgpack.Decoder(tuple[int, str, int, int, int])
 
 
-def reported_error(reply: Reply, request: Request, files: FileTable) -> Exception:
-    """Return the exception for the reply of kind ERROR to ``request``; layout: docs/abi.md, "Errors"."""
+def reported_error(body: bytes, request: Request, files: FileTable) -> Exception:
+    """Return the exception for an error in a reply to ``request``; layout: docs/abi.md, "Errors"."""
     try:
-        code, message, offset, klass, row = _ERROR.decode(reply.rows)
+        code, message, offset, klass, row = _ERROR.decode(body)
     except msgspec.DecodeError as exc:
         return InternalError(f"the guest's error message is malformed: {exc}")
     if request.overdue and code == abi.SQLITE_INTERRUPT:

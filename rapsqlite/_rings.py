@@ -35,6 +35,7 @@ class Reply:
         "changes",
         "column_count",
         "columns",
+        "error",
         "failure",
         "flags",
         "handle",
@@ -58,6 +59,7 @@ class Reply:
     last_insert_rowid: int
     columns: bytes
     rows: bytes
+    error: Exception | None  # of the row after the last one, in a reply of kind FAILED
 
 
 class Rings(Words):
@@ -189,6 +191,7 @@ class Rings(Words):
         if length < abi.REPLY_HEADER_BYTES:
             raise MalformedReplyError("a reply frame is shorter than its header")
         reply = Reply()
+        reply.error = None
         (
             _length,
             reply.id,

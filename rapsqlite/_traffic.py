@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rapsqlite._pressure import Pressure
 
 _FRAMES_PER_DRAIN = 256  # then the event loop gets to run before the rest
+_KINDS = frozenset({abi.REPLY_BATCH, abi.REPLY_DONE, abi.REPLY_ERROR, abi.REPLY_FAILED})
 _STOP = 0  # among the posted operations: leave the service loop
 
 
@@ -304,7 +305,7 @@ class Traffic:
 
     def _accept(self, reply: Reply, woken: list[Request]) -> None:
         request = self._pending.get(reply.id)
-        if request is None or reply.kind not in (abi.REPLY_BATCH, abi.REPLY_DONE, abi.REPLY_ERROR):
+        if request is None or reply.kind not in _KINDS:
             raise MalformedReplyError("a reply that answers no request")
         self.in_transaction = bool(reply.flags & abi.REPLY_IN_TRANSACTION)
         self.total_changes = reply.total_changes

@@ -10,7 +10,8 @@ Decoding takes the host's private copy of what the guest wrote and trusts nothin
 from __future__ import annotations
 
 from itertools import chain, groupby, islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from operator import length_hint
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
@@ -267,6 +268,36 @@ def _refuse_extension(code: int, _data: memoryview) -> Any:
     raise InternalError(f"the engine's answer is malformed: extension type {code}")
 
 
+class RowsOneByOne(Generic[T]):
+    """The rows of one batch, each decoded when it is asked for: what one raises comes after the rows before it."""
+
+    __slots__ = ("_decode", "_rest")
+
+    def __init__(self, decode: Callable[[bytes], list[T]], batch: bytes) -> None:
+        self._decode = decode
+        self._rest = iter(_decoded(_raw_sets, batch))
+
+    def __iter__(self) -> RowsOneByOne[T]:
+        return self
+
+    def __next__(self) -> T:
+        return self._decode(_array([bytes(next(self._rest))]))[0]
+
+    def __length_hint__(self) -> int:
+        return length_hint(self._rest)
+
+
+def count_rows(batch: bytes) -> int:
+    """Return how many rows a batch has; see `decode_lists`."""
+    return len(_decoded(_raw_sets, batch))
+
+
+def split_failed(body: bytes) -> tuple[bytes, bytes]:
+    """Return the rows and the error of a reply of kind FAILED, both still encoded; see `decode_lists`."""
+    rows, error = _decoded(_pair, body)
+    return bytes(rows), bytes(error)
+
+
 decode_integer: Callable[[bytes], int] = decoder_of(int)
 """Return an answer that is one number; raises as `decode_lists` does."""
 
@@ -283,6 +314,7 @@ decode_arguments: Callable[[memoryview], list[Any]] = msgspec.msgpack.Decoder(
 """Return the arguments of a callback; raises what msgspec does for malformed ones."""
 decode_text_argument: Callable[[memoryview], str] = msgspec.msgpack.Decoder(str).decode
 """Return the only argument of a callback, a text; raises as `decode_arguments` does."""
+_pair = msgspec.msgpack.Decoder(tuple[msgspec.Raw, msgspec.Raw]).decode
 _lists = msgspec.msgpack.Decoder(list[list[Any]], ext_hook=_refuse_extension).decode
 _tuples = msgspec.msgpack.Decoder(list[tuple[Any, ...]], ext_hook=_refuse_extension).decode
 _dicts = msgspec.msgpack.Decoder(list[dict[str, Any]], ext_hook=_refuse_extension).decode

@@ -6,6 +6,7 @@ hundred KiB for a result of any length. ``async for`` takes rows out of the batc
 
 from __future__ import annotations
 
+from collections import deque
 from itertools import islice
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from rapsqlite._executemany import execute_many
 from rapsqlite._named import accept_positions
 from rapsqlite._options import ZERO_ROWS_ARE_NONE, checked_row_count
 from rapsqlite._session import LISTED, encode_sql
-from rapsqlite._wire import encode_params
+from rapsqlite._wire import RowsOneByOne, count_rows, encode_params
 from rapsqlite.errors import PositionsRefusedError, ProgrammingError
 from rapsqlite.rows import describe
 
@@ -129,8 +130,8 @@ class Cursor:
 
     def _start(self, guest: Guest, reply: Reply) -> None:
         """Take the answer to EXECUTE or EXECUTE_PREPARED: the first rows, and the rest if there are any."""
-        if reply.handle:
-            self._batches = Batches(guest, reply.handle)
+        if reply.handle or reply.error is not None:
+            self._batches = Batches(guest, reply)
         self._columns = reply.columns
         if reply.changes >= 0 and not reply.handle:
             self.rowcount = reply.changes
@@ -182,8 +183,12 @@ class Cursor:
     def _take(self, batch: bytes, already_out: int = 0) -> None:
         """Have the rows of a batch in hand."""
         self._batch = batch
-        rows = self._plan.decode(batch)
-        self._base = iter(rows[already_out:] if already_out else rows)
+        try:
+            self._base = iter(self._plan.decode(batch))
+        except Exception:  # noqa: BLE001 - a text factory's, or of a row that is not of its type: raised with that row
+            self._base = RowsOneByOne(self._plan.decode, batch)
+        if already_out:
+            deque(islice(self._base, already_out), maxlen=0)
         function = self._plan.row_function(self._columns, self)
         self._rows = self._base if function is None else map(function, self._base)
 
@@ -195,7 +200,7 @@ class Cursor:
         reply = await batches.next()
         if reply is None or batches is not self._batches:
             return False
-        if not reply.handle:
+        if not reply.handle and reply.error is None:
             self._batches = None
             if reply.changes >= 0:
                 self.rowcount = reply.changes
@@ -240,10 +245,15 @@ class Cursor:
         wanted = self._arraysize if size is None else checked_row_count(size)
         if wanted <= 0 and not ZERO_ROWS_ARE_NONE:
             return await self.fetchall()
-        rows = list(islice(self._rows, wanted))
+        rows: list[Any] = []
+        await self._extend(rows, wanted)
+        return rows
+
+    async def _extend(self, rows: list[Any], wanted: int) -> None:
+        """Add the next rows until there are so many; those before an error are there when it is raised."""
+        rows += islice(self._rows, wanted)
         while len(rows) < wanted and await self._next_batch():
             rows += islice(self._rows, wanted - len(rows))
-        return rows
 
     async def fetchall(self) -> list[Any]:
         """Return the rows that are left. Other tasks run between batches."""
@@ -307,7 +317,7 @@ class Cursor:
             if (plan.format ^ self._plan.format) & _WIRE_BITS:
                 raise ProgrammingError("row_factory changes from or to 'dict' while rows are left: execute again")
             self._plan = plan
-            count = len(plan.decode(self._batch)) if rest else 0
+            count = count_rows(self._batch) if rest else 0
             self._take(self._batch, count - rest)
         self._row_factory = factory
 

@@ -77,7 +77,7 @@ class RowStream:
 class ChunkStream(RowStream):
     """The rows of one statement in lists of ``chunk_size``, the last one shorter; made by ``execute_iter()``."""
 
-    __slots__ = ("_chunk_size",)
+    __slots__ = ("_chunk_size", "_error")
 
     def __init__(
         self,
@@ -91,10 +91,21 @@ class ChunkStream(RowStream):
         if chunk_size < 1:
             raise ValueError(f"chunk_size is a number of rows, at least 1, not {chunk_size}")
         self._chunk_size = chunk_size
+        self._error: Exception | None = None
 
     async def __anext__(self) -> list[Any]:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
         cursor = self._cursor or await self._start()
-        rows = await cursor.fetchmany(self._chunk_size)
+        cursor._check()
+        rows: list[Any] = []
+        try:
+            await cursor._extend(rows, self._chunk_size)
+        except Exception as exc:
+            if not rows:
+                raise
+            self._error = exc  # after the rows before it
         if not rows:
             raise StopAsyncIteration
         return rows

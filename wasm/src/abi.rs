@@ -7,7 +7,7 @@ mod callback;
 
 pub use callback::*;
 
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 pub const MAGIC: u32 = 0x5350_4152;
 
 // Offsets in the control block.
@@ -141,6 +141,7 @@ pub const FORMAT_REFUSE_POSITIONS: u16 = 0x400;
 pub const REPLY_BATCH: u8 = 1;
 pub const REPLY_DONE: u8 = 2;
 pub const REPLY_ERROR: u8 = 3;
+pub const REPLY_FAILED: u8 = 4;
 pub const REPLY_IN_TRANSACTION: u8 = 1;
 pub const REPLY_SPILLED: u8 = 2;
 pub const REPLY_CHANGES_DATA: u8 = 4;

@@ -165,6 +165,7 @@ impl Executor {
         } else {
             request.b.into()
         };
+        run.last = most;
         loop {
             run.fill(statement, &self.connection, &mut self.output, most)?;
             if !run.has_more() {
@@ -211,15 +212,25 @@ impl Executor {
         }
     }
 
-    /// One reply's rows: at most `most`, 0 for as many as a batch holds.
+    /// One reply's rows: at most `most`, 0 for as many as a batch holds. The error of a row comes after the rows
+    /// before it, and execution itself fails with the first step alone.
     fn page(&mut self, statement: &mut Statement, run: &mut Run, most: u32) -> Result<Answer> {
         let most = if most == 0 {
             u64::MAX
         } else {
             run.rows + u64::from(most)
         };
-        run.fill(statement, &self.connection, &mut self.output, most)?;
+        let is_first = run.rows == 0;
+        let filled = run.fill(statement, &self.connection, &mut self.output, most);
         let answer = Answer::of(statement, &self.connection);
+        if let Err(error) = filled {
+            run.end();
+            self.fail_after_rows(error, is_first)?;
+            return Ok(Answer {
+                changes: -1,
+                ..answer
+            });
+        }
         // Changes are counted when the statement ends.
         let changes = if run.has_more() {
             answer.changes.min(0)
@@ -227,6 +238,18 @@ impl Executor {
             answer.changes
         };
         Ok(Answer { changes, ..answer })
+    }
+
+    /// Puts an error behind the rows of the batch, if there are any or it `is_first`. After a cancellation nobody
+    /// waits for rows.
+    fn fail_after_rows(&mut self, error: Error, is_first: bool) -> Result<()> {
+        let watch = &self.connection.watch;
+        let batch = &mut self.output.batch;
+        if watch.is_cancelled() || batch.is_empty() && !is_first {
+            return Err(error);
+        }
+        let error = watch.explained(error);
+        batch.fail(&error).map_err(|_| error)
     }
 
     /// `MANY`.

@@ -178,8 +178,12 @@ impl<'r> Service<'r> {
                 .replies
                 .put(bare_header(id, abi::REPLY_DONE), Body::default());
         };
-        let rows = executor.output.batch.row_count();
-        let header = answer.header(id, abi::REPLY_DONE, &executor.connection, rows);
+        let batch = &executor.output.batch;
+        let kind = match batch.is_failed() {
+            true => abi::REPLY_FAILED,
+            false => abi::REPLY_DONE,
+        };
+        let header = answer.header(id, kind, &executor.connection, batch.row_count());
         self.replies
             .put(header, executor.output.body(answer.content))
     }

@@ -6,7 +6,7 @@ use crate::abi;
 use crate::buffers::push;
 use crate::callbacks::Callbacks;
 use crate::connection::Connection;
-use crate::error::Result;
+use crate::error::{Result, code};
 use crate::program::Plan;
 use crate::statement::Statement;
 use crate::wire::rows::Batch;
@@ -31,16 +31,27 @@ impl Run {
                 self.send(batch, &connection.options, |_, batch| ahead.send(batch))?;
             }
             if ahead.left() == 0 {
+                if let Some(error) = self.error.take() {
+                    return Err(error);
+                }
                 if self.stand == Stand::End {
                     return Ok(());
                 }
                 let rows = most_rows.saturating_sub(self.rows).saturating_add(1);
                 let bytes = (abi::BATCH_BYTES as usize).saturating_sub(batch.len());
-                ahead.read(callbacks, |ahead, plan| {
+                let read = ahead.read(callbacks, |ahead, plan| {
                     self.read(ahead, plan, callbacks, statement, (rows, bytes))
-                })?;
+                });
+                match read {
+                    // Calls that were put off are not made any more.
+                    Err(error) if error.code & 0xff == code::INTERRUPT => return Err(error),
+                    read => self.error = read.err(),
+                }
             } else if self.has_room(batch, most) {
-                ahead.make_calls(callbacks)?;
+                let made = ahead.make_calls(callbacks);
+                if !ahead.is_complete() {
+                    made?;
+                }
             } else {
                 return Ok(());
             }

@@ -34,7 +34,11 @@ pub struct Run {
     stand: Stand,
     /// Sent so far.
     pub rows: u64,
+    /// After so many rows nothing is stepped any more: the rest is not wanted.
+    pub last: u64,
     bytes: u64,
+    /// What the next row failed with, once rows that were read ahead before it are sent.
+    error: Option<Error>,
     /// Names as MessagePack, for rows that are maps.
     keys: Vec<Box<[u8]>>,
     /// Once calls of functions are put off.
@@ -66,7 +70,9 @@ impl Run {
             format,
             stand,
             rows: 0,
+            last: u64::MAX,
             bytes: 0,
+            error: None,
             keys: Vec::new(),
             ahead: None,
         };
@@ -88,7 +94,16 @@ impl Run {
 
     /// Whether there are rows that were not sent yet.
     pub fn has_more(&self) -> bool {
-        self.stand != Stand::End || self.ahead.as_ref().is_some_and(|ahead| ahead.left() > 0)
+        self.stand != Stand::End
+            || self.error.is_some()
+            || self.ahead.as_ref().is_some_and(|ahead| ahead.left() > 0)
+    }
+
+    /// There are no more rows.
+    pub fn end(&mut self) {
+        self.stand = Stand::End;
+        self.error = None;
+        self.ahead = None;
     }
 
     /// Encodes rows until none is left, the batch is full or `most` rows of this run were encoded.
@@ -133,6 +148,10 @@ impl Run {
                 self.stand = Stand::Read;
                 return Ok(());
             }
+            if self.rows == self.last {
+                self.stand = Stand::Read;
+                return Ok(());
+            }
             self.stand = Stand::after_step(statement.step()?);
         }
         Ok(())
@@ -153,7 +172,7 @@ impl Run {
         put(self, batch)?;
         self.rows += 1;
         self.bytes += (batch.len() - start) as u64;
-        self.check(limits)
+        self.check(limits).inspect_err(|_| batch.take_back(start))
     }
 
     fn check(&self, limits: &Options) -> Result<()> {

@@ -200,15 +200,19 @@ fn wire_length(len: usize) -> Result<u32> {
 pub struct Batch {
     encoder: Encoder,
     row_count: u32,
+    is_failed: bool,
 }
 
 /// An array's marker with four bytes of length, whatever the length.
 const BATCH_HEAD: [u8; 5] = [0xdd, 0, 0, 0, 0];
+/// The marker of an array of two.
+const PAIR: u8 = 0x92;
 
 impl Batch {
     /// Empties the batch and leaves room for the count of rows.
     pub fn restart(&mut self, kept_bytes: usize) -> Result<()> {
         self.row_count = 0;
+        self.is_failed = false;
         self.encoder.clear(kept_bytes);
         self.encoder.raw(&BATCH_HEAD)
     }
@@ -241,9 +245,31 @@ impl Batch {
         }
     }
 
+    /// Takes out the row that was added last, which starts at `start`.
+    pub fn take_back(&mut self, start: usize) {
+        self.row_count -= 1;
+        self.encoder.truncate(start);
+    }
+
+    /// Ends the rows with the error of the next one: the bytes are an array of both from now on.
+    pub fn fail(&mut self, error: &Error) -> Result<()> {
+        error.encode(&mut self.encoder)?;
+        self.encoder.room(1)?;
+        self.encoder.patch(1, &self.row_count.to_be_bytes());
+        self.encoder.bytes.insert(0, PAIR);
+        self.is_failed = true;
+        Ok(())
+    }
+
+    pub fn is_failed(&self) -> bool {
+        self.is_failed
+    }
+
     /// The finished bytes.
     pub fn bytes(&mut self) -> &[u8] {
-        self.encoder.patch(1, &self.row_count.to_be_bytes());
+        if !self.is_failed {
+            self.encoder.patch(1, &self.row_count.to_be_bytes());
+        }
         &self.encoder.bytes
     }
 }

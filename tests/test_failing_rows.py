@@ -1,0 +1,241 @@
+"""A row that fails comes after the rows before it: no batch hides them. sqlite3 says how many there are at least."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import rapsqlite
+from rapsqlite import Limits, OperationalError, connect
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator
+
+NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 5000) SELECT"
+OVERFLOW = f"{NUMBERS} CASE WHEN i = ? THEN abs(-9223372036854775808) ELSE i END FROM n"
+BAD_TEXT = f"{NUMBERS} CASE WHEN i = ? THEN CAST(x'ff' AS TEXT) ELSE i END FROM n"
+PLACES = [1, 2, 3, 255, 256, 257, 300, 3000]
+
+
+@pytest.fixture
+async def conn() -> AsyncIterator[rapsqlite.Connection]:
+    async with connect(":memory:") as connection:
+        yield connection
+
+
+def rows_of_stock(sql: str, place: int) -> int:
+    """Return how many rows sqlite3 gives before the error; -1: execute itself raises."""
+    connection = sqlite3.connect(":memory:")
+    count = -1
+    try:
+        cursor = connection.execute(sql, [place])
+        count = 0
+        for _ in cursor:
+            count += 1
+    except sqlite3.OperationalError:
+        return count
+    finally:
+        connection.close()
+    raise AssertionError("sqlite3 raised nothing")
+
+
+async def until_error(rows: AsyncIterable[Any]) -> tuple[list[Any], Exception]:
+    """Return all rows before the error, and the error."""
+    before = []
+    try:
+        async for row in rows:
+            before.append(row)  # noqa: PERF401 - those before the error are wanted
+    except (rapsqlite.Error, ValueError) as error:
+        return before, error
+    raise AssertionError("nothing was raised")
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("sql", [OVERFLOW, BAD_TEXT])
+async def test_every_row_before_one_that_fails_is_fetched(conn: rapsqlite.Connection, sql: str, place: int) -> None:
+    """sqlite3 loses the last of them, where the next step fails: it steps before it hands a row out."""
+    stock = rows_of_stock(sql, place)
+    if stock < 0:
+        with pytest.raises(OperationalError):
+            await conn.execute(sql, [place])
+        return
+    cursor = await conn.execute(sql, [place])
+
+    for i in range(1, place):
+        assert await cursor.fetchone() == (i,)
+
+    with pytest.raises(OperationalError) as raised:
+        await cursor.fetchone()
+    assert raised.value.sqlite_errorcode == rapsqlite.SQLITE_ERROR
+    assert stock in (place - 2, place - 1)
+
+
+async def test_the_cursor_is_over_after_the_error(conn: rapsqlite.Connection) -> None:
+    """A later fetch does not pretend that the result was complete, and the statement holds nothing any more."""
+    cursor = await conn.execute(OVERFLOW, [3])
+    assert [await cursor.fetchone(), await cursor.fetchone()] == [(1,), (2,)]
+
+    with pytest.raises(OperationalError, match="integer overflow"):
+        await cursor.fetchone()
+    with pytest.raises(OperationalError, match="execute again"):
+        await cursor.fetchone()
+    assert (await conn.statistics())["open_statements"] == 0
+
+
+async def test_async_for_has_every_row_before_the_error(conn: rapsqlite.Connection) -> None:
+    rows, error = await until_error(await conn.execute(OVERFLOW, [3000]))
+
+    assert str(error) == "integer overflow"
+    assert len(rows) == 2999
+
+
+async def test_fetchmany_has_every_full_list_before_the_error(conn: rapsqlite.Connection) -> None:
+    """A short list means the end to its caller, so the call in which the error comes raises, as in sqlite3."""
+    stock = sqlite3.connect(":memory:")
+    theirs, ours = stock.execute(OVERFLOW, [3000]), await conn.execute(OVERFLOW, [3000])
+
+    for _ in range(29):
+        assert await ours.fetchmany(100) == theirs.fetchmany(100)
+
+    with pytest.raises(sqlite3.OperationalError):
+        theirs.fetchmany(100)
+    with pytest.raises(OperationalError):
+        await ours.fetchmany(100)
+    stock.close()
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+async def test_streams_have_every_row_before_the_error(conn: rapsqlite.Connection, prepared: bool) -> None:
+    stream = conn.prepare(OVERFLOW).stream([3000]) if prepared else conn.stream(OVERFLOW, [3000])
+
+    rows, error = await until_error(stream)
+
+    assert str(error) == "integer overflow"
+    assert len(rows) == 2999
+
+
+async def test_lists_of_rows_have_every_row_before_the_error(conn: rapsqlite.Connection) -> None:
+    """Whoever iterates comes back after a short list, and finds the error then."""
+    lists, error = await until_error(conn.execute_iter(OVERFLOW, [3000], 64))
+
+    assert str(error) == "integer overflow"
+    assert [len(rows) for rows in lists] == [64] * 46 + [2999 - 64 * 46]
+
+
+async def test_a_prepared_statement_is_usable_after_a_row_that_failed(conn: rapsqlite.Connection) -> None:
+    statement = conn.prepare(OVERFLOW)
+    cursor = await statement.execute([2])
+    assert await cursor.fetchone() == (1,)
+    with pytest.raises(OperationalError, match="integer overflow"):
+        await cursor.fetchone()
+
+    assert len(await statement.fetch_all([0])) == 5000
+    await statement.close()
+
+
+async def test_whole_results_raise_as_a_whole(conn: rapsqlite.Connection) -> None:
+    cursor = await conn.execute(OVERFLOW, [3000])
+    with pytest.raises(OperationalError, match="integer overflow"):
+        await cursor.fetchall()
+    with pytest.raises(OperationalError, match="integer overflow"):
+        await conn.fetch_all(OVERFLOW, [3000])
+
+
+async def test_the_first_row_alone_does_not_fail_with_the_second(conn: rapsqlite.Connection) -> None:
+    """The rest is not computed, so it cannot fail."""
+    assert await conn.fetch_one(OVERFLOW, [2]) == [1]
+    assert await conn.fetch_scalar(BAD_TEXT, [2]) == 1
+
+
+async def test_changes_of_a_statement_stay_when_a_row_that_it_returns_is_not_utf8(conn: rapsqlite.Connection) -> None:
+    """All changes are made before the first row is returned; sqlite3 raises at the row."""
+    stock = sqlite3.connect(":memory:")
+    insert = "INSERT INTO t VALUES (1), (CAST(x'ff' AS TEXT)), (3) RETURNING a"
+    await conn.execute("CREATE TABLE t (a)")
+    stock.execute("CREATE TABLE t (a)")
+
+    for connection in (stock, conn):
+        cursor: Any = connection.execute(insert)
+        if connection is conn:
+            cursor = await cursor
+            assert await cursor.fetchone() == (1,)
+            with pytest.raises(OperationalError, match="UTF-8"):
+                await cursor.fetchone()
+        else:
+            assert cursor.fetchone() == (1,)
+            with pytest.raises(sqlite3.OperationalError, match="UTF-8"):
+                cursor.fetchone()
+
+    assert conn.in_transaction == stock.in_transaction is True
+    assert await conn.fetch_scalar("SELECT count(*) FROM t") == stock.execute("SELECT count(*) FROM t").fetchone()[0]
+    stock.close()
+
+
+async def test_rows_read_ahead_before_an_error_get_the_answers_of_their_functions(conn: rapsqlite.Connection) -> None:
+    """The step that fails comes while calls for the rows before it are still put off."""
+    await conn.create_function("double", 1, lambda number: 2 * number)
+    cursor = await conn.execute(f"{NUMBERS} double(i), CASE WHEN i = 3000 THEN abs(-9223372036854775808) END FROM n")
+    rows, error = await until_error(cursor)
+
+    assert str(error) == "integer overflow"
+    assert rows == [(2 * i, None) for i in range(1, 3000)]
+
+
+async def test_an_exception_is_its_own_cause_after_others_have_failed(conn: rapsqlite.Connection) -> None:
+    """The error waits with the rows before it while other statements fail and succeed."""
+
+    def refuse(number: int) -> int:
+        if number >= 10:
+            raise LookupError(number)
+        return number
+
+    await conn.create_function("refuse", 1, refuse)
+    cursor = await conn.execute(f"{NUMBERS} refuse(i) FROM n")
+    assert await cursor.fetchmany(2) == [(1,), (2,)]
+    with pytest.raises(OperationalError):
+        await conn.execute("SELECT refuse(99)")
+    assert await cursor.fetchmany(7) == [(i,) for i in range(3, 10)]
+
+    with pytest.raises(OperationalError) as raised:
+        await cursor.fetchone()
+
+    assert isinstance(raised.value.__cause__, LookupError)
+    assert raised.value.__cause__.args == (10,)
+
+
+@pytest.mark.parametrize("most", [20, 700])
+@pytest.mark.parametrize("limit", ["max_rows", "max_bytes"])
+async def test_rows_within_the_limits_of_a_result_are_fetched(limit: str, most: int) -> None:
+    """Which batch the limit falls into makes no difference."""
+    limits = Limits(max_rows=most) if limit == "max_rows" else Limits(max_bytes=3 * most)  # a row takes three bytes
+    async with connect(":memory:", limits=limits) as conn:
+        rows, error = await until_error(await conn.execute(f"{NUMBERS} zeroblob(0) FROM n"))
+
+    assert isinstance(error, rapsqlite.DataError)
+    assert len(rows) == most
+
+
+async def test_rows_before_one_that_a_text_factory_refuses_are_fetched(conn: rapsqlite.Connection) -> None:
+    conn.text_factory = lambda text: text.decode("ascii")
+    cursor = await conn.execute(f"{NUMBERS} CASE WHEN i = 200 THEN 'ä' ELSE 'a' END FROM n")
+    rows, error = await until_error(cursor)
+
+    assert isinstance(error, UnicodeDecodeError)
+    assert rows == [("a",)] * 199
+
+
+@dataclass
+class Number:
+    i: int
+
+
+async def test_rows_before_one_that_does_not_suit_its_type_are_fetched(conn: rapsqlite.Connection) -> None:
+    sql = f"{NUMBERS} CASE WHEN i = 200 THEN NULL ELSE i END AS i FROM n"
+
+    rows, error = await until_error(conn.stream(sql, into=Number))
+
+    assert "row 199, column 'i'" in str(error)
+    assert rows == [Number(i) for i in range(1, 200)]
