@@ -15,7 +15,7 @@ from rapsqlite import _constants as abi
 from rapsqlite.errors import Error, OperationalError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from rapsqlite._guest import Guest
 
@@ -45,7 +45,7 @@ class TransactionControl:
         self.script_format = 0
         self._isolation_level = checked_isolation_level(isolation_level)
         self._autocommit = checked_autocommit(autocommit)
-        self._deferred: Callable[[], Awaitable[object]] | None = None
+        self._deferred = 0  # the format of the script that does what a changed setting asks for
         self._update_formats()
 
     # -- settings that are plain attributes for the user, but need a statement ---------------------
@@ -60,7 +60,7 @@ class TransactionControl:
         self._isolation_level = checked_isolation_level(value)
         self._update_formats()
         if value is None and self._autocommit == LEGACY_TRANSACTION_CONTROL:
-            self._deferred = self.commit
+            self._deferred = abi.FORMAT_SCRIPT_COMMITS
 
     @property
     def autocommit(self) -> bool | int:
@@ -72,9 +72,9 @@ class TransactionControl:
         self._autocommit = checked_autocommit(value)
         self._update_formats()
         if value is True:
-            self._deferred = self._commit_open
+            self._deferred = abi.FORMAT_SCRIPT_COMMITS
         elif value is False:
-            self._deferred = self._begin_unless_begun
+            self._deferred = _THEN_BEGIN
 
     def _update_formats(self) -> None:
         legacy = self._autocommit == LEGACY_TRANSACTION_CONTROL
@@ -82,12 +82,12 @@ class TransactionControl:
         self.script_format = abi.FORMAT_SCRIPT_COMMITS if legacy else 0
 
     async def settle(self) -> None:
-        """Run what a changed setting asks for. Every verb does this first."""
-        deferred, self._deferred = self._deferred, None
-        if deferred is None:
+        """Run what a changed setting asks for, whatever cancels the task. Every verb does this first."""
+        deferred, self._deferred = self._deferred, 0
+        if not deferred:
             return
         try:
-            await deferred()
+            await self.guest.call(abi.OP_SCRIPT, format=deferred | abi.FORMAT_CARRIED_THROUGH)
         except BaseException:
             self._deferred = deferred
             raise
@@ -95,7 +95,7 @@ class TransactionControl:
     @property
     def is_unsettled(self) -> bool:
         """Tell whether ``settle`` has something to do: cheaper than to await nothing."""
-        return self._deferred is not None
+        return self._deferred != 0
 
     # -- transaction control -----------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class TransactionControl:
                 await self.settle()
             except Error:
                 failed = True  # a transaction is open whatever the setting is now
-                self._deferred = None
+                self._deferred = 0
         if self._autocommit is False:
             await self.guest.call(abi.OP_SCRIPT, b"ROLLBACK", format=_THEN_BEGIN)
         elif self._autocommit is True and not failed:
@@ -143,9 +143,6 @@ class TransactionControl:
 
     async def _commit_open(self) -> None:
         await self.guest.call(abi.OP_SCRIPT, b"", format=abi.FORMAT_SCRIPT_COMMITS)
-
-    async def _begin_unless_begun(self) -> None:
-        await self.guest.call(abi.OP_SCRIPT, b"", format=_THEN_BEGIN)
 
 
 async def _tolerate(message: str, step: Awaitable[None]) -> None:

@@ -21,7 +21,7 @@ from rapsqlite._linking import reason_of
 from rapsqlite._loop import current_loop
 from rapsqlite._pressure import Pressure
 from rapsqlite._reported import reported_error
-from rapsqlite._request import Request
+from rapsqlite._request import Request, is_carried_through
 from rapsqlite._rings import Reply, Rings
 from rapsqlite._ticket import outlast
 from rapsqlite._traffic import Traffic
@@ -116,7 +116,7 @@ class Guest:
         ``error``. Cancellation interrupts the request and waits for its answer; if the request finished all the same,
         its reply is returned and the cancellation comes at the task's next checkpoint.
         """
-        if held_back:
+        if held_back and not is_carried_through(op, sql, format):
             return self._call_unless_cancelled(op, sql, params, format, a, b)
         return self.result(self.submit(op, sql, params, format=format, a=a, b=b))
 
@@ -146,7 +146,7 @@ class Guest:
         Errors and cancellation as for ``call``.
         """
         loop = self._loop = current_loop(self._loop)
-        if held_back:
+        if held_back and not is_carried_through(op, sql, format):
             await deliver_held_back(loop)
         request = self._traffic.submit(loop, op, sql, params, format, a, b)
         try:

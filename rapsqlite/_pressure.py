@@ -32,7 +32,8 @@ class Pressure:
         """Force the answer to a request that was waited for patiently; called again if it still does not come."""
         callbacks = self._traffic.host.callbacks
         if not callbacks.thread:
-            self._kill()
+            if not request.is_carried_through or (not request.is_spared and self._is_at(request)):
+                self._kill()
         elif not callbacks.interrupt(lambda: self._is_at(request)):
             self._give_up(
                 OperationalError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,30 @@ if TYPE_CHECKING:
     from rapsqlite._loop import Loop
     from rapsqlite._rings import Reply
     from rapsqlite._traffic import Traffic
+
+
+_ENDS = frozenset({abi.OP_CLOSE, abi.OP_FINISH, abi.OP_RELEASE, abi.OP_DROP})
+_OF_TEXT = frozenset({abi.OP_EXECUTE, abi.OP_FETCH, abi.OP_PREPARE, abi.OP_SCRIPT})
+# What SQLite's tokenizer skips, then the first keyword.
+_UNDOES = re.compile(
+    rb"(?:[ \t\n\f\r;]|\xef\xbb\xbf|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*(?:ROLLBACK|RELEASE)(?![\w$\x80-\xff])",
+    re.IGNORECASE,
+)
+
+
+def undoes(sql: bytes) -> bool:
+    """Tell whether the text begins with a statement that undoes or releases: ROLLBACK, ROLLBACK TO or RELEASE."""
+    return _UNDOES.match(sql) is not None
+
+
+def is_carried_through(op: int, sql: bytes, format: int) -> bool:
+    """Tell whether a request is sent and waited for although its task is cancelled: it undoes, ends or releases.
+
+    A script that commits first is not: to undo what it would have committed comes too late.
+    """
+    if op in _ENDS or format & abi.FORMAT_CARRIED_THROUGH:
+        return True
+    return op in _OF_TEXT and not format & abi.FORMAT_SCRIPT_COMMITS and undoes(sql)
 
 
 class Request:
@@ -65,6 +90,16 @@ class Request:
             self.loop.wake(self)
         else:
             self.loop.post(self.loop.wake, self)
+
+    @property
+    def is_carried_through(self) -> bool:
+        """Tell whether its answer is waited for, whatever cancels its task."""
+        return is_carried_through(self.head[1], self.body[0], self.head[3])
+
+    @property
+    def is_spared(self) -> bool:
+        """Tell whether its cancel word stays 0. The guest knows by itself what of a script is carried through."""
+        return self.is_carried_through and not (self.head[1] == abi.OP_SCRIPT and self.body[0])
 
     @property
     def patience_s(self) -> float:

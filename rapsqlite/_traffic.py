@@ -138,7 +138,7 @@ class Traffic:
         """Interrupt one request, whose task does not wait any longer if it has not begun. Any thread."""
         with self.lock:
             self._cancel(request)
-            if not request.done and self._has_not_begun(request):
+            if not request.done and not request.is_carried_through and self._has_not_begun(request):
                 # The guest sees the mark before it begins, however long that takes.
                 request.done = request.discarded = True
 
@@ -187,7 +187,7 @@ class Traffic:
 
     def _cancel(self, request: Request) -> None:
         request.cancelled = True
-        if request.position is not None and self._rings is not None and not request.done:
+        if request.position is not None and self._rings is not None and not (request.done or request.is_spared):
             self._rings.cancel(request.position)
         self.host.unpark()  # it may be napping for a lock
 
@@ -205,7 +205,7 @@ class Traffic:
     def _put(self, request: Request) -> bool:
         if self._rings is None:
             return False
-        request.position = self._rings.put(request.head, request.body, request.cancelled)
+        request.position = self._rings.put(request.head, request.body, request.cancelled and not request.is_spared)
         return request.position is not None
 
     def _flush_backlog(self) -> None:
@@ -390,7 +390,7 @@ class Traffic:
     def is_cancelled(self) -> bool:
         """Tell whether the running request, the oldest one in flight, was cancelled. The lock is held."""
         oldest = self.oldest()
-        return oldest is not None and oldest.cancelled
+        return oldest is not None and oldest.cancelled and not oldest.is_spared
 
     def running(self) -> Request | None:
         """Return the request that the guest works on; None if it sleeps, waits for a lock or runs a callback."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from rapsqlite import _constants as abi
 from rapsqlite import _fetching as fetching
 from rapsqlite._operation import Operation
+from rapsqlite._request import undoes
 from rapsqlite._session import encode_sql
 from rapsqlite._turns import Turns
 from rapsqlite.cursor import Cursor
@@ -32,7 +33,18 @@ class PreparedStatement:
     closing the connection.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_connection", "_encoded", "_guest", "_handle", "_running", "_turns", "sql")
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_connection",
+        "_encoded",
+        "_guest",
+        "_handle",
+        "_running",
+        "_runs_text",
+        "_turns",
+        "sql",
+    )
 
     def __init__(self, connection: Connection, sql: str) -> None:
         self._encoded = encode_sql(sql, "prepare")
@@ -44,6 +56,7 @@ class PreparedStatement:
         self._handle = 0  # not prepared yet
         self._turns = Turns()  # of the tasks that want to prepare it
         self._closed = False
+        self._runs_text = undoes(self._encoded)  # one request, which is carried through, instead of two
         self._running: weakref.ref[Cursor] | None = None  # whose rows the statement is still making
 
     @property
@@ -66,6 +79,8 @@ class PreparedStatement:
         """Return the handle to use; 0 to run the text, while a cursor still reads the statement's rows."""
         if self._closed:
             raise ProgrammingError("Cannot operate on a closed statement.")
+        if self._runs_text:
+            return 0
         cursor = self._running() if self._running is not None else None
         if cursor is not None and cursor._is_running:
             return 0

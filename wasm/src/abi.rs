@@ -136,6 +136,7 @@ pub const FORMAT_BEGIN_MASK: u16 = 0xe0;
 pub const FORMAT_TEXT_AS_EXTENSION: u16 = 0x100;
 pub const FORMAT_SCRIPT_COMMITS: u16 = 0x200;
 pub const FORMAT_REFUSE_POSITIONS: u16 = 0x400;
+pub const FORMAT_CARRIED_THROUGH: u16 = 0x800;
 
 // Reply kinds and flags.
 pub const REPLY_BATCH: u8 = 1;

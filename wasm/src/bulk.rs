@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::ring::request::Request;
 use crate::sql;
 use crate::statement::{self, Lifetime, Statement};
+use crate::watch::Step;
 use crate::wire::params::Reader;
 
 /// `MANY`: one statement, many parameter sets.
@@ -102,9 +103,6 @@ pub fn script(connection: &Connection, request: &Request<'_>, sql: &[u8]) -> Res
     text.push(0);
     let mut start = 0;
     while start < sql.len() {
-        if connection.watch.is_cancelled() {
-            return Err(Error::interrupted());
-        }
         let taken =
             run_first(connection, &text[start..]).map_err(|error| error.shifted_by(start))?;
         if taken == 0 {
@@ -113,17 +111,28 @@ pub fn script(connection: &Connection, request: &Request<'_>, sql: &[u8]) -> Res
         start += taken;
     }
     if request.format & abi::FORMAT_BEGIN_MASK != 0 && !connection.in_transaction() {
-        run_first(connection, b"BEGIN\0")?;
+        connection
+            .watch
+            .carry_through(|| run_first(connection, b"BEGIN\0"))?;
     }
     Ok(Answer::nothing())
 }
 
-/// Runs the first statement in `text`, which ends in a NUL; returns how much of it that was.
+/// Runs the first statement in `text`, which ends in a NUL; returns how much of it that was. Once cancelled, only
+/// what undoes is still run.
 fn run_first(connection: &Connection, text: &[u8]) -> Result<usize> {
+    let watch = &connection.watch;
+    watch.forget_kind();
     let (statement, taken) = statement::prepare(connection.db(), text, 0)?;
     if let Some(mut statement) = statement {
-        statement.run()?;
-        connection.watch.callbacks.check()?;
+        if watch.saw_step() == Step::Undo {
+            watch.carry_through(|| statement.run())?;
+        } else if watch.is_cancelled() {
+            return Err(Error::interrupted());
+        } else {
+            statement.run()?;
+        }
+        watch.callbacks.check()?;
     }
     Ok(taken)
 }

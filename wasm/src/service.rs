@@ -92,11 +92,12 @@ impl<'r> Service<'r> {
     }
 
     fn dispatch(&mut self, request: &Request<'_>) -> Result<Answer> {
-        let cleans_up = matches!(
+        // A script may begin with what is carried through.
+        let goes_on = matches!(
             request.op,
-            abi::OP_CLOSE | abi::OP_FINISH | abi::OP_RELEASE | abi::OP_DROP
+            abi::OP_CLOSE | abi::OP_FINISH | abi::OP_RELEASE | abi::OP_DROP | abi::OP_SCRIPT
         );
-        if request.is_cancelled() && !cleans_up {
+        if request.is_cancelled() && !goes_on {
             return Err(Error::interrupted());
         }
         let external = external_body(request)?;

@@ -11,10 +11,23 @@ use crate::abi;
 use crate::callbacks::{Callbacks, Handle, hooks};
 use crate::error::{Error, Result};
 use crate::host;
+use crate::statement::bytes_of;
 use crate::vfs;
 
 /// VDBE steps between two looks at the request's cancel word: well under a millisecond of work.
 const STEPS_PER_LOOK: c_int = 1000;
+
+/// What a statement does to a transaction, as the parser saw it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    None,
+    /// BEGIN, SAVEPOINT.
+    Begin,
+    /// COMMIT, END.
+    Commit,
+    /// ROLLBACK, ROLLBACK TO, RELEASE.
+    Undo,
+}
 
 /// What the callbacks look at and note down; SQLite holds its address.
 pub struct Watch {
@@ -24,6 +37,7 @@ pub struct Watch {
     /// What the parser saw in the statement being prepared.
     changes_data: Cell<bool>,
     changes_schema: Cell<bool>,
+    step: Cell<Step>,
     /// VDBE steps between two calls of `on_progress`.
     period: Cell<c_int>,
     /// The user's own.
@@ -39,6 +53,7 @@ impl Watch {
             limit_reached: Cell::new(false),
             changes_data: Cell::new(false),
             changes_schema: Cell::new(false),
+            step: Cell::new(Step::None),
             period: Cell::new(STEPS_PER_LOOK),
             callbacks: Callbacks::default(),
         })
@@ -128,6 +143,20 @@ impl Watch {
     pub fn forget_kind(&self) {
         self.changes_data.set(false);
         self.changes_schema.set(false);
+        self.step.set(Step::None);
+    }
+
+    /// What the parser saw of BEGIN, COMMIT and their kind.
+    pub fn saw_step(&self) -> Step {
+        self.step.get()
+    }
+
+    /// Does what is carried through: no cancellation is seen meanwhile.
+    pub fn carry_through<R>(&self, act: impl FnOnce() -> R) -> R {
+        let cancel = self.callbacks.set_cancel(ptr::null());
+        let result = act();
+        self.callbacks.set_cancel(cancel);
+        result
     }
 
     /// Whether the parser saw a change of data that is not part of a change of the schema.
@@ -212,6 +241,15 @@ unsafe extern "C" fn on_prepare(
         | ffi::SQLITE_ANALYZE
         | ffi::SQLITE_CREATE_VTABLE
         | ffi::SQLITE_DROP_VTABLE => watch.changes_schema.set(true),
+        ffi::SQLITE_TRANSACTION | ffi::SQLITE_SAVEPOINT => {
+            // SAFETY: SQLite passes the operation's name, which ends in a NUL.
+            let step = match unsafe { bytes_of(first) } {
+                b"BEGIN" => Step::Begin,
+                b"COMMIT" => Step::Commit,
+                _ => Step::Undo,
+            };
+            watch.step.set(step);
+        }
         _ => {}
     }
     // SAFETY: SQLite passes NULL or text that ends in a NUL.

@@ -132,9 +132,9 @@ impl Callbacks {
         self.sessions.set(self.sessions.get() - 1);
     }
 
-    /// Null once the request is answered: its cancel word is not looked at any more.
-    pub fn set_cancel(&self, cancel: *const AtomicU32) {
-        self.cancel.set(cancel);
+    /// Null once the request is answered: its cancel word is not looked at any more. Returns the one before.
+    pub fn set_cancel(&self, cancel: *const AtomicU32) -> *const AtomicU32 {
+        self.cancel.replace(cancel)
     }
 
     pub fn is_cancelled(&self) -> bool {
