@@ -4,7 +4,6 @@
 //! columns, parameters and statements, never their values.
 
 use crate::abi;
-use crate::wire::rows::Encoder;
 
 pub type Result<T> = core::result::Result<T, Error>;
 
@@ -123,15 +122,5 @@ impl Error {
             self.offset = self.offset.saturating_add(start);
         }
         self
-    }
-
-    /// The body of an `ERROR` reply.
-    pub fn encode(&self, out: &mut Encoder) -> Result<()> {
-        out.array(5)?;
-        out.integer(self.code.into())?;
-        out.text(self.message.as_bytes())?;
-        out.integer(self.offset.into())?;
-        out.integer(self.class.into())?;
-        out.integer(self.row.into())
     }
 }

@@ -5,6 +5,7 @@
 use crate::abi;
 use crate::answer::Answer;
 use crate::buffers::zeroed;
+use crate::callbacks::extensions;
 use crate::connection::Connection;
 use crate::control::control;
 use crate::error::{Error, Result};
@@ -19,6 +20,7 @@ use crate::ring::Rings;
 use crate::ring::reply::ReplyHeader;
 use crate::ring::request::Request;
 use crate::vfs;
+use crate::wire::errors::encode_error;
 use crate::wire::rows::Encoder;
 
 /// Kept for the body of an error, so that running out of memory can be told.
@@ -118,6 +120,7 @@ impl<'r> Service<'r> {
             return Err(Error::internal("this guest already has a connection"));
         }
         library::initialize()?;
+        extensions::install();
         let options = Options::decode(options)?;
         vfs::limit_size(options.file_bytes);
         let mut executor = Executor::new(Connection::open(name, options)?);
@@ -191,9 +194,9 @@ impl<'r> Service<'r> {
 
     fn error(&mut self, id: u32, error: &Error) {
         self.scratch.clear(SCRATCH_BYTES);
-        if error.encode(&mut self.scratch).is_err() {
+        if encode_error(error, &mut self.scratch).is_err() {
             self.scratch.clear(SCRATCH_BYTES);
-            let short = Error::out_of_memory().encode(&mut self.scratch);
+            let short = encode_error(&Error::out_of_memory(), &mut self.scratch);
             short.expect("a short message fits into what was reserved");
         }
         let header = match &self.executor {

@@ -2,15 +2,13 @@
 
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::{self, NonNull};
-use std::rc::Rc;
 
 use libsqlite3_sys as ffi;
 
 use crate::abi;
 use crate::cache::Keyed;
-use crate::callbacks::Callbacks;
 use crate::error::{Error, Result};
-use crate::program::{Known, Plan};
+use crate::program::Known;
 use crate::wire::params::{Params, Reader, Value};
 
 /// How long bound text and blobs stay where they are.
@@ -29,7 +27,7 @@ pub struct Statement {
     /// INSERT, UPDATE, DELETE or REPLACE, as the parser saw it.
     pub changes_data: bool,
     /// What of it can be put off.
-    known: Known,
+    pub known: Known,
 }
 
 impl Keyed for Statement {
@@ -108,12 +106,6 @@ impl Statement {
         if sql.len() != self.sql.len() {
             self.sql = sql.into();
         }
-    }
-
-    /// What can be put off from now on: see `Known`.
-    pub fn plan(&self, callbacks: &Callbacks) -> Option<Rc<Plan>> {
-        // SAFETY: `stmt` is prepared.
-        unsafe { self.known.plan(self.raw(), callbacks) }
     }
 
     pub fn is_readonly(&self) -> bool {

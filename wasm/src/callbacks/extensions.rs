@@ -53,6 +53,18 @@ impl Callbacks {
     }
 }
 
+/// Has the VFS load side modules where SQLite asks for shared libraries. Once, after SQLite was initialised.
+pub fn install() {
+    // SAFETY: the default VFS is ours, lives for ever, and nobody loads anything yet.
+    unsafe {
+        let vfs = ffi::sqlite3_vfs_find(ptr::null());
+        (*vfs).xDlOpen = Some(open);
+        (*vfs).xDlError = Some(error);
+        (*vfs).xDlSym = Some(symbol);
+        (*vfs).xDlClose = Some(close);
+    }
+}
+
 /// Sets whom to ask for extensions: every request about them says it, so that none of them has to arrive first.
 ///
 /// # Safety
@@ -183,7 +195,7 @@ unsafe fn asked<'a>() -> Option<&'a Callbacks> {
 }
 
 /// `xDlOpen`.
-pub unsafe extern "C" fn open(_: *mut ffi::sqlite3_vfs, name: *const c_char) -> *mut c_void {
+unsafe extern "C" fn open(_: *mut ffi::sqlite3_vfs, name: *const c_char) -> *mut c_void {
     // SAFETY: SQLite passes a terminated name.
     let (callbacks, name) = unsafe { (asked(), CStr::from_ptr(name)) };
     let number = callbacks.and_then(|callbacks| open_module(callbacks, name.to_bytes()));
@@ -191,10 +203,10 @@ pub unsafe extern "C" fn open(_: *mut ffi::sqlite3_vfs, name: *const c_char) -> 
 }
 
 /// `xDlError`: SQLite's own message stays, and the host's exception says the rest.
-pub unsafe extern "C" fn error(_: *mut ffi::sqlite3_vfs, _: c_int, _: *mut c_char) {}
+unsafe extern "C" fn error(_: *mut ffi::sqlite3_vfs, _: c_int, _: *mut c_char) {}
 
 /// `xDlSym`.
-pub unsafe extern "C" fn symbol(
+unsafe extern "C" fn symbol(
     _: *mut ffi::sqlite3_vfs,
     module: *mut c_void,
     name: *const c_char,
@@ -223,7 +235,7 @@ pub unsafe extern "C" fn symbol(
 }
 
 /// `xDlClose`.
-pub unsafe extern "C" fn close(_: *mut ffi::sqlite3_vfs, module: *mut c_void) {
+unsafe extern "C" fn close(_: *mut ffi::sqlite3_vfs, module: *mut c_void) {
     // SAFETY: the connection is not gone yet.
     let Some(callbacks) = (unsafe { asked() }) else {
         return;

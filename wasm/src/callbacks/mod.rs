@@ -17,6 +17,7 @@ pub mod hooks;
 mod lending;
 pub mod place;
 pub mod preupdate;
+pub mod reading;
 mod runs;
 mod spoiled;
 mod steps;

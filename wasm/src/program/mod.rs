@@ -2,14 +2,12 @@
 //! else. What such a function returns may be filled in when the rows are sent (`callbacks::deferred`).
 
 mod opcodes;
-#[cfg(target_arch = "wasm32")]
-mod reading;
 
+use core::cell::RefCell;
 use core::ops::RangeInclusive;
+use std::rc::Rc;
 
 pub use self::opcodes::Instruction;
-#[cfg(target_arch = "wasm32")]
-pub use self::reading::Known;
 
 /// What of a statement is called for later.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -18,6 +16,24 @@ pub struct Plan {
     pub functions: Vec<Box<[u8]>>,
     /// For each call in a row, in column order: the column of its result, and the call's index.
     pub holes: Vec<(usize, usize)>,
+}
+
+/// What is known of a statement's program, once somebody has looked, and for which preparation that holds.
+#[derive(Default)]
+pub struct Known(RefCell<Option<(i32, Option<Rc<Plan>>)>>);
+
+impl Known {
+    /// What was found in the program of this preparation; `None` if nobody has looked.
+    pub fn plan(&self, preparation: i32) -> Option<Option<Rc<Plan>>> {
+        match &*self.0.borrow() {
+            Some((of, plan)) if *of == preparation => Some(plan.clone()),
+            _ => None,
+        }
+    }
+
+    pub fn keep(&self, preparation: i32, plan: Option<Rc<Plan>>) {
+        self.0.replace(Some((preparation, plan)));
+    }
 }
 
 /// What can be put off in a program: calls whose every result goes to the row that is sent and nowhere else.

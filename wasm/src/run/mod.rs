@@ -6,6 +6,7 @@ mod rows;
 use self::rows::Ahead;
 use crate::abi;
 use crate::answer::Output;
+use crate::callbacks::reading;
 use crate::connection::Connection;
 use crate::error::{Error, Result, code};
 use crate::options::Options;
@@ -142,7 +143,7 @@ impl Run {
                 batch.row(|out| run.encode_row(statement.column_count(), out, encode))
             })?;
             if callbacks.has_called()
-                && let Some(plan) = statement.plan(callbacks)
+                && let Some(plan) = reading::plan(statement, callbacks)
             {
                 self.ahead = Some(Box::new(Ahead::new(statement, plan, self.format)));
                 self.stand = Stand::Read;

@@ -6,7 +6,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use libsqlite3_sys as ffi;
 
 use super::{file, lease, methods};
-use crate::callbacks::extensions;
 use crate::host;
 
 /// Longest name, as in SQLite's own VFS for Unix, with its terminator.
@@ -29,10 +28,10 @@ pub extern "C" fn sqlite3_os_init() -> c_int {
         xDelete: Some(delete),
         xAccess: Some(access),
         xFullPathname: Some(full_pathname),
-        xDlOpen: Some(extensions::open),
-        xDlError: Some(extensions::error),
-        xDlSym: Some(extensions::symbol),
-        xDlClose: Some(extensions::close),
+        xDlOpen: None, // these four: callbacks/extensions.rs
+        xDlError: None,
+        xDlSym: None,
+        xDlClose: None,
         xRandomness: Some(randomness),
         xSleep: Some(sleep),
         xCurrentTime: None,

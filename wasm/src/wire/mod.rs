@@ -2,5 +2,6 @@
 //!
 //! <https://github.com/msgpack/msgpack/blob/master/spec.md>
 
+pub mod errors;
 pub mod params;
 pub mod rows;

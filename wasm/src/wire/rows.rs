@@ -5,6 +5,7 @@
 
 use core::ops::Range;
 
+use super::errors::encode_error;
 use crate::error::{Error, Result, code};
 
 /// The most bytes a scalar's marker and fixed part take.
@@ -253,7 +254,7 @@ impl Batch {
 
     /// Ends the rows with the error of the next one: the bytes are an array of both from now on.
     pub fn fail(&mut self, error: &Error) -> Result<()> {
-        error.encode(&mut self.encoder)?;
+        encode_error(error, &mut self.encoder)?;
         self.encoder.room(1)?;
         self.encoder.patch(1, &self.row_count.to_be_bytes());
         self.encoder.bytes.insert(0, PAIR);

@@ -2,54 +2,41 @@
 //!
 //! EXPLAIN would prepare the statement anew, and what it lists need not be what runs: plans depend on what is bound.
 
-use core::cell::RefCell;
 use core::ffi::{c_int, c_void};
 use std::rc::Rc;
 
 use libsqlite3_sys as ffi;
 
-use super::{Instruction, Plan, plan};
+use super::Callbacks;
 use crate::buffers::push;
-use crate::callbacks::Callbacks;
 use crate::error::{Error, Result};
+use crate::program::{self, Instruction, Plan};
 use crate::statement::{Statement, prepare};
 
 /// Of "temp": a table of that name in the database would stand before SQLite's own.
 const LISTING: &[u8] = b"SELECT opcode, p1, p2, p3, p4, p5 FROM temp.bytecode(?)";
 
-/// What is known of a statement's program, once somebody has looked, and for which preparation that holds.
-#[derive(Default)]
-pub struct Known(RefCell<Option<(c_int, Option<Rc<Plan>>)>>);
-
-impl Known {
-    /// What can be put off while `statement`, whose `Known` this is, runs, if there is anything.
-    ///
-    /// Looks at the program once it has called functions often enough. Not where the user is told of statements or of
-    /// their progress: that would come in between, and would tell of ours.
-    ///
-    /// # Safety
-    /// `statement` is prepared.
-    pub unsafe fn plan(
-        &self,
-        statement: *mut ffi::sqlite3_stmt,
-        callbacks: &Callbacks,
-    ) -> Option<Rc<Plan>> {
-        if callbacks.is_watched() {
-            return None;
-        }
-        // SAFETY: the caller's promise; nothing is reset.
-        let preparations =
-            unsafe { ffi::sqlite3_stmt_status(statement, ffi::SQLITE_STMTSTATUS_REPREPARE, 0) };
-        match &*self.0.borrow() {
-            Some((of, plan)) if *of == preparations => return plan.clone(),
-            _ if callbacks.has_called_often() => {}
-            _ => return None,
-        }
-        // SAFETY: the caller's promise.
-        let plan = unsafe { new_plan(statement, callbacks) }.map(Rc::new);
-        self.0.replace(Some((preparations, plan.clone())));
-        plan
+/// What can be put off while `statement` runs, if there is anything.
+///
+/// Looks at the program once it has called functions often enough. Not where the user is told of statements or of
+/// their progress: that would come in between, and would tell of ours.
+pub fn plan(statement: &Statement, callbacks: &Callbacks) -> Option<Rc<Plan>> {
+    if callbacks.is_watched() {
+        return None;
     }
+    let status = ffi::SQLITE_STMTSTATUS_REPREPARE;
+    // SAFETY: the statement is prepared; nothing is reset.
+    let preparations = unsafe { ffi::sqlite3_stmt_status(statement.raw(), status, 0) };
+    if let Some(known) = statement.known.plan(preparations) {
+        return known;
+    }
+    if !callbacks.has_called_often() {
+        return None;
+    }
+    // SAFETY: the statement is prepared.
+    let plan = unsafe { new_plan(statement.raw(), callbacks) }.map(Rc::new);
+    statement.known.keep(preparations, plan.clone());
+    plan
 }
 
 /// None also where the program cannot be had: then each call is made by itself.
@@ -64,7 +51,7 @@ unsafe fn new_plan(statement: *mut ffi::sqlite3_stmt, callbacks: &Callbacks) -> 
         }
         let db = ffi::sqlite3_db_handle(statement);
         let program = program_of(db, statement).ok()?;
-        plan(&program, |function| callbacks.defines(function))
+        program::plan(&program, |function| callbacks.defines(function))
     }
 }
 
