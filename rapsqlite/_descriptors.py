@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import threading
 
 try:
@@ -30,19 +31,50 @@ NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY)
 
 _UNKNOWN = -1  # no device
 _parked: dict[tuple[int, int, bool], list[int]] = {}  # device, inode, writable
-_open: set[int] = set()
+_open: dict[int, tuple[int, int]] = {}  # device and inode of each, by which a forked child knows its copy
+_forks = 0
+# Held for a moment only, never across a system call: some wait as long as the file system likes, and every thread that
+# opens, closes or forks comes by here.
 _guard = threading.Lock()
 
 
+class NotAFileError(OSError):
+    """The name is that of a directory, a pipe or a socket."""
+
+
 def open_file(name: bytes, flags: int, mode: int, directory: int | None) -> int:
-    """Open a file beside others in ``directory``, None for a path; take a parked descriptor of it, if there is one."""
+    """Open a file beside others in ``directory``, None for a path; take a parked descriptor of it, if there is one.
+
+    Raises OSError, NotAFileError among them. Nobody is waited for at the other end of a pipe.
+    """
     writable = flags & os.O_ACCMODE != os.O_RDONLY
-    with _guard:
-        fd = _take_parked(name, directory, writable) if _parked and not flags & os.O_EXCL else None
-        if fd is None:
-            fd = _above_standard_streams(os.open(name, flags, mode, dir_fd=directory))
-        _open.add(fd)
-    return fd
+    if _parked and not flags & os.O_EXCL:
+        parked = _take_parked(name, directory, writable)
+        if parked is not None:
+            return parked
+    while True:
+        forks = _forks
+        fd, status = _open_new(name, flags, mode, directory)
+        with _guard:
+            if forks == _forks:
+                _open[fd] = (status.st_dev, status.st_ino)
+                return fd
+        # A child may have a copy of it that it does not know of: no lock is taken through this one.
+        _close_or_park((_UNKNOWN, fd, False), [fd])
+        flags &= ~os.O_EXCL  # the file is there now
+
+
+def _open_new(name: bytes, flags: int, mode: int, directory: int | None) -> tuple[int, os.stat_result]:
+    try:
+        fd = os.open(name, flags | os.O_NONBLOCK, mode, dir_fd=directory)
+    except BlockingIOError:
+        # No pipe, but a file that somebody has leased, who gives it back for one who waits.
+        fd = os.open(name, flags, mode, dir_fd=directory)
+    status = os.fstat(fd)
+    if stat.S_ISDIR(status.st_mode) or stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
+        os.close(fd)
+        raise NotAFileError("it is a directory, a pipe or a socket")
+    return _above_standard_streams(fd), status
 
 
 def _take_parked(name: bytes, directory: int | None, writable: bool) -> int | None:
@@ -50,12 +82,14 @@ def _take_parked(name: bytes, directory: int | None, writable: bool) -> int | No
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return None
-    same = _parked.get((found.st_dev, found.st_ino, writable))
-    if not same:
-        return None
-    fd = same.pop()
-    if not same:
-        del _parked[found.st_dev, found.st_ino, writable]
+    key = (found.st_dev, found.st_ino, writable)
+    with _guard:
+        same = _parked.get(key)
+        if not same:
+            return None
+        fd = same.pop()
+        if not same:
+            del _parked[key]
     return fd
 
 
@@ -90,27 +124,28 @@ def release(fd: int, *, writable: bool) -> None:
 
     The caller has dropped all its locks and mappings of it.
     """
-    with _guard:
-        try:
-            status = os.fstat(fd)
-            key = (status.st_dev, status.st_ino, writable)
-        except OSError:
-            key = (_UNKNOWN, fd, writable)  # whose it is cannot be told: nobody takes it over, but it is closed in time
-        waiting = [fd, *_parked.pop(key, [])]
-        still_waiting = [each for each in waiting if not _close_if_unlocked(each, writable)]
-        if still_waiting:
-            _parked[key] = still_waiting
+    try:
+        status = os.fstat(fd)
+        key = (status.st_dev, status.st_ino, writable)
+    except OSError:
+        key = (_UNKNOWN, fd, writable)  # whose it is cannot be told: nobody takes it over, but it is closed in time
+    _close_or_park(key, [fd])
 
 
 def sweep() -> None:
     """Close what has been parked and is no longer locked by anyone."""
+    for key in list(_parked):
+        _close_or_park(key, [])
+
+
+def _close_or_park(key: tuple[int, int, bool], unwanted: list[int]) -> None:
+    """Close these descriptors of one file and the parked ones of it, or park them (again)."""
     with _guard:
-        for key, waiting in list(_parked.items()):
-            still_waiting = [each for each in waiting if not _close_if_unlocked(each, key[2])]
-            if still_waiting:
-                _parked[key] = still_waiting
-            else:
-                del _parked[key]
+        unwanted += _parked.pop(key, [])
+    still_waiting = [fd for fd in unwanted if not _close_if_unlocked(fd, key[2])]
+    if still_waiting:
+        with _guard:
+            _parked.setdefault(key, []).extend(still_waiting)
 
 
 def _close_if_unlocked(fd: int, writable: bool) -> bool:
@@ -121,10 +156,14 @@ def _close_if_unlocked(fd: int, writable: bool) -> bool:
             return False
     except OSError:
         return False
-    _open.discard(fd)
+    noted = _open.get(fd)
     # What close(2) complains of, writes that failed, has been told by the last sync; and the descriptor is gone.
     with contextlib.suppress(OSError):
         os.close(fd)
+    with _guard:
+        # Its number may be that of another file by now, opened by another thread.
+        if noted is not None and _open.get(fd) is noted:
+            del _open[fd]
     return True
 
 
@@ -136,24 +175,29 @@ def parked_count() -> int:
 def _close_all_in_child() -> None:
     global _guard
     _guard = threading.Lock()
-    for fd in _open:
-        os.close(fd)
+    for fd, identity in _open.items():
+        with contextlib.suppress(OSError):
+            status = os.fstat(fd)
+            if identity == (status.st_dev, status.st_ino):  # else the parent was about to forget the number
+                os.close(fd)
     _open.clear()
     _parked.clear()
 
 
-def _acquire_guard() -> None:
+def _begin_fork() -> None:
     _guard.acquire()
 
 
-def _release_guard() -> None:
+def _end_fork_in_parent() -> None:
+    global _forks
+    _forks += 1
     _guard.release()
 
 
-# No fork between opening a file and noting it, nor between locking all of a file and closing it: a child that
-# knew nothing of the descriptor would keep it, and with it the lock, for as long as it lives.
+# A child that knew nothing of a descriptor would keep it, and with it the lock, for as long as it lives. So the tables
+# stand still during a fork, and what is open is in them, from before its first lock until after it is closed.
 os.register_at_fork(
-    before=_acquire_guard,
-    after_in_parent=_release_guard,
+    before=_begin_fork,
+    after_in_parent=_end_fork_in_parent,
     after_in_child=_close_all_in_child,
 )

@@ -63,7 +63,6 @@ class FileTable(OpenFiles):
         self.bytes_read = 0
         self.bytes_written = 0
         self.sync_count = 0
-        _descriptors.sweep()
 
     def grant(self, directory: bytes) -> None:
         """Let the guest reach one more directory, by its real name, until `revoke`. Any thread."""
@@ -120,6 +119,7 @@ class FileTable(OpenFiles):
         if name:
             directory, last = self._grants.locate(name)
             if flags & sqlite.SQLITE_OPEN_MAIN_DB:
+                _descriptors.sweep()
                 self._grants.refuse_as_database(name)
             if protected:
                 flags = self._flags_for_reading(name, flags)

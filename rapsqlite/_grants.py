@@ -34,24 +34,40 @@ class Grants:
     """What one connection may reach."""
 
     def __init__(self, database: bytes | None, directories: Iterable[bytes]) -> None:
-        """Grant ``directories`` with all that is below them, and ``database``, which is None if it is no file."""
+        """Grant ``directories`` with all that is below them, and ``database``, which is None if it is no file.
+
+        What these names stand for is found out when the first one is needed, on the guest's thread: the file system
+        may take its time.
+        """
+        self._as_given: tuple[bytes | None, Iterable[bytes]] | None = (database, directories)
         self._database: bytes | None = None  # its real name
         self._real: dict[bytes, bytes] = {}  # a name as the user wrote it, made absolute: what it really is
         self._roots: list[bytes] = []
         self._lent: list[bytes] = []
         self._directories = Directories()
+
+    def _find_given(self) -> None:
+        """Find out what the names stand for that were given. Raises FileError if that cannot be."""
+        if self._as_given is None:
+            return
+        database, directories = self._as_given
         for directory in directories:
-            self._add_root(os.path.realpath(directory), spelled=directory)
+            if not os.path.isdir(directory):
+                reason = "limits={'directories': [...]} names it, and there is no such directory"
+                raise FileError(sqlite.SQLITE_CANTOPEN, "grant", directory, reason)
+            self._add_root(_real(directory), spelled=directory)
         if database is not None:
-            self._database = self._real[_absolute(database)] = os.path.realpath(database)
+            spelled = _absolute(database)
+            self._database = self._real[spelled] = _real(database)
+        self._as_given = None
 
     def _add_root(self, real: bytes, spelled: bytes) -> None:
-        self._real.setdefault(_absolute(spelled), os.path.realpath(spelled))
+        self._real.setdefault(_absolute(spelled), real)
         if real not in self._roots:
             self._roots.append(real)
 
     def grant(self, directory: bytes) -> None:
-        """Grant one more directory, until `revoke`. Any thread."""
+        """Grant one more directory, by its real name, until `revoke`. Any thread."""
         self._add_root(directory, spelled=directory)
         self._lent.append(directory)
 
@@ -71,6 +87,7 @@ class Grants:
 
         Raises FileError if it lies outside of the granted directories.
         """
+        self._find_given()
         spelled = _absolute(name)
         start = self._begin(spelled)
         real, followed = self._walk(start, name)
@@ -143,6 +160,7 @@ class Grants:
 
         Raises FileError if there is no such directory or it is not granted.
         """
+        self._find_given()
         directory, last = os.path.split(name)
         descriptor = self._directories.known(directory)
         if descriptor is not None and last not in (b"", b".", b".."):
@@ -178,6 +196,21 @@ def database_path(name: bytes, *, uri: bool) -> bytes | None:
 
 
 def _absolute(name: bytes) -> bytes:
-    """Make ``name`` absolute without a look at the disk; ``..`` stays, as what it means depends on links."""
-    parts = os.path.join(os.getcwdb(), name).split(b"/")
-    return b"/" + b"/".join(part for part in parts if part not in (b"", b"."))
+    """Make ``name`` absolute without a look at the disk; ``..`` stays, as what it means depends on links.
+
+    Raises FileError if that takes a working directory and there is none.
+    """
+    path = name if name.startswith(b"/") else os.path.join(_working_directory(name), name)
+    return b"/" + b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
+
+
+def _working_directory(name: bytes) -> bytes:
+    try:
+        return os.getcwdb()
+    except OSError:
+        reason = "its name is relative, and the working directory of the process does not exist any more"
+        raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, reason) from None
+
+
+def _real(name: bytes) -> bytes:
+    return os.path.realpath(name if name.startswith(b"/") else os.path.join(_working_directory(name), name))

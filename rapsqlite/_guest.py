@@ -61,15 +61,15 @@ class Guest:
         self._traffic = traffic = Traffic(name, lock, patience_s)
         self.host = HostFunctions(lock, busy_timeout_s, traffic.ring, traffic.body_of, traffic.is_cancelled)
         traffic.serve_through(self.host)
-        traffic.pressure = Pressure(traffic, self.kill, self._give_up)
+        traffic.pressure = Pressure(traffic, self.kill, self._give_up, self._leave_behind)
         self.prepared: dict[int, bytes] = {}  # the SQL of statements that stay prepared, by handle, to tell of it
         self._memory_limit_bytes = memory_limit_bytes
-        self._watchdog = Watchdog(traffic, statement_limit_s, self.kill)
+        self._watchdog = Watchdog(traffic, statement_limit_s)
         self._engine = engine  # called on the guest's thread: it may have to compile
         self._instance: runtime.Instance | None = None
         self._loop: Loop | None = None
         self._ended = False
-        self._given_up = False  # a callback of the user's holds the thread for ever
+        self._given_up = False  # a callback of the user's, or a system call, holds the thread for ever
         self._end_lock = threading.Lock()  # files are closed before the memory goes that they are mapped into
         self._waiting_for_end: list[Request] = []
         self._parking = _parking.parking_here()
@@ -255,14 +255,32 @@ class Guest:
         The guest is marked as killed, so it never gets to anything once the callback returns.
         """
         self.kill()
-        with self._end_lock, self._traffic.lock:
-            if self._ended:
-                return
-            self._given_up = self._ended = True
-            woken = self._traffic.break_off(failure) + self._waiting_for_end
+        if not self._given_up:
+            self._given_up = True
+            # Closing files may take time, which an event loop does not have.
+            threading.Thread(target=self._close_for_callback, args=(failure,), daemon=True).start()
+
+    def _close_for_callback(self, failure: BaseException) -> None:
+        with self._end_lock:
+            with self._traffic.lock:
+                woken = self._traffic.break_off(failure)
             self.files.close()
+        self._wake(woken + self._note_end())
+
+    def _leave_behind(self, failure: BaseException) -> None:
+        """End the connection while its thread is in a system call: tasks wait no longer, the thread keeps the files."""
+        if not self._given_up:
+            self._given_up = True
+            with self._traffic.lock:
+                woken = self._traffic.break_off(failure)
+            self._wake(woken + self._note_end())
+
+    def _note_end(self) -> list[Request]:
+        """Nobody needs to wait for the guest any longer; return those who did."""
         _live_guests.forget(self)
-        self._wake(woken)
+        with self._traffic.lock:
+            self._ended = True
+            return self._waiting_for_end
 
     # -- the guest's thread ------------------------------------------------------------------------
 
@@ -310,11 +328,7 @@ class Guest:
             if self._instance is not None:
                 self._instance.close()
         self._traffic.retire()
-        _live_guests.forget(self)
-        with self._traffic.lock:
-            self._ended = True
-            woken += self._waiting_for_end
-        self._wake(woken)
+        self._wake(woken + self._note_end())
 
     @staticmethod
     def _wake(woken: list[Request]) -> None:

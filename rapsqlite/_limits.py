@@ -81,8 +81,9 @@ def _checked_directories(value: object) -> tuple[bytes, ...]:
     # One path would be taken apart into its letters.
     if isinstance(value, (str, bytes, os.PathLike)) or not isinstance(value, Iterable):
         raise TypeError("the limit directories is a list of paths")
-    directories = tuple(os.path.abspath(os.fsencode(directory)) for directory in value)
-    for directory in directories:
-        if not os.path.isdir(directory):
-            raise ValueError(f"the limit directories names {os.fsdecode(directory)!r}, which is no directory")
-    return directories
+    # Whether they exist is seen when the connection opens: the file system may take its time to say.
+    try:
+        return tuple(os.path.abspath(os.fsencode(directory)) for directory in value)
+    except FileNotFoundError:
+        reason = "the working directory of the process does not exist any more"
+        raise ValueError(f"the limit directories has a relative path, and {reason}") from None

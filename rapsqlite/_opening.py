@@ -55,9 +55,11 @@ def read_whole(path: bytes, directory: int | None, last: bytes, most_bytes: int)
 
     ``path`` is for messages. FileError if it cannot be read.
     """
-    how = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # nobody waits for a pipe
+    how = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         fd = _descriptors.open_file(last, how, 0, directory)
+    except _descriptors.NotAFileError:
+        return None
     except OSError as error:
         if error.errno in _NOT_THERE:
             return None

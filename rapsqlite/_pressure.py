@@ -1,7 +1,9 @@
 """A guest that does not answer although its request was cancelled: what is forced, and how hard.
 
 SQL that runs on is killed, with its connection. A callback of the user's that runs on is interrupted with an exception
-first (`_strike`); if that does not reach it the connection is given up, and its thread left to the callback.
+first (`_strike`); if that does not reach it the connection is given up, and its thread left to the callback. A system
+call that does not return, of a file system that hangs, can be neither interrupted nor killed: its thread is left to it,
+with the files, which it closes when the call returns.
 """
 
 from __future__ import annotations
@@ -21,19 +23,27 @@ if TYPE_CHECKING:
 class Pressure:
     """Forces one guest to answer."""
 
-    __slots__ = ("_give_up", "_kill", "_traffic")
+    __slots__ = ("_give_up", "_kill", "_killed", "_leave_behind", "_traffic")
 
-    def __init__(self, traffic: Traffic, kill: Callable[[], None], give_up: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        traffic: Traffic,
+        kill: Callable[[], None],
+        give_up: Callable[[BaseException], None],
+        leave_behind: Callable[[BaseException], None],
+    ) -> None:
         self._traffic = traffic
         self._kill = kill
         self._give_up = give_up
+        self._leave_behind = leave_behind
+        self._killed = False
 
     def press(self, request: Request) -> None:
         """Force the answer to a request that was waited for patiently; called again if it still does not come."""
         callbacks = self._traffic.host.callbacks
         if not callbacks.thread:
             if not request.is_carried_through or (not request.is_spared and self._is_at(request)):
-                self._kill()
+                self.press_guest()
         elif not callbacks.interrupt(lambda: self._is_at(request)):
             self._give_up(
                 OperationalError(
@@ -42,6 +52,19 @@ class Pressure:
                     " next connection"
                 )
             )
+
+    def press_guest(self) -> None:
+        """Kill the guest; the second time, when that has not helped, leave it behind. Any thread."""
+        if not self._killed:
+            self._killed = True
+            self._kill()
+            return
+        self._leave_behind(
+            OperationalError(
+                f"the connection to {self._traffic.name} is closed: a system call of its statement has not returned,"
+                " so the file system does not answer; when it does, the files are closed and their locks released"
+            )
+        )
 
     def press_later(self) -> None:
         """Interrupt a callback that runs now if, after as long as is waited for an answer, it still runs. Any thread.

@@ -11,8 +11,6 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rapsqlite._request import Request
     from rapsqlite._traffic import Traffic
 
@@ -23,10 +21,9 @@ _SHORTEST_PAUSE_S = 0.005
 class Watchdog:
     """Lets the guest work on one request for ``limit_s`` without a pause; 0: for ever."""
 
-    def __init__(self, traffic: Traffic, limit_s: float, kill: Callable[[], None]) -> None:
+    def __init__(self, traffic: Traffic, limit_s: float) -> None:
         self._traffic = traffic
         self._limit_s = limit_s
-        self._kill = kill
         self._ended = threading.Event()
 
     def start(self, name: str) -> None:
@@ -49,7 +46,9 @@ class Watchdog:
             elif worked_s > self._limit_s + self._traffic.patience_s:
                 reason = f"a statement took longer than {self._limit_s:g} seconds and could not be interrupted"
                 self._traffic.host.last_message = reason
-                self._kill()
+                self._traffic.pressure.press_guest()
+                if not self._ended.wait(self._traffic.patience_s):
+                    self._traffic.pressure.press_guest()
                 return
             elif worked_s > self._limit_s and not running.overdue:
                 running.overdue = True

@@ -1,0 +1,250 @@
+"""Files that keep a system call waiting: pipes, and file systems that do not answer. Nobody else waits with them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+import rapsqlite
+from rapsqlite import _constants as abi
+from rapsqlite import _descriptors, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def make_special(path: Path, kind: str) -> None:
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(os.path.relpath(path))  # a socket's name is short
+        listener.close()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "socket"])
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_what_is_no_file_is_no_database_and_nobody_waits_for_it(
+    tmp_path: Path, kind: str, read_only: bool
+) -> None:
+    """open(2) of a pipe waits until somebody has opened its other end."""
+    path = tmp_path / "special"
+    make_special(path, kind)
+
+    with anyio.fail_after(5), pytest.raises(rapsqlite.OperationalError, match=r"unable to open.*special") as caught:
+        await connect(path, read_only=read_only)
+
+    assert caught.value.sqlite_errorcode == abi.SQLITE_CANTOPEN
+
+
+@pytest.mark.parametrize("verb", ["ATTACH '{}' AS other", "ATTACH 'file:{}?mode=ro' AS other", "VACUUM INTO '{}'"])
+async def test_sql_that_names_a_pipe_fails_at_once(tmp_path: Path, database: Path, verb: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    async with connect(database, uri=True, isolation_level=None) as conn:
+        with anyio.fail_after(5), pytest.raises(rapsqlite.OperationalError):
+            await conn.execute(verb.format(tmp_path / "pipe"))
+
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+async def test_csv_table_over_a_pipe_fails_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    async with connect(":memory:") as conn:
+        await conn.enable_load_extension(True)
+        try:
+            await conn.load_extension("csv")
+        except rapsqlite.NotSupportedError:
+            pytest.skip("this build has no csv extension")
+        with anyio.fail_after(5), pytest.raises(rapsqlite.OperationalError):
+            await conn.execute(f"CREATE VIRTUAL TABLE temp.t USING csv(filename='{tmp_path / 'pipe'}')")
+
+
+@pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
+async def test_pipe_in_place_of_a_companion_fails_at_once(database: Path, suffix: str) -> None:
+    """Whoever may write to the directory may put one there."""
+    async with connect(database, pragmas={"journal_mode": "DELETE" if suffix == "-journal" else "WAL"}) as conn:
+        await conn.execute("CREATE TABLE t (a)")
+    os.mkfifo(f"{database}{suffix}")
+
+    with anyio.fail_after(5), pytest.raises(rapsqlite.OperationalError):
+        async with connect(database) as conn:
+            await conn.execute("INSERT INTO t VALUES (1)")
+
+
+async def test_devices_are_opened_as_by_sqlite3() -> None:
+    async with connect("/dev/null") as conn:
+        assert await conn.fetch_all("SELECT name FROM sqlite_schema") == []
+
+
+def fork() -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+class Hanging:
+    """System calls on one name that do not return until they are let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, call: str, name: str) -> None:
+        self.reached = threading.Event()
+        self.released = threading.Event()
+        real = getattr(os, call)
+
+        def hang(path: Any, *args: Any, **options: Any) -> Any:
+            if isinstance(path, bytes) and os.path.basename(path) == name.encode():
+                self.reached.set()
+                self.released.wait()
+            return real(path, *args, **options)
+
+        monkeypatch.setattr(os, call, hang)
+
+    async def is_reached(self) -> None:
+        assert await anyio.to_thread.run_sync(self.reached.wait, 10)
+
+
+@contextmanager
+def hanging(monkeypatch: pytest.MonkeyPatch, call: str, name: str) -> Iterator[Hanging]:
+    """Let go in the end, whatever happens."""
+    hang = Hanging(monkeypatch, call, name)
+    try:
+        yield hang
+    finally:
+        hang.released.set()
+
+
+@pytest.mark.parametrize("call", ["open", "readlink", "stat"])
+async def test_call_that_hangs_stops_neither_the_loop_nor_other_connections(
+    tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """It is made on its connection's thread, and under no guard that anybody else takes: to open, close or fork."""
+    stuck = tmp_path / "stuck.db"
+    async with connect(stuck) as conn:
+        await conn.execute("CREATE TABLE t (a)")
+    async with connect(database, isolation_level=None) as before:
+        await before.execute("CREATE TABLE t (a)")
+        name = "stuck.db-journal" if call == "stat" else "stuck.db"
+        with hanging(monkeypatch, call, name) as hang:
+            async with anyio.create_task_group() as tasks:
+
+                async def use() -> None:
+                    async with connect(stuck) as conn:
+                        assert await conn.fetch_all("SELECT * FROM t") == []
+
+                tasks.start_soon(use)
+                with anyio.fail_after(10):
+                    await hang.is_reached()
+                    await before.execute("INSERT INTO t VALUES (1)")
+                    async with connect(tmp_path / "other.db") as other:
+                        assert await other.fetch_scalar("SELECT 1") == 1
+                    assert await before.fetch_scalar("SELECT count(*) FROM t") == 1
+                    fork()
+                hang.released.set()
+
+
+async def test_descriptor_that_hangs_while_it_is_closed_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """close(2) of a file on another machine waits for what was written to it."""
+    conn = await connect(tmp_path / "stuck.db")
+    await conn.execute("CREATE TABLE t (a)")
+    stuck = [fd for fd in _descriptors._open if "stuck.db" in os.readlink(f"/proc/self/fd/{fd}")]
+    reached, released, close = threading.Event(), threading.Event(), os.close
+
+    def hang(fd: int) -> None:
+        if fd in stuck:
+            reached.set()
+            released.wait()
+        close(fd)
+
+    monkeypatch.setattr(os, "close", hang)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(conn.close)
+            with anyio.fail_after(10):
+                assert await anyio.to_thread.run_sync(reached.wait, 10)
+                async with connect(tmp_path / "other.db") as other:
+                    await other.execute("CREATE TABLE t (a)")
+            released.set()
+    finally:
+        released.set()
+
+
+async def test_task_that_waits_for_a_hanging_file_can_be_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing interrupts the call, so the connection is given up; its thread closes the file when the call returns."""
+    other = tmp_path / "other.db"
+    conn = await connect(":memory:", isolation_level=None)
+    conn._session.guest._traffic.patience_s = 0.05
+    with hanging(monkeypatch, "open", "other.db") as hang:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(conn.execute, f"ATTACH '{other}' AS other")
+                await hang.is_reached()
+                tasks.cancel_scope.cancel()
+        with pytest.raises(rapsqlite.OperationalError, match="file system does not answer"):
+            await conn.execute("SELECT 1")
+        await conn.close()
+
+    opened = str(other)
+    with anyio.fail_after(10):
+        while any(opened in os.readlink(f"/proc/self/fd/{fd}") for fd in list(_descriptors._open)):  # noqa: ASYNC110
+            await anyio.sleep(0.002)
+
+
+async def test_limit_on_time_ends_a_statement_whose_file_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: rapsqlite.Limits = {"statement_seconds": 0.05, "directories": [str(tmp_path)]}
+    conn = await connect(":memory:", isolation_level=None, limits=limits)
+    conn._session.guest._traffic.patience_s = 0.05
+    with hanging(monkeypatch, "open", "other.db"):
+        with anyio.fail_after(10), pytest.raises(rapsqlite.OperationalError, match="closed"):
+            await conn.execute(f"ATTACH '{tmp_path / 'other.db'}' AS other")
+        await conn.close()
+
+
+def test_child_forked_while_a_file_is_opened_keeps_nothing_of_it(tmp_path: Path) -> None:
+    """The parent's lock would live as long as the child: so the parent opens the file anew, and locks that."""
+    path = tmp_path / "test.db"
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent("""
+            import os, signal, sys
+            from rapsqlite import _descriptors, _filelock
+            path, real, children = sys.argv[1].encode(), os.open, []
+
+            def fork_after(name, flags, mode=0o777, **options):
+                fd = real(name, flags, mode, **options)
+                if name == path and not children:
+                    child = os.fork()
+                    if child == 0:
+                        signal.pause()
+                    children.append(child)
+                return fd
+
+            os.open = fork_after
+            fd = _descriptors.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644, None)
+            _filelock.set_lock(fd, _filelock.WRITE, 0, 0)
+            os.close(fd)  # without unlocking, as when a process is killed
+            other = real(path, os.O_RDWR)
+            print(_filelock.conflicting_lock(other, _filelock.WRITE, 0, 0))
+            os.kill(children[0], signal.SIGKILL)
+        """), str(path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert (done.stdout, done.stderr) == ("None\n", "")
