@@ -8,7 +8,6 @@ guest.
 from __future__ import annotations
 
 import struct
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -50,7 +49,6 @@ def file_imports(files: FileTable, view: View) -> dict[str, Callable[..., int]]:
         "file_lock": _answering(files, files.lock),
         "file_unlock": _answering(files, files.unlock),
         "file_reserved": _answering(files, lambda fd, out: _put(view, out, files.is_reserved(fd))),
-        "sleep": _sleep,
         "file_moved": _answering(files, lambda fd, out: _put(view, out, files.has_moved(fd))),
         "shm_map": _answering(
             files,
@@ -63,11 +61,6 @@ def file_imports(files: FileTable, view: View) -> dict[str, Callable[..., int]]:
         "window_unmap": _answering(files, lambda ptr, size: files.unmap_window(view(ptr, size))),
         "shm_unmap": _answering(files, lambda fd, delete: files.unmap_index(fd, delete=delete != 0)),
     }
-
-
-def _sleep(microseconds: int) -> int:
-    time.sleep(microseconds / 1_000_000)
-    return sqlite.SQLITE_OK
 
 
 def _answering(files: FileTable, call: Callable[..., int | None]) -> Callable[..., int]:

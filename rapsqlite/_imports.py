@@ -43,3 +43,9 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "callback": ("", ""),
     "callback_answer": ("ii", "i"),
 }
+
+WASI = "wasi_snapshot_preview1"
+WASI_FUNCTIONS = frozenset(
+    {"clock_time_get", "environ_get", "environ_sizes_get", "fd_write", "proc_exit", "random_get"},
+)
+"""What a guest has of WASI: nothing that waits, for a guest that waits there cannot be woken."""

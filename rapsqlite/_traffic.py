@@ -393,10 +393,10 @@ class Traffic:
         return oldest is not None and oldest.cancelled and not oldest.is_spared
 
     def running(self) -> Request | None:
-        """Return the request that the guest works on; None if it sleeps, waits for a lock or runs a callback."""
+        """Return the request that the guest works on; None if it is idle, waits for a lock or runs a callback."""
         with self.lock:
-            rings = self._rings
-            if rings is None or self.host.is_asleep() or self.host.callbacks.thread:
+            rings, host = self._rings, self.host
+            if rings is None or host.callbacks.thread or (host.is_asleep() and not host.sleeps):
                 return None
             sent = (request for request in self._pending.values() if request.position is not None)
             return next((request for request in sent if rings.is_unanswered(request.position or 0)), None)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rapsqlite import _module_cache, _sigbus
 from rapsqlite._c_functions import EPOCH_CONTINUE, BareImport, CFunctions, EpochCallback, Import
 from rapsqlite._dylink import read_side
-from rapsqlite._imports import MODULE, SIGNATURES
+from rapsqlite._imports import MODULE, SIGNATURES, WASI, WASI_FUNCTIONS
 from rapsqlite._linking import Library
 from rapsqlite._table import Table
 from rapsqlite.errors import InternalError, NotSupportedError, OperationalError
@@ -204,6 +204,9 @@ class Engine:
         return f"{hashlib.sha256(wasm).hexdigest()[:24]}-{hashlib.sha256(what).hexdigest()[:16]}.compiled"
 
     def _link(self) -> Any:
+        wanted = {each.name for each in self.module.imports if each.module == WASI}
+        if wanted - WASI_FUNCTIONS:
+            raise InternalError(f"engine.wasm imports {', '.join(sorted(wanted - WASI_FUNCTIONS))} of WASI")
         linker = self.wasmtime.Linker(self.engine)
         linker.define_wasi()
         module_name = MODULE.encode()

@@ -23,7 +23,9 @@ def _data(values: dict[int, int]) -> str:
     return "\n".join(lines)
 
 
-def module(run: str, *, control: dict[int, int] | None = None, version: int = abi.ABI_VERSION) -> bytes:
+def module(
+    run: str, *, control: dict[int, int] | None = None, version: int = abi.ABI_VERSION, imports: str = ""
+) -> bytes:
     """Return a module whose service loop is ``run`` (a function body that leaves an i32)."""
     words = {
         abi.CONTROL_MAGIC: abi.MAGIC,
@@ -42,7 +44,9 @@ def module(run: str, *, control: dict[int, int] | None = None, version: int = ab
       (import "rapsqlite" "payload" (func $payload (param i32 i32 i32) (result i32)))
       (import "rapsqlite" "log" (func $log (param i32 i32)))
       (import "rapsqlite" "file_size" (func $file_size (param i32 i32) (result i32)))
+      (import "rapsqlite" "sleep" (func $sleep (param i32)))
       (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+      {imports}
       (memory (export "memory") 4)
       (table (export "__indirect_function_table") 1 funcref)
       (type $sleep (func))

@@ -7,6 +7,7 @@ import anyio.lowlevel
 import pytest
 
 from rapsqlite import _constants as abi
+from rapsqlite import runtime
 from rapsqlite.errors import InternalError, OperationalError, ProgrammingError
 from tests.runtime.played import (
     AWAIT_REQUEST,
@@ -16,6 +17,7 @@ from tests.runtime.played import (
     RING_BY_WRITING,
     SLEEP_UNSAID,
     guest_of,
+    module,
     publish,
     store,
 )
@@ -158,3 +160,13 @@ async def test_error_that_is_no_message_is_reported_as_such() -> None:
     guest.join(30)
     with pytest.raises(ProgrammingError, match="closed"):
         await guest.call(abi.OP_FETCH, b"SELECT 1")
+
+
+async def test_guest_does_not_sleep_where_nobody_can_wake_it() -> None:
+    """``poll_oneoff`` is how WASI sleeps, and reads of the standard input wait for somebody to type."""
+    for name in ("poll_oneoff", "fd_read"):
+        function = f'(import "wasi_snapshot_preview1" "{name}" (func (param i32 i32 i32 i32) (result i32)))'
+        wasm = module(PARK_FOR_EVER, imports=function)
+
+        with pytest.raises(InternalError, match=f"imports {name} of WASI"):
+            runtime.Engine(wasm)

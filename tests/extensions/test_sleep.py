@@ -1,0 +1,137 @@
+"""A guest that sleeps is woken by whatever ends its statement: nobody waits for an extension that dozes for hours."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+import rapsqlite
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+# SQLite looks for an interrupt now and then, so one that comes while a short statement sleeps may leave it its answer.
+HOURS = """
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 10000) SELECT sum(doze(3600000)) FROM n
+"""
+
+
+@pytest.fixture(scope="module")
+def dozer(build: Callable[..., Path]) -> Path:
+    """The extension that sleeps."""
+    return build("dozer", Path(__file__).with_name("dozer.c").read_text(encoding="utf-8"))
+
+
+@asynccontextmanager
+async def connected(dozer: Path, **options: Any) -> AsyncIterator[rapsqlite.Connection]:
+    """Open a connection with the extension."""
+    async with rapsqlite.connect(":memory:", isolation_level=None, **options) as connection:
+        await connection.enable_load_extension(True)
+        await connection.load_extension(dozer)
+        yield connection
+
+
+@pytest.fixture
+async def conn(dozer: Path) -> AsyncIterator[rapsqlite.Connection]:
+    """A connection with the extension."""
+    async with connected(dozer) as connection:
+        yield connection
+
+
+async def asleep(conn: rapsqlite.Connection) -> None:
+    """Wait until the guest sleeps for its statement."""
+    while not conn._session.guest.host.sleeps:
+        await anyio.lowlevel.checkpoint()
+
+
+async def test_sleep_takes_its_time(conn: rapsqlite.Connection) -> None:
+    """Requests that come meanwhile wake the thread, but do not end the sleep."""
+    slept: list[float] = []
+
+    async def sleep() -> None:
+        began = anyio.current_time()
+        assert await conn.fetch_scalar("SELECT doze(200)") == 200
+        slept.append(anyio.current_time() - began)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sleep)
+        await asleep(conn)
+        for _ in range(20):
+            tasks.start_soon(conn.fetch_scalar, "SELECT 1")
+
+    assert slept[0] >= 0.19
+
+
+async def test_cancellation_ends_a_sleep(conn: rapsqlite.Connection) -> None:
+    with anyio.fail_after(4):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(conn.fetch_scalar, HOURS)
+            await asleep(conn)
+            tasks.cancel_scope.cancel()
+
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+async def test_interrupt_ends_a_sleep(conn: rapsqlite.Connection) -> None:
+    with anyio.fail_after(4):
+        async with anyio.create_task_group() as tasks:
+
+            async def sleep() -> None:
+                with pytest.raises(rapsqlite.OperationalError, match="interrupted"):
+                    await conn.fetch_scalar(HOURS)
+
+            tasks.start_soon(sleep)
+            await asleep(conn)
+            await conn.interrupt()
+
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+async def test_sleep_counts_as_time_of_its_statement(dozer: Path) -> None:
+    """Waits for locks do not count: nobody asked for those."""
+    with anyio.fail_after(4):
+        async with connected(dozer, limits={"statement_seconds": 0.1}) as conn:
+            with pytest.raises(rapsqlite.DataError, match="statement_seconds"):
+                await conn.fetch_scalar(HOURS)
+
+            assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+async def test_guest_that_is_to_leave_does_not_sleep_on(conn: rapsqlite.Connection) -> None:
+    """It is what the finalizer of a connection asks for."""
+    guest = conn._session.guest
+    with anyio.fail_after(4):
+        async with anyio.create_task_group() as tasks:
+
+            async def sleep() -> None:
+                with pytest.raises(rapsqlite.Error):
+                    await conn.fetch_scalar(HOURS)
+
+            tasks.start_soon(sleep)
+            await asleep(conn)
+            guest.stop()
+        await conn.close()
+
+    assert not guest.is_running()
+
+
+async def test_sleep_without_end_costs_the_connection_alone(dozer: Path) -> None:
+    """Each sleep ends at once, but nothing else does."""
+    conn = await rapsqlite.connect(":memory:")
+    await conn.enable_load_extension(True)
+    await conn.load_extension(dozer)
+    conn._session.guest._traffic.patience_s = 0.1
+
+    with anyio.fail_after(4):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(conn.fetch_scalar, "SELECT doze_on()")
+            await asleep(conn)
+            tasks.cancel_scope.cancel()
+        with pytest.raises(rapsqlite.OperationalError, match="has failed and is closed"):
+            await conn.fetch_scalar("SELECT 1")
+        await conn.close()
