@@ -137,6 +137,14 @@ class TransactionControl:
         else:
             await _tolerate(_NOTHING_TO_ROLL_BACK, self.run("ROLLBACK"))
 
+    def post_rollback(self) -> None:
+        """Roll back without waiting. Any thread, also from a finalizer."""
+        self.post_script("ROLLBACK", _THEN_BEGIN if self._autocommit is False else 0)
+
+    def post_script(self, sql: str, format: int = 0) -> None:
+        """Run statements without waiting, if the connection is open. Any thread, also from a finalizer."""
+        self.guest.post(abi.OP_SCRIPT, sql=sql.encode(), format=format)
+
     async def run(self, sql: str) -> None:
         """Run one statement without parameters and rows."""
         await self.guest.call(abi.OP_EXECUTE, sql.encode())

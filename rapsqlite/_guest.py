@@ -238,11 +238,11 @@ class Guest:
 
     def abandon(self, request: Request) -> None:
         """Interrupt a submitted request and drop its reply. Any thread, also from a finalizer."""
-        self._traffic.abandon(request)
+        self._traffic.discard(request)
 
-    def post(self, op: int, *, a: int = 0) -> None:
+    def post(self, op: int, *, a: int = 0, sql: bytes = b"", format: int = 0) -> None:
         """Send a request whose answer nobody waits for. Any thread, also from a finalizer."""
-        self._traffic.post(op, a)
+        self._traffic.post(op, a, sql, format)
 
     def interrupt(self) -> None:
         """Interrupt every request, queued or running; a callback that goes on for long, too. Any thread."""
@@ -346,15 +346,24 @@ class Guest:
         if self.host.callbacks.thread:
             self._refuse_in_callback()
         try:
+            await self._close()
+        except BaseException:
+            self.stop()  # without a loop, or in one that is closed meanwhile, nobody can wait, nor come again
+            raise
+
+    async def _close(self) -> None:
+        try:
             if self.state == "ok" and not self.host.leaving:
                 await self.result(self.submit(abi.OP_CLOSE))  # no checkpoint: it is carried through
-        except ProgrammingError:
-            if self.state == "ok":
-                raise  # otherwise another task closed it first
-        finally:
+        except GeneratorExit:
+            raise  # nothing can be awaited any more
+        except BaseException as exc:
+            another_closed_it = isinstance(exc, ProgrammingError) and self.state != "ok"
             await self._wait_for_end()
-            if not self._given_up:
-                self._thread.join()  # it has done everything by now but return
+            if not another_closed_it:
+                raise
+        else:
+            await self._wait_for_end()
 
     def _refuse_in_callback(self) -> None:
         try:
@@ -367,14 +376,15 @@ class Guest:
         loop = current_loop(self._loop)
         request = Request(self._traffic, loop, (b"", b""))
         with self._traffic.lock:
-            if self._ended:
-                return
+            request.done = self._ended
             self._waiting_for_end.append(request)
             told_to_leave = self.host.leaving and not self._traffic.left
-        if told_to_leave:
+        if told_to_leave and not request.done:
             await outlast(loop, request)  # nothing that runs is to be finished
         while not request.done:
             await loop.wait(request)
+        if not self._given_up:
+            self._thread.join()  # it has done everything by now but return
         settle(loop, request, finished=True)
 
     def stop(self) -> None:

@@ -34,6 +34,6 @@ def current_loop(last: Loop | None = None) -> Loop:
     loop = asyncio_module._get_running_loop() if asyncio_module is not None else None
     if loop is None:
         raise RuntimeError("no asyncio or Trio event loop runs in this thread: rapsqlite is awaited from coroutines")
-    if last is not None and last.key is loop:
+    if type(last) is AsyncioLoop and last.key() is loop:
         return last
     return AsyncioLoop(loop)

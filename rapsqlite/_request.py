@@ -124,4 +124,4 @@ def waiting_loops(pending: dict[int, Request], *, several: bool) -> list[Loop]:
         newest = next(reversed(pending.values()), None)
         if newest is not None and newest.loop is not None:
             return [newest.loop]
-    return list({request.loop.key: request.loop for request in pending.values() if request.loop}.values())
+    return list({id(request.loop.key): request.loop for request in pending.values() if request.loop}.values())

@@ -59,6 +59,9 @@ class _Absent:
     def __init__(self, message: str) -> None:
         self._message = message
 
+    def post(self, *_: object, **__: object) -> None:
+        """Nothing: what nobody waits for need not be refused."""
+
     def __getattr__(self, name: str) -> Any:
         raise ClosedError(self._message)
 

@@ -36,7 +36,7 @@ def file_name(database: object) -> bytes:
 class Target:
     """A database and the options it is opened with."""
 
-    __slots__ = ("_limits", "_options", "_timeout_s", "_uri", "name")
+    __slots__ = ("_limits", "_options", "_timeout_s", "_uri", "name", "path")
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Target:
         limits: Mapping[str, Any] | None,
     ) -> None:
         self.name = file_name(database)
+        self.path: str = os.fsdecode(self.name)
         self._timeout_s = checked_seconds(timeout_s)
         self._uri = uri
         self._limits = checked_limits(limits)

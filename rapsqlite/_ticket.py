@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 class Ticket(Protocol):
     """What ``wait`` needs to know of the thing that is waited for."""
 
-    waiter: Any  # the future or the Trio task to wake; None while nobody waits
+    waiter: Any  # a weak reference to the future or the Trio task to wake; None while nobody waits
     cancellation: BaseException | None  # that of the task, held back until the guest has answered
 
     @property

@@ -48,7 +48,7 @@ class Traffic:
         self._rings: Rings | None = None
         self._pending: dict[int, Request] = {}  # by number, oldest first
         self._backlog: deque[Request] = deque()  # numbered, but without room in the ring
-        self._posts: deque[tuple[int, int] | Request] = deque()  # requests: those to be interrupted
+        self._posts: deque[tuple[int, int, bytes, int] | Request] = deque()  # a Request is one to be interrupted
         self._last_id = 0
         self._newest_key: object = None
         self._several_loops = False
@@ -91,8 +91,11 @@ class Traffic:
             raise self.refusal()
         if self._posts:
             self._send_posts()  # what the same task posted before goes before
-        self._several_loops = bool(self._pending) and (self._several_loops or loop.key is not self._newest_key)
-        self._newest_key = loop.key
+        if loop.key is not self._newest_key:
+            self._drop_orphans()
+            self._newest_key, self._several_loops = loop.key, bool(self._pending)
+        elif not self._pending:
+            self._several_loops = False
         rings = self._rings
         if rings is None:
             self._enqueue(request, op, format, a, b)
@@ -125,9 +128,9 @@ class Traffic:
                 self._polling.end_nap(self._rings)
             self.drain(loop)
 
-    def post(self, op: int, a: int = 0) -> None:
+    def post(self, op: int, a: int = 0, sql: bytes = b"", format: int = 0) -> None:
         """Send a request whose answer nobody waits for. Any thread, also from a finalizer."""
-        self._posts.append((op, a))
+        self._posts.append((op, a, sql, format))
         self._flush_posts()
 
     def stop(self) -> None:
@@ -151,6 +154,13 @@ class Traffic:
                 return True
         return False
 
+    def _drop_orphans(self) -> None:
+        """Interrupt what tasks of closed event loops have sent: nobody waits for it, and others wait behind it."""
+        for request in self._pending.values():
+            if request.loop is not None and request.loop.is_closed():
+                request.discarded = True
+                self._cancel(request)
+
     def cancel_all(self) -> None:
         """Interrupt every request, queued or running. Any thread."""
         with self.lock:
@@ -159,22 +169,16 @@ class Traffic:
                 self._cancel(request)
 
     def discard(self, request: Request) -> None:
-        """Drop what is still to come for a request that nobody will wait for any more."""
+        """Drop what is still to come for a request that nobody will wait for any more. Any thread, also a finalizer."""
         if not request.done:
             request.discarded = True
             request.replies.clear()
-            self.cancel(request)
+            self._posts.append(request)
+            self._flush_posts()
             if request.looks_itself and request.loop is not None:
                 # It does not look any more, and the guest may sleep behind a full ring without having rung.
                 request.looks_itself = False
                 request.loop.post(self.drain, request.loop)
-
-    def abandon(self, request: Request) -> None:
-        """As ``discard``. Any thread, also from a finalizer."""
-        if not request.done:
-            request.discarded = True
-            self._posts.append(request)
-            self._flush_posts()
 
     def move(self, request: Request, loop: Loop) -> None:
         """Let the reply of a request come to another event loop than that which sent it."""
@@ -231,11 +235,11 @@ class Traffic:
             if isinstance(posted, Request):
                 self._cancel(posted)
                 continue
-            op, a = posted
+            op, a, sql, format_ = posted
             if op == _STOP:
                 self._stop()
             elif self.state == "ok":
-                self._enqueue(Request(self, None, (b"", b"")), op, 0, a, 0)
+                self._enqueue(Request(self, None, (sql, b"")), op, format_, a, 0)
 
     def _stop(self) -> None:
         self.host.leaving = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from rapsqlite._ticket import outlast
 
@@ -41,8 +42,8 @@ class TrioLoop:
         """Nothing: see ``watch``."""
 
     def is_closed(self) -> bool:
-        """Not asked: see ``watch``."""
-        return False
+        """Tell whether nothing runs in this loop any more."""
+        return not self.post(_do_nothing)
 
     async def wait(self, ticket: Ticket) -> None:
         """Suspend until the ticket is woken; once its task was cancelled, until it is ready."""
@@ -50,7 +51,7 @@ class TrioLoop:
             try:
                 await self._sleep(ticket)
             except self._trio.Cancelled as exc:
-                ticket.cancellation = exc
+                ticket.cancellation = exc.with_traceback(None)  # which holds this frame
                 ticket.on_cancel()
             else:
                 return
@@ -69,12 +70,12 @@ class TrioLoop:
             ticket.waiter = None
             return lowlevel.Abort.SUCCEEDED
 
-        ticket.waiter = lowlevel.current_task()
+        ticket.waiter = ref(lowlevel.current_task())  # Trio keeps its tasks
         await lowlevel.wait_task_rescheduled(abort)
 
     def wake(self, ticket: Ticket) -> None:
         """Let the ticket's task go on. Trio's own thread."""
-        waiter, ticket.waiter = ticket.waiter, None
+        waiter, ticket.waiter = ticket.waiter and ticket.waiter(), None
         if waiter is not None:
             self._trio.lowlevel.reschedule(waiter)
 
@@ -92,3 +93,7 @@ class TrioLoop:
     def current_task(self) -> Any:
         """Return the running task."""
         return self._trio.lowlevel.current_task()
+
+
+def _do_nothing() -> None:
+    """Be posted, to see whether that is possible."""

@@ -100,7 +100,7 @@ class Copies:
             await source.backup(self, name=name, sleep=sleep)
             return
         if not isinstance(source, sqlite3.Connection):
-            raise TypeError(f"restore() argument 'source' must be a Connection, not {type(source).__name__}")
+            raise TypeError(_not_a_connection("restore() argument 'source'", source))
         name, sleep_s = checked_name(name, "restore", "name"), checked_seconds(sleep)
         guest = self._session.guest
         guest.state  # noqa: B018 - raises if the connection is closed
@@ -142,7 +142,7 @@ class Copies:
 def _checked(source: Copies, target: object, pages: int, progress: object) -> int:
     """Return the number of pages of a step, 0 for all; raise what is wrong with the arguments, as sqlite3 does."""
     if not isinstance(target, Copies | sqlite3.Connection):
-        raise TypeError(f"backup() argument 'target' must be a Connection, not {type(target).__name__}")
+        raise TypeError(_not_a_connection("backup() argument 'target'", target))
     if target is source:
         raise ValueError("target cannot be the same connection instance")
     if progress is not None and not callable(progress):
@@ -150,6 +150,12 @@ def _checked(source: Copies, target: object, pages: int, progress: object) -> in
     if isinstance(target, Copies):
         target._session.guest.state  # noqa: B018 - raises if the target is closed
     return max(checked_int(pages, "pages"), 0)
+
+
+def _not_a_connection(argument: str, value: object) -> str:
+    cls = type(value)
+    name = cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    return f"{argument} must be a Connection of rapsqlite or sqlite3, not {name}"
 
 
 async def _copy(

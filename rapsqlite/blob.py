@@ -16,6 +16,7 @@ from rapsqlite._indexing import LARGEST, byte_of, bytes_of, extent_of, index_of,
 from rapsqlite._open_value import OpenValue
 from rapsqlite._operation import Operation
 from rapsqlite._registration import checked_name
+from rapsqlite._uncopied import Uncopied
 from rapsqlite._wire import decode_integer
 from rapsqlite.errors import InternalError
 
@@ -32,7 +33,7 @@ _BITS = 64
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class Blob:
+class Blob(Uncopied):
     """One open value. All methods raise ProgrammingError once it is closed.
 
     After its row was changed by other means the handle has expired: reading and writing raise OperationalError
@@ -150,6 +151,9 @@ class Blob:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if exc_type is GeneratorExit:
+            self._value.forget()  # nobody runs the task any more, so it cannot wait
+            return
         self._value.require()
         await self.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +15,7 @@ from rapsqlite._session import CLOSED, NOT_CONNECTED, Session
 from rapsqlite._stopwatch import SlowStatements
 from rapsqlite._target import Target
 from rapsqlite._tuning import Tuning
+from rapsqlite._uncopied import Uncopied
 from rapsqlite.backup import Copies
 from rapsqlite.blob import Blobs
 from rapsqlite.changeset import Changesets
@@ -29,6 +29,7 @@ from rapsqlite.session import Sessions
 from rapsqlite.transaction import Transaction, begin_statement
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Awaitable, Callable, Generator, Mapping
     from types import TracebackType
 
@@ -40,6 +41,7 @@ C = TypeVar("C", bound="Connection")
 
 
 class Connection(
+    Uncopied,
     Tuning,
     Copies,
     Schema,
@@ -146,6 +148,9 @@ class Connection(
         traceback: TracebackType | None,
     ) -> None:
         # Closing rolls back what is not committed.
+        if exc_type is GeneratorExit:
+            self.stop()  # nobody runs the task any more, so it cannot wait
+            return
         try:
             if exc_type is None and self._session.guest is not CLOSED:
                 await self._session.commit()
@@ -177,20 +182,28 @@ class Connection(
         guest = self._session.guest
         return guest is not CLOSED and guest is not NOT_CONNECTED and guest.state == "ok"
 
-    def __del__(self) -> None:
+    def __del__(
+        self,
+        # When the interpreter ends, this module may have lost its names, and its guests have ended.
+        _warn: Callable[..., None] = warnings.warn,
+        _closed: Guest = CLOSED,
+        _not_connected: Guest = NOT_CONNECTED,
+        _warning: type[Warning] = ResourceWarning,
+    ) -> None:
         session = getattr(self, "_session", None)
-        if session is None or session.guest is CLOSED or session.guest is NOT_CONNECTED:
+        if session is None or session.guest is _closed or session.guest is _not_connected:
             return
-        guest, session.guest = session.guest, CLOSED
+        guest, session.guest = session.guest, _closed
         if guest.state == "forked":
             return
-        warnings.warn(
+        if guest.state == "ok":
+            guest.stop()  # first, for warnings may be errors
+        _warn(
             f"{self!r}, opened at {self._place}, was deleted before being closed: use `async with` or `await close()`",
-            ResourceWarning,
+            _warning,
             stacklevel=1,
             source=self,
         )
-        guest.stop()
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__qualname__} {self.path!r}>"
@@ -198,7 +211,7 @@ class Connection(
     @property
     def path(self) -> str:
         """The database's name as it was given."""
-        return os.fsdecode(self._target.name)
+        return self._target.path
 
     @property
     def limits(self) -> Limits:

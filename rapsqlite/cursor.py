@@ -17,6 +17,7 @@ from rapsqlite._executemany import execute_many
 from rapsqlite._named import accept_positions
 from rapsqlite._options import ZERO_ROWS_ARE_NONE, checked_row_count
 from rapsqlite._session import LISTED, encode_sql
+from rapsqlite._uncopied import Uncopied
 from rapsqlite._wire import RowsOneByOne, count_rows, encode_params
 from rapsqlite.errors import PositionsRefusedError, ProgrammingError
 from rapsqlite.rows import describe
@@ -37,7 +38,7 @@ FIRST_BATCH_ROWS = 256
 _WIRE_BITS = abi.FORMAT_SHAPE_MASK | abi.FORMAT_TEXT_AS_BYTES | abi.FORMAT_TEXT_AS_EXTENSION | abi.FORMAT_DECLARED_TYPES
 
 
-class Cursor:
+class Cursor(Uncopied):
     """One statement at a time and the rows it returns, as `sqlite3.Cursor` with ``await``.
 
     Made by `Connection.cursor` and `Connection.execute`. Executing again, closing, and dropping the cursor end the

@@ -11,6 +11,7 @@ from rapsqlite._operation import Operation
 from rapsqlite._request import undoes
 from rapsqlite._session import encode_sql
 from rapsqlite._turns import Turns
+from rapsqlite._uncopied import Uncopied
 from rapsqlite.cursor import Cursor
 from rapsqlite.errors import ProgrammingError
 from rapsqlite.stream import RowStream
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class PreparedStatement:
+class PreparedStatement(Uncopied):
     """One statement, prepared when it is first used and kept so; made by `Connection.prepare`.
 
     What is wrong with the SQL is raised by that first use. Everything else is as with the connection's methods of the

@@ -17,6 +17,7 @@ from rapsqlite import _constants as abi
 from rapsqlite._open_object import OpenObject
 from rapsqlite._operation import Operation
 from rapsqlite._streams import held
+from rapsqlite._uncopied import Uncopied
 from rapsqlite._wire import decode_integer, decoder_of
 from rapsqlite.errors import InternalError
 
@@ -35,7 +36,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _state_of = decoder_of(tuple[int, int])
 
 
-class ChangeSession:
+class ChangeSession(Uncopied):
     """Records what changes in tables of one connection, whoever of its tasks changes it; made by ``session()``.
 
     Only tables with a PRIMARY KEY are recorded, and rows whose key is NULL are not. Close it, or use it in ``async
@@ -97,6 +98,9 @@ class ChangeSession:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if exc_type is GeneratorExit:
+            self._object.forget()  # nobody runs the task any more, so it cannot wait
+            return
         await self.close()
 
     def __del__(self) -> None:

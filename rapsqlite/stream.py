@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rapsqlite._uncopied import Uncopied
 from rapsqlite.cursor import Cursor
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound="RowStream")
 
 
-class RowStream:
+class RowStream(Uncopied):
     """The rows of one statement, one by one; made by ``stream()``.
 
     Leaving the loop early and dropping the iterator ends the statement; ``async with`` or ``aclose()`` does it at once.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from rapsqlite import _constants as abi
 from rapsqlite._shield import carry_through
 from rapsqlite._turns import Turns
+from rapsqlite._uncopied import Uncopied
 from rapsqlite.errors import OperationalError, ProgrammingError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class TransactionQueue:
         self.turns.release()
 
 
-class Transaction(Generic[ConnectionT]):
+class Transaction(Uncopied, Generic[ConnectionT]):
     """One transaction: begun on entry, committed on a clean exit, rolled back when an exception leaves the block.
 
     Entering waits until the blocks that other tasks of this connection entered or asked for earlier are over; after
@@ -122,7 +123,9 @@ class Transaction(Generic[ConnectionT]):
     ) -> None:
         session = self._session
         try:
-            if exc_type is None:
+            if exc_type is GeneratorExit:
+                session.post_rollback()  # nobody runs the task any more, so it cannot wait
+            elif exc_type is None:
                 await _commit_or_roll_back(session)
             else:
                 await carry_through(session.rollback)

@@ -27,7 +27,7 @@ LEVELS = (
     ("_adapters", "_converters", "_identifiers", "_nochange", "_options"),
     ("_parameters", "rows", "_limits"),
     ("_words", "_parking"),
-    ("_wire", "_rings", "_handles", "_attention", "_module_cache", "_collector", "_tracebacks", "_dylink"),
+    ("_wire", "_rings", "_handles", "_attention", "_module_cache", "_collector", "_tracebacks", "_dylink", "_uncopied"),
     ("_row_plan", "_typed_rows"),
     ("_fileerror",),
     ("_filelock", "_directories"),

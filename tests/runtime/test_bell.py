@@ -161,7 +161,7 @@ async def test_no_descriptor_is_left_of_a_connection(tmp_path: Path) -> None:
         async with rapsqlite.connect(tmp_path / "a.db") as conn:
             await conn.fetch_all("SELECT * FROM t")
 
-    assert open_descriptors() == before
+    assert open_descriptors() <= before  # those of earlier tests may have been closed meanwhile
 
 
 @pytest.fixture

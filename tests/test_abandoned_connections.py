@@ -1,0 +1,328 @@
+"""Connections that nobody can close any more: their thread ends, their descriptors and locks are given back.
+
+Each program runs in a process of its own, where it may close event loops, turn warnings into errors, and count.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROGRAM = """
+import asyncio, gc, os, sqlite3, sys, threading, time, warnings
+import trio
+import rapsqlite
+
+ENDLESS = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+path = sys.argv[1]
+
+async def writing():
+    # A connection that holds the write lock.
+    conn = await rapsqlite.connect(path)
+    await conn.execute("INSERT INTO t VALUES ('not committed')")
+    return conn
+
+def old_loop():
+    # A loop that knows nothing of asyncio.run's cleaning up.
+    return asyncio.new_event_loop()
+
+def drive(coroutine):
+    # Run a coroutine without an event loop, as a program does that has none any more.
+    try:
+        coroutine.send(None)
+    except (RuntimeError, StopIteration):
+        pass
+    coroutine.close()
+
+def guests():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("rapsqlite")]
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+with sqlite3.connect(path) as native:
+    native.execute("CREATE TABLE t (v)")
+native.close()
+
+async def once():
+    async with rapsqlite.connect(path) as conn:  # what the first connection of a process opens for good
+        await conn.fetch_all("SELECT * FROM t")
+
+asyncio.run(once())
+before = descriptors()
+
+def main():
+{body}
+
+main()
+for _ in range(3):
+    gc.collect()
+for thread in guests():
+    thread.join(5)
+assert not guests(), guests()
+native = sqlite3.connect(path, timeout=0)
+native.execute("BEGIN EXCLUSIVE")
+assert native.execute("SELECT count(*) FROM t").fetchone() == (0,)
+native.close()
+gc.collect()
+assert descriptors() <= before, (descriptors(), before)
+print("nothing is left")
+"""
+
+IN_FLIGHT = """
+    loop = old_loop()
+    conn = loop.run_until_complete(writing())
+    {start}
+    loop.run_until_complete(asyncio.sleep(0.05))
+    loop.close()
+"""
+
+CASES = {
+    "closed by another loop than that which has ended": """
+        conn = asyncio.run(writing())
+        asyncio.run(conn.close())
+    """,
+    "closed by Trio after asyncio has ended": """
+        conn = asyncio.run(writing())
+        trio.run(conn.close)
+    """,
+    "closed by asyncio after Trio has ended": """
+        conn = trio.run(writing)
+        asyncio.run(conn.close())
+    """,
+    "closed without a loop": """
+        conn = asyncio.run(writing())
+        drive(conn.close())
+        assert not conn.is_alive()
+        gc.collect()
+        for thread in guests():
+            thread.join(5)
+        assert not guests()
+    """,
+    "left without a loop": """
+        conn = asyncio.run(writing())
+        drive(conn.__aexit__(None, None, None))
+        for thread in guests():
+            thread.join(5)
+        assert not guests()
+    """,
+    "dropped after its loop": """
+        conn = asyncio.run(writing())
+        del conn
+    """,
+    "dropped with a block that no loop leaves": """
+        async def block():
+            async with rapsqlite.connect(path) as conn:
+                await conn.execute("INSERT INTO t VALUES ('not committed')")
+                await asyncio.sleep(60)
+
+        loop = old_loop()
+        task = loop.create_task(block())
+        loop.run_until_complete(asyncio.sleep(0.2))
+        loop.close()
+        del task, loop
+    """,
+    "dropped with a transaction block that no loop leaves": """
+        async def block(conn):
+            async with conn.transaction("IMMEDIATE"):
+                await asyncio.sleep(60)
+
+        loop = old_loop()
+        conn = loop.run_until_complete(rapsqlite.connect(path)._open())
+        task = loop.create_task(block(conn))
+        loop.run_until_complete(asyncio.sleep(0.2))
+        loop.close()
+        del task, loop, conn
+    """,
+    "a closing that no loop carries on": IN_FLIGHT.format(
+        start="tasks = [loop.create_task(conn.fetch_all(ENDLESS)), loop.create_task(conn.close())]"
+    )
+    + """
+    del tasks, conn, loop
+    """,
+    "a closed loop's request before the closing": IN_FLIGHT.format(
+        start="task = loop.create_task(conn.fetch_all(ENDLESS))"
+    )
+    + """
+    asyncio.run(asyncio.wait_for(conn.close(), 30))
+    """,
+    "a closed loop's request before a request of Trio": IN_FLIGHT.format(
+        start="task = loop.create_task(conn.fetch_all(ENDLESS))"
+    )
+    + """
+    async def use():
+        with trio.fail_after(30):
+            assert await conn.fetch_scalar("SELECT 42") == 42
+            await conn.close()
+    trio.run(use)
+    """,
+}
+REQUESTS = {
+    "a statement": "conn.execute(ENDLESS)",
+    "a whole result": "conn.fetch_all(ENDLESS)",
+    "a cancelled statement": "cancelled(conn)",
+    "an iterator": "iterate(conn)",
+    "a cursor": "move_on(conn)",
+    "a blob": "read_blob(conn)",
+    "a session": "record(conn)",
+    "a prepared statement": "conn.prepare(ENDLESS).fetch_all()",
+    "an executemany": "conn.executemany('INSERT INTO t VALUES (?)', endless_rows())",
+    "a backup": "back_up(conn)",
+    "a turn": "wait_for_turn(conn)",
+    "an answer nobody took": "conn.fetch_all('SELECT 1')",
+}
+HELPERS = """
+    async def cancelled(conn):
+        task = asyncio.current_task()
+        asyncio.get_running_loop().call_later(0.01, task.cancel)
+        conn._session.guest.host.callbacks  # its answer is never waited for: the loop is closed at once
+        await conn.fetch_all(ENDLESS)
+
+    async def iterate(conn):
+        async for _ in conn.stream("SELECT 1 FROM t UNION ALL " + ENDLESS):
+            pass
+
+    async def move_on(conn):
+        cursor = await conn.execute("SELECT 1 UNION ALL SELECT * FROM (" + ENDLESS + ")")
+        await cursor.fetchall()
+
+    async def read_blob(conn):
+        await conn.execute("CREATE TEMP TABLE b (v)")
+        row = (await conn.execute("INSERT INTO b VALUES (zeroblob(1000000))")).lastrowid
+        blob = await conn.blobopen("b", "v", row, name="temp")
+        await asyncio.gather(conn.fetch_all(ENDLESS), blob.read())
+
+    async def record(conn):
+        session = await conn.session()
+        await asyncio.gather(conn.fetch_all(ENDLESS), session.changeset())
+
+    def endless_rows():
+        while True:
+            yield (1,)
+
+    async def back_up(conn):
+        target = await rapsqlite.connect(":memory:")
+        await asyncio.gather(conn.fetch_all(ENDLESS), conn.backup(target))
+
+    async def wait_for_turn(conn):
+        async def inside():
+            async with conn.transaction():
+                await conn.fetch_all(ENDLESS)
+        await conn.rollback()
+        await asyncio.gather(inside(), inside())
+
+    def in_flight(start, spin):
+        loop = old_loop()
+        conn = loop.run_until_complete(writing())
+        task = loop.create_task(_awaiting(start(conn)))
+        loop.run_until_complete(asyncio.sleep(spin))
+        loop.close()
+
+    async def _awaiting(operation):
+        await operation
+"""
+
+
+def run(body: str, database: Path, *options: str) -> str:
+    """Run a program and return its standard error; it says at the end that nothing is left."""
+    text = PROGRAM.replace("{body}", textwrap.indent(textwrap.dedent(body), "    "))
+    command = [sys.executable, *options, "-c", text, str(database)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.stdout == "nothing is left\n", done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_is_left_of_a_connection(name: str, database: Path) -> None:
+    run(CASES[name], database)
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_nothing_is_left_of_a_loop_closed_with_a_request_in_flight(name: str, database: Path) -> None:
+    """The guest's thread must not be what keeps the task alive, and so its connection."""
+    spin = 0 if name == "an answer nobody took" else 0.1
+    run(f"{HELPERS}\n    in_flight(lambda conn: {REQUESTS[name]}, {spin})", database)
+
+
+def test_connection_is_stopped_although_the_warning_about_it_is_an_error(database: Path) -> None:
+    errors = run(CASES["dropped after its loop"], database, "-W", "error::ResourceWarning")
+
+    assert "was deleted before being closed" in errors
+
+
+EXITS = {
+    "a statement": "await conn.fetch_all(ENDLESS)",
+    "a cursor": "await (await conn.execute('SELECT 1 UNION ALL SELECT * FROM (' + ENDLESS + ')')).fetchall()",
+    "a transaction": "async with conn.transaction(): await asyncio.sleep(60)",
+    "a savepoint": "async with conn.savepoint(): await asyncio.sleep(60)",
+    "a connection": "async with rapsqlite.connect(path) as other: await asyncio.sleep(60)",
+    "a blob": "async with conn.blobopen('b', 'v', 1): await asyncio.sleep(60)",
+    "a session": "async with conn.session(): await asyncio.sleep(60)",
+    "an iterator": "async for _ in conn.stream('SELECT 1 UNION ALL SELECT 2'): await asyncio.sleep(60)",
+    "a backup": "await conn.backup(await rapsqlite.connect(':memory:'), pages=1, progress=wait)",
+}
+EXIT = """
+import asyncio, sys, time
+import rapsqlite
+
+ENDLESS = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+path = sys.argv[1]
+
+def wait(*_):
+    time.sleep(0.05)
+
+async def use():
+    {body}
+
+async def main():
+    global conn, task
+    conn = await rapsqlite.connect(path, isolation_level=None)
+    await conn.execute("CREATE TABLE b (v)")
+    await conn.execute("INSERT INTO b VALUES (zeroblob(100000))")
+    task = loop.create_task(use())
+    await asyncio.sleep(0.1)
+
+loop = asyncio.new_event_loop()
+asyncio.set_event_loop(loop)
+loop.run_until_complete(main())
+{end}
+"""
+
+
+@pytest.mark.parametrize("end", ["", "loop.close()", "del conn, task", "loop.close(); del loop, conn, task"])
+@pytest.mark.parametrize("name", EXITS)
+def test_interpreter_ends_quietly_with_a_task_pending(name: str, end: str, database: Path) -> None:
+    """What finalizers do at the very end finds no modules any more, and no event loop."""
+    text = EXIT.replace("{body}", EXITS[name]).replace("{end}", end)
+    command = [sys.executable, "-c", text, str(database)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+
+    assert done.returncode == 0, done.stderr
+    # asyncio says of the task that it was pending.
+    for words in ("Exception ignored", "Traceback", "never awaited", "Fatal"):
+        assert words not in done.stderr, done.stderr
+
+
+def test_connection_whose_module_has_lost_its_names_is_stopped(database: Path) -> None:
+    """At the end of a free-threaded interpreter modules are emptied before the last objects go."""
+    run(
+        """
+        conn = asyncio.run(writing())
+        module = sys.modules["rapsqlite.connection"]
+        for name in ("warnings", "CLOSED", "NOT_CONNECTED", "sys"):
+            setattr(module, name, None)
+        unraisable = []
+        sys.unraisablehook = unraisable.append
+        del conn
+        gc.collect()
+        assert not unraisable, unraisable
+        """,
+        database,
+    )
