@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import sys
+import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 _MOST_RINGS = 65_536  # what a pipe takes before writing blocks
 _POLLIN = 1
+_READ_ON_MS = 100
 
 
 class _PollFd(ctypes.Structure):
@@ -48,6 +51,7 @@ class Bell:
         self._is_shared = False
         self._key: object = None  # of the newest loop
         self.is_heard = False  # by that one
+        self._is_read_on = False
         self._place.fd = self._reader
         self._ppoll = ctypes.CDLL(None).ppoll
 
@@ -97,12 +101,24 @@ class Bell:
             self.silence()
 
     def retire(self) -> None:
-        """The guest has ended, or is to: close the pipe, in the thread of the loop that watches it. Idempotent.
+        """The guest has ended: close the pipe, in the thread of the loop that watches it. Idempotent.
 
-        A guest that is stuck in writing, because it has written more than it was asked to, goes on with an error.
+        Not before: a write to a pipe without a reader ends a process in which SIGPIPE has its default action.
         """
         if self._loop is None or not self._loop.post(self._end_watch, self._loop):
             self.close()
+
+    def read_on(self, has_ended: Callable[[], bool]) -> None:
+        """Read what the guest writes until it has ended: it may be stuck, for it wrote more than it was asked to."""
+        if self._reader < 0 or self._is_read_on:
+            return
+        self._is_read_on = True
+        with suppress(
+            OSError, RuntimeError
+        ):  # too many open files, or the interpreter ends: then the guest stays stuck
+            # A descriptor of its own: the pipe's may be closed, and its number be another file's, at any time.
+            reader = os.dup(self._reader)
+            threading.Thread(target=_read_until, args=(reader, has_ended), name="rapsqlite bell", daemon=True).start()
 
     def _end_watch(self, loop: Loop) -> None:
         if self._reader >= 0:
@@ -130,6 +146,19 @@ def bell_here() -> Iterator[tuple[Bell | None, str]]:
     yield bell, bell.path if bell is not None else ""
     if bell is not None:
         bell.hand_over()
+
+
+def _read_until(reader: int, has_ended: Callable[[], bool]) -> None:
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    try:
+        while not has_ended():
+            if poll.poll(_READ_ON_MS):
+                with suppress(BlockingIOError):  # a loop that watches the pipe was faster
+                    if not os.read(reader, _MOST_RINGS):
+                        return
+    finally:
+        _close(reader)
 
 
 def _open() -> Bell | None:

@@ -400,7 +400,7 @@ class Guest:
         if self._instance is not None:
             self._instance.kill()
             self.host.shake()
-            self._traffic.retire()  # it may be stuck in ringing
+            self._traffic.let_ring()
 
     def join(self, timeout_s: float) -> None:
         """Wait until the thread has ended."""

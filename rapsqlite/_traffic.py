@@ -376,6 +376,12 @@ class Traffic:
             if self._bell is not None:
                 self._bell.retire()
 
+    def let_ring(self) -> None:
+        """The guest is to end, but may be stuck in ringing. Any thread."""
+        with self.lock:
+            if self._bell is not None:
+                self._bell.read_on(lambda: self.left)
+
     def ring(self) -> None:
         """The guest's bell: have the waiting loops drain."""
         with self.lock:

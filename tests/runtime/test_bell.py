@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import subprocess
 import sys
 import threading
 from collections import Counter
@@ -244,3 +245,43 @@ async def _use(conn: rapsqlite.Connection, number: int) -> None:
 async def _finish(conn: rapsqlite.Connection, count: int) -> None:
     assert await conn.fetch_scalar("SELECT count(*) FROM t") == count
     await conn.close()
+
+
+SIGPIPE_PROGRAM = """
+import signal
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+import gc, os, sys, threading
+import anyio
+from rapsqlite import _constants as abi
+sys.path[:0] = [{directory!r}]
+from played import AWAIT_REQUEST, RING_BY_WRITING, guest_of
+
+RING_ONCE = RING_BY_WRITING.replace("(i32.const 200000)", "(i32.const 1)")
+
+async def main():
+    for body in (RING_BY_WRITING, RING_ONCE) * 5:
+        guest = guest_of(AWAIT_REQUEST + f"(loop $l {{body}} (br $l)) (i32.const 0)", patience_s=0.05)
+        guest.start()
+        while guest._traffic._rings is None:
+            await anyio.sleep(0)
+        with anyio.move_on_after(0.02):
+            await guest.call(abi.OP_FETCH, b"SELECT 1")
+        assert guest.state == "broken"
+        await guest.close()
+
+anyio.run(main, backend={backend!r})
+for thread in threading.enumerate():
+    if thread is not threading.current_thread():
+        thread.join(10)
+assert threading.active_count() == 1, threading.enumerate()
+print("alive")
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_guest_that_is_ended_while_it_rings_sends_no_signal(backend: str) -> None:
+    """Where SIGPIPE has its default action, as in many command-line tools, a pipe without a reader ends the process."""
+    program = SIGPIPE_PROGRAM.format(directory=os.path.dirname(__file__), backend=backend)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
+
+    assert done.stdout == "alive\n", (done.returncode, done.stderr)
