@@ -245,8 +245,9 @@ class Guest:
         self._traffic.post(op, a, sql, format)
 
     def interrupt(self) -> None:
-        """Interrupt every request, queued or running; a callback that goes on for long, too. Any thread."""
+        """Interrupt every request, queued or running, and what has rows left; a long callback, too. Any thread."""
         self._traffic.cancel_all()
+        self._traffic.post(abi.OP_CONTROL, abi.CONTROL_OP_INTERRUPT)
         self._traffic.pressure.press_later()
 
     def _give_up(self, failure: BaseException) -> None:

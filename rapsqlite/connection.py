@@ -253,7 +253,10 @@ class Connection(
         return Savepoint(self, name)
 
     async def interrupt(self) -> None:
-        """Interrupt every statement of this connection, running or waiting: OperationalError (SQLITE_INTERRUPT)."""
+        """Interrupt every statement of this connection: OperationalError (SQLITE_INTERRUPT).
+
+        One that runs or waits fails; of one with rows left, those not yet there. Later ones are not affected.
+        """
         self._session.guest.interrupt()
 
     async def statistics(self) -> dict[str, int]:

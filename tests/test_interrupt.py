@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -193,14 +195,166 @@ async def test_transaction_goes_on_after_an_interrupt(conn: rapsqlite.Connection
     assert await conn.fetch_all("SELECT a FROM t") == [[1], [2]]
 
 
-async def test_rows_that_are_still_to_come_are_interrupted_only_if_they_are_asked_for(
-    conn: rapsqlite.Connection,
+# -- statements with rows left: SQLite counts them among those that run ----------------------------
+
+NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+
+
+async def a_cursor(conn: rapsqlite.Connection, _kept: list[object]) -> Any:
+    return await conn.execute(NUMBERS)
+
+
+async def a_prepared_cursor(conn: rapsqlite.Connection, kept: list[object]) -> Any:
+    statement = conn.prepare(NUMBERS)
+    kept.append(statement)  # dropped, it would be closed, and its rows with it
+    return await statement.execute()
+
+
+async def a_cursor_of_dicts(conn: rapsqlite.Connection, _kept: list[object]) -> Any:
+    conn.row_factory = "dict"
+    return await conn.execute(NUMBERS)
+
+
+async def a_stream(conn: rapsqlite.Connection, _kept: list[object]) -> Any:
+    return conn.stream(NUMBERS)
+
+
+async def chunks(conn: rapsqlite.Connection, _kept: list[object]) -> Any:
+    return conn.execute_iter(NUMBERS, chunk_size=7)
+
+
+async def a_prepared_stream(conn: rapsqlite.Connection, _kept: list[object]) -> Any:
+    return conn.prepare(NUMBERS).stream()
+
+
+OPEN = [a_cursor, a_prepared_cursor, a_cursor_of_dicts, a_stream, chunks, a_prepared_stream]
+
+
+@pytest.mark.parametrize("begin", OPEN)
+@pytest.mark.parametrize("read", [1, 300])
+async def test_statement_with_rows_left_is_interrupted(conn: rapsqlite.Connection, begin: Any, read: int) -> None:
+    """No fetch is in flight, and the result has no end: fetching the rest would go on for ever."""
+    kept: list[object] = []
+    rows = await begin(conn, kept)
+    for _ in range(read):
+        await rows.__anext__()
+
+    await conn.interrupt()
+
+    with pytest.raises(rapsqlite.OperationalError, match="interrupted") as caught:  # noqa: PT012 - it is a loop
+        while True:
+            await rows.__anext__()
+    assert caught.value.sqlite_errorname == "SQLITE_INTERRUPT"
+    with pytest.raises(rapsqlite.OperationalError, match="interrupted"):
+        await rows.__anext__()
+
+
+@pytest.mark.parametrize("begin", [a_cursor, a_prepared_cursor])
+async def test_rest_of_an_interrupted_result_is_an_error_until_the_cursor_executes_again(
+    conn: rapsqlite.Connection, begin: Any
 ) -> None:
-    """A cursor with rows left works at nothing, so there is nothing to interrupt."""
-    numbers = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 50000) SELECT i FROM n"
-    cursor: Any = await conn.execute(numbers)
+    kept: list[object] = []
+    cursor = await begin(conn, kept)
     await cursor.fetchone()
 
     await conn.interrupt()
 
-    assert len(await cursor.fetchall()) == 49_999
+    for _ in range(2):
+        with pytest.raises(rapsqlite.OperationalError, match="interrupted"):
+            await cursor.fetchall()
+    await cursor.execute("SELECT 1")
+    assert await cursor.fetchall() == [(1,)]
+
+
+async def test_prepared_statement_whose_rows_were_interrupted_is_executed_again(conn: rapsqlite.Connection) -> None:
+    statement = conn.prepare(NUMBERS + " LIMIT ?")
+    cursor = await statement.execute([1_000])
+    await conn.interrupt()
+    with pytest.raises(rapsqlite.OperationalError, match="interrupted"):
+        await cursor.fetchall()
+
+    cursor = await statement.execute([1_000])
+
+    assert len(await cursor.fetchall()) == 1_000
+
+
+async def test_several_statements_with_rows_left_are_all_interrupted_and_none_after_them(
+    conn: rapsqlite.Connection, begun: Begun
+) -> None:
+    cursors = [await conn.execute(NUMBERS) for _ in range(5)]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(refused, conn.fetch_scalar(ENDLESS))
+        await begun.wait()
+        await conn.interrupt()
+        later = await conn.execute(NUMBERS + " LIMIT 1000")
+
+    for cursor in cursors:
+        with pytest.raises(rapsqlite.OperationalError, match="interrupted"):
+            await cursor.fetchall()
+    assert len(await later.fetchall()) == 1_000
+
+
+async def test_interrupted_rows_hold_no_lock(conn: rapsqlite.Connection, database: Path) -> None:
+    await conn.execute(f"INSERT INTO t {NUMBERS} LIMIT 1000")
+    cursor = await conn.execute("SELECT a FROM t")
+
+    await conn.interrupt()
+
+    async with connect(database, timeout=0, isolation_level=None) as other:
+        await other.execute("DELETE FROM t")
+    with pytest.raises(rapsqlite.OperationalError, match="interrupted"):
+        await cursor.fetchall()
+
+
+def returning(rows: int) -> str:
+    return f"INSERT INTO t {NUMBERS} LIMIT {rows} RETURNING a"
+
+
+@pytest.mark.parametrize("rows", [0, 1, 10, 1_000])
+@pytest.mark.parametrize("within", [False, True])
+async def test_change_that_is_interrupted_before_its_last_row_is_undone_as_in_sqlite3(
+    conn: rapsqlite.Connection, database: Path, rows: int, within: bool
+) -> None:
+    """Ten rows come with the answer, and sqlite3 has stepped past a single one: then nothing is left to interrupt."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as stock:
+        if within:
+            stock.execute("BEGIN")
+        old = stock.execute(returning(rows))
+        old.fetchone()
+        stock.interrupt()
+        with suppress(sqlite3.OperationalError):
+            old.fetchall()
+        expected = stock.in_transaction, stock.execute("SELECT count(*) FROM t").fetchone()
+        if stock.in_transaction:
+            stock.execute("ROLLBACK")
+        stock.execute("DELETE FROM t")
+
+    if within:
+        await conn.execute("BEGIN")
+    cursor = await conn.execute(returning(rows))
+    await cursor.fetchone()
+    await conn.interrupt()
+    with suppress(rapsqlite.OperationalError):
+        await cursor.fetchall()
+
+    result = await conn.in_transaction_async(), await conn.execute_fetchall("SELECT count(*) FROM t")
+    if rows == 10:  # all that is computed has arrived
+        assert result == (within, [(10,)])
+    else:
+        assert result == (expected[0], [expected[1]])
+
+
+async def test_open_blob_is_not_taken_for_a_statement_that_goes_on(conn: rapsqlite.Connection) -> None:
+    """SQLite interrupts whatever comes, for as long as something runs, and an open blob runs."""
+    await conn.execute("INSERT INTO t VALUES (zeroblob(3))")
+    async with conn.blobopen("t", "a", 1) as blob:
+        cursor = await conn.execute(NUMBERS)
+
+        await conn.interrupt()
+
+        with pytest.raises(rapsqlite.OperationalError, match="interrupted"):
+            await cursor.fetchall()
+        await blob.write(b"new")
+        assert await conn.fetch_scalar("SELECT count(*) FROM t") == 1
+
+    assert await conn.fetch_scalar("SELECT a FROM t") == b"new"

@@ -110,6 +110,8 @@ pub const CONTROL_OP_LIMIT: u32 = 2;
 pub const CONTROL_OP_CONFIG: u32 = 3;
 /// No arguments: body is `sqlite3_changes64`.
 pub const CONTROL_OP_CHANGES: u32 = 4;
+/// No arguments: ends the statements that have rows left; to ask for these is an error from then on.
+pub const CONTROL_OP_INTERRUPT: u32 = 5;
 /// `[handle, name, argument count, flags, kind]`: defines a function; handle 0 removes it.
 pub const CONTROL_OP_FUNCTION: u32 = 16;
 /// `[handle, name]`: defines a collation; handle 0 removes it.

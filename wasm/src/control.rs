@@ -43,6 +43,7 @@ pub fn control(
             let changes = executor.connection.changes();
             executor.output.value.integer(changes)?;
         }
+        abi::CONTROL_OP_INTERRUPT => executor.interrupt(),
         abi::CONTROL_OP_FUNCTION => define_function(&executor.connection, &mut reader)?,
         abi::CONTROL_OP_COLLATION => {
             let (handle, name) = (handle(&mut reader)?, reader.text()?);
@@ -60,16 +61,8 @@ pub fn control(
             unsafe { watch.set_hook(connection.db(), small(kind)?, handle, number)? };
         }
         abi::CONTROL_OP_EXTENSIONS | abi::CONTROL_OP_LOAD_EXTENSION => {
-            let loader = handle(&mut reader)?;
-            let loader = loader.ok_or_else(|| Error::internal("there is no loader"))?;
-            let connection = &executor.connection;
-            // SAFETY: the callbacks outlive the connection.
-            unsafe { extensions::set_loader(&connection.watch.callbacks, loader) };
-            if what == abi::CONTROL_OP_LOAD_EXTENSION {
-                extensions::load(connection.db(), &mut reader)?;
-            } else {
-                extensions::allow(connection.db(), reader.integer()? != 0);
-            }
+            let loads = what == abi::CONTROL_OP_LOAD_EXTENSION;
+            extend(&executor.connection, &mut reader, loads)?;
         }
         _ => return Err(Error::internal(format!("unknown control operation {what}"))),
     }
@@ -86,6 +79,18 @@ fn handle(reader: &mut Reader<'_>) -> Result<Option<Handle>> {
     Ok(Handle::new(number.map_err(|_| {
         Error::internal("a handle is out of range")
     })?))
+}
+
+/// Loads an extension, or says whether SQL may.
+fn extend(connection: &Connection, reader: &mut Reader<'_>, loads: bool) -> Result<()> {
+    let loader = handle(reader)?.ok_or_else(|| Error::internal("there is no loader"))?;
+    // SAFETY: the callbacks outlive the connection.
+    unsafe { extensions::set_loader(&connection.watch.callbacks, loader) };
+    if loads {
+        return extensions::load(connection.db(), reader);
+    }
+    extensions::allow(connection.db(), reader.integer()? != 0);
+    Ok(())
 }
 
 fn define_function(connection: &Connection, reader: &mut Reader<'_>) -> Result<()> {

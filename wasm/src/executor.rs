@@ -2,6 +2,8 @@
 //!
 //! Owns what outlives a request: the connection, statements by handle, and the buffers of answers.
 
+use libsqlite3_sys as ffi;
+
 use crate::abi;
 use crate::answer::{Answer, Content, Output};
 use crate::bulk;
@@ -65,6 +67,7 @@ impl Executor {
                     statement,
                     run: Some(run),
                     prepared: false,
+                    interrupted: false,
                 });
                 Ok(Answer { handle, ..answer })
             }
@@ -273,6 +276,7 @@ impl Executor {
             statement,
             run: None,
             prepared: true,
+            interrupted: false,
         });
         Ok(Answer {
             handle,
@@ -308,6 +312,16 @@ impl Executor {
         if let Some(held) = self.handles.take(handle) {
             self.put_away(handle, held);
         }
+    }
+
+    /// Interrupts the statements that have rows left. SQLite undoes what one of them changes.
+    pub fn interrupt(&mut self) {
+        // An open blob counts as a statement that runs, so SQLite would go on interrupting until it is closed.
+        if !self.objects.has_blobs() {
+            // SAFETY: the connection is open.
+            unsafe { ffi::sqlite3_interrupt(self.connection.db()) };
+        }
+        self.handles.interrupt();
     }
 
     /// `RELEASE`: a prepared statement is not wanted any more.

@@ -13,6 +13,8 @@ pub struct Held {
     /// The execution that `NEXT` goes on with.
     pub run: Option<Run>,
     pub prepared: bool,
+    /// There were rows left, but not any more.
+    pub interrupted: bool,
 }
 
 #[derive(Default)]
@@ -46,6 +48,17 @@ impl Handles {
         self.held.remove(&handle)
     }
 
+    /// Ends the executions that have rows left. SQLite has been told to interrupt what it steps.
+    pub fn interrupt(&mut self) {
+        for held in self.held.values_mut() {
+            if held.run.take().is_some() {
+                drop(held.statement.step());
+                held.statement.clear();
+                held.interrupted = true;
+            }
+        }
+    }
+
     /// A statement with rows to come, and how far it is.
     pub fn take_running(&mut self, handle: u32) -> Result<(Held, Run)> {
         let closed = || Error::programming("the cursor's statement is closed");
@@ -53,8 +66,13 @@ impl Handles {
         match held.run.take() {
             Some(run) => Ok((held, run)),
             None => {
+                let interrupted = held.interrupted;
                 self.held.insert(handle, held);
-                Err(closed())
+                Err(if interrupted {
+                    Error::interrupted()
+                } else {
+                    closed()
+                })
             }
         }
     }
@@ -70,6 +88,7 @@ impl Handles {
         let mut held =
             held.ok_or_else(|| Error::programming("the prepared statement is closed"))?;
         held.run = None;
+        held.interrupted = false;
         held.statement.clear();
         Ok(held)
     }

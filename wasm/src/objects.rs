@@ -50,6 +50,12 @@ impl Objects {
         self.held.remove(&handle)
     }
 
+    pub fn has_blobs(&self) -> bool {
+        self.held
+            .values()
+            .any(|object| matches!(object, Object::Blob(_)))
+    }
+
     pub fn take_unless(&mut self, stays: bool, handle: u32) -> Option<Object> {
         if stays { None } else { self.take(handle) }
     }
