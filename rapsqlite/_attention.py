@@ -1,17 +1,19 @@
-"""How long a guest that has nothing to do looks for a request before it sleeps.
+"""How long a guest that has nothing to do looks for a request before it sleeps, and whether anybody waits so.
 
 A guest that looks answers within microseconds, one that sleeps has to be woken, which takes ten times as long and more.
 But a processor is busy meanwhile. So only a guest with which a conversation goes on looks for long, and only while
 there are processors for all of these at once and for what they talk to: half of them. When more guests than that are
-talked to, all of them sleep soon, and whoever waits for them waits in the event loop.
+talked to, all of them sleep soon, and their answers are waited for in the event loop. On a single processor a
+spin keeps the other side from running: nobody spins there.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from time import perf_counter
 from typing import TYPE_CHECKING
+
+from rapsqlite._processors import usable_processors
 
 if TYPE_CHECKING:
     from rapsqlite._words import Words
@@ -21,7 +23,6 @@ MANY_LOOKS = 200_000  # longer than the host takes to sleep and to be woken for 
 _SOON_S = 0.0003  # a request that comes sooner after an answer is part of a conversation
 _SILENCE_S = 0.001  # and it is over after this
 _CROWDED_S = 0.005
-_SEATS = max(1, (os.cpu_count() or 1) // 2)
 
 _lock = threading.Lock()
 _seated: list[Attention] = []
@@ -50,7 +51,7 @@ class Attention:
         self._spoke_s = now
         if soon and not self._is_seated:
             _seat(self, now)
-        looks = MANY_LOOKS if soon and self._is_seated else FEW_LOOKS
+        looks = (MANY_LOOKS if soon and self._is_seated else FEW_LOOKS) if usable_processors() > 1 else 0
         if looks != self._looks:
             self._looks = looks
             words.set_looks(looks)
@@ -66,7 +67,7 @@ def _seat(guest: Attention, now: float) -> None:
             return
         for other in [other for other in _seated if now - other._spoke_s > _SILENCE_S]:
             _dismiss(other)
-        if len(_seated) < _SEATS:
+        if len(_seated) < usable_processors() // 2:
             guest._is_seated = True
             _seated.append(guest)
             return
@@ -83,6 +84,11 @@ def _dismiss(guest: Attention) -> None:
 def is_crowded() -> bool:
     """Tell whether more guests are talked to than can be waited for without sleeping."""
     return perf_counter() < _crowded_until
+
+
+def may_spin() -> bool:
+    """Tell whether an answer may be waited for without giving up the processor: its guest has another one."""
+    return usable_processors() > 1
 
 
 def forget(guest: Attention) -> None:

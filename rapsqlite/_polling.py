@@ -50,7 +50,12 @@ class Polling:
 
     def may_start(self, rings: Rings) -> bool:
         """Tell whether to wait for the next request's answer here; asked before the request is written."""
-        if self._host.is_asleep() or rings.has_replies():
+        return not self._host.is_asleep() and self.may_nap(rings)
+
+    def may_nap(self, rings: Rings) -> bool:
+        """Tell the same of a request whose answer is not looked for, so that its guest may as well be asleep."""
+        self._started = time.perf_counter()
+        if rings.has_replies():
             return False
         if self._to_skip:
             self._to_skip -= 1

@@ -8,11 +8,12 @@ never across a wait. Once the state is not "ok" the rings are gone and nobody to
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
-from rapsqlite._attention import Attention, forget, is_crowded
+from rapsqlite._attention import Attention, forget, is_crowded, may_spin
 from rapsqlite._polling import Polling
 from rapsqlite._refusal import refusal_of
 from rapsqlite._request import Request, waiting_loops
@@ -51,6 +52,7 @@ class Traffic:
         self._posts: deque[tuple[int, int, bytes, int] | Request] = deque()  # a Request is one to be interrupted
         self._last_id = 0
         self._newest_key: object = None
+        self._newest_task: weakref.ref[object] | None = None
         self._several_loops = False
         self._closing = False
         self.left = False
@@ -103,19 +105,28 @@ class Traffic:
         self._attention.heed(rings)
         if self._bell is not None:
             self._bell.adopt(loop, rings, self.drain)
-        may_poll = not self._pending and loop.allows_polling and not is_crowded() and self._polling.may_start(rings)
+        waits_here = not self._pending and loop.allows_polling and self._is_of_the_same_task(loop)
+        spins = waits_here and may_spin() and not is_crowded() and self._polling.may_start(rings)
         self._enqueue(request, op, format, a, b)
-        if may_poll and self._polling.look(rings):
+        if spins and self._polling.look(rings):
             self._take_replies()
             return
         rings.ask_for_bell()
-        if may_poll:
+        if spins or (waits_here and not may_spin() and self._polling.may_nap(rings)):
             self._polling.naps = True
         # It may have answered before it was asked to ring, or sleep behind replies nobody was waiting for.
         elif rings.has_replies() and self._drain_posted is not loop.key:
             self._drain_posted = loop.key  # once for all that are submitted before it runs
             loop.post(self.drain, loop)
         self.host.unpark()
+
+    def _is_of_the_same_task(self, loop: Loop) -> bool:
+        """Tell whether the task that sends this has sent the last one, too: where several talk, they share wake-ups."""
+        task = loop.current_task()
+        is_same = self._newest_task is not None and self._newest_task() is task
+        if not is_same:
+            self._newest_task = None if task is None else weakref.ref(task)
+        return is_same
 
     def _nap(self, loop: Loop) -> None:
         """Wait for the bell right here, for a moment; what has not been answered by then is the event loop's."""

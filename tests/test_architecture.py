@@ -26,7 +26,7 @@ LEVELS = (
     ("types", "errors", "_sqlite_names"),
     ("_adapters", "_converters", "_identifiers", "_nochange", "_options"),
     ("_parameters", "rows", "_limits"),
-    ("_words", "_parking"),
+    ("_words", "_parking", "_processors"),
     ("_wire", "_rings", "_handles", "_attention", "_module_cache", "_collector", "_tracebacks", "_dylink", "_uncopied"),
     ("_row_plan", "_typed_rows"),
     ("_fileerror",),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from rapsqlite import _attention
-from rapsqlite._attention import FEW_LOOKS, MANY_LOOKS, Attention, forget, is_crowded
+from rapsqlite._attention import FEW_LOOKS, MANY_LOOKS, Attention, forget, is_crowded, may_spin
 
 if TYPE_CHECKING:
     from rapsqlite._words import Words
@@ -53,7 +53,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     played = Clock()
     monkeypatch.setattr(_attention, "perf_counter", played)
-    monkeypatch.setattr(_attention, "_SEATS", 2)
+    monkeypatch.setattr(_attention, "usable_processors", lambda: 4)
     monkeypatch.setattr(_attention, "_seated", [])
     monkeypatch.setattr(_attention, "_crowded_until", 0.0)
     return played
@@ -127,3 +127,34 @@ def test_guest_that_ended_gives_up_its_seat(clock: Clock) -> None:
     assert talks[2].ask() == MANY_LOOKS
     assert not is_crowded()
     assert len(_attention._seated) == 2
+
+
+def test_nobody_spins_on_a_single_processor(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spin there keeps the other side, whose answer it waits for, from running."""
+    monkeypatch.setattr(_attention, "usable_processors", lambda: 1)
+    talk = Talk()
+
+    looks = set()
+    for _ in range(20):
+        clock.now += 0.00005
+        looks.add(talk.ask())
+
+    assert looks == {0}
+    assert not may_spin()
+
+
+def test_guest_spins_again_once_there_is_another_processor(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    processors = [1]
+    monkeypatch.setattr(_attention, "usable_processors", lambda: processors[0])
+    talk = Talk()
+    for _ in range(20):
+        clock.now += 0.00005
+        talk.ask()
+
+    processors[0] = 4
+    clock.now += 0.006  # the crowd of the single processor is over
+    talk.ask()
+    clock.now += 0.0001
+
+    assert talk.ask() == MANY_LOOKS
+    assert may_spin()

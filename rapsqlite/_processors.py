@@ -1,0 +1,55 @@
+"""How many processors this process may really use at once.
+
+What counts is not the machine: the process's affinity (``taskset``, a cpuset) and the quota of its control group (a
+container's CPU limit) may leave less, down to one, and both may change while it runs.
+https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from time import perf_counter
+
+_AFFINITY_S = 0.005  # how long an answer is good: asking takes a microsecond
+_QUOTA_S = 1.0  # that of the quota, which lies in files
+_CGROUPS = Path("/sys/fs/cgroup")
+
+_affinity_until = _quota_until = 0.0
+_count = 1
+_quota = 0.0  # in processors; 0: none
+
+
+def usable_processors() -> int:
+    """Return how many processors the process may use at once, at least 1."""
+    global _affinity_until, _count
+    now = perf_counter()
+    if now >= _affinity_until:
+        _affinity_until = now + _AFFINITY_S
+        _count = _processors_now(now)
+    return _count
+
+
+def _processors_now(now: float) -> int:
+    global _quota_until, _quota
+    if now >= _quota_until:
+        _quota_until = now + _QUOTA_S
+        _quota = _read_quota()
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(count, int(_quota)) if _quota else count)
+
+
+def _read_quota() -> float:
+    """Return the quota of the process's control group as the container sees it, version 2 or 1; 0 if there is none."""
+    try:
+        quota, period = (_CGROUPS / "cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        try:
+            quota = (_CGROUPS / "cpu" / "cpu.cfs_quota_us").read_text(encoding="ascii")
+            period = (_CGROUPS / "cpu" / "cpu.cfs_period_us").read_text(encoding="ascii")
+        except (OSError, ValueError):
+            return 0.0
+    try:
+        return max(0.0, int(quota) / int(period))
+    except (ValueError, ZeroDivisionError):
+        return 0.0  # "max", or -1
