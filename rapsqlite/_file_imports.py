@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _ONE_WORD = struct.Struct("<i")
 _TWO_WORDS = struct.Struct("<ii")
 _LONG = struct.Struct("<q")
+_FACTS = struct.Struct("<qq")
 
 
 def file_imports(files: FileTable, view: View) -> dict[str, Callable[..., int]]:
@@ -46,7 +47,7 @@ def file_imports(files: FileTable, view: View) -> dict[str, Callable[..., int]]:
             files,
             lambda ptr, size, flags, out: _put(view, out, files.access(bytes(view(ptr, size)), flags)),
         ),
-        "file_lock": _answering(files, files.lock),
+        "file_lock": _answering(files, partial(_lock, files, view)),
         "file_unlock": _answering(files, files.unlock),
         "file_reserved": _answering(files, lambda fd, out: _put(view, out, files.is_reserved(fd))),
         "file_moved": _answering(files, lambda fd, out: _put(view, out, files.has_moved(fd))),
@@ -55,9 +56,8 @@ def file_imports(files: FileTable, view: View) -> dict[str, Callable[..., int]]:
             lambda fd, region, size, extend, ptr: files.map_index(fd, region, view(ptr, size), extend=extend != 0),
         ),
         "shm_lock": _answering(files, files.lock_index),
-        "shm_alone": files.has_index_alone,
+        "shm_unlock": _answering(files, files.unlock_index),
         "window_map": _answering(files, lambda fd, ptr, size, at: files.map_window(fd, view(ptr, size), at)),
-        "tail_map": _answering(files, lambda fd, ptr, size, at: files.map_tail(fd, view(ptr, size), at)),
         "window_unmap": _answering(files, lambda ptr, size: files.unmap_window(view(ptr, size))),
         "shm_unmap": _answering(files, lambda fd, delete: files.unmap_index(fd, delete=delete != 0)),
     }
@@ -81,6 +81,12 @@ def _put(view: View, out: int, value: int) -> None:
 def _open(files: FileTable, view: View, ptr: int, size: int, flags: int, out: int) -> None:
     target = view(out, 8)
     _TWO_WORDS.pack_into(target, 0, *files.open(bytes(view(ptr, size)), flags))
+
+
+def _lock(files: FileTable, view: View, handle: int, level: int, out: int) -> None:
+    facts = files.lock(handle, level)
+    if facts is not None:
+        _FACTS.pack_into(view(out, _FACTS.size), 0, *facts)
 
 
 def _path_full(files: FileTable, view: View, ptr: int, size: int, out: int, capacity: int) -> int:

@@ -44,7 +44,6 @@ class FileTable(OpenFiles):
         uri: bool = False,
         directories: Iterable[bytes] = EVERYWHERE,
         maps_reads: bool = True,
-        maps_writes: bool = True,
         read_only: bool = False,
         file_bytes: int = 0,
     ) -> None:
@@ -53,8 +52,7 @@ class FileTable(OpenFiles):
         ``directories`` are reached beside the database itself; under ``read_only`` no file that has a name is written,
         created or deleted, whatever the guest asks; no file grows beyond ``file_bytes`` (0: no limit).
         """
-        # What is stored to mapped memory goes past `write`.
-        super().__init__(maps_reads=maps_reads, maps_writes=maps_writes and not file_bytes)
+        super().__init__(maps_reads=maps_reads)
         self._grants = Grants(database_path(database, uri=uri), directories)
         self._read_only = read_only
         self._file_bytes = file_bytes
@@ -221,15 +219,6 @@ class FileTable(OpenFiles):
         except OSError as error:
             if error.errno not in _CANNOT_SYNC:
                 raise FileError(sqlite.SQLITE_IOERR_DIR_FSYNC, "sync the directory of", path, error) from None
-
-    def size(self, handle: int) -> int:
-        file = self._file(handle)
-        try:
-            size_bytes = os.fstat(file.fd).st_size
-        except OSError as error:
-            raise FileError(sqlite.SQLITE_IOERR_FSTAT, "measure", file.path, error) from None
-        # SQLite on Unix takes a single byte for an empty database.
-        return 0 if size_bytes == 1 else size_bytes
 
     def delete(self, name: bytes, sync_directory: bool) -> None:
         directory, last = self._grants.locate(name)

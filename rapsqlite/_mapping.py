@@ -46,8 +46,6 @@ _LOCAL_FILE_SYSTEMS = {
     0xE0F5_E1E2: "erofs",
     0x9660: "iso9660",
 }
-# Those among them that overwrite a block where it is; the others take a new one, for which there may be no room.
-_WRITING_IN_PLACE = ("ext4", "xfs", "tmpfs")
 
 
 def lay(address: int, fd: int, offset: int, length: int, *, writable: bool) -> None:
@@ -96,11 +94,6 @@ def address_of(view: memoryview) -> int:
 def is_shared_by_all(fd: int) -> bool:
     """Whether everyone who has this file open sees the same memory: not so on network file systems."""
     return sys.platform != "linux" or _file_system(fd) in _LOCAL_FILE_SYSTEMS
-
-
-def keeps_reserved_blocks(fd: int) -> bool:
-    """Whether blocks that were allocated for a file stay its own, so that a store to them needs no further room."""
-    return sys.platform == "linux" and _LOCAL_FILE_SYSTEMS.get(_file_system(fd)) in _WRITING_IN_PLACE
 
 
 def _file_system(fd: int) -> int:

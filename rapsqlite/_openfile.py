@@ -81,6 +81,20 @@ class OpenFile:
             raise FileError(sqlite.SQLITE_BUSY, "lock", self.path, "its WAL index is in use")
         self.lock.lock(level)
 
+    def companions(self) -> int:
+        """Return which files may be beside a database: a journal, a WAL (``FACT_*``)."""
+        journal = sqlite.FACT_JOURNAL if self._may_be_beside(b"-journal") else 0
+        return journal | (sqlite.FACT_WAL if self._may_be_beside(b"-wal") else 0)
+
+    def _may_be_beside(self, suffix: bytes) -> bool:
+        try:
+            os.stat(self.name + suffix, dir_fd=self.directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            pass  # SQLite asks for the file itself, and learns the reason
+        return True
+
     def map_index(self, region: int, view: memoryview, *, extend: bool) -> int:
         """Lay a region of the WAL index over ``view``; opens the index the first time."""
         if self.index is None:
@@ -97,10 +111,17 @@ class OpenFile:
         return sqlite.SQLITE_OK if self.index.writable else sqlite.SQLITE_READONLY
 
     def lock_index(self, first: int, count: int, flags: int) -> None:
-        """Take or drop locks of the WAL index."""
+        """Take locks of the WAL index."""
+        self._open_index().lock(first, count, flags)
+
+    def unlock_index(self, locks: int) -> None:
+        """Drop locks of the WAL index, one bit each."""
+        self._open_index().unlock(locks)
+
+    def _open_index(self) -> WalIndex:
         if self.index is None:
             raise FileError(sqlite.SQLITE_IOERR_SHMLOCK, "lock", self.path, "its WAL index is not open")
-        self.index.lock(first, count, flags)
+        return self.index
 
     def unmap_index(self, *, delete: bool) -> None:
         """Let go of the WAL index."""

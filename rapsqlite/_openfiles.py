@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as sqlite
@@ -14,9 +15,8 @@ if TYPE_CHECKING:
 class OpenFiles:
     """Files by the small integers that the guest knows them by; `FileTable` opens, reads and writes them."""
 
-    def __init__(self, *, maps_reads: bool, maps_writes: bool) -> None:
+    def __init__(self, *, maps_reads: bool) -> None:
         self._maps_reads = maps_reads
-        self._maps_writes = maps_writes
         self._files: dict[int, OpenFile] = {}
 
     def _file(self, handle: int) -> OpenFile:
@@ -25,8 +25,27 @@ class OpenFiles:
         except KeyError:
             raise FileError(sqlite.SQLITE_IOERR, "use", b"", "the guest has no such file open") from None
 
-    def lock(self, handle: int, level: int) -> None:
-        self._file(handle).take_lock(level)
+    def lock(self, handle: int, level: int) -> tuple[int, int] | None:
+        """Raise the lock; with SHARED, return the size of the file and what may be beside it (``FACT_*``)."""
+        file = self._file(handle)
+        file.take_lock(level)
+        if level != sqlite.SQLITE_LOCK_SHARED:
+            return None
+        try:
+            return self.size(handle), file.companions()
+        except FileError:
+            file.lock.unlock(sqlite.SQLITE_LOCK_NONE)
+            raise
+
+    def size(self, handle: int) -> int:
+        """Return the size of the file in bytes."""
+        file = self._file(handle)
+        try:
+            size_bytes = os.fstat(file.fd).st_size
+        except OSError as error:
+            raise FileError(sqlite.SQLITE_IOERR_FSTAT, "measure", file.path, error) from None
+        # SQLite on Unix takes a single byte for an empty database.
+        return 0 if size_bytes == 1 else size_bytes
 
     def unlock(self, handle: int, level: int) -> None:
         self._file(handle).lock.unlock(level)
@@ -39,13 +58,12 @@ class OpenFiles:
         return self._file(handle).map_index(region, view, extend=extend)
 
     def lock_index(self, handle: int, first: int, count: int, flags: int) -> None:
-        """Take or drop locks of the WAL index."""
+        """Take locks of the WAL index."""
         self._file(handle).lock_index(first, count, flags)
 
-    def has_index_alone(self, handle: int) -> int:
-        """Return 1 if no other connection, of whatever process, uses the WAL index, else 0."""
-        index = self._file(handle).index
-        return int(index is not None and not index.is_used_by_others())
+    def unlock_index(self, handle: int, locks: int) -> None:
+        """Drop locks of the WAL index, one bit each."""
+        self._file(handle).unlock_index(locks)
 
     def unmap_index(self, handle: int, *, delete: bool) -> None:
         """Let go of the WAL index."""
@@ -57,16 +75,6 @@ class OpenFiles:
         if not self._maps_reads:
             raise FileError(sqlite.SQLITE_IOERR_MMAP, "map", file.path, "mapped reads are turned off")
         file.windows.open(view, offset)
-
-    def map_tail(self, handle: int, view: memoryview, offset: int) -> None:
-        """Make the file reach to where ``view`` ends and lay that part of it over the guest's bytes, writable.
-
-        Raises FileError: SQLITE_FULL if there is no room for it, SQLITE_IOERR_MMAP if such a file is not mapped.
-        """
-        file = self._file(handle)
-        if not self._maps_writes:
-            raise FileError(sqlite.SQLITE_IOERR_MMAP, "map", file.path, "mapped writes are turned off")
-        file.windows.open_tail(view, offset, writable=file.writable)
 
     def unmap_window(self, view: memoryview) -> None:
         """Turn the guest's bytes that a window covered back into plain memory."""

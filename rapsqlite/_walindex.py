@@ -140,17 +140,23 @@ class WalIndex:
                 os.pwrite(self._fd, b"\0", page * _PAGE + _PAGE - 1)
 
     def lock(self, first: int, count: int, flags: int) -> None:
-        """Take or drop ``count`` locks. Raises FileError with SQLITE_BUSY if somebody else is in the way."""
+        """Take ``count`` locks. Raises FileError with SQLITE_BUSY if somebody else is in the way."""
         if first < 0 or count < 1 or first + count > sqlite.SQLITE_SHM_NLOCK:
             raise FileError(sqlite.SQLITE_IOERR_SHMLOCK, "lock", self.path, "the guest asked for an impossible lock")
-        if flags & sqlite.SQLITE_SHM_UNLOCK:
-            kind = _filelock.NONE
-        else:
-            kind = _filelock.READ if flags & sqlite.SQLITE_SHM_SHARED else _filelock.WRITE
+        kind = _filelock.READ if flags & sqlite.SQLITE_SHM_SHARED else _filelock.WRITE
         try:
             _filelock.set_lock(self._fd, kind, _FIRST_LOCK + first, count)
         except OSError as error:
             raise FileError(sqlite.SQLITE_BUSY, "lock", self.path, error) from None
+
+    def unlock(self, locks: int) -> None:
+        """Drop locks, one bit each."""
+        try:
+            for number in range(sqlite.SQLITE_SHM_NLOCK):
+                if locks >> number & 1:
+                    _filelock.set_lock(self._fd, _filelock.NONE, _FIRST_LOCK + number, 1)
+        except OSError as error:
+            raise FileError(sqlite.SQLITE_IOERR_UNLOCK, "unlock", self.path, error) from None
 
     def is_used_by_others(self) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""The windows of one file: parts of it that the guest reads, or for the end of a WAL writes, as memory of its own."""
+"""The windows of one file: parts of it that the guest reads as memory of its own."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import os
 
 from rapsqlite import _constants as sqlite
 from rapsqlite import _mapping, _sigbus
-from rapsqlite._fileerror import FileError, code_of_write
+from rapsqlite._fileerror import FileError
 
 
 class Windows:
     """What is mapped of one open file, by address. The guest decides what; this checks that it may."""
 
-    __slots__ = ("_fd", "_lengths", "_path", "_tail")
+    __slots__ = ("_fd", "_lengths", "_path")
 
     def __init__(self, fd: int, path: bytes) -> None:
         self._fd = fd
         self._path = path
         self._lengths: dict[int, int] = {}
-        self._tail: tuple[int, int, int] | None = None  # address, length and offset of the end of a WAL
 
     def __bool__(self) -> bool:
         """Whether anything is mapped."""
@@ -44,36 +43,6 @@ class Windows:
             raise self._refusal(str(error)) from None
         self._lengths[address] = max(length, self._lengths.get(address, 0))
 
-    def open_tail(self, view: memoryview, offset: int, *, writable: bool) -> None:
-        """Make the file reach to where ``view`` ends and lay that part over it, for writing, unless that is so already.
-
-        Raises FileError: SQLITE_FULL if there is no room, SQLITE_IOERR_MMAP where stores are not as safe as writes.
-        """
-        tail = (_mapping.address_of(view), len(view), offset)
-        try:
-            if tail != self._tail:
-                self._check_stores(writable=writable)
-            if os.fstat(self._fd).st_size < offset + len(view):
-                os.posix_fallocate(self._fd, offset, len(view))
-            if tail != self._tail:
-                _mapping.lay(tail[0], self._fd, offset, len(view), writable=True)
-        except OSError as error:
-            if code_of_write(error) == sqlite.SQLITE_FULL:
-                raise FileError(sqlite.SQLITE_FULL, "extend", self._path, error) from None
-            raise self._refusal(error) from None
-        except ValueError as error:
-            raise self._refusal(str(error)) from None
-        self._tail = tail
-        self._lengths[tail[0]] = len(view)
-
-    def _check_stores(self, *, writable: bool) -> None:
-        if not writable:
-            raise self._refusal("it may only be read")
-        if not _sigbus.turns_into_trap():
-            raise self._refusal("a truncated file would end the process")
-        if not _mapping.keeps_reserved_blocks(self._fd):
-            raise self._refusal("its file system may run out of room when mapped memory is written")
-
     def _refusal(self, reason: OSError | str) -> FileError:
         return FileError(sqlite.SQLITE_IOERR_MMAP, "map", self._path, reason)
 
@@ -88,8 +57,6 @@ class Windows:
         except OSError as error:
             raise FileError(sqlite.SQLITE_IOERR_MMAP, "unmap", self._path, error) from None
         del self._lengths[address]
-        if self._tail is not None and self._tail[0] == address:
-            self._tail = None
         return True
 
     def close(self) -> None:

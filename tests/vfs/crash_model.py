@@ -31,37 +31,17 @@ class Change(NamedTuple):
 
 
 class RecordingFiles(FileTable):
-    """A file table that notes every change to files with a name.
+    """A file table that notes every change to files with a name."""
 
-    With ``maps_writes`` the end of a WAL is written without a call: what has changed there is found by comparing,
-    before every other event.
-    """
-
-    def __init__(self, database: bytes, *, maps_writes: bool = False) -> None:
-        super().__init__(database, maps_writes=maps_writes)
+    def __init__(self, database: bytes) -> None:
+        super().__init__(database)
         self.changes: list[Change] = []
-        self._mapped: dict[int, bytes] = {}  # handle to the content known
 
     def acknowledge(self, number: int) -> None:
         """Note that the transaction of that number was reported as committed."""
-        self._compare()
         self.changes.append(Change("acknowledge", offset=number))
 
-    def _compare(self) -> None:
-        for handle, known in self._mapped.items():
-            file = self._file(handle)
-            now = os.pread(file.fd, os.fstat(file.fd).st_size, 0)
-            name = os.fsdecode(file.name)
-            if len(now) != len(known):
-                self.changes.append(Change("truncate", name, len(now)))
-            for start in range(0, len(now), SECTOR):
-                data = now[start : start + SECTOR]
-                if data != known[start : start + SECTOR].ljust(len(data), b"\0"):
-                    self.changes.append(Change("write", name, start, data))
-            self._mapped[handle] = now
-
     def _note(self, handle: int, kind: str, offset: int = 0, data: bytes = b"") -> None:
-        self._compare()
         file = self._file(handle)
         if file.name:
             self.changes.append(Change(kind, os.fsdecode(file.name), offset, data))
@@ -76,33 +56,12 @@ class RecordingFiles(FileTable):
     def write(self, handle: int, data: memoryview | bytes, offset: int) -> None:
         self._note(handle, "write", offset, bytes(data))
         super().write(handle, data, offset)
-        self._know(handle)
-
-    def map_tail(self, handle: int, view: memoryview, offset: int) -> None:
-        self._compare()
-        file = self._file(handle)
-        if handle not in self._mapped:
-            self._mapped[handle] = os.pread(file.fd, os.fstat(file.fd).st_size, 0)
-        super().map_tail(handle, view, offset)
-        self._compare()
-
-    def close_file(self, handle: int) -> None:
-        self._compare()
-        self._mapped.pop(handle, None)
-        super().close_file(handle)
 
     def truncate(self, handle: int, size_bytes: int) -> None:
         self._note(handle, "truncate", size_bytes)
         super().truncate(handle, size_bytes)
-        self._know(handle)
-
-    def _know(self, handle: int) -> None:
-        if handle in self._mapped:
-            file = self._file(handle)
-            self._mapped[handle] = os.pread(file.fd, os.fstat(file.fd).st_size, 0)
 
     def sync(self, handle: int, flags: int) -> None:
-        self._compare()
         super().sync(handle, flags)
         self._note(handle, "sync")
         if flags & sqlite.SYNC_DIRECTORY:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vfs.crash_model import SECTOR, Change, Disk, RecordingFiles, lay_out
+from tests.vfs.crash_model import Change, Disk, RecordingFiles, lay_out
 from tests.vfs.driver import Driven
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ def write_transactions(ours: Driven, files: RecordingFiles) -> None:
         files.acknowledge(number)
 
 
-def record(database: Path, setup: str, *, maps_writes: bool = False) -> list[Change]:
+def record(database: Path, setup: str) -> list[Change]:
     """Return all changes that the workload makes to files, from the creation of the database on."""
-    files = RecordingFiles(os.fsencode(database), maps_writes=maps_writes)
+    files = RecordingFiles(os.fsencode(database))
     with Driven(database, files=files) as ours:
         ours.script("PRAGMA page_size = 1024;" + setup)
         ours.script(
@@ -129,27 +129,6 @@ def test_power_loss_and_kill_at_every_point(quick_disk: Path, setup: str, durabl
     states, lost = replay(changes, database.parent / "replay", database.name, durable)
 
     assert states > TRANSACTIONS * POWER_LOSSES
-    assert not lost or not durable
-
-
-@pytest.mark.parametrize(
-    "setup,durable",
-    [
-        pytest.param("PRAGMA synchronous = FULL;", True, id="full"),
-        pytest.param("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 20;", False, id="normal-checkpoints"),
-    ],
-)
-@pytest.mark.timeout(7200 if LONG else 240)
-def test_power_loss_and_kill_with_a_mapped_log(quick_disk: Path, setup: str, durable: bool) -> None:
-    """Stores to the mapped end of a WAL survive as writes do."""
-    database = quick_disk / "test.db"
-    changes = record(database, "PRAGMA journal_mode = WAL;" + setup, maps_writes=True)
-    written = [change for change in changes if change.kind == "write" and change.name.endswith("-wal")]
-    assert written
-    assert all(len(change.data) == SECTOR for change in written), "all of the log was mapped"
-
-    _, lost = replay(changes, database.parent / "replay", database.name, durable)
-
     assert not lost or not durable
 
 

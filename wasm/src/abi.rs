@@ -181,3 +181,8 @@ pub const OPEN_INDEX_READONLY: i32 = 0x4000_0000;
 
 /// Bit in the flags of `file_sync`: sync the directory as well.
 pub const SYNC_DIRECTORY: i32 = 0x100;
+
+/// In what `file_lock` writes for SHARED: beside the database there may be a journal.
+pub const FACT_JOURNAL: i32 = 1;
+/// Likewise a WAL.
+pub const FACT_WAL: i32 = 2;

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::ring::request::Request;
 use crate::sql;
 use crate::statement::{self, Lifetime, Statement};
+use crate::vfs;
 use crate::watch::Step;
 use crate::wire::params::Reader;
 
@@ -85,6 +86,7 @@ fn run_set(
     unsafe { statement.bind_next(sets, Lifetime::Request)? };
     let result = statement.run();
     statement.reset();
+    vfs::after_statement(true);
     result.and_then(|()| connection.watch.callbacks.check())
 }
 
@@ -125,6 +127,7 @@ fn run_first(connection: &Connection, text: &[u8]) -> Result<usize> {
     watch.forget_kind();
     let (statement, taken) = statement::prepare(connection.db(), text, 0)?;
     if let Some(mut statement) = statement {
+        vfs::give_back_locks();
         if watch.saw_step() == Step::Undo {
             watch.carry_through(|| statement.run())?;
         } else if watch.is_cancelled() {

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::sql;
 use crate::statement::{self, Statement};
+use crate::vfs::kept_locks::Needs;
 use crate::watch::Watch;
 
 /// What opens a transaction, by the kind that a request asks for; the words are those of Python's sqlite3.
@@ -98,6 +99,11 @@ impl Connection {
                     statement.changes_data = self.watch.saw_change_of_data()
                         && !statement.is_readonly()
                         && !statement.is_explain();
+                    statement.needs = match self.watch.saw_use_of_database() {
+                        false => Needs::Nothing,
+                        true if statement.is_readonly() => Needs::Reads,
+                        true => Needs::Writes,
+                    };
                     return Ok(Some(statement));
                 }
                 None if taken == 0 || rest.is_empty() => return Ok(None),

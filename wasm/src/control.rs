@@ -150,11 +150,10 @@ fn statistics(executor: &mut Executor, replies: Counters) -> Result<()> {
     let connection = &executor.connection;
     let status = |what| db_status(connection, what);
     let (window_hits, window_misses) = vfs::hits_and_misses();
-    let entries: [(&str, i64); 19] = [
+    let entries: [(&str, i64); 18] = [
         ("callbacks", place::count()),
         ("window_hits", window_hits as i64),
         ("window_misses", window_misses as i64),
-        ("mapped_writes", vfs::mapped_writes() as i64),
         ("cache_hits", connection.hits as i64),
         ("cache_misses", connection.misses as i64),
         ("cached_statements", connection.cached() as i64),

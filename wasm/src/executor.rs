@@ -15,6 +15,7 @@ use crate::reply::Replies;
 use crate::ring::request::Request;
 use crate::run::Run;
 use crate::statement::{Lifetime, Statement};
+use crate::vfs;
 use crate::wire::params::Params;
 
 /// The SQL and the parameters of a request.
@@ -93,6 +94,7 @@ impl Executor {
     /// `NEXT`: more rows of an open statement.
     pub fn next(&mut self, request: &Request<'_>) -> Result<Answer> {
         let (held, run) = self.handles.take_running(request.a)?;
+        vfs::before_statement(held.statement.needs);
         self.go_on(request, held, run)
     }
 

@@ -10,7 +10,7 @@ use core::ffi::c_int;
 use core::mem::transmute;
 
 use crate::abi;
-pub use mapping::{shm_map, tail_map, window_map, window_unmap};
+pub use mapping::{shm_map, window_map, window_unmap};
 
 /// An SQLite (extended) result code other than `SQLITE_OK`.
 pub type Code = c_int;
@@ -76,17 +76,16 @@ imports! {
     fn file_size(fd: i32, out: *mut i64) -> i32;
     fn file_delete(ptr: *const u8, len: usize, sync_dir: i32) -> i32;
     fn file_access(ptr: *const u8, len: usize, flags: i32, out: *mut [i32; 2]) -> i32;
-    fn file_lock(fd: i32, level: i32) -> i32;
+    fn file_lock(fd: i32, level: i32, out: *mut [i64; 2]) -> i32;
     fn file_unlock(fd: i32, level: i32) -> i32;
     fn file_reserved(fd: i32, out: *mut [i32; 2]) -> i32;
     fn file_moved(fd: i32, out: *mut [i32; 2]) -> i32;
     fn shm_map(fd: i32, region: i32, size: i32, extend: i32, ptr: *mut u8) -> i32;
     fn shm_lock(fd: i32, first: i32, count: i32, flags: i32) -> i32;
-    fn shm_alone(fd: i32) -> i32;
+    fn shm_unlock(fd: i32, locks: i32) -> i32;
     fn shm_unmap(fd: i32, delete: i32) -> i32;
     fn window_map(fd: i32, ptr: *mut u8, len: usize, offset: i64) -> i32;
     fn window_unmap(ptr: *mut u8, len: usize) -> i32;
-    fn tail_map(fd: i32, ptr: *mut u8, len: usize, offset: i64) -> i32;
     fn callback();
     fn callback_answer(ptr: *mut u8, len: usize) -> i32;
 }
@@ -217,11 +216,23 @@ pub fn file_access(name: &[u8], flags: c_int) -> Result<bool, Code> {
     Ok(out.0[0] != 0)
 }
 
-/// Raises the lock to `level` (`SQLITE_LOCK_*`) without waiting.
+/// Raises the lock to `level` (`SQLITE_LOCK_*`), more than shared, without waiting.
 pub fn file_lock(fd: Fd, level: c_int) -> Result<(), Code> {
-    // SAFETY: takes and returns plain integers.
-    check(unsafe { import::file_lock(fd.0, level) })
+    let mut facts = [0; 2];
+    // SAFETY: the host writes at most `facts`.
+    check(unsafe { import::file_lock(fd.0, level, &raw mut facts) })
 }
+
+/// Takes a shared lock; returns the size of the file and which of `abi::FACT_*` may be beside it.
+pub fn file_share(fd: Fd) -> Result<(i64, i32), Code> {
+    let mut facts = [0; 2];
+    // SAFETY: the host writes at most `facts`.
+    check(unsafe { import::file_lock(fd.0, SHARED, &raw mut facts) })?;
+    Ok((facts[0], facts[1] as i32))
+}
+
+/// `SQLITE_LOCK_SHARED`.
+const SHARED: c_int = 1;
 
 /// Lowers the lock to `level`: shared or none.
 pub fn file_unlock(fd: Fd, level: c_int) -> Result<(), Code> {
@@ -245,16 +256,16 @@ pub fn file_moved(fd: Fd) -> Result<bool, Code> {
     Ok(out.0[0] != 0)
 }
 
-/// `flags`: `SQLITE_SHM_LOCK` or `_UNLOCK`, with `_SHARED` or `_EXCLUSIVE`; never waits.
+/// `flags`: `SQLITE_SHM_LOCK` with `SQLITE_SHM_SHARED` or `_EXCLUSIVE`; never waits.
 pub fn shm_lock(fd: Fd, first: c_int, count: c_int, flags: c_int) -> Result<(), Code> {
     // SAFETY: takes and returns plain integers.
     check(unsafe { import::shm_lock(fd.0, first, count, flags) })
 }
 
-/// Whether no other connection, of whatever process, uses the file's WAL index.
-pub fn shm_alone(fd: Fd) -> bool {
+/// Drops locks of the WAL index, one bit each.
+pub fn shm_unlock(fd: Fd, locks: u8) -> Result<(), Code> {
     // SAFETY: takes and returns plain integers.
-    unsafe { import::shm_alone(fd.0) == 1 }
+    check(unsafe { import::shm_unlock(fd.0, locks.into()) })
 }
 
 /// Turns all regions of the file's WAL index back into plain memory and lets go of its file.

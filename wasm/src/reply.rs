@@ -103,6 +103,7 @@ impl<'r> Replies<'r> {
     /// Sends rows that more replies will follow.
     pub fn send_batch(&mut self, header: ReplyHeader, body: Body<'_>) -> Result<()> {
         self.counters.batches += 1;
+        vfs::give_back_locks();
         self.put(header, body)?;
         self.ring_bell();
         Ok(())

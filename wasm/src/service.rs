@@ -83,6 +83,8 @@ impl<'r> Service<'r> {
         }
         let result = self.dispatch(&request);
         let closes = request.op == abi::OP_CLOSE;
+        // Whoever has the answer finds no lock of ours.
+        vfs::after_statement(self.rings.requests.has_more_than(&request));
         self.answer(request.id, result);
         if let Some(executor) = &self.executor {
             executor.connection.watch.leave();
@@ -133,6 +135,10 @@ impl<'r> Service<'r> {
         let no_connection = || Error::programming("Cannot operate on a closed database.");
         let executor = self.executor.as_mut().ok_or_else(no_connection)?;
         executor.output.restart()?;
+        if !matches!(request.op, abi::OP_EXECUTE..=abi::OP_MANY | abi::OP_FETCH_PREPARED..=abi::OP_RELEASE)
+        {
+            vfs::give_back_locks();
+        }
         let replies = &mut self.replies;
         let result = match request.op {
             abi::OP_EXECUTE => executor.execute(request, input),

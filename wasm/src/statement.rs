@@ -9,6 +9,7 @@ use crate::abi;
 use crate::cache::Keyed;
 use crate::error::{Error, Result};
 use crate::program::Known;
+use crate::vfs::kept_locks::Needs;
 use crate::wire::params::{Params, Reader, Value};
 
 /// How long bound text and blobs stay where they are.
@@ -26,6 +27,8 @@ pub struct Statement {
     pub parameter_count: usize,
     /// INSERT, UPDATE, DELETE or REPLACE, as the parser saw it.
     pub changes_data: bool,
+    /// The locks it will ask for.
+    pub needs: Needs,
     /// What of it can be put off.
     pub known: Known,
 }
@@ -67,6 +70,7 @@ pub fn prepare(
         // SAFETY: just prepared.
         parameter_count: unsafe { ffi::sqlite3_bind_parameter_count(stmt.as_ptr()) } as usize,
         changes_data: false,
+        needs: Needs::default(),
         known: Known::default(),
     });
     Ok((statement, taken))

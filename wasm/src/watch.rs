@@ -38,6 +38,8 @@ pub struct Watch {
     changes_data: Cell<bool>,
     changes_schema: Cell<bool>,
     step: Cell<Step>,
+    /// Anything but functions and expressions.
+    uses_database: Cell<bool>,
     /// VDBE steps between two calls of `on_progress`.
     period: Cell<c_int>,
     /// The user's own.
@@ -54,6 +56,7 @@ impl Watch {
             changes_data: Cell::new(false),
             changes_schema: Cell::new(false),
             step: Cell::new(Step::None),
+            uses_database: Cell::new(false),
             period: Cell::new(STEPS_PER_LOOK),
             callbacks: Callbacks::default(),
         })
@@ -144,6 +147,7 @@ impl Watch {
         self.changes_data.set(false);
         self.changes_schema.set(false);
         self.step.set(Step::None);
+        self.uses_database.set(false);
     }
 
     /// What the parser saw of BEGIN, COMMIT and their kind.
@@ -157,6 +161,11 @@ impl Watch {
         let result = act();
         self.callbacks.set_cancel(cancel);
         result
+    }
+
+    /// Whether the statement may need a lock, as the parser saw it.
+    pub fn saw_use_of_database(&self) -> bool {
+        self.uses_database.get()
     }
 
     /// Whether the parser saw a change of data that is not part of a change of the schema.
@@ -196,7 +205,7 @@ unsafe fn watch<'a>(context: *mut c_void) -> &'a Watch {
 unsafe extern "C" fn on_progress(context: *mut c_void) -> c_int {
     // SAFETY: registered with a `Watch`.
     let watch = unsafe { watch(context) };
-    vfs::give_back_old_locks();
+    vfs::give_back_locks();
     let period = watch.period.get();
     c_int::from(
         watch.is_cancelled()
@@ -229,6 +238,12 @@ unsafe extern "C" fn on_prepare(
 ) -> c_int {
     // SAFETY: registered with a `Watch`.
     let watch = unsafe { watch(context) };
+    if !matches!(
+        action,
+        ffi::SQLITE_SELECT | ffi::SQLITE_FUNCTION | ffi::SQLITE_RECURSIVE
+    ) {
+        watch.uses_database.set(true);
+    }
     match action {
         ffi::SQLITE_INSERT | ffi::SQLITE_UPDATE | ffi::SQLITE_DELETE => {
             watch.changes_data.set(true)

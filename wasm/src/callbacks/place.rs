@@ -10,6 +10,7 @@ use super::Callee;
 use crate::abi;
 use crate::error::Result;
 use crate::host;
+use crate::vfs;
 use crate::wire::params::Value;
 use crate::wire::rows::Encoder;
 
@@ -78,6 +79,8 @@ pub fn key(kind: i32, number: u32) -> i64 {
 
 /// Calls the host. A text or blob of the answer is valid until the next call.
 pub(super) fn cross(callee: Callee<'_>, arguments: Arguments<'_>) -> Answered {
+    // It may take as long as it likes.
+    vfs::give_back_locks();
     write(abi::PLACE_KEY, key(callee.kind, callee.number));
     let bytes = |form: i64, bytes: &[u8]| (form + put(bytes), bytes.len() as i64);
     let (form, value) = match arguments {

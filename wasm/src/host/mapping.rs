@@ -40,22 +40,10 @@ pub unsafe fn window_map(fd: Fd, place: NonNull<u8>, len: usize, offset: i64) ->
     check(unsafe { import::window_map(fd.0, place.as_ptr(), len, offset) })
 }
 
-/// Makes the file reach to `offset + len`, with real blocks, and lays that part of it over the bytes at `place`, for
-/// reading and writing; does nothing where that is so already.
-///
-/// `SQLITE_FULL`: there is no room. Any other code: not this file, and not later either.
+/// Turns a window back into plain, zeroed memory.
 ///
 /// # Safety
-/// As for `window_map`, but the bytes may be written as well.
-pub unsafe fn tail_map(fd: Fd, place: NonNull<u8>, len: usize, offset: i64) -> Result<(), Code> {
-    // SAFETY: the caller's promise.
-    check(unsafe { import::tail_map(fd.0, place.as_ptr(), len, offset) })
-}
-
-/// Turns a window or a tail back into plain, zeroed memory.
-///
-/// # Safety
-/// `place` and `len` are those of a `window_map` or `tail_map` that succeeded.
+/// `place` and `len` are those of a `window_map` that succeeded.
 pub unsafe fn window_unmap(place: NonNull<u8>, len: usize) -> Result<(), Code> {
     // SAFETY: the caller's promise.
     check(unsafe { import::window_unmap(place.as_ptr(), len) })

@@ -58,6 +58,11 @@ impl RequestRing {
         self.head() == self.tail.get()
     }
 
+    /// Whether there is anything behind the request that is being answered.
+    pub fn has_more_than(&self, request: &Request<'_>) -> bool {
+        self.head() != self.tail.get().wrapping_add(request.length)
+    }
+
     fn head(&self) -> u32 {
         self.control
             .word(abi::CONTROL_REQUEST_HEAD)

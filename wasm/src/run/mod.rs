@@ -11,6 +11,7 @@ use crate::connection::Connection;
 use crate::error::{Error, Result, code};
 use crate::options::Options;
 use crate::statement::{Lifetime, Statement};
+use crate::vfs;
 use crate::wire::params::Params;
 use crate::wire::rows::{Batch, Encoder};
 
@@ -66,6 +67,7 @@ impl Run {
         unsafe { statement.bind(&params, lifetime)? };
         let callbacks = &connection.watch.callbacks;
         callbacks.forget_calls();
+        vfs::before_statement(statement.needs);
         let stand = Stand::after_step(statement.step()?);
         let mut run = Self {
             format,

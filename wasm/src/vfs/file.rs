@@ -3,17 +3,14 @@
 use core::cell::RefCell;
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicI64, Ordering};
-use std::sync::Arc;
 
 use libsqlite3_sys as ffi;
 
 use super::buffer::{Buffer, Source};
-use super::index;
-use super::lease;
+use super::kept_locks::LockRequest;
+use super::locks;
 use super::shm::Shm;
-use super::tail::Tail;
 use super::urgency::{Kind, Urgency};
-use super::wal_locks::Wish;
 use super::window::Windows;
 use crate::abi;
 use crate::host::{self, Code, Fd};
@@ -51,8 +48,6 @@ impl Shared {
 /// What the guest knows of an open file.
 pub struct OpenFile {
     source: Source,
-    /// The name of a main database, whose SHARED lock may be kept for a moment.
-    leasable: Option<Arc<[u8]>>,
     /// The level SQLite was granted. After a failed attempt at EXCLUSIVE the host may hold PENDING.
     pub level: c_int,
     /// The file is a journal that may be new: its first sync must sync the directory too.
@@ -62,7 +57,6 @@ pub struct OpenFile {
     pub urgency: Urgency,
     shm: Shm,
     windows: Windows,
-    tail: Tail,
 }
 
 impl OpenFile {
@@ -75,12 +69,14 @@ impl OpenFile {
         powersafe_overwrite: bool,
     ) -> Self {
         let kind = kind_of(flags);
+        if kind == Kind::Database {
+            locks::open(fd, name.into());
+        }
         Self {
             source: Source {
                 fd,
                 database: database.unwrap_or(fd),
             },
-            leasable: matches!(kind, Kind::Database).then(|| name.into()),
             level: ffi::SQLITE_LOCK_NONE,
             sync_directory: flags & ffi::SQLITE_OPEN_CREATE != 0
                 && matches!(kind, Kind::Journal | Kind::Wal),
@@ -89,7 +85,6 @@ impl OpenFile {
             urgency: Urgency::new(kind),
             shm: Shm::default(),
             windows: Windows::default(),
-            tail: Tail::default(),
         }
     }
 
@@ -103,41 +98,20 @@ impl OpenFile {
         })?;
         let fd = self.source.fd;
         let lasts = matches!(self.urgency.kind(), Kind::Database | Kind::Wal);
-        let windows = &mut self.windows;
-        lease::read(fd, data, offset, |data| {
-            if lasts && windows.read(fd, data, offset) {
-                return Ok(());
-            }
-            host::file_read(fd, data, offset)
-        })
+        if lasts && self.windows.read(fd, data, offset) {
+            return Ok(());
+        }
+        host::file_read(fd, data, offset)
     }
 
     pub fn write(&mut self, data: &[u8], offset: i64) -> Result<(), Code> {
-        self.forget_facts();
+        locks::forget_facts(self.source.fd);
         if offset + data.len() as i64 > MOST_BYTES.load(Ordering::Relaxed) {
             self.with_buffer(|buffer| buffer.flush(host::file_write))?;
             return host::file_write(self.source.fd, data, offset);
         }
         let urgent = self.urgency.of(data, offset);
-        if self.store(data, offset)? {
-            return Ok(());
-        }
         self.with_buffer(|buffer| buffer.write(self.source, data, offset, urgent, host::file_write))
-    }
-
-    /// Stores to the mapped end of a WAL, after what was written before; false if the host must write.
-    fn store(&mut self, data: &[u8], offset: i64) -> Result<bool, Code> {
-        if self.urgency.kind() != Kind::Wal {
-            return Ok(false);
-        }
-        let epoch = index::writer_epoch(self.source.database);
-        let (fd, len) = (self.source.fd, data.len());
-        if !epoch.is_some_and(|epoch| self.tail.reach(fd, epoch, len, offset)) {
-            return Ok(false);
-        }
-        flush()?;
-        self.tail.store(data, offset);
-        Ok(true)
     }
 
     fn with_buffer<T>(&self, action: impl FnOnce(&mut Buffer) -> T) -> T {
@@ -148,13 +122,12 @@ impl OpenFile {
     }
 
     pub fn truncate(&mut self, size_bytes: i64) -> Result<(), Code> {
-        self.forget_facts();
+        locks::forget_facts(self.source.fd);
         self.with_buffer(|buffer| {
             buffer.cut(self.source.fd, size_bytes);
             buffer.flush(host::file_write)
         })?;
         self.windows.cut(size_bytes);
-        self.tail.doubt();
         host::file_truncate(self.source.fd, size_bytes)
     }
 
@@ -173,13 +146,7 @@ impl OpenFile {
     pub fn size(&mut self) -> Result<i64, Code> {
         self.with_buffer(|buffer| buffer.flush_file(self.source.fd, host::file_write))?;
         let fd = self.source.fd;
-        index::size(fd, || lease::size(fd, || host::file_size(fd)))
-    }
-
-    /// What was learnt while the file could not change does not hold any more: we change it ourselves.
-    fn forget_facts(&self) {
-        lease::forget(self.source.fd);
-        index::forget_size(self.source.fd);
+        locks::facts(fd).map_or_else(|| host::file_size(fd), |facts| Ok(facts.size_bytes))
     }
 
     pub fn lock(&mut self, level: c_int) -> Result<(), Code> {
@@ -188,27 +155,26 @@ impl OpenFile {
         }
         let fd = self.source.fd;
         if level > ffi::SQLITE_LOCK_SHARED {
-            lease::forget(fd);
-            index::give_back();
+            locks::forget_facts(fd);
+            locks::give_back();
             host::file_lock(fd, level)?;
-        } else if !lease::resume(fd) {
-            host::file_lock(fd, level)?;
-            if let Some(name) = &self.leasable {
-                lease::begin(fd, name);
-            }
+        } else {
+            locks::share_file(fd)?;
         }
         self.level = level;
         Ok(())
     }
 
     pub fn unlock(&mut self, level: c_int) -> Result<(), Code> {
-        if self.level > level {
-            if level > ffi::SQLITE_LOCK_NONE || !lease::keep(self.source.fd) {
-                self.settle();
-                host::file_unlock(self.source.fd, level)?;
-            }
-            self.level = level;
+        if self.level <= level {
+            return Ok(());
         }
+        let fd = self.source.fd;
+        self.settle();
+        if self.level > ffi::SQLITE_LOCK_SHARED || !locks::unshare_file(fd) {
+            host::file_unlock(fd, level)?;
+        }
+        self.level = level;
         Ok(())
     }
 
@@ -225,7 +191,7 @@ impl OpenFile {
 
     pub fn shm_map(&mut self, number: c_int, size: c_int, extend: bool) -> (*mut u8, c_int) {
         // With a WAL the file changes under its SHARED lock.
-        lease::forget(self.source.fd);
+        locks::forget_facts(self.source.fd);
         self.shm.map(self.source.fd, number, size, extend)
     }
 
@@ -233,31 +199,30 @@ impl OpenFile {
         if flags & ffi::SQLITE_SHM_UNLOCK != 0 && flags & ffi::SQLITE_SHM_EXCLUSIVE != 0 {
             self.settle();
         }
-        let wish = Wish {
+        let request = LockRequest {
             first,
             count,
             flags,
         };
-        index::lock(self.source.fd, &self.shm, wish)
+        locks::index(self.source.fd, request)
     }
 
     pub fn shm_unmap(&mut self, delete: bool) -> Result<(), Code> {
-        index::give_back();
+        locks::give_back();
         self.shm.unmap(self.source.fd, delete)
     }
 
     /// The file is closed in any case.
-    pub fn close(mut self) -> Result<(), Code> {
+    pub fn close(self) -> Result<(), Code> {
         let flushed = self.with_buffer(|buffer| {
             let flushed = buffer.flush_file(self.source.fd, host::file_write);
             buffer.forget(self.source.fd);
             flushed
         });
         drop(self.windows);
-        let unmapped = self.tail.close();
-        lease::close(self.source.fd);
+        locks::close(self.source.fd);
         host::file_close(self.source.fd)?;
-        flushed.and(unmapped)
+        flushed
     }
 }
 

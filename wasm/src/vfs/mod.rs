@@ -6,14 +6,13 @@
 //! build machine.
 
 pub mod buffer;
-pub mod lease;
+pub mod kept_locks;
 pub mod urgency;
-pub mod wal_locks;
 
 #[cfg(target_arch = "wasm32")]
 mod file;
 #[cfg(target_arch = "wasm32")]
-mod index;
+mod locks;
 #[cfg(target_arch = "wasm32")]
 mod methods;
 #[cfg(target_arch = "wasm32")]
@@ -21,27 +20,24 @@ mod registration;
 #[cfg(target_arch = "wasm32")]
 mod shm;
 #[cfg(target_arch = "wasm32")]
-mod tail;
-#[cfg(target_arch = "wasm32")]
 mod window;
 
 #[cfg(target_arch = "wasm32")]
 pub use file::limit_size;
 #[cfg(target_arch = "wasm32")]
-pub use tail::writes as mapped_writes;
-#[cfg(target_arch = "wasm32")]
 pub use window::hits_and_misses;
 
-/// Gives back the locks that no statement uses: before the guest sleeps for whatever reason.
-pub fn give_back_locks() {
-    lease::end();
-    #[cfg(target_arch = "wasm32")]
-    index::give_back();
-}
+#[cfg(target_arch = "wasm32")]
+pub use locks::{after_statement, before_statement, give_back as give_back_locks};
 
-/// Gives back the locks that no statement uses and whose time is over.
-pub fn give_back_old_locks() {
-    lease::end_if_over();
-    #[cfg(target_arch = "wasm32")]
-    index::give_back_old();
+/// On the build machine there is no host that could hold a lock.
+#[cfg(not(target_arch = "wasm32"))]
+mod no_locks {
+    use super::kept_locks::Needs;
+
+    pub fn after_statement(_queued: bool) {}
+    pub fn before_statement(_needs: Needs) {}
+    pub fn give_back_locks() {}
 }
+#[cfg(not(target_arch = "wasm32"))]
+pub use no_locks::{after_statement, before_statement, give_back_locks};

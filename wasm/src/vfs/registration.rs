@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use libsqlite3_sys as ffi;
 
-use super::{file, lease, methods};
+use super::{file, locks, methods};
 use crate::host;
 
 /// Longest name, as in SQLite's own VFS for Unix, with its terminator.
@@ -70,10 +70,10 @@ unsafe extern "C" fn access(
 ) -> c_int {
     // SAFETY: SQLite passes a terminated name.
     let name = unsafe { CStr::from_ptr(name) }.to_bytes();
-    let ask = || file::flush().and_then(|()| host::file_access(name, flags));
-    let found = match flags {
-        ffi::SQLITE_ACCESS_EXISTS => lease::exists(name, ask),
-        _ => ask(),
+    let found = if flags == ffi::SQLITE_ACCESS_EXISTS && locks::is_missing(name) {
+        Ok(false)
+    } else {
+        file::flush().and_then(|()| host::file_access(name, flags))
     };
     match found {
         Ok(yes) => {

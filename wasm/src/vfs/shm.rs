@@ -1,8 +1,7 @@
 //! The WAL index: regions of the host's `-shm` file, laid over memory of ours.
 //!
 //! Other processes change the regions at any time. SQLite reads them through `volatile` pointers and
-//! orders its accesses with `xShmBarrier`; Rust looks at one word of them, which decides nothing but how
-//! long a lock is kept.
+//! orders its accesses with `xShmBarrier`; Rust never looks at them.
 
 use core::ffi::c_int;
 use core::ptr::NonNull;
@@ -12,9 +11,6 @@ use std::alloc::{Layout, alloc, dealloc};
 use libsqlite3_sys as ffi;
 
 use crate::host::{self, Code, Fd};
-
-/// Where the number of frames stands in the first region: `mxFrame` of <https://sqlite.org/walformat.html>.
-const FRAMES_OFFSET: usize = 16;
 
 /// SQLite asks for regions of this size, always. They are aligned alike, which any page divides.
 const REGION_BYTES: usize = 32_768;
@@ -41,15 +37,6 @@ impl Shm {
             }
         }
         (self.regions[number as usize].as_ptr(), self.code())
-    }
-
-    /// How many frames the WAL has, as of now.
-    pub fn frames(&self) -> u32 {
-        let Some(region) = self.regions.first() else {
-            return 0;
-        };
-        // SAFETY: inside of the region, which stays mapped until `unmap`, and aligned.
-        unsafe { region.add(FRAMES_OFFSET).cast::<u32>().read_volatile() }
     }
 
     fn code(&self) -> c_int {

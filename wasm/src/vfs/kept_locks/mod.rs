@@ -1,0 +1,331 @@
+//! Locks that SQLite has given up and the host still holds, so that one call gives them all back.
+//!
+//! A statement in autocommit mode takes and drops several locks, and each call of the host waits for Python's GIL. An
+//! unlock is noted here instead. All that is noted goes to the host before the statement is answered, before the
+//! guest waits for anything or calls Python, and before a lock of another kind or of another database is asked for.
+//! Only if the next request is in the ring already the locks stay, up to `LONGEST`: then the statement that wants the
+//! same lock has it. Nothing can have changed under it, for the host has held it without a break.
+//!
+//! Locks on a file are noted at SHARED only. Of the WAL index (<https://sqlite.org/walformat.html#locks>) single locks on
+//! readers' marks are, and the writer's where a transaction has ended; a checkpoint and recovery unlock at once.
+
+#[cfg(test)]
+mod tests;
+
+use core::ffi::c_int;
+use core::time::Duration;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::abi;
+use crate::host::{self, Code, Fd};
+
+/// How long a lock goes from one queued statement to the next.
+pub const LONGEST: Duration = Duration::from_millis(5);
+
+// SQLITE_SHM_*: <https://sqlite.org/c3ref/c_shm_exclusive.html>
+const UNLOCK: c_int = 1;
+const SHARED: c_int = 4;
+
+const WRITER: u8 = 1;
+const CHECKPOINT_OR_RECOVERY: u8 = 0b110;
+/// Locks of readers: the first stands for "nothing but the database", those on the other marks follow.
+const MARKS: u8 = 0b1111_1000;
+
+const COMPANIONS: [(&[u8], i32); 2] = [(b"-journal", abi::FACT_JOURNAL), (b"-wal", abi::FACT_WAL)];
+
+/// What SQLite asks of `xShmLock`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockRequest {
+    pub first: c_int,
+    pub count: c_int,
+    pub flags: c_int,
+}
+
+impl LockRequest {
+    /// One bit for each lock.
+    fn locks(self) -> u8 {
+        let bits = ((1_u32 << self.count) - 1) << self.first;
+        bits as u8
+    }
+}
+
+/// What the host saw when it granted SHARED on a database; true until the lock is dropped or we change the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    pub size_bytes: i64,
+    /// Which of `abi::FACT_*` may exist.
+    pub companions: i32,
+}
+
+/// Holds the locks, and knows the time.
+pub trait LockHost {
+    fn share_file(&mut self, fd: Fd) -> Result<Facts, Code>;
+    fn unlock_file(&mut self, fd: Fd) -> Result<(), Code>;
+    fn lock_index(&mut self, fd: Fd, request: LockRequest) -> Result<(), Code>;
+    /// Drops locks of the index, one bit each.
+    fn unlock_index(&mut self, fd: Fd, locks: u8) -> Result<(), Code>;
+    fn now(&self) -> Instant;
+}
+
+/// What a statement asks for first, as far as it is known before it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Needs {
+    #[default]
+    Nothing,
+    Reads,
+    Writes,
+}
+
+struct Database {
+    fd: Fd,
+    name: Arc<[u8]>,
+    facts: Option<Facts>,
+    /// The lock on the file.
+    file: bool,
+    /// Locks on the index.
+    shared: u8,
+    exclusive: u8,
+    /// Marks that SQLite itself holds.
+    reading: u8,
+    /// SQLite checkpoints or recovers the WAL.
+    checkpoints: bool,
+}
+
+/// The noted unlocks of all databases of this guest.
+#[derive(Default)]
+pub struct KeptLocks {
+    databases: Vec<Database>,
+    /// Since when locks have gone from request to request.
+    since: Option<Instant>,
+}
+
+impl KeptLocks {
+    pub const fn new() -> Self {
+        Self {
+            databases: Vec::new(),
+            since: None,
+        }
+    }
+
+    /// A database was opened.
+    pub fn open(&mut self, fd: Fd, name: Arc<[u8]>) {
+        self.databases.push(Database {
+            fd,
+            name,
+            facts: None,
+            file: false,
+            shared: 0,
+            exclusive: 0,
+            reading: 0,
+            checkpoints: false,
+        });
+    }
+
+    /// The file is about to be closed, and its locks with it.
+    pub fn close(&mut self, fd: Fd) {
+        self.databases.retain(|database| database.fd != fd);
+    }
+
+    fn find(&mut self, fd: Fd) -> Option<&mut Database> {
+        self.databases.iter_mut().find(|database| database.fd == fd)
+    }
+
+    /// SQLite wants SHARED on the file.
+    pub fn share_file(&mut self, fd: Fd, host: &mut impl LockHost) -> Result<(), Code> {
+        self.give_back_others(fd, host);
+        if let Some(database) = self.find(fd)
+            && database.file
+        {
+            database.file = false;
+            return Ok(());
+        }
+        let facts = host.share_file(fd)?;
+        if let Some(database) = self.find(fd) {
+            database.facts = Some(facts);
+        }
+        Ok(())
+    }
+
+    /// SQLite gives SHARED on the file up; false: the host must be asked.
+    pub fn unshare_file(&mut self, fd: Fd) -> bool {
+        self.find(fd).map(|database| database.file = true).is_some()
+    }
+
+    /// `xShmLock`.
+    pub fn index(
+        &mut self,
+        fd: Fd,
+        request: LockRequest,
+        host: &mut impl LockHost,
+    ) -> Result<(), Code> {
+        if request.flags & UNLOCK == 0 {
+            return self.lock_index(fd, request, host);
+        }
+        self.unlock_index(fd, request, host);
+        Ok(())
+    }
+
+    fn lock_index(
+        &mut self,
+        fd: Fd,
+        request: LockRequest,
+        host: &mut impl LockHost,
+    ) -> Result<(), Code> {
+        let locks = request.locks();
+        if request.count == 1 && locks & CHECKPOINT_OR_RECOVERY == 0 {
+            self.give_back_others(fd, host);
+        } else {
+            self.give_back(host);
+        }
+        let Some(database) = self.find(fd) else {
+            return host.lock_index(fd, request);
+        };
+        let is_shared = request.flags & SHARED != 0;
+        let kept = if is_shared {
+            database.shared
+        } else {
+            database.exclusive
+        };
+        if kept & locks != locks {
+            // If the other kind is kept this changes it; refused, that stays.
+            host.lock_index(fd, request)?;
+        }
+        database.shared &= !locks;
+        database.exclusive &= !locks;
+        if is_shared {
+            database.reading |= locks;
+        }
+        database.checkpoints |= locks & CHECKPOINT_OR_RECOVERY != 0;
+        Ok(())
+    }
+
+    /// Cannot fail: what the host does not take back is offered again.
+    fn unlock_index(&mut self, fd: Fd, request: LockRequest, host: &mut impl LockHost) {
+        let locks = request.locks();
+        let Some(database) = self.find(fd) else {
+            return;
+        };
+        if request.flags & SHARED != 0 {
+            database.shared |= locks;
+        } else {
+            database.exclusive |= locks;
+        }
+        let waits = request.count == 1
+            && !database.checkpoints
+            && (locks & MARKS != 0 || locks == WRITER && database.reading != 0);
+        database.reading &= !locks;
+        database.checkpoints &= locks & CHECKPOINT_OR_RECOVERY == 0;
+        if !waits {
+            self.give_back(host);
+        }
+    }
+
+    /// Whether there is anything to give back.
+    pub fn is_empty(&self) -> bool {
+        !self.databases.iter().any(Database::keeps)
+    }
+
+    /// Gives back all that is noted.
+    pub fn give_back(&mut self, host: &mut impl LockHost) {
+        self.since = None;
+        for database in &mut self.databases {
+            database.give_back(host);
+        }
+    }
+
+    fn give_back_others(&mut self, fd: Fd, host: &mut impl LockHost) {
+        for database in &mut self.databases {
+            if database.fd != fd {
+                database.give_back(host);
+            }
+        }
+    }
+
+    /// A statement begins: gives back what it does not need.
+    pub fn before_statement(&mut self, needs: Needs, host: &mut impl LockHost) {
+        match needs {
+            Needs::Nothing => self.give_back(host),
+            Needs::Reads => {
+                for database in &mut self.databases {
+                    database.give_back_exclusive(host);
+                }
+            }
+            Needs::Writes => {}
+        }
+    }
+
+    /// A statement ends; `queued`: the next one is there already.
+    pub fn after_statement(&mut self, queued: bool, host: &mut impl LockHost) {
+        if self.is_empty() {
+            return;
+        }
+        if queued {
+            let now = host.now();
+            let since = *self.since.get_or_insert(now);
+            if now.saturating_duration_since(since) < LONGEST {
+                return;
+            }
+        }
+        self.give_back(host);
+    }
+
+    /// What is known of a database that SQLite holds SHARED on.
+    pub fn facts(&mut self, fd: Fd) -> Option<Facts> {
+        let database = self.find(fd)?;
+        database.facts.filter(|_| !database.file)
+    }
+
+    /// The database is about to be changed by us, or to be changed by others under its SHARED lock.
+    pub fn forget_facts(&mut self, fd: Fd) {
+        if let Some(database) = self.find(fd) {
+            database.facts = None;
+        }
+    }
+
+    /// Whether the file of this name is a journal or WAL that is known not to exist.
+    pub fn is_missing(&self, name: &[u8]) -> bool {
+        self.databases
+            .iter()
+            .any(|database| !database.file && database.is_missing(name))
+    }
+}
+
+impl Database {
+    fn keeps(&self) -> bool {
+        self.file || self.shared | self.exclusive != 0
+    }
+
+    fn give_back(&mut self, host: &mut impl LockHost) {
+        if self.file {
+            self.facts = None;
+            self.file = !done(host.unlock_file(self.fd));
+        }
+        let locks = self.shared | self.exclusive;
+        if locks != 0 && done(host.unlock_index(self.fd, locks)) {
+            self.shared = 0;
+            self.exclusive = 0;
+        }
+    }
+
+    fn give_back_exclusive(&mut self, host: &mut impl LockHost) {
+        if self.exclusive != 0 && done(host.unlock_index(self.fd, self.exclusive)) {
+            self.exclusive = 0;
+        }
+    }
+
+    fn is_missing(&self, name: &[u8]) -> bool {
+        self.facts.is_some_and(|facts| {
+            COMPANIONS.iter().any(|(suffix, fact)| {
+                facts.companions & fact == 0 && name.strip_prefix(&*self.name) == Some(suffix)
+            })
+        })
+    }
+}
+
+fn done(result: Result<(), Code>) -> bool {
+    if let Err(code) = result {
+        host::log(format!("a lock was not given back: result code {code}").as_bytes());
+    }
+    result.is_ok()
+}
