@@ -2,9 +2,8 @@
 
 Closing **any** descriptor of a file drops the POSIX locks that this process holds on it: a database of ours,
 closed, would silently unlock the same database in the standard library's ``sqlite3``. So a descriptor is
-closed only under a lock of our own over the whole file, which proves that nobody holds another and keeps
-others out until it is closed. Otherwise it is parked, by device and inode, and the next connection to the
-file takes it over.
+closed only if no other code in this process has the file open, without a lock that others could meet. Otherwise
+it is parked, by device and inode, and the next connection to the file takes it over.
 
 A forked child shares our open files, and with them our locks. It closes its copies at once; that drops
 nothing of the parent's, as the parent's descriptors are still open.
@@ -17,6 +16,7 @@ import errno
 import os
 import stat
 import threading
+from pathlib import Path
 
 try:
     import fcntl
@@ -30,6 +30,7 @@ NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY)
 """Why a file that cannot be opened for writing may still be worth opening for reading; SQLite itself tries always."""
 
 _UNKNOWN = -1  # no device
+_DESCRIPTORS = "/proc/self/fd"
 _parked: dict[tuple[int, int, bool], list[int]] = {}  # device, inode, writable
 _open: dict[int, tuple[int, int]] = {}  # device and inode of each, by which a forked child knows its copy
 _forks = 0
@@ -119,11 +120,15 @@ def give(fd: int, mode: int, model: os.stat_result | None) -> None:
             os.fchown(fd, model.st_uid, model.st_gid)
 
 
-def release(fd: int, *, writable: bool) -> None:
-    """Close ``fd``, or park it while another library in this process may have locked its file.
+def release(fd: int, *, writable: bool, lockable: bool = True) -> None:
+    """Close ``fd``, or park it while another library in this process may lock its file.
 
-    The caller has dropped all its locks and mappings of it.
+    The caller has dropped all its locks and mappings of it. A file that is not ``lockable`` is no database and no WAL
+    index: nobody locks it.
     """
+    if not lockable:
+        _close(fd)
+        return
     try:
         status = os.fstat(fd)
         key = (status.st_dev, status.st_ino, writable)
@@ -142,20 +147,48 @@ def _close_or_park(key: tuple[int, int, bool], unwanted: list[int]) -> None:
     """Close these descriptors of one file and the parked ones of it, or park them (again)."""
     with _guard:
         unwanted += _parked.pop(key, [])
-    still_waiting = [fd for fd in unwanted if not _close_if_unlocked(fd, key[2])]
+    still_waiting = [fd for fd in unwanted if not _close_if_alone(fd)]
     if still_waiting:
         with _guard:
             _parked.setdefault(key, []).extend(still_waiting)
 
 
-def _close_if_unlocked(fd: int, writable: bool) -> bool:
+def _close_if_alone(fd: int) -> bool:
+    # Code that has opened the file since the first look has not come to lock it, or is seen by the second.
     try:
-        if writable:
-            _filelock.set_lock(fd, _filelock.WRITE, 0, 0)
-        elif _filelock.conflicting_lock(fd, _filelock.WRITE, 0, 0) is not None:
+        if _is_open_elsewhere(fd) or _is_locked_by_this_process(fd):
             return False
     except OSError:
         return False
+    _close(fd)
+    return True
+
+
+def _is_open_elsewhere(fd: int) -> bool:
+    """Whether other code in this process has the file open, by its name: asking the files themselves may block.
+
+    Where that is not listed, it is held to have it open only while somebody has locked the file.
+    """
+    if not Path(_DESCRIPTORS).is_dir():
+        return _filelock.conflicting_lock(fd, _filelock.WRITE, 0, 0) is not None
+    name = _name_of(str(fd))
+    numbers = os.listdir(_DESCRIPTORS)  # noqa: PTH208 - there may be thousands
+    return not name or any(_name_of(number) == name for number in numbers if int(number) not in _open)
+
+
+def _name_of(number: str) -> str:
+    try:
+        return os.readlink(f"{_DESCRIPTORS}/{number}")  # noqa: PTH115 - there may be thousands
+    except OSError:
+        return ""  # closed by now
+
+
+def _is_locked_by_this_process(fd: int) -> bool:
+    found = _filelock.conflicting_lock(fd, _filelock.WRITE, 0, 0)
+    return found is not None and found[1] == os.getpid()
+
+
+def _close(fd: int) -> None:
     noted = _open.get(fd)
     # What close(2) complains of, writes that failed, has been told by the last sync; and the descriptor is gone.
     with contextlib.suppress(OSError):
@@ -164,7 +197,6 @@ def _close_if_unlocked(fd: int, writable: bool) -> bool:
         # Its number may be that of another file by now, opened by another thread.
         if noted is not None and _open.get(fd) is noted:
             del _open[fd]
-    return True
 
 
 def parked_count() -> int:

@@ -128,7 +128,14 @@ class FileTable(OpenFiles):
         writable = bool(flags & sqlite.SQLITE_OPEN_READWRITE)
         self._last_handle += 1
         self._files[self._last_handle] = OpenFile(
-            fd, name, directory, last, writable, reads_index=reads_index, protected=protected
+            fd,
+            name,
+            directory,
+            last,
+            writable,
+            reads_index=reads_index,
+            protected=protected,
+            is_database=bool(flags & sqlite.SQLITE_OPEN_MAIN_DB),
         )
         if name and flags & sqlite.SQLITE_OPEN_DELETEONCLOSE:
             os.unlink(last, dir_fd=directory)

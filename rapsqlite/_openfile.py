@@ -34,7 +34,19 @@ else:
 class OpenFile:
     """One file that the guest has open."""
 
-    __slots__ = ("directory", "fd", "index", "lock", "name", "path", "protected", "reads_index", "windows", "writable")
+    __slots__ = (
+        "directory",
+        "fd",
+        "index",
+        "is_database",
+        "lock",
+        "name",
+        "path",
+        "protected",
+        "reads_index",
+        "windows",
+        "writable",
+    )
 
     def __init__(
         self,
@@ -46,6 +58,7 @@ class OpenFile:
         *,
         reads_index: bool = False,
         protected: bool = False,
+        is_database: bool = True,
     ) -> None:
         self.fd = fd
         self.path = path
@@ -54,6 +67,7 @@ class OpenFile:
         self.writable = writable
         self.reads_index = reads_index or protected  # and never writes it
         self.protected = protected  # it and what SQLite keeps beside it
+        self.is_database = is_database  # or a journal, which nobody locks
         self.lock = FileLock(fd, path)
         self.index: WalIndex | None = None
         self.windows = Windows(fd, path)
@@ -145,5 +159,5 @@ class OpenFile:
             with contextlib.suppress(OSError):  # nobody will read it again
                 os.close(self.fd)
         elif not self.windows:
-            _descriptors.release(self.fd, writable=self.writable)
+            _descriptors.release(self.fd, writable=self.writable, lockable=self.is_database)
         # Else something could not be unmapped and keeps the open file alive: a lock taken to close it would stay.

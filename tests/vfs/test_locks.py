@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +17,7 @@ from rapsqlite import _constants as sqlite
 from rapsqlite import _descriptors
 from rapsqlite._fileerror import FileError
 from rapsqlite._files import FileTable
+from tests.vfs.driver import Driven
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -234,10 +237,9 @@ def test_parked_descriptors_are_used_again(path: Path) -> None:
 
     assert _descriptors.parked_count() == 1
 
-    assert inside.run("COMMIT")
+    inside.close()
     Ours(path).table.close()
     assert _descriptors.parked_count() == 0
-    inside.close()
 
 
 def test_replaced_file_is_not_served_from_a_parked_descriptor(path: Path) -> None:
@@ -393,3 +395,82 @@ def test_random_schedules_follow_the_model(path: Path, native: Native, seed: int
 
     for ours in schedule.ours:
         ours.table.close()
+
+
+@pytest.mark.parametrize("flags", [DATABASE, READ_ONLY])
+def test_descriptor_is_parked_while_another_library_may_lock_the_file(path: Path, flags: int) -> None:
+    """It has the file open and no lock yet: it could take one just before the descriptor is closed."""
+    inside = Native(path, elsewhere=False)
+    assert inside.run("BEGIN IMMEDIATE")
+    assert inside.run("COMMIT")
+
+    Ours(path, flags).table.close()
+    parked = _descriptors.parked_count()
+
+    inside.close()
+    _descriptors.sweep()
+    assert (parked, _descriptors.parked_count()) == (1, 0)
+
+
+IMPATIENT_READER = """
+import sqlite3, sys
+native = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
+print("ready", flush=True)
+refused = 0
+while True:
+    try:
+        native.execute("SELECT * FROM t").fetchall()
+    except sqlite3.OperationalError as error:
+        print(error, flush=True)
+"""
+
+
+@pytest.fixture
+def impatient_readers(path: Path) -> Iterator[None]:
+    """Readers in other processes; in the end none of them was ever refused."""
+    command = [sys.executable, "-c", IMPATIENT_READER, str(path)]
+    readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for reader in readers:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "ready\n"
+    yield
+    for reader in readers:
+        reader.kill()
+    refusals = [reader.communicate()[0] for reader in readers]
+    assert [reader.returncode for reader in readers] == [-signal.SIGKILL] * 2, "they have read until they were killed"
+    assert refusals == ["", ""]
+
+
+@pytest.mark.usefixtures("impatient_readers")
+def test_closing_keeps_no_reader_out(path: Path) -> None:
+    """A reader in another process that does not wait is never refused while we open, read and close."""
+    for _ in range(200):
+        with Driven(path) as ours:
+            ours.sql("SELECT * FROM t")
+
+
+def test_closing_keeps_the_locks_of_a_library_that_opens_and_locks_meanwhile(path: Path) -> None:
+    """A writer that holds RESERVED excludes another process's for as long as it says, whenever we close."""
+    over = threading.Event()
+    outside = Native(path, elsewhere=True)
+    intruders = 0
+
+    def close_all_the_time() -> None:
+        while not over.is_set():
+            Ours(path).table.close()
+
+    closer = threading.Thread(target=close_all_the_time)
+    closer.start()
+    for _ in range(200):
+        inside = Native(path, elsewhere=False)
+        assert inside.run("BEGIN IMMEDIATE")
+        if outside.run("BEGIN IMMEDIATE"):
+            intruders += 1
+            outside.run("ROLLBACK")
+        inside.close()
+    over.set()
+    closer.join()
+    outside.close()
+    _descriptors.sweep()
+
+    assert not intruders
