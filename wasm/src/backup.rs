@@ -10,13 +10,13 @@ use libsqlite3_sys as ffi;
 
 use crate::abi;
 use crate::answer::Answer;
+use crate::buffers::{c_string, joined, push};
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Input};
 use crate::objects::Object;
 use crate::ring::request::Request;
 use crate::snapshot::{Pin, pinned};
-use crate::sql::c_string;
 use crate::wire::params::Reader;
 
 /// Pages copied between two looks at the request's cancel word.
@@ -31,7 +31,7 @@ pub struct Backup {
     /// Where errors are told: the destination's handle.
     told_at: *mut ffi::sqlite3,
     /// Reads the schema of the source, and so pins its snapshot; none where the image is the source.
-    pin: Option<String>,
+    pin: Option<Vec<u8>>,
 }
 
 /// What one step came to.
@@ -48,7 +48,7 @@ pub fn open(executor: &mut Executor, request: &Request<'_>, input: Input<'_>) ->
     reader.array()?;
     let schema = reader.text()?;
     let backup = Backup::open(&executor.connection, input.sql, schema, request.a)?;
-    let handle = executor.objects.hold(Object::Backup(backup));
+    let handle = executor.objects.hold(Object::Backup(backup))?;
     Ok(Answer {
         handle,
         ..Answer::nothing()
@@ -119,8 +119,7 @@ impl Backup {
             return Err(Error::last(backup.told_at));
         }
         if direction == abi::BACKUP_TO_IMAGE {
-            let name = String::from_utf8_lossy(schema).replace('"', "\"\"");
-            backup.pin = Some(format!("SELECT (SELECT 1 FROM \"{name}\".sqlite_schema)"));
+            backup.pin = Some(pinning(schema)?);
         }
         Ok(backup)
     }
@@ -189,4 +188,16 @@ impl Drop for Backup {
             ffi::sqlite3_close(self.image);
         }
     }
+}
+
+/// A statement that reads the schema of this database.
+fn pinning(schema: &[u8]) -> Result<Vec<u8>> {
+    let mut sql = joined(&[b"SELECT (SELECT 1 FROM \""])?;
+    for byte in schema {
+        push(&mut sql, *byte)?;
+        if *byte == b'"' {
+            push(&mut sql, b'"')?;
+        }
+    }
+    joined(&[&sql, b"\".sqlite_schema)"])
 }

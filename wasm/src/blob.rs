@@ -7,6 +7,7 @@ use libsqlite3_sys as ffi;
 
 use crate::abi;
 use crate::answer::{Answer, Content};
+use crate::buffers::c_string;
 use crate::buffers::zeroed;
 use crate::callbacks::Callbacks;
 use crate::error::{Error, Result};
@@ -15,7 +16,6 @@ use crate::objects::Object;
 use crate::reply::Replies;
 use crate::ring::reply::ReplyHeader;
 use crate::ring::request::Request;
-use crate::sql::c_string;
 use crate::wire::params::{Reader, Value};
 
 /// What one reply carries of a value.
@@ -58,7 +58,7 @@ pub fn open(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
         return Err(Error::of_code(blob.db, code));
     }
     executor.output.value.integer(len.into())?;
-    let handle = executor.objects.hold(Object::Blob(blob));
+    let handle = executor.objects.hold(Object::Blob(blob))?;
     Ok(Answer {
         handle,
         ..Answer::value()

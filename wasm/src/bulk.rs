@@ -2,6 +2,7 @@
 
 use crate::abi;
 use crate::answer::Answer;
+use crate::buffers::joined;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::ring::request::Request;
@@ -98,11 +99,7 @@ pub fn script(connection: &Connection, request: &Request<'_>, sql: &[u8]) -> Res
     }
     // With its NUL in the length, SQLite parses the text where it is, and does not copy the rest of the script
     // for every statement.
-    let mut text = Vec::new();
-    text.try_reserve_exact(sql.len() + 1)
-        .map_err(|_| Error::out_of_memory())?;
-    text.extend_from_slice(sql);
-    text.push(0);
+    let text = joined(&[sql, b"\0"])?;
     let mut start = 0;
     while start < sql.len() {
         let taken =

@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use crate::buffers::reserve_entry;
+
 /// What can be looked up: its text is the key.
 pub trait Keyed {
     fn key(&self) -> &[u8];
@@ -60,6 +62,9 @@ impl<V: Keyed> Cache<V> {
         } else {
             None
         };
+        if reserve_entry(&mut self.slots).is_err() {
+            return Some(value);
+        }
         let replaced = self.slots.insert(
             hash,
             Slot {

@@ -6,8 +6,9 @@ use core::slice;
 use libsqlite3_sys as ffi;
 
 use crate::abi;
+use crate::buffers::{copied, lossy, push, shown};
 use crate::error::{Error, Result};
-use crate::statement::{Statement, bytes_of, lossy};
+use crate::statement::{Statement, bytes_of};
 use crate::wire::rows::Encoder;
 
 /// Formats with which text need not be UTF-8.
@@ -30,18 +31,18 @@ impl Statement {
         out.array(count)?;
         for column in 0..count {
             if format & abi::FORMAT_DECLARED_TYPES == 0 {
-                out.text(lossy(self.column_name(column)?).as_bytes())?;
+                out.text(lossy(self.column_name(column)?)?.as_bytes())?;
                 continue;
             }
             out.array(2)?;
-            out.text(lossy(self.column_name(column)?).as_bytes())?;
+            out.text(lossy(self.column_name(column)?)?.as_bytes())?;
             // SAFETY: `stmt` is prepared; NULL, or text that lives as long as it.
             let declared = unsafe { ffi::sqlite3_column_decltype(self.raw(), column as c_int) };
             if declared.is_null() {
                 out.null()?;
             } else {
                 // SAFETY: as above.
-                out.text(lossy(unsafe { bytes_of(declared) }).as_bytes())?;
+                out.text(lossy(unsafe { bytes_of(declared) })?.as_bytes())?;
             }
         }
         Ok(())
@@ -70,8 +71,8 @@ impl Statement {
         let mut names = Vec::new();
         for column in 0..self.column_count() {
             let mut name = Encoder::default();
-            name.text(lossy(self.column_name(column)?).as_bytes())?;
-            names.push(name.bytes().into());
+            name.text(lossy(self.column_name(column)?)?.as_bytes())?;
+            push(&mut names, copied(name.bytes())?)?;
         }
         Ok(names)
     }
@@ -122,7 +123,7 @@ impl Statement {
 
     #[cold]
     fn not_utf8(&self, column: usize) -> Error {
-        let name = self.column_name(column).map(lossy).unwrap_or_default();
+        let name = self.column_name(column).map(shown).unwrap_or_default();
         let message = format!("Could not decode to UTF-8 column '{name}'");
         Error::new(abi::ERROR_TEXT, ffi::SQLITE_ERROR, message)
     }

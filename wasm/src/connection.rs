@@ -1,11 +1,11 @@
 //! Owns `sqlite3*`: open, configure, prepare by way of the cache, close.
 
 use core::ptr;
-use std::ffi::CString;
 
 use libsqlite3_sys as ffi;
 
 use crate::abi;
+use crate::buffers::c_string;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::options::Options;
@@ -35,8 +35,7 @@ pub struct Connection {
 
 impl Connection {
     pub fn open(name: &[u8], options: Options) -> Result<Self> {
-        let name = CString::new(name)
-            .map_err(|_| Error::programming("the database's name contains a null character"))?;
+        let name = c_string(name)?;
         let mut db = ptr::null_mut();
         // Without SQLITE_OPEN_EXRESCODE: R*Tree's check compares with SQLITE_CORRUPT. `Error::last` asks for all of the code.
         // SAFETY: `name` ends in a NUL, and a null VFS name means the default one.
@@ -95,7 +94,7 @@ impl Connection {
                             "You can only execute one statement at a time.",
                         ));
                     }
-                    statement.set_key(sql);
+                    statement.set_key(sql)?;
                     statement.changes_data = self.watch.saw_change_of_data()
                         && !statement.is_readonly()
                         && !statement.is_explain();

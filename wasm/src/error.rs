@@ -3,7 +3,10 @@
 //! The host turns an error into an exception by `class` and `code` (docs/abi.md, "Errors"). Messages name
 //! columns, parameters and statements, never their values.
 
+use std::borrow::Cow;
+
 use crate::abi;
+use crate::buffers;
 
 pub type Result<T> = core::result::Result<T, Error>;
 
@@ -23,7 +26,7 @@ pub mod code {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     pub code: i32,
-    pub message: String,
+    pub message: Cow<'static, str>,
     /// Byte offset into the request's SQL, or -1.
     pub offset: i32,
     /// `abi::ERROR_*`.
@@ -33,7 +36,7 @@ pub struct Error {
 }
 
 impl Error {
-    pub fn new(class: u8, code: i32, message: impl Into<String>) -> Self {
+    pub fn new(class: u8, code: i32, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
             message: message.into(),
@@ -44,7 +47,7 @@ impl Error {
     }
 
     /// The caller used the API wrongly; the words are those of Python's sqlite3.
-    pub fn programming(message: impl Into<String>) -> Self {
+    pub fn programming(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(abi::ERROR_PROGRAMMING, code::MISUSE, message)
     }
 
@@ -62,17 +65,25 @@ impl Error {
     }
 
     /// A limit that the caller had set was reached.
-    pub fn limit(code: i32, message: impl Into<String>) -> Self {
+    pub fn limit(code: i32, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(abi::ERROR_DATA, code, message)
     }
 
     /// The host sent a request that the contract does not know.
-    pub fn internal(message: impl Into<String>) -> Self {
+    pub fn internal(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(abi::ERROR_INTERNAL, code::INTERNAL, message)
     }
 
     pub fn out_of_memory() -> Self {
         Self::new(abi::ERROR_SQLITE, code::NOMEM, "out of memory")
+    }
+
+    /// An error with SQLite's words, or an extension's, which may be long.
+    pub fn quoting(class: u8, code: i32, message: &[u8]) -> Self {
+        match buffers::lossy(message).and_then(|text| buffers::joined(&[text.as_bytes()])) {
+            Ok(text) => Self::new(class, code, String::from_utf8(text).expect("made of a str")),
+            Err(error) => error,
+        }
     }
 
     pub fn interrupted() -> Self {
@@ -88,13 +99,13 @@ impl Error {
             let message = core::ffi::CStr::from_ptr(ffi::sqlite3_errmsg(db));
             (
                 ffi::sqlite3_extended_errcode(db),
-                message.to_string_lossy(),
+                message.to_bytes(),
                 ffi::sqlite3_error_offset(db),
             )
         };
         Self {
             offset,
-            ..Self::new(abi::ERROR_SQLITE, code, message)
+            ..Self::quoting(abi::ERROR_SQLITE, code, message)
         }
     }
 
@@ -107,7 +118,7 @@ impl Error {
         }
         // SAFETY: a constant of SQLite's that ends in a NUL, for any code.
         let message = unsafe { core::ffi::CStr::from_ptr(libsqlite3_sys::sqlite3_errstr(code)) };
-        Self::new(abi::ERROR_SQLITE, code, message.to_string_lossy())
+        Self::quoting(abi::ERROR_SQLITE, code, message.to_bytes())
     }
 
     pub fn in_row(mut self, row: usize) -> Self {

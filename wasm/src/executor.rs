@@ -69,7 +69,7 @@ impl Executor {
                     run: Some(run),
                     prepared: false,
                     interrupted: false,
-                });
+                })?;
                 Ok(Answer { handle, ..answer })
             }
             (result, _) => {
@@ -279,7 +279,7 @@ impl Executor {
             run: None,
             prepared: true,
             interrupted: false,
-        });
+        })?;
         Ok(Answer {
             handle,
             changes: -1,

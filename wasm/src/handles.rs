@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use crate::buffers::reserve_entry;
 use crate::error::{Error, Result};
 use crate::run::Run;
 use crate::statement::Statement;
@@ -29,12 +30,13 @@ impl Handles {
     }
 
     /// Keeps a statement under a new handle.
-    pub fn hold(&mut self, held: Held) -> u32 {
+    pub fn hold(&mut self, held: Held) -> Result<u32> {
+        reserve_entry(&mut self.held)?;
         loop {
             self.last = self.last.wrapping_add(1);
             if self.last != 0 && !self.held.contains_key(&self.last) {
                 self.held.insert(self.last, held);
-                return self.last;
+                return Ok(self.last);
             }
         }
     }

@@ -9,11 +9,11 @@ use libsqlite3_sys as ffi;
 
 use crate::abi;
 use crate::answer::Answer;
+use crate::buffers::{c_string, shown};
 use crate::error::{Error, Result, code};
 use crate::executor::Executor;
 use crate::objects::Object;
 use crate::ring::request::Request;
-use crate::sql::c_string;
 use crate::wire::params::{Reader, Value};
 
 /// Where the header says how the database is written and read: 1 with a rollback journal, 2 with a WAL.
@@ -42,7 +42,7 @@ pub fn deserialize(
             reader.array()?;
             let db = executor.connection.db();
             let image = Image::begin(db, reader.text()?, reader.integer()?)?;
-            let handle = executor.objects.hold(Object::Image(image));
+            let handle = executor.objects.hold(Object::Image(image))?;
             Ok(Answer {
                 handle,
                 ..Answer::nothing()
@@ -75,7 +75,7 @@ impl Image {
         let schema = c_string(schema)?;
         // SAFETY: `db` is open, and the name ends in a NUL.
         if unsafe { ffi::sqlite3_db_readonly(db, schema.as_ptr()) } < 0 {
-            let message = format!("unknown database {}", schema.to_string_lossy());
+            let message = format!("unknown database {}", shown(schema.to_bytes()));
             return Err(Error::new(abi::ERROR_SQLITE, code::ERROR, message));
         }
         // SAFETY: any length may be asked for.

@@ -5,6 +5,7 @@
 
 // The contract, and what both sides of it are made of.
 pub mod abi;
+pub mod allocator;
 pub mod error;
 pub mod host;
 pub mod parking;

@@ -4,6 +4,7 @@
 //! arguments. Here an answer serves for the rest of the request, so that a column of few different values takes
 //! few crossings to the host. Small answers to small arguments are kept; the newest takes its slot's place.
 
+use crate::buffers::reserve;
 use crate::error::Result;
 use crate::wire::rows::Encoder;
 
@@ -63,7 +64,7 @@ impl Memo {
             return;
         }
         if self.slots.is_empty() {
-            if self.slots.try_reserve_exact(SLOTS).is_err() {
+            if reserve(&mut self.slots, SLOTS).is_err() {
                 return;
             }
             self.slots.resize(SLOTS, EMPTY);

@@ -9,6 +9,7 @@ use crate::abi;
 use crate::answer::Answer;
 use crate::backup::{self, Backup};
 use crate::blob::{self, Blob};
+use crate::buffers::reserve_entry;
 use crate::changeset;
 use crate::error::{Error, Result};
 use crate::executor::{Executor, Input};
@@ -35,12 +36,13 @@ pub struct Objects {
 
 impl Objects {
     /// Keeps an object under a new handle.
-    pub fn hold(&mut self, object: Object) -> u32 {
+    pub fn hold(&mut self, object: Object) -> Result<u32> {
+        reserve_entry(&mut self.held)?;
         loop {
             self.last = self.last.wrapping_add(1) | FIRST_HANDLE;
             if !self.held.contains_key(&self.last) {
                 self.held.insert(self.last, object);
-                return self.last;
+                return Ok(self.last);
             }
         }
     }

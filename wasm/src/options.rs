@@ -4,6 +4,7 @@ use core::ffi::c_int;
 
 use libsqlite3_sys as ffi;
 
+use crate::buffers::shown;
 use crate::error::{Error, Result};
 use crate::wire::params::Reader;
 
@@ -43,7 +44,7 @@ impl Options {
                 b"statement_steps" => &mut statement_steps,
                 b"file_bytes" => &mut file_bytes,
                 _ => {
-                    let name = String::from_utf8_lossy(name);
+                    let name = shown(name);
                     return Err(Error::internal(format!("unknown option of OPEN: {name}")));
                 }
             } = reader.integer()?;

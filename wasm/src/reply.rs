@@ -1,6 +1,7 @@
 //! Sends the replies of one request: spill what is large, wait for room, ring the bell.
 
 use crate::abi;
+use crate::buffers::joined;
 use crate::error::{Error, Result, code};
 use crate::host;
 use crate::parking;
@@ -116,11 +117,5 @@ fn spill(body: Body<'_>) -> Result<()> {
     if body.columns.is_empty() {
         return host::spill(body.rows).map_err(refused);
     }
-    let mut joined = Vec::new();
-    joined
-        .try_reserve_exact(body.columns.len() + body.rows.len())
-        .map_err(|_| Error::out_of_memory())?;
-    joined.extend_from_slice(body.columns);
-    joined.extend_from_slice(body.rows);
-    host::spill(&joined).map_err(refused)
+    host::spill(&joined(&[body.columns, body.rows])?).map_err(refused)
 }

@@ -1,19 +1,20 @@
 //! Owns `sqlite3_session*`: records what changes in tables. <https://sqlite.org/sessionintro.html>
 
-use core::ffi::{CStr, c_char, c_int};
+use core::ffi::{c_char, c_int};
 use core::ptr;
 
 use libsqlite3_sys as ffi;
 
 use crate::abi;
 use crate::answer::Answer;
+use crate::buffers::{c_string, shown};
 use crate::callbacks::Callbacks;
 use crate::changeset::{self, Stream};
 use crate::error::{Error, Result};
 use crate::executor::Executor;
 use crate::objects::Object;
 use crate::ring::request::Request;
-use crate::sql::c_string;
+use crate::statement::bytes_of;
 use crate::wire::params::{Reader, Value};
 
 pub struct Session {
@@ -36,7 +37,7 @@ pub fn open(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
     // its place is a session.
     let code = unsafe {
         if ffi::sqlite3_db_readonly(db, name.as_ptr()) < 0 {
-            let message = format!("unknown database {}", String::from_utf8_lossy(schema));
+            let message = format!("unknown database {}", shown(schema));
             return Err(Error::new(abi::ERROR_SQLITE, ffi::SQLITE_ERROR, message));
         }
         callbacks.begin_session()?;
@@ -46,7 +47,7 @@ pub fn open(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
     session.check(code)?;
     // SAFETY: `db` is open, and `watch` outlives it. Statements from before would pass the session by.
     unsafe { watch.install(db)? };
-    let handle = executor.objects.hold(Object::Session(session));
+    let handle = executor.objects.hold(Object::Session(session))?;
     Ok(Answer {
         handle,
         ..Answer::nothing()
@@ -127,9 +128,9 @@ impl Session {
             if message.is_null() {
                 return self.check(code);
             }
-            let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+            let error = Error::quoting(abi::ERROR_SQLITE, code, bytes_of(message));
             ffi::sqlite3_free(message.cast());
-            Err(Error::new(abi::ERROR_SQLITE, code, text))
+            Err(error)
         }
     }
 

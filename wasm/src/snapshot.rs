@@ -18,12 +18,12 @@ pub enum Pin {
 
 /// Runs `sql`, which reads the database and returns a row, and leaves it at that row. It calls no function, for the
 /// user can have put another in its place.
-pub fn pinned(connection: &Connection, sql: &str) -> Result<Pin> {
+pub fn pinned(connection: &Connection, sql: &[u8]) -> Result<Pin> {
     let stepped = connection
         .watch
         .callbacks
         .without_hooks(|| -> Result<Statement> {
-            let prepared = connection.prepare(sql.as_bytes())?;
+            let prepared = connection.prepare(sql)?;
             let mut statement = prepared.expect("a SELECT is a statement");
             statement.step()?;
             Ok(statement)

@@ -1,7 +1,5 @@
 //! The two things about a statement's text that SQLite leaves to its caller.
 
-use std::ffi::CString;
-
 use crate::error::{Error, Result};
 
 /// SQLite would stop reading at a NUL and run what stands before it.
@@ -33,11 +31,6 @@ fn after_first<'a>(text: &'a [u8], end: &[u8]) -> &'a [u8] {
         Some(start) => &text[start + end.len()..],
         None => &[],
     }
-}
-
-/// A name as SQLite takes it.
-pub fn c_string(text: &[u8]) -> Result<CString> {
-    CString::new(text).map_err(|_| Error::programming("a name contains a null character"))
 }
 
 #[cfg(test)]

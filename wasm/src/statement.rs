@@ -6,6 +6,7 @@ use core::ptr::{self, NonNull};
 use libsqlite3_sys as ffi;
 
 use crate::abi;
+use crate::buffers::{copied, shown, with_room};
 use crate::cache::Keyed;
 use crate::error::{Error, Result};
 use crate::program::Known;
@@ -64,16 +65,20 @@ pub fn prepare(
     }
     // SAFETY: after success the tail points into `sql` or at its end.
     let taken = unsafe { tail.cast::<u8>().offset_from_unsigned(sql.as_ptr()) };
-    let statement = NonNull::new(stmt).map(|stmt| Statement {
+    let Some(stmt) = NonNull::new(stmt) else {
+        return Ok((None, taken));
+    };
+    let mut statement = Statement {
         stmt,
-        sql: sql[..taken].into(),
+        sql: Box::default(),
         // SAFETY: just prepared.
         parameter_count: unsafe { ffi::sqlite3_bind_parameter_count(stmt.as_ptr()) } as usize,
         changes_data: false,
         needs: Needs::default(),
         known: Known::default(),
-    });
-    Ok((statement, taken))
+    };
+    statement.sql = copied(&sql[..taken])?;
+    Ok((Some(statement), taken))
 }
 
 /// What is wrong with a statement of `len` bytes that SQLite did not prepare.
@@ -106,10 +111,11 @@ impl Statement {
     }
 
     /// The text it is looked up by: all that the caller wrote, with what stands behind the statement.
-    pub fn set_key(&mut self, sql: &[u8]) {
+    pub fn set_key(&mut self, sql: &[u8]) -> Result<()> {
         if sql.len() != self.sql.len() {
-            self.sql = sql.into();
+            self.sql = copied(sql)?;
         }
+        Ok(())
     }
 
     pub fn is_readonly(&self) -> bool {
@@ -177,10 +183,7 @@ impl Statement {
         mut entries: Reader<'_>,
         lifetime: Lifetime,
     ) -> Result<()> {
-        let mut supplied = Vec::new();
-        supplied
-            .try_reserve_exact(count)
-            .map_err(|_| Error::out_of_memory())?;
+        let mut supplied = with_room(count)?;
         for _ in 0..count {
             supplied.push((entries.text()?, entries.value()?));
         }
@@ -192,7 +195,7 @@ impl Statement {
                 Some((key, value)) if !sorted && *key == name => *value,
                 _ => {
                     if !sorted {
-                        supplied.sort_by_key(|(key, _)| *key);
+                        supplied.sort_unstable_by_key(|(key, _)| *key);
                         sorted = true;
                     }
                     let found = supplied.binary_search_by_key(&name, |(key, _)| *key);
@@ -281,7 +284,7 @@ impl Statement {
 fn no_value_for(name: &[u8]) -> Error {
     Error::programming(format!(
         "You did not supply a value for binding parameter :{}.",
-        lossy(name)
+        shown(name)
     ))
 }
 
@@ -295,13 +298,9 @@ fn too_large() -> Error {
 fn unsupported(index: usize, kind: &[u8]) -> Error {
     let message = format!(
         "Error binding parameter {index}: type '{}' is not supported",
-        lossy(kind)
+        shown(kind)
     );
     Error::new(abi::ERROR_UNSUPPORTED, ffi::SQLITE_MISMATCH, message)
-}
-
-pub fn lossy(text: &[u8]) -> std::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(text)
 }
 
 /// # Safety

@@ -129,7 +129,7 @@ impl Messages {
             Failure::Raised => (code::ERROR, self.raised),
             Failure::NoMethod => (code::ERROR, self.no_method),
         };
-        Error::new(abi::ERROR_SQLITE, code, message.to_string_lossy())
+        Error::quoting(abi::ERROR_SQLITE, code, message.to_bytes())
     }
 
     /// Makes a failure the result: the function's own, or that of a step that had been put off until now.

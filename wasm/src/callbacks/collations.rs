@@ -3,12 +3,12 @@
 use core::ffi::{c_int, c_void};
 use core::ptr;
 use core::slice;
-use std::ffi::CString;
 
 use libsqlite3_sys as ffi;
 
 use super::{Callbacks, Handle, integer};
 use crate::abi;
+use crate::buffers::c_string;
 use crate::error::{Error, Result};
 
 /// What SQLite gives back with every call, and drops when the collation is removed.
@@ -28,8 +28,7 @@ pub unsafe fn define(
     handle: Option<Handle>,
     name: &[u8],
 ) -> Result<()> {
-    let name = CString::new(name)
-        .map_err(|_| Error::programming("the collation's name contains a null character"))?;
+    let name = c_string(name)?;
     let Some(handle) = handle else {
         // SAFETY: `db` is open, and no function means that there is none any more.
         let code = unsafe {

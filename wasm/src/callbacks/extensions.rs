@@ -15,8 +15,9 @@ use libsqlite3_sys as ffi;
 
 use super::{Callbacks, Callee, Handle};
 use crate::abi;
+use crate::buffers::c_string;
 use crate::error::{Error, Result};
-use crate::sql::c_string;
+use crate::statement::bytes_of;
 use crate::wire::params::{Reader, Value};
 use crate::wire::rows::Encoder;
 
@@ -95,18 +96,18 @@ pub fn load(db: *mut ffi::sqlite3, reader: &mut Reader<'_>) -> Result<()> {
     let entry = entry.as_ref().map_or(ptr::null(), |entry| entry.as_ptr());
     let mut message = ptr::null_mut();
     // SAFETY: `db` is open; the names end in a NUL; the message is SQLite's to allocate and ours to free.
-    let (code, text) = unsafe {
+    let (code, error) = unsafe {
         let code = ffi::sqlite3_load_extension(db, name.as_ptr(), entry, &raw mut message);
-        let text = match message.is_null() {
+        let error = match message.is_null() {
             true => None,
-            false => Some(CStr::from_ptr(message).to_string_lossy().into_owned()),
+            false => Some(Error::quoting(abi::ERROR_SQLITE, code, bytes_of(message))),
         };
         ffi::sqlite3_free(message.cast());
-        (code, text)
+        (code, error)
     };
-    match (code, text) {
+    match (code, error) {
         (ffi::SQLITE_OK, _) => Ok(()),
-        (code, Some(text)) => Err(Error::new(abi::ERROR_SQLITE, code, text)),
+        (_, Some(error)) => Err(error),
         (code, None) => Err(Error::of_code(db, code)),
     }
 }

@@ -2,7 +2,6 @@
 
 use core::cell::RefCell;
 use core::ffi::{c_int, c_void};
-use std::ffi::CString;
 use std::rc::Rc;
 
 use libsqlite3_sys as ffi;
@@ -11,6 +10,7 @@ use super::aggregates::{finalize, inverse, step, value};
 use super::calls::{SCALAR, answer, answer_once};
 use super::{Callbacks, Handle};
 use crate::abi;
+use crate::buffers::{c_string, copied, joined};
 use crate::error::{Error, Result};
 use crate::memo::Memo;
 
@@ -36,28 +36,30 @@ pub(super) struct Function {
 }
 
 impl Function {
-    fn new(handle: Handle, callbacks: &Callbacks, signature: &Signature<'_>) -> Self {
+    fn new(handle: Handle, callbacks: &Callbacks, signature: &Signature<'_>) -> Result<Self> {
         let flags = signature.flags;
-        Self {
+        Ok(Self {
             handle: Rc::new(handle),
             callbacks,
-            signature: shown(signature),
+            signature: shown(signature)?,
             memo: (flags & ffi::SQLITE_DETERMINISTIC != 0).then(RefCell::default),
-        }
+        })
     }
 }
 
 /// As SQLite shows a function in programs: the name in lower case, then the number of arguments.
-fn shown(signature: &Signature<'_>) -> Box<[u8]> {
+fn shown(signature: &Signature<'_>) -> Result<Box<[u8]>> {
     let count = format!("({})", signature.argument_count);
-    [signature.name.to_ascii_lowercase(), count.into()]
-        .concat()
-        .into()
+    let mut shown = joined(&[signature.name, count.as_bytes()])?;
+    shown.make_ascii_lowercase();
+    Ok(shown.into())
 }
 
 impl Callbacks {
-    fn note_function(&self, shown: &[u8]) {
-        *self.functions.borrow_mut().entry(shown.into()).or_default() += 1;
+    fn note_function(&self, shown: &[u8]) -> Result<()> {
+        let mut functions = self.functions.borrow_mut();
+        *functions.entry(copied(shown)?).or_default() += 1;
+        Ok(())
     }
 
     fn forget_function(&self, shown: &[u8]) {
@@ -122,8 +124,7 @@ pub unsafe fn define(
     handle: Option<Handle>,
     signature: &Signature<'_>,
 ) -> Result<()> {
-    let name = CString::new(signature.name)
-        .map_err(|_| Error::programming("the function's name contains a null character"))?;
+    let name = c_string(signature.name)?;
     let methods = match handle {
         Some(_) => Methods::of(signature.kind),
         None => Methods::default(),
@@ -131,8 +132,8 @@ pub unsafe fn define(
     let (context, destroy): (*mut c_void, Option<unsafe extern "C" fn(*mut c_void)>) = match handle
     {
         Some(handle) => {
-            let function = Function::new(handle, callbacks, signature);
-            callbacks.note_function(&function.signature);
+            let function = Function::new(handle, callbacks, signature)?;
+            callbacks.note_function(&function.signature)?;
             (Box::into_raw(Box::new(function)).cast(), Some(forget))
         }
         None => (core::ptr::null_mut(), None),

@@ -8,8 +8,9 @@ use libsqlite3_sys as ffi;
 use super::preupdate;
 use super::{Callbacks, Callee, Failed, Handle, integer};
 use crate::abi;
+use crate::buffers::lossy;
 use crate::error::{Error, Result};
-use crate::statement::{bytes_of, lossy};
+use crate::statement::bytes_of;
 use crate::wire::params::Value;
 use crate::wire::rows::Encoder;
 
@@ -142,7 +143,7 @@ pub unsafe fn encode_text(text: *const c_char, out: &mut Encoder) -> Result<()> 
         return out.null();
     }
     // SAFETY: the caller's promise.
-    out.text(lossy(unsafe { bytes_of(text) }).as_bytes())
+    out.text(lossy(unsafe { bytes_of(text) })?.as_bytes())
 }
 
 /// A statement, or one within a trigger, begins.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use libsqlite3_sys as ffi;
 
 use super::Callbacks;
-use crate::buffers::push;
+use crate::buffers::{copied, push};
 use crate::error::{Error, Result};
 use crate::program::{self, Instruction, Plan};
 use crate::statement::{Statement, prepare};
@@ -73,20 +73,20 @@ unsafe fn program_of(
     }
     let mut program = Vec::new();
     while listing.step()? {
-        push(&mut program, instruction(&listing))?;
+        push(&mut program, instruction(&listing)?)?;
     }
     Ok(program)
 }
 
-fn instruction(listing: &Statement) -> Instruction {
+fn instruction(listing: &Statement) -> Result<Instruction> {
     let number = |column: c_int| {
         // SAFETY: the listing stands on a row with six columns.
         unsafe { ffi::sqlite3_column_int(listing.raw(), column) }
     };
-    Instruction {
-        opcode: listing.text_at(0).into(),
+    Ok(Instruction {
+        opcode: copied(listing.text_at(0))?,
         operands: [number(1), number(2), number(3)],
-        p4: listing.text_at(4).into(),
+        p4: copied(listing.text_at(4))?,
         p5: number(5),
-    }
+    })
 }

@@ -6,6 +6,7 @@ use core::ptr;
 use libsqlite3_sys as ffi;
 
 use crate::abi;
+use crate::buffers::shown;
 use crate::callbacks::calls::value_of;
 use crate::callbacks::hooks::encode_text;
 use crate::callbacks::place;
@@ -122,7 +123,7 @@ impl Change {
             _ => "DELETE",
         };
         // SAFETY: not NULL, for this is of one row; it ends in a NUL.
-        let table = unsafe { CStr::from_ptr(self.table) }.to_string_lossy();
+        let table = shown(unsafe { CStr::from_ptr(self.table) }.to_bytes());
         format!("the changeset conflicts at an {action} of {table} ({why}): nothing was applied")
     }
 }

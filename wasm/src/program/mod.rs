@@ -8,6 +8,7 @@ use core::ops::RangeInclusive;
 use std::rc::Rc;
 
 pub use self::opcodes::Instruction;
+use crate::buffers::{copied, push};
 
 /// What of a statement is called for later.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -45,16 +46,19 @@ pub fn plan(program: &[Instruction], is_ours: impl Fn(&[u8]) -> bool) -> Option<
     }
     let mut rows = (0..program.len()).filter(|at| program[*at].is(b"ResultRow"));
     let row = rows.next().filter(|_| rows.next().is_none())?;
-    let for_rows = calls_that(program, &is_ours, |at| is_for_alone(program, at, row));
+    let for_rows = calls_that(program, &is_ours, |at| is_for_alone(program, at, row))?;
     let [first, ..] = program[row].operands;
     let mut holes = Vec::new();
     for (number, at) in for_rows.iter().enumerate() {
         let [.., result] = program[*at].operands;
-        holes.push((usize::try_from(result - first).ok()?, number));
+        push(&mut holes, (usize::try_from(result - first).ok()?, number)).ok()?;
     }
     holes.sort_unstable();
-    (!holes.is_empty()).then(|| Plan {
-        functions: names_of(program, &for_rows),
+    if holes.is_empty() {
+        return None;
+    }
+    Some(Plan {
+        functions: names_of(program, &for_rows)?,
         holes,
     })
 }
@@ -64,21 +68,28 @@ fn calls_that(
     program: &[Instruction],
     is_ours: impl Fn(&[u8]) -> bool,
     fits: impl Fn(usize) -> bool,
-) -> Vec<usize> {
+) -> Option<Vec<usize>> {
     let is_ours = |at: &usize| program[*at].is_call() && is_ours(&program[*at].p4);
     let fit_all = |at: &usize| {
         let same = |other: &Instruction| other.is_call() && other.p4 == program[*at].p4;
         let mut all = (0..program.len()).filter(|other| same(&program[*other]));
         all.all(&fits)
     };
-    (0..program.len()).filter(is_ours).filter(fit_all).collect()
+    let mut calls = Vec::new();
+    for at in (0..program.len()).filter(is_ours).filter(fit_all) {
+        push(&mut calls, at).ok()?;
+    }
+    Some(calls)
 }
 
-fn names_of(program: &[Instruction], calls: &[usize]) -> Vec<Box<[u8]>> {
-    let mut names: Vec<_> = calls.iter().map(|at| program[*at].p4.clone()).collect();
+fn names_of(program: &[Instruction], calls: &[usize]) -> Option<Vec<Box<[u8]>>> {
+    let mut names = Vec::new();
+    for at in calls {
+        push(&mut names, copied(&program[*at].p4).ok()?).ok()?;
+    }
     names.sort_unstable();
     names.dedup();
-    names
+    Some(names)
 }
 
 /// Whether what the call at `at` writes is read once, by the instruction at `reader`, which follows it without a detour.

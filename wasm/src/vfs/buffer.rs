@@ -8,6 +8,7 @@
 //!
 //! What could not be handed over stays in the buffer: the writes it came from were reported as done.
 
+use crate::buffers::reserve;
 use crate::host::{Code, Fd};
 
 /// The range goes out when it would grow beyond this.
@@ -58,6 +59,10 @@ impl Buffer {
             self.offset = offset;
         }
         let before = self.data.len();
+        if reserve(&mut self.data, data.len()).is_err() {
+            self.flush(&mut sink)?;
+            return sink(file.fd, data, offset);
+        }
         self.data.extend_from_slice(data);
         if urgent && let Err(code) = self.flush(&mut sink) {
             self.data.truncate(before);

@@ -9,6 +9,7 @@ use super::file::{self, OpenFile};
 use super::registration::code;
 use super::shm;
 use crate::abi;
+use crate::buffers::joined;
 use crate::host::{self, Fd};
 
 pub const VFS_NAME: &CStr = c"rapsqlite";
@@ -109,9 +110,7 @@ fn open_at_host(
     }
     // SAFETY: a parameter's value is terminated and lives as long as the name.
     let model = unsafe { CStr::from_ptr(model) }.to_bytes();
-    let mut both = bytes.to_vec();
-    both.push(0);
-    both.extend_from_slice(model);
+    let both = joined(&[bytes, b"\0", model]).map_err(|_| ffi::SQLITE_NOMEM)?;
     host::file_open(&both, asked)
 }
 

@@ -6,10 +6,13 @@
 use core::ops::Range;
 
 use super::errors::encode_error;
+use crate::buffers::reserve;
 use crate::error::{Error, Result, code};
 
 /// The most bytes a scalar's marker and fixed part take.
 const HEAD_BYTES: usize = 9;
+
+const SHORT_BYTES: usize = 64;
 
 #[derive(Default)]
 pub struct Encoder {
@@ -35,12 +38,13 @@ impl Encoder {
         self.bytes.is_empty()
     }
 
-    /// Forgets the content; a buffer that grew past `kept_bytes` is given back.
+    /// Forgets the content; a buffer that grew past `kept_bytes` is given back, but for what a short answer needs: one
+    /// that frees memory must not want any.
     pub fn clear(&mut self, kept_bytes: usize) {
-        if self.bytes.capacity() > kept_bytes {
-            self.bytes = Vec::new();
-        }
         self.bytes.clear();
+        if self.bytes.capacity() > kept_bytes {
+            self.bytes.shrink_to(SHORT_BYTES);
+        }
     }
 
     /// Writes over bytes that are there.
@@ -62,9 +66,7 @@ impl Encoder {
 
     #[cold]
     fn grow(&mut self, len: usize) -> Result<()> {
-        self.bytes
-            .try_reserve(len)
-            .map_err(|_| Error::out_of_memory())
+        reserve(&mut self.bytes, len)
     }
 
     /// A marker and what follows it; the caller made room.

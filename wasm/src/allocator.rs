@@ -1,0 +1,184 @@
+//! The crate's own memory, at a limit.
+//!
+//! SQLite answers SQLITE_NOMEM where it gets no memory; Rust's collections end the process, and with it the connection. So what
+//! can be large is asked for through `buffers`, and is an error where it is refused. Everything else is small and short-lived
+//! (a message, a file's object) and comes from a reserve where the heap has nothing left.
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::cell::{Cell, UnsafeCell};
+use core::ptr;
+use std::alloc::System;
+
+const SLOT_BYTES: usize = 256;
+const SLOTS: usize = 128;
+/// More is never taken from the reserve at once.
+const LARGEST: usize = 4096;
+const ALIGN: usize = 16;
+
+#[repr(C, align(16))]
+struct Block([u8; SLOT_BYTES * SLOTS]);
+
+/// The heap, and behind it the reserve: memory that nobody else can use up.
+pub struct Allocator {
+    block: UnsafeCell<Block>,
+    /// One bit for each slot in use.
+    used: Cell<u128>,
+    /// Whoever asks can do without.
+    is_optional: Cell<bool>,
+}
+
+// SAFETY: an instance runs on one thread.
+unsafe impl Sync for Allocator {}
+
+#[cfg(target_arch = "wasm32")]
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator::new();
+
+/// Calls `ask`, whose allocations may fail: they leave the reserve to those that may not.
+#[cfg(target_arch = "wasm32")]
+pub fn optional<T>(ask: impl FnOnce() -> T) -> T {
+    let before = ALLOCATOR.is_optional.replace(true);
+    let result = ask();
+    ALLOCATOR.is_optional.set(before);
+    result
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+pub fn optional<T>(ask: impl FnOnce() -> T) -> T {
+    ask()
+}
+
+impl Allocator {
+    #[cfg_attr(not(target_arch = "wasm32"), expect(dead_code))]
+    const fn new() -> Self {
+        Self {
+            block: UnsafeCell::new(Block([0; SLOT_BYTES * SLOTS])),
+            used: Cell::new(0),
+            is_optional: Cell::new(false),
+        }
+    }
+
+    /// Null if there is no room, or it is not for this.
+    fn take(&self, layout: Layout) -> *mut u8 {
+        if self.is_optional.get() || layout.size() > LARGEST || layout.align() > ALIGN {
+            return ptr::null_mut();
+        }
+        let wanted = mask(layout);
+        let count = wanted.count_ones() as usize;
+        for first in 0..=SLOTS - count {
+            let here = wanted << first;
+            if self.used.get() & here == 0 {
+                self.used.set(self.used.get() | here);
+                // SAFETY: the slots lie in the block.
+                return unsafe { self.start().add(first * SLOT_BYTES) };
+            }
+        }
+        ptr::null_mut()
+    }
+
+    fn start(&self) -> *mut u8 {
+        self.block.get().cast()
+    }
+
+    fn holds(&self, place: *mut u8) -> bool {
+        (place as usize).wrapping_sub(self.start() as usize) < SLOT_BYTES * SLOTS
+    }
+
+    fn give_back(&self, place: *mut u8, layout: Layout) {
+        let first = (place as usize - self.start() as usize) / SLOT_BYTES;
+        self.used.set(self.used.get() & !(mask(layout) << first));
+    }
+}
+
+/// As many bits as slots are needed, from the lowest on.
+fn mask(layout: Layout) -> u128 {
+    let count = layout.size().div_ceil(SLOT_BYTES).max(1);
+    (1 << count) - 1
+}
+
+// SAFETY: places come from the system's allocator or are slots that nobody else has until they are given back, which are
+// aligned for every layout that gets some.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        let place = unsafe { System.alloc(layout) };
+        if place.is_null() {
+            return self.take(layout);
+        }
+        place
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        if self.holds(place) {
+            return self.give_back(place, layout);
+        }
+        // SAFETY: the caller's promise, and it is none of the slots.
+        unsafe { System.dealloc(place, layout) }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if !self.holds(place) {
+            // SAFETY: the caller's promise, and it is none of the slots.
+            let larger = unsafe { System.realloc(place, layout, size) };
+            if !larger.is_null() {
+                return larger;
+            }
+        }
+        // SAFETY: the caller's promise for `size`; what is copied lies in both places.
+        unsafe {
+            let moved = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+            if !moved.is_null() {
+                ptr::copy_nonoverlapping(place, moved, layout.size().min(size));
+                self.dealloc(place, layout);
+            }
+            moved
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(size: usize) -> Layout {
+        Layout::from_size_align(size, 8).expect("a power of two")
+    }
+
+    #[test]
+    fn the_reserve_holds_what_was_taken_until_it_is_given_back() {
+        let allocator = Allocator::new();
+        let places: Vec<_> = (0..SLOTS).map(|_| allocator.take(layout(1))).collect();
+        assert!(places.iter().all(|place| allocator.holds(*place)));
+        assert!(allocator.take(layout(1)).is_null());
+
+        for place in &places[3..7] {
+            allocator.give_back(*place, layout(1));
+        }
+        assert_eq!(allocator.take(layout(4 * SLOT_BYTES)), places[3]);
+        assert!(allocator.take(layout(1)).is_null());
+    }
+
+    #[test]
+    fn the_reserve_is_for_what_is_small_and_needed() {
+        let allocator = Allocator::new();
+        assert!(allocator.take(layout(LARGEST + 1)).is_null());
+        assert!(!allocator.take(layout(LARGEST)).is_null());
+        allocator.is_optional.set(true);
+        assert!(allocator.take(layout(1)).is_null());
+    }
+
+    #[test]
+    fn what_moves_keeps_its_bytes() {
+        let allocator = Allocator::new();
+        let place = allocator.take(layout(5));
+        // SAFETY: each place has the size it was asked for.
+        unsafe {
+            place.copy_from_nonoverlapping(b"kept!".as_ptr(), 5);
+            let moved = allocator.realloc(place, layout(5), 5000);
+            assert!(!allocator.holds(moved));
+            assert_eq!(core::slice::from_raw_parts(moved, 5), b"kept!");
+            allocator.dealloc(moved, layout(5000));
+        }
+        assert_eq!(allocator.used.get(), 0);
+    }
+}
