@@ -70,7 +70,7 @@ async def fetch_rows(
     if plan.needs_columns:
         # Python has to be run for each row: batch by batch, so that other tasks run too.
         cursor = Cursor(connection)
-        await cursor._run(sql, handle, params, plan)
+        await cursor._run(sql, handle, params, plan, 0)
         return await cursor.fetchall()
     rows, _ = await _collect(session, sql, handle, params, plan, 0)
     return rows

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from rapsqlite.connection import Connection
     from rapsqlite.types import Description, Parameters, RowFactory
 
-FIRST_BATCH_ROWS = 256
-"""How many rows come with the answer to ``execute``; most results are complete with these."""
-
 _WIRE_BITS = abi.FORMAT_SHAPE_MASK | abi.FORMAT_TEXT_AS_BYTES | abi.FORMAT_TEXT_AS_EXTENSION | abi.FORMAT_DECLARED_TYPES
 
 
@@ -80,7 +77,7 @@ class Cursor(Uncopied):
         self._description: Description | None = None
         self._arraysize = 1
         self.iter_chunk_size: int = session.iter_chunk_size
-        """Kept for aiosqlite's sake; batches are sized by bytes, and iteration does not depend on this."""
+        """Kept for aiosqlite's sake; how many rows are read ahead does not depend on this."""
         self.rowcount: int = -1
         """Rows changed by the last INSERT, UPDATE, DELETE or REPLACE; -1 after other statements."""
         self.lastrowid: int | None = None
@@ -103,13 +100,16 @@ class Cursor(Uncopied):
         await self._execute(encoded, 0, params)
         return self
 
-    async def _run(self, sql: bytes, handle: int, params: bytes, plan: Plan) -> None:
-        """Execute a statement (or the prepared one of this handle) whose rows are made as ``plan`` says."""
+    async def _run(self, sql: bytes, handle: int, params: bytes, plan: Plan, row_count: int = 1) -> None:
+        """Execute a statement (or the prepared one of this handle) whose rows are made as ``plan`` says.
+
+        The answer has ``row_count`` rows at most; 0: as many as a batch holds.
+        """
         await self._begin()
         self._plan = plan
-        await self._execute(sql, handle, params)
+        await self._execute(sql, handle, params, row_count)
 
-    async def _execute(self, sql: bytes, handle: int, params: bytes) -> None:
+    async def _execute(self, sql: bytes, handle: int, params: bytes, row_count: int = 1) -> None:
         session = self._session
         bits = session.statement_bits
         while True:
@@ -121,7 +121,7 @@ class Cursor(Uncopied):
                     params,
                     format=self._plan.format | abi.FORMAT_COLUMNS | bits,
                     a=handle,
-                    b=FIRST_BATCH_ROWS,
+                    b=row_count,
                 )
             except PositionsRefusedError:
                 bits = await accept_positions(session, sql, bits)
@@ -193,12 +193,12 @@ class Cursor(Uncopied):
         function = self._plan.row_function(self._columns, self)
         self._rows = self._base if function is None else map(function, self._base)
 
-    async def _next_batch(self) -> bool:
-        """Have the next batch in hand; False if there is none."""
+    async def _next_batch(self, wanted: int) -> bool:
+        """Have the next batch in hand; False if there is none. ``wanted`` rows are to be fetched now, 0: all."""
         batches = self._batches
         if batches is None:
             return False
-        reply = await batches.next()
+        reply = await batches.next(wanted)
         if reply is None or batches is not self._batches:
             return False
         if not reply.handle and reply.error is None:
@@ -223,7 +223,7 @@ class Cursor(Uncopied):
         self._check()
         for row in self._rows:
             return row
-        while await self._next_batch():
+        while await self._next_batch(1):
             for row in self._rows:
                 return row
         return None
@@ -253,14 +253,14 @@ class Cursor(Uncopied):
     async def _extend(self, rows: list[Any], wanted: int) -> None:
         """Add the next rows until there are so many; those before an error are there when it is raised."""
         rows += islice(self._rows, wanted)
-        while len(rows) < wanted and await self._next_batch():
+        while len(rows) < wanted and await self._next_batch(wanted - len(rows)):
             rows += islice(self._rows, wanted - len(rows))
 
     async def fetchall(self) -> list[Any]:
         """Return the rows that are left. Other tasks run between batches."""
         self._check()
         rows = list(self._rows)
-        while self._batches is not None and await self._next_batch():
+        while self._batches is not None and await self._next_batch(0):
             rows += self._rows
         return rows
 
@@ -272,7 +272,7 @@ class Cursor(Uncopied):
         for row in self._rows:
             return row
         self._check()
-        while await self._next_batch():
+        while await self._next_batch(1):
             for row in self._rows:
                 return row
         raise StopAsyncIteration
@@ -318,8 +318,8 @@ class Cursor(Uncopied):
             if (plan.format ^ self._plan.format) & _WIRE_BITS:
                 raise ProgrammingError("row_factory changes from or to 'dict' while rows are left: execute again")
             self._plan = plan
-            count = count_rows(self._batch) if rest else 0
-            self._take(self._batch, count - rest)
+            if rest:
+                self._take(self._batch, count_rows(self._batch) - rest)
         self._row_factory = factory
 
     def setinputsizes(self, sizes: object, /) -> None:

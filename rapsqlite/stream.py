@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rapsqlite._batches import MOST_ROWS
 from rapsqlite._uncopied import Uncopied
 from rapsqlite.cursor import Cursor
 
@@ -28,7 +29,7 @@ class RowStream(Uncopied):
     Leaving the loop early and dropping the iterator ends the statement; ``async with`` or ``aclose()`` does it at once.
     """
 
-    __slots__ = ("_connection", "_cursor", "_parameters", "_plan", "_rows", "_sql")
+    __slots__ = ("_connection", "_cursor", "_first_rows", "_parameters", "_plan", "_rows", "_sql")
 
     def __init__(self, connection: Connection, sql: bytes, parameters: Parameters | None, plan: Plan) -> None:
         self._connection = connection
@@ -37,6 +38,7 @@ class RowStream(Uncopied):
         self._plan = plan
         self._cursor: Cursor | None = None  # None before the start
         self._rows: Iterator[Any] = iter(())
+        self._first_rows = 1  # with the first answer
 
     def __aiter__(self: S) -> S:
         return self
@@ -53,7 +55,7 @@ class RowStream(Uncopied):
         session = self._connection._session
         params = await session.encode_unusual(self._sql, self._parameters)
         cursor = self._cursor = Cursor(self._connection)
-        await cursor._run(self._sql, 0, params, self._plan)
+        await cursor._run(self._sql, 0, params, self._plan, self._first_rows)
         return cursor
 
     async def aclose(self) -> None:
@@ -91,7 +93,7 @@ class ChunkStream(RowStream):
         super().__init__(connection, sql, parameters, plan)
         if chunk_size < 1:
             raise ValueError(f"chunk_size is a number of rows, at least 1, not {chunk_size}")
-        self._chunk_size = chunk_size
+        self._chunk_size = self._first_rows = min(chunk_size, MOST_ROWS)
         self._error: Exception | None = None
 
     async def __anext__(self) -> list[Any]:

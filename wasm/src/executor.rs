@@ -18,6 +18,9 @@ use crate::statement::{Lifetime, Statement};
 use crate::vfs;
 use crate::wire::params::Params;
 
+/// How many rows of RETURNING a reply has at least.
+const RETURNED_ROWS: u32 = 256;
+
 /// The SQL and the parameters of a request.
 #[derive(Clone, Copy)]
 pub struct Input<'a> {
@@ -220,10 +223,11 @@ impl Executor {
     /// One reply's rows: at most `most`, 0 for as many as a batch holds. The error of a row comes after the rows
     /// before it, and execution itself fails with the first step alone.
     fn page(&mut self, statement: &mut Statement, run: &mut Run, most: u32) -> Result<Answer> {
-        let most = if most == 0 {
-            u64::MAX
-        } else {
-            run.rows + u64::from(most)
+        let most = match most {
+            0 => u64::MAX,
+            // All its rows are known with the first, and it is done as soon as they were read.
+            _ if statement.changes_data => run.rows + u64::from(most.max(RETURNED_ROWS)),
+            _ => run.rows + u64::from(most),
         };
         let is_first = run.rows == 0;
         let filled = run.fill(statement, &self.connection, &mut self.output, most);
