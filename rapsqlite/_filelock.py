@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import functools
 import os
 import struct
 import sys
@@ -39,8 +40,11 @@ if sys.platform == "darwin":
         _, _, pid, kind, _ = _FLOCK.unpack(answer)
         return kind, pid
 
-    def _control(fd: int, command: int, lock: bytes) -> bytes:
-        return fcntl.fcntl(fd, command, lock)
+    def _set(fd: int, lock: bytes) -> None:
+        fcntl.fcntl(fd, _SET, lock)
+
+    def _get(fd: int, lock: bytes) -> bytes:
+        return fcntl.fcntl(fd, _GET, lock)
 
 else:
     # struct flock: type, whence, start, length, pid.
@@ -59,12 +63,23 @@ else:
         kind, _, _, _, pid = _FLOCK.unpack(answer)
         return kind, pid
 
-    def _control(fd: int, command: int, lock: bytes) -> bytes:
+    def _set(fd: int, lock: bytes) -> None:
+        if _fcntl(fd, _SET, lock) < 0:
+            raise _last_error()
+
+    def _get(fd: int, lock: bytes) -> bytes:
         buffer = ctypes.create_string_buffer(lock, _FLOCK.size)
-        if _fcntl(fd, command, buffer) < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+        if _fcntl(fd, _GET, buffer) < 0:
+            raise _last_error()
         return buffer.raw
+
+    def _last_error() -> OSError:
+        number = ctypes.get_errno()
+        return OSError(number, os.strerror(number))
+
+
+# There are a few dozen different ones.
+_packed = functools.cache(_pack)
 
 
 def set_lock(fd: int, kind: int, start: int, length: int) -> None:
@@ -72,12 +87,12 @@ def set_lock(fd: int, kind: int, start: int, length: int) -> None:
 
     Raises OSError, with EAGAIN or EACCES if somebody else holds a lock in the way. Never waits.
     """
-    _control(fd, _SET, _pack(kind, start, length))
+    _set(fd, _packed(kind, start, length))
 
 
 def conflicting_lock(fd: int, kind: int, start: int, length: int) -> tuple[int, int] | None:
     """Return kind and process of a lock that would refuse this one, or None (process -1: an open file's)."""
-    found, pid = _unpack(_control(fd, _GET, _pack(kind, start, length)))
+    found, pid = _unpack(_get(fd, _packed(kind, start, length)))
     return None if found == NONE else (found, pid)
 
 

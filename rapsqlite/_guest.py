@@ -308,6 +308,7 @@ class Guest:
 
     def _serve(self, instance: runtime.Instance, bell: Bell | None) -> None:
         self.host.memory = instance.memory
+        self.host.counts = instance.counts
         instance.call("_initialize")
         if instance.call("rapsqlite_abi_version") != abi.ABI_VERSION:
             raise InternalError("engine.wasm was built for another version of this package: build it again")

@@ -55,6 +55,7 @@ class HostFunctions:
         self._busy_until = 0.0
         self.rings: Rings | None = None  # set once the guest is up
         self.memory: Memory | None = None
+        self.counts: dict[str, int] = {}  # of calls by import, once the guest is up
         self.callbacks = Callbacks()
         self._ring_bell = ring_bell
         self._body_of = body_of

@@ -8,6 +8,7 @@ import sys
 
 from rapsqlite import _constants as sqlite
 from rapsqlite import _descriptors
+from rapsqlite._facts import Facts
 from rapsqlite._fileerror import FileError
 from rapsqlite._filelock import FileLock
 from rapsqlite._walindex import WalIndex
@@ -35,6 +36,7 @@ class OpenFile:
     """One file that the guest has open."""
 
     __slots__ = (
+        "_facts",
         "directory",
         "fd",
         "index",
@@ -71,6 +73,7 @@ class OpenFile:
         self.lock = FileLock(fd, path)
         self.index: WalIndex | None = None
         self.windows = Windows(fd, path)
+        self._facts: Facts | None = None  # of a database that has been locked
 
     @property
     def is_temporary(self) -> bool:
@@ -95,19 +98,11 @@ class OpenFile:
             raise FileError(sqlite.SQLITE_BUSY, "lock", self.path, "its WAL index is in use")
         self.lock.lock(level)
 
-    def companions(self) -> int:
-        """Return which files may be beside a database: a journal, a WAL (``FACT_*``)."""
-        journal = sqlite.FACT_JOURNAL if self._may_be_beside(b"-journal") else 0
-        return journal | (sqlite.FACT_WAL if self._may_be_beside(b"-wal") else 0)
-
-    def _may_be_beside(self, suffix: bytes) -> bool:
-        try:
-            os.stat(self.name + suffix, dir_fd=self.directory, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        except OSError:
-            pass  # SQLite asks for the file itself, and learns the reason
-        return True
+    def look(self) -> tuple[int, int]:
+        """Return the size of the file and what may be beside it, as `Facts` says."""
+        if self._facts is None:
+            self._facts = Facts(self.fd, self.path, self.directory, self.name)
+        return self._facts.size(), self._facts.companions()
 
     def map_index(self, region: int, view: memoryview, *, extend: bool) -> int:
         """Lay a region of the WAL index over ``view``; opens the index the first time."""

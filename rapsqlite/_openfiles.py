@@ -32,7 +32,7 @@ class OpenFiles:
         if level != sqlite.SQLITE_LOCK_SHARED:
             return None
         try:
-            return self.size(handle), file.companions()
+            return file.look()
         except FileError:
             file.lock.unlock(sqlite.SQLITE_LOCK_NONE)
             raise

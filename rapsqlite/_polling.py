@@ -35,12 +35,13 @@ _yield_gil: Callable[[], object] = getattr(os, "sched_yield", lambda: time.sleep
 class Polling:
     """Whether to poll one guest, from how it went so far. The guest's lock is held, except in ``nap``."""
 
-    __slots__ = ("_host", "_in_row", "_in_row_s", "_misses", "_started", "_to_skip", "_woken", "naps")
+    __slots__ = ("_host", "_in_row", "_in_row_s", "_locks", "_misses", "_started", "_to_skip", "_woken", "naps")
 
     def __init__(self, host: HostFunctions) -> None:
         self._host = host
         self._in_row = 0
         self._in_row_s = 0.0
+        self._locks = 0
         self._misses = 0
         self._to_skip = 0
         self._started = 0.0
@@ -69,10 +70,19 @@ class Polling:
             if not self._host.ringing:
                 break
             _yield_gil()  # the guest waits for it, to return from ringing for the answer before this
+        if self._asks_for_locks():
+            return False  # it waits for the GIL, which is let go of in ``nap``
         found = rings.poll(_LOOKS)
         if found:
             self._account(found=True)
         return found
+
+    def _asks_for_locks(self) -> bool:
+        """Tell whether the guest has called the host for a lock since the last look, as it probably will again."""
+        counts = self._host.counts
+        locks = counts.get("file_lock", 0) + counts.get("shm_lock", 0)
+        asked, self._locks = locks != self._locks, locks
+        return asked
 
     def nap(self, bell: Bell | None) -> None:
         """Sleep until the bell is rung, but not for long. The lock is not held, and ``naps`` is set.

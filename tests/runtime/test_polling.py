@@ -20,11 +20,12 @@ IN_ROW = 32  # as documented: then the task is suspended for once
 
 
 class PlayedHost:
-    """The two things that polling asks of a guest's host functions."""
+    """What polling asks of a guest's host functions."""
 
     def __init__(self) -> None:
         self.asleep = False
         self.ringing = False
+        self.counts = {"file_lock": 0, "shm_lock": 0}
 
     def is_asleep(self) -> bool:
         return self.asleep
@@ -75,6 +76,18 @@ def test_who_waits_in_the_loop_need_not_yield(polling: Polling) -> None:
     for _ in range(10):
         assert not any(polling.should_yield(answered=True) for _ in range(31))
         assert not polling.should_yield(answered=False)
+
+
+@pytest.mark.parametrize("lock", ["file_lock", "shm_lock"])
+def test_guest_that_asks_for_locks_is_waited_for_without_the_gil(polling: Polling, host: PlayedHost, lock: str) -> None:
+    """It waits for the GIL itself, which a spin would keep until it is over."""
+    rings = cast("Rings", PlayedRings(answers=True))
+    found = []
+    for calls in (0, 1, 1, 0):  # between two requests
+        host.counts[lock] += calls
+        found.append(polling.look(rings))
+
+    assert found == [True, False, False, True]
 
 
 def test_bell_in_a_nap_ends_it(polling: Polling) -> None:

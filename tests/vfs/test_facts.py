@@ -1,0 +1,75 @@
+"""What is seen of a database when it is locked, by either way of looking."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rapsqlite import _constants as abi
+from rapsqlite import _mapping
+from rapsqlite._facts import Facts
+from rapsqlite._fileerror import FileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(params=[True, False], ids=["local", "network"])
+def facts(database: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Facts]:
+    database.write_bytes(b"x" * 5000)
+    monkeypatch.setattr(_mapping, "is_shared_by_all", lambda _fd: request.param)
+    fd = os.open(database, os.O_RDWR)
+    directory = os.open(database.parent, os.O_RDONLY)
+    yield Facts(fd, os.fsencode(database), directory, os.fsencode(database.name))
+    os.close(fd)
+    os.close(directory)
+
+
+@pytest.mark.parametrize("size", [0, 2, 5000, (1 << 31) + 3, (1 << 33) + 5])
+def test_size_is_that_of_the_file(facts: Facts, database: Path, size: int) -> None:
+    os.truncate(database, size)
+
+    assert facts.size() == size
+
+
+def test_single_byte_is_an_empty_database(facts: Facts, database: Path) -> None:
+    os.truncate(database, 1)
+
+    assert facts.size() == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"journal"])
+def test_companions_are_seen_as_they_come_and_go(facts: Facts, database: Path, content: bytes) -> None:
+    journal, wal = (database.with_name(database.name + suffix) for suffix in ("-journal", "-wal"))
+    seen = [facts.companions()]
+    for path in (journal, wal):
+        path.write_bytes(content)
+        seen.append(facts.companions())
+    journal.unlink()
+    seen.append(facts.companions())
+
+    assert seen == [0, abi.FACT_JOURNAL, abi.FACT_JOURNAL | abi.FACT_WAL, abi.FACT_WAL]
+
+
+def test_link_to_nowhere_may_be_a_journal(facts: Facts, database: Path) -> None:
+    """SQLite looks for itself, and finds what it is."""
+    os.symlink("nowhere", f"{database}-journal")
+
+    assert facts.companions() == abi.FACT_JOURNAL
+
+
+def test_directory_that_cannot_be_read_may_have_everything(database: Path) -> None:
+    database.touch()
+    fd = os.open(database, os.O_RDWR)
+    facts = Facts(fd, os.fsencode(database), fd, b"test.db")
+    os.close(fd)
+
+    assert facts.companions() == abi.FACT_JOURNAL | abi.FACT_WAL
+    with pytest.raises(FileError) as caught:
+        facts.size()
+    assert caught.value.code == abi.SQLITE_IOERR_FSTAT
+    assert os.strerror(errno.EBADF) in str(caught.value)
