@@ -105,6 +105,11 @@ class Guest:
         """Return SQLite's ``last_insert_rowid``, as of the newest reply."""
         return self._traffic.last_insert_rowid
 
+    @property
+    def sent_count(self) -> int:
+        """Return a number that differs after each request."""
+        return self._traffic.last_id
+
     # -- requests, any event loop ------------------------------------------------------------------
 
     def call(
@@ -235,6 +240,10 @@ class Guest:
             self._traffic.discard(request)
             raise
         return self._settle(request, loop)
+
+    async def let_others_run(self, request: Request) -> None:
+        """Let other tasks run while a submitted request is under way; ``result`` raises what cancels this one."""
+        await current_loop(self._loop).checkpoint(request)
 
     def abandon(self, request: Request) -> None:
         """Interrupt a submitted request and drop its reply. Any thread, also from a finalizer."""

@@ -14,11 +14,9 @@ from rapsqlite.prepared import PreparedStatement
 from rapsqlite.stream import ChunkStream, RowStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from rapsqlite._session import Session
     from rapsqlite.connection import Connection
-    from rapsqlite.types import Parameters
+    from rapsqlite.types import Parameters, ParameterSets
 
 T = TypeVar("T")
 
@@ -56,11 +54,11 @@ class Queries:
         """
         return Operation(Cursor(self._connection).execute(sql, parameters))
 
-    def executemany(self, sql: str, parameters: Iterable[Parameters]) -> Operation[Cursor]:
+    def executemany(self, sql: str, parameters: ParameterSets) -> Operation[Cursor]:
         """Execute one data-changing statement for each set of parameters; see `Cursor.executemany`."""
         return Operation(Cursor(self._connection).executemany(sql, parameters))
 
-    def execute_many(self, sql: str, parameters: Iterable[Parameters]) -> Operation[Cursor]:
+    def execute_many(self, sql: str, parameters: ParameterSets) -> Operation[Cursor]:
         """Do as `executemany`, whose other name this is."""
         return self.executemany(sql, parameters)
 

@@ -50,7 +50,7 @@ class Traffic:
         self._pending: dict[int, Request] = {}  # by number, oldest first
         self._backlog: deque[Request] = deque()  # numbered, but without room in the ring
         self._posts: deque[tuple[int, int, bytes, int] | Request] = deque()  # a Request is one to be interrupted
-        self._last_id = 0
+        self.last_id = 0
         self._newest_key: object = None
         self._newest_task: weakref.ref[object] | None = None
         self._several_loops = False
@@ -208,7 +208,7 @@ class Traffic:
 
     def _enqueue(self, request: Request, op: int, format: int, a: int, b: int) -> None:
         """Give the request its number and write it into the ring, or keep it until there is room."""
-        request_id = self._last_id = self._last_id % 0xFFFF_FFFE + 1
+        request_id = self.last_id = self.last_id % 0xFFFF_FFFE + 1
         sql, params = request.body
         flags = abi.REQUEST_EXTERNAL if len(sql) + len(params) > abi.REQUEST_INLINE_BYTES else 0
         request.head = (request_id, op, flags, format, a, b)

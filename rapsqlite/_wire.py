@@ -9,7 +9,7 @@ Decoding takes the host's private copy of what the guest wrote and trusts nothin
 
 from __future__ import annotations
 
-from itertools import chain, groupby, islice
+from itertools import chain, groupby
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rapsqlite.types import Parameters
 
 __all__ = [
+    "SetEncoder",
     "decode_arguments",
     "decode_columns",
     "decode_declared_columns",
@@ -35,7 +36,6 @@ __all__ = [
     "decode_text_argument",
     "decode_tuples",
     "decoder_of",
-    "encode_many",
     "encode_params",
     "split_sets",
     "text_decoder",
@@ -98,36 +98,32 @@ def _is_plain(params: Any, plain: frozenset[type]) -> bool:
     return kind is dict and plain.issuperset(map(type, params.values())) and _KEYS.issuperset(map(type, params))
 
 
-def encode_many(rows: Iterable[Parameters], adapters: Adapters, names: Iterable[str] | None = None) -> Iterator[bytes]:
-    """Yield the parameter sets of one executemany in chunks, each a MessagePack array for one MANY request.
+class SetEncoder:
+    """Encodes the parameter sets of one executemany, some at a time, for MANY requests."""
 
-    The iterable is consumed lazily, at most `CHUNK_ROWS_LIMIT` sets ahead. The first chunk is one set, so
-    that the guest starts early; sizes then follow the size of what was encoded.
+    __slots__ = ("_adapters", "_first", "_names", "count")
 
-    Raises as `encode_params` does, with the index of the set as ``parameter_set``, and whatever the iterable
-    raises. All sets before the one at fault have been yielded by then: as in sqlite3, they are executed.
-    """
-    sets = iter(rows)
-    first = 0
-    count = 1
-    while True:
-        chunk: list[Parameters] = []
-        failure = None
-        try:
-            chunk.extend(islice(sets, count))  # Keeps what came before an exception.
-        except Exception as error:  # noqa: BLE001  raised below
-            failure = error
+    def __init__(self, adapters: Adapters, names: Iterable[str] | None = None) -> None:
+        self._adapters = adapters
+        self._names = names
+        self._first = 0
+        self.count = 1
+        """How many sets to encode next: one at first, so that the guest starts early, then as many as fit a request."""
+
+    def encode(self, sets: list[Parameters]) -> Iterator[bytes]:
+        """Yield the next sets as MessagePack arrays, in one piece if their size allows it.
+
+        Raises as `encode_params` does, with the index of the set as ``parameter_set``. All sets before the one at
+        fault have been yielded by then: as in sqlite3, they are executed.
+        """
         size = 0
-        for encoded in _encode_chunk(chunk, first, adapters, names):
+        for encoded in _encode_chunk(sets, self._first, self._adapters, self._names):
             size += len(encoded)
             yield encoded
-        if failure is not None:
-            raise failure
-        if not chunk:
-            return
-        first += len(chunk)
-        fitting = CHUNK_BYTES * len(chunk) // size
-        count = max(1, min(fitting, 8 * count, CHUNK_ROWS_LIMIT))
+        self._first += len(sets)
+        if sets:
+            fitting = CHUNK_BYTES * len(sets) // size
+            self.count = max(1, min(fitting, 8 * len(sets), CHUNK_ROWS_LIMIT))
 
 
 def _encode_chunk(
@@ -197,7 +193,7 @@ def _array(items: list[bytes]) -> bytes:
 
 
 def split_sets(chunk: bytes) -> Iterator[tuple[bool, int, bytes]]:
-    """Yield the runs of sets of one kind in what `encode_many` made: whether by position, how many, and the run."""
+    """Yield the runs of sets of one kind in what `SetEncoder` made: whether by position, how many, and the run."""
     sets: list[bytes] = [bytes(encoded) for encoded in _raw_sets(chunk)]
     for by_position, run in groupby(sets, _is_array):
         parts = list(run)

@@ -23,14 +23,14 @@ from rapsqlite.errors import PositionsRefusedError, ProgrammingError
 from rapsqlite.rows import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from types import TracebackType
 
     from rapsqlite._guest import Guest
     from rapsqlite._rings import Reply
     from rapsqlite._session import Plan, Session
     from rapsqlite.connection import Connection
-    from rapsqlite.types import Description, Parameters, RowFactory
+    from rapsqlite.types import Description, Parameters, ParameterSets, RowFactory
 
 _WIRE_BITS = abi.FORMAT_SHAPE_MASK | abi.FORMAT_TEXT_AS_BYTES | abi.FORMAT_TEXT_AS_EXTENSION | abi.FORMAT_DECLARED_TYPES
 
@@ -140,12 +140,13 @@ class Cursor(Uncopied):
         if reply.row_count:
             self._take(reply.rows)
 
-    async def executemany(self, sql: str, parameters: Iterable[Parameters]) -> Cursor:
+    async def executemany(self, sql: str, parameters: ParameterSets) -> Cursor:
         """Execute one data-changing statement once for each set of parameters; return this cursor.
 
-        ``rowcount`` is the sum. The iterable is consumed as it goes, other tasks run meanwhile. The first error ends
-        it and carries the index of its set as ``parameter_set``; cancellation ends it too. What was done for the sets
-        before is part of the open transaction, to be committed or rolled back.
+        ``rowcount`` is the sum. The sets come from an iterable or an asynchronous one, which is consumed as it goes;
+        other tasks run meanwhile, every few milliseconds unless one set takes longer. The first error ends it and
+        carries the index of its set as ``parameter_set``; so do cancellation and what the iterable raises. What was
+        done for the sets before is part of the open transaction, to be committed or rolled back.
         """
         session = await self._begin()
         changes = await execute_many(session, encode_sql(sql, "executemany"), parameters)

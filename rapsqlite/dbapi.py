@@ -37,12 +37,12 @@ from rapsqlite.errors import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from typing_extensions import Unpack
 
     from rapsqlite._limits import Limits
-    from rapsqlite.types import AutocommitMode, IsolationLevel, Parameters, RowFactory, TextFactory
+    from rapsqlite.types import AutocommitMode, IsolationLevel, Parameters, ParameterSets, RowFactory, TextFactory
 
 __all__ = [
     "BINARY", "DATETIME", "NUMBER", "ROWID", "STRING", "AsyncConnection", "AsyncCursor", "Binary", "ConnectOptions",
@@ -96,7 +96,7 @@ class AsyncConnection(Connection):
         """Execute one statement on a new cursor; see `rapsqlite.Connection.execute`."""
         return cast("Operation[AsyncCursor]", Operation(AsyncCursor(self).execute(sql, parameters)))
 
-    def executemany(self, sql: str, parameters: Iterable[Parameters]) -> Operation[AsyncCursor]:
+    def executemany(self, sql: str, parameters: ParameterSets) -> Operation[AsyncCursor]:
         """Execute one statement for each set of parameters; see `rapsqlite.Cursor.executemany`."""
         return cast("Operation[AsyncCursor]", Operation(AsyncCursor(self).executemany(sql, parameters)))
 

@@ -9,7 +9,7 @@ The five storage classes are those of https://sqlite.org/datatype3.html.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "CursorLike",
     "Description",
     "IsolationLevel",
+    "ParameterSets",
     "Parameters",
     "PrepareConformable",
     "ReadableBuffer",
@@ -45,6 +46,9 @@ Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
 The values are `SQLiteValue`, bytes-likes, or anything that an adapter turns into one. Mapping keys carry no
 prefix character. Keys that the statement does not name are ignored.
 """
+
+ParameterSets: TypeAlias = Iterable[Parameters] | AsyncIterable[Parameters]
+"""What ``executemany`` takes: the parameters of each execution, from an iterable or an asynchronous one."""
 
 IsolationLevel: TypeAlias = Literal["", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"]
 """Which BEGIN goes before a statement that changes data; ``None`` in its place sends none."""
