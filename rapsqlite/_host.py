@@ -97,7 +97,7 @@ class HostFunctions:
         if self._asleep:
             self._asleep = False
             self._wake.release()
-        elif self._parking is not None and self.rings is not None and self.rings.take_parked():
+        elif self._parking is not None and self.rings is not None and self.rings.must_be_woken():
             self._parking.wake()
 
     def shake(self) -> None:

@@ -143,14 +143,19 @@ class Rings(Words):
         return (head + skip) & _COUNTER
 
     def cancel(self, position: int) -> None:
-        """Set the cancel word of the request at ``position``, if the guest has not answered it yet."""
+        """Set the cancel word of the request at ``position``, if the guest has not answered it yet.
+
+        Whatever request the guest has not answered, as seen after this, it has not looked beyond: where this one is
+        behind that, the guest sees its cancel word before it begins.
+        """
         if self.is_unanswered(position):
             start = position % self._request_bytes
             self._requests[start + 8 : start + 12] = b"\x01\x00\x00\x00"
+            # The guest hands a frame back and then looks at the next one's cancel word.
+            self._full_fence()
 
     def is_unanswered(self, position: int) -> bool:
         """Tell whether the guest still has the request at ``position`` before it, waiting or running."""
-        self._fence()  # after what was written for the guest, cancel words above all
         return ((position - self._word(abi.CONTROL_REQUEST_TAIL)) & _COUNTER) < self._request_bytes
 
     def has_unanswered(self) -> bool:

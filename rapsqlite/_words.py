@@ -7,7 +7,7 @@ Every method is called with the guest's lock held.
 from __future__ import annotations
 
 import os
-import threading
+from _thread import allocate_lock
 
 from rapsqlite import _constants as abi
 
@@ -18,18 +18,17 @@ def _machine() -> str:
     return name.lower()
 
 
-# x86-64 never reorders stores with stores nor loads with loads, so program order is enough there.
+# x86-64 reorders nothing but a load with stores before it.
 _STRONGLY_ORDERED = _machine() in ("x86_64", "amd64")
 
 
 class Words:
     """The control block of one guest."""
 
-    __slots__ = ("_fence_lock", "_words")
+    __slots__ = ("_words",)
 
     def __init__(self, block: memoryview) -> None:
         self._words = block.cast("I")
-        self._fence_lock = threading.Lock()
 
     def _word(self, offset: int) -> int:
         return self._words[offset // 4]
@@ -40,22 +39,21 @@ class Words:
             self._full_fence()
 
     def _full_fence(self) -> None:
-        """Order the stores (and loads) before this call before those after it.
+        """Order the stores (and loads) before this call before the loads and stores after it.
 
-        Releasing a lock keeps earlier accesses before it, acquiring it keeps later ones behind; Python has no other
-        fence.
+        Python has no fence. But on x86-64 acquiring a lock is one, for it is a locked instruction; elsewhere releasing
+        a lock keeps what comes before it there, and acquiring one keeps what comes after it there. Nobody else sees
+        these locks, and dropping one releases it: so no exception, wherever it comes, leaves one locked.
         """
-        lock = self._fence_lock
-        lock.acquire()
-        lock.release()
-        lock.acquire()
-        lock.release()
+        allocate_lock().acquire()
+        if not _STRONGLY_ORDERED:
+            allocate_lock().acquire()
 
     def ask_for_bell(self) -> None:
         """Ask the guest to ring after its next reply."""
+        self._fence()  # how to ring was said before
         self._words[abi.CONTROL_NOTIFY // 4] = 1
         # The guest publishes a reply and then looks at this word; the host sets it and then looks for replies.
-        # Store-then-load is the one order that x86-64 does not keep by itself.
         self._full_fence()
 
     def ask_to_stop(self) -> None:
@@ -78,10 +76,7 @@ class Words:
         """Tell whether the guest sleeps, or is about to, by the function of ``set_sleep``."""
         return bool(self._word(abi.CONTROL_PARKED))
 
-    def take_parked(self) -> bool:
-        """Tell the same after having written news for the guest; once True, whoever asked has to wake it."""
+    def must_be_woken(self) -> bool:
+        """Tell the same after news for the guest was written. Waking it again does no harm."""
         self._full_fence()
-        if not self.is_parked():
-            return False
-        self._words[abi.CONTROL_PARKED // 4] = 0
-        return True
+        return self.is_parked()

@@ -2,6 +2,8 @@
 //!
 //! Layout: docs/abi.md, "Control block" and the two frames. Words that the host writes are read by atomic
 //! loads only; the bytes of a frame are plain memory that the counters hand from one side to the other.
+//! Each side publishes and then looks at what the other one published, so the words are sequentially consistent
+//! (docs/architecture.md, "No lost wake-up").
 //! Nothing here waits: `reply` and `service` decide what to do with an empty or a full ring.
 
 pub mod reply;
@@ -34,7 +36,7 @@ impl Control {
     }
 
     pub fn is_stopped(&self) -> bool {
-        self.word(abi::CONTROL_STOP).load(Ordering::Acquire) != 0
+        self.word(abi::CONTROL_STOP).load(Ordering::SeqCst) != 0
     }
 
     /// How often to look for a request before sleeping; the host changes its mind at any time.
@@ -49,7 +51,7 @@ impl Control {
 
     /// Whether to ring by a byte on the standard output, instead of by the import.
     pub fn rings_by_writing(&self) -> bool {
-        self.word(abi::CONTROL_BELL).load(Ordering::Acquire) == abi::BELL_WRITES
+        self.word(abi::CONTROL_BELL).load(Ordering::SeqCst) == abi::BELL_WRITES
     }
 
     /// Says that the guest is about to sleep, before it looks for news for the last time; or that it is awake.

@@ -73,7 +73,7 @@ impl ReplyRing {
         let tail = self
             .control
             .word(abi::CONTROL_REPLY_TAIL)
-            .load(Ordering::Acquire);
+            .load(Ordering::SeqCst);
         let free = self.memory.size - self.head.get().wrapping_sub(tail);
         let (_, contiguous) = self.memory.at(self.head.get());
         let skipped = if length > contiguous { contiguous } else { 0 };
@@ -88,14 +88,14 @@ impl ReplyRing {
         self.head.set(self.head.get().wrapping_add(length));
         self.control
             .word(abi::CONTROL_REPLY_HEAD)
-            .store(self.head.get(), Ordering::Release);
+            .store(self.head.get(), Ordering::SeqCst);
         Ok(())
     }
 
     /// Whether the host has taken every reply.
     pub fn is_empty(&self) -> bool {
         let tail = self.control.word(abi::CONTROL_REPLY_TAIL);
-        tail.load(Ordering::Acquire) == self.head.get()
+        tail.load(Ordering::SeqCst) == self.head.get()
     }
 
     /// Copies `pieces` one after the other to the head; the caller checked that they fit.

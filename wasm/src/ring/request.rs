@@ -34,7 +34,7 @@ impl Request<'_> {
 
     pub fn is_cancelled(&self) -> bool {
         // SAFETY: the frame lives in the ring at least as long as `self`, and is 8-aligned.
-        unsafe { (*self.cancel).load(Ordering::Relaxed) != 0 }
+        unsafe { (*self.cancel).load(Ordering::SeqCst) != 0 }
     }
 }
 
@@ -66,7 +66,7 @@ impl RequestRing {
     fn head(&self) -> u32 {
         self.control
             .word(abi::CONTROL_REQUEST_HEAD)
-            .load(Ordering::Acquire)
+            .load(Ordering::SeqCst)
     }
 
     /// The next request, if there is one. Give it back with `release` once it is answered.
@@ -105,7 +105,7 @@ impl RequestRing {
         self.tail.set(self.tail.get().wrapping_add(length));
         self.control
             .word(abi::CONTROL_REQUEST_TAIL)
-            .store(self.tail.get(), Ordering::Release);
+            .store(self.tail.get(), Ordering::SeqCst);
     }
 }
 
