@@ -28,6 +28,7 @@ class CFunctions:
     define_unchecked: Callable[..., int | None]
     new_unchecked: Callable[..., int | None]
     set_epoch_callback: Callable[..., int | None]
+    set_async_stack_size: Callable[..., int | None]
 
     def __init__(self, library: ctypes.CDLL) -> None:
         def bind(name: str, result: object, *parameters: object) -> Callable[..., int | None]:
@@ -46,3 +47,4 @@ class CFunctions:
         self.set_epoch_callback = bind(
             "wasmtime_store_epoch_deadline_callback", None, _POINTER, EpochCallback, _POINTER, _POINTER
         )
+        self.set_async_stack_size = bind("wasmtime_config_async_stack_size_set", None, _POINTER, ctypes.c_uint64)

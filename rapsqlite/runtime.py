@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger("rapsqlite")
 
 SUPPORTED_WASMTIME = (50,)  # major versions whose C interface the tests have pinned
-WASM_STACK_BYTES = 1 << 20
-THREAD_STACK_BYTES = 4 << 20  # native stack of a guest's thread: the wasm stack and room for host calls
+WASM_STACK_BYTES = 16 << 20  # what SQLite's own limits let it need is some 8 MiB; only what is used takes memory
+THREAD_STACK_BYTES = WASM_STACK_BYTES + (3 << 20)  # of a guest's thread: room for host calls as well
 _ADDRESS_SPACE = 1 << 32
 _U32 = 0xFFFF_FFFF
 _TABLE_LIMIT = 1 << 18  # slots, of 8 bytes each; the engine's own functions take a few thousand
-_CONFIG_NAME = "1"  # change with every change of ``_configure``: it is part of the cache key
+_CONFIG_NAME = "2"  # change with every change of ``_configure``: it is part of the cache key
 
 
 class TrapError(Exception):
@@ -165,7 +165,7 @@ class Engine:
         self.c: CFunctions = CFunctions(_ffi.dll)
         self._epoch_callback = EpochCallback(self._on_epoch)
         _sigbus.identify(_ffi.filename)
-        self.engine: wasmtime.Engine = wasmtime.Engine(_configure(wasmtime.Config()))
+        self.engine: wasmtime.Engine = wasmtime.Engine(_configure(wasmtime.Config(), self.c))
         self._side_modules: dict[str, Any] = {}
         self._compiling = threading.Lock()
         self.module: Any = self._load_module(self._cache_key(wasm), wasm)
@@ -276,10 +276,12 @@ class Engine:
         return str(self.wasmtime.Trap._from_ptr(trap_pointer))
 
 
-def _configure(config: Any) -> Any:
+def _configure(config: Any, c: CFunctions) -> Any:
     config.wasm_threads = True  # atomic instructions, on an unshared memory
     config.memory_may_move = False  # so that ``Memory.base`` holds for ever
     config.memory_reservation = _ADDRESS_SPACE
+    # wasmtime wants stacks of asynchronous calls, of which there are none, to be no smaller.
+    c.set_async_stack_size(ctypes.cast(config.ptr(), ctypes.c_void_p), WASM_STACK_BYTES)
     config.max_wasm_stack = WASM_STACK_BYTES
     config.native_unwind_info = False  # nothing unwinds through the guest, and registering it costs start-up time
     config.gc_support = False

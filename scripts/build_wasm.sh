@@ -161,7 +161,7 @@ rust_flags=(
   # Without +atomics a polled word is read by a plain load, which the code generator moves out of loops.
   -C target-feature=+atomics,+bulk-memory,+simd128
   -C link-arg=--no-check-features        # atomics in a memory that is not shared: meant
-  -C link-arg=-zstack-size=1048576
+  -C link-arg=-zstack-size=2097152
   # The table takes functions that the host adds. Side modules put theirs there too, share C's stack, and use the C
   # library's functions.
   -C link-arg=--export-table -C link-arg=--growable-table -C link-arg=--export=__stack_pointer

@@ -16,6 +16,7 @@ def test_c_functions_bound_directly_have_the_signatures_relied_on() -> None:
     call = _bindings._wasmtime_func_call_unchecked
     define = _bindings._wasmtime_linker_define_func_unchecked
     epoch = _bindings._wasmtime_store_epoch_deadline_callback
+    max_stack = _bindings._wasmtime_config_max_wasm_stack_set
 
     assert [kind.__name__ for kind in call.argtypes[:4]] == [
         "LP_wasmtime_context",
@@ -26,6 +27,9 @@ def test_c_functions_bound_directly_have_the_signatures_relied_on() -> None:
     assert len(call.argtypes) == 5
     assert len(define.argtypes) == 9
     assert len(epoch.argtypes) == 4
+    # wasmtime's Python layer does not bind that of the same form for asynchronous calls.
+    assert len(max_stack.argtypes) == 2
+    assert hasattr(_ffi.dll, "wasmtime_config_async_stack_size_set")
     callback = _bindings.wasmtime_func_unchecked_callback_t
     assert callback._restype_ is ctypes.c_size_t
     assert len(callback._argtypes_) == 4
