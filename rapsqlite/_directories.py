@@ -36,14 +36,29 @@ class Directories:
         if known is not None:
             return known
         try:
-            if directory in roots:
-                descriptor = _open(directory, None)
-            else:
-                parent, last = os.path.split(directory)
-                descriptor = _open(last, self.open(parent, roots))
+            descriptor = self._descend(directory, roots)
         except OSError as error:
             raise FileError(sqlite.SQLITE_CANTOPEN, "open directory", directory, error) from None
         self._descriptors[directory] = descriptor
+        return descriptor
+
+    def _descend(self, directory: bytes, roots: list[bytes]) -> int:
+        top, below = directory, []
+        while top not in roots and top not in self._descriptors:
+            above, name = os.path.split(top)
+            if above == top:
+                raise FileError(sqlite.SQLITE_CANTOPEN, "open directory", directory, "its root was revoked")
+            top = above
+            below.append(name)
+        kept = self._descriptors.get(top)
+        descriptor = _open(top, None) if kept is None else kept
+        for name in reversed(below):
+            above_it = descriptor
+            try:
+                descriptor = _open(name, above_it)
+            finally:
+                if above_it != kept:
+                    _close(above_it)
         return descriptor
 
     def forget(self, directory: bytes) -> None:

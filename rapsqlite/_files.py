@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _EVERYDAY = (sqlite.SQLITE_BUSY, sqlite.SQLITE_IOERR_DELETE_NOENT, sqlite.SQLITE_IOERR_MMAP)
 # A directory that the file system, or our right to it, does not let us sync.
 _CANNOT_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES)
+# No file has a name that is too long, as that of a journal may be where that of its database just fits.
+_CANNOT_BE_THERE = (errno.ENOENT, errno.ENAMETOOLONG)
 _READ_ONLY = "limits={'read_only': True} lets no database be written or created"
 # What changes a file that is there; without SQLITE_OPEN_CREATE.
 _CHANGING = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_EXCLUSIVE | sqlite.SQLITE_OPEN_DELETEONCLOSE
@@ -233,10 +235,10 @@ class FileTable(OpenFiles):
             raise FileError(sqlite.SQLITE_IOERR_DELETE, "delete", name, _READ_ONLY)
         try:
             os.unlink(last, dir_fd=directory)
-        except FileNotFoundError as error:
-            raise FileError(sqlite.SQLITE_IOERR_DELETE_NOENT, "delete", name, error) from None
         except OSError as error:
-            raise FileError(sqlite.SQLITE_IOERR_DELETE, "delete", name, error) from None
+            missing = error.errno in _CANNOT_BE_THERE
+            code = sqlite.SQLITE_IOERR_DELETE_NOENT if missing else sqlite.SQLITE_IOERR_DELETE
+            raise FileError(code, "delete", name, error) from None
         if sync_directory:
             self._sync_directory(directory, name)
 
@@ -251,9 +253,9 @@ class FileTable(OpenFiles):
             return not self._is_protected(name) and os.access(last, os.R_OK | os.W_OK, dir_fd=directory)
         try:
             status = os.stat(last, dir_fd=directory, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
         except OSError as error:
+            if error.errno in _CANNOT_BE_THERE:
+                return False
             raise FileError(sqlite.SQLITE_IOERR_ACCESS, "look at", name, error) from None
         return not stat.S_ISREG(status.st_mode) or status.st_size > 0
 

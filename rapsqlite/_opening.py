@@ -15,7 +15,7 @@ _JOURNALS = sqlite.SQLITE_OPEN_MAIN_JOURNAL | sqlite.SQLITE_OPEN_SUPER_JOURNAL |
 _LIKE_ITS_DATABASE = sqlite.SQLITE_OPEN_MAIN_JOURNAL | sqlite.SQLITE_OPEN_WAL
 _TEMPORARY_MODE = 0o600
 _DATABASE_MODE = 0o644
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 def open_named(path: bytes, directory: int, last: bytes, flags: int, mode: int = 0) -> tuple[int, int]:

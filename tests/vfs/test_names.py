@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import rapsqlite
 from rapsqlite import _constants as sqlite
 from rapsqlite._fileerror import FileError
 from rapsqlite._files import FileTable
@@ -280,3 +283,104 @@ def test_databases_in_memory_have_no_path(name: str) -> None:
 
 def test_without_uri_names_are_literal() -> None:
     assert database_path(b"file:x.db?mode=ro", uri=False) == b"file:x.db?mode=ro"
+
+
+def test_a_thousand_directories_are_opened_one_after_the_other(tmp_path: Path) -> None:
+    """Each of them took a call of Python's inside the one before, and a descriptor that stayed open."""
+    deep = [os.fsencode(tmp_path) + b"/x" * depth for depth in range(1, 1001)]
+    for directory in deep:
+        os.mkdir(directory)
+    table = FileTable(b":memory:")
+    used = open_descriptors()
+
+    handle, _ = table.open(table.full_path(deep[-1] + b"/test.db")[0], DATABASE)
+    with pytest.raises(FileError) as caught:
+        table.open(os.fsencode(tmp_path) + b"/y" * 1000 + b"/test.db", DATABASE)
+
+    assert caught.value.code == sqlite.SQLITE_CANTOPEN
+    assert open_descriptors() <= used + 2  # the file and its directory
+    table.close_file(handle)
+    table.close()
+    os.unlink(deep[-1] + b"/test.db")
+    for directory in reversed(deep):
+        os.rmdir(directory)
+
+
+def open_descriptors() -> int:
+    try:
+        return len(os.listdir("/dev/fd"))
+    except OSError:
+        pytest.skip("nothing tells which descriptors are open")
+
+
+def test_link_after_link_ends_as_an_error(tmp_path: Path) -> None:
+    for number in range(1500):
+        (tmp_path / f"link{number}").symlink_to(f"link{number + 1}")
+    table = FileTable(b":memory:")
+
+    with pytest.raises(FileError) as caught:
+        table.full_path(os.fsencode(tmp_path / "link0"))
+
+    assert caught.value.code == sqlite.SQLITE_CANTOPEN
+    table.close()
+
+
+LONG_NAMES = [
+    "PRAGMA journal_mode = {}",
+    "CREATE TABLE IF NOT EXISTS t (a)",
+    "INSERT INTO t VALUES (1)",
+    "SELECT count(*) FROM t",
+    "PRAGMA integrity_check",
+    "BEGIN",
+    "INSERT INTO t VALUES (2)",
+    "ROLLBACK",
+    "VACUUM",
+    "ATTACH '{}' AS other",
+]
+
+
+@pytest.mark.parametrize("mode", ["delete", "memory", "wal"])
+@pytest.mark.parametrize("length", [247, 248, 251, 252, 255, 256])
+async def test_name_that_leaves_no_room_for_a_journals_is_as_with_sqlite3(
+    tmp_path: Path, length: int, mode: str
+) -> None:
+    """What cannot be there is not there: the file is read, and written in the modes that need no file beside it."""
+    small = tmp_path / "small.db"
+    with sqlite3.connect(small) as stock:
+        stock.execute("CREATE TABLE t (a)")
+    stock.close()
+    answers = []
+    for library in (sqlite3, rapsqlite):
+        (tmp_path / library.__name__).mkdir()
+        path = tmp_path / library.__name__ / ("x" * length)
+        if length < 256:
+            shutil.copy(small, path)
+        answers.append(await answers_of(library, path, mode))
+
+    assert answers[0] == answers[1]
+
+
+async def answers_of(library: Any, path: Path, mode: str) -> list[Any]:
+    """Return rows or errors of the statements above, on this file."""
+    answers: list[Any] = []
+    connection = None
+    try:
+        connection = await in_time(library.connect(path, isolation_level=None))
+        for statement in LONG_NAMES:
+            sql = statement.format(path if "ATTACH" in statement else mode)
+            try:
+                cursor = await in_time(connection.execute(sql))
+                answers.append(await in_time(cursor.fetchall()))
+            except library.Error as error:
+                answers.append(type(error).__name__)
+    except library.Error as error:
+        answers.append(type(error).__name__)
+    finally:
+        if connection is not None:
+            await in_time(connection.close())
+    return answers
+
+
+async def in_time(result: Any) -> Any:
+    """Await what has to be awaited: the same statements serve both libraries."""
+    return await result if hasattr(result, "__await__") else result
