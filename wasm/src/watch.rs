@@ -184,7 +184,8 @@ impl Watch {
                 let message = format!("the statement took more than {} steps", self.step_limit);
                 Error::limit(ffi::SQLITE_INTERRUPT, message)
             }
-            ffi::SQLITE_BUSY if self.is_cancelled() => Error::interrupted(),
+            // A wait that was cancelled, for a lock or for the WAL index.
+            ffi::SQLITE_BUSY | ffi::SQLITE_PROTOCOL if self.is_cancelled() => Error::interrupted(),
             _ => return error,
         };
         Error {
