@@ -1,8 +1,8 @@
 """The host functions that concern files (docs/abi.md, "Imports"), over one connection's file table.
 
-Addresses come from the guest: every byte goes through ``view``, which raises IndexError for what is not
-memory. A failed operation is answered with its result code; any other exception is the caller's, who ends the
-guest.
+Addresses come from the guest: every byte goes through ``view``, which raises IndexError for what is not memory, and
+files are laid over what ``window`` gives, which is no memory. A failed operation is answered with its result code; any
+other exception is the caller's, who ends the guest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rapsqlite._files import FileTable
 
     class View(Protocol):
-        """A writable view of some of the guest's bytes."""
+        """Some of the guest's bytes: `runtime.Memory.view` or `runtime.Memory.window`."""
 
         def __call__(self, address: int, length: int, /) -> memoryview: ...
 
@@ -31,7 +31,7 @@ _LONG = struct.Struct("<q")
 _FACTS = struct.Struct("<qq")
 
 
-def file_imports(files: FileTable, view: View) -> dict[str, Callable[..., int]]:
+def file_imports(files: FileTable, view: View, window: View) -> dict[str, Callable[..., int]]:
     """Return the functions by their import's name; they take and return plain integers."""
     return {
         "path_full": _answering(files, partial(_path_full, files, view)),
@@ -53,12 +53,12 @@ def file_imports(files: FileTable, view: View) -> dict[str, Callable[..., int]]:
         "file_moved": _answering(files, lambda fd, out: _put(view, out, files.has_moved(fd))),
         "shm_map": _answering(
             files,
-            lambda fd, region, size, extend, ptr: files.map_index(fd, region, view(ptr, size), extend=extend != 0),
+            lambda fd, region, size, extend, ptr: files.map_index(fd, region, window(ptr, size), extend=extend != 0),
         ),
         "shm_lock": _answering(files, files.lock_index),
         "shm_unlock": _answering(files, files.unlock_index),
-        "window_map": _answering(files, lambda fd, ptr, size, at: files.map_window(fd, view(ptr, size), at)),
-        "window_unmap": _answering(files, lambda ptr, size: files.unmap_window(view(ptr, size))),
+        "window_map": _answering(files, lambda fd, ptr, size, at: files.map_window(fd, window(ptr, size), at)),
+        "window_unmap": _answering(files, lambda ptr, size: files.unmap_window(window(ptr, size))),
         "shm_unmap": _answering(files, lambda fd, delete: files.unmap_index(fd, delete=delete != 0)),
     }
 

@@ -302,7 +302,7 @@ class Guest:
     def _main(self) -> None:
         failure: BaseException | None = None
         try:
-            functions = {**self.host.table(), **file_imports(self.files, self._view)}
+            functions = {**self.host.table(), **file_imports(self.files, self._view, self._window)}
             with bell_here() as (bell, output):
                 self._instance = runtime.Instance(self._engine(), functions, self._memory_limit_bytes, output)
             self._serve(self._instance, bell)
@@ -311,9 +311,15 @@ class Guest:
         self._end(failure)
 
     def _view(self, address: int, length: int) -> memoryview:
+        return self._memory().view(address, length)
+
+    def _window(self, address: int, length: int) -> memoryview:
+        return self._memory().window(address, length)
+
+    def _memory(self) -> runtime.Memory:
         if self._instance is None:
             raise InternalError("the guest called a file function before its memory was known")
-        return self._instance.memory.view(address, length)
+        return self._instance.memory
 
     def _serve(self, instance: runtime.Instance, bell: Bell | None) -> None:
         self.host.memory = instance.memory

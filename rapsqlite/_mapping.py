@@ -1,18 +1,24 @@
-"""Laying parts of files over the guest's linear memory, and taking them off again.
+"""Laying parts of files over a guest's address space, and taking them off again.
 
-A mapping may cover nothing but what the caller has checked to be the guest's memory: the functions here check only
-pages. Mappings are not inherited by a forked child, which could otherwise keep a dead parent's locks alive: a mapping
-holds the open file. Freeing a guest's memory frees what is laid over it, too.
+A mapping may cover nothing but what the caller has checked to be set aside for it: the functions here check that it
+consists of pages, lies over no other mapping, and is not one too many. Mappings are not inherited by a forked child,
+which could otherwise keep a dead parent's locks alive: a mapping holds the open file. Freeing a guest's memory frees
+what is laid over its address space, too.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import sys
+import threading
+from bisect import bisect_left, bisect_right
 
 _MAP_FIXED = 0x10
+_MAP_NORESERVE = 0x4000
+_PROT_NONE = 0
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 # These calls take microseconds: the GIL stays, since getting it back can take far longer.
@@ -48,26 +54,82 @@ _LOCAL_FILE_SYSTEMS = {
 }
 
 
-def lay(address: int, fd: int, offset: int, length: int, *, writable: bool) -> None:
-    """Lay ``length`` bytes of a file, shared with everyone who has it open, over the memory at ``address``.
+# Of a process: Linux lets it have 65 530 by default, and each of ours may split what it lies in.
+_MOST_MAPPINGS = 24_576
+_lock = threading.Lock()
+_starts: list[int] = []  # of what is laid, in order
+_laid: dict[int, tuple[int, int]] = {}  # by start: the end, and the file
 
-    Raises OSError; the memory is then as it was. ValueError: something is not a multiple of a page.
+
+def _forget_after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _starts.clear()
+    _laid.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+def lay(address: int, fd: int, offset: int, length: int, *, writable: bool) -> None:
+    """Lay ``length`` bytes of a file, shared with everyone who has it open, over what is at ``address``.
+
+    The same file may be laid at the same address anew. Raises OSError; everything is then as it was. ValueError:
+    something is not a multiple of a page, or another mapping is in the way.
     """
     _check_pages(address, length)
     _check_pages(offset, length)
+    with _lock:
+        _lay(address, fd, offset, length, writable=writable)
+
+
+def _lay(address: int, fd: int, offset: int, length: int, *, writable: bool) -> None:
+    known = _laid.get(address)
+    next_one = bisect_right(_starts, address)
+    if known is None:
+        before = _laid[_starts[next_one - 1]] if next_one else None
+        is_free = before is None or before[0] <= address
+    else:
+        is_free = known[1] == fd
+    if not is_free or (next_one < len(_starts) and _starts[next_one] < address + length):
+        raise ValueError("the guest asked for a mapping where there is another one")
+    if known is None and len(_starts) >= _MOST_MAPPINGS:
+        raise OSError(errno.ENOMEM, "too many parts of files are mapped")
     access = mmap.PROT_READ | mmap.PROT_WRITE if writable else mmap.PROT_READ
     _map(address, length, access, mmap.MAP_SHARED | _MAP_FIXED, fd, offset)
     if sys.platform == "linux" and _madvise(address, length, mmap.MADV_DONTFORK):
         number = ctypes.get_errno()
-        clear(address, length)
+        _clear(address, length)
         raise OSError(number, os.strerror(number))
+    if known is None:
+        _starts.insert(next_one, address)
+    _laid[address] = (max(address + length, known[0] if known else 0), fd)
 
 
-def clear(address: int, length: int) -> None:
-    """Turn what ``lay`` covered back into plain memory, filled with zeros."""
-    _check_pages(address, length)
+def clear(address: int) -> None:
+    """Take off what ``lay`` laid at ``address``: nothing can be read or written there then."""
+    with _lock:
+        if address in _laid:
+            _clear(address, _laid[address][0] - address)
+            del _laid[address]
+            _starts.remove(address)
+
+
+def forget(address: int, length: int) -> None:
+    """All that is laid there goes with the memory that it is laid over: what could not be cleared stays until then."""
+    with _lock:
+        first, last = bisect_left(_starts, address), bisect_left(_starts, address + length)
+        for start in _starts[first:last]:
+            del _laid[start]
+        del _starts[first:last]
+
+
+def _clear(address: int, length: int) -> None:
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
-    _map(address, length, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+    if sys.platform == "linux":
+        flags |= _MAP_NORESERVE  # as wasmtime has reserved it: one mapping with what is around
+    _map(address, length, _PROT_NONE, flags, -1, 0)
 
 
 def _map(address: int, length: int, access: int, flags: int, fd: int, offset: int) -> None:

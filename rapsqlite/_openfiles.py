@@ -77,6 +77,6 @@ class OpenFiles:
         file.windows.open(view, offset)
 
     def unmap_window(self, view: memoryview) -> None:
-        """Turn the guest's bytes that a window covered back into plain memory."""
+        """Take off the window that starts there."""
         if not any(file.windows.close_at(view) for file in self._files.values()):
             raise FileError(sqlite.SQLITE_IOERR_MMAP, "unmap", b"", "the guest has no such window")

@@ -9,6 +9,7 @@ outside the ring's own bytes is ever touched.
 from __future__ import annotations
 
 from collections import deque
+from itertools import pairwise
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -82,24 +83,32 @@ class Rings(Words):
         ``view(address, length)`` returns the bytes there or raises if they are not inside the memory.
         """
         super().__init__(view(control, abi.CONTROL_BYTES))
-        if control % 8:
-            raise MalformedReplyError("the control block is not aligned")
         if self._word(abi.CONTROL_MAGIC) != abi.MAGIC or self._word(abi.CONTROL_ABI_VERSION) != abi.ABI_VERSION:
             raise MalformedReplyError("the control block has another magic number or version")
-        self._requests = self._ring(view, abi.CONTROL_REQUEST_RING)
-        self._replies = self._ring(view, abi.CONTROL_REPLY_RING)
-        self.callback_place = self._word(abi.CONTROL_CALLBACK_PLACE)  # an address, as the guest says
-        self._request_bytes = len(self._requests)
-        self._reply_bytes = len(self._replies)
+        # Read once: what the guest writes to these words later changes nothing.
+        requests = self._place_of_ring(abi.CONTROL_REQUEST_RING, abi.REQUEST_RING_BYTES)
+        replies = self._place_of_ring(abi.CONTROL_REPLY_RING, abi.REPLY_RING_BYTES)
+        callbacks = (self._word(abi.CONTROL_CALLBACK_PLACE), abi.CALLBACK_PLACE_HEAD + abi.CALLBACK_PLACE_ROOM)
+        self.callback_place = callbacks[0]
+        places = sorted([(control, abi.CONTROL_BYTES), requests, replies, callbacks])
+        if any(address % 8 for address, _ in places):
+            raise MalformedReplyError("what host and guest share is not aligned")
+        if any(address + size > after for (address, size), (after, _) in pairwise(places)):
+            raise MalformedReplyError("what host and guest share overlaps")
+        self._requests = view(*requests)
+        self._replies = view(*replies)
+        self._request_bytes = abi.REQUEST_RING_BYTES
+        self._reply_bytes = abi.REPLY_RING_BYTES
         self._request_head = self._word(abi.CONTROL_REQUEST_HEAD)
         self._reply_tail = self._word(abi.CONTROL_REPLY_TAIL)
+        if self._request_head % 8 or self._reply_tail % 8:
+            raise MalformedReplyError("a counter is not that of whole frames")
         self.spilled: deque[bytes] = deque()  # bodies too large for the ring, oldest first
 
-    def _ring(self, view: Callable[[int, int], memoryview], offset: int) -> memoryview:
-        address, size = self._word(offset), self._word(offset + 4)
-        if address % 8 or size < 4096 or size & (size - 1):
-            raise MalformedReplyError("a ring is not aligned, or its size is no power of two")
-        return view(address, size)
+    def _place_of_ring(self, offset: int, size: int) -> tuple[int, int]:
+        if self._word(offset + 4) != size:
+            raise MalformedReplyError("a ring has another size")
+        return self._word(offset), size
 
     # -- requests ----------------------------------------------------------------------------------
 
@@ -175,7 +184,7 @@ class Rings(Words):
 
     def take(self) -> Reply | None:
         """Copy the next reply out and free its room."""
-        while True:
+        for _ in range(2):  # a skip frame leads to the ring's start, and there is none at the start
             tail = self._reply_tail
             available = (self._word(abi.CONTROL_REPLY_HEAD) - tail) & _COUNTER
             if not available:
@@ -185,12 +194,15 @@ class Rings(Words):
             length, request_id = _PREFIX.unpack_from(self._replies, start)
             if length < 8 or length % 8 or length > available or length > self._reply_bytes - start:
                 raise MalformedReplyError("a reply frame is longer than what the guest published")
+            if not request_id and (not start or length != self._reply_bytes - start):
+                raise MalformedReplyError("a skip frame that does not lead to the ring's end")
             reply = self._copy(start, length) if request_id else None
             self._reply_tail = (tail + length) & _COUNTER
             self._fence()
             self._words[abi.CONTROL_REPLY_TAIL // 4] = self._reply_tail
             if reply is not None:
                 return reply
+        return None
 
     def _copy(self, start: int, length: int) -> Reply:
         if length < abi.REPLY_HEADER_BYTES:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rapsqlite import _mapping, _module_cache
+from rapsqlite._constants import WINDOWS_START
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ def identify(library: str | Path) -> None:
     """Tell which build of wasmtime is in use: its shared library."""
     global _key
     status = Path(library).stat()
-    identity = f"{library} {status.st_size} {status.st_mtime_ns} {platform.release()} {sys.executable}"
+    identity = f"{library} {status.st_size} {status.st_mtime_ns} {platform.release()} {sys.executable} {_PLACE}"
     _key = f"sigbus-{zlib.crc32(identity.encode()):08x}.trial"
 
 
@@ -114,14 +115,17 @@ def _passes_trial() -> bool:
 _MODULE = bytes.fromhex(
     "0061736d0100000001060160017f017e030201000503010002071102066d656d6f72790200046c6f616400000a0901070020002903000b"
 )
-_PLACE = 65536
+_PLACE = WINDOWS_START  # beyond the memory, where files are laid
 
 
 def try_fault() -> None:
-    """Load from a page whose file has been truncated, in this process; print the verdict."""
+    """Load from a page beyond the memory, whose file is then truncated, in this process; print the verdict."""
     import wasmtime  # not before it is needed: this runs in the trial's own process alone
 
-    store = wasmtime.Store()
+    config = wasmtime.Config()
+    config.memory_reservation = 1 << 32  # as every guest has it
+    config.memory_may_move = False
+    store = wasmtime.Store(wasmtime.Engine(config))
     exports = wasmtime.Instance(store, wasmtime.Module(store.engine, _MODULE), []).exports(store)
     load: Callable[[wasmtime.Store, int], int] = exports["load"]  # type: ignore[assignment]
     memory: wasmtime.Memory = exports["memory"]  # type: ignore[assignment]
@@ -130,11 +134,11 @@ def try_fault() -> None:
     os.write(fd, b"\1" * 65536)
     _mapping.lay(base + _PLACE, fd, 0, 65536, writable=False)
     expected = int.from_bytes(b"\1" * 8, "little")
-    if not arm() or load(store, _PLACE) != expected:
+    if not arm() or load(store, _PLACE - (1 << 32)) != expected:
         return
     os.ftruncate(fd, 0)
     try:
-        load(store, _PLACE)
+        load(store, _PLACE - (1 << 32))
     except wasmtime.Trap:
         if load(store, 0) == 0:  # and wasm runs on
             sys.stdout.write(_PASSED.decode())

@@ -71,8 +71,6 @@ class Target:
             self.name,
             uri=self._uri,
             directories=EVERYWHERE if directories is None else directories,
-            # Windows are address space of the guest: 16 MiB each would be taken for a use of memory.
-            maps_reads=not self._limits.memory_bytes,
             read_only=self._limits.read_only,
             file_bytes=self._limits.file_bytes,
         )

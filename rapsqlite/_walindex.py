@@ -165,14 +165,14 @@ class WalIndex:
             return True
 
     def close(self, *, delete: bool) -> None:
-        """Turn all regions into plain memory, drop all locks and close the file.
+        """Take all regions off, drop all locks and close the file.
 
         Raises FileError if a region stays mapped, which keeps the open file and its locks alive.
         """
         try:
             while self._regions:
                 number, address = next(iter(self._regions.items()))
-                _mapping.clear(address, REGION_BYTES)
+                _mapping.clear(address)
                 del self._regions[number]
             if delete and self.writable:
                 # Left behind it does no harm: its next user finds that nobody else uses it, and empties it.

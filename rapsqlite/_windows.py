@@ -1,4 +1,4 @@
-"""The windows of one file: parts of it that the guest reads as memory of its own."""
+"""The windows of one file: parts of it that the guest reads in its address space."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rapsqlite._fileerror import FileError
 class Windows:
     """What is mapped of one open file, by address. The guest decides what; this checks that it may."""
 
-    __slots__ = ("_fd", "_lengths", "_path")
+    __slots__ = ("_addresses", "_fd", "_path")
 
     def __init__(self, fd: int, path: bytes) -> None:
         self._fd = fd
         self._path = path
-        self._lengths: dict[int, int] = {}
+        self._addresses: set[int] = set()
 
     def __bool__(self) -> bool:
         """Whether anything is mapped."""
-        return bool(self._lengths)
+        return bool(self._addresses)
 
     def open(self, view: memoryview, offset: int) -> None:
         """Lay the file from ``offset`` over ``view``, as far as the file goes: to its last page, never beyond.
@@ -41,7 +41,7 @@ class Windows:
             raise self._refusal(error) from None
         except ValueError as error:
             raise self._refusal(str(error)) from None
-        self._lengths[address] = max(length, self._lengths.get(address, 0))
+        self._addresses.add(address)
 
     def _refusal(self, reason: OSError | str) -> FileError:
         return FileError(sqlite.SQLITE_IOERR_MMAP, "map", self._path, reason)
@@ -49,19 +49,18 @@ class Windows:
     def close_at(self, view: memoryview) -> bool:
         """Take the window at this address off; False if it is none of this file's."""
         address = _mapping.address_of(view)
-        length = self._lengths.get(address)
-        if length is None:
+        if address not in self._addresses:
             return False
         try:
-            _mapping.clear(address, length)
+            _mapping.clear(address)
         except OSError as error:
             raise FileError(sqlite.SQLITE_IOERR_MMAP, "unmap", self._path, error) from None
-        del self._lengths[address]
+        self._addresses.remove(address)
         return True
 
     def close(self) -> None:
         """Take all windows off: a mapping keeps the file open, and with it its locks."""
-        while self._lengths:
-            address, length = next(iter(self._lengths.items()))
-            _mapping.clear(address, length)
-            del self._lengths[address]
+        while self._addresses:
+            address = next(iter(self._addresses))
+            _mapping.clear(address)
+            self._addresses.remove(address)

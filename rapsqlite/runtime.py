@@ -17,8 +17,9 @@ from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from rapsqlite import _module_cache, _sigbus
+from rapsqlite import _mapping, _module_cache, _sigbus
 from rapsqlite._c_functions import EPOCH_CONTINUE, BareImport, CFunctions, EpochCallback, Import
+from rapsqlite._constants import WINDOWS_BYTES, WINDOWS_START
 from rapsqlite._dylink import read_side
 from rapsqlite._imports import MODULE, SIGNATURES, WASI, WASI_FUNCTIONS
 from rapsqlite._linking import Library
@@ -44,14 +45,18 @@ class TrapError(Exception):
 
 
 class Memory:
-    """The guest's linear memory. Its base address never moves (the engine reserves the whole address space)."""
+    """The guest's linear memory. Its base address never moves (the engine reserves the whole address space).
+
+    It never grows to ``WINDOWS_START``, where files are laid over the address space: so `view` gives nothing that could
+    vanish or refuse a write, whatever the guest does meanwhile, and nothing in Python touches what `window` gives.
+    """
 
     __slots__ = ("_known_size", "_size_now", "_whole", "base")
 
     def __init__(self, base: int, size_now: Callable[[], int]) -> None:
         self.base: int = base
         self._size_now = size_now
-        self._known_size = size_now()
+        self._known_size = min(size_now(), WINDOWS_START)
         # One view over the reservation; ``view`` hands out only parts of it that are memory by now.
         self._whole = memoryview((ctypes.c_ubyte * _ADDRESS_SPACE).from_address(base)).cast("B")
 
@@ -61,11 +66,20 @@ class Memory:
         Growing is up to the guest, so beyond the known size only the guest's own thread may ask.
         """
         end = address + length
-        if end > self._known_size:
-            self._known_size = self._size_now()
-            if end > self._known_size:
+        if not 0 <= address <= end <= self._known_size:
+            self._known_size = min(self._size_now(), WINDOWS_START)
+            if not 0 <= address <= end <= self._known_size:
                 raise IndexError("the guest gave an address outside of its memory")
         return self._whole[address:end]
+
+    def window(self, address: int, length: int) -> memoryview:
+        """Return the bytes at ``address`` for a file to be laid over; IndexError if they are not all there for it.
+
+        They are not memory: never to be read or written here.
+        """
+        if not WINDOWS_START <= address <= address + length <= WINDOWS_START + WINDOWS_BYTES:
+            raise IndexError("the guest gave an address where no file may be laid")
+        return self._whole[address : address + length]
 
 
 class Instance:
@@ -145,6 +159,7 @@ class Instance:
 
     def close(self) -> None:
         """Free the store and everything in it: no view of the memory may be used from here on."""
+        _mapping.forget(self.memory.base + WINDOWS_START, WINDOWS_BYTES)
         with _store_lock:
             self._store.close()
 
@@ -241,7 +256,8 @@ class Engine:
         store = self.wasmtime.Store(self.engine)
         store_pointer = ctypes.cast(store.ptr(), ctypes.c_void_p)
         self.c.set_epoch_callback(store_pointer, self._epoch_callback, None, None)
-        store.set_limits(memory_size=memory_limit_bytes, table_elements=_TABLE_LIMIT)
+        most = WINDOWS_START if memory_limit_bytes < 0 else min(memory_limit_bytes, WINDOWS_START)
+        store.set_limits(memory_size=most, table_elements=_TABLE_LIMIT)
         wasi = self.wasmtime.WasiConfig()  # clocks and randomness; no directory, argument or variable
         if output:
             wasi.stdout_file = output

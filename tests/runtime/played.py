@@ -8,11 +8,15 @@ from rapsqlite import _constants as abi
 from rapsqlite import runtime
 from rapsqlite._files import FileTable
 from rapsqlite._guest import Guest
+from rapsqlite._imports import MODULE, SIGNATURES
 
 CONTROL = 1024
+PLACE = 2048  # for callbacks
 REQUESTS = 65536
 REPLIES = 131072
-RING = 65536
+RING = abi.REPLY_RING_BYTES
+PAGES = 8  # of memory
+FREE = 458752  # the last page, which nothing is kept in
 
 
 def _data(values: dict[int, int]) -> str:
@@ -20,6 +24,18 @@ def _data(values: dict[int, int]) -> str:
     for offset, value in values.items():
         escaped = "".join("\\" + f"{byte:02x}" for byte in value.to_bytes(4, "little"))
         lines.append(f'(data (i32.const {CONTROL + offset}) "{escaped}")')
+    return "\n".join(lines)
+
+
+def _imports() -> str:
+    """Return the imports of all host functions, each called as `SIGNATURES` calls it."""
+    kinds = {"i": "i32", "I": "i64"}
+    lines = []
+    for name, (params, result) in SIGNATURES.items():
+        param = f"(param {' '.join(kinds[letter] for letter in params)})" if params else ""
+        lines.append(
+            f'(import "{MODULE}" "{name}" (func ${name} {param} {f"(result {kinds[result]})" if result else ""}))'
+        )
     return "\n".join(lines)
 
 
@@ -31,23 +47,19 @@ def module(
         abi.CONTROL_MAGIC: abi.MAGIC,
         abi.CONTROL_ABI_VERSION: abi.ABI_VERSION,
         abi.CONTROL_REQUEST_RING: REQUESTS,
-        abi.CONTROL_REQUEST_RING + 4: RING,
+        abi.CONTROL_REQUEST_RING + 4: abi.REQUEST_RING_BYTES,
         abi.CONTROL_REPLY_RING: REPLIES,
         abi.CONTROL_REPLY_RING + 4: RING,
+        abi.CONTROL_CALLBACK_PLACE: PLACE,
         **(control or {}),
     }
     text = f"""
     (module
-      (import "rapsqlite" "park" (func $park (param i32) (result i32)))
-      (import "rapsqlite" "bell" (func $bell))
-      (import "rapsqlite" "spill" (func $spill (param i32 i32) (result i32)))
-      (import "rapsqlite" "payload" (func $payload (param i32 i32 i32) (result i32)))
-      (import "rapsqlite" "log" (func $log (param i32 i32)))
-      (import "rapsqlite" "file_size" (func $file_size (param i32 i32) (result i32)))
-      (import "rapsqlite" "sleep" (func $sleep (param i32)))
+      {_imports()}
       (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
       {imports}
-      (memory (export "memory") 4)
+      (import "wasi_snapshot_preview1" "random_get" (func $random_get (param i32 i32) (result i32)))
+      (memory (export "memory") {PAGES})
       (table (export "__indirect_function_table") 1 funcref)
       (type $sleep (func))
       {_data(words)}
@@ -60,11 +72,17 @@ def module(
 
 
 def guest_of(
-    run: str, *, control: dict[int, int] | None = None, version: int = abi.ABI_VERSION, patience_s: float = 5.0
+    run: str,
+    *,
+    control: dict[int, int] | None = None,
+    version: int = abi.ABI_VERSION,
+    patience_s: float = 5.0,
+    files: FileTable | None = None,
 ) -> Guest:
     """Return a guest, not started, that runs ``module(run, ...)``."""
     wasm = module(run, control=control, version=version)
-    return Guest("played", FileTable(b":memory:"), 1.0, patience_s=patience_s, engine=lambda: runtime.Engine(wasm))
+    table = files or FileTable(b":memory:")
+    return Guest("played", table, 1.0, patience_s=patience_s, engine=lambda: runtime.Engine(wasm))
 
 
 # Sleep until there is a request, as the real guest does.

@@ -10,21 +10,24 @@ from rapsqlite import _constants as abi
 from rapsqlite._rings import MalformedReplyError, Rings
 
 CONTROL = 64
-REQUESTS = 4096
-REPLIES = 16384
-RING = 4096
+PLACE = 4096
+REQUESTS = 65536
+REPLIES = 131072
+REQUEST_RING = abi.REQUEST_RING_BYTES
+RING = abi.REPLY_RING_BYTES
 _REPLY = struct.Struct("<IIBBHIIIIIqqq")
 
 
 class PlayedGuest:
-    """A memory with a control block and two small rings, and the guest's side of both."""
+    """A memory with a control block and two rings, and the guest's side of both."""
 
     def __init__(self) -> None:
-        self.memory = bytearray(65536)
+        self.memory = bytearray(REPLIES + RING)
         self.word(abi.CONTROL_MAGIC, abi.MAGIC)
         self.word(abi.CONTROL_ABI_VERSION, abi.ABI_VERSION)
-        self.words(abi.CONTROL_REQUEST_RING, REQUESTS, RING)
+        self.words(abi.CONTROL_REQUEST_RING, REQUESTS, REQUEST_RING)
         self.words(abi.CONTROL_REPLY_RING, REPLIES, RING)
+        self.word(abi.CONTROL_CALLBACK_PLACE, PLACE)
 
     def view(self, address: int, length: int) -> memoryview:
         if address + length > len(self.memory):
@@ -90,14 +93,14 @@ def test_request_frame_has_the_documented_layout(guest: PlayedGuest) -> None:
 
 def test_request_that_crosses_the_end_goes_behind_a_skip_frame(guest: PlayedGuest) -> None:
     rings = Rings(guest.view, CONTROL)
-    assert put(rings, 1, b"x" * 2900) == 0
+    assert put(rings, 1, b"x" * 60_000) == 0
     head = guest.read(abi.CONTROL_REQUEST_HEAD)
     guest.word(abi.CONTROL_REQUEST_TAIL, head)
 
-    position = put(rings, 2, b"y" * 2000)
+    position = put(rings, 2, b"y" * 20_000)
 
-    assert position == RING
-    assert struct.unpack_from("<II", guest.memory, REQUESTS + head) == (RING - head, 0)
+    assert position == REQUEST_RING
+    assert struct.unpack_from("<II", guest.memory, REQUESTS + head) == (REQUEST_RING - head, 0)
     assert struct.unpack_from("<II", guest.memory, REQUESTS)[1] == 2
 
 
@@ -116,7 +119,7 @@ def test_full_ring_takes_nothing_until_the_guest_answers(guest: PlayedGuest) -> 
 
 
 def test_counters_wrap_at_two_to_the_32(guest: PlayedGuest) -> None:
-    start = 0xFFFF_FFFF - 4095  # a multiple of the ring's size
+    start = 0x1_0000_0000 - RING  # a multiple of the ring's size
     for offset in (
         abi.CONTROL_REQUEST_HEAD,
         abi.CONTROL_REQUEST_TAIL,
@@ -125,7 +128,7 @@ def test_counters_wrap_at_two_to_the_32(guest: PlayedGuest) -> None:
     ):
         guest.word(offset, start)
     rings = Rings(guest.view, CONTROL)
-    for request_id in range(1, 200):
+    for request_id in range(1, 2000):
         assert put(rings, request_id, b"x" * 300) is not None
         guest.word(abi.CONTROL_REQUEST_TAIL, guest.read(abi.CONTROL_REQUEST_HEAD))
         assert not rings.has_unanswered()
@@ -172,7 +175,7 @@ def test_reply_is_copied_out_and_its_room_freed(guest: PlayedGuest) -> None:
 
 @pytest.mark.parametrize(
     "length, published",
-    [(0, 64), (4, 64), (60, 64), (63, 64), (72, 64), (0xFFFF_FFF8, 64), (4104, 4096), (48, 48)],
+    [(0, 64), (4, 64), (60, 64), (63, 64), (72, 64), (0xFFFF_FFF8, 64), (RING + 8, RING), (48, 48)],
 )
 def test_impossible_frame_length_is_refused(guest: PlayedGuest, length: int, published: int) -> None:
     rings = Rings(guest.view, CONTROL)
@@ -183,7 +186,7 @@ def test_impossible_frame_length_is_refused(guest: PlayedGuest, length: int, pub
         rings.take()
 
 
-@pytest.mark.parametrize("rows_len", [9, 4096, 0xFFFF_FFFF])
+@pytest.mark.parametrize("rows_len", [9, RING, 0xFFFF_FFFF])
 def test_body_longer_than_its_frame_is_refused(guest: PlayedGuest, rows_len: int) -> None:
     rings = Rings(guest.view, CONTROL)
     size = guest.reply(0, b"\x90", rows_len=rows_len)
@@ -195,9 +198,37 @@ def test_body_longer_than_its_frame_is_refused(guest: PlayedGuest, rows_len: int
 
 def test_frame_that_runs_over_the_end_of_the_ring_is_refused(guest: PlayedGuest) -> None:
     rings = Rings(guest.view, CONTROL)
-    struct.pack_into("<II", guest.memory, REPLIES, RING - 16, 0)
+    guest.word(abi.CONTROL_REPLY_TAIL, RING - 16)
+    rings = Rings(guest.view, CONTROL)
     struct.pack_into("<II", guest.memory, REPLIES + RING - 16, 64, 7)
     guest.word(abi.CONTROL_REPLY_HEAD, RING - 16 + 64)
+
+    with pytest.raises(MalformedReplyError):
+        rings.take()
+
+
+def test_skip_frame_leads_to_the_end_of_the_ring(guest: PlayedGuest) -> None:
+    guest.word(abi.CONTROL_REPLY_TAIL, RING - 16)
+    rings = Rings(guest.view, CONTROL)
+    struct.pack_into("<II", guest.memory, REPLIES + RING - 16, 16, 0)
+    size = guest.reply(RING, b"abc")
+    guest.word(abi.CONTROL_REPLY_HEAD, RING + size)
+
+    reply = rings.take()
+
+    assert reply is not None
+    assert reply.rows == b"abc"
+
+
+@pytest.mark.parametrize(
+    "tail, length", [(0, 8), (0, RING), (RING - 64, 8), (RING - 64, 56)], ids=["short", "whole", "early", "almost"]
+)
+def test_any_other_skip_frame_is_refused(guest: PlayedGuest, tail: int, length: int) -> None:
+    """A guest that published one after the other would keep the host in `take` for ever."""
+    guest.word(abi.CONTROL_REPLY_TAIL, tail)
+    rings = Rings(guest.view, CONTROL)
+    struct.pack_into("<II", guest.memory, REPLIES + tail, length, 0)
+    guest.word(abi.CONTROL_REPLY_HEAD, tail + length)
 
     with pytest.raises(MalformedReplyError):
         rings.take()
@@ -225,7 +256,16 @@ def test_spilled_body_must_be_the_one_handed_over(guest: PlayedGuest) -> None:
         (abi.CONTROL_ABI_VERSION, abi.ABI_VERSION + 1),
         (abi.CONTROL_REQUEST_RING, 4097),
         (abi.CONTROL_REQUEST_RING + 4, 5000),
+        (abi.CONTROL_REQUEST_RING + 4, 2 * REQUEST_RING),
         (abi.CONTROL_REPLY_RING + 4, 0),
+        (abi.CONTROL_REPLY_RING, REQUESTS),
+        (abi.CONTROL_REPLY_RING, REQUESTS + REQUEST_RING - 8),
+        (abi.CONTROL_REQUEST_RING, CONTROL),
+        (abi.CONTROL_CALLBACK_PLACE, CONTROL + abi.CONTROL_BYTES - 8),
+        (abi.CONTROL_CALLBACK_PLACE, PLACE + 4),
+        (abi.CONTROL_CALLBACK_PLACE, REPLIES),
+        (abi.CONTROL_REQUEST_HEAD, 4),
+        (abi.CONTROL_REPLY_TAIL, 12),
     ],
 )
 def test_control_block_that_cannot_be_is_refused(guest: PlayedGuest, offset: int, value: int) -> None:
@@ -236,7 +276,7 @@ def test_control_block_that_cannot_be_is_refused(guest: PlayedGuest, offset: int
 
 
 def test_ring_outside_of_the_memory_is_refused(guest: PlayedGuest) -> None:
-    guest.word(abi.CONTROL_REPLY_RING, 65536 - 8)
+    guest.word(abi.CONTROL_REPLY_RING, REPLIES + 8)
 
     with pytest.raises(IndexError):
         Rings(guest.view, CONTROL)

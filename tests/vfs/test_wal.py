@@ -8,7 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -18,9 +18,6 @@ from rapsqlite._fileerror import FileError
 from rapsqlite._files import FileTable
 from rapsqlite.errors import OperationalError
 from tests.vfs.driver import Driven
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DATABASE = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE | sqlite.SQLITE_OPEN_MAIN_DB
 EXCLUSIVE = sqlite.SQLITE_SHM_LOCK | sqlite.SQLITE_SHM_EXCLUSIVE
@@ -282,8 +279,8 @@ def test_two_connections_share_one_memory(wal: Path) -> None:
 
     assert bytes(two.memory[100:105]) == b"hello"
     one.table.close()
-    assert bytes(one.memory[100:105]) == bytes(5), "plain memory again"
     two.table.close()
+    assert f"{wal}-shm" not in Path("/proc/self/maps").read_text()
 
 
 def test_missing_region_is_not_made_unasked(wal: Path) -> None:

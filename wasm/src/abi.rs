@@ -33,6 +33,10 @@ pub const NO_FUNCTION: u32 = 0;
 pub const BELL_CALLS: u32 = 0;
 pub const BELL_WRITES: u32 = 1;
 
+// Where files are laid over, and nothing else: memory never grows to there.
+pub const WINDOWS_START: u32 = 3_221_225_472;
+pub const WINDOWS_BYTES: u32 = 1_056_964_608;
+
 // Sizes, in bytes.
 pub const REQUEST_RING_BYTES: u32 = 65_536;
 pub const REPLY_RING_BYTES: u32 = 262_144;

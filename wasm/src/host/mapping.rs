@@ -1,16 +1,16 @@
-//! Imports that lay files over our memory. What they do outlives the call, hence they are `unsafe`.
+//! Imports that lay files over places of the arena. What they do outlives the call, hence they are `unsafe`.
 
 use core::ffi::c_int;
 use core::ptr::NonNull;
 
 use super::{Code, Fd, check, import};
 
-/// Lays one region of the WAL index over the `size_bytes` at `place`.
+/// Lays one region of the WAL index over the `size_bytes` at `place`, which is one of the arena's.
 ///
-/// `Ok(false)`: the region does not exist and `extend` was false; the memory is as it was.
+/// `Ok(false)`: the region does not exist and `extend` was false; nothing is laid there.
 ///
 /// # Safety
-/// `place` starts a page-aligned block of that size that belongs to the caller for good and is only
+/// `place` starts a place of that size that belongs to the caller for good and is only
 /// accessed through raw pointers: other processes change it at any time until `shm_unmap`.
 pub unsafe fn shm_map(
     fd: Fd,
@@ -33,14 +33,14 @@ const SHM_ABSENT: i32 = 12;
 /// Lays a read-only window of the file from `offset` over the `len` bytes at `place`.
 ///
 /// # Safety
-/// `place` starts a page-aligned block of `len` bytes that belongs to the caller for good, is only
+/// `place` starts a place of `len` bytes that belongs to the caller for good, is only
 /// read, and only through raw pointers: the file changes under it until `window_unmap`.
 pub unsafe fn window_map(fd: Fd, place: NonNull<u8>, len: usize, offset: i64) -> Result<(), Code> {
     // SAFETY: the caller's promise.
     check(unsafe { import::window_map(fd.0, place.as_ptr(), len, offset) })
 }
 
-/// Turns a window back into plain, zeroed memory.
+/// Takes a window off; its place cannot be touched any more.
 ///
 /// # Safety
 /// `place` and `len` are those of a `window_map` that succeeded.

@@ -5,6 +5,7 @@
 //! host keeps descriptors, names and locks. What needs neither SQLite nor the host is tested on the
 //! build machine.
 
+pub mod arena;
 pub mod buffer;
 pub mod kept_locks;
 pub mod urgency;

@@ -1,4 +1,4 @@
-//! The WAL index: regions of the host's `-shm` file, laid over memory of ours.
+//! The WAL index: regions of the host's `-shm` file, laid over places of the arena.
 //!
 //! Other processes change the regions at any time. SQLite reads them through `volatile` pointers and
 //! orders its accesses with `xShmBarrier`; Rust never looks at them.
@@ -6,13 +6,13 @@
 use core::ffi::c_int;
 use core::ptr::NonNull;
 use core::sync::atomic::{Ordering, fence};
-use std::alloc::{Layout, alloc, dealloc};
 
 use libsqlite3_sys as ffi;
 
+use super::arena;
 use crate::host::{self, Code, Fd};
 
-/// SQLite asks for regions of this size, always. They are aligned alike, which any page divides.
+/// SQLite asks for regions of this size, always.
 const REGION_BYTES: usize = 32_768;
 
 /// The regions of one database file that are mapped, by number.
@@ -48,16 +48,14 @@ impl Shm {
     }
 
     fn map_next(&mut self, fd: Fd, extend: bool) -> Result<bool, Code> {
-        // SAFETY: the layout is not empty.
-        let place = NonNull::new(unsafe { alloc(layout()) }).ok_or(ffi::SQLITE_IOERR_NOMEM)?;
+        let place = arena::take(REGION_BYTES).ok_or(ffi::SQLITE_IOERR_NOMEM)?;
         let number = self.regions.len() as c_int;
-        // SAFETY: the block is ours until `unmap`, page-aligned, and touched by nobody but SQLite.
+        // SAFETY: the place is ours until `unmap`, page-aligned, and touched by nobody but SQLite.
         match unsafe { host::shm_map(fd, number, REGION_BYTES as c_int, extend, place) } {
             Ok(true) => {}
             Err(ffi::SQLITE_READONLY) => self.read_only = true,
             refused => {
-                // SAFETY: allocated above with this layout; nothing was mapped over it.
-                unsafe { dealloc(place.as_ptr(), layout()) };
+                arena::give(place, REGION_BYTES);
                 return refused;
             }
         }
@@ -67,20 +65,15 @@ impl Shm {
 
     /// Takes all mappings off and lets the host close its file, after deleting it if so asked.
     pub fn unmap(&mut self, fd: Fd, delete: bool) -> Result<(), Code> {
-        // On failure the regions leak: something may still be mapped over them.
+        // On failure the places are lost: something may still be mapped over them.
         let regions = core::mem::take(&mut self.regions);
         self.read_only = false;
         host::shm_unmap(fd, delete)?;
         for place in regions {
-            // SAFETY: allocated in `map_next` with this layout, and plain memory again.
-            unsafe { dealloc(place.as_ptr(), layout()) };
+            arena::give(place, REGION_BYTES);
         }
         Ok(())
     }
-}
-
-fn layout() -> Layout {
-    Layout::from_size_align(REGION_BYTES, REGION_BYTES).expect("a power of two")
 }
 
 /// All loads and stores before the barrier are done before any after it.

@@ -1,21 +1,19 @@
-//! Reads from mapped windows: parts of a file, laid by the host over blocks of our memory.
+//! Reads from mapped windows: parts of a file, laid by the host over places of the arena.
 //!
 //! A window is shared with everyone who writes to the file, so it is never out of date. Whoever truncates
 //! the file makes a load fail: then the instance traps and the connection ends, but not the process. That
 //! holds for the loads of wasm code alone, hence the rules: only `copy_out` reads windows, and their
-//! addresses are never passed to SQLite, to the host, or to `memory.copy`.
+//! addresses are never passed to SQLite, to the host, or to `memory.copy`, for which they are outside of the memory.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::alloc::{Layout, alloc, dealloc};
 
+use super::arena;
 use crate::host::{self, Fd};
 
 const WINDOW_BYTES: usize = 16 << 20;
-/// A wasm page, which any page of the host divides.
-const ALIGN_BYTES: usize = 64 << 10;
-/// Windows of all files: a quarter of the address space.
-const MOST_WINDOWS: usize = 64;
+/// Windows of all files: three quarters of the arena.
+const MOST_WINDOWS: usize = 48;
 /// Windows of one file that are open or being thought of.
 const MOST_CANDIDATES: usize = 128;
 /// Reads that a window must have missed before it is mapped, or mapped anew as the file has grown.
@@ -39,7 +37,7 @@ pub struct Windows {
     /// Where the last read was served.
     last: usize,
     reads: u64,
-    /// The host has refused to map this file, or there is no memory: do not ask again.
+    /// The host has refused to map this file, or there is no place: do not ask again.
     refused: bool,
 }
 
@@ -132,7 +130,7 @@ impl Windows {
         let Some(place) = self.place_for(number, crowded) else {
             return false;
         };
-        // SAFETY: the block is ours while the window is open; only `copy_out` reads it.
+        // SAFETY: the place is ours while the window is open; only `copy_out` reads it.
         if unsafe { host::window_map(fd, place, WINDOW_BYTES, offset) }.is_err() {
             self.refused = true;
             return false;
@@ -150,11 +148,10 @@ impl Windows {
                     .filter(|window| window.place.is_some());
                 oldest.min_by_key(|window| window.last_used)?.close();
             }
-            // SAFETY: the layout is not empty.
-            let block = NonNull::new(unsafe { alloc(layout()) });
-            self.refused = block.is_none();
-            self.windows[number].place = block;
-            OPEN_WINDOWS.fetch_add(block.is_some().into(), Ordering::Relaxed);
+            let place = arena::take(WINDOW_BYTES);
+            self.refused = place.is_none();
+            self.windows[number].place = place;
+            OPEN_WINDOWS.fetch_add(place.is_some().into(), Ordering::Relaxed);
         }
         self.windows[number].place
     }
@@ -182,19 +179,13 @@ impl Window {
         OPEN_WINDOWS.fetch_sub(1, Ordering::Relaxed);
         // SAFETY: mapped in `miss` if it has bytes.
         if len > 0 && unsafe { host::window_unmap(place, WINDOW_BYTES) }.is_err() {
-            return; // the block leaks: something may still be mapped over it
+            return; // the place is lost: something may still be mapped over it
         }
-        // SAFETY: allocated in `place_for` with this layout, and plain memory again.
-        unsafe { dealloc(place.as_ptr(), layout()) };
+        arena::give(place, WINDOW_BYTES);
     }
 }
 
-fn layout() -> Layout {
-    Layout::from_size_align(WINDOW_BYTES, ALIGN_BYTES).expect("a power of two")
-}
-
-/// Copies out of a window with loads of its own: a `memory.copy` would fault in the host's code, where a
-/// vanished page ends the process. Volatile, so that the compiler makes no `memory.copy` of it.
+/// Copies out of a window with loads of its own: for a `memory.copy` a window is outside of the memory. Volatile, so that the compiler makes no `memory.copy` of it.
 ///
 /// # Safety
 /// `data.len()` bytes from `source` are mapped, and are not part of `data`.

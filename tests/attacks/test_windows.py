@@ -1,0 +1,141 @@
+"""A guest that lays files where it likes, and vanishes them: a trap, never the end of the process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rapsqlite import _constants as abi
+from rapsqlite._imports import SIGNATURES
+from tests.attacks.hostile import FD, WINDOW, must_be_ok, outcomes
+from tests.runtime.played import CONTROL, FREE, PLACE, REPLIES, REQUESTS, RING_BY_WRITING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAPPED = must_be_ok(f"(call $window_map {FD} {WINDOW} (i32.const 65536) (i64.const 0))")
+CUT = must_be_ok(f"(call $file_truncate {FD} (i64.const 0))")
+OUTSIDE = "the guest gave an address outside of its memory"
+NO_PLACE = "the guest gave an address where no file may be laid"
+TRAP = "out of bounds memory access"
+LEFT = "the guest left its service loop"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "$window_map {fd} (i32.const {at}) (i32.const 4096) (i64.const 0)",
+        "$window_map {fd} (i32.const {at}) (i32.const -1) (i64.const 0)",
+        "$shm_map {fd} (i32.const 0) (i32.const 32768) (i32.const 1) (i32.const {at})",
+        "$window_unmap (i32.const {at}) (i32.const 4096)",
+    ],
+    ids=["window", "large window", "index", "off"],
+)
+def test_no_file_is_laid_over_memory(tmp_path: Path, call: str) -> None:
+    """The host reads and writes rings, control words and arguments: a file there could vanish, or refuse a write."""
+    addresses = [CONTROL & ~4095, PLACE & ~4095, REQUESTS, REPLIES, FREE, -4096, 0x7FFF_0000]
+    attacks = {str(at): f"(drop (call {call.format(fd=FD, at=at)}))" for at in addresses}
+
+    said = outcomes(attacks, tmp_path / "a.db")
+
+    assert said == dict.fromkeys(attacks, NO_PLACE)
+
+
+USES = (
+    f"(call $file_write {FD} {WINDOW} (i32.const 64) (i64.const 0))",
+    f"(call $file_read {FD} {WINDOW} (i32.const 64) (i64.const 0))",
+    f"(call $spill {WINDOW} (i32.const 64))",
+    f"(call $payload (i32.const 1) {WINDOW} (i32.const 8))",
+    f"(call $callback_answer {WINDOW} (i32.const 0))",
+    f"(call $log {WINDOW} (i32.const 64)) (i32.const 0)",
+    f"(call $path_full {WINDOW} (i32.const 5) (i32.const {FREE}) (i32.const 99))",
+    f"(call $path_full (i32.const {FREE}) (i32.const 5) {WINDOW} (i32.const 99))",
+    f"(call $file_open {WINDOW} (i32.const 5) (i32.const 0) (i32.const {FREE}))",
+    f"(call $file_open (i32.const {FREE}) (i32.const 5) (i32.const 0) {WINDOW})",
+    f"(call $file_delete {WINDOW} (i32.const 5) (i32.const 0))",
+    f"(call $file_access {WINDOW} (i32.const 5) (i32.const 0) (i32.const {FREE}))",
+    f"(call $file_access (i32.const {FREE}) (i32.const 5) (i32.const 0) {WINDOW})",
+    f"(call $file_size {FD} {WINDOW})",
+    f"(call $file_reserved {FD} {WINDOW})",
+    f"(call $file_moved {FD} {WINDOW})",
+    f"(call $file_lock {FD} (i32.const 1) {WINDOW})",
+)
+
+
+@pytest.mark.parametrize("cut", ["", CUT], ids=["whole", "cut"])
+def test_host_functions_know_no_window(tmp_path: Path, cut: str) -> None:
+    """What the host reads may not vanish meanwhile, and what it writes may not be a file's."""
+    attacks = {use: f"{MAPPED} {cut} (drop {use})" for use in USES}
+
+    said = outcomes(attacks, tmp_path / "a.db")
+
+    assert said == dict.fromkeys(attacks, OUTSIDE)
+
+
+def test_every_host_function_that_takes_an_address_is_attacked() -> None:
+    attacked = {use.split()[1].strip("$") for use in USES}
+    mapping = {"window_map", "shm_map", "window_unmap"}
+    without = {
+        *("park", "bell", "busy", "sleep", "localtime", "callback"),
+        *("file_close", "file_truncate", "file_sync", "file_unlock", "shm_lock", "shm_unlock", "shm_unmap"),
+    }
+
+    assert attacked | mapping | without == set(SIGNATURES)
+
+
+@pytest.mark.parametrize("cut", ["", CUT], ids=["whole", "cut"])
+def test_instructions_that_end_in_native_code_know_no_window(tmp_path: Path, cut: str) -> None:
+    """What faults there is no trap but the end of the process."""
+    uses = [
+        f"(memory.copy (i32.const {FREE}) {WINDOW} (i32.const 64))",
+        f"(memory.copy {WINDOW} (i32.const {FREE}) (i32.const 64))",
+        f"(memory.fill {WINDOW} (i32.const 1) (i32.const 64))",
+        f"(i64.store {WINDOW} (i64.const 1))",
+    ]
+    attacks = {use: f"{MAPPED} {cut} {use}" for use in uses}
+
+    said = outcomes(attacks, tmp_path / "a.db")
+
+    assert said == dict.fromkeys(attacks, TRAP)
+
+
+def test_load_from_a_file_that_was_cut_is_a_trap(tmp_path: Path) -> None:
+    loads = ["i64.load", "i32.atomic.load", "i32.load8_u"]
+    attacks = {load: f"{MAPPED} {CUT} (drop ({load} {WINDOW}))" for load in loads}
+
+    said = outcomes(attacks, tmp_path / "a.db")
+
+    assert said == dict.fromkeys(attacks, TRAP)
+
+
+def test_system_interface_knows_no_window(tmp_path: Path) -> None:
+    """WASI is native code too: it refuses the address, or traps."""
+    calls = [
+        f"(call $random_get {WINDOW} (i32.const 64))",
+        f"(call $fd_write (i32.const 1) {WINDOW} (i32.const 1) (i32.const {FREE}))",
+        f"{RING_BY_WRITING.replace('528', str(abi.WINDOWS_START - (1 << 32)))} (i32.const 0)",
+    ]
+    attacks = {call: f"{MAPPED} {cut} (drop {call})" for call in calls for cut in ("", CUT)}
+
+    said = outcomes(attacks, tmp_path / "a.db")
+
+    assert set(said) == set(attacks)
+    assert not [reason for reason in said.values() if reason.startswith("the process ended")]
+
+
+def test_memory_does_not_grow_into_the_windows(tmp_path: Path) -> None:
+    pages = abi.WINDOWS_START >> 16
+    grown = f"(if (i32.ne (memory.grow (i32.const {pages})) (i32.const -1)) (then (unreachable)))"
+    attack = f"{grown} (drop (memory.grow (i32.const 16))) {MAPPED} (drop (i32.load {WINDOW}))"
+
+    assert outcomes({"grows": attack}, tmp_path / "a.db") == {"grows": LEFT}
+
+
+def test_no_place_is_covered_twice(tmp_path: Path) -> None:
+    """Parts of parts would use up what the system allows a process of mappings."""
+    inside = f"(i32.const {abi.WINDOWS_START - (1 << 32) + 4096})"
+    again = f"(call $window_map {FD} {inside} (i32.const 4096) (i64.const 0))"
+    attack = f"{MAPPED} (if (i32.ne {again} (i32.const {abi.SQLITE_IOERR_MMAP})) (then (unreachable)))"
+
+    assert outcomes({"twice": attack}, tmp_path / "a.db") == {"twice": LEFT}
