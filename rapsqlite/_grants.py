@@ -185,14 +185,24 @@ def database_path(name: bytes, *, uri: bool) -> bytes | None:
     With ``uri``, names that begin with ``file:`` are read by SQLite's rules: <https://sqlite.org/uri.html>.
     """
     if uri and name.startswith(b"file:"):
-        name, _, query = name[5:].partition(b"#")[0].partition(b"?")
-        if re.search(rb"(?:^|&)(?:mode=memory|vfs=memdb)(?:&|$)", query):
+        name, parameters = read_uri(name)
+        if parameters.get(b"mode") == b"memory" or parameters.get(b"vfs") == b"memdb":
             return None
-        if name.startswith(b"//"):
-            name = b"/" + name[2:].partition(b"/")[2]
-        name = re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes((int(match[1], 16),)), name)
-        name = name.partition(b"\0")[0]
     return None if name in (b"", b":memory:") else name
+
+
+def read_uri(uri: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """Return the path and the parameters of a name that begins with ``file:``; of equal parameters the last counts."""
+    path, _, query = uri[5:].partition(b"#")[0].partition(b"?")
+    if path.startswith(b"//"):
+        path = b"/" + path[2:].partition(b"/")[2]
+    pairs = (each.partition(b"=") for each in query.split(b"&"))
+    return _decoded(path), {_decoded(key): _decoded(value) for key, _, value in pairs}
+
+
+def _decoded(text: bytes) -> bytes:
+    decoded = re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes((int(match[1], 16),)), text)
+    return decoded.partition(b"\0")[0]
 
 
 def _absolute(name: bytes) -> bytes:

@@ -13,6 +13,7 @@ from rapsqlite._grants import EVERYWHERE
 from rapsqlite._guest import Guest
 from rapsqlite._limits import checked_limits
 from rapsqlite._options import checked_cache_size, checked_seconds
+from rapsqlite._shared_memory import PRAGMAS, SharedMemory, shared_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +37,7 @@ def file_name(database: object) -> bytes:
 class Target:
     """A database and the options it is opened with."""
 
-    __slots__ = ("_limits", "_options", "_timeout_s", "_uri", "name", "path")
+    __slots__ = ("_limits", "_options", "_timeout_s", "_uri", "memory", "name", "path")
 
     def __init__(
         self,
@@ -50,6 +51,12 @@ class Target:
     ) -> None:
         self.name = file_name(database)
         self.path: str = os.fsdecode(self.name)
+        self.memory = database if isinstance(database, SharedMemory) else None
+        if self.memory is None and uri and self.name.startswith(b"file:"):
+            shared = shared_name(self.name)
+            if shared is not None:
+                self.memory = SharedMemory(shared)
+                self.name = os.fsencode(self.memory.path)
         self._timeout_s = checked_seconds(timeout_s)
         self._uri = uri
         self._limits = checked_limits(limits)
@@ -63,6 +70,16 @@ class Target:
             "statement_steps": self._limits.statement_steps,
             "file_bytes": self._limits.file_bytes,
         }
+
+    @property
+    def pragmas(self) -> dict[str, str]:
+        """The pragmas that go before the user's."""
+        return {} if self.memory is None else {**PRAGMAS}
+
+    def release(self) -> None:
+        """Give up the use of a database that is shared; idempotent."""
+        if self.memory is not None:
+            self.memory.release()
 
     async def open(self) -> Guest:
         """Start a guest with this database open; raises OperationalError if the file cannot be opened."""

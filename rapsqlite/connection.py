@@ -99,7 +99,8 @@ class Connection(
             cached_statements=cached_statements,
             limits=limits,
         )
-        self._pragmas = [pragma_statement(name, value) for name, value in checked_mapping("pragmas", pragmas).items()]
+        settings = {**self._target.pragmas, **checked_mapping("pragmas", pragmas)}
+        self._pragmas = [pragma_statement(name, value) for name, value in settings.items()]
         self._limits: Limits = {**limits} if limits else {}
         self._strict_strings = bool(strict_strings)
         self._init_hook = init_hook and checked_callable("init_hook", init_hook)
@@ -137,6 +138,7 @@ class Connection(
     async def _abort(self) -> None:
         guest, self._session.guest = self._session.guest, CLOSED
         guest.stop()
+        self._target.release()
 
     async def __aenter__(self: C) -> C:
         return await self
@@ -163,8 +165,11 @@ class Connection(
         Cancellation does not stop it: it comes when the connection is closed.
         """
         guest, self._session.guest = self._session.guest, CLOSED
-        if guest is not CLOSED and guest is not NOT_CONNECTED:
-            await guest.close()
+        try:
+            if guest is not CLOSED and guest is not NOT_CONNECTED:
+                await guest.close()
+        finally:
+            self._target.release()
 
     def stop(self) -> Awaitable[None] | None:
         """Interrupt what runs and close without waiting; `close` and ``async with`` are the better ways.
@@ -172,6 +177,7 @@ class Connection(
         Returns something to await until it is done; None without a running event loop.
         """
         guest, self._session.guest = self._session.guest, CLOSED
+        self._target.release()
         if guest is CLOSED or guest is NOT_CONNECTED:
             return _Ending(None)
         guest.stop()

@@ -55,6 +55,7 @@ LEVELS = (
     ("_traffic", "_live_guests"),
     ("_watchdog",),
     ("_guest", "_turns", "_operation", "_shield", "_pragma", "_image", "_stopwatch", "_native_ends", "_indexing"),
+    ("_shared_memory",),
     ("_batches", "_target", "transaction", "savepoint"),
     ("_control",),
     ("_session",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,8 @@ import rapsqlite
 from rapsqlite import connect_memory
 
 
-def exists(directory: str) -> bool:
-    return os.path.isdir(directory)
+def exists(path: str) -> bool:
+    return os.path.exists(path)
 
 
 async def test_same_name_is_the_same_database() -> None:
@@ -109,3 +110,113 @@ async def test_writers_wait_for_each_other() -> None:
                 tasks.start_soon(add, number)
 
         assert await conn.fetch_scalar("SELECT count(*) FROM t") == 50
+
+
+SHARED_URIS = [
+    "file:shared?mode=memory&cache=shared",
+    "file:shared?cache=shared&mode=memory",
+    "file:sh%61red?mode=ro&mode=mem%6Fry&cache=shared#part",
+    "file:///shared?mode=memory&cache=shared",
+    "file::memory:?cache=shared",
+    "file:/shared?vfs=memdb",
+]
+
+
+@pytest.mark.parametrize("uri", SHARED_URIS)
+async def test_uri_that_asks_for_it_shares_a_database_in_memory(uri: str) -> None:
+    """Each connection had a database of its own, and nothing said so."""
+    async with rapsqlite.connect(uri, uri=True) as one, rapsqlite.connect(uri.encode(), uri=True) as other:
+        await one.execute("CREATE TABLE t (a)")
+        await one.execute("INSERT INTO t VALUES (1)")
+        await one.commit()
+
+        assert await other.fetch_all("SELECT a FROM t") == [[1]]
+        assert one.path == uri
+        directory = os.path.dirname(await one.fetch_scalar("SELECT file FROM pragma_database_list"))
+
+    assert not exists(directory)
+    async with rapsqlite.connect(uri, uri=True) as again:
+        assert await again.fetch_all("SELECT name FROM sqlite_schema") == []
+
+
+@pytest.mark.parametrize(
+    "uri, shares",
+    [
+        ("file:shared?mode=memory", False),
+        ("file:shared?mode=memory&cache=private", False),
+        ("file:shared?mode=memory&cache=shared&cache=private", False),
+        ("file::memory:", False),
+        ("file:?mode=memory&cache=shared", False),
+        ("file:shared?vfs=memdb", False),
+        ("file:shared?mode=memory&cache=shared", True),
+    ],
+)
+async def test_uri_shares_a_database_in_memory_where_it_does_with_sqlite3(uri: str, shares: bool) -> None:
+    stock = [sqlite3.connect(uri, uri=True, isolation_level=None) for _ in range(2)]
+    stock[0].execute("CREATE TABLE t (a)")
+    async with rapsqlite.connect(uri, uri=True) as one, rapsqlite.connect(uri, uri=True) as other:
+        await one.execute("CREATE TABLE t (a)")
+
+        seen = await other.execute_fetchall("SELECT name FROM sqlite_schema")
+
+    assert seen == stock[1].execute("SELECT name FROM sqlite_schema").fetchall()
+    assert bool(seen) is shares
+    for each in stock:
+        each.close()
+
+
+async def test_uri_and_connect_memory_share_by_the_same_name() -> None:
+    async with connect_memory(name="x") as one, rapsqlite.connect("file:x?mode=memory&cache=shared", uri=True) as other:
+        await one.execute("CREATE TABLE t (a)")
+
+        assert await other.get_tables() == ["t"]
+
+
+async def test_subclass_shares_by_uri_too() -> None:
+    class Own(rapsqlite.Connection):
+        pass
+
+    uri = "file:own?mode=memory&cache=shared"
+    async with rapsqlite.connect(uri, uri=True, factory=Own) as one, rapsqlite.connect(uri, uri=True) as other:
+        await one.execute("CREATE TABLE t (a)")
+
+        assert isinstance(one, Own)
+        assert await other.get_tables() == ["t"]
+
+
+@pytest.mark.parametrize("uri", ["file:x?mode=memory&cache=shared", "file::memory:?cache=shared", "file:/x?vfs=memdb"])
+async def test_attach_refuses_to_share_by_uri(uri: str) -> None:
+    """It would make a database that nobody shares. Where URIs are not asked for, it is the name of a file."""
+    async with rapsqlite.connect(":memory:", uri=True, isolation_level=None) as conn:
+        for attach in (
+            conn.execute("ATTACH ? AS other", (uri,)),
+            conn.execute(f"ATTACH '{uri}' AS other"),
+            conn.executescript(f"ATTACH '{uri}' AS other;"),
+        ):
+            with pytest.raises(rapsqlite.OperationalError, match="database_list"):
+                await attach
+
+        await conn.execute("ATTACH ? AS other", ("file:x?mode=memory",))
+        assert await conn.get_tables("other") == []
+
+
+async def test_attach_takes_the_file_of_a_shared_database() -> None:
+    async with connect_memory(name="attached") as one, rapsqlite.connect(":memory:", isolation_level=None) as conn:
+        await one.execute("CREATE TABLE t (a)")
+        file = await one.fetch_scalar("SELECT file FROM pragma_database_list")
+
+        await conn.execute("ATTACH ? AS other", (file,))
+
+        assert await conn.fetch_all("SELECT name FROM other.sqlite_schema") == [["t"]]
+
+
+@pytest.mark.parametrize("vfs", ["unix", "unix-none", "no-such", "rapsqlite2"])
+async def test_vfs_that_is_not_there_is_refused(vfs: str, database: Path) -> None:
+    async with rapsqlite.connect(":memory:", uri=True) as conn:
+        for uri in (f"file:{database}?vfs={vfs}", f"file:x?mode=memory&cache=shared&vfs={vfs}"):
+            with pytest.raises(rapsqlite.OperationalError, match=f"no such vfs: {vfs}"):
+                await rapsqlite.connect(uri, uri=True)
+            with pytest.raises(rapsqlite.OperationalError, match=f"no such vfs: {vfs}|database_list"):
+                await conn.execute("ATTACH ? AS other", (uri,))
+
+    assert not exists(str(database))

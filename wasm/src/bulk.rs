@@ -125,6 +125,9 @@ fn run_first(connection: &Connection, text: &[u8]) -> Result<usize> {
     let (statement, taken) = statement::prepare(connection.db(), text, 0)?;
     if let Some(mut statement) = statement {
         vfs::give_back_locks();
+        if watch.saw_attach() {
+            connection.check_attach(&statement)?;
+        }
         if watch.saw_step() == Step::Undo {
             watch.carry_through(|| statement.run())?;
         } else if watch.is_cancelled() {

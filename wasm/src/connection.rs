@@ -95,6 +95,7 @@ impl Connection {
                         ));
                     }
                     statement.set_key(sql)?;
+                    statement.attaches = self.watch.saw_attach();
                     statement.changes_data = self.watch.saw_change_of_data()
                         && !statement.is_readonly()
                         && !statement.is_explain();
@@ -110,6 +111,14 @@ impl Connection {
                 None => start += taken,
             }
         }
+    }
+
+    /// Before an ATTACH is run, with what is bound to it.
+    pub fn check_attach(&self, statement: &Statement) -> Result<()> {
+        if self.options.flags & ffi::SQLITE_OPEN_URI == 0 {
+            return Ok(());
+        }
+        statement.refuse_shared_memory()
     }
 
     /// Takes back a statement that is done with; it must be reset and hold no bindings.

@@ -1,4 +1,4 @@
-//! The two things about a statement's text that SQLite leaves to its caller.
+//! The things about a statement's text that SQLite leaves to its caller.
 
 use crate::error::{Error, Result};
 
@@ -26,6 +26,14 @@ pub fn is_blank(sql: &[u8]) -> bool {
     }
 }
 
+/// Whether the URI in an ATTACH asks for a database in memory that connections share.
+/// <https://sqlite.org/inmemorydb.html#sharedmemdb>
+pub fn shares_memory(attach: &[u8]) -> bool {
+    let holds = |part: &[u8]| attach.windows(part.len()).any(|window| window == part);
+    let is_memory = holds(b"mode=memory") || holds(b"file::memory:");
+    (holds(b"cache=shared") && is_memory) || (holds(b"vfs=memdb") && holds(b"file:/"))
+}
+
 fn after_first<'a>(text: &'a [u8], end: &[u8]) -> &'a [u8] {
     match text.windows(end.len()).position(|window| window == end) {
         Some(start) => &text[start + end.len()..],
@@ -36,6 +44,23 @@ fn after_first<'a>(text: &'a [u8], end: &[u8]) -> &'a [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_shared_databases_in_memory_share_memory() {
+        for (uri, expected) in [
+            ("file:x?mode=memory&cache=shared", true),
+            ("file:x?cache=shared&mode=memory", true),
+            ("file::memory:?cache=shared", true),
+            ("file:/x?vfs=memdb", true),
+            ("file:x?vfs=memdb", false),
+            ("file:x?mode=memory", false),
+            ("file:x?cache=shared", false),
+            ("x.db", false),
+        ] {
+            let attach = format!("ATTACH '{uri}' AS x");
+            assert_eq!(shares_memory(attach.as_bytes()), expected, "{uri}");
+        }
+    }
 
     #[test]
     fn whitespace_comments_and_semicolons_are_blank() {

@@ -10,6 +10,7 @@ use crate::buffers::{copied, shown, with_room};
 use crate::cache::Keyed;
 use crate::error::{Error, Result};
 use crate::program::Known;
+use crate::sql;
 use crate::vfs::kept_locks::Needs;
 use crate::wire::params::{Params, Reader, Value};
 
@@ -30,6 +31,7 @@ pub struct Statement {
     pub changes_data: bool,
     /// The locks it will ask for.
     pub needs: Needs,
+    pub attaches: bool,
     /// What of it can be put off.
     pub known: Known,
 }
@@ -75,6 +77,7 @@ pub fn prepare(
         parameter_count: unsafe { ffi::sqlite3_bind_parameter_count(stmt.as_ptr()) } as usize,
         changes_data: false,
         needs: Needs::default(),
+        attaches: false,
         known: Known::default(),
     };
     statement.sql = copied(&sql[..taken])?;
@@ -116,6 +119,24 @@ impl Statement {
             self.sql = copied(sql)?;
         }
         Ok(())
+    }
+
+    /// An ATTACH of a database in memory that is to be shared would make one of its own, and say nothing: an instance
+    /// has one connection.
+    pub fn refuse_shared_memory(&self) -> Result<()> {
+        // SAFETY: `stmt` is prepared; what SQLite makes of it ends in a NUL, if there is room, and is freed once.
+        let is_shared = unsafe {
+            let text = ffi::sqlite3_expanded_sql(self.raw());
+            let is_shared = !text.is_null() && sql::shares_memory(bytes_of(text));
+            ffi::sqlite3_free(text.cast());
+            is_shared
+        };
+        if !is_shared {
+            return Ok(());
+        }
+        let message = "a database in memory that connections share cannot be attached by its URI: \
+            attach the file that PRAGMA database_list names in a connection that has opened it";
+        Err(Error::new(abi::ERROR_SQLITE, ffi::SQLITE_CANTOPEN, message))
     }
 
     pub fn is_readonly(&self) -> bool {

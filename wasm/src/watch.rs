@@ -40,6 +40,7 @@ pub struct Watch {
     step: Cell<Step>,
     /// Anything but functions and expressions.
     uses_database: Cell<bool>,
+    attaches: Cell<bool>,
     /// VDBE steps between two calls of `on_progress`.
     period: Cell<c_int>,
     /// The user's own.
@@ -57,6 +58,7 @@ impl Watch {
             changes_schema: Cell::new(false),
             step: Cell::new(Step::None),
             uses_database: Cell::new(false),
+            attaches: Cell::new(false),
             period: Cell::new(STEPS_PER_LOOK),
             callbacks: Callbacks::default(),
         })
@@ -148,6 +150,11 @@ impl Watch {
         self.changes_schema.set(false);
         self.step.set(Step::None);
         self.uses_database.set(false);
+        self.attaches.set(false);
+    }
+
+    pub fn saw_attach(&self) -> bool {
+        self.attaches.get()
     }
 
     /// What the parser saw of BEGIN, COMMIT and their kind.
@@ -257,6 +264,7 @@ unsafe extern "C" fn on_prepare(
         | ffi::SQLITE_ANALYZE
         | ffi::SQLITE_CREATE_VTABLE
         | ffi::SQLITE_DROP_VTABLE => watch.changes_schema.set(true),
+        ffi::SQLITE_ATTACH => watch.attaches.set(true),
         ffi::SQLITE_TRANSACTION | ffi::SQLITE_SAVEPOINT => {
             // SAFETY: SQLite passes the operation's name, which ends in a NUL.
             let step = match unsafe { bytes_of(first) } {

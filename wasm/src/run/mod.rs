@@ -65,6 +65,9 @@ impl Run {
         statement.check_positions(format, &params)?;
         // SAFETY: the caller's promise.
         unsafe { statement.bind(&params, lifetime)? };
+        if statement.attaches {
+            connection.check_attach(statement)?;
+        }
         let callbacks = &connection.watch.callbacks;
         callbacks.forget_calls();
         vfs::before_statement(statement.needs);
