@@ -1,7 +1,7 @@
 """``iterdump()``: a database as the SQL text that makes it again, as the running Python's sqlite3 writes it.
 
-What sqlite3 cannot dump, a table with a quote in its name, is dumped here too. Rows are streamed, in batches: memory
-is bounded by a few of them. https://docs.python.org/3/library/sqlite3.html#sqlite3.Connection.iterdump
+What sqlite3 cannot dump, a table with a quote in its name for one, is dumped here too. Rows are streamed, in batches:
+memory is bounded by a few of them. https://docs.python.org/3/library/sqlite3.html#sqlite3.Connection.iterdump
 
 sqlite3 writes the rows of a virtual table twice, as its own and as those of the ordinary tables that store them, and
 the text fails where the first are inserted; and it writes the rows of a temporary table that has the name of another
@@ -10,6 +10,7 @@ in the other's place. A *restorable* dump does neither.
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,6 +33,8 @@ _TABLES = """SELECT "name", "sql" FROM "sqlite_master"
     WHERE "sql" NOT NULL AND "type" == 'table' {} ORDER BY "name\""""
 _OTHERS = """SELECT "sql" FROM "sqlite_master"
     WHERE "sql" NOT NULL AND "type" IN ('index', 'trigger', 'view') {}"""
+# SQLite's depth of expressions is limited, to 1 000 by default: so many columns are one operand.
+_COLUMNS_AT_ONCE = 100
 _COLUMNS = "SELECT name FROM pragma_table_info(?, ?)"
 
 
@@ -110,6 +113,8 @@ def _script(pattern: str | None, restorable: bool) -> Generator[str | _Query, li
     yield "BEGIN TRANSACTION;"
     sequences: list[Any] | None = None
     writes_schema = False
+    encoding = (yield _Query("PRAGMA encoding")) or ()
+    is_utf8 = [*encoding] == [["UTF-8"]]
     place = '"main".' if restorable else ""
     for name, sql in (yield _Query(_TABLES.format(clause), parameters)) or ():
         if name == "sqlite_sequence":
@@ -127,11 +132,12 @@ def _script(pattern: str | None, restorable: bool) -> Generator[str | _Query, li
             if restorable:
                 continue
         else:
-            yield f"{sql};"
+            yield _ended(sql)
         columns = yield _Query(_COLUMNS, (name, "main" if restorable else None))
-        yield _Query(_inserts(name, place, [column for (column,) in columns or ()]), is_text=True)
+        values = [_value(quoted(column), is_utf8) for (column,) in columns or ()]
+        yield _Query(_inserts(name, place, values), is_text=True)
     for (sql,) in (yield _Query(_OTHERS.format(clause), parameters)) or ():
-        yield f"{sql};"
+        yield _ended(sql)
     if writes_schema:
         # RESET also reads the schema again, so that whoever runs the text has the virtual tables at once.
         yield f"PRAGMA writable_schema={'RESET' if restorable else 'OFF'};"
@@ -147,11 +153,32 @@ def _virtual_table(name: str, sql: str) -> str:
     return f"INSERT INTO sqlite_master(type,name,tbl_name,rootpage,sql)VALUES({values});"
 
 
-def _inserts(table: str, place: str, columns: list[str]) -> str:
+def _inserts(table: str, place: str, values: list[str]) -> str:
     """Return the query whose rows are the INSERT statements of a table; ``place`` says of which database."""
     start = _text(f"INSERT INTO {quoted(table)} VALUES(")
-    values = "||','||".join(f"quote({quoted(column)})" for column in columns)
-    return f"SELECT {start}||{values}||');' FROM {place}{quoted(table)}"
+    groups = [values[first : first + _COLUMNS_AT_ONCE] for first in range(0, len(values), _COLUMNS_AT_ONCE)]
+    line = "||','||".join(f"({each})" for each in map("||','||".join, groups))
+    return f"SELECT {start}||{line}||');' FROM {place}{quoted(table)}"
+
+
+def _value(column: str, is_utf8: bool) -> str:
+    """Return the expression for a column's value as SQL. Of text with a NUL, ``quote`` gives what is before it.
+
+    The bytes of a database in UTF-16 would be others in the one that the dump makes.
+    """
+    if not is_utf8:
+        return f"quote({column})"
+    whole = f"'CAST('||quote(CAST({column} AS BLOB))||' AS TEXT)'"
+    has_nul = f"typeof({column}) IS 'text' AND instr({column}, char(0))"
+    return f"CASE WHEN {has_nul} THEN {whole} ELSE quote({column}) END"
+
+
+def _ended(sql: str) -> str:
+    """Return a statement with its semicolon: behind the comment that it ends in, if it does."""
+    for end in (";", "\n;"):
+        if sqlite3.complete_statement(sql + end):
+            return sql + end
+    return f"{sql}*/;"
 
 
 def _text(value: str) -> str:
