@@ -74,6 +74,8 @@ def typed_rows(kind: type[Any]) -> TypedRows:
     if not _is_record(kind):
         name = getattr(kind, "__qualname__", None) or repr(kind)
         raise TypeError(f"into= takes a msgspec.Struct, a dataclass, a NamedTuple or a TypedDict, not {name}")
+    if _has_fields_beside_init(kind):
+        return TypedRows(_dataclass_decoder(kind), _constants.FORMAT_MAPS)
     config = getattr(kind, "__struct_config__", None)
     by_position = config is not None and config.array_like
     return TypedRows(_decoder(kind), _constants.FORMAT_ARRAYS if by_position else _constants.FORMAT_MAPS)
@@ -90,6 +92,10 @@ def _is_record(kind: Any) -> bool:
     return issubclass(origin, msgspec.Struct) or hasattr(origin, "__dataclass_fields__") or typing.is_typeddict(origin)
 
 
+def _has_fields_beside_init(kind: Any) -> bool:
+    return not all(field.init for field in getattr(kind, "__dataclass_fields__", {}).values())
+
+
 def _decoder(kind: Any) -> Callable[[bytes], list[Any]]:
     return msgspec.msgpack.Decoder(list[kind], strict=False).decode
 
@@ -102,6 +108,39 @@ def _named_tuple_decoder(kind: Any) -> Callable[[bytes], list[Any]]:
     decode = _decoder(msgspec.defstruct(kind.__name__, fields, kw_only=True, gc=False))
     values, make = msgspec.structs.astuple, kind._make
     return lambda batch: [make(values(row)) for row in decode(batch)]
+
+
+def _dataclass_decoder(kind: Any) -> Callable[[bytes], list[Any]]:
+    """Decode Structs, and have the class make its objects: msgspec wants every field that has no default in the row.
+
+    A field that ``__init__`` does not take is set if the row has it, else it is what the class makes of it.
+    """
+    import dataclasses  # only who uses one needs it
+
+    types = typing.get_type_hints(kind, include_extras=True)
+    fields: list[tuple[str, Any, Any]] = []
+    for field in dataclasses.fields(kind):
+        if not field.init:
+            default: Any = msgspec.UNSET
+        elif field.default_factory is not dataclasses.MISSING:
+            default = msgspec.field(default_factory=field.default_factory)
+        else:
+            default = msgspec.NODEFAULT if field.default is dataclasses.MISSING else field.default
+        found = types.get(field.name, Any)
+        fields.append((field.name, found if field.init else found | msgspec.UnsetType, default))
+    decode = _decoder(msgspec.defstruct(kind.__name__, fields, kw_only=True, gc=False))
+    taken = [field.name for field in dataclasses.fields(kind) if field.init]
+    others = [field.name for field in dataclasses.fields(kind) if not field.init]
+
+    def make(row: Any) -> Any:
+        made = kind(**{name: getattr(row, name) for name in taken})
+        for name in others:
+            value = getattr(row, name)
+            if value is not msgspec.UNSET:
+                object.__setattr__(made, name, value)  # frozen or not
+        return made
+
+    return lambda batch: [make(row) for row in decode(batch)]
 
 
 def _data_error(message: str, rows_before: int) -> DataError:

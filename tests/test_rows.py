@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypedDict
 import msgspec
 import pytest
 
+import rapsqlite
 from rapsqlite import _constants as abi
 from rapsqlite._converters import Converters, stored_bytes
 from rapsqlite._row_plan import RowPlan, plan_rows
@@ -454,3 +455,40 @@ def test_malformed_batches_of_typed_rows_are_internal_errors(body: bytes, kind: 
 def test_malformed_columns_are_internal_errors(columns: bytes) -> None:
     with pytest.raises(InternalError, match="malformed"):
         plan(Row).names(columns)
+
+
+@dataclasses.dataclass
+class Doubled:
+    """A field of its own, one that the database may give, and one with a default that is made."""
+
+    id: int
+    double: float = dataclasses.field(init=False)
+    names: list[str] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.double = self.id * 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    id: int = dataclasses.field(init=False)
+    name: str | None = None
+
+
+async def test_dataclass_makes_the_fields_that_its_init_does_not_take() -> None:
+    """A row without them was refused: the field was taken for a required one."""
+    async with rapsqlite.connect(":memory:") as conn:
+        doubled = await conn.fetch_all("SELECT 1 AS id UNION SELECT 4", into=Doubled)
+        given = await conn.fetch_one("SELECT 1 AS id, 9 AS double", into=Doubled)
+        stored = await conn.fetch_one("SELECT 7 AS id, 'x' AS name", into=Stored)
+        without = await conn.fetch_one("SELECT 'x' AS name", into=Stored)
+
+        with pytest.raises(rapsqlite.DataError, match="column 'id'"):
+            await conn.fetch_one("SELECT 'seven' AS id", into=Stored)
+        with pytest.raises(rapsqlite.DataError, match="missing required field `id`"):
+            await conn.fetch_one("SELECT 1 AS double", into=Doubled)
+
+    assert [(row.id, row.double, row.names) for row in doubled] == [(1, 2.0, []), (4, 8.0, [])]
+    assert given.double == 9.0
+    assert (stored.id, stored.name) == (7, "x")
+    assert not hasattr(without, "id")
