@@ -76,7 +76,10 @@ class Queries:
     async def _execute_insert(self, sql: str, parameters: Parameters | None) -> Any:
         cursor = await Cursor(self._connection).execute(sql, parameters)
         await cursor.close()
-        return fetching.rowid_row(self._connection, cast("int", cursor.lastrowid))
+        rowid = cursor.lastrowid
+        if rowid is None:  # there was no statement
+            rowid = self._session.guest.last_insert_rowid
+        return fetching.rowid_row(self._connection, rowid)
 
     def execute_fetchall(self, sql: str, parameters: Parameters | None = None) -> Operation[list[Any]]:
         """Execute one statement and return all its rows, as tuples unless `row_factory` says otherwise."""

@@ -136,7 +136,8 @@ class Cursor(Uncopied):
         self._columns = reply.columns
         if reply.changes >= 0 and not reply.handle:
             self.rowcount = reply.changes
-        self.lastrowid = reply.last_insert_rowid
+        if not reply.flags & abi.REPLY_NO_STATEMENT:
+            self.lastrowid = reply.last_insert_rowid
         if reply.row_count:
             self._take(reply.rows)
 

@@ -480,3 +480,46 @@ async def test_mapping_that_makes_up_values_is_asked_for_the_statements_names(
     sql = "SELECT :a, :b"
 
     assert await conn.execute_fetchall(sql, Echo(b=2)) == stock.execute(sql, Echo(b=2)).fetchall()
+
+
+@pytest.mark.parametrize("nothing", ["", ";", "-- nothing", "/* nothing */ ;", " \n"])
+async def test_text_without_a_statement_leaves_lastrowid(
+    conn: rapsqlite.Connection, stock: sqlite3.Connection, nothing: str
+) -> None:
+    """It was the connection's, which such a text has nothing to do with."""
+    insert = "INSERT INTO t (b) VALUES ('x')"
+    states = []
+    await conn.execute(insert)
+    stock.execute(insert)
+    ours, theirs = await conn.cursor(), stock.cursor()
+    for statement in (nothing, insert, nothing, "SELECT 1", nothing):
+        await ours.execute(statement)
+        theirs.execute(statement)
+        states.append((state_of(ours), state_of(theirs)))
+
+    assert [ours for ours, _ in states] == [theirs for _, theirs in states]
+    assert states[0][0][1] is None
+    assert await conn.execute_insert(nothing) == (2,)
+
+
+@pytest.mark.parametrize("earlier", [0, 1, 700, 5000])
+@pytest.mark.parametrize("wrong", [("\ud800", "x"), (object(), "x"), (2**70, "x"), (1,), 5], ids=str)
+async def test_error_of_an_earlier_set_comes_first(
+    conn: rapsqlite.Connection, stock: sqlite3.Connection, earlier: int, wrong: Any
+) -> None:
+    """Sets are encoded by the hundred, and what cannot be encoded waits until the sets before it are done."""
+    insert = "INSERT INTO t (a, b) VALUES (?, ?)"
+    sets = [*((number, "y") for number in range(earlier)), (0, "y"), wrong]
+    raised = []
+    for library in (conn, stock):
+        with pytest.raises(Exception) as caught:
+            await maybe(library.executemany(insert, sets))
+        raised.append(type(caught.value).__name__)
+
+    assert raised[0] == raised[1]
+    expected = stock.execute("SELECT count(*) FROM t").fetchone()
+    assert await conn.execute_fetchall("SELECT count(*) FROM t") == [expected]
+
+
+async def maybe(result: Any) -> Any:
+    return await result if hasattr(result, "__await__") else result

@@ -153,6 +153,7 @@ pub const REPLY_IN_TRANSACTION: u8 = 1;
 pub const REPLY_SPILLED: u8 = 2;
 pub const REPLY_CHANGES_DATA: u8 = 4;
 pub const REPLY_HAS_COLUMNS: u8 = 8;
+pub const REPLY_NO_STATEMENT: u8 = 16;
 
 // Error classes.
 pub const ERROR_SQLITE: u8 = 0;

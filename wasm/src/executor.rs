@@ -340,6 +340,9 @@ impl Executor {
 fn nothing_to_run(params: &[u8]) -> Result<Answer> {
     match Params::of_request(params)? {
         Params::ByPosition { count, .. } if count > 0 => Err(Error::binding_count(0, count)),
-        _ => Ok(Answer::nothing()),
+        _ => Ok(Answer {
+            flags: abi::REPLY_NO_STATEMENT,
+            ..Answer::nothing()
+        }),
     }
 }
