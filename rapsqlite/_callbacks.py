@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
+from rapsqlite._bounds import MOST_HANDLES
 from rapsqlite._deferred import DeferredError, run_calls
 from rapsqlite._entrance import entrance, not_held
 from rapsqlite._failures import Failures, code_of
@@ -92,7 +93,9 @@ class Callbacks:
         return handle
 
     def hold_instance(self, item: object) -> int:
-        """Return the handle of an aggregate's instance."""
+        """Return the handle of an aggregate's instance; MemoryError if the guest has not given enough of them back."""
+        if len(self._handles) >= MOST_HANDLES:
+            raise MemoryError("too many instances of aggregates live at a time")
         return self._handles.hold((_INSTANCE, Instance(item)))
 
     def release(self, handle: int) -> None:

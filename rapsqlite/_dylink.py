@@ -21,6 +21,7 @@ _FUNCTION = b"\0"  # the kind of an export
 _MEM_INFO, _NEEDED = 1, 2
 _MOST_TABLE_SLOTS = 1 << 16
 _MOST_ALIGNMENT_LOG2 = 16
+_MOST_SECTIONS = 1_024
 _MOST_DATA_BYTES = 1 << 31
 _OWN = {
     _TABLE: "has a table of its own, instead of importing env.__indirect_function_table",
@@ -105,6 +106,8 @@ def read_side(wasm: bytes) -> Side:
     while not reader.is_at_end():
         kind = reader.number()
         section = reader.part(reader.number())
+        if len(sections) == _MOST_SECTIONS:
+            raise OperationalError(f"it has more than {_MOST_SECTIONS} sections")
         sections.append((kind, section.rest()))
         if kind == _CUSTOM and needs is None:
             if section.name() == b"dylink.0":

@@ -12,7 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from rapsqlite import _constants as sqlite
+from rapsqlite._bounds import MOST_IO_BYTES, MOST_NAME_BYTES
 from rapsqlite._fileerror import FileError
+from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,15 +39,15 @@ def file_imports(files: FileTable, view: View, window: View) -> dict[str, Callab
         "path_full": _answering(files, partial(_path_full, files, view)),
         "file_open": _answering(files, partial(_open, files, view)),
         "file_close": _answering(files, files.close_file),
-        "file_read": _answering(files, lambda fd, ptr, size, at: files.read_into(fd, view(ptr, size), at)),
-        "file_write": _answering(files, lambda fd, ptr, size, at: files.write(fd, view(ptr, size), at)),
+        "file_read": _answering(files, lambda fd, ptr, size, at: files.read_into(fd, view(ptr, _io(size)), at)),
+        "file_write": _answering(files, lambda fd, ptr, size, at: files.write(fd, view(ptr, _io(size)), at)),
         "file_truncate": _answering(files, files.truncate),
         "file_sync": _answering(files, files.sync),
         "file_size": _answering(files, lambda fd, out: _LONG.pack_into(view(out, 8), 0, files.size(fd))),
-        "file_delete": _answering(files, lambda ptr, size, sync: files.delete(bytes(view(ptr, size)), sync != 0)),
+        "file_delete": _answering(files, lambda ptr, size, sync: files.delete(_name(view, ptr, size), sync != 0)),
         "file_access": _answering(
             files,
-            lambda ptr, size, flags, out: _put(view, out, files.access(bytes(view(ptr, size)), flags)),
+            lambda ptr, size, flags, out: _put(view, out, files.access(_name(view, ptr, size), flags)),
         ),
         "file_lock": _answering(files, partial(_lock, files, view)),
         "file_unlock": _answering(files, files.unlock),
@@ -74,13 +76,26 @@ def _answering(files: FileTable, call: Callable[..., int | None]) -> Callable[..
     return answer
 
 
+def _name(view: View, ptr: int, size: int) -> bytes:
+    """Return a file's name; FileError for one that no file has."""
+    if size > MOST_NAME_BYTES:
+        raise FileError(sqlite.SQLITE_CANTOPEN, "open", bytes(view(ptr, 64)) + b"...", "the name is too long")
+    return bytes(view(ptr, size))
+
+
+def _io(size: int) -> int:
+    if size > MOST_IO_BYTES:
+        raise InternalError("the guest asked to read or write more than it does at a time")
+    return size
+
+
 def _put(view: View, out: int, value: int) -> None:
     _ONE_WORD.pack_into(view(out, 4), 0, value)
 
 
 def _open(files: FileTable, view: View, ptr: int, size: int, flags: int, out: int) -> None:
     target = view(out, 8)
-    _TWO_WORDS.pack_into(target, 0, *files.open(bytes(view(ptr, size)), flags))
+    _TWO_WORDS.pack_into(target, 0, *files.open(_name(view, ptr, size), flags))
 
 
 def _lock(files: FileTable, view: View, handle: int, level: int, out: int) -> None:
@@ -90,7 +105,7 @@ def _lock(files: FileTable, view: View, handle: int, level: int, out: int) -> No
 
 
 def _path_full(files: FileTable, view: View, ptr: int, size: int, out: int, capacity: int) -> int:
-    path, followed = files.full_path(bytes(view(ptr, size)))
+    path, followed = files.full_path(_name(view, ptr, size))
     if len(path) >= capacity:
         raise FileError(sqlite.SQLITE_CANTOPEN, "open", path, "the name is too long")
     view(out, len(path) + 1)[:] = path + b"\0"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as sqlite
 from rapsqlite import _descriptors, _opening
+from rapsqlite._bounds import MOST_OPEN_FILES
 from rapsqlite._fileerror import FileError, code_of_read, code_of_write
 from rapsqlite._grants import EVERYWHERE, Grants, database_path
 from rapsqlite._openfile import OpenFile, sync_descriptor
@@ -115,6 +116,8 @@ class FileTable(OpenFiles):
         reads_index = bool(flags & sqlite.OPEN_INDEX_READONLY)
         flags &= ~sqlite.OPEN_INDEX_READONLY
         name, _, model = name.partition(b"\0")
+        if len(self._files) >= MOST_OPEN_FILES:
+            raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, "this connection has too many files open")
         protected = bool(name) and self._is_protected(name)
         if name:
             directory, last = self._grants.locate(name)

@@ -51,6 +51,7 @@ class Guest:
         busy_timeout_s: float,
         *,
         memory_limit_bytes: int = -1,
+        result_limit_bytes: int = 0,
         statement_limit_s: float = 0.0,
         patience_s: float = 5.0,
         engine: Callable[[], runtime.Engine] = runtime.shared_engine,
@@ -58,8 +59,10 @@ class Guest:
         self.name = name
         self.files = files
         lock = threading.Lock()
-        self._traffic = traffic = Traffic(name, lock, patience_s)
-        self.host = HostFunctions(lock, busy_timeout_s, traffic.ring, traffic.body_of, traffic.is_cancelled)
+        self._traffic = traffic = Traffic(name, lock, patience_s, result_limit_bytes)
+        self.host = HostFunctions(
+            lock, busy_timeout_s, traffic.ring, traffic.body_of, traffic.is_cancelled, result_limit_bytes
+        )
         traffic.serve_through(self.host)
         traffic.pressure = Pressure(traffic, self.kill, self._give_up, self._leave_behind)
         self.prepared: dict[int, bytes] = {}  # the SQL of statements that stay prepared, by handle, to tell of it

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
+from rapsqlite._bounds import MOST_BODY_BYTES, check_values
 from rapsqlite._callbacks import Callbacks
 from rapsqlite.errors import InternalError
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("rapsqlite")
 
 _NO_TIME = -(1 << 63)
+_MOST_OTHERWISE_BYTES = 4 << 20
 _FIRST_NAP_S = 0.0005
 _LONGEST_NAP_S = 0.05
 
@@ -40,7 +42,9 @@ class HostFunctions:
         ring_bell: Callable[[], None],
         body_of: Callable[[int], tuple[bytes, bytes] | None],
         is_cancelled: Callable[[], bool],
+        result_limit_bytes: int,
     ) -> None:
+        """``result_limit_bytes`` is `Limits.max_bytes`; the other callables are the traffic's."""
         self.busy_timeout_s = busy_timeout_s
         self.leaving = False
         self.ringing = False
@@ -60,6 +64,9 @@ class HostFunctions:
         self._ring_bell = ring_bell
         self._body_of = body_of
         self._is_cancelled = is_cancelled
+        # What is no row of a result is sent in pieces of a megabyte, or short.
+        most = max(result_limit_bytes, _MOST_OTHERWISE_BYTES) + abi.BATCH_BYTES
+        self._most_spilled_bytes = min(most, MOST_BODY_BYTES) if result_limit_bytes else MOST_BODY_BYTES
 
     def table(self) -> dict[str, Callable[..., int | None]]:
         """Return the callables by import name."""
@@ -171,15 +178,18 @@ class HostFunctions:
         return 0
 
     def spill(self, address: int, length: int) -> int:
-        """Take a private copy of a reply's body; 1 if the host's memory does not allow for it."""
+        """Take a private copy of a reply's body; 1 if it is too large, or the host's memory does not allow for it."""
         rings = self.rings
         # The guest waits until these were taken; if it does not, it wants our memory.
         if rings is None or self.memory is None or len(rings.spilled) >= abi.SPILLS_AT_ONCE:
+            return 1
+        if length > self._most_spilled_bytes:
             return 1
         try:
             body = bytes(self.memory.view(address, length))
         except MemoryError:
             return 1
+        check_values(body)
         rings.spilled.append(body)
         return 0
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
+from rapsqlite._bounds import MOST_LIBRARIES
 from rapsqlite._fileerror import FileError
 from rapsqlite._opening import read_whole
 from rapsqlite.errors import Error, InternalError, NotSupportedError, OperationalError, OutOfMemoryError
@@ -78,6 +79,8 @@ class Loader:
         asked = os.fsdecode(name)
         if asked.lower() in BUILT_IN:
             return _words.pack(abi.EXTENSION_BUILT_IN, 0, 1, 1)
+        if len(self._opened) >= MOST_LIBRARIES:
+            raise OperationalError("too many extensions are open")
         path, content = self._find(asked)
         known = self._linked.get(path)
         if known is not None:

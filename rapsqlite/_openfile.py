@@ -91,6 +91,11 @@ class OpenFile:
             return header.startswith(b"SQLite format 3\0") and header[19:] == b"\2"
         return False
 
+    @property
+    def mapping_count(self) -> int:
+        """How many parts of it and of its WAL index are mapped."""
+        return len(self.windows) + (self.index.region_count if self.index is not None else 0)
+
     def take_lock(self, level: int) -> None:
         """Raise the lock, unless the WAL index shows that somebody uses the database without one."""
         if level == sqlite.SQLITE_LOCK_EXCLUSIVE and self.index and self.index.is_used_by_others():

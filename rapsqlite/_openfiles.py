@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as sqlite
+from rapsqlite._bounds import MOST_MAPPINGS
 from rapsqlite._fileerror import FileError
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ class OpenFiles:
 
     def map_index(self, handle: int, region: int, view: memoryview, *, extend: bool) -> int:
         """Lay a region of the WAL index over the guest's bytes: SQLITE_OK, READONLY, or NOTFOUND if there is none."""
-        return self._file(handle).map_index(region, view, extend=extend)
+        file = self._file(handle)
+        self._refuse_more_mappings(file, sqlite.SQLITE_IOERR_SHMMAP)
+        return file.map_index(region, view, extend=extend)
 
     def lock_index(self, handle: int, first: int, count: int, flags: int) -> None:
         """Take locks of the WAL index."""
@@ -74,7 +77,12 @@ class OpenFiles:
         file = self._file(handle)
         if not self._maps_reads:
             raise FileError(sqlite.SQLITE_IOERR_MMAP, "map", file.path, "mapped reads are turned off")
+        self._refuse_more_mappings(file, sqlite.SQLITE_IOERR_MMAP)
         file.windows.open(view, offset)
+
+    def _refuse_more_mappings(self, file: OpenFile, code: int) -> None:
+        if sum(each.mapping_count for each in self._files.values()) >= MOST_MAPPINGS:
+            raise FileError(code, "map", file.path, "this connection has too many parts of files mapped")
 
     def unmap_window(self, view: memoryview) -> None:
         """Take off the window that starts there."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
 from rapsqlite._answers import storable
+from rapsqlite._bounds import MOST_BODY_BYTES, check_values
 from rapsqlite._wire import decode_arguments
 from rapsqlite.errors import InternalError
 
@@ -63,10 +64,13 @@ class Place:
             return [None]
         if form >= abi.FORM_FAR:
             data = self._view(words[abi.PLACE_ADDRESS], words[_VALUE])
+            if len(data) > MOST_BODY_BYTES:
+                raise InternalError("the guest passed more than a callback can be passed")
         else:
             data = self.room[: words[_VALUE]]
         kind = form & ~abi.FORM_FAR
         if kind == abi.FORM_ARRAY:
+            check_values(data)
             return decode_arguments(data)
         return [str(data, "utf-8") if kind == abi.FORM_TEXT else bytes(data)]
 

@@ -22,7 +22,7 @@ def reported_error(body: bytes, request: Request, files: FileTable) -> Exception
     """Return the exception for an error in a reply to ``request``; layout: docs/abi.md, "Errors"."""
     try:
         code, message, offset, klass, row = _ERROR.decode(body)
-    except msgspec.DecodeError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         return InternalError(f"the guest's error message is malformed: {exc}")
     if request.overdue and code == abi.SQLITE_INTERRUPT:
         message, klass = "the statement took longer than limits={'statement_seconds': ...} allows", abi.ERROR_DATA

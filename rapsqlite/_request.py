@@ -54,6 +54,7 @@ class Request:
         "loop",
         "overdue",
         "position",
+        "received_bytes",
         "replies",
         "traffic",
         "waiter",
@@ -66,6 +67,7 @@ class Request:
         self.body = body
         self.head: tuple[int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0)
         self.position: int | None = None  # in the request ring, once it is there
+        self.received_bytes = 0  # counted only under a limit
         self.replies: deque[Reply] = deque()
         self.done = False  # the final reply is there, or never comes
         self.error: Exception | None = None  # why it never comes

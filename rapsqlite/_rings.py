@@ -14,6 +14,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
+from rapsqlite._bounds import MOST_COLUMNS
 from rapsqlite._words import Words
 
 if TYPE_CHECKING:
@@ -224,6 +225,8 @@ class Rings(Words):
             reply.total_changes,
             reply.last_insert_rowid,
         ) = _REPLY.unpack_from(self._replies, start)
+        if reply.column_count > MOST_COLUMNS or reply.row_count > rows_len:
+            raise MalformedReplyError("a reply has more columns, or more rows, than there can be")
         if reply.flags & abi.REPLY_SPILLED:
             reply.columns, reply.rows = self._split_spilled(columns_len, rows_len)
             return reply

@@ -41,9 +41,20 @@ __all__ = ["RowFunction", "RowPlan", "plan_rows"]
 RowFunction = Callable[[Any], Any]
 _Maker = Callable[["CursorLike", tuple[str, ...]], RowFunction]
 
-# The statement's columns come as the same bytes each time it runs.
-_names = lru_cache(maxsize=256)(decode_columns)
-_declared = lru_cache(maxsize=256)(decode_declared_columns)
+
+# The statement's columns come as the same bytes each time it runs. What is kept must not grow large.
+_MOST_KEPT_BYTES = 16_384
+_known_names = lru_cache(maxsize=256)(decode_columns)
+_known_declared = lru_cache(maxsize=256)(decode_declared_columns)
+
+
+def _names(columns: bytes) -> tuple[str, ...]:
+    return (_known_names if len(columns) <= _MOST_KEPT_BYTES else decode_columns)(columns)
+
+
+def _declared(columns: bytes) -> tuple[tuple[str, str | None], ...]:
+    return (_known_declared if len(columns) <= _MOST_KEPT_BYTES else decode_declared_columns)(columns)
+
 
 _SHAPES: dict[Any, type] = {"list": list, "tuple": tuple, "dict": dict, list: list, tuple: tuple, dict: dict}
 _DECODERS: dict[type, Callable[[bytes], list[Any]]] = {

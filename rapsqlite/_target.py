@@ -105,6 +105,7 @@ class Target:
             files,
             self._timeout_s,
             memory_limit_bytes=self._limits.memory_bytes or -1,
+            result_limit_bytes=self._limits.max_bytes,
             statement_limit_s=self._limits.statement_seconds,
         )
         guest.start()

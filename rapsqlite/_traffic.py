@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from rapsqlite._pressure import Pressure
 
 _FRAMES_PER_DRAIN = 256  # then the event loop gets to run before the rest
+_IN_BATCHES = frozenset({abi.OP_FETCH, abi.OP_FETCH_PREPARED, abi.OP_BLOB_READ})
+_WITH_ROWS = frozenset({abi.OP_FETCH, abi.OP_FETCH_PREPARED, abi.OP_EXECUTE, abi.OP_EXECUTE_PREPARED, abi.OP_NEXT})
+_HEAD_BYTES = 64  # of what is around rows and error texts, at most
 _KINDS = frozenset({abi.REPLY_BATCH, abi.REPLY_DONE, abi.REPLY_ERROR, abi.REPLY_FAILED})
 _STOP = 0  # among the posted operations: leave the service loop
 
@@ -37,10 +40,11 @@ class Traffic:
     pressure: Pressure
     _polling: Polling
 
-    def __init__(self, name: str, lock: threading.Lock, patience_s: float) -> None:
+    def __init__(self, name: str, lock: threading.Lock, patience_s: float, result_limit_bytes: int = 0) -> None:
         self.name = name
         self.lock = lock
         self.patience_s = patience_s
+        self._result_limit_bytes = result_limit_bytes
         self.state = "ok"
         self.failure: BaseException | None = None
         self.in_transaction = False
@@ -61,6 +65,7 @@ class Traffic:
         """Set the guest's host functions: the two know each other."""
         self.host = host
         self._drain_posted: object = None  # the key of the loop that is about to drain
+        self._rung: set[object] = set()  # the keys of those that are about to because the guest rang
         self._attention = Attention()
         self._bell: Bell | None = None
         self._polling = Polling(host)
@@ -220,7 +225,13 @@ class Traffic:
     def _put(self, request: Request) -> bool:
         if self._rings is None:
             return False
-        request.position = self._rings.put(request.head, request.body, request.cancelled and not request.is_spared)
+        try:
+            is_cancelled = request.cancelled and not request.is_spared
+            request.position = self._rings.put(request.head, request.body, is_cancelled)
+        except MalformedReplyError as exc:
+            for orphan in self.break_off(exc):
+                if orphan.loop is not None:
+                    orphan.loop.post(orphan.loop.wake, orphan)
         return request.position is not None
 
     def _flush_backlog(self) -> None:
@@ -278,6 +289,7 @@ class Traffic:
         """Take the replies that are there and wake their tasks."""
         with self.lock:
             self._drain_posted = None
+            self._rung.discard(loop.key)
             woken = self._take_replies()
             self._flush_backlog()
             self.host.unpark()
@@ -322,6 +334,11 @@ class Traffic:
         request = self._pending.get(reply.id)
         if request is None or reply.kind not in _KINDS:
             raise MalformedReplyError("a reply that answers no request")
+        op = request.head[1]
+        if reply.kind == abi.REPLY_BATCH and op not in _IN_BATCHES:
+            raise MalformedReplyError("a batch that was not asked for")
+        if self._result_limit_bytes and op in _WITH_ROWS:
+            self._count_bytes(request, reply)
         self.in_transaction = bool(reply.flags & abi.REPLY_IN_TRANSACTION)
         self.total_changes = reply.total_changes
         self.last_insert_rowid = reply.last_insert_rowid
@@ -334,6 +351,15 @@ class Traffic:
         if request.loop is not None and not request.discarded:
             request.replies.append(reply)
             woken.append(request)
+
+    def _count_bytes(self, request: Request, reply: Reply) -> None:
+        """Hold the guest to the limit of a result, which it counts to itself: without the heads of batches."""
+        request.received_bytes += max(len(reply.columns) + len(reply.rows) - _HEAD_BYTES, 0)
+        most = self._result_limit_bytes
+        if reply.kind in (abi.REPLY_ERROR, abi.REPLY_FAILED):
+            most += max(most, abi.ERROR_TEXT_BYTES) + _HEAD_BYTES
+        if request.received_bytes > most:
+            raise MalformedReplyError("a result that is larger than its limit")
 
     def break_off(self, failure: BaseException) -> list[Request]:
         """Let nothing in or out any more, with this reason; return the requests to wake. The lock is held."""
@@ -399,9 +425,13 @@ class Traffic:
             if self._polling.naps:
                 self._polling.wake()  # it drains for all
                 return
-            loops = waiting_loops(self._pending, several=self._several_loops)
+            waiting = waiting_loops(self._pending, several=self._several_loops)
+            # Whoever rings and rings adds nothing to what a loop has to do.
+            loops = [loop for loop in waiting if loop.key not in self._rung]
+            self._rung.update(loop.key for loop in loops)
         for loop in loops:
-            loop.post(self.drain, loop)
+            if not loop.post(self.drain, loop):
+                self._rung.discard(loop.key)
 
     def body_of(self, request_id: int) -> tuple[bytes, bytes] | None:
         """Return SQL and parameters of a request in flight."""

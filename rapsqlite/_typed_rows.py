@@ -54,7 +54,7 @@ class TypedRows:
                 rows = self._decode(batch)
             except msgspec.ValidationError as error:
                 raise _data_error(str(error), row_count) from error
-            except (msgspec.MsgspecError, RecursionError) as error:
+            except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
                 raise InternalError(f"the engine's answer is malformed: {error}") from error
             row_count += len(rows)
             return rows

@@ -103,6 +103,11 @@ class WalIndex:
         except OSError as error:
             raise FileError(sqlite.SQLITE_IOERR_SHMOPEN, "initialise", self.path, error) from None
 
+    @property
+    def region_count(self) -> int:
+        """How many regions are mapped."""
+        return len(self._regions)
+
     def map_region(self, number: int, view: memoryview, *, extend: bool) -> bool:
         """Lay region ``number`` over the guest's bytes; False if it does not exist and ``extend`` is not set."""
         if not 0 <= number < _MAX_REGIONS or len(view) != REGION_BYTES:

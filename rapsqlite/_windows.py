@@ -19,9 +19,9 @@ class Windows:
         self._path = path
         self._addresses: set[int] = set()
 
-    def __bool__(self) -> bool:
-        """Whether anything is mapped."""
-        return bool(self._addresses)
+    def __len__(self) -> int:
+        """How many parts are mapped."""
+        return len(self._addresses)
 
     def open(self, view: memoryview, offset: int) -> None:
         """Lay the file from ``offset`` over ``view``, as far as the file goes: to its last page, never beyond.

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from itertools import chain, groupby
 from operator import length_hint
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import msgspec
 
 from rapsqlite import _constants
+from rapsqlite._bounds import MOST_COLUMNS
 from rapsqlite._nochange import NO_CHANGE
 from rapsqlite._parameters import bindable_set
 from rapsqlite.errors import InternalError, mark_parameter_set
@@ -250,13 +251,20 @@ def text_decoder(kind: type[T], make_text: Callable[[bytes], Any]) -> Callable[[
         return make_text(bytes(data))
 
     decode = msgspec.msgpack.Decoder(kind, ext_hook=make_value).decode
-    return lambda batch: _decoded(decode, batch)
+    return lambda batch: _decoded(decode, batch, _MALFORMED)  # errors in text are the user's
 
 
-def _decoded(decode: Callable[[bytes], T], body: bytes) -> T:
+_MALFORMED = (msgspec.MsgspecError, RecursionError)
+
+
+def _decoded(
+    decode: Callable[[bytes], T],
+    body: bytes,
+    malformed: tuple[type[Exception], ...] = (*_MALFORMED, UnicodeDecodeError),
+) -> T:
     try:
         return decode(body)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except malformed as error:
         raise InternalError(f"the engine's answer is malformed: {error}") from error
 
 
@@ -314,5 +322,6 @@ _pair = msgspec.msgpack.Decoder(tuple[msgspec.Raw, msgspec.Raw]).decode
 _lists = msgspec.msgpack.Decoder(list[list[Any]], ext_hook=_refuse_extension).decode
 _tuples = msgspec.msgpack.Decoder(list[tuple[Any, ...]], ext_hook=_refuse_extension).decode
 _dicts = msgspec.msgpack.Decoder(list[dict[str, Any]], ext_hook=_refuse_extension).decode
-_names = msgspec.msgpack.Decoder(tuple[str, ...]).decode
-_declared = msgspec.msgpack.Decoder(tuple[tuple[str, str | None], ...]).decode
+_columns = msgspec.Meta(max_length=MOST_COLUMNS)
+_names = msgspec.msgpack.Decoder(Annotated[tuple[str, ...], _columns]).decode
+_declared = msgspec.msgpack.Decoder(Annotated[tuple[tuple[str, str | None], ...], _columns]).decode

@@ -24,7 +24,7 @@ PACKAGE = ROOT / "rapsqlite"
 LEVELS = (
     ("_constants",),
     ("types", "errors", "_sqlite_names"),
-    ("_adapters", "_converters", "_identifiers", "_nochange", "_options"),
+    ("_bounds", "_adapters", "_converters", "_identifiers", "_nochange", "_options"),
     ("_parameters", "rows", "_limits"),
     ("_words", "_parking", "_processors"),
     ("_wire", "_rings", "_handles", "_attention", "_module_cache", "_collector", "_tracebacks", "_dylink", "_uncopied"),

@@ -78,11 +78,19 @@ def guest_of(
     version: int = abi.ABI_VERSION,
     patience_s: float = 5.0,
     files: FileTable | None = None,
+    result_limit_bytes: int = 0,
 ) -> Guest:
     """Return a guest, not started, that runs ``module(run, ...)``."""
     wasm = module(run, control=control, version=version)
     table = files or FileTable(b":memory:")
-    return Guest("played", table, 1.0, patience_s=patience_s, engine=lambda: runtime.Engine(wasm))
+    return Guest(
+        "played",
+        table,
+        1.0,
+        patience_s=patience_s,
+        result_limit_bytes=result_limit_bytes,
+        engine=lambda: runtime.Engine(wasm),
+    )
 
 
 # Sleep until there is a request, as the real guest does.

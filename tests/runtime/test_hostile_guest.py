@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -11,6 +13,8 @@ from rapsqlite import runtime
 from rapsqlite.errors import InternalError, OperationalError, ProgrammingError
 from tests.runtime.played import (
     AWAIT_REQUEST,
+    CONTROL,
+    FREE,
     PARK_FOR_EVER,
     REPLIES,
     RING,
@@ -22,6 +26,19 @@ from tests.runtime.played import (
     store,
 )
 
+if TYPE_CHECKING:
+    from rapsqlite._loop import Loop
+
+
+def load(address: int) -> str:
+    return f"(i32.load (i32.const {address}))"
+
+
+# Each of a quarter of the ring, and the head goes on from one to the next.
+ENDLESS_SKIPS = " ".join(store(REPLIES + quarter * RING // 4, RING // 4, 0) for quarter in range(4)) + (
+    f"(i32.store (i32.const {FREE}) (i32.add {load(FREE)} (i32.const {RING // 4})))"
+    + publish(0).replace("(i32.const 0)", load(FREE))
+)
 DONE = abi.REPLY_DONE  # kind in the third word of a reply; the flags are zero
 LIES = {
     "a counter beyond the ring": publish(RING + 8),
@@ -29,6 +46,11 @@ LIES = {
     "a frame of length zero": store(REPLIES, 0, 1) + publish(56),
     "a frame longer than published": store(REPLIES, 4096, 1, DONE) + publish(56),
     "a frame longer than the ring": store(REPLIES, 0x7FFFFFF8, 1, DONE) + publish(56),
+    "a skip frame at the start": store(REPLIES, RING, 0) + publish(RING),
+    "a skip frame that ends early": store(REPLIES, 8, 0) + publish(8),
+    "endless skip frames": f"(loop $l {ENDLESS_SKIPS} (br_if $l (i32.eqz {load(CONTROL + abi.CONTROL_STOP)})))",
+    "more rows than bytes": store(REPLIES, 64, 1, DONE, 0, 4, 0x7FFFFFFF) + publish(64),
+    "more columns than SQLite has": store(REPLIES, 56, 1, DONE | 0x7FFF_0000 + 0x1_0000) + publish(56),
     "a reply to nobody": store(REPLIES, 56, 77, DONE) + publish(56),
     "a reply of no known kind": store(REPLIES, 56, 1, 9) + publish(56),
     "a body longer than its frame": store(REPLIES, 56, 1, DONE, 0, 4000) + publish(56),
@@ -146,6 +168,58 @@ async def test_endless_loop_is_killed_when_its_request_is_cancelled(body: str) -
 
     assert scope.cancelled_caught
     assert guest.state == "broken"
+    await guest.close()
+
+
+async def test_batch_that_was_not_asked_for_breaks_the_connection() -> None:
+    """Nobody would take the batches that follow the first one: they would pile up."""
+    guest = guest_of(AWAIT_REQUEST + store(REPLIES, 56, 1, abi.REPLY_BATCH) + publish(56) + PARK_FOR_EVER)
+    guest.start()
+
+    with pytest.raises(OperationalError, match="has failed and is closed"):
+        await guest.call(abi.OP_EXECUTE, b"SELECT 1")
+
+    await guest.close()
+
+
+async def test_request_counter_that_runs_ahead_breaks_the_connection() -> None:
+    """It is seen by the next request that is written, whose task is not to wait for ever."""
+    answered = store(REPLIES, 56, 1, DONE) + store(CONTROL + abi.CONTROL_REQUEST_TAIL, 8000) + publish(56)
+    guest = guest_of(AWAIT_REQUEST + answered + PARK_FOR_EVER)
+    guest.start()
+    await guest.call(abi.OP_FETCH, b"SELECT 1")
+
+    with pytest.raises(OperationalError, match="has failed and is closed"):
+        await guest.call(abi.OP_FETCH, b"SELECT 1")
+
+    assert guest.state == "broken"
+    await guest.close()
+
+
+async def test_endless_ringing_does_not_pile_up_in_the_loop() -> None:
+    """Each ring used to add a callback to what the loop has to run next."""
+    rings = f"(loop $l (call $bell) (br_if $l (i32.eqz {load(CONTROL + abi.CONTROL_STOP)}))) (i32.const 0)"
+    guest = guest_of(AWAIT_REQUEST + rings, patience_s=0.1)
+    drains = 0
+    drain = guest._traffic.drain
+
+    def counted(loop: Loop) -> None:
+        nonlocal drains
+        drains += 1
+        drain(loop)
+
+    guest._traffic.drain = counted  # type: ignore[method-assign]
+    guest.start()
+    turns = 0
+
+    with anyio.move_on_after(0.3):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(guest.call, abi.OP_FETCH, b"SELECT 1")
+            while True:
+                await anyio.lowlevel.checkpoint()
+                turns += 1
+
+    assert drains <= 2 * turns + 2
     await guest.close()
 
 

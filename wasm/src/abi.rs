@@ -49,6 +49,9 @@ pub const REPLY_INLINE_BYTES: u32 = 98_304;
 /// A batch of rows is closed once it has grown to this.
 pub const BATCH_BYTES: u32 = 65_536;
 
+/// No limit on the bytes of a result cuts the text of an error shorter than this.
+pub const ERROR_TEXT_BYTES: u32 = 1_024;
+
 /// Bodies of replies that the host keeps outside of the ring at a time.
 pub const SPILLS_AT_ONCE: u32 = 4;
 

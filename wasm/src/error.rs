@@ -126,6 +126,20 @@ impl Error {
         self
     }
 
+    /// Cuts the message where it has more than `max_bytes`, which is 0 for no limit.
+    pub fn within(mut self, max_bytes: u64) -> Self {
+        if max_bytes != 0 {
+            let most = max_bytes.max(abi::ERROR_TEXT_BYTES.into());
+            let most = usize::try_from(most).unwrap_or(usize::MAX);
+            let end = self.message.floor_char_boundary(most);
+            match &mut self.message {
+                Cow::Owned(text) => text.truncate(end),
+                Cow::Borrowed(text) => *text = &text[..end],
+            }
+        }
+        self
+    }
+
     /// Moves the offset of an error in one statement of a script to the script's own.
     pub fn shifted_by(mut self, start: usize) -> Self {
         if self.offset >= 0 {

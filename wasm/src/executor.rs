@@ -257,7 +257,8 @@ impl Executor {
         if watch.is_cancelled() || batch.is_empty() && !is_first {
             return Err(error);
         }
-        let error = watch.explained(error);
+        let max_bytes = self.connection.options.max_bytes;
+        let error = watch.explained(error).within(max_bytes);
         batch.fail(&error).map_err(|_| error)
     }
 

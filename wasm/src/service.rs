@@ -169,7 +169,9 @@ impl<'r> Service<'r> {
             result.and_then(|answer| self.done(id, &answer).inspect_err(|_| self.forget(&answer)));
         let Err(error) = sent else { return };
         if !self.replies.host_left() {
-            self.error(id, &error);
+            let executor = self.executor.as_ref();
+            let max_bytes = executor.map_or(0, |executor| executor.connection.options.max_bytes);
+            self.error(id, &error.within(max_bytes));
         }
     }
 

@@ -86,6 +86,8 @@ impl Run {
         if statement.column_count() > 0 {
             if format & abi::FORMAT_COLUMNS != 0 {
                 statement.encode_columns(format, &mut output.columns)?;
+                run.bytes = output.columns.len() as u64;
+                run.check(&connection.options)?;
             }
             if run.sends_maps() {
                 run.keys = statement.encoded_names()?;

@@ -1,0 +1,91 @@
+"""How much a guest may ask the host for: every count and length that it gives is compared with one of these first.
+
+The engine stays below them. A guest that goes beyond is refused, as by a limit of the system, where SQL alone could ask
+for as much, and otherwise ended.
+"""
+
+from __future__ import annotations
+
+from rapsqlite.errors import InternalError
+
+MOST_BODY_BYTES = 1 << 30
+"""Of a reply's body, and of a callback's arguments: a value of SQLite's has at most 1 000 000 000 bytes, and so has a
+row of a table (https://sqlite.org/limits.html)."""
+
+MOST_COLUMNS = 32_767
+"""Of a result, which SQLite bounds at this."""
+
+MOST_VALUES = 5 * MOST_COLUMNS + 16
+"""In a body larger than `LARGE_BYTES`: that is one row, with the names of its columns and their declared types."""
+
+LARGE_BYTES = 1 << 20
+"""Below this no list that a body decodes to is large."""
+
+MOST_NAME_BYTES = 2 * 4096 + 1
+"""Of a file's name and the name of the file whose permission bits it gets, each at most PATH_MAX."""
+
+MOST_IO_BYTES = 16 << 20
+"""Of a single read or write of a file: the engine reads pages, and writes at most 256 KiB."""
+
+MOST_OPEN_FILES = 256
+"""Of one connection: a database has four at a time, and SQLite attaches ten; the rest is for temporary files."""
+
+MOST_MAPPINGS = 1_024
+"""Of one connection: 48 windows, the ends of logs, and 32 KiB of WAL index for each 4 096 frames."""
+
+MOST_HANDLES = 1 << 16
+"""Of callbacks and the instances of aggregates that live at a time, of which a statement needs one for each of its
+aggregates."""
+
+MOST_LIBRARIES = 128
+"""Of extensions that are open at a time."""
+
+
+def check_values(body: bytes | memoryview) -> None:
+    """Raise InternalError if a body in MessagePack is large and of many values.
+
+    Decoded, an empty list of one byte takes 56: a gigabyte of these would take all memory. What is no MessagePack is
+    left to the decoder.
+    """
+    if len(body) <= LARGE_BYTES:
+        return
+    position, count = 0, 0
+    while position < len(body):
+        count += 1
+        if count > MOST_VALUES:
+            raise InternalError("the guest sent more values than one row has")
+        position = _end_of_head(body, position)
+
+
+def _end_of_head(body: bytes | memoryview, position: int) -> int:
+    """Return where the next value begins; of an array or a map that is its first one.
+
+    https://github.com/msgpack/msgpack/blob/master/spec.md
+    """
+    first = body[position]
+    position += 1
+    if 0xA0 <= first <= 0xBF:
+        return position + (first & 0x1F)
+    if not 0xC4 <= first <= 0xDF:
+        return position  # a small integer, nil, a boolean, the head of a small array or map
+    if first in _SIZES:
+        return position + _SIZES[first]
+    digits, more, has_content = _LENGTHS[first]
+    length = int.from_bytes(body[position : position + digits], "big")
+    return position + digits + (more + length if has_content else 0)
+
+
+# Bytes behind the first one: floats and integers, and extensions of a fixed size with their type.
+_SIZES = {0xCA: 4, 0xCB: 8}
+for _power in range(4):
+    _SIZES[0xCC + _power] = _SIZES[0xD0 + _power] = 1 << _power
+for _power in range(5):
+    _SIZES[0xD4 + _power] = 1 + (1 << _power)
+# Bytes of a length, bytes before the content, and whether there is any: bin, extensions, str, array, map.
+_LENGTHS = {
+    **{0xC4 + power: (1 << power, 0, True) for power in range(3)},
+    **{0xC7 + power: (1 << power, 1, True) for power in range(3)},
+    **{0xD9 + power: (1 << power, 0, True) for power in range(3)},
+    **{0xDC + power: (2 << power, 0, False) for power in range(2)},
+    **{0xDE + power: (2 << power, 0, False) for power in range(2)},
+}

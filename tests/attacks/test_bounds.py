@@ -1,0 +1,184 @@
+"""Counts and lengths that a guest makes up take neither the host's memory nor what a process has of anything else."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import rapsqlite
+from rapsqlite import _constants as abi
+from rapsqlite import _sigbus
+from rapsqlite._bounds import (
+    LARGE_BYTES,
+    MOST_BODY_BYTES,
+    MOST_HANDLES,
+    MOST_IO_BYTES,
+    MOST_MAPPINGS,
+    MOST_NAME_BYTES,
+    MOST_OPEN_FILES,
+    MOST_VALUES,
+    check_values,
+)
+from rapsqlite._callbacks import Callbacks
+from rapsqlite._deferred import runs_of
+from rapsqlite._dylink import read_side
+from rapsqlite._file_imports import file_imports
+from rapsqlite._fileerror import FileError
+from rapsqlite._files import FileTable
+from rapsqlite._host import HostFunctions
+from rapsqlite.errors import DataError, InternalError, OperationalError
+from tests.runtime.played import AWAIT_REQUEST, PARK_FOR_EVER, REPLIES, guest_of, publish, store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TEMPORARY = abi.SQLITE_OPEN_READWRITE | abi.SQLITE_OPEN_CREATE | abi.SQLITE_OPEN_TEMP_DB | abi.SQLITE_OPEN_DELETEONCLOSE
+DATABASE = abi.SQLITE_OPEN_READWRITE | abi.SQLITE_OPEN_CREATE | abi.SQLITE_OPEN_MAIN_DB
+
+
+class Giant:
+    """A memory of four gigabytes of which nobody may copy much."""
+
+    def __call__(self, _address: int, length: int, /) -> memoryview:
+        assert length <= MOST_IO_BYTES
+        return memoryview(bytearray(length))
+
+
+@pytest.mark.parametrize("length", [MOST_NAME_BYTES + 1, 1 << 30, 0xFFFF_FFFF])
+@pytest.mark.parametrize("name", ["path_full", "file_open", "file_delete", "file_access"])
+def test_name_longer_than_any_file_has_is_refused_unread(name: str, length: int) -> None:
+    call = file_imports(FileTable(b":memory:"), Giant(), Giant())
+    arguments = {"path_full": (0, 100), "file_open": (DATABASE, 0), "file_delete": (0,), "file_access": (0, 0)}[name]
+
+    assert call[name](0, length, *arguments) == abi.SQLITE_CANTOPEN
+
+
+@pytest.mark.parametrize("name", ["file_read", "file_write"])
+def test_more_than_the_engine_moves_at_a_time_ends_the_guest(name: str) -> None:
+    call = file_imports(FileTable(b":memory:"), Giant(), Giant())
+
+    with pytest.raises(InternalError):
+        call[name](1, 0, MOST_IO_BYTES + 1, 0)
+
+
+def test_temporary_files_end_before_descriptors_do() -> None:
+    files = FileTable(b":memory:")
+    before = len(os.listdir("/proc/self/fd"))
+
+    for _ in range(MOST_OPEN_FILES):
+        files.open(b"", TEMPORARY)
+    with pytest.raises(FileError, match="too many files") as caught:
+        files.open(b"", TEMPORARY)
+
+    assert caught.value.code == abi.SQLITE_CANTOPEN
+    files.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_mappings_of_a_connection_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux lets a process have 65 530, of all its parts."""
+    monkeypatch.setattr(_sigbus, "turns_into_trap", lambda: True)
+    database = os.fsencode(tmp_path / "a.db")
+    files = FileTable(database)
+    handle, _ = files.open(database, DATABASE)
+    files.write(handle, b"x" * mmap.PAGESIZE, 0)
+    step = 2 * mmap.PAGESIZE
+    memory = memoryview(mmap.mmap(-1, (MOST_MAPPINGS + 1) * step))
+
+    for number in range(MOST_MAPPINGS):
+        files.map_window(handle, memory[number * step : number * step + mmap.PAGESIZE], 0)
+    with pytest.raises(FileError, match="too many parts"):
+        files.map_window(handle, memory[-step : -mmap.PAGESIZE], 0)
+
+    files.close()
+
+
+def host_of(memory: bytes, result_limit_bytes: int = 0) -> Any:
+    nothing: Any = lambda *_: None  # noqa: E731
+    host = HostFunctions(nothing, 0.0, nothing, nothing, nothing, result_limit_bytes)
+    host.memory = SimpleNamespace(view=lambda _address, length: memoryview(memory)[:length])  # type: ignore[assignment]
+    host.rings = SimpleNamespace(spilled=[])  # type: ignore[assignment]
+    return host
+
+
+def test_body_of_empty_lists_is_refused_before_it_is_decoded() -> None:
+    """Each takes a byte here, and 64 once it is decoded."""
+    host = host_of(b"\x90" * (LARGE_BYTES + 1))
+
+    with pytest.raises(InternalError, match="more values"):
+        host.spill(0, LARGE_BYTES + 1)
+
+    assert host.rings.spilled == []
+
+
+@pytest.mark.parametrize("limit, length", [(0, MOST_BODY_BYTES + 1), (1_000, 8 << 20)])
+def test_body_larger_than_a_result_may_be_is_not_copied(limit: int, length: int) -> None:
+    assert host_of(b"", limit).spill(0, length) == 1
+
+
+def test_large_bodies_of_every_kind_of_value_are_let_through() -> None:
+    kinds = b"\xc0\x01\xe0\xcc1\xcd12\xce1234\xcf12345678\xd01\xd112\xd21234\xd312345678\xca1234\xcb12345678"
+    kinds += b"\xa3abc\xd9\x03abc\xda\x00\x03abc\xc4\x03abc\xc5\x00\x03abc\xd41a\xd51ab\xd61abcd\xd71abcdefgh"
+    kinds += b"\xd81" + b"x" * 16 + b"\xc7\x021ab\xc8\x00\x021ab\xc9\x00\x00\x00\x021ab\x91\xc0\x81\xc0\xc0"
+    kinds += b"\xdc\x00\x01\xc0\xdd\x00\x00\x00\x01\xc0\xde\x00\x01\xc0\xc0\xdf\x00\x00\x00\x01\xc0\xc0"
+    large = b"\xc6" + (2 * LARGE_BYTES).to_bytes(4, "big") + b"\x90" * 2 * LARGE_BYTES
+    text = b"\xdb" + (2 * LARGE_BYTES).to_bytes(4, "big") + b"\x90" * 2 * LARGE_BYTES
+
+    check_values(large + kinds + text + kinds)
+
+    with pytest.raises(InternalError):
+        check_values(large + kinds + b"\xc0" * MOST_VALUES)
+
+
+@pytest.mark.parametrize("runs", [[1, 300_000_000, []], [1, 2, [None]], [1, -1, []], [1, 0.5, []], ["a", 1, []]])
+def test_width_of_calls_put_off_is_that_of_their_values(runs: list[object]) -> None:
+    with pytest.raises(InternalError):
+        list(runs_of(runs))
+
+
+def test_instances_of_aggregates_are_counted() -> None:
+    callbacks = Callbacks()
+    for _ in range(MOST_HANDLES):
+        callbacks.hold_instance(None)
+
+    with pytest.raises(MemoryError):
+        callbacks.hold_instance(None)
+
+
+def test_module_of_more_sections_than_any_has_is_refused() -> None:
+    """Each takes two bytes in the file."""
+    with pytest.raises(OperationalError, match="sections"):
+        read_side(b"\0asm\x01\0\0\0" + b"\0\x01\0" * 5000)
+
+
+async def test_names_of_columns_count_as_bytes_of_the_result() -> None:
+    async with rapsqlite.connect(":memory:", limits={"max_bytes": 1000}) as conn:
+        cursor = await conn.execute(f'SELECT 1 AS "{"x" * 900}"')
+        assert [column[0] for column in cursor.description or ()] == ["x" * 900]
+
+        with pytest.raises(DataError, match="1000 bytes"):
+            await conn.execute(f'SELECT 1 AS "{"x" * 2000}"')
+
+
+async def test_texts_of_errors_are_cut() -> None:
+    async with rapsqlite.connect(":memory:", limits={"max_bytes": 2000}) as conn:
+        with pytest.raises(OperationalError, match="no such column") as caught:
+            await conn.execute(f"SELECT {'x' * 100_000}")
+
+    assert len(str(caught.value).partition("\n")[0]) <= 2000
+
+
+async def test_guest_that_counts_wrongly_is_held_to_the_limit() -> None:
+    length = abi.REPLY_HEADER_BYTES + 8000
+    body = store(REPLIES, length, 1, abi.REPLY_DONE, 0, 8000)
+    guest = guest_of(AWAIT_REQUEST + body + publish(length) + PARK_FOR_EVER, result_limit_bytes=1000)
+    guest.start()
+
+    with pytest.raises(OperationalError, match="has failed and is closed"):
+        await guest.call(abi.OP_FETCH, b"SELECT 1")
+
+    await guest.close()
