@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
@@ -19,7 +21,7 @@ from rapsqlite._guest import _SLICE_S as SLICE_S
 from rapsqlite._wire import encode_params
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
@@ -332,3 +334,44 @@ async def test_result_that_cannot_be_decoded_leaves_no_lock_behind(
                 assert native.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
 
     await anyio.to_thread.run_sync(take_it_all)
+
+
+PROCESS_THAT_TAKES_EVERYTHING = """
+import sqlite3, sys
+native = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
+print("ready", flush=True)
+for _ in sys.stdin:
+    try:
+        native.execute("BEGIN EXCLUSIVE")
+        native.execute("COMMIT")
+        print("ok", flush=True)
+    except sqlite3.OperationalError as error:
+        print(error, flush=True)
+"""
+
+
+@pytest.fixture
+def other_process(path: Path) -> Iterator[tuple[IO[str], IO[str]]]:
+    """A process that tries to take everything, once for each line that it is sent, and answers."""
+    command = [sys.executable, "-c", PROCESS_THAT_TAKES_EVERYTHING, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process.stdin, process.stdout
+
+
+@pytest.mark.parametrize("statement", ["SELECT v FROM t", "UPDATE t SET v = v + 1"])
+async def test_gil_that_is_held_after_the_await_keeps_no_lock(
+    connection: rapsqlite.Connection, other_process: tuple[IO[str], IO[str]], statement: str
+) -> None:
+    tries, answers = other_process
+    seen = []
+    for _ in range(10):
+        for _ in range(5):
+            await connection.fetch_all(statement)
+        tries.write("now\n")
+        sum(range(2_000_000))  # one call of C, during which no other thread runs Python
+        seen.append(answers.readline())
+
+    assert seen == ["ok\n"] * 10

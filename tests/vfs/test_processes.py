@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from rapsqlite import _descriptors
 from rapsqlite.errors import Error, OperationalError
 from tests.vfs import worker
 from tests.vfs.driver import Driven
@@ -225,6 +226,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         yield place
     finally:
+        _descriptors.sweep()
         subprocess.run(["umount", str(place)], check=True)
 
 
@@ -263,3 +265,25 @@ def test_full_disk(small_disk: Path, mode: str) -> None:
     assert native.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert native.execute("SELECT count(*) FROM t").fetchone() == (stored + 1,)
     native.close()
+
+
+@pytest.mark.parametrize("copied", ["-wal", ""], ids=["log", "database"])
+def test_full_disk_under_files_without_blocks(small_disk: Path, copied: str) -> None:
+    """A copy that leaves holes where there were zeros, or shares blocks, needs room for what is overwritten."""
+    database = small_disk / "test.db"
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as native:
+        native.execute("PRAGMA journal_mode = WAL")
+        native.execute("CREATE TABLE t (x)")
+        native.execute("INSERT INTO t VALUES (1)")
+        os.truncate(f"{database}{copied}", 700_000)
+        with Driven(database) as ours:
+            (small_disk / "ballast").write_bytes(bytes(700_000))
+
+            stored = fill_up(ours)
+
+            assert ours.value("SELECT count(*) FROM t") == 1 + stored
+            (small_disk / "ballast").unlink()
+            ours.sql("INSERT INTO t VALUES (2)")
+            assert ours.value("SELECT count(*) FROM t") == 2 + stored
+            assert ours.sql("PRAGMA integrity_check") == [["ok"]]
+        assert native.execute("SELECT count(*) FROM t").fetchone() == (2 + stored,)
