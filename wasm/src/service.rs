@@ -182,6 +182,7 @@ impl<'r> Service<'r> {
             executor.release(answer.handle);
             executor.objects.take(answer.handle);
         }
+        vfs::give_back_locks();
     }
 
     fn done(&mut self, id: u32, answer: &Answer) -> Result<()> {

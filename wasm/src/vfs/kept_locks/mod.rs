@@ -134,16 +134,14 @@ impl KeptLocks {
     /// SQLite wants SHARED on the file.
     pub fn share_file(&mut self, fd: Fd, host: &mut impl LockHost) -> Result<(), Code> {
         self.give_back_others(fd, host);
-        if let Some(database) = self.find(fd)
-            && database.file
-        {
-            database.file = false;
-            return Ok(());
+        let Some(database) = self.find(fd) else {
+            return host.share_file(fd).map(|_| ());
+        };
+        if !database.file || database.facts.is_none() {
+            // Without facts SQLite would have to ask for each of them.
+            database.facts = Some(host.share_file(fd)?);
         }
-        let facts = host.share_file(fd)?;
-        if let Some(database) = self.find(fd) {
-            database.facts = Some(facts);
-        }
+        database.file = false;
         Ok(())
     }
 
@@ -258,6 +256,7 @@ impl KeptLocks {
     /// A statement ends; `queued`: the next one is there already.
     pub fn after_statement(&mut self, queued: bool, host: &mut impl LockHost) {
         if self.is_empty() {
+            self.since = None;
             return;
         }
         if queued {

@@ -368,10 +368,14 @@ fn facts_hold_while_the_lock_does() {
     assert!(!locks.is_missing(b"/x.db-journal"));
 
     assert!(locks.unshare_file(DATABASE));
-    locks.give_back(host);
-    assert!(host.held.is_empty());
     locks.share_file(DATABASE, host).unwrap();
     assert!(locks.facts(DATABASE).is_some(), "asked anew");
+    assert_eq!(host.calls(), 1);
+
+    assert!(locks.unshare_file(DATABASE));
+    locks.give_back(host);
+    assert!(host.held.is_empty());
+    assert!(!locks.is_missing(b"/x.db-journal"));
 }
 
 #[test]
