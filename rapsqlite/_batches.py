@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
 from rapsqlite._turns import Turns
-from rapsqlite.errors import OperationalError
+from rapsqlite.errors import Error, OperationalError
 
 if TYPE_CHECKING:
     from rapsqlite._guest import Guest
@@ -122,15 +122,30 @@ class Batches:
             error.sqlite_errorname = "SQLITE_INTERRUPT"
             raise error
 
+    async def finish(self) -> None:
+        """End the statement if it still runs, and wait until its locks are gone; cancelled, it ends all the same."""
+        handle = self._take_handle()
+        if not handle or self._guest.state != "ok":
+            return
+        try:
+            request = self._guest.submit(abi.OP_FINISH, a=handle)
+        except Error:  # it was not sent, as from one of the connection's own callbacks
+            self._guest.post(abi.OP_FINISH, a=handle)
+            raise
+        await self._guest.result(request)
+
     def close(self) -> None:
         """End the statement if it still runs; does not wait. Any thread."""
+        handle = self._take_handle()
+        if handle:
+            self._guest.post(abi.OP_FINISH, a=handle)
+
+    def _take_handle(self) -> int:
         handle, self._handle = self._handle, 0
-        if handle == 0:
-            return
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             self._guest.abandon(ahead)
-        self._guest.post(abi.OP_FINISH, a=handle)
+        return handle
 
     def __del__(self) -> None:
         self.close()

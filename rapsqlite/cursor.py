@@ -333,8 +333,11 @@ class Cursor(Uncopied):
     # -- life --------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """End the statement and the cursor; idempotent, waits for nothing."""
+        """End the statement and the cursor; idempotent. A statement with rows left lets go of its locks first."""
         self._closed = True
+        batches = self._batches
+        if batches is not None:
+            await batches.finish()
         self._drop_rows()
 
     async def __aenter__(self) -> Cursor:
