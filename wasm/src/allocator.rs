@@ -49,7 +49,7 @@ pub fn optional<T>(ask: impl FnOnce() -> T) -> T {
 }
 
 impl Allocator {
-    #[cfg_attr(not(target_arch = "wasm32"), expect(dead_code))]
+    #[cfg(any(test, target_arch = "wasm32"))]
     const fn new() -> Self {
         Self {
             block: UnsafeCell::new(Block([0; SLOT_BYTES * SLOTS])),

@@ -92,6 +92,7 @@ type Wide = core::arch::wasm32::v128;
 type Wide = u128;
 
 /// What is copied and filled by a few loads and stores, which is quicker than the instructions for any length.
+#[cfg(any(test, target_arch = "wasm32"))]
 const SHORT_BYTES: usize = 64;
 
 /// # Safety
@@ -120,6 +121,7 @@ unsafe fn copy_ends<T: Copy>(to: *mut u8, from: *const u8, len: usize) {
 /// # Safety
 /// `from` is readable and `to` writable for `len` bytes, at most `SHORT_BYTES`; they may overlap.
 #[inline(always)]
+#[cfg_attr(not(any(test, target_arch = "wasm32")), allow(dead_code))]
 unsafe fn copy_short(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY: the caller's promise; each piece lies within `len`.
     unsafe {
