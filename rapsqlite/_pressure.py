@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rapsqlite._request import Request
     from rapsqlite._traffic import Traffic
 
+# How many times as long the guest has for what is carried through, a rollback of gigabytes say; a minute.
+_CARRIED_THROUGH = 12
+
 
 class Pressure:
     """Forces one guest to answer."""
@@ -41,8 +44,10 @@ class Pressure:
     def press(self, request: Request) -> None:
         """Force the answer to a request that was waited for patiently; called again if it still does not come."""
         callbacks = self._traffic.host.callbacks
+        request.silences += 1
         if not callbacks.thread:
-            if not request.is_carried_through or (not request.is_spared and self._is_at(request)):
+            is_over = not request.is_spared or request.silences >= _CARRIED_THROUGH
+            if not request.is_carried_through or (is_over and self._is_at(request)):
                 self.press_guest()
         elif not callbacks.interrupt(lambda: self._is_at(request)):
             self._give_up(

@@ -56,6 +56,7 @@ class Request:
         "position",
         "received_bytes",
         "replies",
+        "silences",
         "traffic",
         "waiter",
         "yields",
@@ -69,6 +70,7 @@ class Request:
         self.position: int | None = None  # in the request ring, once it is there
         self.received_bytes = 0  # counted only under a limit
         self.replies: deque[Reply] = deque()
+        self.silences = 0  # how often patience with the guest has run out
         self.done = False  # the final reply is there, or never comes
         self.error: Exception | None = None  # why it never comes
         self.cause: BaseException | None = None  # what a callback raised
