@@ -104,8 +104,8 @@ class HostFunctions:
         if self._asleep:
             self._asleep = False
             self._wake.release()
-        elif self._parking is not None and self.rings is not None and self.rings.must_be_woken():
-            self._parking.wake()
+        elif self._parking is not None and self.rings is not None:
+            self.rings.wake_if_parked(self._parking.unlock, self._parking.mutex)
 
     def shake(self) -> None:
         """Wake the thread, whatever it says of itself: it is to end. Any thread."""

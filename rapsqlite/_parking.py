@@ -34,27 +34,27 @@ class Parking:
     def __init__(self) -> None:
         library = ctypes.PyDLL(None)  # does not let go of the GIL: none of these calls waits
         attributes = _Words()
-        self._mutex = _Words()
-        self._unlock = library.pthread_mutex_unlock
+        self.mutex = _Words()
+        self.unlock = library.pthread_mutex_unlock
         self._try_lock = library.pthread_mutex_trylock
         library.pthread_mutexattr_init(attributes)
         library.pthread_mutexattr_settype(attributes, _PTHREAD_MUTEX_NORMAL)
-        library.pthread_mutex_init(self._mutex, attributes)
+        library.pthread_mutex_init(self.mutex, attributes)
         self.function = ctypes.cast(library.pthread_mutex_lock, ctypes.c_void_p).value or 0
-        self.argument = ctypes.addressof(self._mutex)
-        self._try_lock(self._mutex)
+        self.argument = ctypes.addressof(self.mutex)
+        self._try_lock(self.mutex)
 
     def works(self) -> bool:
         """Try what is relied on. In another thread than that which created it, before the guest runs."""
         as_host_function = _AsHostFunction(self.function)
-        was_locked = self._try_lock(self._mutex) != 0
-        unlocked = self._unlock(self._mutex) == 0 and self._try_lock(self._mutex) == 0
+        was_locked = self._try_lock(self.mutex) != 0
+        unlocked = self.unlock(self.mutex) == 0 and self._try_lock(self.mutex) == 0
         self.wake()
         return was_locked and unlocked and int(as_host_function(self.argument, 1, 2, 3)) == 0
 
     def wake(self) -> None:
         """End the sleep, or the next one at once if there is none. Any thread."""
-        self._unlock(self._mutex)
+        self.unlock(self.mutex)
 
 
 def is_possible() -> bool:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock
+from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def _machine() -> str:
@@ -76,7 +80,12 @@ class Words:
         """Tell whether the guest sleeps, or is about to, by the function of ``set_sleep``."""
         return bool(self._word(abi.CONTROL_PARKED))
 
-    def must_be_woken(self) -> bool:
-        """Tell the same after news for the guest was written. Waking it again does no harm."""
+    def wake_if_parked(self, wake: Callable[[Any], object], argument: Any) -> None:
+        """Call ``wake``, a C function, if the guest sleeps, after news for it was written: once for each of its sleeps.
+
+        No exception comes between the word and the call: a signal's handler runs after calls, not before.
+        """
         self._full_fence()
-        return self.is_parked()
+        if self.is_parked():
+            self._words[abi.CONTROL_PARKED // 4] = 0
+            wake(argument)

@@ -221,12 +221,27 @@ def test_host_looks_behind_a_fence_after_it_has_cancelled() -> None:
 def test_host_looks_behind_a_fence_after_it_has_asked_or_written_news() -> None:
     rings = RecordedRings(PlayedGuest())
     rings.done.clear()
+    woken: list[None] = []
 
     rings.ask_for_bell()
     rings.has_replies()
-    rings.must_be_woken()
+    rings.wake_if_parked(woken.append, None)
 
     assert rings.done == [
         "fence", f"load {abi.CONTROL_REPLY_HEAD}",
         "fence", f"load {abi.CONTROL_PARKED}",
     ]  # fmt: skip
+
+
+def test_guest_is_woken_once_for_each_sleep() -> None:
+    """A mutex that is unlocked again while the guest locks it ends the process: the C library takes it for damaged."""
+    guest = PlayedGuest()
+    rings = Rings(guest.view, CONTROL)
+    woken: list[None] = []
+    guest.word(abi.CONTROL_PARKED, 1)
+
+    rings.wake_if_parked(woken.append, None)
+    rings.wake_if_parked(woken.append, None)
+
+    assert len(woken) == 1
+    assert guest.read(abi.CONTROL_PARKED) == 0
