@@ -6,7 +6,7 @@ Written by ``scripts/generate_constants.py`` from ``wasm/src/abi.rs`` and SQLite
 SQLITE_VERSION = "3.54.1"
 
 # The contract with the guest: wasm/src/abi.rs, docs/abi.md.
-ABI_VERSION = 2
+ABI_VERSION = 3
 MAGIC = 1397768530
 CONTROL_BYTES = 512
 CONTROL_MAGIC = 0
@@ -51,6 +51,9 @@ OP_FETCH_PREPARED = 10
 OP_EXECUTE_PREPARED = 11
 OP_RELEASE = 12
 OP_CONTROL = 13
+OP_BLOCK_ENTER = 14
+OP_BLOCK_KEEP = 15
+OP_BLOCK_UNDO = 16
 OP_BACKUP_OPEN = 32
 OP_BACKUP_STEP = 33
 OP_DESERIALIZE = 34

@@ -37,7 +37,15 @@ _THEN_BEGIN = 1 << abi.FORMAT_BEGIN_SHIFT  # of a script: it leaves a transactio
 class TransactionControl:
     """The settings of one connection, and what they mean for the guest."""
 
-    __slots__ = ("_autocommit", "_deferred", "_isolation_level", "guest", "script_format", "statement_bits")
+    __slots__ = (
+        "_autocommit",
+        "_deferred",
+        "_isolation_level",
+        "_last_block",
+        "guest",
+        "script_format",
+        "statement_bits",
+    )
 
     def __init__(self, guest: Guest, isolation_level: str | None, autocommit: bool | int) -> None:
         self.guest = guest
@@ -46,6 +54,7 @@ class TransactionControl:
         self._isolation_level = checked_isolation_level(isolation_level)
         self._autocommit = checked_autocommit(autocommit)
         self._deferred = 0  # the format of the script that does what a changed setting asks for
+        self._last_block = 0
         self._update_formats()
 
     # -- settings that are plain attributes for the user, but need a statement ---------------------
@@ -92,6 +101,15 @@ class TransactionControl:
             self._deferred = deferred
             raise
 
+    async def settle_or_give_up(self) -> bool:
+        """Settle, before a rollback; False if it failed: then what was owed is given up, for a transaction is open."""
+        try:
+            await self.settle()
+        except Error:
+            self._deferred = 0
+            return False
+        return True
+
     @property
     def is_unsettled(self) -> bool:
         """Tell whether ``settle`` has something to do: cheaper than to await nothing."""
@@ -123,27 +141,18 @@ class TransactionControl:
 
     async def rollback(self) -> None:
         """Roll back if there is a transaction; also one that a changed setting should have committed but could not."""
-        failed = False
-        if self.is_unsettled:
-            try:
-                await self.settle()
-            except Error:
-                failed = True  # a transaction is open whatever the setting is now
-                self._deferred = 0
+        settled = await self.settle_or_give_up()
         if self._autocommit is False:
             await self.guest.call(abi.OP_SCRIPT, b"ROLLBACK", format=_THEN_BEGIN)
-        elif self._autocommit is True and not failed:
+        elif self._autocommit is True and settled:
             self.guest.state  # noqa: B018 - raises if the connection is closed
         else:
             await _tolerate(_NOTHING_TO_ROLL_BACK, self.run("ROLLBACK"))
 
-    def post_rollback(self) -> None:
-        """Roll back without waiting. Any thread, also from a finalizer."""
-        self.post_script("ROLLBACK", _THEN_BEGIN if self._autocommit is False else 0)
-
-    def post_script(self, sql: str, format: int = 0) -> None:
-        """Run statements without waiting, if the connection is open. Any thread, also from a finalizer."""
-        self.guest.post(abi.OP_SCRIPT, sql=sql.encode(), format=format)
+    def next_block(self) -> int:
+        """Return a number that no other block of this connection has had."""
+        self._last_block += 1
+        return self._last_block
 
     async def run(self, sql: str) -> None:
         """Run one statement without parameters and rows."""

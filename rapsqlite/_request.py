@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rapsqlite._traffic import Traffic
 
 
-_ENDS = frozenset({abi.OP_CLOSE, abi.OP_FINISH, abi.OP_RELEASE, abi.OP_DROP})
+_ENDS = frozenset({abi.OP_CLOSE, abi.OP_FINISH, abi.OP_RELEASE, abi.OP_DROP, abi.OP_BLOCK_UNDO})
 _OF_TEXT = frozenset({abi.OP_EXECUTE, abi.OP_FETCH, abi.OP_PREPARE, abi.OP_SCRIPT})
 # What SQLite's tokenizer skips, then the first keyword.
 _UNDOES = re.compile(

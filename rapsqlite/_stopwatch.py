@@ -27,6 +27,9 @@ _TIMED = frozenset(
         abi.OP_PREPARE,
         abi.OP_FETCH_PREPARED,
         abi.OP_EXECUTE_PREPARED,
+        abi.OP_BLOCK_ENTER,
+        abi.OP_BLOCK_KEEP,
+        abi.OP_BLOCK_UNDO,
     }
 )
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rapsqlite._block import Block
 from rapsqlite._identifiers import quoted
-from rapsqlite._shield import carry_through
 from rapsqlite._uncopied import Uncopied
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rapsqlite._session import Session
     from rapsqlite.connection import Connection
 
 
@@ -22,20 +21,22 @@ class Savepoint(Uncopied):
     savepoint begins one and its release commits it, as SQLite defines: https://sqlite.org/lang_savepoint.html
     """
 
-    __slots__ = ("_beginning", "_releasing", "_session", "_undoing", "name")
+    __slots__ = ("_block", "name")
 
     def __init__(self, connection: Connection, name: str) -> None:
         if "\0" in name:
             raise ValueError("the name of a savepoint cannot contain a null character")
         self.name: str = name
-        identifier = quoted(name)
-        self._beginning = f"SAVEPOINT {identifier}"
-        self._undoing = f"ROLLBACK TO {identifier}"
-        self._releasing = f"RELEASE {identifier}"
-        self._session: Session = connection._session
+        where = quoted(name).encode()
+        self._block = Block(
+            connection._session,
+            b"SAVEPOINT " + where,
+            b"RELEASE " + where,
+            b"ROLLBACK TO " + where + b"; RELEASE " + where,
+        )
 
     async def __aenter__(self) -> Savepoint:
-        await self._session.run(self._beginning)
+        await self._block.enter()
         return self
 
     async def __aexit__(
@@ -44,20 +45,4 @@ class Savepoint(Uncopied):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc_type is GeneratorExit:
-            self._session.post_script(f"{self._undoing}; {self._releasing}")  # nobody runs the task any more
-            return
-        if exc_type is not None:
-            await carry_through(self._undo)
-            return
-        try:
-            await self._session.run(self._releasing)
-        except BaseException:
-            await carry_through(self._undo)
-            raise
-
-    async def _undo(self) -> None:
-        # SQLite ends the whole transaction by itself on some errors; then there is no savepoint left to undo.
-        if self._session.guest.in_transaction:
-            await self._session.run(self._undoing)
-            await self._session.run(self._releasing)
+        await self._block.leave(exc_type)

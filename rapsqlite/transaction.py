@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from rapsqlite import _constants as abi
-from rapsqlite._shield import carry_through
+from rapsqlite._block import Block
 from rapsqlite._turns import Turns
 from rapsqlite._uncopied import Uncopied
 from rapsqlite.errors import OperationalError, ProgrammingError
@@ -18,7 +18,6 @@ from rapsqlite.errors import OperationalError, ProgrammingError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rapsqlite._session import Session
     from rapsqlite.connection import Connection
 
 ConnectionT = TypeVar("ConnectionT", bound="Connection")
@@ -92,25 +91,24 @@ class Transaction(Uncopied, Generic[ConnectionT]):
     is reported is what SQLite did. If the commit fails, the transaction is rolled back and the error raised.
     """
 
-    __slots__ = ("_begin", "_connection", "_entered", "_session", "_timeout_s")
+    __slots__ = ("_block", "_connection", "_entered", "_queue", "_timeout_s")
 
     def __init__(self, connection: ConnectionT, mode: str | None, timeout_s: float | None) -> None:
         self._connection = connection
-        self._session: Session = connection._session
-        self._begin = begin_statement(mode)
+        session = connection._session
+        self._queue = session.transactions
+        self._block = Block(session, begin_statement(mode), b"COMMIT", b"ROLLBACK")
         self._timeout_s = timeout_s
         self._entered = False
 
     async def __aenter__(self) -> ConnectionT:
         if self._entered:
             raise ProgrammingError("one transaction() object is entered once: call transaction() again")
-        session = self._session
-        queue = session.transactions
-        await queue.enter(self._timeout_s)
+        await self._queue.enter(self._timeout_s)
         try:
-            await session.begin(self._begin)
+            await self._block.enter()
         except BaseException:
-            queue.leave()  # refused or cancelled, BEGIN was not run
+            self._queue.leave()
             raise
         self._entered = True
         return self._connection
@@ -121,24 +119,10 @@ class Transaction(Uncopied, Generic[ConnectionT]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        session = self._session
         try:
-            if exc_type is GeneratorExit:
-                session.post_rollback()  # nobody runs the task any more, so it cannot wait
-            elif exc_type is None:
-                await _commit_or_roll_back(session)
-            else:
-                await carry_through(session.rollback)
+            await self._block.leave(exc_type)
         finally:
-            session.transactions.leave()
-
-
-async def _commit_or_roll_back(session: Session) -> None:
-    try:
-        await session.commit()
-    except BaseException:
-        await carry_through(session.rollback)
-        raise
+            self._queue.leave()
 
 
 def _current_task() -> object:

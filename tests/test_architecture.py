@@ -54,7 +54,7 @@ LEVELS = (
     ("_request", "_cancellation", "_pressure", "_reported"),
     ("_traffic", "_live_guests"),
     ("_watchdog",),
-    ("_guest", "_turns", "_operation", "_shield", "_pragma", "_image", "_stopwatch", "_native_ends", "_indexing"),
+    ("_guest", "_turns", "_operation", "_pragma", "_image", "_block", "_stopwatch", "_native_ends", "_indexing"),
     ("_shared_memory",),
     ("_batches", "_target", "transaction", "savepoint"),
     ("_control",),

@@ -7,7 +7,7 @@ mod callback;
 
 pub use callback::*;
 
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 pub const MAGIC: u32 = 0x5350_4152;
 
 // Offsets in the control block.
@@ -69,6 +69,9 @@ pub const OP_FETCH_PREPARED: u8 = 10;
 pub const OP_EXECUTE_PREPARED: u8 = 11;
 pub const OP_RELEASE: u8 = 12;
 pub const OP_CONTROL: u8 = 13;
+pub const OP_BLOCK_ENTER: u8 = 14;
+pub const OP_BLOCK_KEEP: u8 = 15;
+pub const OP_BLOCK_UNDO: u8 = 16;
 pub const OP_BACKUP_OPEN: u8 = 32;
 pub const OP_BACKUP_STEP: u8 = 33;
 pub const OP_DESERIALIZE: u8 = 34;

@@ -36,6 +36,9 @@ pub fn open(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
     let [schema, table, column] = [reader.text()?, reader.text()?, reader.text()?];
     let [schema, table, column] = [c_string(schema)?, c_string(table)?, c_string(column)?];
     let (row, writable) = (reader.integer()?, reader.integer()?);
+    if writable != 0 {
+        executor.connection.blocks.check()?;
+    }
     let mut blob = Blob {
         raw: ptr::null_mut(),
         db: executor.connection.db(),

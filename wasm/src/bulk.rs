@@ -1,4 +1,4 @@
-//! Requests that run many times or many statements, and give back no rows: `MANY` and `SCRIPT`.
+//! Requests that give back no rows: `MANY` and `SCRIPT`, and the begin and the end of blocks.
 
 use crate::abi;
 use crate::answer::Answer;
@@ -7,9 +7,8 @@ use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::ring::request::Request;
 use crate::sql;
-use crate::statement::{self, Lifetime, Statement};
+use crate::statement::{self, Lifetime, Statement, Step};
 use crate::vfs;
-use crate::watch::Step;
 use crate::wire::params::Reader;
 
 /// `MANY`: one statement, many parameter sets.
@@ -48,6 +47,7 @@ fn run_sets(
 ) -> Result<i64> {
     let mut sets = Reader::new(params);
     let count = sets.array()?;
+    connection.refuse_if_lost(statement)?;
     connection.begin_for(statement, request.format)?;
     check_positions(statement, request.format, sets.clone(), count)?;
     let first = request.a as usize;
@@ -94,9 +94,23 @@ fn run_set(
 /// `SCRIPT`: statement after statement.
 pub fn script(connection: &Connection, request: &Request<'_>, sql: &[u8]) -> Result<Answer> {
     sql::refuse_nul(sql)?;
-    if request.format & abi::FORMAT_SCRIPT_COMMITS != 0 && connection.in_transaction() {
-        run_first(connection, b"COMMIT\0")?;
+    if request.format & abi::FORMAT_SCRIPT_COMMITS != 0 {
+        connection.blocks.check()?;
+        if connection.in_transaction() {
+            run_first(connection, b"COMMIT\0")?;
+        }
     }
+    run_all(connection, sql)?;
+    if request.format & abi::FORMAT_BEGIN_MASK != 0 && !connection.in_transaction() {
+        connection
+            .watch
+            .carry_through(|| run_first(connection, b"BEGIN\0"))?;
+    }
+    Ok(Answer::nothing())
+}
+
+/// Runs one statement after the other.
+pub fn run_all(connection: &Connection, sql: &[u8]) -> Result<()> {
     // With its NUL in the length, SQLite parses the text where it is, and does not copy the rest of the script
     // for every statement.
     let text = joined(&[sql, b"\0"])?;
@@ -109,12 +123,7 @@ pub fn script(connection: &Connection, request: &Request<'_>, sql: &[u8]) -> Res
         }
         start += taken;
     }
-    if request.format & abi::FORMAT_BEGIN_MASK != 0 && !connection.in_transaction() {
-        connection
-            .watch
-            .carry_through(|| run_first(connection, b"BEGIN\0"))?;
-    }
-    Ok(Answer::nothing())
+    Ok(())
 }
 
 /// Runs the first statement in `text`, which ends in a NUL; returns how much of it that was. Once cancelled, only
@@ -128,7 +137,9 @@ fn run_first(connection: &Connection, text: &[u8]) -> Result<usize> {
         if watch.saw_attach() {
             connection.check_attach(&statement)?;
         }
-        if watch.saw_step() == Step::Undo {
+        statement.transaction = watch.saw_step();
+        connection.refuse_if_lost(&statement)?;
+        if statement.transaction == Step::Undo {
             watch.carry_through(|| statement.run())?;
         } else if watch.is_cancelled() {
             return Err(Error::interrupted());
@@ -136,6 +147,49 @@ fn run_first(connection: &Connection, text: &[u8]) -> Result<usize> {
             statement.run()?;
         }
         watch.callbacks.check()?;
+        connection.blocks.note_success(connection.in_transaction());
     }
     Ok(taken)
+}
+
+/// Answers `BLOCK_ENTER`, `BLOCK_KEEP` and `BLOCK_UNDO`; `sql` is what begins or ends the block.
+pub fn block(connection: &mut Connection, request: &Request<'_>, sql: &[u8]) -> Result<Answer> {
+    let block = request.a;
+    match request.op {
+        abi::OP_BLOCK_ENTER => {
+            run_cached(connection, sql)?;
+            connection.blocks.open(block);
+        }
+        // One that is not open was never entered.
+        _ if !connection.blocks.is_open(block) => {}
+        abi::OP_BLOCK_KEEP => {
+            connection.blocks.check()?;
+            run_cached(connection, sql)?;
+            connection.blocks.close(block);
+        }
+        _ => {
+            connection.blocks.close(block);
+            if connection.in_transaction() {
+                run_all(connection, sql)?;
+            }
+        }
+    }
+    Ok(Answer::nothing())
+}
+
+/// Runs a statement without rows. A block that has ended its transaction itself has nothing to commit.
+fn run_cached(connection: &mut Connection, sql: &[u8]) -> Result<()> {
+    let Some(mut statement) = connection.checkout(sql)? else {
+        return Ok(());
+    };
+    let result = if statement.transaction == Step::Commit && !connection.in_transaction() {
+        Ok(())
+    } else {
+        vfs::before_statement(statement.needs);
+        connection
+            .refuse_if_lost(&statement)
+            .and_then(|()| statement.run())
+    };
+    connection.checkin(statement);
+    result
 }

@@ -5,12 +5,13 @@ use core::ptr;
 use libsqlite3_sys as ffi;
 
 use crate::abi;
+use crate::blocks::Blocks;
 use crate::buffers::c_string;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::options::Options;
 use crate::sql;
-use crate::statement::{self, Statement};
+use crate::statement::{self, Statement, Step};
 use crate::vfs::kept_locks::Needs;
 use crate::watch::Watch;
 
@@ -26,6 +27,7 @@ pub struct Connection {
     db: *mut ffi::sqlite3,
     cache: Cache<Statement>,
     pub watch: Box<Watch>,
+    pub blocks: Blocks,
     /// One statement for each kind of BEGIN, prepared when first needed.
     begins: [Option<Statement>; BEGINS.len()],
     pub options: Options,
@@ -50,6 +52,7 @@ impl Connection {
             db,
             cache,
             watch,
+            blocks: Blocks::default(),
             begins: [const { None }; BEGINS.len()],
             options,
             hits: 0,
@@ -96,6 +99,7 @@ impl Connection {
                     }
                     statement.set_key(sql)?;
                     statement.attaches = self.watch.saw_attach();
+                    statement.transaction = self.watch.saw_step();
                     statement.changes_data = self.watch.saw_change_of_data()
                         && !statement.is_readonly()
                         && !statement.is_explain();
@@ -129,6 +133,15 @@ impl Connection {
 
     pub fn cached(&self) -> usize {
         self.cache.len()
+    }
+
+    /// Fails in a block whose transaction is lost, if `statement` changes anything, or begins a transaction.
+    pub fn refuse_if_lost(&self, statement: &Statement) -> Result<()> {
+        let begins = matches!(statement.transaction, Step::Begin | Step::Commit);
+        if self.blocks.is_lost() && (begins || !statement.is_readonly()) {
+            return self.blocks.check();
+        }
+        Ok(())
     }
 
     /// Opens the transaction that `format` asks for, if `statement` changes data.

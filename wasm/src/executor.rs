@@ -296,6 +296,16 @@ impl Executor {
     /// The result of a request with what only the callbacks know: why a statement was interrupted, or that it
     /// ended well with answers made up for a callback that raised.
     pub fn checked(&mut self, result: Result<Answer>) -> Result<Answer> {
+        let result = self.explained(result);
+        let (blocks, in_transaction) = (&self.connection.blocks, self.connection.in_transaction());
+        match &result {
+            Ok(_) => blocks.note_success(in_transaction),
+            Err(error) => blocks.note_failure(in_transaction, error.code),
+        }
+        result
+    }
+
+    fn explained(&mut self, result: Result<Answer>) -> Result<Answer> {
         let callbacks = &self.connection.watch.callbacks;
         // Whoever reads the answer finds all steps done.
         callbacks.settle_rest();
@@ -329,6 +339,9 @@ impl Executor {
             unsafe { ffi::sqlite3_interrupt(self.connection.db()) };
         }
         self.handles.interrupt();
+        let in_transaction = self.connection.in_transaction();
+        let blocks = &self.connection.blocks;
+        blocks.note_failure(in_transaction, ffi::SQLITE_INTERRUPT);
     }
 
     /// `RELEASE`: a prepared statement is not wanted any more.

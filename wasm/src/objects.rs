@@ -98,6 +98,14 @@ pub fn serve(
     input: Input<'_>,
     replies: &mut Replies<'_>,
 ) -> Result<Answer> {
+    let changes = match request.op {
+        abi::OP_APPLY | abi::OP_DESERIALIZE => true,
+        abi::OP_BACKUP_OPEN => request.a == abi::BACKUP_FROM_IMAGE,
+        _ => false,
+    };
+    if changes {
+        executor.connection.blocks.check()?;
+    }
     match request.op {
         abi::OP_BACKUP_OPEN => backup::open(executor, request, input),
         abi::OP_BACKUP_STEP => backup::step(executor, request),

@@ -5,6 +5,7 @@
 use crate::abi;
 use crate::answer::Answer;
 use crate::buffers::zeroed;
+use crate::bulk;
 use crate::callbacks::extensions;
 use crate::connection::Connection;
 use crate::control::control;
@@ -99,7 +100,12 @@ impl<'r> Service<'r> {
         // A script may begin with what is carried through.
         let goes_on = matches!(
             request.op,
-            abi::OP_CLOSE | abi::OP_FINISH | abi::OP_RELEASE | abi::OP_DROP | abi::OP_SCRIPT
+            abi::OP_CLOSE
+                | abi::OP_FINISH
+                | abi::OP_RELEASE
+                | abi::OP_DROP
+                | abi::OP_SCRIPT
+                | abi::OP_BLOCK_UNDO
         );
         if request.is_cancelled() && !goes_on {
             return Err(Error::interrupted());
@@ -149,6 +155,9 @@ impl<'r> Service<'r> {
             abi::OP_PREPARE => executor.prepare(input.sql),
             abi::OP_FETCH_PREPARED => executor.fetch_prepared(request, input.params, replies),
             abi::OP_EXECUTE_PREPARED => executor.execute_prepared(request, input.params),
+            abi::OP_BLOCK_ENTER | abi::OP_BLOCK_KEEP | abi::OP_BLOCK_UNDO => {
+                bulk::block(&mut executor.connection, request, input.sql)
+            }
             abi::OP_CONTROL => control(executor, request.a, input.params, replies.counters),
             abi::OP_FINISH => {
                 executor.finish(request.a);

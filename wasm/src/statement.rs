@@ -23,6 +23,18 @@ pub enum Lifetime {
     Call,
 }
 
+/// What a statement does to a transaction, as the parser saw it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    None,
+    /// BEGIN, SAVEPOINT.
+    Begin,
+    /// COMMIT, END.
+    Commit,
+    /// ROLLBACK, ROLLBACK TO, RELEASE.
+    Undo,
+}
+
 pub struct Statement {
     stmt: NonNull<ffi::sqlite3_stmt>,
     sql: Box<[u8]>,
@@ -32,6 +44,8 @@ pub struct Statement {
     /// The locks it will ask for.
     pub needs: Needs,
     pub attaches: bool,
+    /// What it does to a transaction, as the parser saw it.
+    pub transaction: Step,
     /// What of it can be put off.
     pub known: Known,
 }
@@ -78,6 +92,7 @@ pub fn prepare(
         changes_data: false,
         needs: Needs::default(),
         attaches: false,
+        transaction: Step::None,
         known: Known::default(),
     };
     statement.sql = copied(&sql[..taken])?;

@@ -11,23 +11,11 @@ use crate::abi;
 use crate::callbacks::{Callbacks, Handle, hooks};
 use crate::error::{Error, Result};
 use crate::host;
-use crate::statement::bytes_of;
+use crate::statement::{Step, bytes_of};
 use crate::vfs;
 
 /// VDBE steps between two looks at the request's cancel word: well under a millisecond of work.
 const STEPS_PER_LOOK: c_int = 1000;
-
-/// What a statement does to a transaction, as the parser saw it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    None,
-    /// BEGIN, SAVEPOINT.
-    Begin,
-    /// COMMIT, END.
-    Commit,
-    /// ROLLBACK, ROLLBACK TO, RELEASE.
-    Undo,
-}
 
 /// What the callbacks look at and note down; SQLite holds its address.
 pub struct Watch {

@@ -60,6 +60,7 @@ impl Run {
         params: &[u8],
         lifetime: Lifetime,
     ) -> Result<Self> {
+        connection.refuse_if_lost(statement)?;
         connection.begin_for(statement, format)?;
         let params = Params::of_request(params)?;
         statement.check_positions(format, &params)?;
