@@ -7,6 +7,7 @@ sent once: an exit is carried through although its task is cancelled meanwhile, 
 from __future__ import annotations
 
 import sys
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from rapsqlite import _constants as abi
@@ -38,25 +39,37 @@ def begin_statement(mode: str | None) -> bytes:
     return statement
 
 
+_blocks: ContextVar[tuple[object, ...]] = ContextVar("rapsqlite_blocks", default=())
+"""The blocks, of whatever connection, that the running task is in or was started in: tasks inherit the context."""
+
+
 class TransactionQueue:
     """Whose ``transaction()`` block it is, for one connection."""
 
-    __slots__ = ("owner", "turns")
+    __slots__ = ("block", "owner", "turns")
 
     def __init__(self) -> None:
         self.turns: Turns = Turns()
         self.owner: object = None  # the task inside its block
+        self.block: object = None  # stands for that block in ``_blocks``
 
     async def enter(self, timeout_s: float | None) -> None:
         """Wait for this task's turn, at most ``timeout_s`` seconds."""
         task = _current_task()
         if self.owner is task:
             raise OperationalError("this task is inside a transaction() block already: use savepoint() to nest")
+        if self.block in _blocks.get():
+            raise ProgrammingError(
+                "this task was started inside the transaction() block that it would wait for: what it does is part of"
+                " that transaction already; use savepoint() in it, or start it when the block is over"
+            )
         if timeout_s is None:
             await self.turns.acquire()
         else:
             await self._acquire_within(timeout_s)
         self.owner = task
+        self.block = object()
+        _blocks.set((*_blocks.get(), self.block))
 
     async def _acquire_within(self, timeout_s: float) -> None:
         # anyio takes a while to import; a program that sets no time limit does without.
@@ -76,7 +89,8 @@ class TransactionQueue:
 
     def leave(self) -> None:
         """Give the turn to the next task."""
-        self.owner = None
+        block, self.owner, self.block = self.block, None, None
+        _blocks.set(tuple(other for other in _blocks.get() if other is not block))
         self.turns.release()
 
 

@@ -426,6 +426,120 @@ async def test_waiting_block_that_is_cancelled_leaves_the_queue(conn: rapsqlite.
     assert reached == ["next one"]
 
 
+# -- blocks in tasks that a block has started ------------------------------------------------------
+
+
+async def insert_in_block(conn: rapsqlite.Connection, value: object) -> None:
+    async with conn.transaction(timeout=30):
+        await conn.execute("INSERT INTO t (b) VALUES (?)", [value])
+
+
+async def refused_in_block(conn: rapsqlite.Connection) -> None:
+    with pytest.raises(rapsqlite.ProgrammingError, match="started inside the transaction"):
+        await insert_in_block(conn, "refused")
+
+
+async def test_block_in_a_task_that_a_block_has_started_and_waits_for_is_refused(conn: rapsqlite.Connection) -> None:
+    """Each would wait for the other, for ever."""
+
+    async def grandchild() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(refused_in_block, conn)
+
+    async def in_savepoint() -> None:
+        async with conn.savepoint():
+            await refused_in_block(conn)
+
+    async with conn.transaction():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(refused_in_block, conn)
+            tasks.start_soon(grandchild)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(in_savepoint)
+        await conn.execute("INSERT INTO t (b) VALUES ('kept')")
+
+    assert await values(conn) == ["kept"]
+
+
+async def test_thread_that_a_block_has_started_is_refused_a_block(conn: rapsqlite.Connection) -> None:
+    async def refused() -> None:
+        with pytest.raises(rapsqlite.Error, match="inside"):  # on Trio it is done by the block's own task
+            await insert_in_block(conn, "refused")
+
+    async with conn.transaction():
+        await anyio.to_thread.run_sync(lambda: anyio.from_thread.run(refused))
+
+
+async def test_savepoint_in_a_task_that_a_block_has_started_is_part_of_the_block(conn: rapsqlite.Connection) -> None:
+    async def nest(value: str) -> None:
+        async with conn.savepoint(), conn.savepoint():
+            await conn.execute("INSERT INTO t (b) VALUES (?)", [value])
+
+    with pytest.raises(KeyError):  # noqa: PT012 - the block is what is tested
+        async with conn.transaction():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(nest, "undone")
+            raise KeyError
+
+    assert await values(conn) == []
+
+
+async def test_task_that_a_block_has_started_has_blocks_once_that_is_over(conn: rapsqlite.Connection) -> None:
+    """Whichever block is open by then: only the one it was started in would be waited for by both."""
+    over, held, release = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def later() -> None:
+        await over.wait()
+        await insert_in_block(conn, "later")
+
+    async def hold() -> None:
+        async with conn.transaction():
+            held.set()
+            await release.wait()
+            await conn.execute("INSERT INTO t (b) VALUES ('before')")
+
+    async with anyio.create_task_group() as tasks:
+        async with conn.transaction():
+            tasks.start_soon(later)
+            await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(hold)
+        await held.wait()
+        over.set()
+        await anyio.wait_all_tasks_blocked()
+        release.set()
+
+    assert await values(conn) == ["before", "later"]
+
+
+async def test_task_that_a_block_has_started_has_blocks_on_other_connections(
+    conn: rapsqlite.Connection, tmp_path: Path
+) -> None:
+    async with connect(tmp_path / "other.db") as other:
+        await other.execute(SCHEMA)
+        async with conn.transaction(), anyio.create_task_group() as tasks:
+            tasks.start_soon(insert_in_block, other, "there")
+
+        assert await values(other) == ["there"]
+
+
+async def test_task_started_before_a_block_waits_for_it(conn: rapsqlite.Connection) -> None:
+    entered = anyio.Event()
+
+    async def wait() -> None:
+        await entered.wait()
+        await insert_in_block(conn, "second")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        async with conn.transaction():
+            entered.set()
+            await anyio.wait_all_tasks_blocked()
+            await conn.execute("INSERT INTO t (b) VALUES ('first')")
+
+    assert await values(conn) == ["first", "second"]
+
+
 # -- savepoints ------------------------------------------------------------------------------------
 
 
