@@ -44,6 +44,7 @@ class Verb(NamedTuple):
     sql: str
     before: str = ""
     is_carried_through: bool = False
+    then: str = "COMMIT"  # what follows where a transaction is open: it writes what should not be there any more
 
 
 async def exhaust(rows: Any) -> None:
@@ -91,13 +92,13 @@ VERBS: dict[str, Verb] = {
     "execute": Verb(lambda conn: conn.execute(INSERT), INSERT),
     "execute_insert": Verb(lambda conn: conn.execute_insert(INSERT), INSERT),
     "executemany": Verb(many, INSERT),
-    "executescript": Verb(lambda conn: conn.executescript(f"BEGIN; {INSERT}; COMMIT"), INSERT),
+    "executescript": Verb(lambda conn: conn.executescript(f"BEGIN; {INSERT}; COMMIT"), INSERT, then="ROLLBACK"),
     "fetch_all": Verb(lambda conn: conn.fetch_all(RETURNING), INSERT),
     "fetch_scalar": Verb(lambda conn: conn.fetch_scalar(RETURNING), INSERT),
     "stream": Verb(lambda conn: exhaust(conn.stream(RETURNING)), INSERT),
     "prepared": Verb(lambda conn: conn.prepare(INSERT).execute(), INSERT),
-    "COMMIT": Verb(lambda conn: conn.execute("COMMIT"), "COMMIT", HALF),
-    "END in a script": Verb(lambda conn: conn.executescript("END"), "COMMIT", HALF),
+    "COMMIT": Verb(lambda conn: conn.execute("COMMIT"), "COMMIT", HALF, then="ROLLBACK"),
+    "END in a script": Verb(lambda conn: conn.executescript("END"), "COMMIT", HALF, then="ROLLBACK"),
     "transaction()": Verb(block, INSERT),
     "savepoint()": Verb(savepoint, INSERT),
     "transaction() that fails": Verb(failing_block, ""),
@@ -216,7 +217,7 @@ class Disturbance:
         patch.setattr(kind, "wait", waiting)
 
 
-def stock_content(database: Path, *scripts: str) -> list[Any]:
+def stock_content(database: Path, then: str, *scripts: str) -> list[Any]:
     """Return what sqlite3 leaves in a file of its own."""
     with closing(sqlite3.connect(database, isolation_level=None)) as stock:
         stock.execute("CREATE TABLE t (a)")
@@ -225,7 +226,7 @@ def stock_content(database: Path, *scripts: str) -> list[Any]:
             for statement in script.split(";"):
                 stock.execute(statement)
         if stock.in_transaction:
-            stock.execute("ROLLBACK")
+            stock.execute(then)
     return content(database)
 
 
@@ -235,8 +236,8 @@ def content(database: Path) -> list[Any]:
 
 
 async def disturb(verb: Verb, kind: str, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    undone = stock_content(tmp_path / "undone.db", verb.before)
-    done = stock_content(tmp_path / "done.db", verb.before, verb.sql)
+    undone = stock_content(tmp_path / "undone.db", verb.then, verb.before)
+    done = stock_content(tmp_path / "done.db", verb.then, verb.before, verb.sql)
     database = tmp_path / "ours.db"
     async with connect(database, autocommit=True) as conn:
         await conn.executescript(f"CREATE TABLE t (a); INSERT INTO t VALUES ('old'); {verb.before}")
@@ -247,7 +248,7 @@ async def disturb(verb: Verb, kind: str, moment: str, tmp_path: Path, monkeypatc
         if conn.is_alive():
             await conn.set_trace_callback(None)
             if await conn.in_transaction_async():
-                await conn.execute("ROLLBACK")
+                await conn.execute(verb.then)
         allowed = {"returned": [done], "cancelled": [undone], "broken off": [done, undone]}[disturbance.outcome]
         if verb.is_carried_through:
             allowed = [done]
