@@ -131,7 +131,10 @@ impl Error {
         if max_bytes != 0 {
             let most = max_bytes.max(abi::ERROR_TEXT_BYTES.into());
             let most = usize::try_from(most).unwrap_or(usize::MAX);
-            let end = self.message.floor_char_boundary(most);
+            let mut end = most.min(self.message.len());
+            while !self.message.is_char_boundary(end) {
+                end -= 1;
+            }
             match &mut self.message {
                 Cow::Owned(text) => text.truncate(end),
                 Cow::Borrowed(text) => *text = &text[..end],
