@@ -28,6 +28,8 @@ logger = logging.getLogger("rapsqlite")
 
 _NO_TIME = -(1 << 63)
 _MOST_OTHERWISE_BYTES = 4 << 20
+_U32 = 0xFFFF_FFFF
+_MOST_MILLISECONDS = 0x7FFF_FFFF
 _FIRST_NAP_S = 0.0005
 _LONGEST_NAP_S = 0.05
 
@@ -70,7 +72,9 @@ class HostFunctions:
 
     def table(self) -> dict[str, Callable[..., int | None]]:
         """Return the callables by import name."""
-        names = ("park", "bell", "payload", "spill", "busy", "sleep", "localtime", "log", "callback_answer")
+        names = (
+            "park", "bell", "payload", "spill", "busy", "busy_timeout", "sleep", "localtime", "log", "callback_answer"
+        )  # fmt: skip
         return {"callback": self.callbacks.call, **{name: getattr(self, name) for name in names}}
 
     # -- the thread's sleep ------------------------------------------------------------------------
@@ -146,6 +150,12 @@ class HostFunctions:
         self.busy_waits += 1
         pause = min(_FIRST_NAP_S * 2 ** min(attempt, 16), _LONGEST_NAP_S)
         return int(self._nap(min(pause * random.uniform(0.5, 1.5), left)))  # noqa: S311 - jitter, not a secret
+
+    def busy_timeout(self, milliseconds: int) -> int:
+        """Set how long `busy` waits, unless told to keep it; return that in milliseconds, as `PRAGMA busy_timeout`."""
+        if milliseconds != abi.BUSY_TIMEOUT_KEEP & _U32:
+            self.busy_timeout_s = milliseconds / 1000
+        return min(int(self.busy_timeout_s * 1000), _MOST_MILLISECONDS)
 
     def sleep(self, microseconds: int) -> None:
         """Sleep for that long, less if the running request is cancelled or the guest is to leave."""

@@ -16,6 +16,7 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "payload": ("iii", "i"),
     "spill": ("ii", "i"),
     "busy": ("i", "i"),
+    "busy_timeout": ("i", "i"),
     "sleep": ("i", ""),
     "localtime": ("I", "I"),
     "log": ("ii", ""),

@@ -52,6 +52,9 @@ pub const BATCH_BYTES: u32 = 65_536;
 /// No limit on the bytes of a result cuts the text of an error shorter than this.
 pub const ERROR_TEXT_BYTES: u32 = 1_024;
 
+/// For the import `busy_timeout`: it is not to be changed.
+pub const BUSY_TIMEOUT_KEEP: i32 = -1;
+
 /// Bodies of replies that the host keeps outside of the ring at a time.
 pub const SPILLS_AT_ONCE: u32 = 4;
 

@@ -131,7 +131,9 @@ pub fn run_all(connection: &Connection, sql: &[u8]) -> Result<()> {
 fn run_first(connection: &Connection, text: &[u8]) -> Result<usize> {
     let watch = &connection.watch;
     watch.forget_kind();
-    let (statement, taken) = statement::prepare(connection.db(), text, 0)?;
+    let prepared = statement::prepare(connection.db(), text, 0);
+    watch.settle_busy_timeout();
+    let (statement, taken) = prepared?;
     if let Some(mut statement) = statement {
         vfs::give_back_locks();
         if watch.saw_attach() {

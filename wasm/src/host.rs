@@ -63,6 +63,7 @@ imports! {
     fn payload(id: u32, ptr: *mut u8, len: usize) -> i32;
     fn spill(ptr: *const u8, len: usize) -> i32;
     fn busy(attempt: i32) -> i32;
+    fn busy_timeout(milliseconds: i32) -> i32;
     fn sleep(microseconds: i32);
     fn localtime(seconds: i64) -> i64;
     fn log(ptr: *const u8, len: usize);
@@ -130,6 +131,12 @@ pub fn spill(body: &[u8]) -> Result<(), Code> {
 pub fn busy(attempt: i32) -> bool {
     // SAFETY: takes and returns plain integers.
     unsafe { import::busy(attempt) != 0 }
+}
+
+/// Sets how long `busy` waits, unless it is `abi::BUSY_TIMEOUT_KEEP`; returns that in milliseconds.
+pub fn busy_timeout(milliseconds: i32) -> i32 {
+    // SAFETY: takes and returns plain integers.
+    unsafe { import::busy_timeout(milliseconds) }
 }
 
 /// Waits without the event loop, and without WASI: its timers hang in a forked child.

@@ -18,6 +18,8 @@ pub mod vfs;
 
 // Around one SQLite handle.
 pub mod buffers;
+#[cfg(target_arch = "wasm32")]
+mod busy_timeout;
 pub mod cache;
 #[cfg(target_arch = "wasm32")]
 mod callbacks;

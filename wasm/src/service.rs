@@ -83,6 +83,9 @@ impl<'r> Service<'r> {
             executor.connection.watch.enter(request.cancel_word());
         }
         let result = self.dispatch(&request);
+        if let Some(executor) = &self.executor {
+            executor.connection.watch.settle_busy_timeout();
+        }
         let closes = request.op == abi::OP_CLOSE;
         // Whoever has the answer finds no lock of ours.
         vfs::after_statement(self.rings.requests.has_more_than(&request));

@@ -8,6 +8,7 @@ use core::sync::atomic::AtomicU32;
 use libsqlite3_sys as ffi;
 
 use crate::abi;
+use crate::busy_timeout::BusyTimeout;
 use crate::callbacks::{Callbacks, Handle, hooks};
 use crate::error::{Error, Result};
 use crate::host;
@@ -31,6 +32,8 @@ pub struct Watch {
     attaches: Cell<bool>,
     /// VDBE steps between two calls of `on_progress`.
     period: Cell<c_int>,
+    db: Cell<*mut ffi::sqlite3>,
+    busy_timeout: BusyTimeout,
     /// The user's own.
     pub callbacks: Callbacks,
 }
@@ -48,6 +51,8 @@ impl Watch {
             uses_database: Cell::new(false),
             attaches: Cell::new(false),
             period: Cell::new(STEPS_PER_LOOK),
+            db: Cell::new(ptr::null_mut()),
+            busy_timeout: BusyTimeout::default(),
             callbacks: Callbacks::default(),
         })
     }
@@ -59,6 +64,7 @@ impl Watch {
     /// `db` is open, and closed before `self` is dropped or moved.
     pub unsafe fn install(&self, db: *mut ffi::sqlite3) -> Result<()> {
         let context = ptr::from_ref(self).cast_mut().cast::<c_void>();
+        self.db.set(db);
         // SAFETY: the caller's promise.
         unsafe {
             ffi::sqlite3_progress_handler(db, self.period.get(), Some(on_progress), context);
@@ -70,6 +76,23 @@ impl Watch {
             hooks::watch_commits(db, &self.callbacks);
         }
         Ok(())
+    }
+
+    /// After a statement was compiled, which may have been `PRAGMA busy_timeout`: locks are waited for by our handler,
+    /// as long as that has said. As in SQLite, setting the timeout removes a busy handler of the user's.
+    pub fn settle_busy_timeout(&self) {
+        if !self.busy_timeout.is_due() {
+            return;
+        }
+        let db = self.db.get();
+        // SAFETY: `db` is open, as a statement of it was compiled since the last time.
+        let settle = || unsafe { self.busy_timeout.settle(db) };
+        if self.callbacks.without_hooks(settle) {
+            drop(self.callbacks.replace(abi::CALLBACK_BUSY, None));
+        }
+        let context = ptr::from_ref(self).cast_mut().cast::<c_void>();
+        // SAFETY: as above; the handler was registered with the same context before.
+        unsafe { ffi::sqlite3_busy_handler(db, Some(on_busy), context) };
     }
 
     /// Lets `cancel` interrupt whatever runs, and the limit on steps start anew, until `leave`.
@@ -264,10 +287,17 @@ unsafe extern "C" fn on_prepare(
         }
         _ => {}
     }
+    let callbacks = &watch.callbacks;
     // SAFETY: SQLite passes NULL or text that ends in a NUL.
-    unsafe {
-        watch
-            .callbacks
-            .authorize(action, [first, second, database, trigger])
+    let answer = unsafe { callbacks.authorize(action, [first, second, database, trigger]) };
+    if action == ffi::SQLITE_PRAGMA && answer == ffi::SQLITE_OK {
+        let by_callback = callbacks.has(abi::CALLBACK_BUSY);
+        // SAFETY: as above, and the database is open while it compiles.
+        unsafe {
+            watch
+                .busy_timeout
+                .begin(watch.db.get(), first, second, by_callback)
+        };
     }
+    answer
 }

@@ -28,6 +28,11 @@ impl Callbacks {
         Ok(())
     }
 
+    /// Whether the user has set such a hook.
+    pub fn has(&self, kind: c_int) -> bool {
+        self.handle_of(kind).is_some()
+    }
+
     pub(super) fn handle_of(&self, kind: c_int) -> Option<u32> {
         let slot = &self.hooks[kind as usize];
         let handle = slot.take();

@@ -1,0 +1,188 @@
+"""`PRAGMA busy_timeout` and `timeout` are one setting; however it is set, a cancellation ends the wait for a lock."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+import rapsqlite
+from rapsqlite import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+READ = "PRAGMA busy_timeout"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep a database locked, as another program would."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as native:
+        native.execute("CREATE TABLE IF NOT EXISTS t (a)")
+        native.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+@pytest.mark.parametrize("seconds", [0, 0.0004, 0.25, 5, 60, 86400])
+@pytest.mark.parametrize("name", [":memory:", "file"])
+async def test_pragma_reads_the_timeout_as_in_sqlite3(database: Path, seconds: float, name: str) -> None:
+    path = name if name == ":memory:" else str(database)
+    with closing(sqlite3.connect(path, timeout=seconds)) as native:
+        expected = [list(row) for row in native.execute(READ)]
+
+    async with connect(path, timeout=seconds) as conn:
+        assert await conn.fetch_all(READ) == expected
+        assert conn.timeout == seconds  # reading rounds nothing
+
+
+async def test_pragma_reads_the_timeout_that_the_attribute_was_set_to(database: Path) -> None:
+    async with connect(database) as conn:
+        for timeout in (1.5, 0, 2, 1e9):
+            conn.timeout = timeout
+            assert await conn.fetch_scalar(READ) == min(int(timeout * 1000), 2**31 - 1)
+
+
+SPELLINGS = [
+    "PRAGMA busy_timeout=100", "PRAGMA busy_timeout(100)", "PRAGMA BUSY_timeout = '100'",
+    "PRAGMA main.busy_timeout=100",
+    "PRAGMA temp.busy_timeout=100", "PRAGMA other.busy_timeout=100", "PRAGMA busy_timeout=0", "PRAGMA busy_timeout=-5",
+    "PRAGMA busy_timeout=0x10", "PRAGMA busy_timeout=12abc", "PRAGMA busy_timeout='12abc'",
+    "PRAGMA busy_timeout=1.9", "PRAGMA other.busy_timeout",
+    "EXPLAIN PRAGMA busy_timeout=7",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [":memory:", "file"])
+@pytest.mark.parametrize("sql", SPELLINGS)
+async def test_pragma_sets_the_timeout_as_in_sqlite3(database: Path, name: str, sql: str) -> None:
+    path = name if name == ":memory:" else str(database)
+    with closing(sqlite3.connect(path)) as native:
+        native.execute("ATTACH ':memory:' AS other")
+        try:
+            answer = native.execute(sql).fetchall()
+        except sqlite3.Error as error:
+            answer = [(type(error).__name__,)]
+        (after,) = native.execute(READ).fetchone()
+
+    async with connect(path) as conn:
+        await conn.execute("ATTACH ':memory:' AS other")
+        try:
+            ours = await conn.fetch_all(sql)
+        except rapsqlite.Error as error:
+            ours = [[type(error).__name__]]
+        assert conn.timeout == after / 1000
+        assert await conn.fetch_scalar(READ) == after
+        if not sql.startswith("EXPLAIN"):
+            assert ours == [list(row) for row in answer]
+
+
+async def test_pragma_that_was_prepared_before_is_run_each_time(database: Path) -> None:
+    """SQLite runs it while it compiles it; statements that are kept are compiled anew."""
+    async with connect(database) as conn, conn.prepare("PRAGMA busy_timeout=300") as prepared:
+        for _ in range(2):
+            await conn.execute("PRAGMA busy_timeout=100")
+            assert conn.timeout == 0.1
+            await conn.execute("PRAGMA busy_timeout=200")
+            assert conn.timeout == 0.2
+            await prepared.fetch_all()
+            assert conn.timeout == 0.3
+
+
+async def test_every_way_to_set_a_pragma_sets_the_timeout(database: Path) -> None:
+    async with connect(database, pragmas={"busy_timeout": 70}) as conn:
+        assert conn.timeout == 0.07
+        await conn.set_pragma("main.busy_timeout", 80)
+        assert conn.timeout == 0.08
+        await conn.executescript("SELECT 1; PRAGMA busy_timeout=90; SELECT 2")
+        assert conn.timeout == 0.09
+        assert await conn.fetch_all("SELECT * FROM pragma_busy_timeout") == [[90]]
+        assert conn.timeout == 0.09
+
+
+@pytest.mark.parametrize(
+    "pragma", ["PRAGMA busy_timeout=60000", "PRAGMA busy_timeout", "PRAGMA other.busy_timeout=60000"]
+)
+async def test_cancellation_ends_the_wait_for_a_lock(database: Path, pragma: str) -> None:
+    """SQLite's own busy handler sleeps: the cancelled task would wait, and then lose its connection."""
+    async with connect(database, timeout=60, isolation_level=None) as conn:
+        await conn.execute("ATTACH ':memory:' AS other")
+        await conn.execute(pragma)
+        with locked(database):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(conn.execute, "INSERT INTO t VALUES (1)")
+                while not conn._session.guest.host.busy_waits:  # noqa: ASYNC110
+                    await anyio.sleep(0.002)
+                tasks.cancel_scope.cancel()
+        await conn.execute("INSERT INTO t VALUES (2)")
+        assert await conn.fetch_all("SELECT * FROM t") == [[2]]
+
+
+async def test_script_waits_as_its_pragma_says(database: Path) -> None:
+    async with connect(database, timeout=60) as conn:
+        with locked(database), pytest.raises(rapsqlite.OperationalError, match="locked"):
+            await conn.executescript("PRAGMA busy_timeout=20; INSERT INTO t VALUES (1)")
+
+        assert (await conn.statistics())["busy_waits"] > 0
+
+
+async def test_pragma_removes_a_busy_handler_as_in_sqlite(database: Path) -> None:
+    """https://sqlite.org/c3ref/busy_timeout.html: there is one busy handler, and a timeout is another."""
+    asked = []
+    async with connect(database, timeout=0.01) as conn:
+        await conn.set_busy_handler(lambda attempt: asked.append(attempt))
+        assert await conn.fetch_scalar(READ) == 0
+        with locked(database):
+            with pytest.raises(rapsqlite.OperationalError, match="locked"):
+                await conn.execute("INSERT INTO t VALUES (1)")
+            assert asked == [0]
+
+            await conn.execute("PRAGMA busy_timeout=20")
+            with pytest.raises(rapsqlite.OperationalError, match="locked"):
+                await conn.execute("INSERT INTO t VALUES (1)")
+            assert asked == [0]
+            assert (conn.timeout, await conn.fetch_scalar(READ)) == (0.02, 20)
+
+
+async def test_timeout_comes_back_when_a_busy_handler_goes(database: Path) -> None:
+    async with connect(database, timeout=1.5) as conn:
+        await conn.set_busy_handler(lambda _: 0)
+        await conn.set_busy_handler(None)
+
+        assert await conn.fetch_scalar(READ) == 1500
+
+
+@pytest.mark.parametrize("answer", [sqlite3.SQLITE_DENY, sqlite3.SQLITE_IGNORE])
+async def test_pragma_that_the_authorizer_forbids_sets_nothing(database: Path, answer: int) -> None:
+    def authorize(action: int, *_: object) -> int:
+        return answer if action == rapsqlite.SQLITE_PRAGMA else sqlite3.SQLITE_OK
+
+    async with connect(database, timeout=1.5) as conn:
+        await conn.set_authorizer(authorize)
+        try:
+            await conn.execute("PRAGMA busy_timeout=20")
+        except rapsqlite.DatabaseError as error:
+            assert "not authorized" in str(error)  # noqa: PT017
+        await conn.set_authorizer(None)
+
+        assert (conn.timeout, await conn.fetch_scalar(READ)) == (1.5, 1500)
+
+
+async def test_authorizer_is_asked_about_the_pragma_alone(database: Path) -> None:
+    """What the engine has to ask itself is not the user's."""
+    asked: list[tuple[object, ...]] = []
+
+    def note(*arguments: object) -> int:
+        asked.append(arguments)
+        return sqlite3.SQLITE_OK
+
+    async with connect(database) as conn:
+        await conn.set_authorizer(note)
+        await conn.execute("PRAGMA busy_timeout=20")
+        await conn.set_authorizer(None)
+
+    assert asked == [(rapsqlite.SQLITE_PRAGMA, "busy_timeout", "20", None, None)]
