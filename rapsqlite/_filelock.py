@@ -15,9 +15,13 @@ import functools
 import os
 import struct
 import sys
+from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as sqlite
 from rapsqlite._fileerror import FileError, code_of_lock
+
+if TYPE_CHECKING:
+    from rapsqlite._waiters import Contention
 
 READ = fcntl.F_RDLCK
 WRITE = fcntl.F_WRLCK
@@ -99,11 +103,12 @@ def conflicting_lock(fd: int, kind: int, start: int, length: int) -> tuple[int, 
 class FileLock:
     """The lock of one connection on one database file."""
 
-    __slots__ = ("_fd", "_path", "level")
+    __slots__ = ("_contention", "_fd", "_path", "level")
 
-    def __init__(self, fd: int, path: bytes) -> None:
+    def __init__(self, fd: int, path: bytes, contention: Contention) -> None:
         self._fd = fd
         self._path = path
+        self._contention = contention
         self.level = sqlite.SQLITE_LOCK_NONE
 
     def lock(self, level: int) -> None:
@@ -114,6 +119,17 @@ class FileLock:
         """
         if self.level >= level:
             return
+        try:
+            self._raise_to(level)
+        except FileError as error:
+            if error.code == sqlite.SQLITE_BUSY:
+                self._contention.refused(needs_all=level == sqlite.SQLITE_LOCK_EXCLUSIVE)
+            raise
+        self.level = level
+        if level > sqlite.SQLITE_LOCK_SHARED:
+            self._contention.granted()
+
+    def _raise_to(self, level: int) -> None:
         if level == sqlite.SQLITE_LOCK_SHARED:
             self._lock_shared()
         elif self.level < sqlite.SQLITE_LOCK_SHARED:
@@ -122,7 +138,6 @@ class FileLock:
             self._set(WRITE, _RESERVED_BYTE, 1)
         else:
             self._lock_exclusive()
-        self.level = level
 
     def _lock_shared(self) -> None:
         # Readers pass through the pending byte, so that a writer that holds it sees no new ones.
@@ -158,7 +173,8 @@ class FileLock:
         except OSError as error:
             # Never BUSY: nobody can be in the way of less.
             raise FileError(sqlite.SQLITE_IOERR_UNLOCK, "unlock", self._path, error) from None
-        self.level = level
+        wrote, self.level = self.level > sqlite.SQLITE_LOCK_SHARED, level
+        self._contention.released(by_writer=wrote)
 
     def is_reserved(self) -> bool:
         """Whether anyone, this connection included, holds RESERVED or more."""

@@ -19,6 +19,7 @@ from rapsqlite._fileerror import FileError, code_of_read, code_of_write
 from rapsqlite._grants import EVERYWHERE, Grants, database_path
 from rapsqlite._openfile import OpenFile, sync_descriptor
 from rapsqlite._openfiles import OpenFiles
+from rapsqlite._waiters import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,6 +61,7 @@ class FileTable(OpenFiles):
         self._read_only = read_only
         self._file_bytes = file_bytes
         self._last_handle = 0
+        self.waiter = Waiter()
         self.failure: FileError | None = None
         self.bytes_read = 0
         self.bytes_written = 0
@@ -133,6 +135,7 @@ class FileTable(OpenFiles):
         writable = bool(flags & sqlite.SQLITE_OPEN_READWRITE)
         self._last_handle += 1
         self._files[self._last_handle] = OpenFile(
+            self.waiter,
             fd,
             name,
             directory,
@@ -277,6 +280,7 @@ class FileTable(OpenFiles):
 
     def close(self) -> None:
         """Release every lock and close every file, also after the guest has died. What fails is in ``failure``."""
+        self.waiter.leave()
         files, self._files = self._files, {}
         for file in files.values():
             self._close_noting(file)

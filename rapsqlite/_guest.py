@@ -61,7 +61,7 @@ class Guest:
         lock = threading.Lock()
         self._traffic = traffic = Traffic(name, lock, patience_s, result_limit_bytes)
         self.host = HostFunctions(
-            lock, busy_timeout_s, traffic.ring, traffic.body_of, traffic.is_cancelled, result_limit_bytes
+            lock, busy_timeout_s, files.waiter, traffic.ring, traffic.body_of, traffic.is_cancelled, result_limit_bytes
         )
         traffic.serve_through(self.host)
         traffic.pressure = Pressure(traffic, self.kill, self._give_up, self._leave_behind)

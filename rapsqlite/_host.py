@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from rapsqlite._parking import Parking
     from rapsqlite._rings import Rings
+    from rapsqlite._waiters import Waiter
     from rapsqlite.runtime import Memory
 
 logger = logging.getLogger("rapsqlite")
@@ -41,6 +42,7 @@ class HostFunctions:
         self,
         lock: threading.Lock,
         busy_timeout_s: float,
+        waiter: Waiter,
         ring_bell: Callable[[], None],
         body_of: Callable[[int], tuple[bytes, bytes] | None],
         is_cancelled: Callable[[], bool],
@@ -59,6 +61,8 @@ class HostFunctions:
         self._asleep = False
         self._parking: Parking | None = None  # where the guest sleeps, once it does not sleep in ``park``
         self._busy_until = 0.0
+        self._waiter = waiter
+        waiter.wake_by(self._wake_waiter)
         self.rings: Rings | None = None  # set once the guest is up
         self.memory: Memory | None = None
         self.counts: dict[str, int] = {}  # of calls by import, once the guest is up
@@ -120,11 +124,16 @@ class HostFunctions:
         """Tell whether the thread sleeps. The lock is held."""
         return self._asleep or (self._parking is not None and self.rings is not None and self.rings.is_parked())
 
-    def _nap(self, seconds: float) -> bool:
-        """Sleep at most ``seconds``; False if the running request was cancelled or the guest is to leave."""
+    def _nap(self, seconds: float, is_over: Callable[[], bool] = lambda: False) -> bool:
+        """Sleep at most ``seconds``; False if the running request was cancelled or the guest is to leave.
+
+        Whoever wakes makes ``is_over`` true before, in case the thread does not sleep yet.
+        """
         with self._lock:
             if self._is_unwanted():
                 return False
+            if is_over():
+                return True
             self._asleep = True
         woken = self._wake.acquire(timeout=seconds)
         with self._lock:
@@ -139,17 +148,31 @@ class HostFunctions:
     def busy(self, attempt: int) -> int:
         """Wait for a lock that someone else holds; 0 once the timeout is over or the statement was cancelled.
 
-        The pause doubles from 0.5 ms to 50 ms and varies by half, so that two waiters do not keep in step.
+        A connection of this process wakes the first waiter when it releases the lock (`_waiters`). For other holders
+        the pause doubles from 0.5 ms to 50 ms and varies by half, so that two waiters do not keep in step.
         """
+        waiter = self._waiter
         now = time.monotonic()
         if attempt == 0:
             self._busy_until = now + self.busy_timeout_s
+            waiter.leave()
         left = self._busy_until - now
-        if left <= 0:
-            return 0
-        self.busy_waits += 1
-        pause = min(_FIRST_NAP_S * 2 ** min(attempt, 16), _LONGEST_NAP_S)
-        return int(self._nap(min(pause * random.uniform(0.5, 1.5), left)))  # noqa: S311 - jitter, not a secret
+        if left > 0 and not waiter.may_sleep():
+            return 1
+        if left > 0:
+            self.busy_waits += 1
+            pause = waiter.nap_s(min(_FIRST_NAP_S * 2 ** min(attempt, 16), _LONGEST_NAP_S))
+            pause = min(pause * random.uniform(0.5, 1.5), left)  # noqa: S311 - jitter, not a secret
+            if self._nap(pause, waiter.is_called):
+                waiter.rise()
+                return 1
+        waiter.give_up()
+        return 0
+
+    def _wake_waiter(self) -> None:
+        with self._lock:
+            if self._asleep:
+                self.unpark()
 
     def busy_timeout(self, milliseconds: int) -> int:
         """Set how long `busy` waits, unless told to keep it; return that in milliseconds, as `PRAGMA busy_timeout`."""

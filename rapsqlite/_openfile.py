@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as sqlite
 from rapsqlite import _descriptors
 from rapsqlite._facts import Facts
 from rapsqlite._fileerror import FileError
 from rapsqlite._filelock import FileLock
+from rapsqlite._waiters import Contention
 from rapsqlite._walindex import WalIndex
 from rapsqlite._windows import Windows
+
+if TYPE_CHECKING:
+    from rapsqlite._waiters import Waiter
 
 if sys.platform == "darwin":
     import fcntl
@@ -32,11 +37,18 @@ else:
         os.fdatasync(fd)
 
 
+# Of the locks on a WAL index (https://sqlite.org/walformat.html#wal_locks): those before the marks of readers.
+_WRITE_LOCK = 0
+_LAST_EXCLUSIVE_LOCK = 2
+_EXCLUSIVE_LOCKS = 0b111
+
+
 class OpenFile:
     """One file that the guest has open."""
 
     __slots__ = (
         "_facts",
+        "contention",
         "directory",
         "fd",
         "index",
@@ -52,6 +64,7 @@ class OpenFile:
 
     def __init__(
         self,
+        waiter: Waiter,
         fd: int,
         path: bytes,
         directory: int,
@@ -70,7 +83,8 @@ class OpenFile:
         self.reads_index = reads_index or protected  # and never writes it
         self.protected = protected  # it and what SQLite keeps beside it
         self.is_database = is_database  # or a journal, which nobody locks
-        self.lock = FileLock(fd, path)
+        self.contention = Contention(waiter, fd)
+        self.lock = FileLock(fd, path, self.contention)
         self.index: WalIndex | None = None
         self.windows = Windows(fd, path)
         self._facts: Facts | None = None  # of a database that has been locked
@@ -126,11 +140,19 @@ class OpenFile:
 
     def lock_index(self, first: int, count: int, flags: int) -> None:
         """Take locks of the WAL index."""
-        self._open_index().lock(first, count, flags)
+        try:
+            self._open_index().lock(first, count, flags)
+        except FileError as error:
+            if error.code == sqlite.SQLITE_BUSY:
+                self.contention.refused(needs_all=first > _LAST_EXCLUSIVE_LOCK)
+            raise
+        if first == _WRITE_LOCK:
+            self.contention.granted()
 
     def unlock_index(self, locks: int) -> None:
         """Drop locks of the WAL index, one bit each."""
         self._open_index().unlock(locks)
+        self.contention.released(by_writer=bool(locks & _EXCLUSIVE_LOCKS))
 
     def _open_index(self) -> WalIndex:
         if self.index is None:

@@ -30,6 +30,7 @@ LEVELS = (
     ("_wire", "_rings", "_handles", "_attention", "_module_cache", "_collector", "_tracebacks", "_dylink", "_uncopied"),
     ("_row_plan", "_typed_rows"),
     ("_fileerror",),
+    ("_waiters",),
     ("_filelock", "_directories"),
     ("_descriptors", "_grants"),
     ("_opening", "_mapping"),

@@ -30,6 +30,7 @@ from rapsqlite._file_imports import file_imports
 from rapsqlite._fileerror import FileError
 from rapsqlite._files import FileTable
 from rapsqlite._host import HostFunctions
+from rapsqlite._waiters import Waiter
 from rapsqlite.errors import DataError, InternalError, OperationalError
 from tests.runtime.played import AWAIT_REQUEST, PARK_FOR_EVER, REPLIES, guest_of, publish, store
 
@@ -99,7 +100,7 @@ def test_mappings_of_a_connection_are_counted(tmp_path: Path, monkeypatch: pytes
 
 def host_of(memory: bytes, result_limit_bytes: int = 0) -> Any:
     nothing: Any = lambda *_: None  # noqa: E731
-    host = HostFunctions(nothing, 0.0, nothing, nothing, nothing, result_limit_bytes)
+    host = HostFunctions(nothing, 0.0, Waiter(), nothing, nothing, nothing, result_limit_bytes)
     host.memory = SimpleNamespace(view=lambda _address, length: memoryview(memory)[:length])  # type: ignore[assignment]
     host.rings = SimpleNamespace(spilled=[])  # type: ignore[assignment]
     return host

@@ -1,0 +1,171 @@
+"""Which connections of this process wait for a lock on which file: the next one is woken when it can be had.
+
+First come, first served, as far as possible: a waiter that is woken tries again, and if another connection was
+faster, it sleeps again in its old place. Holders in other processes wake nobody, so each waiter also tries from time
+to time: the first in the queue as often as one that is alone, the others the less often, the more of them wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NAP_PER_WAITER_S = 0.005
+
+_guard = threading.Lock()  # of the queues and of what stands in waiters; held for a moment, by any guest's thread
+_queues: dict[tuple[int, int], list[Waiter]] = {}  # by device and inode, in the order in which they came
+
+
+class Waiter:
+    """One connection: it waits for one lock at a time. Its guest's thread calls everything but ``_wake``."""
+
+    __slots__ = ("_is_asleep", "_key", "_refused_at", "_wake", "is_woken", "needs_all", "was_refused")
+
+    def __init__(self) -> None:
+        self._key: tuple[int, int] | None = None  # of the queue that it stands in
+        self._refused_at: tuple[int, int] | None = None
+        self._is_asleep = False
+        self._wake: Callable[[], object] = bool
+        self.is_woken = False  # a lock was released since it last tried
+        self.was_refused = False  # since it last began to try
+        self.needs_all = False  # a lock that readers are in the way of, too
+
+    def wake_by(self, wake: Callable[[], object]) -> None:
+        """Set what ends the sleep. Any thread calls it, also when the waiter does not sleep yet or any more."""
+        self._wake = wake
+
+    def refuse(self, key: tuple[int, int] | None, *, needs_all: bool) -> None:
+        """Note that a lock on this file was refused."""
+        self._refused_at = key
+        self.was_refused = True
+        self.needs_all = needs_all
+
+    def may_sleep(self) -> bool:
+        """Stand in the queue; False if the lock is to be tried again first.
+
+        That is so for one who comes: what was released before went unheard.
+        """
+        key = self._refused_at
+        if key != self._key:
+            self.leave()
+        if key is None:
+            return True
+        with _guard:
+            if self._key is None:
+                self._key = key
+                _queues.setdefault(key, []).append(self)
+                self._begin_try()
+                return False
+            if self.is_woken:
+                self._begin_try()
+                return False
+            self._is_asleep = True
+            return True
+
+    def nap_s(self, alone_s: float) -> float:
+        """Return how long to sleep before looking again, which is ``alone_s`` for one who is alone."""
+        queue = _queues.get(self._key) if self._key is not None else None
+        if not queue or queue[0] is self:
+            return alone_s
+        return max(alone_s, len(queue) * _NAP_PER_WAITER_S)
+
+    def is_called(self) -> bool:
+        """Tell whether the lock was released meanwhile."""
+        return self.is_woken
+
+    def rise(self) -> None:
+        """The sleep is over; the lock is tried again."""
+        with _guard:
+            self._begin_try()
+
+    def _begin_try(self) -> None:
+        self._is_asleep = self.is_woken = self.was_refused = False
+
+    def leave(self) -> None:
+        """Leave the queue: the lock is held, or not wanted any more."""
+        key = self._key
+        if key is None:
+            return
+        with _guard:
+            self._key = None
+            self._begin_try()
+            queue = _queues[key]
+            queue.remove(self)
+            if not queue:
+                del _queues[key]
+
+    def give_up(self) -> None:
+        """Leave the queue without having had the lock, for which the next one then has to look."""
+        key = self._key
+        self.leave()
+        if key is not None:
+            wake_next(key)
+
+    def _take_wake(self, *, writer_left: bool) -> bool:
+        """Whether this is the one to wake; it need not be woken if it is about to try anyway. The guard is held."""
+        if not writer_left and not self.needs_all:
+            return False
+        self.is_woken = True
+        was_asleep, self._is_asleep = self._is_asleep, False
+        return was_asleep
+
+
+def wake_next(key: tuple[int, int], *, writer_left: bool = True) -> None:
+    """Wake the first who waits for this file; if only a reader has left, the first whom readers are in the way of."""
+    with _guard:
+        queue = _queues.get(key, ())
+        woken = next((waiter for waiter in queue if waiter._take_wake(writer_left=writer_left)), None)
+    if woken is not None:
+        woken._wake()
+
+
+class Contention:
+    """The locks of one connection on one file, as others see them: each change is noted here, by the guest's thread."""
+
+    __slots__ = ("_fd", "_key", "_waiter")
+
+    def __init__(self, waiter: Waiter, fd: int) -> None:
+        self._waiter = waiter
+        self._fd = fd
+        self._key: tuple[int, int] | None = None
+
+    def _find_key(self) -> tuple[int, int] | None:
+        if self._key is None:
+            with contextlib.suppress(OSError):  # then nobody is woken
+                status = os.fstat(self._fd)
+                self._key = (status.st_dev, status.st_ino)
+        return self._key
+
+    def refused(self, *, needs_all: bool) -> None:
+        """A lock was refused; ``needs_all``: one that excludes readers."""
+        self._waiter.refuse(self._find_key(), needs_all=needs_all)
+
+    def granted(self) -> None:
+        """The lock was granted that lets one connection write: the wait is over."""
+        self._waiter.leave()
+
+    def released(self, *, by_writer: bool) -> None:
+        """A lock was released, the one that lets write or one of a reader."""
+        if not _queues:
+            return
+        waiter = self._waiter
+        if waiter._key is not None and not waiter.was_refused:
+            waiter.give_up()  # it has waited, and read: the next one may do so too
+        key = self._find_key()
+        if key is not None:
+            wake_next(key, writer_left=by_writer)
+
+
+def _forget_after_fork() -> None:
+    global _guard
+    _guard = threading.Lock()
+    _queues.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,282 @@
+"""Connections of one process that wait for the same lock: each release wakes the next one in the queue."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import AsyncExitStack, closing
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+import rapsqlite
+from rapsqlite import _host, _waiters, connect
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MODES = ["DELETE", "WAL"]
+INSERT = "INSERT INTO t VALUES (1)"
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks again by itself within the time that a test may take."""
+    monkeypatch.setattr(_host, "_FIRST_NAP_S", 3600.0)
+    monkeypatch.setattr(_host, "_LONGEST_NAP_S", 3600.0)
+
+
+async def opened(stack: AsyncExitStack, path: Path, count: int, timeout_s: float = 600) -> list[rapsqlite.Connection]:
+    return [
+        await stack.enter_async_context(connect(path, isolation_level=None, timeout=timeout_s)) for _ in range(count)
+    ]
+
+
+async def make(path: Path, mode: str) -> None:
+    async with connect(path, isolation_level=None, pragmas={"journal_mode": mode}) as conn:
+        await conn.execute("CREATE TABLE t (a)")
+
+
+def waiting() -> int:
+    """How many connections wait."""
+    return sum(map(len, _waiters._queues.values()))
+
+
+async def until_waiting(count: int) -> None:
+    while sum(waiter._is_asleep for queue in list(_waiters._queues.values()) for waiter in queue) < count:  # noqa: ASYNC110
+        await anyio.sleep(0.002)
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_crowd_of_writers_all_get_their_turn_with_few_tries(database: Path, mode: str) -> None:
+    """When each looked for the lock by itself, 500 of them kept the holder from its work, and a quarter timed out."""
+    await make(database, mode)
+    async with AsyncExitStack() as stack:
+        conns = await opened(stack, database, 100)
+        async with anyio.create_task_group() as tasks:
+            for conn in conns:
+                tasks.start_soon(conn.execute, INSERT)
+
+        waits = [(await conn.statistics())["busy_waits"] for conn in conns]
+        assert await conns[0].fetch_scalar("SELECT count(*) FROM t") == len(conns)
+        assert sum(waits) < 10 * len(conns)
+        assert waiting() == 0
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("release", ["COMMIT", "ROLLBACK", "close"])
+async def test_release_wakes_writer_after_writer(database: Path, mode: str, release: str) -> None:
+    await make(database, mode)
+    async with AsyncExitStack() as stack:
+        holder, *conns = await opened(stack, database, 12)
+        await holder.execute("BEGIN IMMEDIATE")
+        await holder.execute(INSERT)
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                for conn in conns:
+                    tasks.start_soon(conn.execute, INSERT)
+                await until_waiting(len(conns))
+                await (holder.close() if release == "close" else holder.execute(release))
+
+        assert await conns[0].fetch_scalar("SELECT count(*) FROM t") == len(conns) + (release == "COMMIT")
+
+
+@pytest.mark.usefixtures("patient")
+async def test_readers_wait_for_a_writer_and_are_all_woken(database: Path) -> None:
+    await make(database, "DELETE")
+    async with AsyncExitStack() as stack:
+        holder, *conns = await opened(stack, database, 12)
+        await holder.execute("BEGIN EXCLUSIVE")
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                for conn in conns:
+                    tasks.start_soon(conn.fetch_all, "SELECT * FROM t")
+                await until_waiting(len(conns))
+                await holder.execute("COMMIT")
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("mode, blocked", [("DELETE", INSERT), ("WAL", "PRAGMA wal_checkpoint(TRUNCATE)")])
+async def test_end_of_a_read_wakes_who_needs_all_readers_gone(database: Path, mode: str, blocked: str) -> None:
+    await make(database, mode)
+    async with AsyncExitStack() as stack:
+        reader, writer = await opened(stack, database, 2)
+        await writer.execute(INSERT)
+        await reader.execute("BEGIN")
+        await reader.fetch_all("SELECT * FROM t")
+        await writer.execute("PRAGMA wal_autocheckpoint=0")
+        if mode == "WAL":
+            await writer.execute(INSERT)
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(writer.execute, blocked)
+                await until_waiting(1)
+                await reader.execute("COMMIT")
+
+
+@pytest.mark.usefixtures("patient")
+async def test_lock_on_an_attached_database_is_waited_for_there(database: Path, tmp_path: Path) -> None:
+    await make(database, "DELETE")
+    async with AsyncExitStack() as stack:
+        (holder,) = await opened(stack, database, 1)
+        (conn,) = await opened(stack, tmp_path / "other.db", 1)
+        await conn.execute("CREATE TABLE u (a)")
+        await conn.execute("ATTACH ? AS other", [str(database)])
+        await holder.execute("BEGIN EXCLUSIVE")
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(conn.execute, "INSERT INTO other.t VALUES (1)")
+                await until_waiting(1)
+                await holder.execute("COMMIT")
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("end", ["cancel", "interrupt", "stop"])
+async def test_waiter_that_is_not_to_wait_any_more_leaves_the_queue_at_once(database: Path, end: str) -> None:
+    """It would be woken in vain, and those behind it not at all."""
+    await make(database, "DELETE")
+    async with AsyncExitStack() as stack:
+        holder, first, second = await opened(stack, database, 3)
+        await holder.execute("BEGIN IMMEDIATE")
+        ended = anyio.Event()
+
+        async def wait(conn: rapsqlite.Connection) -> None:
+            try:
+                await conn.execute(INSERT)
+            except rapsqlite.Error:
+                assert conn is first
+            finally:
+                if conn is first:
+                    ended.set()
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                scope = anyio.CancelScope()
+
+                async def wait_first() -> None:
+                    with scope:
+                        await wait(first)
+
+                tasks.start_soon(wait_first)
+                await until_waiting(1)
+                tasks.start_soon(wait, second)
+                await until_waiting(2)
+                if end == "cancel":
+                    scope.cancel()
+                elif end == "interrupt":
+                    await first.interrupt()
+                else:
+                    first.stop()
+                await ended.wait()
+                while waiting() > 1:  # noqa: ASYNC110
+                    await anyio.sleep(0.002)
+                await holder.execute("COMMIT")
+        assert waiting() == 0
+
+
+async def test_waiters_notice_that_another_process_releases_a_lock(database: Path) -> None:
+    """A process wakes only its own; for others each looks again from time to time."""
+    await make(database, "DELETE")
+    async with AsyncExitStack() as stack:
+        conns = await opened(stack, database, 20)
+        with closing(sqlite3.connect(database, isolation_level=None)) as native:
+            native.execute("BEGIN IMMEDIATE")
+            with anyio.fail_after(30):
+                async with anyio.create_task_group() as tasks:
+                    for conn in conns:
+                        tasks.start_soon(conn.execute, INSERT)
+                    await until_waiting(len(conns) // 2)
+                    native.execute("COMMIT")
+
+
+@pytest.mark.usefixtures("patient")
+async def test_time_that_is_over_ends_the_wait(database: Path) -> None:
+    await make(database, "DELETE")
+    async with AsyncExitStack() as stack:
+        holder, conn = await opened(stack, database, 2, timeout_s=0.05)
+        await holder.execute("BEGIN IMMEDIATE")
+
+        with pytest.raises(rapsqlite.OperationalError, match="locked"):
+            await conn.execute(INSERT)
+        assert waiting() == 0
+
+
+class Queue:
+    """Waiters for one file, without connections: who was woken, in order."""
+
+    def __init__(self) -> None:
+        self.woken: list[int] = []
+        self.key = (1, 2)
+
+    def waiter(self, number: int, *, needs_all: bool = False) -> _waiters.Waiter:
+        """Return one that sleeps."""
+        waiter = _waiters.Waiter()
+        waiter.wake_by(lambda: self.woken.append(number))
+        waiter.refuse(self.key, needs_all=needs_all)
+        assert not waiter.may_sleep(), "one who comes tries again first"
+        waiter.refuse(self.key, needs_all=needs_all)
+        assert waiter.may_sleep()
+        return waiter
+
+
+def test_first_come_is_first_served_and_keeps_its_place() -> None:
+    queue = Queue()
+    first, second = queue.waiter(1), queue.waiter(2)
+
+    _waiters.wake_next(queue.key)
+    first.rise()
+    first.refuse(queue.key, needs_all=False)  # somebody else was faster
+    assert first.may_sleep()
+    _waiters.wake_next(queue.key)
+    first.leave()
+    _waiters.wake_next(queue.key)
+    second.leave()
+
+    assert queue.woken == [1, 1, 2]
+    assert waiting() == 0
+
+
+def test_release_while_the_first_tries_is_not_lost() -> None:
+    queue = Queue()
+    first = queue.waiter(1)
+    first.rise()
+
+    _waiters.wake_next(queue.key)
+
+    first.refuse(queue.key, needs_all=False)
+    assert not first.may_sleep(), "it tries again"
+    first.leave()
+
+
+def test_end_of_a_read_wakes_nobody_but_who_needs_it() -> None:
+    queue = Queue()
+    writer, committing = queue.waiter(1), queue.waiter(2, needs_all=True)
+
+    _waiters.wake_next(queue.key, writer_left=False)
+
+    assert queue.woken == [2]
+    writer.leave()
+    committing.leave()
+
+
+def test_waiter_that_gives_up_hands_its_turn_on() -> None:
+    queue = Queue()
+    first, second = queue.waiter(1), queue.waiter(2)
+
+    _waiters.wake_next(queue.key)
+    first.give_up()
+
+    assert queue.woken == [1, 2]
+    second.leave()
+    assert waiting() == 0
+
+
+def test_the_more_wait_the_less_often_each_looks() -> None:
+    queue = Queue()
+    waiters = [queue.waiter(number) for number in range(200)]
+
+    assert waiters[0].nap_s(0.05) == 0.05
+    assert waiters[100].nap_s(0.05) > 0.5
+    for waiter in waiters:
+        waiter.leave()
