@@ -23,7 +23,9 @@ try:
 except ImportError as missing:
     raise ImportError("rapsqlite does not run on Windows yet: see docs/durability.md, Platforms") from missing
 
+from rapsqlite import _constants as sqlite
 from rapsqlite import _filelock
+from rapsqlite._fileerror import FileError
 
 PERMISSION_BITS = 0o777
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY)
@@ -46,7 +48,8 @@ class NotAFileError(OSError):
 def open_file(name: bytes, flags: int, mode: int, directory: int | None) -> int:
     """Open a file beside others in ``directory``, None for a path; take a parked descriptor of it, if there is one.
 
-    Raises OSError, NotAFileError among them. Nobody is waited for at the other end of a pipe.
+    Raises OSError, NotAFileError among them, and FileError if it is open but cannot be looked at. Nobody is waited for
+    at the other end of a pipe.
     """
     writable = flags & os.O_ACCMODE != os.O_RDONLY
     if _parked and not flags & os.O_EXCL:
@@ -71,7 +74,11 @@ def _open_new(name: bytes, flags: int, mode: int, directory: int | None) -> tupl
     except BlockingIOError:
         # No pipe, but a file that somebody has leased, who gives it back for one who waits.
         fd = os.open(name, flags, mode, dir_fd=directory)
-    status = os.fstat(fd)
+    try:
+        status = os.fstat(fd)
+    except OSError as error:
+        _close_or_park((_UNKNOWN, fd, False), [fd])
+        raise FileError(sqlite.SQLITE_IOERR_FSTAT, "look at", name, error) from None
     if stat.S_ISDIR(status.st_mode) or stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
         os.close(fd)
         raise NotAFileError("it is a directory, a pipe or a socket")

@@ -52,7 +52,7 @@ class Grants:
             return
         database, directories = self._as_given
         for directory in directories:
-            if not os.path.isdir(directory):
+            if directory not in EVERYWHERE and not os.path.isdir(directory):
                 reason = "limits={'directories': [...]} names it, and there is no such directory"
                 raise FileError(sqlite.SQLITE_CANTOPEN, "grant", directory, reason)
             self._add_root(_real(directory), spelled=directory)
