@@ -88,8 +88,8 @@ def _open_new(name: bytes, flags: int, mode: int, directory: int | None) -> tupl
 def _take_parked(name: bytes, directory: int | None, writable: bool) -> int | None:
     try:
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
+    except OSError:
+        return None  # opening it tells what is wrong
     key = (found.st_dev, found.st_ino, writable)
     with _guard:
         same = _parked.get(key)
