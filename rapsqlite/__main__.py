@@ -67,8 +67,10 @@ def warm() -> int:
     started = time.perf_counter()
     engine = runtime.shared_engine()
     directory = _module_cache.cache_directory()
-    if not any(directory.glob("*.compiled")):
-        print(f"error: {directory} cannot keep the compiled module", file=sys.stderr)
+    if directory is None or not any(directory.glob("*.compiled")):
+        print(
+            f"error: {directory or 'a user without a home directory'} cannot keep the compiled module", file=sys.stderr
+        )
         return 1
     for path in DIRECTORY.glob("*.wasm"):
         engine.side_module(read_side(path.read_bytes()).wasm)

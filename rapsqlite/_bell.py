@@ -140,9 +140,12 @@ class Bell:
 
 
 @contextmanager
-def bell_here() -> Iterator[tuple[Bell | None, str]]:
-    """Give a new bell and the file by which a guest that is created meanwhile gets at it; None and "" without one."""
-    bell = _open()
+def bell_here(can_write: Callable[[], bool]) -> Iterator[tuple[Bell | None, str]]:
+    """Give a new bell and the file by which a guest that is created meanwhile gets at it; None and "" without one.
+
+    ``can_write`` tells, when the pipe is open, whether a guest can write to a file; else there is no bell.
+    """
+    bell = _open(can_write)
     yield bell, bell.path if bell is not None else ""
     if bell is not None:
         bell.hand_over()
@@ -161,14 +164,17 @@ def _read_until(reader: int, has_ended: Callable[[], bool]) -> None:
         _close(reader)
 
 
-def _open() -> Bell | None:
+def _open(can_write: Callable[[], bool]) -> Bell | None:
     if sys.platform != "linux":
         return None
     try:
         bell = Bell()
-        return bell if Path(bell.path).exists() else None
+        if Path(bell.path).exists() and can_write():
+            return bell
+        bell.close()
     except OSError:
-        return None
+        pass
+    return None
 
 
 def _close(descriptor: int) -> None:

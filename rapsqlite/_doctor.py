@@ -72,9 +72,13 @@ def load_engine() -> Finding:
 def cache() -> Finding:
     """Tell whether the compiled module is kept."""
     directory = _module_cache.cache_directory()
-    kept = list(directory.glob("*.compiled")) if directory.is_dir() else []
+    kept = list(directory.glob("*.compiled")) if directory is not None and directory.is_dir() else []
     if not kept:
-        return "module cache", False, f"{directory} holds nothing: each process compiles the module again"
+        return (
+            "module cache",
+            False,
+            f"{directory or 'a user without a home directory'} holds nothing: each process compiles the module again",
+        )
     size_mb = sum(path.stat().st_size for path in kept) / 1e6
     return "module cache", True, f"{directory}: {len(kept)} compiled, {size_mb:.1f} MB"
 

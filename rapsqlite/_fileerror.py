@@ -17,6 +17,10 @@ _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
 # A file system that answers a read with these is broken itself; SQLite then calls the database corrupt.
 _BROKEN_DEVICE = frozenset((errno.ERANGE, errno.EIO, errno.ENXIO))
 
+_WHAT_TO_DO = dict.fromkeys(
+    (errno.EMFILE, errno.ENFILE), ": raise the limit of the process (ulimit -n), or close connections and files"
+)
+
 _CUT_OFF = "a transaction was cut off and must be undone or completed first"
 EXPLANATIONS = {
     sqlite.SQLITE_READONLY_ROLLBACK: f"{_CUT_OFF}: open the database once where it and its directory may be written",
@@ -40,7 +44,8 @@ class FileError(Exception):
     def __str__(self) -> str:
         reason = self.reason
         if isinstance(reason, OSError):
-            reason = os.strerror(reason.errno) if reason.errno else str(reason)
+            number = reason.errno
+            reason = os.strerror(number) + _WHAT_TO_DO.get(number, "") if number else str(reason)
         where = f" {os.fsdecode(self.path)!r}" if self.path else ""
         return f"cannot {self.task}{where}: {reason}"
 

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from rapsqlite import _constants as abi
-from rapsqlite import _live_guests, _parking, runtime
+from rapsqlite import _live_guests, _parking, _shortage, runtime
 from rapsqlite._bell import bell_here
 from rapsqlite._cancellation import deliver_held_back, held_back, settle
 from rapsqlite._collector import FullCollectionsHeldBack
@@ -271,7 +271,10 @@ class Guest:
         if not self._given_up:
             self._given_up = True
             # Closing files may take time, which an event loop does not have.
-            threading.Thread(target=self._close_for_callback, args=(failure,), daemon=True).start()
+            try:
+                threading.Thread(target=self._close_for_callback, args=(failure,), daemon=True).start()
+            except RuntimeError:  # there are too many threads already
+                self._close_for_callback(failure)
 
     def _close_for_callback(self, failure: BaseException) -> None:
         with self._end_lock:
@@ -299,18 +302,22 @@ class Guest:
 
     def start(self) -> None:
         """Start the thread; requests may be submitted at once, they wait until the guest is there."""
-        _live_guests.start(self, self._thread)
-        self._watchdog.start(self.name)
+        try:
+            _live_guests.start(self, self._thread)
+            self._watchdog.start(self.name)
+        except RuntimeError as exc:
+            self.stop()
+            raise _shortage.too_many_threads(self.name, exc) from exc
 
     def _main(self) -> None:
         failure: BaseException | None = None
         try:
             functions = {**self.host.table(), **file_imports(self.files, self._view, self._window)}
-            with bell_here() as (bell, output):
+            with bell_here(runtime.can_write_output) as (bell, output):
                 self._instance = runtime.Instance(self._engine(), functions, self._memory_limit_bytes, output)
             self._serve(self._instance, bell)
         except BaseException as exc:  # noqa: BLE001 - it is raised again in every task that waits
-            failure = exc
+            failure = _shortage.explained(exc, self.name) if self.host.rings is None else exc
         self._end(failure)
 
     def _view(self, address: int, length: int) -> memoryview:
@@ -333,6 +340,8 @@ class Guest:
         self.host.rings = rings = Rings(instance.memory.view, instance.call("rapsqlite_control"))
         place = rings.callback_place
         self.host.callbacks.attach(instance.memory.view, place, instance.table.add_entrance, instance.give_up)
+        if bell is not None:
+            instance.prepare_output()
         if self._parking is not None and _parking.install(self._parking, rings, instance.table.add):
             self.host.park_in(self._parking)
         if self._traffic.attach(rings, bell):

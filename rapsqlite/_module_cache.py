@@ -19,8 +19,11 @@ _TRAILER_BYTES = len(_MAGIC) + 32  # and a SHA-256
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def cache_directory() -> Path:
-    """Return the directory for compiled modules: ``RAPSQLITE_CACHE_DIR``, or ``rapsqlite`` in the user's cache."""
+def cache_directory() -> Path | None:
+    """Return the directory for compiled modules: ``RAPSQLITE_CACHE_DIR``, or ``rapsqlite`` in the user's cache.
+
+    None if that cannot be told: HOME is not set, and the user is not in the list of users.
+    """
     chosen = os.environ.get("RAPSQLITE_CACHE_DIR")
     if chosen:
         return Path(chosen)
@@ -30,7 +33,10 @@ def cache_directory() -> Path:
         parent = "~/Library/Caches"
     else:
         parent = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(parent).expanduser() / "rapsqlite"
+    try:
+        return Path(parent).expanduser() / "rapsqlite"
+    except RuntimeError:
+        return None
 
 
 def _digest(payload: bytes | memoryview) -> bytes:
@@ -53,7 +59,7 @@ def load(key: str) -> Path | None:
     """
     directory = cache_directory()
     try:
-        if not _is_ours(directory.stat()):
+        if directory is None or not _is_ours(directory.stat()):
             return None
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(directory / key, flags), "rb") as file:
@@ -71,13 +77,16 @@ def store(key: str, payload: bytes) -> bool:
     """Write the payload under ``key``, whole or not at all. Warn and return False if it cannot be written."""
     directory = cache_directory()
     try:
+        if directory is None:
+            raise FileNotFoundError("the user has no home directory")
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_ours(directory.stat()):
             raise PermissionError("others may write to the directory, or it belongs to someone else")
         _write(directory, key, payload)
     except OSError as exc:
+        where = "" if directory is None else f" in {directory}"
         warnings.warn(
-            f"the compiled module cannot be kept in {directory} ({exc}), so every process compiles it again, which"
+            f"the compiled module cannot be kept{where} ({exc}), so every process compiles it again, which"
             " takes a second or two; set RAPSQLITE_CACHE_DIR to a directory that only this user can write to",
             RuntimeWarning,
             stacklevel=2,

@@ -57,7 +57,8 @@ def _known_verdict() -> bool:
     known = _module_cache.load(_key) if _key else None
     if known is not None:
         return known.read_bytes().startswith(_PASSED)
-    if not _key or not os.access(_module_cache.cache_directory(), os.W_OK):
+    directory = _module_cache.cache_directory()
+    if not _key or directory is None or not os.access(directory, os.W_OK):
         return False  # every process would have to try anew
     passed = _passes_trial()
     _module_cache.store(_key, _PASSED if passed else b"failed")

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import threading
 from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from rapsqlite import _mapping, _module_cache, _sigbus
+from rapsqlite import _mapping, _module_cache, _shortage, _sigbus
 from rapsqlite._c_functions import EPOCH_CONTINUE, BareImport, CFunctions, EpochCallback, Import
 from rapsqlite._constants import WINDOWS_BYTES, WINDOWS_START
 from rapsqlite._dylink import read_side
@@ -148,6 +149,13 @@ class Instance:
         side = read_side(wasm)
         module = self._engine.side_module(side.wasm)
         return Library(self._engine.wasmtime, self._store, self._exports, module, side.needs, _store_lock)
+
+    def prepare_output(self) -> None:
+        """Let wasmtime make what it needs to write to standard outputs, if it has not done so for another guest."""
+        global _output_is_prepared
+        if not _output_is_prepared and self._exports.get("rapsqlite_prepare_bell") is not None:
+            self.call("rapsqlite_prepare_bell")
+            _output_is_prepared = True
 
     def kill(self) -> None:
         """Trap the guest wherever it is, as soon as it runs wasm; the instance is lost. Any thread.
@@ -358,6 +366,14 @@ def _missing() -> None:
     raise InternalError("the guest called a function that it was not given")
 
 
+def can_write_output() -> bool:
+    """Tell whether a guest can be given a standard output: wasmtime ends the process if it has too little for that."""
+    if _output_is_prepared:
+        return _shortage.has_descriptors(1)
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return _shortage.has_descriptors(_shortage.DESCRIPTORS_TO_WRITE) and _shortage.has_threads(threads)
+
+
 def shared_engine() -> Engine:
     """Return this process's engine with ``engine.wasm``, loading it at the first call."""
     global _shared
@@ -388,5 +404,6 @@ _bare: dict[str, dict[int, Callable[..., int | None]]] = {
 _store_lock = threading.Lock()  # wasmtime's Python layer is not thread-safe in creating and dropping stores
 _shared_lock = threading.Lock()
 _shared: Engine | None = None
+_output_is_prepared = False
 _leaked: list[Engine | None] = []
 _forked = False

@@ -25,7 +25,7 @@ LEVELS = (
     ("_constants",),
     ("types", "errors", "_sqlite_names"),
     ("_bounds", "_adapters", "_converters", "_identifiers", "_nochange", "_options"),
-    ("_parameters", "rows", "_limits"),
+    ("_parameters", "rows", "_limits", "_shortage"),
     ("_words", "_parking", "_processors"),
     ("_wire", "_rings", "_handles", "_attention", "_module_cache", "_collector", "_tracebacks", "_dylink", "_uncopied"),
     ("_row_plan", "_typed_rows"),

@@ -244,7 +244,9 @@ async def test_compiled_form_is_kept(
     monkeypatch.setattr(engine, "_side_modules", {})
     monkeypatch.setenv("RAPSQLITE_CACHE_DIR", str(tmp_path / "cache"))
     await conn.load_extension(str(sample))
-    [kept] = _module_cache.cache_directory().glob("*.compiled")
+    directory = _module_cache.cache_directory()
+    assert directory is not None
+    [kept] = directory.glob("*.compiled")
 
     def refuse(*_: object) -> None:
         raise AssertionError("compiled again")

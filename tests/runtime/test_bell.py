@@ -147,7 +147,7 @@ def test_too_many_open_files_leave_the_guest_to_call(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "pipe2", refuse)
 
-    with bell_here() as (bell, output):
+    with bell_here(lambda: True) as (bell, output):
         assert bell is None
         assert output == ""
 
@@ -206,7 +206,7 @@ async def test_what_is_to_be_had_nowhere_is_done_without(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calls: Counter[str]
 ) -> None:
     monkeypatch.setattr(_parking, "is_possible", lambda: False)
-    monkeypatch.setattr(_bell, "_open", lambda: None)
+    monkeypatch.setattr(_bell, "_open", lambda _: None)
     async with rapsqlite.connect(tmp_path / "a.db") as conn:
         await conn.execute("CREATE TABLE t (v)")
         async with anyio.create_task_group() as tasks:

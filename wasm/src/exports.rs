@@ -7,6 +7,7 @@ use std::panic;
 use crate::abi;
 use crate::callbacks::place;
 use crate::host;
+use crate::parking;
 use crate::ring::Rings;
 use crate::service;
 
@@ -36,6 +37,12 @@ pub extern "C" fn rapsqlite_abi_version() -> u32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn rapsqlite_control() -> u32 {
     ptr::from_ref(rings().control) as usize as u32
+}
+
+/// Called once for each process, by a guest whose standard output is a pipe.
+#[unsafe(no_mangle)]
+pub extern "C" fn rapsqlite_prepare_bell() {
+    parking::prepare_bell();
 }
 
 /// Returns 0 once `CLOSE` was answered or the host wants the guest to leave.

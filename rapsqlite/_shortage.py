@@ -1,0 +1,87 @@
+"""What a connection takes from the process and may not get: descriptors, threads, address space.
+
+wasmtime makes what its WASI needs for writing when it is first needed, and where it cannot, it ends the process. So
+that is made early, and only where there is enough of everything. What else is missing becomes an error that says so.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+
+from rapsqlite import _constants as sqlite
+from rapsqlite.errors import OperationalError
+
+DESCRIPTORS_TO_WRITE = 16
+"""More than wasmtime takes, which is three, as other threads may open files at the same time."""
+
+_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+
+
+def has_descriptors(count: int) -> bool:
+    """Try whether so many more files can be open."""
+    taken: list[int] = []
+    try:
+        while len(taken) < count:
+            taken.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+
+
+def has_threads(count: int) -> bool:
+    """Try whether so many more threads can run."""
+    enough = threading.Event()
+    started: list[threading.Thread] = []
+    try:
+        for _ in range(count):
+            thread = threading.Thread(target=enough.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except RuntimeError:
+        return False
+    else:
+        return True
+    finally:
+        enough.set()
+        for thread in started:
+            thread.join()
+
+
+def explained(failure: BaseException, name: str) -> BaseException:
+    """Return the error to raise for what kept a guest from starting: what is short, and what can be done about it."""
+    if isinstance(failure, OSError) and failure.errno in _TOO_MANY_FILES:
+        return too_many_files(name, failure)
+    if "failed to reserve" in str(failure):
+        return _error(
+            name,
+            "each connection needs 4 GiB of address space, most of which never becomes memory: raise the limit"
+            " (ulimit -v), or close connections",
+            failure,
+        )
+    return failure
+
+
+def too_many_files(name: str, failure: BaseException | None = None) -> OperationalError:
+    """Return the error for a process that has as many files open as it may have."""
+    reason = "too many open files: raise the limit of the process (ulimit -n), or close connections and files"
+    return _error(name, reason, failure)
+
+
+def too_many_threads(name: str, failure: BaseException) -> OperationalError:
+    """Return the error for a process that cannot start another thread."""
+    reason = f"each connection has a thread, and {failure}: raise the limit (ulimit -u, or that of the container)"
+    return _error(name, reason, failure)
+
+
+def _error(name: str, reason: str, failure: BaseException | None) -> OperationalError:
+    error = OperationalError(f"unable to open database {name!r}: {reason}")
+    error.sqlite_errorcode = sqlite.SQLITE_CANTOPEN
+    error.sqlite_errorname = "SQLITE_CANTOPEN"
+    error.__cause__ = failure
+    return error
