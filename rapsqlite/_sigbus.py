@@ -18,18 +18,15 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rapsqlite import _mapping, _module_cache
+from rapsqlite import _mapping, _module_cache, _trap_signals
 from rapsqlite._constants import WINDOWS_START
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_ACTION_BYTES = 256  # more than any libc's struct sigaction
-_ADDRESS_BYTES = ctypes.sizeof(ctypes.c_void_p)
 _PATIENCE_S = 30.0
 _PASSED = b"trapped"
 
-_armed: int | None = None
 _verdict: bool | None = None
 _key = ""
 
@@ -70,27 +67,7 @@ def arm() -> bool:
 
     To be called when wasmtime's engine exists. Cheap when called again.
     """
-    global _armed
-    segv = _action(signal.SIGSEGV)
-    if _handler(segv) in (0, 1):  # SIG_DFL, SIG_IGN
-        return False
-    if _armed is None:
-        if ctypes.PyDLL(None).sigaction(signal.SIGBUS, segv, None):
-            return False
-        _armed = _handler(segv)
-    # Whoever installs a handler of his own later may do so: then reads are no longer mapped.
-    return _armed == _handler(segv) == _handler(_action(signal.SIGBUS))
-
-
-def _action(number: int) -> bytes:
-    buffer = ctypes.create_string_buffer(_ACTION_BYTES)
-    ctypes.PyDLL(None).sigaction(number, None, buffer)
-    return buffer.raw
-
-
-def _handler(action: bytes) -> int:
-    # The handler comes first in Linux's and every libc's structure; the rest is not all defined.
-    return int.from_bytes(action[:_ADDRESS_BYTES], sys.byteorder)
+    return _trap_signals.extend_to(signal.SIGBUS) and _trap_signals.mend()
 
 
 def _passes_trial() -> bool:
@@ -127,6 +104,7 @@ def try_fault() -> None:
     config.memory_reservation = 1 << 32  # as every guest has it
     config.memory_may_move = False
     store = wasmtime.Store(wasmtime.Engine(config))
+    _trap_signals.note_handlers()
     exports = wasmtime.Instance(store, wasmtime.Module(store.engine, _MODULE), []).exports(store)
     load: Callable[[wasmtime.Store, int], int] = exports["load"]  # type: ignore[assignment]
     memory: wasmtime.Memory = exports["memory"]  # type: ignore[assignment]

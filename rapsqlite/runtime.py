@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from rapsqlite import _mapping, _module_cache, _shortage, _sigbus
+from rapsqlite import _mapping, _module_cache, _shortage, _sigbus, _trap_signals
 from rapsqlite._c_functions import EPOCH_CONTINUE, BareImport, CFunctions, EpochCallback, Import
 from rapsqlite._constants import WINDOWS_BYTES, WINDOWS_START
 from rapsqlite._dylink import read_side
@@ -98,6 +98,7 @@ class Instance:
         # The guest itself counts those that take no arguments.
         self.counts: dict[str, int] = dict.fromkeys((name for name in SIGNATURES if name not in _bare), 0)
         self.failure: BaseException | None = None
+        _trap_signals.mend()
         self.killed: bool = False
         with _store_lock:
             self._store = engine.new_store(memory_limit_bytes, output)
@@ -189,6 +190,7 @@ class Engine:
         self._epoch_callback = EpochCallback(self._on_epoch)
         _sigbus.identify(_ffi.filename)
         self.engine: wasmtime.Engine = wasmtime.Engine(_configure(wasmtime.Config(), self.c))
+        _trap_signals.note_handlers()
         self._side_modules: dict[str, Any] = {}
         self._compiling = threading.Lock()
         self.module: Any = self._load_module(self._cache_key(wasm), wasm)

@@ -1,0 +1,114 @@
+"""The signals by which wasmtime learns that wasm code has to trap, and who else may have put handlers there.
+
+wasmtime installs its handlers with the first engine. If others replace them later, a fault of wasm code ends the
+process. Python's faulthandler does so when it is enabled later. (Enabled before, it keeps working: wasmtime passes on
+faults that are not its own.) Its handlers are replaced again, as all they do is describe a fault that ends the process.
+Handlers of anybody else stay, and the log says what that means.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import logging
+import signal
+import sys
+
+_ACTION_BYTES = 256  # more than any libc's struct sigaction
+_ADDRESS_BYTES = ctypes.sizeof(ctypes.c_void_p)
+_NO_HANDLERS = (0, 1)  # SIG_DFL, SIG_IGN
+
+logger = logging.getLogger("rapsqlite")
+_libc = ctypes.PyDLL(None)
+_installed: dict[int, bytes] = {}  # by signal: what sigaction(2) told when wasmtime had installed its handler
+_told: set[int] = set()  # handlers of others that the log has told of
+
+
+class _Symbol(ctypes.Structure):
+    """What dladdr(3) tells of an address."""
+
+    _fields_ = (
+        ("file", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    )
+
+
+def note_handlers() -> None:
+    """Note the handlers that are wasmtime's. Called when its first engine was created, and without effect later."""
+    segv = _action(signal.SIGSEGV)
+    if _installed or _handler(segv) in _NO_HANDLERS or sys.platform == "win32":
+        return
+    for number in (signal.SIGSEGV, signal.SIGILL, signal.SIGFPE):
+        action = _action(number)
+        if _handler(action) == _handler(segv):
+            _installed[number] = action
+
+
+def extend_to(number: int) -> bool:
+    """Let wasmtime's handler for SIGSEGV handle this signal too; False if that cannot be. Cheap when called again."""
+    action = _installed.get(signal.SIGSEGV)
+    if action is None:
+        return False
+    if number not in _installed:
+        if _libc.sigaction(number, action, None):
+            return False
+        _installed[number] = action
+    return True
+
+
+def mend() -> bool:
+    """Put wasmtime's handlers back where Python's faulthandler has replaced them; False if others have. Cheap."""
+    is_whole = True
+    for number, action in list(_installed.items()):
+        found = _handler(_action(number))
+        if found == _handler(action):
+            continue
+        if _is_faulthandler(number, found) and not _libc.sigaction(number, action, None):
+            _tell(
+                found,
+                "faulthandler was enabled after the first connection: its handlers were replaced again where wasmtime"
+                " needs the same signals; enable it before the first connection to have both",
+            )
+            continue
+        is_whole = False
+        _tell(
+            found,
+            f"a handler for {signal.Signals(number).name} was installed after the first connection: a fault in the"
+            " engine, which would be an error of its connection, may end the process",
+        )
+    return is_whole
+
+
+def _tell(handler: int, message: str) -> None:
+    if handler not in _told:
+        _told.add(handler)
+        logger.warning(message)
+
+
+def _is_faulthandler(number: int, handler: int) -> bool:
+    """Tell whether this is a handler of Python's own, and none that the program has set with `signal.signal`."""
+    if not faulthandler.is_enabled() or callable(signal.getsignal(number)):
+        return False
+    python = ctypes.cast(ctypes.pythonapi.Py_IsInitialized, ctypes.c_void_p).value or 0
+    base = _base_of(python)
+    return base is not None and base == _base_of(handler)
+
+
+def _base_of(address: int) -> int | None:
+    """Return where the library or program begins in memory that an address is in."""
+    symbol = _Symbol()
+    is_found = _libc.dladdr(ctypes.c_void_p(address), ctypes.byref(symbol))
+    return symbol.base if is_found else None
+
+
+def _action(number: int) -> bytes:
+    buffer = ctypes.create_string_buffer(_ACTION_BYTES)
+    _libc.sigaction(number, None, buffer)
+    return buffer.raw
+
+
+def _handler(action: bytes) -> int:
+    # The handler comes first in Linux's and every libc's structure; the rest is not all defined.
+    return int.from_bytes(action[:_ADDRESS_BYTES], sys.byteorder)
