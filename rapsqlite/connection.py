@@ -192,8 +192,8 @@ class Connection(
         self,
         # When the interpreter ends, this module may have lost its names, and its guests have ended.
         _warn: Callable[..., None] = warnings.warn,
-        _closed: Guest = CLOSED,
-        _not_connected: Guest = NOT_CONNECTED,
+        _closed: object = CLOSED,
+        _not_connected: object = NOT_CONNECTED,
         _warning: type[Warning] = ResourceWarning,
     ) -> None:
         session = getattr(self, "_session", None)

@@ -46,10 +46,10 @@ _blocks: ContextVar[tuple[object, ...]] = ContextVar("rapsqlite_blocks", default
 class TransactionQueue:
     """Whose ``transaction()`` block it is, for one connection."""
 
-    __slots__ = ("block", "owner", "turns")
+    __slots__ = ("_turns", "block", "owner")
 
     def __init__(self) -> None:
-        self.turns: Turns = Turns()
+        self._turns = Turns()
         self.owner: object = None  # the task inside its block
         self.block: object = None  # stands for that block in ``_blocks``
 
@@ -64,7 +64,7 @@ class TransactionQueue:
                 " that transaction already; use savepoint() in it, or start it when the block is over"
             )
         if timeout_s is None:
-            await self.turns.acquire()
+            await self._turns.acquire()
         else:
             await self._acquire_within(timeout_s)
         self.owner = task
@@ -77,7 +77,7 @@ class TransactionQueue:
 
         acquired = False
         with move_on_after(timeout_s):
-            await self.turns.acquire()
+            await self._turns.acquire()
             acquired = True
         if not acquired:
             error = OperationalError(
@@ -91,7 +91,7 @@ class TransactionQueue:
         """Give the turn to the next task."""
         block, self.owner, self.block = self.block, None, None
         _blocks.set(tuple(other for other in _blocks.get() if other is not block))
-        self.turns.release()
+        self._turns.release()
 
 
 class Transaction(Uncopied, Generic[ConnectionT]):
