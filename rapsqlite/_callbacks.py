@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
 from rapsqlite._bounds import MOST_HANDLES
-from rapsqlite._deferred import DeferredError, run_calls
+from rapsqlite._deferred import DeferredError, run_calls, with_failure
 from rapsqlite._entrance import entrance, not_held
 from rapsqlite._failures import Failures, code_of
 from rapsqlite._handles import Handles
@@ -196,6 +196,9 @@ class Callbacks:
             logger.error("a callback raised, which changes nothing for the statement", exc_info=failure)
         else:
             number = self.failures.keep(failure)
+        if isinstance(exc, DeferredError) and exc.answers:
+            self._place.put(with_failure(exc.answers, code, number))
+            return
         words[_VALUE] = number
         words[_FORM] = code
 

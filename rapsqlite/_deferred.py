@@ -6,18 +6,23 @@ Where the result of a function goes to the row alone, the guest need not know it
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
+from msgspec.msgpack import Ext
+
+from rapsqlite import _constants as abi
 from rapsqlite._answers import length_of, storable
 from rapsqlite._strike import CallbackInterrupted
 from rapsqlite._wire import encode_answers
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rapsqlite._strike import Strike
 
+_FAILURE = Struct("<iI")  # a code, and the number of the exception
 _MOST_BYTES = 131_072  # of the answers in one go: rows are sent before more are made
 _INT64_BITS = 64  # one is for the sign
 _SHORT = 64  # characters of a text that is looked at no closer
@@ -26,13 +31,15 @@ _SHORT = 64  # characters of a text that is looked at no closer
 class DeferredError(Exception):
     """What had been put off raised; the cause is what it raised.
 
-    ``registered`` is the user's function or class, ``within`` one of CALLBACK_IN_*, or 0 for a call.
+    ``registered`` is the user's function or class, ``within`` one of CALLBACK_IN_*, or 0 for a call. ``answers`` are
+    those of the calls before it, which are for rows before the one that fails.
     """
 
-    def __init__(self, registered: object, within: int) -> None:
+    def __init__(self, registered: object, within: int, answers: Sequence[Any] = ()) -> None:
         super().__init__(within)
         self.registered = registered
         self.within = within
+        self.answers = answers
 
 
 def runs_of(items: Iterable[Any]) -> Iterator[tuple[int, int, list[Any]]]:
@@ -64,7 +71,7 @@ def run_calls(
     guest asks for the rest if it still wants it. The first call that raises ends them all: DeferredError, also for what
     is malformed.
     """
-    answers: list[int | float | str | bytes | None] = []
+    answers: list[int | float | str | bytes | Ext | None] = []
     size, short = 0, min(largest, _SHORT)
     function: Callable[..., Any] | None = None
     try:
@@ -92,5 +99,10 @@ def run_calls(
         if not answers:
             raise CallbackInterrupted if strike.state else InternalError("the guest put nothing off")
     except BaseException as exc:
-        raise DeferredError(function, 0) from exc
+        raise DeferredError(function, 0, answers) from exc
     return encode_answers(answers)
+
+
+def with_failure(answers: Sequence[Any], code: int, number: int) -> bytes:
+    """Return answers to calls that were put off, and in the place of the next one why there is none."""
+    return encode_answers([*answers, Ext(abi.EXT_UNSUPPORTED, _FAILURE.pack(code, number))])

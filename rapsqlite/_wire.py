@@ -55,7 +55,7 @@ CHUNK_ROWS_LIMIT = 1_024
 _HEADER_BYTES = 3  # The most an array of a chunk's sets begins with.
 
 _encode = msgspec.msgpack.Encoder().encode
-encode_answers: Callable[[list[int | float | str | bytes | None]], bytes] = _encode
+encode_answers: Callable[[list[int | float | str | bytes | msgspec.msgpack.Ext | None]], bytes] = _encode
 """Return the answers to calls that were put off."""
 _raw_sets = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 

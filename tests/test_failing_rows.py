@@ -174,6 +174,20 @@ async def test_changes_of_a_statement_stay_when_a_row_that_it_returns_is_not_utf
     stock.close()
 
 
+async def test_rows_before_a_function_that_raises_are_fetched(conn: rapsqlite.Connection) -> None:
+    """Calls that are put off are made for many rows at once; the exception is the row's all the same."""
+
+    def reciprocal(number: int) -> float:
+        return 1 / (number - 2000)
+
+    await conn.create_function("reciprocal", 1, reciprocal)
+    cursor = await conn.execute(f"{NUMBERS} i, reciprocal(i) FROM n")
+    rows, error = await until_error(cursor)
+
+    assert isinstance(error.__cause__, ZeroDivisionError)
+    assert rows == [(i, 1 / (i - 2000)) for i in range(1, 2000)]
+
+
 async def test_rows_read_ahead_before_an_error_get_the_answers_of_their_functions(conn: rapsqlite.Connection) -> None:
     """The step that fails comes while calls for the rows before it are still put off."""
     await conn.create_function("double", 1, lambda number: 2 * number)

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::place;
-use super::{During, Failed, Failure, NO_MEMORY};
+use super::{During, Failed, Failure, NO_MEMORY, failed};
 use crate::buffers::push;
 use crate::columns::encode_text;
 use crate::wire::params::{Reader, Value};
@@ -21,6 +21,8 @@ pub struct Answers {
     encoder: Encoder,
     /// Where each of them ends.
     ends: Vec<usize>,
+    /// Number of the exception that the host sent in the place of one.
+    pub raised: u32,
 }
 
 impl Answers {
@@ -71,6 +73,9 @@ impl Answers {
         value: Value<'_>,
         encoded: Option<(&[u8], usize)>,
     ) -> core::result::Result<(), Failed> {
+        if let Value::Unsupported(payload) = value {
+            return Err(self.failure(payload));
+        }
         check_length(&value, self.largest)?;
         let out = &mut self.encoder;
         let put = match (value, encoded) {
@@ -81,6 +86,18 @@ impl Answers {
         };
         put.and_then(|()| push(&mut self.ends, self.encoder.len()))
             .map_err(|_| NO_MEMORY)
+    }
+}
+
+impl Answers {
+    /// Why there is no answer: a code, and the number of an exception.
+    #[cold]
+    fn failure(&mut self, payload: &[u8]) -> Failed {
+        let Some((code, number)) = payload.split_first_chunk::<4>() else {
+            return NO_MEMORY;
+        };
+        self.raised = number.try_into().map_or(0, u32::from_le_bytes);
+        failed(i32::from_le_bytes(*code).into())
     }
 }
 

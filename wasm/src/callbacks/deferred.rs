@@ -157,7 +157,9 @@ impl Deferred {
         let callee = Callee::new(abi::CALLBACK_CALLS, self.answers.largest as u32);
         let array = Arguments::Array(self.runs.finished());
         let answers = &mut self.answers;
-        callbacks.cross(callee, array, |value| answers.take(value, all))?
+        let taken = callbacks.cross(callee, array, |value| answers.take(value, all))?;
+        callbacks.note_failure(core::mem::take(&mut answers.raised));
+        taken
     }
 
     /// Makes one call as if it had not been put off: the answers are large, so that is as good.

@@ -211,6 +211,13 @@ impl Callbacks {
             .take(|array| self.cross(callee, Arguments::Array(array), receive))
     }
 
+    /// Keeps the first exception of a request: the others follow from it.
+    fn note_failure(&self, number: u32) {
+        if self.failure.get() == 0 {
+            self.failure.set(number);
+        }
+    }
+
     fn cross<R>(
         &self,
         callee: Callee<'_>,
@@ -220,10 +227,7 @@ impl Callbacks {
         match place::cross(callee, arguments) {
             Answered::Value(value) => Ok(receive(value)),
             Answered::Failed { code, number } => {
-                // The first exception of a request: the others follow from it.
-                if self.failure.get() == 0 {
-                    self.failure.set(number);
-                }
+                self.note_failure(number);
                 Err(failed(code))
             }
             Answered::Large { form, len } => {
