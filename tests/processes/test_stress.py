@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -38,3 +41,41 @@ def test_stressed_process_loses_nothing_and_leaves_nothing(database: Path, loop:
     assert report["problems"] == [], report["counts"]
     for what in ("committed", "native", "dropped", "lost loops"):
         assert report["counts"].get(what), report["counts"]
+
+
+def test_program_collects_garbage_although_another_thread_collects() -> None:
+    """Else the connection of a lost loop keeps its locks, and all that could collect it wait for them."""
+    from tests.processes import program
+
+    entered, may_end = threading.Event(), threading.Event()
+
+    class Knot:
+        def __init__(self) -> None:
+            self.myself = self
+
+    class Slow(Knot):
+        def __del__(self) -> None:
+            entered.set()
+            may_end.wait()
+
+    def collect_slowly() -> None:
+        Slow()
+        gc.collect()
+
+    thread = threading.Thread(target=collect_slowly)
+    gc.disable()  # no collection of this thread's runs into the slow finalizer
+    try:
+        thread.start()
+        entered.wait()
+        knot = weakref.ref(Knot())
+        assert gc.collect() == 0
+        assert knot() is not None
+        threading.Timer(0.05, may_end.set).start()
+
+        program.collect()
+    finally:
+        may_end.set()
+        gc.enable()
+
+    assert knot() is None
+    thread.join()
