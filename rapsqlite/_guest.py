@@ -61,7 +61,14 @@ class Guest:
         lock = threading.Lock()
         self._traffic = traffic = Traffic(name, lock, patience_s, result_limit_bytes)
         self.host = HostFunctions(
-            lock, busy_timeout_s, files.waiter, traffic.ring, traffic.body_of, traffic.is_cancelled, result_limit_bytes
+            lock,
+            traffic.afterwards,
+            busy_timeout_s,
+            files.waiter,
+            traffic.ring,
+            traffic.body_of,
+            traffic.is_cancelled,
+            result_limit_bytes,
         )
         traffic.serve_through(self.host)
         traffic.pressure = Pressure(traffic, self.kill, self._give_up, self._leave_behind)
@@ -278,7 +285,7 @@ class Guest:
 
     def _close_for_callback(self, failure: BaseException) -> None:
         with self._end_lock:
-            with self._traffic.lock:
+            with self._traffic.afterwards, self._traffic.lock:
                 woken = self._traffic.break_off(failure)
             self.files.close()
         self._wake(woken + self._note_end())
@@ -287,14 +294,14 @@ class Guest:
         """End the connection while its thread is in a system call: tasks wait no longer, the thread keeps the files."""
         if not self._given_up:
             self._given_up = True
-            with self._traffic.lock:
+            with self._traffic.afterwards, self._traffic.lock:
                 woken = self._traffic.break_off(failure)
             self._wake(woken + self._note_end())
 
     def _note_end(self) -> list[Request]:
         """Nobody needs to wait for the guest any longer; return those who did."""
         _live_guests.forget(self)
-        with self._traffic.lock:
+        with self._traffic.afterwards, self._traffic.lock:
             self._ended = True
             return self._waiting_for_end
 
@@ -404,7 +411,7 @@ class Guest:
     async def _wait_for_end(self) -> None:
         loop = current_loop(self._loop)
         request = Request(self._traffic, loop, (b"", b""))
-        with self._traffic.lock:
+        with self._traffic.afterwards, self._traffic.lock:
             request.done = self._ended
             self._waiting_for_end.append(request)
             told_to_leave = self.host.leaving and not self._traffic.left

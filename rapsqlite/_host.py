@@ -19,6 +19,7 @@ from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from rapsqlite._parking import Parking
     from rapsqlite._rings import Rings
@@ -41,6 +42,7 @@ class HostFunctions:
     def __init__(
         self,
         lock: threading.Lock,
+        afterwards: AbstractContextManager[None],
         busy_timeout_s: float,
         waiter: Waiter,
         ring_bell: Callable[[], None],
@@ -48,7 +50,7 @@ class HostFunctions:
         is_cancelled: Callable[[], bool],
         result_limit_bytes: int,
     ) -> None:
-        """``result_limit_bytes`` is `Limits.max_bytes`; the other callables are the traffic's."""
+        """``result_limit_bytes`` is `Limits.max_bytes`; ``afterwards`` and the callables are the traffic's."""
         self.busy_timeout_s = busy_timeout_s
         self.leaving = False
         self.ringing = False
@@ -56,6 +58,7 @@ class HostFunctions:
         self.busy_waits = 0
         self.sleeps = False  # because the statement asked for it, and not for want of work or a lock
         self._lock = lock
+        self._afterwards = afterwards
         self._wake = threading.Lock()
         self._wake.acquire()
         self._asleep = False
@@ -85,7 +88,7 @@ class HostFunctions:
 
     def park(self, reason: int) -> int:
         """Block until there is a request (idle) or room for a reply (full); say how to go on (PARKED_*)."""
-        with self._lock:
+        with self._afterwards, self._lock:
             self._asleep = not self.leaving and not self._has_news(reason)
             sleeps = self._asleep
         if sleeps:
@@ -129,14 +132,14 @@ class HostFunctions:
 
         Whoever wakes makes ``is_over`` true before, in case the thread does not sleep yet.
         """
-        with self._lock:
+        with self._afterwards, self._lock:
             if self._is_unwanted():
                 return False
             if is_over():
                 return True
             self._asleep = True
         woken = self._wake.acquire(timeout=seconds)
-        with self._lock:
+        with self._afterwards, self._lock:
             if not woken and not self._asleep:
                 self._wake.acquire()  # the wake-up came between the two: take it, so that none is left for later
             self._asleep = False
@@ -170,7 +173,7 @@ class HostFunctions:
         return 0
 
     def _wake_waiter(self) -> None:
-        with self._lock:
+        with self._afterwards, self._lock:
             if self._asleep:
                 self.unpark()
 

@@ -90,7 +90,7 @@ class Pressure:
         Asked while the guest cannot leave its callback.
         """
         traffic = self._traffic
-        with traffic.lock:
+        with traffic.afterwards, traffic.lock:
             if traffic.host.leaving:
                 return True
             oldest = traffic.oldest()

@@ -2,7 +2,8 @@
 
 Requests go out from whichever thread runs an event loop; replies are drained in a loop's thread after a bell and handed
 to the tasks that wait. ``lock`` guards the rings, the table of requests and the state; it is held for microseconds,
-never across a wait. Once the state is not "ok" the rings are gone and nobody touches the guest's memory any more.
+never across a wait, and what finalizers post meanwhile is sent afterwards. Once the state is not "ok" the rings are
+gone and nobody touches the guest's memory any more.
 """
 
 from __future__ import annotations
@@ -33,6 +34,25 @@ _KINDS = frozenset({abi.REPLY_BATCH, abi.REPLY_DONE, abi.REPLY_ERROR, abi.REPLY_
 _STOP = 0  # among the posted operations: leave the service loop
 
 
+class _Afterwards:
+    """Sends what was posted while the lock was held: ``with traffic.afterwards, traffic.lock``.
+
+    Not a lock of its own: a KeyboardInterrupt that comes between two steps of Python's would leave it locked.
+    """
+
+    __slots__ = ("_traffic",)
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        if self._traffic._posts:
+            self._traffic._flush_posts()
+
+
 class Traffic:
     """The requests and replies of one guest."""
 
@@ -43,6 +63,7 @@ class Traffic:
     def __init__(self, name: str, lock: threading.Lock, patience_s: float, result_limit_bytes: int = 0) -> None:
         self.name = name
         self.lock = lock
+        self.afterwards = _Afterwards(self)
         self.patience_s = patience_s
         self._result_limit_bytes = result_limit_bytes
         self.state = "ok"
@@ -155,7 +176,7 @@ class Traffic:
 
     def cancel(self, request: Request) -> None:
         """Interrupt one request, whose task does not wait any longer if it has not begun. Any thread."""
-        with self.lock:
+        with self.afterwards, self.lock:
             self._cancel(request)
             if not request.done and not request.is_carried_through and self._has_not_begun(request):
                 # The guest sees the mark before it begins, however long that takes.
@@ -179,7 +200,7 @@ class Traffic:
 
     def cancel_all(self) -> None:
         """Interrupt every request, queued or running. Any thread."""
-        with self.lock:
+        with self.afterwards, self.lock:
             # The newest first: a guest ends what it runs as soon as that is marked, and would begin the next one.
             for request in reversed(self._pending.values()):
                 self._cancel(request)
@@ -198,7 +219,7 @@ class Traffic:
 
     def move(self, request: Request, loop: Loop) -> None:
         """Let the reply of a request come to another event loop than that which sent it."""
-        with self.lock:
+        with self.afterwards, self.lock:
             request.loop = loop
             self._several_loops = True
             if self._bell is not None and self._rings is not None:
@@ -384,7 +405,7 @@ class Traffic:
 
     def attach(self, rings: Rings, bell: Bell | None) -> bool:
         """Let the requests that waited for the guest out; False if it is to leave again at once."""
-        with self.lock:
+        with self.afterwards, self.lock:
             self._bell = bell
             if self.host.leaving:
                 return False
@@ -397,7 +418,7 @@ class Traffic:
 
     def finish(self, failure: BaseException | None) -> list[Request]:
         """The guest has left: take its last replies, then end everything; the requests returned are to be woken."""
-        with self.lock:
+        with self.afterwards, self.lock:
             self.left = True
             woken = self._take_replies()
             while self._rings is not None and self._rings.has_replies():
@@ -409,19 +430,19 @@ class Traffic:
     def retire(self) -> None:
         """Nothing is to ring any more. What this posts to an event loop comes before what is posted there later."""
         forget(self._attention)
-        with self.lock:
+        with self.afterwards, self.lock:
             if self._bell is not None:
                 self._bell.retire()
 
     def let_ring(self) -> None:
         """The guest is to end, but may be stuck in ringing. Any thread."""
-        with self.lock:
+        with self.afterwards, self.lock:
             if self._bell is not None:
                 self._bell.read_on(lambda: self.left)
 
     def ring(self) -> None:
         """The guest's bell: have the waiting loops drain."""
-        with self.lock:
+        with self.afterwards, self.lock:
             if self._polling.naps:
                 self._polling.wake()  # it drains for all
                 return
@@ -445,7 +466,7 @@ class Traffic:
 
     def running(self) -> Request | None:
         """Return the request that the guest works on; None if it is idle, waits for a lock or runs a callback."""
-        with self.lock:
+        with self.afterwards, self.lock:
             rings, host = self._rings, self.host
             if rings is None or host.callbacks.thread or (host.is_asleep() and not host.sleeps):
                 return None

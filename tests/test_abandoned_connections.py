@@ -326,3 +326,48 @@ def test_connection_whose_module_has_lost_its_names_is_stopped(database: Path) -
         """,
         database,
     )
+
+
+HELD = {
+    "by one who looks what runs": ("host.is_asleep", "traffic.running"),
+    "by a guest that rings": ("waiting_loops", "traffic.ring"),
+    "by one who cancels": ("traffic._cancel", "lambda: traffic.cancel(request)"),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_connection_dropped_while_its_guest_is_looked_after_is_stopped(name: str, database: Path) -> None:
+    """A finalizer does not wait for the guest's lock: whoever holds that sends what was posted meanwhile."""
+    step, call = HELD[name]
+    owner, _, attribute = step.rpartition(".")
+    run(
+        f"""
+        from rapsqlite import _traffic
+
+        conn = asyncio.run(writing())
+        traffic = conn._session.guest._traffic
+        host = traffic.host
+        request = _traffic.Request(traffic, None, (b"", b""))
+        entered, may_go_on = threading.Event(), threading.Event()
+        place = {owner or "_traffic"}
+        original = getattr(place, {attribute!r})
+
+        def held(*args, **options):
+            entered.set()
+            may_go_on.wait()
+            return original(*args, **options)
+
+        setattr(place, {attribute!r}, held)
+        thread = threading.Thread(target={call})
+        thread.start()
+        entered.wait()
+        setattr(place, {attribute!r}, original)
+        del conn
+        may_go_on.set()
+        thread.join()
+        for guest in guests():
+            guest.join(5)
+        assert not guests()
+        """,
+        database,
+    )

@@ -100,7 +100,7 @@ def test_mappings_of_a_connection_are_counted(tmp_path: Path, monkeypatch: pytes
 
 def host_of(memory: bytes, result_limit_bytes: int = 0) -> Any:
     nothing: Any = lambda *_: None  # noqa: E731
-    host = HostFunctions(nothing, 0.0, Waiter(), nothing, nothing, nothing, result_limit_bytes)
+    host = HostFunctions(nothing, nothing, 0.0, Waiter(), nothing, nothing, nothing, result_limit_bytes)
     host.memory = SimpleNamespace(view=lambda _address, length: memoryview(memory)[:length])  # type: ignore[assignment]
     host.rings = SimpleNamespace(spilled=[])  # type: ignore[assignment]
     return host
