@@ -37,7 +37,7 @@ class Image:
 
     def __init__(self) -> None:
         self._directory = b""
-        self._guard = threading.Lock()  # the thread that makes the directory may go on without its cancelled task
+        self._guard = threading.RLock()  # the thread that makes the directory may go on without its cancelled task
         self._is_left = False
         self._lock = _Lock()
         self.path = b""
@@ -45,6 +45,9 @@ class Image:
     async def __aenter__(self) -> Image:
         try:
             await _in_thread(self._make)
+        except GeneratorExit:
+            self._remove()  # nobody runs the task any more, so it cannot wait
+            raise
         except BaseException:
             await _carried_through(self._remove)
             raise
@@ -56,7 +59,10 @@ class Image:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await _carried_through(self._remove)
+        if exc_type is GeneratorExit:
+            self._remove()  # as above
+        else:
+            await _carried_through(self._remove)
 
     def _make(self) -> None:
         with self._guard:
