@@ -12,6 +12,7 @@ from rapsqlite._files import FileTable
 from rapsqlite._grants import EVERYWHERE
 from rapsqlite._guest import Guest
 from rapsqlite._limits import checked_limits
+from rapsqlite._loop import current_loop
 from rapsqlite._options import checked_cache_size, checked_seconds
 from rapsqlite._shared_memory import PRAGMAS, SharedMemory, shared_name
 
@@ -100,6 +101,7 @@ class Target:
         return await self._start(_MEMORY, files, {**self._options, "flags": access})
 
     async def _start(self, name: bytes, files: FileTable, options: dict[str, Any]) -> Guest:
+        await current_loop().deliver()  # a task that is cancelled already opens nothing
         guest = Guest(
             os.fsdecode(name),
             files,
