@@ -16,12 +16,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rapsqlite import _module_cache, runtime
+from rapsqlite import runtime
+from rapsqlite._cli.doctor import examine
+from rapsqlite._cli.shell import Shell
+from rapsqlite._client.extension_loader import DIRECTORY
 from rapsqlite._constants import SQLITE_VERSION
-from rapsqlite._doctor import examine
-from rapsqlite._dylink import read_side
-from rapsqlite._loader import DIRECTORY
-from rapsqlite._shell import Shell
+from rapsqlite._files import module_cache
+from rapsqlite._wasm.dylink import read_side
 from rapsqlite.connection import connect
 from rapsqlite.errors import Error
 
@@ -66,7 +67,7 @@ def warm() -> int:
     """Compile the modules that the cache does not hold; fail if the cache cannot keep them."""
     started = time.perf_counter()
     engine = runtime.shared_engine()
-    directory = _module_cache.cache_directory()
+    directory = module_cache.cache_directory()
     if directory is None or not any(directory.glob("*.compiled")):
         print(
             f"error: {directory or 'a user without a home directory'} cannot keep the compiled module", file=sys.stderr

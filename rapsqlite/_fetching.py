@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import msgspec
 
 from rapsqlite import _constants as abi
-from rapsqlite._named import accept_positions
-from rapsqlite._row_plan import plan_rows
-from rapsqlite._session import LISTED
-from rapsqlite._typed_rows import typed_rows
-from rapsqlite._wire import decode_columns, encode_params
+from rapsqlite._client.named_placeholders import accept_positions
+from rapsqlite._client.state import LISTED
+from rapsqlite._values.row_plan import plan_rows
+from rapsqlite._values.typed_rows import typed_rows
+from rapsqlite._values.wire import decode_columns, encode_params
 from rapsqlite.cursor import Cursor
 from rapsqlite.errors import DatabaseError, PositionsRefusedError, ProgrammingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from rapsqlite._rings import Reply
-    from rapsqlite._row_plan import RowFunction
-    from rapsqlite._session import Plan, Session
+    from rapsqlite._client.state import Plan, Session
+    from rapsqlite._values.row_plan import RowFunction
+    from rapsqlite._wasm.rings import Reply
     from rapsqlite.connection import Connection
     from rapsqlite.types import CursorLike, Parameters
 

@@ -16,7 +16,8 @@ from sqlite3 import (
 from sqlite3.dbapi2 import Timestamp
 
 from rapsqlite import _sqlite_names
-from rapsqlite._adapters import register_adapter
+from rapsqlite._callbacks.tracebacks import enable_callback_tracebacks
+from rapsqlite._client.transaction_control import LEGACY_TRANSACTION_CONTROL
 from rapsqlite._constants import (
     SQLITE_CHANGESET_ABORT,
     SQLITE_CHANGESET_CONFLICT,
@@ -28,12 +29,11 @@ from rapsqlite._constants import (
     SQLITE_CHANGESET_REPLACE,
     SQLITE_VERSION,
 )
-from rapsqlite._control import LEGACY_TRANSACTION_CONTROL
-from rapsqlite._converters import register_converter
-from rapsqlite._limits import Limits
-from rapsqlite._nochange import NO_CHANGE, NoChange
 from rapsqlite._sqlite_names import *  # noqa: F403 - all of its names are public, and it lists them
-from rapsqlite._tracebacks import enable_callback_tracebacks
+from rapsqlite._values.adapters import register_adapter
+from rapsqlite._values.converters import register_converter
+from rapsqlite._values.limits import Limits
+from rapsqlite._values.no_change import NO_CHANGE, NoChange
 from rapsqlite.blob import Blob
 from rapsqlite.changeset import Conflict
 from rapsqlite.connection import Connection, connect

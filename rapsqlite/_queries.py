@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from rapsqlite import _constants as abi
 from rapsqlite import _fetching as fetching
-from rapsqlite._operation import Operation
-from rapsqlite._session import encode_sql
-from rapsqlite._wire import decode_integer
+from rapsqlite._client.operation import Operation
+from rapsqlite._client.state import encode_sql
+from rapsqlite._values.wire import decode_integer
 from rapsqlite.cursor import Cursor
 from rapsqlite.prepared import PreparedStatement
 from rapsqlite.stream import ChunkStream, RowStream
 
 if TYPE_CHECKING:
-    from rapsqlite._session import Session
+    from rapsqlite._client.state import Session
     from rapsqlite.connection import Connection
     from rapsqlite.types import Parameters, ParameterSets
 

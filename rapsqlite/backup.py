@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from rapsqlite import _constants as abi
-from rapsqlite._image import Image
-from rapsqlite._indexing import bytes_of
-from rapsqlite._native_ends import RETRIED, hand_over, pause, take_over
-from rapsqlite._options import checked_seconds
-from rapsqlite._registration import checked_int, checked_name
-from rapsqlite._wire import decoder_of
+from rapsqlite._client.blob_indexing import bytes_of
+from rapsqlite._client.image import Image
+from rapsqlite._client.native_copies import RETRIED, hand_over, pause, take_over
+from rapsqlite._client.registration import checked_int, checked_name
+from rapsqlite._values.options import checked_seconds
+from rapsqlite._values.wire import decoder_of
 from rapsqlite.dump import Dump
 from rapsqlite.errors import InternalError
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
-    from rapsqlite._guest import Guest
-    from rapsqlite._session import Session
+    from rapsqlite._client.state import Session
+    from rapsqlite._guest.guest import Guest
     from rapsqlite.connection import Connection
 
     Progress: TypeAlias = Callable[[int, int, int], object]

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgspec
 
 from rapsqlite import _constants as abi
-from rapsqlite._indexing import LARGEST, byte_of, bytes_of, extent_of, index_of, position_of
-from rapsqlite._open_value import OpenValue
-from rapsqlite._operation import Operation
-from rapsqlite._registration import checked_name
-from rapsqlite._uncopied import Uncopied
-from rapsqlite._wire import decode_integer
+from rapsqlite._client.blob_indexing import LARGEST, byte_of, bytes_of, extent_of, index_of, position_of
+from rapsqlite._client.blob_requests import OpenValue
+from rapsqlite._client.operation import Operation
+from rapsqlite._client.registration import checked_name
+from rapsqlite._values.uncopied import Uncopied
+from rapsqlite._values.wire import decode_integer
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rapsqlite._session import Session
+    from rapsqlite._client.state import Session
     from rapsqlite.connection import Connection
 
 B = TypeVar("B", bound="Blob")

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from rapsqlite import _constants as abi
-from rapsqlite._registration import checked_callable, checked_int
-from rapsqlite._streams import held, reader
+from rapsqlite._client.changeset_streams import held, reader
+from rapsqlite._client.registration import checked_callable, checked_int
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rapsqlite._guest import Guest
-    from rapsqlite._session import Session
+    from rapsqlite._client.state import Session
+    from rapsqlite._guest.guest import Guest
 
 _encode = msgspec.msgpack.Encoder().encode
 

@@ -7,15 +7,15 @@ import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rapsqlite import _constants as abi
-from rapsqlite._control import LEGACY_TRANSACTION_CONTROL
-from rapsqlite._driver import DriverAttributes
-from rapsqlite._options import checked_callable, checked_mapping
-from rapsqlite._pragma import pragma_statement
-from rapsqlite._session import CLOSED, NOT_CONNECTED, Session
-from rapsqlite._stopwatch import SlowStatements
-from rapsqlite._target import Target
-from rapsqlite._tuning import Tuning
-from rapsqlite._uncopied import Uncopied
+from rapsqlite._aiosqlite_attributes import DriverAttributes
+from rapsqlite._client.opening import Target
+from rapsqlite._client.slow_statements import SlowStatements
+from rapsqlite._client.state import CLOSED, NOT_CONNECTED, Session
+from rapsqlite._client.transaction_control import LEGACY_TRANSACTION_CONTROL
+from rapsqlite._settings import Tuning
+from rapsqlite._values.options import checked_callable, checked_mapping
+from rapsqlite._values.pragma import pragma_statement
+from rapsqlite._values.uncopied import Uncopied
 from rapsqlite.backup import Copies
 from rapsqlite.blob import Blobs
 from rapsqlite.changeset import Changesets
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Mapping
     from types import TracebackType
 
-    from rapsqlite._guest import Guest
-    from rapsqlite._limits import Limits
+    from rapsqlite._guest.guest import Guest
+    from rapsqlite._values.limits import Limits
     from rapsqlite.types import Adapter, AutocommitMode, Converter, IsolationLevel, RowFactory, TextFactory
 
 C = TypeVar("C", bound="Connection")
@@ -356,7 +356,7 @@ def _in_event_loop() -> bool:
 def _calling_line() -> str:
     """Return file and line of the nearest caller outside of this package."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("rapsqlite."):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 

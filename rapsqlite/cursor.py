@@ -1,6 +1,6 @@
 """Cursors: execute a statement, then have its rows one by one, some at a time, or all.
 
-A cursor holds one batch of decoded rows and, once asked for more, the one the guest makes ahead (``_batches``): a few
+A cursor holds one batch of decoded rows and, once asked for more, the one the guest makes ahead (``batches``): a few
 hundred KiB for a result of any length. ``async for`` takes rows out of the batch; only between batches it waits.
 """
 
@@ -12,13 +12,13 @@ from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
-from rapsqlite._batches import Batches
-from rapsqlite._executemany import execute_many
-from rapsqlite._named import accept_positions
-from rapsqlite._options import ZERO_ROWS_ARE_NONE, checked_row_count
-from rapsqlite._session import LISTED, encode_sql
-from rapsqlite._uncopied import Uncopied
-from rapsqlite._wire import RowsOneByOne, count_rows, encode_params
+from rapsqlite._client.batches import Batches
+from rapsqlite._client.executemany import execute_many
+from rapsqlite._client.named_placeholders import accept_positions
+from rapsqlite._client.state import LISTED, encode_sql
+from rapsqlite._values.options import ZERO_ROWS_ARE_NONE, checked_row_count
+from rapsqlite._values.uncopied import Uncopied
+from rapsqlite._values.wire import RowsOneByOne, count_rows, encode_params
 from rapsqlite.errors import PositionsRefusedError, ProgrammingError
 from rapsqlite.rows import describe
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from rapsqlite._guest import Guest
-    from rapsqlite._rings import Reply
-    from rapsqlite._session import Plan, Session
+    from rapsqlite._client.state import Plan, Session
+    from rapsqlite._guest.guest import Guest
+    from rapsqlite._wasm.rings import Reply
     from rapsqlite.connection import Connection
     from rapsqlite.types import Description, Parameters, ParameterSets, RowFactory
 

@@ -18,7 +18,7 @@ from sqlite3 import Binary, Date, DateFromTicks, Time, TimeFromTicks, TimestampF
 from sqlite3.dbapi2 import Timestamp
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from rapsqlite._operation import Operation
+from rapsqlite._client.operation import Operation
 from rapsqlite.connection import Connection
 from rapsqlite.connection import connect as _connect
 from rapsqlite.cursor import Cursor
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from rapsqlite._limits import Limits
+    from rapsqlite._values.limits import Limits
     from rapsqlite.types import AutocommitMode, IsolationLevel, Parameters, ParameterSets, RowFactory, TextFactory
 
 __all__ = [

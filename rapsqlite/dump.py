@@ -21,7 +21,7 @@ from rapsqlite.stream import ChunkStream
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from rapsqlite._session import Plan
+    from rapsqlite._client.state import Plan
     from rapsqlite.connection import Connection
 
 _KNOWS_VIRTUAL_TABLES = sys.version_info >= (3, 11, 6)

@@ -109,7 +109,7 @@ class ClosedError(ProgrammingError, ValueError):
 
 
 class PositionsRefusedError(ProgrammingError):
-    """Internal: a sequence was given for named placeholders. What users see of it is up to `_named`."""
+    """Internal: a sequence was given for named placeholders. What users see of it is up to `named_placeholders`."""
 
 
 class NotSupportedError(DatabaseError, sqlite3.NotSupportedError):

@@ -10,13 +10,13 @@ import os
 from typing import TYPE_CHECKING, cast
 
 from rapsqlite import _constants as abi
-from rapsqlite._loader import BUILT_IN, SHIPPED, Loader
-from rapsqlite._trial import ask_loader, try_out
+from rapsqlite._client.extension_loader import BUILT_IN, SHIPPED, Loader
+from rapsqlite._client.extension_trial import ask_loader, try_out
 from rapsqlite.errors import Error, OperationalError
 
 if TYPE_CHECKING:
-    from rapsqlite._session import Session
-    from rapsqlite._target import Target
+    from rapsqlite._client.opening import Target
+    from rapsqlite._client.state import Session
     from rapsqlite.connection import Connection
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
-from rapsqlite._registration import (
+from rapsqlite._callbacks.tracebacks import standing_for
+from rapsqlite._client.registration import (
     check_count,
     checked_callable,
     checked_int,
@@ -17,13 +18,12 @@ from rapsqlite._registration import (
     register_collation,
     register_function,
 )
-from rapsqlite._tracebacks import standing_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rapsqlite._callbacks import Callbacks
-    from rapsqlite._session import Session
+    from rapsqlite._callbacks.callbacks import Callbacks
+    from rapsqlite._client.state import Session
     from rapsqlite.types import AggregateFunction, WindowFunction
 
 

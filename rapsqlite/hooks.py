@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
-from rapsqlite._registration import checked_callable, checked_int, register_hook
-from rapsqlite._tracebacks import standing_for
+from rapsqlite._callbacks.tracebacks import standing_for
+from rapsqlite._client.registration import checked_callable, checked_int, register_hook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rapsqlite._session import Session
+    from rapsqlite._client.state import Session
 
 
 class Hooks:

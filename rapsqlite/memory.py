@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rapsqlite._shared_memory import SharedMemory
+from rapsqlite._client.shared_memory import SharedMemory
 from rapsqlite.connection import Connection
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from rapsqlite import _constants as abi
 from rapsqlite import _fetching as fetching
-from rapsqlite._operation import Operation
-from rapsqlite._request import undoes
-from rapsqlite._session import encode_sql
-from rapsqlite._turns import Turns
-from rapsqlite._uncopied import Uncopied
+from rapsqlite._client.fair_lock import Turns
+from rapsqlite._client.operation import Operation
+from rapsqlite._client.state import encode_sql
+from rapsqlite._guest.request import undoes
+from rapsqlite._values.uncopied import Uncopied
 from rapsqlite.cursor import Cursor
 from rapsqlite.errors import ProgrammingError
 from rapsqlite.stream import RowStream
@@ -19,7 +19,7 @@ from rapsqlite.stream import RowStream
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rapsqlite._guest import Guest
+    from rapsqlite._guest.guest import Guest
     from rapsqlite.connection import Connection
     from rapsqlite.types import Parameters
 

@@ -3,7 +3,7 @@
 One engine, module and linker serve the whole process; every guest has a store and an instance of its own and runs on
 one thread. Two C functions are bound directly instead of through wasmtime's Python layer, which would cost 12 to 60 µs
 per crossing: ``wasmtime_func_call_unchecked`` to enter the guest and ``wasmtime_linker_define_func_unchecked`` for its
-imports. Their signatures, and the private handles that they take, are pinned by tests/runtime/test_binding.py.
+imports. Their signatures, and the private handles that they take, are pinned by tests/guest/test_binding.py.
 
 wasmtime is imported when the first connection opens, not with the package: that import alone takes about 40 ms.
 """
@@ -18,13 +18,13 @@ from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from rapsqlite import _mapping, _module_cache, _shortage, _sigbus, _trap_signals
-from rapsqlite._c_functions import EPOCH_CONTINUE, BareImport, CFunctions, EpochCallback, Import
 from rapsqlite._constants import WINDOWS_BYTES, WINDOWS_START
-from rapsqlite._dylink import read_side
-from rapsqlite._imports import MODULE, SIGNATURES, WASI, WASI_FUNCTIONS
-from rapsqlite._linking import Library
-from rapsqlite._table import Table
+from rapsqlite._files import mapping, module_cache, shortage, sigbus, trap_signals
+from rapsqlite._wasm.c_functions import EPOCH_CONTINUE, BareImport, CFunctions, EpochCallback, Import
+from rapsqlite._wasm.dylink import read_side
+from rapsqlite._wasm.imports import MODULE, SIGNATURES, WASI, WASI_FUNCTIONS
+from rapsqlite._wasm.linking import Library
+from rapsqlite._wasm.table import Table
 from rapsqlite.errors import InternalError, NotSupportedError, OperationalError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Instance:
         # The guest itself counts those that take no arguments.
         self.counts: dict[str, int] = dict.fromkeys((name for name in SIGNATURES if name not in _bare), 0)
         self.failure: BaseException | None = None
-        _trap_signals.mend()
+        trap_signals.mend()
         self.killed: bool = False
         with _store_lock:
             self._store = engine.new_store(memory_limit_bytes, output)
@@ -145,7 +145,7 @@ class Instance:
     def open_library(self, wasm: bytes) -> Library:
         """Return a side module that can be linked into this guest. On its own thread, from a host function.
 
-        Raises what is wrong with it (`_dylink`, `_linking`); OperationalError if it does not compile.
+        Raises what is wrong with it (`dylink`, `linking`); OperationalError if it does not compile.
         """
         side = read_side(wasm)
         module = self._engine.side_module(side.wasm)
@@ -168,7 +168,7 @@ class Instance:
 
     def close(self) -> None:
         """Free the store and everything in it: no view of the memory may be used from here on."""
-        _mapping.forget(self.memory.base + WINDOWS_START, WINDOWS_BYTES)
+        mapping.forget(self.memory.base + WINDOWS_START, WINDOWS_BYTES)
         with _store_lock:
             self._store.close()
 
@@ -188,9 +188,9 @@ class Engine:
         self.ffi = _ffi
         self.c: CFunctions = CFunctions(_ffi.dll)
         self._epoch_callback = EpochCallback(self._on_epoch)
-        _sigbus.identify(_ffi.filename)
+        sigbus.identify(_ffi.filename)
         self.engine: wasmtime.Engine = wasmtime.Engine(_configure(wasmtime.Config(), self.c))
-        _trap_signals.note_handlers()
+        trap_signals.note_handlers()
         self._side_modules: dict[str, Any] = {}
         self._compiling = threading.Lock()
         self.module: Any = self._load_module(self._cache_key(wasm), wasm)
@@ -209,7 +209,7 @@ class Engine:
             return self._side_modules[key]
 
     def _load_module(self, key: str, wasm: bytes) -> Any:
-        compiled = _module_cache.load(key)
+        compiled = module_cache.load(key)
         if compiled is not None:
             try:
                 return self.wasmtime.Module.deserialize_file(self.engine, str(compiled))
@@ -217,7 +217,7 @@ class Engine:
                 logger.info("the cached module does not fit this wasmtime (%s): compiling it again", exc)
         _check_version()
         module = self.wasmtime.Module(self.engine, wasm)
-        _module_cache.store(key, bytes(module.serialize()))
+        module_cache.store(key, bytes(module.serialize()))
         return module
 
     def _cache_key(self, wasm: bytes) -> str:
@@ -371,9 +371,9 @@ def _missing() -> None:
 def can_write_output() -> bool:
     """Tell whether a guest can be given a standard output: wasmtime ends the process if it has too little for that."""
     if _output_is_prepared:
-        return _shortage.has_descriptors(1)
+        return shortage.has_descriptors(1)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return _shortage.has_descriptors(_shortage.DESCRIPTORS_TO_WRITE) and _shortage.has_threads(threads)
+    return shortage.has_descriptors(shortage.DESCRIPTORS_TO_WRITE) and shortage.has_threads(threads)
 
 
 def shared_engine() -> Engine:

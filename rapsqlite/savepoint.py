@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rapsqlite._block import Block
+from rapsqlite._client.block import Block
 from rapsqlite._identifiers import quoted
-from rapsqlite._uncopied import Uncopied
+from rapsqlite._values.uncopied import Uncopied
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -14,7 +14,7 @@ from rapsqlite._identifiers import is_same, quoted
 from rapsqlite.errors import OperationalError
 
 if TYPE_CHECKING:
-    from rapsqlite._session import Session
+    from rapsqlite._client.state import Session
     from rapsqlite.connection import Connection
 
 # Users can put functions and collations of their own in the place of SQLite's: no function is called here, and no text

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgspec
 
 from rapsqlite import _constants as abi
-from rapsqlite._open_object import OpenObject
-from rapsqlite._operation import Operation
-from rapsqlite._streams import held
-from rapsqlite._uncopied import Uncopied
-from rapsqlite._wire import decode_integer, decoder_of
+from rapsqlite._client.changeset_streams import held
+from rapsqlite._client.open_object import OpenObject
+from rapsqlite._client.operation import Operation
+from rapsqlite._values.uncopied import Uncopied
+from rapsqlite._values.wire import decode_integer, decoder_of
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rapsqlite._guest import Guest
-    from rapsqlite._session import Session
+    from rapsqlite._client.state import Session
+    from rapsqlite._guest.guest import Guest
     from rapsqlite.connection import Connection
 
 S = TypeVar("S", bound="ChangeSession")

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rapsqlite._batches import MOST_ROWS
-from rapsqlite._uncopied import Uncopied
+from rapsqlite._client.batches import MOST_ROWS
+from rapsqlite._values.uncopied import Uncopied
 from rapsqlite.cursor import Cursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from rapsqlite._session import Plan
+    from rapsqlite._client.state import Plan
     from rapsqlite.connection import Connection
     from rapsqlite.types import Parameters
 

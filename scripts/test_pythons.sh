@@ -2,7 +2,7 @@
 # Runs CPython's tests of sqlite3, those of the Python that runs and ours that make the same claims, on every Python >= 3.10
 # found but the one in .venv, which scripts/test.sh tests. Environments stay in target/pythons for the next time.
 #
-#   scripts/test_pythons.sh tests/test_dump.py -k filter     other tests
+#   scripts/test_pythons.sh tests/copies/test_dump.py -k filter     other tests
 #   PYTHONS="/opt/python3.14" scripts/test_pythons.sh        other Pythons besides those on PATH and pyenv's
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -28,15 +28,15 @@ import msgspec
 
 import rapsqlite
 from rapsqlite import _constants as abi
-from rapsqlite._file_imports import file_imports
-from rapsqlite._files import FileTable
-from rapsqlite._guest import Guest
-from rapsqlite._imports import SIGNATURES
-from rapsqlite._reported import reported_error
-from rapsqlite._rings import Rings
-from rapsqlite._wire import decode_columns, decode_declared_columns, decode_dicts, decode_lists, decode_tuples
+from rapsqlite._files.file_table import FileTable
+from rapsqlite._files.imports import file_imports
+from rapsqlite._guest.error_reply import reported_error
+from rapsqlite._guest.guest import Guest
+from rapsqlite._values.wire import decode_columns, decode_declared_columns, decode_dicts, decode_lists, decode_tuples
+from rapsqlite._wasm.imports import SIGNATURES
+from rapsqlite._wasm.rings import Rings
 from rapsqlite.runtime import Memory
-from tests.runtime.calling import ARGUMENTS, PLACE, ROOM, Played
+from tests.guest.calling import ARGUMENTS, PLACE, ROOM, Played
 
 if TYPE_CHECKING:
     from collections.abc import Callable

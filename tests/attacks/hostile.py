@@ -16,9 +16,9 @@ import pytest
 
 import rapsqlite
 from rapsqlite import _constants as abi
-from rapsqlite import _sigbus
-from rapsqlite._files import FileTable
-from tests.runtime.played import AWAIT_REQUEST, FREE, guest_of
+from rapsqlite._files import sigbus
+from rapsqlite._files.file_table import FileTable
+from tests.guest.played import AWAIT_REQUEST, FREE, guest_of
 
 ROOT = Path(__file__).parents[2]
 OUT = FREE + 32_768  # where host functions put results
@@ -80,7 +80,7 @@ async def _attack_all(attacks: dict[str, str], database: Path) -> None:
         await bystander.execute("CREATE TABLE t(x)")
         await bystander.execute("INSERT INTO t VALUES (zeroblob(100000))")
         await bystander.commit()
-        assert _sigbus.turns_into_trap()
+        assert sigbus.turns_into_trap()
         for name, run in attacks.items():
             os.truncate(database, SIZE)  # in case it was cut
             print(json.dumps([name, await _attack(run, database)]), flush=True)

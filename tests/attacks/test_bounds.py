@@ -11,8 +11,15 @@ import pytest
 
 import rapsqlite
 from rapsqlite import _constants as abi
-from rapsqlite import _sigbus
-from rapsqlite._bounds import (
+from rapsqlite._callbacks.callbacks import Callbacks
+from rapsqlite._callbacks.deferred import runs_of
+from rapsqlite._files import sigbus
+from rapsqlite._files.file_error import FileError
+from rapsqlite._files.file_table import FileTable
+from rapsqlite._files.imports import file_imports
+from rapsqlite._files.waiters import Waiter
+from rapsqlite._guest.host_functions import HostFunctions
+from rapsqlite._values.bounds import (
     LARGE_BYTES,
     MOST_BODY_BYTES,
     MOST_HANDLES,
@@ -23,16 +30,9 @@ from rapsqlite._bounds import (
     MOST_VALUES,
     check_values,
 )
-from rapsqlite._callbacks import Callbacks
-from rapsqlite._deferred import runs_of
-from rapsqlite._dylink import read_side
-from rapsqlite._file_imports import file_imports
-from rapsqlite._fileerror import FileError
-from rapsqlite._files import FileTable
-from rapsqlite._host import HostFunctions
-from rapsqlite._waiters import Waiter
+from rapsqlite._wasm.dylink import read_side
 from rapsqlite.errors import DataError, InternalError, OperationalError
-from tests.runtime.played import AWAIT_REQUEST, PARK_FOR_EVER, REPLIES, guest_of, publish, store
+from tests.guest.played import AWAIT_REQUEST, PARK_FOR_EVER, REPLIES, guest_of, publish, store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +82,7 @@ def test_temporary_files_end_before_descriptors_do() -> None:
 
 def test_mappings_of_a_connection_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux lets a process have 65 530, of all its parts."""
-    monkeypatch.setattr(_sigbus, "turns_into_trap", lambda: True)
+    monkeypatch.setattr(sigbus, "turns_into_trap", lambda: True)
     database = os.fsencode(tmp_path / "a.db")
     files = FileTable(database)
     handle, _ = files.open(database, DATABASE)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rapsqlite import _constants as abi
-from rapsqlite._imports import SIGNATURES
+from rapsqlite._wasm.imports import SIGNATURES
 from tests.attacks.hostile import FD, WINDOW, must_be_ok, outcomes
-from tests.runtime.played import CONTROL, FREE, PLACE, REPLIES, REQUESTS, RING_BY_WRITING
+from tests.guest.played import CONTROL, FREE, PLACE, REPLIES, REQUESTS, RING_BY_WRITING
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import _constants as abi
-from rapsqlite import _named
+from rapsqlite._client import named_placeholders
 from tests.compat.stock import rows_of, same
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ async def test_statement_runs_once_after_the_warning() -> None:
 
 async def test_python_314_refuses_it_with_the_transaction_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under every Python as 3.14 will have it, which is not there to compare with yet."""
-    monkeypatch.setattr(_named, "sys", SimpleNamespace(version_info=(3, 14)))
+    monkeypatch.setattr(named_placeholders, "sys", SimpleNamespace(version_info=(3, 14)))
     async with rapsqlite.connect(":memory:") as connection:
         await with_table(connection)
         connection._session.statement_bits |= abi.FORMAT_REFUSE_POSITIONS

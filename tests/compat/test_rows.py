@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import pytest
 
 import rapsqlite
-from rapsqlite import _options
 from rapsqlite import cursor as cursor_module
+from rapsqlite._values import options
 from tests.compat.stock import rows_of, same
 
 TABLE = """
@@ -170,7 +170,7 @@ async def test_newer_pythons_give_no_rows_for_0_and_refuse_fewer(
 ) -> None:
     """https://github.com/python/cpython/issues/139283"""
     monkeypatch.setattr(cursor_module, "ZERO_ROWS_ARE_NONE", True)
-    monkeypatch.setattr(_options, "ZERO_ROWS_ARE_NONE", True)
+    monkeypatch.setattr(options, "ZERO_ROWS_ARE_NONE", True)
     every = [(1,), (2,), (3,)]
 
     for size, expected in ((0, []), (-1, "ValueError"), (2, every[:2])):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rapsqlite._loader import DIRECTORY, SHIPPED
+from rapsqlite._client.extension_loader import DIRECTORY, SHIPPED
 from tests.extensions.conftest import ROOT
 
 if TYPE_CHECKING:

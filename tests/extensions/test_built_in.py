@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rapsqlite
-from rapsqlite._loader import BUILT_IN
+from rapsqlite._client.extension_loader import BUILT_IN
 from tests.extensions.conftest import ROOT
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 import wasmtime
 
 import rapsqlite
-from rapsqlite._dylink import START, Needs, read_side
+from rapsqlite._wasm.dylink import START, Needs, read_side
 from tests.extensions.modules import ENTRY, HEADER, NEEDED, dylink, mem_info, number, side_module, sized
 
 if TYPE_CHECKING:

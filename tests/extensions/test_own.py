@@ -16,7 +16,8 @@ import pytest
 import wasmtime
 
 import rapsqlite
-from rapsqlite import _module_cache, _opening, runtime
+from rapsqlite import runtime
+from rapsqlite._files import module_cache, opening
 from tests.extensions.conftest import (
     ROOT,
     SAMPLE,
@@ -207,7 +208,7 @@ async def test_file_that_becomes_a_link_once_its_name_is_checked_is_not_loaded(
     granted = tmp_path / "granted"
     granted.mkdir()
     module = Path(shutil.copy(sample, granted))
-    read_whole = _opening.read_whole
+    read_whole = opening.read_whole
     swapped: list[bytes] = []
 
     def swapped_before(path: bytes, *rest: Any) -> bytes | None:
@@ -219,7 +220,7 @@ async def test_file_that_becomes_a_link_once_its_name_is_checked_is_not_loaded(
 
     async with rapsqlite.connect(":memory:", limits={"directories": [granted]}) as conn:
         await conn.enable_load_extension(True)
-        monkeypatch.setattr(_opening, "read_whole", swapped_before)
+        monkeypatch.setattr(opening, "read_whole", swapped_before)
         with pytest.raises(rapsqlite.OperationalError, match="unable to open shared library") as caught:
             await conn.fetch_scalar("SELECT load_extension(?)", [str(module)])
 
@@ -244,7 +245,7 @@ async def test_compiled_form_is_kept(
     monkeypatch.setattr(engine, "_side_modules", {})
     monkeypatch.setenv("RAPSQLITE_CACHE_DIR", str(tmp_path / "cache"))
     await conn.load_extension(str(sample))
-    directory = _module_cache.cache_directory()
+    directory = module_cache.cache_directory()
     assert directory is not None
     [kept] = directory.glob("*.compiled")
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 import rapsqlite
-from rapsqlite import _constants, _loader
+from rapsqlite import _constants
+from rapsqlite._client import extension_loader
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = (ROOT / "docs" / "extensions.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", sorted(_loader.SHIPPED))
+@pytest.mark.parametrize("name", sorted(extension_loader.SHIPPED))
 async def test_shipped_extension_is_loaded_by_name_and_twice(conn: rapsqlite.Connection, name: str) -> None:
     await conn.load_extension(name)
     await conn.load_extension(name.upper())
@@ -24,7 +25,7 @@ async def test_shipped_extension_is_loaded_by_name_and_twice(conn: rapsqlite.Con
     assert await conn.fetch_scalar("SELECT 1") == 1
 
 
-@pytest.mark.parametrize("name", sorted(_loader.BUILT_IN))
+@pytest.mark.parametrize("name", sorted(extension_loader.BUILT_IN))
 async def test_name_of_what_is_in_the_engine_is_accepted(conn: rapsqlite.Connection, name: str) -> None:
     functions = "SELECT count(*) FROM pragma_function_list"
     before = await conn.fetch_scalar(functions)
@@ -122,7 +123,7 @@ async def test_csv_does_not_read_what_is_not_granted(tmp_path: Path) -> None:
 async def test_extension_that_was_not_built_is_named(
     conn: rapsqlite.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_loader, "DIRECTORY", tmp_path)
+    monkeypatch.setattr(extension_loader, "DIRECTORY", tmp_path)
 
     with pytest.raises(rapsqlite.NotSupportedError, match="csv is not in this build"):
         await conn.load_extension("csv")
@@ -134,7 +135,7 @@ def test_page_lists_every_name() -> None:
 
     named = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
 
-    assert named == _loader.BUILT_IN | _loader.SHIPPED
+    assert named == extension_loader.BUILT_IN | extension_loader.SHIPPED
 
 
 def test_page_lists_every_function_that_extensions_may_import() -> None:

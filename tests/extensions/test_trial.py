@@ -13,16 +13,17 @@ import anyio.to_thread
 import pytest
 
 import rapsqlite
-from rapsqlite import _live_guests, _trial
-from rapsqlite._loader import Loader
-from rapsqlite._target import Target
+from rapsqlite._client import extension_trial
+from rapsqlite._client.extension_loader import Loader
+from rapsqlite._client.opening import Target
+from rapsqlite._guest import registry
 from tests.extensions.modules import ENTRY, side_module
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from rapsqlite._guest import Guest
+    from rapsqlite._guest.guest import Guest
 
 TRAPS = {
     "start": "(func $f unreachable) (start $f)",
@@ -245,7 +246,7 @@ async def test_only_modules_of_others_are_tried_and_only_where_loading_is_allowe
     await conn.load_extension(sample)
 
     assert [guest.is_running() for guest in scratches] == [False]
-    assert not {id(guest) for guest in scratches} & {id(guest) for guest in _live_guests._live}
+    assert not {id(guest) for guest in scratches} & {id(guest) for guest in registry._live}
 
 
 async def test_task_that_is_cancelled_before_loads_nothing(
@@ -255,7 +256,7 @@ async def test_task_that_is_cancelled_before_loads_nothing(
         scope.cancel()
         await anyio.lowlevel.checkpoint()
 
-    monkeypatch.setattr(_trial, "ask_loader", cancelled)
+    monkeypatch.setattr(extension_trial, "ask_loader", cancelled)
     with anyio.CancelScope() as scope:
         await busy.load_extension(sample)
 

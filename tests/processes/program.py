@@ -32,7 +32,8 @@ import anyio.lowlevel
 import anyio.to_thread
 
 import rapsqlite
-from rapsqlite import _descriptors, _live_guests
+from rapsqlite._files import descriptors
+from rapsqlite._guest import registry
 from tests.processes.neighbour import ACCOUNTS, AMOUNT, HALVES, WHO
 
 if TYPE_CHECKING:
@@ -373,7 +374,7 @@ def judge(path: str, book: Book, done: list[int]) -> None:
 def left(path: str) -> list[str]:
     """Return what is still there of connections."""
     collect()
-    _descriptors.sweep()
+    descriptors.sweep()
     # Trio keeps threads of its own for ten seconds.
     threads = [thread.name for thread in threading.enumerate() if not thread.name.startswith("Trio thread")]
     found = [f"thread {name}" for name in threads if name != "MainThread"]
@@ -384,7 +385,7 @@ def left(path: str) -> list[str]:
             continue
         if target.startswith(path):
             found.append(f"descriptor {name} of {target}")
-    found += [f"guest of {guest.name}" for guest in _live_guests._live]
+    found += [f"guest of {guest.name}" for guest in registry._live]
     return found
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from rapsqlite import _constants as sqlite
-from rapsqlite._files import FileTable
+from rapsqlite._files.file_table import FileTable
 
 if TYPE_CHECKING:
     import random

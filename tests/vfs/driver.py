@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rapsqlite import _constants as abi
-from rapsqlite._files import FileTable
-from rapsqlite._guest import Guest
+from rapsqlite._files.file_table import FileTable
+from rapsqlite._guest.guest import Guest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

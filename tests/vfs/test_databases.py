@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rapsqlite import _constants as sqlite
-from rapsqlite._files import FileTable
+from rapsqlite._files.file_table import FileTable
 from rapsqlite.errors import DatabaseError, OperationalError
 from tests.vfs.crash_model import Change, Disk, RecordingFiles, lay_out
 from tests.vfs.driver import Driven

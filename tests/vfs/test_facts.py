@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rapsqlite import _constants as abi
-from rapsqlite import _mapping
-from rapsqlite._facts import Facts
-from rapsqlite._fileerror import FileError
+from rapsqlite._files import mapping
+from rapsqlite._files.facts import Facts
+from rapsqlite._files.file_error import FileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @pytest.fixture(params=[True, False], ids=["local", "network"])
 def facts(database: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Facts]:
     database.write_bytes(b"x" * 5000)
-    monkeypatch.setattr(_mapping, "is_shared_by_all", lambda _fd: request.param)
+    monkeypatch.setattr(mapping, "is_shared_by_all", lambda _fd: request.param)
     fd = os.open(database, os.O_RDWR)
     directory = os.open(database.parent, os.O_RDONLY)
     yield Facts(fd, os.fsencode(database), directory, os.fsencode(database.name))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rapsqlite import _constants as sqlite
-from rapsqlite._fileerror import FileError
-from rapsqlite._files import FileTable
+from rapsqlite._files.file_error import FileError
+from rapsqlite._files.file_table import FileTable
 from rapsqlite.errors import Error
 from tests.vfs.driver import Driven
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rapsqlite import _constants as sqlite
-from rapsqlite import _filelock
-from rapsqlite._file_imports import file_imports
-from rapsqlite._fileerror import FileError
-from rapsqlite._files import FileTable
+from rapsqlite._files import file_lock
+from rapsqlite._files.file_error import FileError
+from rapsqlite._files.file_table import FileTable
+from rapsqlite._files.imports import file_imports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -257,7 +257,7 @@ def test_closed_standard_streams_are_never_databases(database: Path) -> None:
     """What is printed to a closed stdout must not land in a database that got its number."""
     script = (
         "import os, sys\n"
-        "from rapsqlite._files import FileTable\n"
+        "from rapsqlite._files.file_table import FileTable\n"
         "name = os.fsencode(sys.argv[1])\n"
         "for fd in (0, 1, 2): os.close(fd)\n"
         "table = FileTable(name)\n"
@@ -348,7 +348,7 @@ def test_failing_unlock_keeps_no_file_open(database: Path, monkeypatch: pytest.M
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patched:
-        patched.setattr(_filelock.FileLock, "unlock", fail)
+        patched.setattr(file_lock.FileLock, "unlock", fail)
         table.close()
 
     assert set(os.listdir("/proc/self/fd")) == before

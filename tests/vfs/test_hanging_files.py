@@ -20,7 +20,9 @@ import pytest
 
 import rapsqlite
 from rapsqlite import _constants as abi
-from rapsqlite import _descriptors, _image, _mapping, connect
+from rapsqlite import connect
+from rapsqlite._client import image
+from rapsqlite._files import descriptors, mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,7 +138,7 @@ async def test_call_that_hangs_stops_neither_the_loop_nor_other_connections(
 ) -> None:
     """It is made on its connection's thread, and under no guard that anybody else takes: to open, close or fork."""
     # Calls on a local file system, which take a microsecond, keep the GIL. Such as hang are others.
-    monkeypatch.setattr(_mapping, "is_shared_by_all", lambda _fd: False)
+    monkeypatch.setattr(mapping, "is_shared_by_all", lambda _fd: False)
     stuck = tmp_path / "stuck.db"
     async with connect(stuck) as conn:
         await conn.execute("CREATE TABLE t (a)")
@@ -167,7 +169,7 @@ async def test_descriptor_that_hangs_while_it_is_closed_stops_nobody(
     """close(2) of a file on another machine waits for what was written to it."""
     conn = await connect(tmp_path / "stuck.db")
     await conn.execute("CREATE TABLE t (a)")
-    stuck = [fd for fd in _descriptors._open if "stuck.db" in os.readlink(f"/proc/self/fd/{fd}")]
+    stuck = [fd for fd in descriptors._open if "stuck.db" in os.readlink(f"/proc/self/fd/{fd}")]
     reached, released, close = threading.Event(), threading.Event(), os.close
 
     def hang(fd: int) -> None:
@@ -208,7 +210,7 @@ async def test_task_that_waits_for_a_hanging_file_can_be_cancelled(
 
     opened = str(other)
     with anyio.fail_after(10):
-        while any(opened in os.readlink(f"/proc/self/fd/{fd}") for fd in list(_descriptors._open)):  # noqa: ASYNC110
+        while any(opened in os.readlink(f"/proc/self/fd/{fd}") for fd in list(descriptors._open)):  # noqa: ASYNC110
             await anyio.sleep(0.002)
 
 
@@ -258,7 +260,7 @@ def test_child_forked_while_a_file_is_opened_keeps_nothing_of_it(tmp_path: Path)
 def hanging_copy(monkeypatch: pytest.MonkeyPatch, step: str) -> Iterator[tuple[threading.Event, threading.Event]]:
     """Let a step on the directory of a copy hang: events that tell that it is reached, and let it go on."""
     reached, released = threading.Event(), threading.Event()
-    owner: Any = _image if step == "_reclaim" else shutil
+    owner: Any = image if step == "_reclaim" else shutil
     real = getattr(owner, step)
 
     def hang(*arguments: Any, **options: Any) -> None:

@@ -17,8 +17,8 @@ import pytest
 
 import rapsqlite
 from rapsqlite import _constants as abi
-from rapsqlite._guest import _SLICE_S as SLICE_S
-from rapsqlite._wire import encode_params
+from rapsqlite._guest.guest import _SLICE_S as SLICE_S
+from rapsqlite._values.wire import encode_params
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

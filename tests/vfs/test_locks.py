@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rapsqlite import _constants as sqlite
-from rapsqlite import _descriptors
-from rapsqlite._fileerror import FileError
-from rapsqlite._files import FileTable
+from rapsqlite._files import descriptors
+from rapsqlite._files.file_error import FileError
+from rapsqlite._files.file_table import FileTable
 from tests.vfs.driver import Driven
 
 if TYPE_CHECKING:
@@ -218,15 +218,15 @@ def test_closing_keeps_the_locks_of_other_libraries(path: Path, flags: int) -> N
 
     Ours(path, flags).table.close()
     still_held = not outside.run("BEGIN IMMEDIATE")
-    parked = _descriptors.parked_count()
+    parked = descriptors.parked_count()
 
     assert inside.run("COMMIT")
     assert still_held
     assert parked == 1
     for native in (inside, outside):
         native.close()
-    _descriptors.sweep()
-    assert _descriptors.parked_count() == 0
+    descriptors.sweep()
+    assert descriptors.parked_count() == 0
 
 
 def test_parked_descriptors_are_used_again(path: Path) -> None:
@@ -235,11 +235,11 @@ def test_parked_descriptors_are_used_again(path: Path) -> None:
     for _ in range(10):
         Ours(path).table.close()
 
-    assert _descriptors.parked_count() == 1
+    assert descriptors.parked_count() == 1
 
     inside.close()
     Ours(path).table.close()
-    assert _descriptors.parked_count() == 0
+    assert descriptors.parked_count() == 0
 
 
 def test_replaced_file_is_not_served_from_a_parked_descriptor(path: Path) -> None:
@@ -287,7 +287,7 @@ def test_killed_process_leaves_no_lock_behind_a_forked_child(path: Path) -> None
     """An inherited descriptor would keep the dead parent's lock for as long as the child lives."""
     script = (
         "import os, sys\n"
-        "from rapsqlite._files import FileTable\n"
+        "from rapsqlite._files.file_table import FileTable\n"
         "name = os.fsencode(sys.argv[1])\n"
         "table = FileTable(name)\n"
         f"handle, _ = table.open(name, {DATABASE})\n"
@@ -405,11 +405,11 @@ def test_descriptor_is_parked_while_another_library_may_lock_the_file(path: Path
     assert inside.run("COMMIT")
 
     Ours(path, flags).table.close()
-    parked = _descriptors.parked_count()
+    parked = descriptors.parked_count()
 
     inside.close()
-    _descriptors.sweep()
-    assert (parked, _descriptors.parked_count()) == (1, 0)
+    descriptors.sweep()
+    assert (parked, descriptors.parked_count()) == (1, 0)
 
 
 IMPATIENT_READER = """
@@ -471,6 +471,6 @@ def test_closing_keeps_the_locks_of_a_library_that_opens_and_locks_meanwhile(pat
     over.set()
     closer.join()
     outside.close()
-    _descriptors.sweep()
+    descriptors.sweep()
 
     assert not intruders

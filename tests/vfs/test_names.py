@@ -13,9 +13,9 @@ import pytest
 
 import rapsqlite
 from rapsqlite import _constants as sqlite
-from rapsqlite._fileerror import FileError
-from rapsqlite._files import FileTable
-from rapsqlite._grants import database_path
+from rapsqlite._files.file_error import FileError
+from rapsqlite._files.file_table import FileTable
+from rapsqlite._files.grants import database_path
 
 DATABASE = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE | sqlite.SQLITE_OPEN_MAIN_DB
 JOURNAL = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE | sqlite.SQLITE_OPEN_SUPER_JOURNAL

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rapsqlite import _descriptors
+from rapsqlite._files import descriptors
 from rapsqlite.errors import Error, OperationalError
 from tests.vfs import worker
 from tests.vfs.driver import Driven
@@ -226,7 +226,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         yield place
     finally:
-        _descriptors.sweep()
+        descriptors.sweep()
         subprocess.run(["umount", str(place)], check=True)
 
 

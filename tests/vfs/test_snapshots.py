@@ -17,7 +17,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import _constants as abi
-from rapsqlite._walindex import WalIndex
+from rapsqlite._files.wal_index import WalIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from rapsqlite import _constants as codes
-from rapsqlite import _filelock, _mapping
+from rapsqlite._files import file_lock, mapping
 from rapsqlite.errors import DatabaseError, Error, OperationalError
 from tests.vfs.driver import Driven
 
@@ -29,7 +29,7 @@ CALLS: dict[str, tuple[Any, str]] = {
     "open": (os, "open"),
     "stat": (os, "stat"),
     "fstat": (os, "fstat"),
-    "fstatfs": (_mapping, "_file_system"),
+    "fstatfs": (mapping, "_file_system"),
     "readlink": (os, "readlink"),
     "pread": (os, "preadv"),
     "pwrite": (os, "pwrite"),
@@ -39,10 +39,10 @@ CALLS: dict[str, tuple[Any, str]] = {
     "fsync": (os, "fsync"),
     "unlink": (os, "unlink"),
     "close": (os, "close"),
-    "setlk": (_filelock, "set_lock"),
-    "getlk": (_filelock, "conflicting_lock"),
-    "mmap": (_mapping, "lay"),
-    "munmap": (_mapping, "clear"),
+    "setlk": (file_lock, "set_lock"),
+    "getlk": (file_lock, "conflicting_lock"),
+    "mmap": (mapping, "lay"),
+    "munmap": (mapping, "clear"),
 }
 IOERR, FULL, BUSY, CANTOPEN = codes.SQLITE_IOERR, codes.SQLITE_FULL, codes.SQLITE_BUSY, codes.SQLITE_CANTOPEN
 

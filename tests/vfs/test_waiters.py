@@ -10,7 +10,9 @@ import anyio
 import pytest
 
 import rapsqlite
-from rapsqlite import _host, _waiters, connect
+from rapsqlite import connect
+from rapsqlite._files import waiters as _waiters
+from rapsqlite._guest import host_functions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,8 +24,8 @@ INSERT = "INSERT INTO t VALUES (1)"
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks again by itself within the time that a test may take."""
-    monkeypatch.setattr(_host, "_FIRST_NAP_S", 3600.0)
-    monkeypatch.setattr(_host, "_LONGEST_NAP_S", 3600.0)
+    monkeypatch.setattr(host_functions, "_FIRST_NAP_S", 3600.0)
+    monkeypatch.setattr(host_functions, "_LONGEST_NAP_S", 3600.0)
 
 
 async def opened(stack: AsyncExitStack, path: Path, count: int, timeout_s: float = 600) -> list[rapsqlite.Connection]:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from rapsqlite import _constants as sqlite
-from rapsqlite import _mapping, _walindex
-from rapsqlite._fileerror import FileError
-from rapsqlite._files import FileTable
+from rapsqlite._files import mapping, wal_index
+from rapsqlite._files.file_error import FileError
+from rapsqlite._files.file_table import FileTable
 from rapsqlite.errors import OperationalError
 from tests.vfs.driver import Driven
 
@@ -174,7 +174,7 @@ NETWORK = {
 
 @pytest.mark.parametrize("kind", NETWORK)
 def test_wal_on_a_network_file_system_is_refused(wal: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(_mapping, "_file_system", lambda _fd: NETWORK[kind])
+    monkeypatch.setattr(mapping, "_file_system", lambda _fd: NETWORK[kind])
 
     with Driven(wal) as ours, pytest.raises(OperationalError, match="needs a local file system") as caught:
         ours.sql("SELECT * FROM t")
@@ -184,7 +184,7 @@ def test_wal_on_a_network_file_system_is_refused(wal: Path, monkeypatch: pytest.
 
 def test_database_on_a_network_file_system_leaves_wal_mode_again(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has put it into WAL mode, or copied one there, is told how to get on, and that works."""
-    monkeypatch.setattr(_mapping, "_file_system", lambda _fd: NETWORK["nfs"])
+    monkeypatch.setattr(mapping, "_file_system", lambda _fd: NETWORK["nfs"])
 
     with Driven(wal) as ours:
         ours.sql("PRAGMA locking_mode = EXCLUSIVE")
@@ -200,7 +200,7 @@ def test_database_on_a_network_file_system_leaves_wal_mode_again(wal: Path, monk
 
 
 def test_exclusive_mode_needs_no_shared_memory(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_mapping, "is_shared_by_all", lambda _fd: False)
+    monkeypatch.setattr(mapping, "is_shared_by_all", lambda _fd: False)
 
     with Driven(wal) as ours:
         ours.sql("PRAGMA locking_mode = EXCLUSIVE")
@@ -239,9 +239,9 @@ class Index:
         self.table = FileTable(os.fsencode(path))
         self.handle, _ = self.table.open(os.fsencode(path), DATABASE)
         # Page-aligned memory of our own in place of a guest's.
-        self.memory = memoryview(mmap.mmap(-1, 4 * _walindex.REGION_BYTES))
+        self.memory = memoryview(mmap.mmap(-1, 4 * wal_index.REGION_BYTES))
 
-    def map(self, region: int = 0, *, extend: bool = True, start: int = 0, size: int = _walindex.REGION_BYTES) -> int:
+    def map(self, region: int = 0, *, extend: bool = True, start: int = 0, size: int = wal_index.REGION_BYTES) -> int:
         view = self.memory[start : start + size]
         return self.table.map_index(self.handle, region, view, extend=extend)
 

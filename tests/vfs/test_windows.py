@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rapsqlite import _constants as sqlite
-from rapsqlite import _mapping, _sigbus
-from rapsqlite._fileerror import FileError
-from rapsqlite._files import FileTable
+from rapsqlite._files import mapping, sigbus
+from rapsqlite._files.file_error import FileError
+from rapsqlite._files.file_table import FileTable
 from tests.vfs.driver import Driven
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def warm_up(ours: Driven) -> None:
 
 def test_trial_passes_here() -> None:
     """Where it does not, mapped reads are off, and the other tests of this file would test nothing."""
-    assert _sigbus._passes_trial()
+    assert sigbus._passes_trial()
 
 
 def test_scan_takes_one_call_per_window(database: Path) -> None:
@@ -197,9 +197,9 @@ def test_file_that_others_truncate_ends_the_connection_not_the_process(database:
 def test_without_windows_the_host_reads(database: Path, monkeypatch: pytest.MonkeyPatch, obstacle: str) -> None:
     fill(database, 5000).close()
     if obstacle == "no trial":
-        monkeypatch.setattr(_sigbus, "turns_into_trap", lambda: False)
+        monkeypatch.setattr(sigbus, "turns_into_trap", lambda: False)
     elif obstacle == "network":
-        monkeypatch.setattr(_mapping, "is_shared_by_all", lambda _fd: False)
+        monkeypatch.setattr(mapping, "is_shared_by_all", lambda _fd: False)
     files = FileTable(os.fsencode(database), maps_reads=obstacle != "turned off")
 
     with Driven(database, files=files) as ours:
@@ -244,7 +244,7 @@ def test_forked_child_inherits_no_mapping(database: Path) -> None:
 
 @pytest.fixture
 def table(database: Path, monkeypatch: pytest.MonkeyPatch) -> FileTable:
-    monkeypatch.setattr(_sigbus, "turns_into_trap", lambda: True)
+    monkeypatch.setattr(sigbus, "turns_into_trap", lambda: True)
     return FileTable(os.fsencode(database))
 
 

@@ -1,4 +1,4 @@
-"""CPython's scenarios for backups and dumps, beyond those of tests/test_backup.py and tests/test_dump.py."""
+"""CPython's scenarios for backups and dumps, beyond those of tests/copies/test_backup.py and tests/copies/test_dump.py."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import rapsqlite
-from rapsqlite import _registration
+from rapsqlite._client import registration
 from tests.compat.cpython.scenario import NOTHING, agree, column, told
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ async def test_number_of_arguments_that_is_none_is_refused(make: Any) -> None:
 async def test_python_314_tells_which_numbers_of_arguments_there_are(
     verb: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_registration, "_CHECKS_COUNTS", True)
+    monkeypatch.setattr(registration, "_CHECKS_COUNTS", True)
 
     async def scenario(connection: Any) -> Any:
         await connection.setlimit(rapsqlite.SQLITE_LIMIT_FUNCTION_ARG, 2)

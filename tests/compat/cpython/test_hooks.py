@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import rapsqlite
-from rapsqlite import _tracebacks
+from rapsqlite._callbacks import tracebacks as _tracebacks
 from tests.compat.cpython.scenario import NOTHING, agree, column, told
 
 if TYPE_CHECKING:

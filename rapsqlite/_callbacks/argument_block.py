@@ -1,0 +1,115 @@
+"""The place in the guest's memory where a callback's arguments and answer pass: docs/abi.md, "Callbacks".
+
+What the guest wrote is untrusted: addresses are checked by ``view``, arrays decoded by msgspec. The guest's own thread
+alone comes here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rapsqlite import _constants as abi
+from rapsqlite._callbacks.results import storable
+from rapsqlite._values.bounds import MOST_BODY_BYTES, check_values
+from rapsqlite._values.wire import decode_arguments
+from rapsqlite.errors import InternalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_VALUE, _FORM = abi.PLACE_VALUE, abi.PLACE_FORM
+_MOST_KEPT = 256
+
+
+class _Starts(dict[int, memoryview]):
+    """The first bytes of some memory, by how many: to slice it anew for each call takes longer than to decode it."""
+
+    __slots__ = ("_memory",)
+
+    def __init__(self, memory: memoryview) -> None:
+        self._memory = memory
+
+    def __missing__(self, length: int) -> memoryview:
+        start = self._memory[:length]
+        if 0 <= length <= _MOST_KEPT:
+            self[length] = start
+        return start
+
+
+class Place:
+    """The place of one guest; ``words`` and ``floats`` are the same memory, ``room`` is behind them.
+
+    ``starts[length]`` are the first bytes of the room.
+    """
+
+    __slots__ = ("_large", "_view", "floats", "room", "starts", "words")
+
+    def __init__(self, view: Callable[[int, int], memoryview], address: int) -> None:
+        """Take the guest's memory, and the address of the place in it."""
+        if address % 8:
+            raise InternalError("the guest's place for callbacks is not aligned")
+        whole = view(address, abi.CALLBACK_PLACE_HEAD + abi.CALLBACK_PLACE_ROOM)
+        head = whole[: abi.CALLBACK_PLACE_HEAD]
+        self.words: memoryview[int] = head.cast("q")
+        self.floats: memoryview[Any] = head.cast("d")
+        self.room: memoryview[int] = whole[abi.CALLBACK_PLACE_HEAD :]
+        self.starts = _Starts(self.room)
+        self._view = view
+        self._large = b""
+
+    def arguments(self, form: int) -> list[Any]:
+        """Return arguments of any form that is no number: those do not get here."""
+        words = self.words
+        if form == abi.FORM_NULL:
+            return [None]
+        if form >= abi.FORM_FAR:
+            data = self._view(words[abi.PLACE_ADDRESS], words[_VALUE])
+            if len(data) > MOST_BODY_BYTES:
+                raise InternalError("the guest passed more than a callback can be passed")
+        else:
+            data = self.room[: words[_VALUE]]
+        kind = form & ~abi.FORM_FAR
+        if kind == abi.FORM_ARRAY:
+            check_values(data)
+            return decode_arguments(data)
+        return [str(data, "utf-8") if kind == abi.FORM_TEXT else bytes(data)]
+
+    def put(self, value: Any) -> None:
+        """Write an answer; raises as `storable` does."""
+        words = self.words
+        if value is None:
+            words[_FORM] = abi.FORM_NULL
+            return
+        if value is True or value is False:  # what conditions answer: there is nothing to look at
+            words[_VALUE] = value
+            words[_FORM] = abi.FORM_INTEGER
+            return
+        value = storable(value)
+        if isinstance(value, float):
+            self.floats[_VALUE] = value
+            words[_FORM] = abi.FORM_FLOAT
+        elif isinstance(value, int):
+            words[_VALUE] = value
+            words[_FORM] = abi.FORM_INTEGER
+        elif isinstance(value, str):
+            self._put_bytes(abi.FORM_TEXT, value.encode())
+        else:
+            self._put_bytes(abi.FORM_BLOB, value)
+
+    def _put_bytes(self, form: int, data: bytes) -> None:
+        """Write a text or blob, or keep it for `fetch` if there is no room."""
+        length = len(data)
+        if length <= len(self.room):
+            self.room[:length] = data
+        else:
+            self._large = data
+        self.words[_VALUE] = length
+        self.words[_FORM] = form
+
+    def fetch(self, target: memoryview) -> int:
+        """Copy the last answer, which was too large, once; 1 if it has another length."""
+        large, self._large = self._large, b""
+        if len(large) != len(target):
+            return 1
+        target[:] = large
+        return 0

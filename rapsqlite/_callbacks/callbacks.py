@@ -1,0 +1,215 @@
+"""The guest calls Python: one import for all kinds of callbacks, the objects they call, what they raise.
+
+Arguments and answer pass at one place in the guest's memory (`Place`). What is called often the guest calls without the
+import (`Slots`); both ways lead through an `entrance`. Everything but ``hold``, ``failures`` and ``interrupt`` runs on
+the guest's thread. No lock of the guest's is held while a callback runs, so requests can be sent and interrupted
+meanwhile. What the guest passes is untrusted: an unknown handle, or one of another kind, is answered like an exception.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+from rapsqlite import _constants as abi
+from rapsqlite._callbacks.aggregates import Instance, run_steps
+from rapsqlite._callbacks.argument_block import Place
+from rapsqlite._callbacks.async_exception import CallbackInterrupted, Strike
+from rapsqlite._callbacks.deferred import DeferredError, run_calls, with_failure
+from rapsqlite._callbacks.failures import Failures, code_of
+from rapsqlite._callbacks.handles import Handles
+from rapsqlite._callbacks.slots import Slots
+from rapsqlite._callbacks.tracebacks import report
+from rapsqlite._callbacks.trampoline import entrance, not_held
+from rapsqlite._values.bounds import MOST_HANDLES
+from rapsqlite.errors import InternalError, ProgrammingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rapsqlite._callbacks.trampoline import Enter
+
+logger = logging.getLogger("rapsqlite")
+
+_KEY, _FORM, _VALUE, _SLOT = abi.PLACE_KEY, abi.PLACE_FORM, abi.PLACE_VALUE, abi.PLACE_SLOT
+_KIND_BITS = 8
+_INSTANCE = 0  # the kind of an aggregate's instance: no guest can call one, for as a kind this is RELEASE
+_SEVERAL = -1  # what answers to several kinds, each with a function of its own
+_WITHOUT_CONSEQUENCE = frozenset({abi.CALLBACK_TRACE, abi.CALLBACK_ROLLBACK})
+
+
+class Callbacks:
+    """What one guest may call."""
+
+    __slots__ = ("_finalized", "_functions", "_give_up", "_handles", "_place", "_slots", "_strike", "failures")
+
+    _place: Place
+    _give_up: Callable[[BaseException], int]
+
+    def __init__(self) -> None:
+        self._handles: Handles[tuple[int, Any]] = Handles()  # kind, and what is called or the instance
+        self._functions: dict[int, Callable[..., Any]] = {}  # by kind and handle, as the guest writes them in one word
+        self._slots = Slots()
+        self._strike = Strike()
+        self._finalized: type | None = None  # the class of the last instance, should it raise
+        self.failures = Failures()
+
+    def attach(
+        self,
+        view: Callable[[int, int], memoryview],
+        address: int,
+        add_to_table: Callable[[Enter], int],
+        give_up: Callable[[BaseException], int],
+    ) -> None:
+        """Take the guest's memory, and the address of its place for callbacks. The guest's thread.
+
+        ``add_to_table`` puts what it is given into the guest's table and returns the place, 0 if there is none;
+        ``give_up`` returns what that is to return so that the guest ends.
+        """
+        self._place = Place(view, address)
+        self._give_up = give_up
+        self._slots.attach(lambda: entrance(self._place, self._strike, self._fail, self._fail_late), add_to_table)
+
+    def __len__(self) -> int:
+        return len(self._handles)
+
+    @property
+    def thread(self) -> int:
+        """The thread that runs a callback now, 0 if none does."""
+        return self._strike.target
+
+    def hold(self, kind: int, function: Callable[..., Any]) -> int:
+        """Return the handle by which the guest calls ``function``."""
+        handle = self._handles.hold((kind, function))
+        self._functions[handle << _KIND_BITS | kind] = function
+        return handle
+
+    def hold_several(self, functions: Mapping[int, Callable[..., Any]]) -> int:
+        """Return the one handle by which the guest calls each of ``functions``, which are by kind."""
+        handle = self._handles.hold((_SEVERAL, functions))
+        for kind, function in functions.items():
+            self._functions[handle << _KIND_BITS | kind] = function
+        return handle
+
+    def hold_instance(self, item: object) -> int:
+        """Return the handle of an aggregate's instance; MemoryError if the guest has not given enough of them back."""
+        if len(self._handles) >= MOST_HANDLES:
+            raise MemoryError("too many instances of aggregates live at a time")
+        return self._handles.hold((_INSTANCE, Instance(item)))
+
+    def release(self, handle: int) -> None:
+        """Forget a handle that the guest does not hold."""
+        entry = self._handles.release(handle)
+        if entry is not None:
+            kind, item = entry
+            for each in item if kind == _SEVERAL else (kind,):
+                key = handle << _KIND_BITS | each
+                self._functions.pop(key, None)
+                self._slots.close(key)
+
+    def clear(self) -> None:
+        """The guest has ended: nothing of what it called is kept."""
+        self._handles.clear()
+        self._functions.clear()
+        self._slots.clear()
+        self.failures.clear()
+        self._finalized = None
+
+    def refuse_use(self) -> None:
+        """Raise if this thread is in a callback: the connection cannot answer before that returns."""
+        if self.thread == threading.get_ident():
+            raise ProgrammingError(
+                "a callback cannot use the connection that calls it: it is busy until the callback returns"
+            )
+
+    def interrupt(self, is_wanted: Callable[[], bool]) -> bool:
+        """Raise an exception in the callback that runs, if ``is_wanted`` says so then; False if it was not done."""
+        return self._strike.send(is_wanted)
+
+    # -- imports -----------------------------------------------------------------------------------
+
+    def call(self) -> int:
+        """Call what the guest's place says, and write the answer there; give it a slot if it asks for one."""
+        words = self._place.words
+        key = words[_KEY]
+        function = self._functions.get(key)
+        if words[_SLOT]:
+            words[_SLOT] = abi.NO_FUNCTION if function is None else self._slots.open(key, function)
+        return self._slots.call(function or self._call_method)
+
+    def fetch_answer(self, target: memoryview) -> int:
+        """As `Place.fetch`."""
+        return self._place.fetch(target)
+
+    def _call_method(self, *arguments: Any) -> object:
+        """Do what is no single call: give a handle back, do what was put off, ask an aggregate's instance."""
+        key = self._place.words[_KEY]
+        kind, handle = key & (1 << _KIND_BITS) - 1, key >> _KIND_BITS
+        if kind == abi.CALLBACK_RELEASE:
+            self.release(handle)
+            return None
+        if kind == abi.CALLBACK_STEPS:
+            run_steps(self._instance, arguments)
+            return None
+        if kind == abi.CALLBACK_CALLS:
+            return run_calls(self._function, self._strike, handle, arguments)
+        if kind not in (abi.CALLBACK_VALUE, abi.CALLBACK_FINALIZE):
+            not_held()
+        instance = self._instance(handle)
+        try:
+            run_steps(self._instance, arguments)
+        except BaseException:
+            if kind == abi.CALLBACK_FINALIZE:
+                instance.abandon()
+            raise
+        else:
+            return instance.value() if kind == abi.CALLBACK_VALUE else instance.finalize()
+        finally:
+            if kind == abi.CALLBACK_FINALIZE:
+                self._finalized = instance.registered
+                self.release(handle)
+
+    def _function(self, key: int) -> Callable[..., Any]:
+        return self._functions.get(key, not_held)
+
+    def _instance(self, handle: int) -> Instance:
+        kind, instance = self._handles.get(handle) or (None, None)
+        if kind != _INSTANCE or not isinstance(instance, Instance):
+            raise InternalError("the guest asked something of an aggregate that it does not hold")
+        return instance
+
+    def _registered(self, key: int, exc: BaseException) -> object:
+        """Return what the user registered and what now raised ``exc``."""
+        if isinstance(exc, DeferredError):
+            return exc.registered
+        entry = self._handles.get(key >> _KIND_BITS)
+        item = self._finalized if entry is None else entry[1]
+        return item.registered if isinstance(item, Instance) else item
+
+    def _fail(self, exc: BaseException) -> None:
+        words = self._place.words
+        code, failure = code_of(exc)
+        report(failure, self._registered(words[_KEY], exc))
+        number = 0
+        if words[_KEY] & (1 << _KIND_BITS) - 1 in _WITHOUT_CONSEQUENCE:
+            logger.error("a callback raised, which changes nothing for the statement", exc_info=failure)
+        else:
+            number = self.failures.keep(failure)
+        if isinstance(exc, DeferredError) and exc.answers:
+            self._place.put(with_failure(exc.answers, code, number))
+            return
+        words[_VALUE] = number
+        words[_FORM] = code
+
+    def _fail_late(self, exc: BaseException) -> int:
+        """Answer what came when the callback was over: a strike, of which there is one for each, or the guest's end."""
+        try:
+            if not isinstance(exc, CallbackInterrupted):
+                return self._give_up(exc)
+            self._strike.target = 0
+            self._fail(exc)
+            self._strike.settle()
+        except BaseException as another:  # noqa: BLE001 - it must not cross the wasm frames; it is raised when they are left
+            return self._give_up(another)
+        return 0

@@ -1,0 +1,57 @@
+"""What callbacks raised, under numbers: the guest says with a reply which of them made its request fail."""
+
+from __future__ import annotations
+
+from itertools import count
+
+from rapsqlite import _constants as abi
+from rapsqlite._callbacks.aggregates import NoMethodError
+from rapsqlite._callbacks.deferred import DeferredError
+
+_MOST = 4096  # nobody asked for: a guest that answers nothing must not fill our memory
+
+
+class Failures:
+    """The exceptions of one guest's callbacks."""
+
+    __slots__ = ("_kept", "_numbers")
+
+    def __init__(self) -> None:
+        self._kept: dict[int, BaseException] = {}
+        self._numbers = count(1)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, failure: BaseException) -> int:
+        """Return the number by which `take` gives this exception."""
+        number = next(self._numbers) & 0x7FFF_FFFF
+        self._kept[number] = failure
+        while len(self._kept) > _MOST:
+            self._kept.pop(next(iter(self._kept)), None)
+        return number
+
+    def take(self, number: int) -> BaseException | None:
+        """Return the exception with this number; it and those before it are forgotten. Any thread."""
+        failure = self._kept.pop(number, None)
+        for older in [known for known in list(self._kept) if known < number]:
+            self._kept.pop(older, None)
+        return failure
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
+
+
+def code_of(exc: BaseException) -> tuple[int, BaseException]:
+    """Return the guest's word for an exception, and the exception that the user is to see."""
+    if isinstance(exc, DeferredError) and exc.__cause__ is not None:
+        code, failure = code_of(exc.__cause__)
+        return exc.within + code, failure
+    if isinstance(exc, NoMethodError):
+        return abi.CALLBACK_NO_METHOD, exc.__cause__ or exc
+    if isinstance(exc, MemoryError):
+        return abi.CALLBACK_NO_MEMORY, exc
+    if isinstance(exc, OverflowError):
+        return abi.CALLBACK_TOO_LARGE, exc
+    return abi.CALLBACK_RAISED, exc

@@ -1,0 +1,72 @@
+"""The guest's table holds functions of the host's for the callbacks that it calls often: one slot for each.
+
+The import that all callbacks share has to find out who called and what is meant. A function in the table is made for
+one callback at a time and knows. The guest asks for it with the callback's first call (docs/abi.md, "Callbacks"); slots
+of callbacks that are gone serve others, for a table only grows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rapsqlite._constants import NO_FUNCTION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rapsqlite._callbacks.trampoline import Bind, Enter
+
+
+class Slots:
+    """Those of one guest: where in the table they are, and what they call. The guest's thread."""
+
+    __slots__ = ("_add_to_table", "_free", "_make", "_shared", "_used")
+
+    _make: Callable[[], tuple[Enter, Bind]]
+    _add_to_table: Callable[[Enter], int]
+    _shared: tuple[Enter, Bind]
+
+    def __init__(self) -> None:
+        self._used: dict[int, tuple[int, Bind]] = {}  # by kind and handle
+        self._free: list[tuple[int, Bind]] = []
+
+    def attach(self, make: Callable[[], tuple[Enter, Bind]], add_to_table: Callable[[Enter], int]) -> None:
+        """``make`` returns a new entrance, ``add_to_table`` where in the table it put one, 0 if there is no room."""
+        self._make = make
+        self._add_to_table = add_to_table
+        self._shared = make()
+
+    def call(self, function: Callable[..., Any]) -> int:
+        """Call it without a slot; return what its entrance does."""
+        enter, bind = self._shared
+        bind(function)
+        return enter()
+
+    def open(self, key: int, function: Callable[..., Any]) -> int:
+        """Return where in the table ``function`` can be called from now on, NO_FUNCTION if nowhere."""
+        slot = self._used.get(key) or (self._free.pop() if self._free else self._new())
+        if slot is None:
+            return NO_FUNCTION
+        self._used[key] = slot
+        place, bind = slot
+        bind(function)
+        return place
+
+    def _new(self) -> tuple[int, Bind] | None:
+        enter, bind = self._make()
+        place = self._add_to_table(enter)
+        return (place, bind) if place else None
+
+    def close(self, key: int) -> None:
+        """Call what was opened no more, and let go of it; nothing is done if it was not."""
+        slot = self._used.pop(key, None)
+        if slot is not None:
+            slot[1](None)
+            self._free.append(slot)
+
+    def clear(self) -> None:
+        """Let go of everything that is called."""
+        for key in list(self._used):
+            self.close(key)
+        if hasattr(self, "_shared"):
+            self._shared[1](None)

@@ -1,0 +1,91 @@
+"""How the guest enters Python: what runs for each call of a callback, written for speed.
+
+Every row of a statement may have to wait for this, so it looks nothing up: all that it needs is bound beforehand.
+Arguments and answer pass at the guest's place for callbacks (`Place`). On the guest's thread.
+"""
+
+from __future__ import annotations
+
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from rapsqlite import _constants as abi
+from rapsqlite._values.wire import decode_arguments, decode_text_argument
+from rapsqlite.errors import InternalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rapsqlite._callbacks.argument_block import Place
+    from rapsqlite._callbacks.async_exception import Strike
+
+    Enter = Callable[[], int]
+    Bind = Callable[[Callable[..., Any] | None], None]
+    Fail = Callable[[BaseException], None]
+    FailLate = Callable[[BaseException], int]
+
+_FORM, _VALUE, _ROOM_BYTES = abi.PLACE_FORM, abi.PLACE_VALUE, abi.CALLBACK_PLACE_ROOM
+_INTEGER, _FLOAT, _TEXT = abi.FORM_INTEGER, abi.FORM_FLOAT, abi.FORM_TEXT
+_ARRAY, _PACKED_TEXT = abi.FORM_ARRAY, abi.FORM_PACKED_TEXT
+
+
+def entrance(place: Place, strike: Strike, fail: Fail, fail_late: FailLate) -> tuple[Enter, Bind]:
+    """Return ``enter``, for the guest to call in this thread, and ``bind``, which says what that calls (None: nothing).
+
+    ``fail`` answers an exception of what is called, ``fail_late`` one that comes when that is over; it returns what
+    ``enter`` is to return.
+    """
+    words, floats, room, starts, thread = place.words, place.floats, place.room, place.starts, get_ident()
+    function: Callable[..., Any] = not_held
+
+    def bind(new: Callable[..., Any] | None) -> None:
+        nonlocal function
+        function = new or not_held
+
+    def enter() -> int:
+        try:
+            try:
+                strike.target = thread
+                form = words[_FORM]
+                if form == _INTEGER:
+                    value = function(words[_VALUE])
+                elif form == _PACKED_TEXT:
+                    value = function(decode_text_argument(starts[words[_VALUE]]))
+                elif form == _ARRAY:
+                    value = function(*decode_arguments(starts[words[_VALUE]]))
+                elif form == _FLOAT:
+                    value = function(floats[_VALUE])
+                else:
+                    value = function(*place.arguments(form))
+                kind = type(value)
+                if kind is int:
+                    try:
+                        words[_VALUE] = value
+                    except ValueError:
+                        place.put(value)  # which says what is wrong
+                    if form != _INTEGER:
+                        words[_FORM] = _INTEGER
+                elif kind is float:
+                    floats[_VALUE] = value
+                    words[_FORM] = _FLOAT
+                elif kind is str and len(data := value.encode()) <= _ROOM_BYTES:
+                    room[: len(data)] = data
+                    words[_VALUE] = len(data)
+                    words[_FORM] = _TEXT
+                else:
+                    place.put(value)
+            except BaseException as exc:  # noqa: BLE001 - it must not cross the wasm frames; it becomes the error's cause
+                fail(exc)
+            strike.target = 0
+            if strike.state:
+                strike.settle()
+        except BaseException as exc:  # noqa: BLE001 - as above
+            return fail_late(exc)
+        return 0
+
+    return enter, bind
+
+
+def not_held(*_arguments: object) -> NoReturn:
+    """Stand for what the guest calls without holding it: InternalError."""
+    raise InternalError("the guest called something that it does not hold, or for what it is not")

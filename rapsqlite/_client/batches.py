@@ -1,0 +1,151 @@
+"""The rows of one running statement, batch after batch.
+
+Rows that were read do not change any more, whatever the connection writes afterwards, and sqlite3 reads a single row
+ahead. So batches begin with one row and grow while nobody writes on the connection: quickly at first, and once somebody
+has written, to as many rows as the consumer has had since then. From `PIPELINED_ROWS` on the guest makes the next batch
+while the consumer works on one, and no more: at most two batches (docs/abi.md, ``BATCH_BYTES``) are in memory, and the
+guest rests while the consumer is slow.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rapsqlite import _constants as abi
+from rapsqlite._client.fair_lock import Turns
+from rapsqlite.errors import Error, OperationalError
+
+if TYPE_CHECKING:
+    from rapsqlite._guest.guest import Guest
+    from rapsqlite._guest.request import Request
+    from rapsqlite._wasm.rings import Reply
+
+
+PIPELINED_ROWS = 256
+"""Batches of so many rows, or more, are asked for ahead."""
+_GROWTH = 8  # times the rows that the consumer has had, up to `PIPELINED_ROWS`
+MOST_ROWS = 0xFFFF_FFFF
+"""That a request can ask for."""
+
+
+class Batches:
+    """The batches after the first of a statement that is open in the guest.
+
+    Dropping the last reference, closing this, and a cancellation in ``next`` end the statement.
+    """
+
+    __slots__ = (
+        "_ahead",
+        "_changes",
+        "_error",
+        "_guest",
+        "_handle",
+        "_has_written",
+        "_interrupted",
+        "_newest",
+        "_quiet",
+        "_turns",
+    )
+
+    def __init__(self, guest: Guest, first: Reply) -> None:
+        self._guest = guest
+        self._handle = first.handle  # 0: the statement has ended
+        self._error = first.error  # what it ended with, after the rows in hand
+        self._ahead: Request | None = None
+        self._changes = first.total_changes  # when the newest batch was read
+        self._newest = first.row_count  # rows of the newest batch
+        self._quiet = 0  # rows of those before it, since the connection wrote
+        self._has_written = False  # the connection, since there are rows
+        self._interrupted = False
+        self._turns = Turns()  # of tasks that fetch from the same cursor
+
+    async def next(self, wanted: int) -> Reply | None:
+        """Return the next batch, None after the last one; ``wanted`` rows are to be fetched now, 0: all.
+
+        Cancellation interrupts the statement, and so does any error: the rows that were not fetched are gone, and
+        ``next`` raises OperationalError (SQLITE_INTERRUPT) from then on instead of pretending that there were no more.
+        """
+        await self._turns.acquire()
+        try:
+            if self._handle == 0:
+                self._raise_error()
+                self._check_complete()
+                return None
+            return await self._fetch(wanted)
+        finally:
+            self._turns.release()
+
+    def _row_count(self, wanted: int) -> int:
+        """Return how many rows to ask for, 0 for as many as a batch holds."""
+        if self._guest.total_changes != self._changes:
+            self._quiet = 0
+            self._has_written = True
+        else:
+            self._quiet += self._newest
+        rows = max(wanted, self._quiet)
+        if self._quiet > 1 and not self._has_written:
+            rows = max(rows, min(self._quiet * _GROWTH, PIPELINED_ROWS))
+        return wanted and min(rows, MOST_ROWS)
+
+    async def _fetch(self, wanted: int) -> Reply:
+        guest = self._guest
+        try:
+            await guest.checkpoint()
+            request, self._ahead = self._ahead, None
+            rows = self._row_count(wanted)
+            if request is None:
+                request = guest.submit(abi.OP_NEXT, a=self._handle, b=rows)
+            reply = await guest.result(request)
+        except BaseException:
+            self._interrupted = True
+            self.close()
+            raise
+        self._changes = reply.total_changes
+        self._newest = reply.row_count
+        if reply.handle == 0:
+            self._handle = 0
+            self._error = reply.error
+        elif self._handle and guest.state == "ok" and not 0 < rows < PIPELINED_ROWS:  # else it was closed meanwhile
+            self._ahead = guest.submit(abi.OP_NEXT, a=self._handle, b=rows)
+        return reply
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            self._interrupted = True
+            raise error
+
+    def _check_complete(self) -> None:
+        if self._interrupted:
+            error = OperationalError("interrupted: the rows that were not fetched by then are lost; execute again")
+            error.sqlite_errorcode = abi.SQLITE_INTERRUPT
+            error.sqlite_errorname = "SQLITE_INTERRUPT"
+            raise error
+
+    async def finish(self) -> None:
+        """End the statement if it still runs, and wait until its locks are gone; cancelled, it ends all the same."""
+        handle = self._take_handle()
+        if not handle or self._guest.state != "ok":
+            return
+        try:
+            request = self._guest.submit(abi.OP_FINISH, a=handle)
+        except Error:  # it was not sent, as from one of the connection's own callbacks
+            self._guest.post(abi.OP_FINISH, a=handle)
+            raise
+        await self._guest.result(request)
+
+    def close(self) -> None:
+        """End the statement if it still runs; does not wait. Any thread."""
+        handle = self._take_handle()
+        if handle:
+            self._guest.post(abi.OP_FINISH, a=handle)
+
+    def _take_handle(self) -> int:
+        handle, self._handle = self._handle, 0
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            self._guest.abandon(ahead)
+        return handle
+
+    def __del__(self) -> None:
+        self.close()

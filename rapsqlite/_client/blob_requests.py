@@ -1,0 +1,50 @@
+"""A value that the guest has open for `blob.Blob`: reading and writing it, each in one request.
+
+A request of one task is not mixed with those of others, so what is read is of one moment, whatever its size.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rapsqlite import _constants as abi
+from rapsqlite._client.open_object import OpenObject
+from rapsqlite._values.wire import decoder_of
+from rapsqlite.errors import InternalError
+
+if TYPE_CHECKING:
+    from rapsqlite._guest.guest import Guest
+
+_encode = msgspec.msgpack.Encoder().encode
+_bytes_of = decoder_of(bytes)
+
+
+class OpenValue(OpenObject):
+    """The guest's handle of one value."""
+
+    __slots__ = ()
+
+    def __init__(self, guest: Guest, handle: int) -> None:
+        super().__init__(guest, handle, "blob")
+
+    async def read(self, start: int, length: int) -> bytes:
+        """Return that many bytes from ``start`` on; it is for the caller to know that there are so many."""
+        if length == 0:
+            return b""
+        pieces, last = await self._guest.collect(
+            abi.OP_BLOB_READ, _piece_of, params=_encode([start]), a=self.require(), b=length
+        )
+        data = b"".join((*pieces, _bytes_of(last.rows)))
+        if len(data) != length:
+            raise InternalError(f"the engine's answer is malformed: {len(data)} bytes instead of {length}")
+        return data
+
+    async def write(self, start: int, data: bytes | bytearray | memoryview, step: int = 1) -> None:
+        """Write bytes ``step`` apart, the first at ``start``: all of them, or none."""
+        await self._guest.call(abi.OP_BLOB_WRITE, params=_encode([data, step]), a=self.require(), b=start)
+
+
+def _piece_of(body: bytes) -> list[bytes]:
+    return [_bytes_of(body)]

@@ -1,0 +1,68 @@
+"""A ``transaction()`` or ``savepoint()`` block as the guest knows it: entered, kept and undone by one request each.
+
+While it is open the guest watches over its transaction. Once SQLite has rolled that back by itself, nothing is changed
+until the block ends, and keeping it is an error (OperationalError, SQLITE_ABORT_ROLLBACK).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rapsqlite import _constants as abi
+
+if TYPE_CHECKING:
+    from rapsqlite._client.state import Session
+
+
+class Block:
+    """One block; the texts are the statements that begin it, keep what it did, and undo it."""
+
+    __slots__ = ("_enter", "_keep", "_number", "_session", "_undo")
+
+    def __init__(self, session: Session, enter: bytes, keep: bytes, undo: bytes) -> None:
+        self._session = session
+        self._enter = enter
+        self._keep = keep
+        self._undo = undo
+        self._number = session.next_block()
+
+    async def enter(self) -> None:
+        """Begin it. Cancelled or refused, it has not begun."""
+        session = self._session
+        if session.is_unsettled:
+            await session.settle()
+        try:
+            await session.guest.call(abi.OP_BLOCK_ENTER, self._enter, a=self._number)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            self._post_undo()  # nobody waits for the answer any more, and it may have begun all the same
+            raise
+
+    async def leave(self, exc_type: type[BaseException] | None) -> None:
+        """Keep it, or undo it because of an exception."""
+        if exc_type is None:
+            await self._keep_or_undo()
+        elif exc_type is GeneratorExit:
+            self._post_undo()  # nobody runs the task any more, so it cannot wait
+        else:
+            await self._roll_back()
+
+    async def _keep_or_undo(self) -> None:
+        session = self._session
+        try:
+            if session.is_unsettled:
+                await session.settle()
+            await session.guest.call(abi.OP_BLOCK_KEEP, self._keep, a=self._number)
+        except GeneratorExit:
+            self._post_undo()
+            raise
+        except BaseException:
+            await self._roll_back()
+            raise
+
+    async def _roll_back(self) -> None:
+        session = self._session
+        await session.settle_or_give_up()
+        await session.guest.call(abi.OP_BLOCK_UNDO, self._undo, a=self._number)
+
+    def _post_undo(self) -> None:
+        self._session.guest.post(abi.OP_BLOCK_UNDO, a=self._number, sql=self._undo)

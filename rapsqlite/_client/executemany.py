@@ -1,0 +1,202 @@
+"""``executemany``: sets of parameters in chunks, one request each, encoded while the guest works on the one before.
+
+No more than one chunk is on its way: a chunk that was sent cannot be taken back, and the first error must be the last
+thing that is done. The user's code that makes the sets runs in the event loop's thread, so a chunk ends where that took
+`SLICE_S`, and other tasks run before it goes on.
+"""
+
+from __future__ import annotations
+
+from itertools import chain, islice
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from rapsqlite import _constants as abi
+from rapsqlite._client.named_placeholders import accept_positions
+from rapsqlite._values.parameters import looks_names_up
+from rapsqlite._values.wire import SetEncoder, split_sets
+from rapsqlite.errors import PositionsRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from rapsqlite._client.state import Session
+    from rapsqlite._guest.request import Request
+    from rapsqlite.types import Parameters, ParameterSets
+
+SLICE_S = 0.002
+"""How long sets are taken from an iterable before other tasks run."""
+
+_NO_SETS = b"\x90"  # an empty array in MessagePack
+_LISTED = (list, tuple)  # to iterate over these runs no code of the user's
+clock = perf_counter
+
+
+async def execute_many(session: Session, sql: bytes, parameters: ParameterSets) -> int:
+    """Execute ``sql`` for each set; return the number of rows changed.
+
+    Without any set the statement is prepared all the same, so that what is wrong with it is told, as sqlite3 does.
+    """
+    if hasattr(parameters, "__iter__") or not hasattr(parameters, "__aiter__"):
+        return await _execute_sets(session, sql, parameters)
+    return await _execute_async_sets(session, sql, aiter(parameters))
+
+
+async def _execute_sets(session: Session, sql: bytes, parameters: Any) -> int:
+    sending = _Sending(session, sql)
+    sets = iter(parameters)
+    first = list(islice(sets, 1))
+    encoder = await _encoder(session, sql, first)
+    sets = chain(first, sets)
+    is_listed = type(parameters) in _LISTED
+    failure = None
+    while failure is None:
+        chunk: list[Parameters] = []
+        try:
+            if is_listed:
+                chunk = list(islice(sets, encoder.count))
+            else:
+                _take(sets, encoder.count, sending.deadline, chunk)
+        except Exception as error:  # noqa: BLE001 - raised when the sets before it are executed, as in sqlite3
+            failure = error
+        if not chunk:
+            break
+        await sending.send(encoder, chunk)
+        if clock() >= sending.deadline:
+            await sending.let_others_run()
+    return await sending.finish(failure)
+
+
+def _take(sets: Iterator[Parameters], count: int, deadline: float, chunk: list[Parameters]) -> None:
+    """Move up to so many sets into ``chunk``, until it is time for other tasks to run."""
+    for item in islice(sets, count):
+        chunk.append(item)
+        if clock() >= deadline:
+            return
+
+
+async def _execute_async_sets(session: Session, sql: bytes, sets: AsyncIterator[Parameters]) -> int:
+    """Do as `_execute_sets`; while the iterator runs nothing is on its way, for it may use the connection itself."""
+    sending = _Sending(session, sql)
+    encoder: SetEncoder | None = None
+    failure = None
+    is_over = False
+    while failure is None and not is_over:
+        chunk: list[Parameters] = []
+        try:
+            is_over = await _take_async(session, sets, encoder.count if encoder else 1, sending.deadline, chunk)
+        except Exception as error:  # noqa: BLE001 - as above
+            failure = error
+        if chunk:
+            encoder = encoder or await _encoder(session, sql, chunk)
+            await sending.send(encoder, chunk)
+            await sending.let_others_run()
+            await sending.settle()
+    return await sending.finish(failure)
+
+
+async def _take_async(
+    session: Session, sets: AsyncIterator[Parameters], count: int, deadline: float, chunk: list[Parameters]
+) -> bool:
+    """Move up to so many sets into ``chunk``; return whether there are no more.
+
+    Stops where it takes long, and where the connection was used meanwhile: what the iterator asks it is to be answered
+    as if each set were executed before the next is made.
+    """
+    guest = session.guest
+    sent = guest.sent_count
+    async for item in sets:
+        chunk.append(item)
+        if len(chunk) >= count or guest.sent_count != sent or clock() >= deadline:
+            return False
+    return True
+
+
+class _Sending:
+    """The chunks of one executemany, of which one may be on its way."""
+
+    __slots__ = ("_changes", "_first", "_sent", "_session", "_sql", "deadline")
+
+    def __init__(self, session: Session, sql: bytes) -> None:
+        self._session = session
+        self._sql = sql
+        self._changes = 0
+        self._first = 0  # of the next chunk
+        self._sent: Request | None = None
+        self.deadline = clock() + SLICE_S
+        """When other tasks are to run."""
+
+    async def send(self, encoder: SetEncoder, chunk: list[Parameters]) -> None:
+        """Send the sets, after what was sent before has succeeded."""
+        try:
+            for encoded in encoder.encode(chunk):
+                await self._submit(encoded)
+        except Exception:
+            # A value cannot be encoded: what was sent before is still done, as in sqlite3.
+            await self.settle()
+            raise
+
+    async def _submit(self, encoded: bytes) -> None:
+        await self.settle()
+        guest = self._session.guest
+        await guest.checkpoint()
+        self._sent = guest.submit(abi.OP_MANY, self._sql, encoded, format=self._session.statement_bits, a=self._first)
+        self._first += _set_count(encoded)
+
+    async def settle(self) -> None:
+        """Wait for what was sent; raise its error."""
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            self._changes += await _changes_of(self._session, sent)
+
+    async def let_others_run(self) -> None:
+        """Let other tasks run, whether the answer is there or not."""
+        if self._sent is not None:
+            await self._session.guest.let_others_run(self._sent)
+        self.deadline = clock() + SLICE_S
+
+    async def finish(self, failure: Exception | None) -> int:
+        """Wait for the last chunk and return the sum of changes; raise what the iterable has raised."""
+        if self._first == 0 and failure is None:
+            await self._submit(_NO_SETS)
+        await self.settle()
+        if failure is not None:
+            raise failure
+        return self._changes
+
+
+async def _changes_of(session: Session, sent: Request) -> int:
+    """Wait for the answer to a chunk; return how many rows it changed."""
+    try:
+        return (await session.guest.result(sent)).changes
+    except PositionsRefusedError:
+        sql, chunk = sent.body
+        return await _execute_positions(session, sql, chunk, first=sent.head[4])
+
+
+async def _execute_positions(session: Session, sql: bytes, chunk: bytes, first: int) -> int:
+    """Execute a chunk that was refused because of sequences for named placeholders, each after its warnings."""
+    changes = 0
+    for by_position, count, sets in split_sets(chunk):
+        bits = session.statement_bits
+        if by_position:
+            bits = await accept_positions(session, sql, bits, count)
+        changes += (await session.guest.call(abi.OP_MANY, sql, sets, format=bits, a=first)).changes
+        first += count
+    return changes
+
+
+async def _encoder(session: Session, sql: bytes, first: list[Parameters]) -> SetEncoder:
+    """Return an encoder with the names to ask each set for if the first one makes values of names it does not list."""
+    names = await session.parameter_names(sql) if first and looks_names_up(first[0]) else None
+    return SetEncoder(session.adapters, names)
+
+
+def _set_count(chunk: bytes) -> int:
+    """Return the length of the MessagePack array: a chunk is a few thousand sets at most."""
+    marker = chunk[0]
+    if marker == 0xDC:
+        return int.from_bytes(chunk[1:3], "big")
+    if marker == 0xDD:
+        return int.from_bytes(chunk[1:5], "big")
+    return marker & 0x0F

@@ -1,0 +1,216 @@
+"""A database file in a directory of its own, by which a copy travels from one SQLite to another.
+
+A process that is killed leaves its directory behind. So each has a lock file beside it, locked for as long as the
+process lives, and the first copy of a process removes the directories, in the same place, whose locks are free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rapsqlite.errors import InternalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from rapsqlite._files.file_table import FileTable
+
+_PREFIX = "rapsqlite_"
+_SUFFIX = ".lock"
+_reclaimed: set[str] = set()  # places that this process has looked through
+
+
+class Image:
+    """A path for the image, and a private directory around it that goes with the ``async with`` block.
+
+    The directory is made and removed in a thread: removing a large file takes its time, and a file system may hang.
+    """
+
+    __slots__ = ("_directory", "_guard", "_is_left", "_lock", "path")
+
+    def __init__(self) -> None:
+        self._directory = b""
+        self._guard = threading.RLock()  # the thread that makes the directory may go on without its cancelled task
+        self._is_left = False
+        self._lock = _Lock()
+        self.path = b""
+
+    async def __aenter__(self) -> Image:
+        try:
+            await _in_thread(self._make)
+        except GeneratorExit:
+            self._remove()  # nobody runs the task any more, so it cannot wait
+            raise
+        except BaseException:
+            await _carried_through(self._remove)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is GeneratorExit:
+            self._remove()  # as above
+        else:
+            await _carried_through(self._remove)
+
+    def _make(self) -> None:
+        with self._guard:
+            if self._is_left:
+                return  # the task was cancelled before this thread began
+            place = _place()
+            if place not in _reclaimed:
+                _reclaimed.add(place)
+                _reclaim(place)
+            directory = self._lock.acquire_new(place, _PREFIX)
+            try:
+                directory.mkdir(0o700)
+            except BaseException:
+                self._lock.release()
+                raise
+            self._directory = os.fsencode(directory)
+            self.path = self._directory + b"/image"
+
+    def _remove(self) -> None:
+        with self._guard:
+            self._is_left = True
+            if self._directory:
+                # A guest that is still about to drop it has it open: its name goes all the same.
+                shutil.rmtree(self._directory, ignore_errors=True)
+                self._lock.release()
+                self._directory = b""
+
+    @contextlib.contextmanager
+    def granted_to(self, files: FileTable) -> Iterator[None]:
+        """Let one connection's guest open the image during the block."""
+        files.grant(self._directory)
+        try:
+            yield
+        finally:
+            files.revoke(self._directory)
+
+    async def read(self) -> bytes:
+        """Return the image's bytes. Raises InternalError if there is none, for the guest said so."""
+        content: bytes = await _in_thread(lambda: self._existing().read_bytes())
+        return content
+
+    async def require(self) -> None:
+        """Raise InternalError unless there is an image, for the guest said so."""
+        await _in_thread(self._existing)
+
+    def _existing(self) -> Path:
+        path = Path(os.fsdecode(self.path))
+        if not path.exists():
+            raise InternalError("the engine has made no copy, although it says so")
+        return path
+
+
+async def _in_thread(step: Callable[[], Any]) -> Any:
+    from anyio import to_thread  # only who copies pays for the import
+
+    return await to_thread.run_sync(step)
+
+
+async def _carried_through(step: Callable[[], None]) -> None:
+    """Run ``step`` in a thread to its end in spite of cancellations; raise the last of them afterwards.
+
+    It may run more than once: asyncio's task.cancel() ends the wait for a thread, or keeps it from beginning.
+    """
+    from anyio import CancelScope, get_cancelled_exc_class  # as above
+
+    cancelled = get_cancelled_exc_class()
+    cancellation: BaseException | None = None
+    with CancelScope(shield=True):
+        while True:
+            try:
+                await _in_thread(step)
+            except cancelled as exc:  # noqa: PERF203 - no shield of anyio's holds off task.cancel()
+                cancellation = exc
+            else:
+                break
+    if cancellation is not None:
+        raise cancellation
+
+
+def _place() -> str:
+    """Return where SQLite's own temporary files go: the image may be a whole database."""
+    import tempfile  # only who copies pays for the import
+
+    return os.path.realpath(os.environ.get("SQLITE_TMPDIR") or tempfile.gettempdir())
+
+
+class _Lock:
+    """A lock file that is locked while its process lives, and bears the name of a directory."""
+
+    __slots__ = ("_fd", "_path")
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._path = ""
+
+    def acquire_new(self, place: str, prefix: str) -> Path:
+        """Make a lock file under a new name and lock it; return the path of the directory that it is for."""
+        import tempfile  # as in _place
+
+        while True:
+            self._fd, self._path = tempfile.mkstemp(_SUFFIX, prefix, place)
+            if self._lock() and os.fstat(self._fd).st_nlink:
+                return Path(self._path.removesuffix(_SUFFIX))
+            os.close(self._fd)  # another process took it for a dead one's, in the moment before it was locked
+
+    def acquire(self, path: str) -> bool:
+        """Lock an existing lock file; False if a living process has it, or it is not ours."""
+        try:
+            self._fd, self._path = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)), path
+        except OSError:
+            return False
+        if self._is_mine() and self._lock():
+            return True
+        os.close(self._fd)
+        return False
+
+    def release(self) -> None:
+        """Remove the lock file; another process may have done that, in the moment before this one locked it."""
+        if sys.platform == "win32":
+            os.close(self._fd)  # an open file cannot be removed there
+            Path(self._path).unlink(missing_ok=True)
+        else:
+            Path(self._path).unlink(missing_ok=True)
+            os.close(self._fd)
+
+    def _is_mine(self) -> bool:
+        return not hasattr(os, "getuid") or os.fstat(self._fd).st_uid == os.getuid()
+
+    def _lock(self) -> bool:
+        try:
+            if sys.platform == "win32":
+                import msvcrt  # not everywhere
+
+                msvcrt.locking(self._fd, msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl  # not everywhere
+
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
+def _reclaim(place: str) -> None:
+    """Remove what processes of this user left in ``place`` when they were killed."""
+    for entry in os.scandir(place):
+        if entry.name.startswith(_PREFIX) and entry.name.endswith(_SUFFIX):
+            lock = _Lock()
+            if lock.acquire(entry.path):
+                shutil.rmtree(entry.path.removesuffix(_SUFFIX), ignore_errors=True)
+                lock.release()

@@ -1,0 +1,44 @@
+"""Sequences for named placeholders: bound by position, after what the running Python's sqlite3 says about that.
+
+Before Python 3.12 that is nothing, then a DeprecationWarning for each placeholder, from 3.14 on a ProgrammingError. The
+guest refuses such a request before it binds anything; the host warns, which may raise, and sends it again.
+
+https://docs.python.org/3/library/sqlite3.html#sqlite3-placeholders
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rapsqlite import _constants as abi
+from rapsqlite.errors import ProgrammingError
+
+if TYPE_CHECKING:
+    from rapsqlite._client.state import Session
+
+_PACKAGE = str(Path(__file__).parent.parent)
+
+
+async def accept_positions(session: Session, sql: bytes, bits: int, sets: int = 1) -> int:
+    """Say of ``sets`` sequences that they are no mappings; return ``bits`` without the one that refuses them."""
+    placeholders = await session.placeholders(sql)
+    named = [(number, name) for number, name in enumerate(placeholders, 1) if name is not None and name[0] != "?"]
+    for _ in range(sets):
+        for number, name in named:
+            _complain(
+                f"Binding {number} ('{name}') is a named parameter, but you supplied a sequence which requires "
+                "nameless (qmark) placeholders."
+            )
+    return bits & ~abi.FORMAT_REFUSE_POSITIONS
+
+
+def _complain(message: str) -> None:
+    if sys.version_info >= (3, 14):
+        raise ProgrammingError(message)
+    if sys.version_info >= (3, 12):
+        message += " Starting with Python 3.14 an sqlite3.ProgrammingError will be raised."
+        # At the line of the program that awaits, as the stack is then.
+        warnings.warn(message, DeprecationWarning, skip_file_prefixes=(_PACKAGE,))

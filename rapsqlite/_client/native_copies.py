@@ -1,0 +1,109 @@
+"""Copies to and from connections of Python's own sqlite3: it reads or writes the image itself, in a thread."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import TYPE_CHECKING
+
+from rapsqlite import _constants as abi
+from rapsqlite import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rapsqlite._client.image import Image
+
+RETRIED = (abi.SQLITE_BUSY, abi.SQLITE_LOCKED)
+
+
+async def pause(seconds: float) -> None:
+    """Let other tasks run for a while."""
+    from anyio import sleep  # only who meets a lock pays for the import
+
+    await sleep(seconds)
+
+
+async def hand_over(
+    image: Image,
+    target: sqlite3.Connection,
+    progress: Callable[[int, int, int], object] | None,
+    sleep_s: float,
+    total: int,
+) -> None:
+    """Let Python's sqlite3 copy the image, in a thread, over a database of its own."""
+    from anyio import to_thread  # as in pause
+
+    await image.require()  # sqlite3 would take a file that is not there for an empty database
+    while True:
+        try:
+            status = await to_thread.run_sync(_restore, image.path, target)
+        except sqlite3.Error as error:
+            raise _translated(error, "target") from error
+        if status == abi.SQLITE_DONE:
+            return
+        if progress is not None:
+            progress(status, total, total)
+        await pause(sleep_s)
+
+
+async def take_over(image: Image, source: sqlite3.Connection, name: str, sleep_s: float) -> None:
+    """Let Python's sqlite3 copy a database of its own into the image: in a thread, if the connection allows that."""
+    from anyio import to_thread  # as in pause
+
+    while True:
+        try:
+            try:
+                status = await to_thread.run_sync(_save, image.path, source, name)
+            except sqlite3.ProgrammingError as error:
+                if "thread" not in str(error):
+                    raise
+                status = _save(image.path, source, name)  # it was made with check_same_thread, for this thread
+        except sqlite3.Error as error:
+            raise _translated(error, "source") from error
+        if status == abi.SQLITE_DONE:
+            return
+        await pause(sleep_s)
+
+
+class _Locked(Exception):  # noqa: N818 - it ends one try, it is no error
+    """One end is locked; sqlite3 itself would try again for ever."""
+
+
+def _restore(path: bytes, target: sqlite3.Connection) -> int:
+    image = sqlite3.connect(os.fsdecode(path))
+    try:
+        return _copied(image, target, "main")
+    finally:
+        image.close()
+
+
+def _save(path: bytes, source: sqlite3.Connection, name: str) -> int:
+    image = sqlite3.connect(os.fsdecode(path))
+    try:
+        return _copied(source, image, name)
+    finally:
+        image.close()
+
+
+def _copied(source: sqlite3.Connection, target: sqlite3.Connection, name: str) -> int:
+    """Copy all pages; return SQLITE_DONE, or why it cannot be done now."""
+
+    def look(status: int, _remaining: int, _total: int) -> None:
+        if status in RETRIED:
+            raise _Locked(status)
+
+    try:
+        source.backup(target, progress=look, name=name)
+    except _Locked as locked:
+        return int(locked.args[0])
+    return abi.SQLITE_DONE
+
+
+def _translated(error: sqlite3.Error, end: str) -> errors.Error:
+    """Return an error of sqlite3's as that of this package, which is one of sqlite3's too."""
+    kind: type[errors.Error] = getattr(errors, type(error).__name__, errors.DatabaseError)
+    translated = kind(f"the {end}: {error}")
+    translated.sqlite_errorcode = getattr(error, "sqlite_errorcode", abi.SQLITE_ERROR)
+    translated.sqlite_errorname = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
+    return translated

@@ -1,0 +1,95 @@
+"""Telling the guest about a callback: a handle for the object, a request, and the handle back if it is refused."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from rapsqlite import _constants as abi
+from rapsqlite._values.wire import decode_integer
+from rapsqlite.errors import ProgrammingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rapsqlite._guest.guest import Guest
+
+# Before Python 3.14 sqlite3 leaves the number of arguments to SQLite, which tells no reason.
+_CHECKS_COUNTS = sys.version_info >= (3, 14)
+
+
+async def asked_for_number(guest: Guest, what: int, arguments: list[int]) -> int:
+    """Return the guest's answer to one of CONTROL_OP_*, for those that answer with a number."""
+    reply = await guest.call(abi.OP_CONTROL, params=msgspec.msgpack.encode(arguments), a=what)
+    return decode_integer(reply.rows)
+
+
+async def check_count(guest: Guest, narg: int, what: str) -> None:
+    """Raise ProgrammingError, from Python 3.14 on, if no function may have so many arguments; -1 is any number."""
+    if not _CHECKS_COUNTS:
+        return
+    limit = await asked_for_number(guest, abi.CONTROL_OP_LIMIT, [abi.SQLITE_LIMIT_FUNCTION_ARG])
+    if not -1 <= narg <= limit:
+        raise ProgrammingError(f"{what!r} must be between -1 and {limit}, not {narg}")
+
+
+async def register_function(
+    guest: Guest, kind: int, function: Callable[..., Any] | None, name: str, narg: int, flags: int, what: int
+) -> None:
+    """Define an SQL function; ``kind`` is that of the callback, ``what`` one of FUNCTION_*. None removes it."""
+    await _register(guest, abi.CONTROL_OP_FUNCTION, kind, function, lambda handle: [handle, name, narg, flags, what])
+
+
+async def register_collation(guest: Guest, function: Callable[..., Any] | None, name: str) -> None:
+    """Define a collation; None removes it."""
+    kind = abi.CALLBACK_COLLATION
+    await _register(guest, abi.CONTROL_OP_COLLATION, kind, function, lambda handle: [handle, name])
+
+
+async def register_hook(guest: Guest, kind: int, function: Callable[..., Any] | None, number: int = 0) -> None:
+    """Set a hook; None removes it."""
+    await _register(guest, abi.CONTROL_OP_HOOK, kind, function, lambda handle: [kind, handle, number])
+
+
+async def _register(
+    guest: Guest,
+    operation: int,
+    kind: int,
+    function: Callable[..., Any] | None,
+    arguments: Callable[[int], list[Any]],
+) -> None:
+    """Hold ``function`` and send the request. Once the guest has the handle, it alone gives it back."""
+    callbacks = guest.callbacks
+    handle = callbacks.hold(kind, function) if function is not None else 0
+    try:
+        await guest.call(abi.OP_CONTROL, params=msgspec.msgpack.encode(arguments(handle)), a=operation)
+    except BaseException:
+        callbacks.release(handle)  # refused, or never begun; the guest may have given it back itself
+        raise
+
+
+def checked_name(name: object, what: str, place: int | str = 1) -> str:
+    """Return the name of a function, collation or table; TypeError or ValueError, as of sqlite3, if it is none."""
+    if not isinstance(name, str):
+        raise TypeError(f"{what}() argument {place!r} must be str, not {type(name).__name__}")
+    if "\0" in name:
+        raise ValueError("embedded null character")
+    name.encode()  # lone surrogates: UnicodeEncodeError, a ValueError
+    return str.__str__(name)  # a subclass cannot be encoded, and its methods have no say
+
+
+def checked_callable(function: object, what: str) -> None:
+    """Raise TypeError unless it can be called or is None."""
+    if function is not None and not callable(function):
+        raise TypeError(f"{what} must be callable")
+
+
+def checked_int(value: object, what: str) -> int:
+    """Return an argument that SQLite takes as a C int; TypeError or OverflowError if it is none."""
+    if not isinstance(value, int):
+        raise TypeError(f"{what} must be int, not {type(value).__name__}")
+    if not -(1 << 31) <= value < 1 << 31:
+        raise OverflowError(f"{what} does not fit a C int")
+    return int(value)

@@ -1,0 +1,137 @@
+"""A guest whose statements are timed: it stands before the guest of a connection that asks for slow ones.
+
+Connections that do not ask pay nothing for it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+from rapsqlite import _constants as abi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rapsqlite._client.state import Session
+    from rapsqlite._guest.guest import Guest
+    from rapsqlite._guest.request import Request
+    from rapsqlite._wasm.rings import Reply
+
+_TIMED = frozenset(
+    {
+        abi.OP_EXECUTE,
+        abi.OP_FETCH,
+        abi.OP_MANY,
+        abi.OP_SCRIPT,
+        abi.OP_PREPARE,
+        abi.OP_FETCH_PREPARED,
+        abi.OP_EXECUTE_PREPARED,
+        abi.OP_BLOCK_ENTER,
+        abi.OP_BLOCK_KEEP,
+        abi.OP_BLOCK_UNDO,
+    }
+)
+
+
+class Stopwatch:
+    """Passes everything on to ``guest``, and tells of statements that take longer than ``threshold_s``."""
+
+    def __init__(self, guest: Guest, threshold_s: float, callback: Callable[[float, str], object] | None) -> None:
+        self.guest = guest
+        self._threshold_s = threshold_s
+        self._callback = callback
+        self._sent: dict[int, tuple[float, bytes]] = {}  # start and SQL of submitted requests, by identity
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.guest, name)
+
+    async def call(self, op: int, sql: bytes = b"", params: bytes = b"", **options: int) -> Reply:
+        """Do as `Guest.call`."""
+        begun = time.perf_counter()
+        try:
+            return await self.guest.call(op, sql, params, **options)
+        finally:
+            self._look(op, sql, begun, options)
+
+    async def collect(
+        self, op: int, decode: Callable[[bytes], list[Any]], sql: bytes = b"", params: bytes = b"", **options: int
+    ) -> tuple[list[Any], Reply]:
+        """Do as `Guest.collect`."""
+        begun = time.perf_counter()
+        try:
+            return await self.guest.collect(op, decode, sql, params, **options)
+        finally:
+            self._look(op, sql, begun, options)
+
+    def submit(self, op: int, sql: bytes = b"", params: bytes = b"", **options: int) -> Request:
+        """Do as `Guest.submit`."""
+        request = self.guest.submit(op, sql, params, **options)
+        if op in _TIMED:
+            self._sent[id(request)] = (time.perf_counter(), self._text(sql, options))
+        return request
+
+    async def result(self, request: Request) -> Reply:
+        """Do as `Guest.result`."""
+        try:
+            return await self.guest.result(request)
+        finally:
+            begun, sql = self._sent.pop(id(request), (0.0, b""))
+            if begun:
+                self._tell(time.perf_counter() - begun, sql)
+
+    def abandon(self, request: Request) -> None:
+        """Do as `Guest.abandon`."""
+        self._sent.pop(id(request), None)
+        self.guest.abandon(request)
+
+    def _look(self, op: int, sql: bytes, begun: float, options: dict[str, int]) -> None:
+        if op in _TIMED:
+            self._tell(time.perf_counter() - begun, self._text(sql, options))
+
+    def _text(self, sql: bytes, options: dict[str, int]) -> bytes:
+        """Return the SQL of a request: of a statement that stays prepared the request has the handle alone."""
+        return sql or self.guest.prepared.get(options.get("a", 0), b"")
+
+    def _tell(self, seconds: float, sql: bytes) -> None:
+        if seconds < self._threshold_s:
+            return
+        import logging  # only who asks for slow statements pays for the import
+
+        logger = logging.getLogger("rapsqlite")
+        text = sql.decode("utf-8", "replace") or "COMMIT"  # a script of nothing, after which it commits
+        if self._callback is None:
+            logger.warning("a statement took %.3f s: %s", seconds, text)
+            return
+        try:
+            self._callback(seconds, text)
+        except Exception:
+            logger.exception("the callback for slow statements failed")
+
+
+class SlowStatements:
+    """What of `Connection` reports slow statements."""
+
+    _session: Session
+
+    def set_slow_query_threshold(
+        self, threshold_secs: float | None, callback: Callable[[float, str], object] | None = None
+    ) -> None:
+        """Report statements that take longer than ``threshold_secs`` seconds; None: none any more.
+
+        ``callback`` is called with seconds and SQL, in the task that ran the statement, once it has finished or failed;
+        without it a line goes to the logger "rapsqlite". The time is that of one request: to the first rows of a
+        cursor, to the last one of a whole result, waiting for earlier statements included. What ``callback`` raises
+        is logged there too.
+        """
+        guest: Guest | Stopwatch = self._session.guest
+        plain = guest.guest if isinstance(guest, Stopwatch) else guest
+        if threshold_secs is None:
+            self._session.guest = plain
+            return
+        if not threshold_secs >= 0:
+            raise ValueError(f"threshold_secs is a number of seconds, not {threshold_secs!r}")
+        if callback is not None and not callable(callback):
+            raise TypeError("callback is not callable")
+        plain.state  # noqa: B018 - raises if the connection is closed
+        self._session.guest = cast("Guest", Stopwatch(plain, threshold_secs, callback))

@@ -1,0 +1,202 @@
+"""What a connection shares with its cursors, prepared statements and transactions: the guest and the settings.
+
+A setting takes effect for statements that begin after it was set.
+"""
+
+from __future__ import annotations
+
+import sys
+from operator import index
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from rapsqlite import _constants as abi
+from rapsqlite._client.transaction_control import TransactionControl
+from rapsqlite._client.transaction_queue import TransactionQueue
+from rapsqlite._values.adapters import Adapters
+from rapsqlite._values.converters import Converters
+from rapsqlite._values.options import checked_callable, checked_chunk_size
+from rapsqlite._values.parameters import looks_names_up
+from rapsqlite._values.row_plan import plan_rows
+from rapsqlite._values.wire import decoder_of, encode_params
+from rapsqlite.errors import ClosedError, ProgrammingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rapsqlite._guest.guest import Guest
+    from rapsqlite._values.row_plan import RowFunction
+    from rapsqlite._wasm.rings import Reply
+    from rapsqlite.types import CursorLike, RowFactory, TextFactory
+
+_SINCE_311 = sys.version_info >= (3, 11)
+
+LISTED = frozenset({tuple, list, dict, type(None)})
+"""Types of parameters that list all they have; others may have to be asked for names (`Session.encode_unusual`)."""
+
+_described = decoder_of(dict[str, Any])
+_counters = decoder_of(dict[str, int])
+
+
+class Plan(Protocol):
+    """What to ask the guest for and how to make rows of its answers; a `RowPlan` or `TypedPlan`."""
+
+    format: int
+    needs_columns: bool
+    decode: Callable[[bytes], list[Any]]
+
+    def names(self, columns: bytes) -> tuple[str, ...]:
+        """Return the names of the columns."""
+        ...
+
+    def row_function(self, columns: bytes, cursor: CursorLike) -> RowFunction | None:
+        """Return what is left to do with each row."""
+        ...
+
+
+class _Absent:
+    """Stands in for the guest while there is none: whatever is asked of it is the error that says why."""
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+
+    def post(self, *_: object, **__: object) -> None:
+        """Nothing: what nobody waits for need not be refused."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ClosedError(self._message)
+
+
+NOT_CONNECTED = cast("Guest", _Absent("no active connection: await connect(...) or use it in `async with` first"))
+CLOSED = cast("Guest", _Absent("Connection closed. Cannot operate on a closed database."))
+
+
+def encode_sql(sql: str, verb: str) -> bytes:
+    """Return a statement as the guest takes it; TypeError, ProgrammingError or ValueError where sqlite3 raises it."""
+    if not isinstance(sql, str):
+        raise TypeError(f"{verb}() argument 1 must be str, not {type(sql).__name__}")
+    if "\0" in sql:
+        if verb == "executescript":
+            raise ValueError("embedded null character")
+        raise (ProgrammingError if _SINCE_311 else ValueError)("the query contains a null character")
+    return sql.encode()
+
+
+class Session(TransactionControl):
+    """One connection's guest and settings."""
+
+    __slots__ = (
+        "_default_shape",
+        "_iter_chunk_size",
+        "_row_factory",
+        "_text_factory",
+        "adapters",
+        "converters",
+        "detect_types",
+        "list_plan",
+        "scalar_plan",
+        "transactions",
+        "tuple_plan",
+    )
+
+    def __init__(
+        self,
+        *,
+        isolation_level: str | None,
+        autocommit: bool | int,
+        iter_chunk_size: int,
+        row_factory: RowFactory,
+        text_factory: TextFactory,
+        detect_types: int,
+        default_shape: type = list,
+    ) -> None:
+        super().__init__(NOT_CONNECTED, isolation_level, autocommit)
+        self.adapters = Adapters()
+        self.converters = Converters()
+        self.detect_types = index(detect_types)
+        self._iter_chunk_size = checked_chunk_size(iter_chunk_size)
+        self.transactions = TransactionQueue()
+        self._default_shape = default_shape  # of the rows of whole results
+        self._row_factory = row_factory
+        checked_callable("text_factory", text_factory)
+        self._text_factory = text_factory
+        self._update_plans()
+
+    @property
+    def iter_chunk_size(self) -> int:
+        """Return how many rows ``execute_iter`` puts into a list unless told."""
+        return self._iter_chunk_size
+
+    def set_iter_chunk_size(self, value: int) -> None:
+        """Change it."""
+        self._iter_chunk_size = checked_chunk_size(value)
+
+    # -- how rows are made -------------------------------------------------------------------------
+
+    @property
+    def row_factory(self) -> RowFactory:
+        """Return the row factory as it was set."""
+        return self._row_factory
+
+    def set_row_factory(self, factory: RowFactory) -> None:
+        """Change it; ValueError if it is none."""
+        previous, self._row_factory = self._row_factory, factory
+        try:
+            self._update_plans()
+        except ValueError:
+            self._row_factory = previous
+            raise
+
+    @property
+    def text_factory(self) -> TextFactory:
+        """Return the text factory."""
+        return self._text_factory
+
+    def set_text_factory(self, factory: TextFactory) -> None:
+        """Change it."""
+        self._text_factory = factory
+        self._update_plans()
+
+    def _update_plans(self) -> None:
+        self.tuple_plan: Plan = self._make_plan(self._row_factory, tuple)
+        self.list_plan: Plan = self._make_plan(self._row_factory, self._default_shape)
+        self.scalar_plan: Plan = self._make_plan("list", list)
+
+    def plan(self, factory: RowFactory) -> Plan:
+        """Return the plan for a cursor with this row factory."""
+        return self.tuple_plan if factory is self._row_factory else self._make_plan(factory, tuple)
+
+    def _make_plan(self, factory: RowFactory, default: type) -> Plan:
+        return plan_rows(
+            factory,
+            default=default,
+            text_factory=self._text_factory,
+            detect_types=self.detect_types,
+            converters=self.converters,
+        )
+
+    async def encode_unusual(self, sql: bytes, parameters: Any) -> bytes:
+        """Encode parameters that are no tuple, list or dict; some must be asked for the names the statement has."""
+        names = await self.parameter_names(sql) if looks_names_up(parameters) else None
+        return encode_params(parameters, self.adapters, names)
+
+    async def statistics(self) -> dict[str, int]:
+        """Return the counters of the guest and of its host functions."""
+        reply = await self.guest.call(abi.OP_CONTROL, a=abi.CONTROL_OP_STATISTICS)
+        return {**_counters(reply.rows), **self.guest.statistics()}
+
+    async def count(self) -> Reply:
+        """Return a reply, to no statement, with the counters that every reply has; its value is the newest changes."""
+        if self.is_unsettled:
+            await self.settle()
+        return await self.guest.call(abi.OP_CONTROL, a=abi.CONTROL_OP_CHANGES)
+
+    async def parameter_names(self, sql: bytes) -> list[str]:
+        """Return the names of the statement's parameters, without their prefix characters."""
+        return [name[1:] for name in await self.placeholders(sql) if name is not None]
+
+    async def placeholders(self, sql: bytes) -> list[str | None]:
+        """Return the placeholders of the statement as they stand there; None for a plain ``?``."""
+        reply = await self.guest.call(abi.OP_PREPARE, sql)
+        self.guest.post(abi.OP_RELEASE, a=reply.handle)
+        placeholders: list[str | None] = _described(reply.rows)["parameters"]
+        return placeholders

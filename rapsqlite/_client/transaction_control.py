@@ -1,0 +1,193 @@
+"""Who begins and ends transactions: sqlite3's ``isolation_level`` and ``autocommit``.
+
+Whether a statement needs a BEGIN before it is the guest's decision, for it knows the kind of the statement and runs all
+statements in order; the same goes for a COMMIT that has nothing to commit.
+
+https://docs.python.org/3/library/sqlite3.html#transaction-control
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Literal, cast
+
+from rapsqlite import _constants as abi
+from rapsqlite.errors import Error, OperationalError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from rapsqlite._guest.guest import Guest
+
+LEGACY_TRANSACTION_CONTROL: Literal[-1] = -1
+
+_BEGIN_BITS = {
+    None: 0,
+    "": 1 << abi.FORMAT_BEGIN_SHIFT,
+    "DEFERRED": 2 << abi.FORMAT_BEGIN_SHIFT,
+    "IMMEDIATE": 3 << abi.FORMAT_BEGIN_SHIFT,
+    "EXCLUSIVE": 4 << abi.FORMAT_BEGIN_SHIFT,
+}
+_NOTHING_TO_ROLL_BACK = "cannot rollback - no transaction is active"
+# A sequence for named placeholders is refused at first, where the running Python's sqlite3 has something to say of it.
+_POSITIONS_BIT = abi.FORMAT_REFUSE_POSITIONS if sys.version_info >= (3, 12) else 0
+_THEN_BEGIN = 1 << abi.FORMAT_BEGIN_SHIFT  # of a script: it leaves a transaction open
+
+
+class TransactionControl:
+    """The settings of one connection, and what they mean for the guest."""
+
+    __slots__ = (
+        "_autocommit",
+        "_deferred",
+        "_isolation_level",
+        "_last_block",
+        "guest",
+        "script_format",
+        "statement_bits",
+    )
+
+    def __init__(self, guest: Guest, isolation_level: str | None, autocommit: bool | int) -> None:
+        self.guest = guest
+        self.statement_bits = 0  # of the format of every request that carries one statement
+        self.script_format = 0
+        self._isolation_level = checked_isolation_level(isolation_level)
+        self._autocommit = checked_autocommit(autocommit)
+        self._deferred = 0  # the format of the script that does what a changed setting asks for
+        self._last_block = 0
+        self._update_formats()
+
+    # -- settings that are plain attributes for the user, but need a statement ---------------------
+
+    @property
+    def isolation_level(self) -> str | None:
+        """Return the isolation level in upper case."""
+        return self._isolation_level
+
+    def set_isolation_level(self, value: str | None) -> None:
+        """Change it. None also commits, as in sqlite3: before the next statement, which raises what goes wrong."""
+        self._isolation_level = checked_isolation_level(value)
+        self._update_formats()
+        if value is None and self._autocommit == LEGACY_TRANSACTION_CONTROL:
+            self._deferred = abi.FORMAT_SCRIPT_COMMITS
+
+    @property
+    def autocommit(self) -> bool | int:
+        """Return True, False or LEGACY_TRANSACTION_CONTROL."""
+        return self._autocommit
+
+    def set_autocommit(self, value: bool | int) -> None:
+        """Change it; an open transaction is committed or one begun, before the next statement."""
+        self._autocommit = checked_autocommit(value)
+        self._update_formats()
+        if value is True:
+            self._deferred = abi.FORMAT_SCRIPT_COMMITS
+        elif value is False:
+            self._deferred = _THEN_BEGIN
+
+    def _update_formats(self) -> None:
+        legacy = self._autocommit == LEGACY_TRANSACTION_CONTROL
+        self.statement_bits = _POSITIONS_BIT | (_BEGIN_BITS[self._isolation_level] if legacy else 0)
+        self.script_format = abi.FORMAT_SCRIPT_COMMITS if legacy else 0
+
+    async def settle(self) -> None:
+        """Run what a changed setting asks for, whatever cancels the task. Every verb does this first."""
+        deferred, self._deferred = self._deferred, 0
+        if not deferred:
+            return
+        try:
+            await self.guest.call(abi.OP_SCRIPT, format=deferred | abi.FORMAT_CARRIED_THROUGH)
+        except BaseException:
+            self._deferred = deferred
+            raise
+
+    async def settle_or_give_up(self) -> bool:
+        """Settle, before a rollback; False if it failed: then what was owed is given up, for a transaction is open."""
+        try:
+            await self.settle()
+        except Error:
+            self._deferred = 0
+            return False
+        return True
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Tell whether ``settle`` has something to do: cheaper than to await nothing."""
+        return self._deferred != 0
+
+    # -- transaction control -----------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Begin the transaction that is always open while ``autocommit`` is False."""
+        if self._autocommit is False:
+            await self.begin(b"BEGIN")
+
+    async def begin(self, statement: bytes) -> None:
+        """Run a BEGIN."""
+        if self.is_unsettled:
+            await self.settle()
+        await self.guest.call(abi.OP_EXECUTE, statement)
+
+    async def commit(self) -> None:
+        """Commit if there is a transaction, whoever began it; the guest decides, in the order of the requests."""
+        if self.is_unsettled:
+            await self.settle()
+        if self._autocommit is True:
+            self.guest.state  # noqa: B018 - raises if the connection is closed
+        elif self._autocommit is False:
+            await self.guest.call(abi.OP_SCRIPT, b"COMMIT", format=_THEN_BEGIN)
+        else:
+            await self._commit_open()
+
+    async def rollback(self) -> None:
+        """Roll back if there is a transaction; also one that a changed setting should have committed but could not."""
+        settled = await self.settle_or_give_up()
+        if self._autocommit is False:
+            await self.guest.call(abi.OP_SCRIPT, b"ROLLBACK", format=_THEN_BEGIN)
+        elif self._autocommit is True and settled:
+            self.guest.state  # noqa: B018 - raises if the connection is closed
+        else:
+            await _tolerate(_NOTHING_TO_ROLL_BACK, self.run("ROLLBACK"))
+
+    def next_block(self) -> int:
+        """Return a number that no other block of this connection has had."""
+        self._last_block += 1
+        return self._last_block
+
+    async def run(self, sql: str) -> None:
+        """Run one statement without parameters and rows."""
+        await self.guest.call(abi.OP_EXECUTE, sql.encode())
+
+    async def _commit_open(self) -> None:
+        await self.guest.call(abi.OP_SCRIPT, b"", format=abi.FORMAT_SCRIPT_COMMITS)
+
+
+async def _tolerate(message: str, step: Awaitable[None]) -> None:
+    """Await ``step``, content with the one error that says there was nothing to do.
+
+    Asking for the state first would be a second request, and other tasks' statements could run between the two.
+    """
+    try:
+        await step
+    except OperationalError as error:
+        if error.sqlite_errorcode != abi.SQLITE_ERROR or str(error) != message:
+            raise
+
+
+def checked_isolation_level(value: str | None) -> str | None:
+    """Return the level in upper case; ValueError or TypeError if it is none."""
+    if value is None:
+        return None
+    if not isinstance(cast("object", value), str):
+        raise TypeError(f"isolation_level must be str or None, not {type(value).__name__}")
+    level = str.upper(value)  # of a subclass too: what that makes of it may be no str
+    if level not in _BEGIN_BITS:
+        raise ValueError("isolation_level string must be '', 'DEFERRED', 'IMMEDIATE', or 'EXCLUSIVE'")
+    return level
+
+
+def checked_autocommit(value: bool | int) -> bool | int:
+    """Return the mode; ValueError if it is none."""
+    if value is True or value is False or value == LEGACY_TRANSACTION_CONTROL:
+        return value
+    raise ValueError("autocommit must be True, False, or LEGACY_TRANSACTION_CONTROL")

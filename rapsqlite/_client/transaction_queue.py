@@ -1,0 +1,70 @@
+"""Whose turn it is to have a ``transaction()`` block on one connection: first come, first served."""
+
+from __future__ import annotations
+
+import sys
+from contextvars import ContextVar
+
+from rapsqlite import _constants as abi
+from rapsqlite.errors import OperationalError, ProgrammingError
+
+_blocks: ContextVar[tuple[object, ...]] = ContextVar("rapsqlite_blocks", default=())
+"""The blocks, of whatever connection, that the running task is in or was started in: tasks inherit the context."""
+
+
+class TransactionQueue:
+    """Whose ``transaction()`` block it is, for one connection."""
+
+    __slots__ = ("_turns", "block", "owner")
+
+    def __init__(self) -> None:
+        self._turns = Turns()
+        self.owner: object = None  # the task inside its block
+        self.block: object = None  # stands for that block in ``_blocks``
+
+    async def enter(self, timeout_s: float | None) -> None:
+        """Wait for this task's turn, at most ``timeout_s`` seconds."""
+        task = _current_task()
+        if self.owner is task:
+            raise OperationalError("this task is inside a transaction() block already: use savepoint() to nest")
+        if self.block in _blocks.get():
+            raise ProgrammingError(
+                "this task was started inside the transaction() block that it would wait for: what it does is part of"
+                " that transaction already; use savepoint() in it, or start it when the block is over"
+            )
+        if timeout_s is None:
+            await self._turns.acquire()
+        else:
+            await self._acquire_within(timeout_s)
+        self.owner = task
+        self.block = object()
+        _blocks.set((*_blocks.get(), self.block))
+
+    async def _acquire_within(self, timeout_s: float) -> None:
+        # anyio takes a while to import; a program that sets no time limit does without.
+        from anyio import move_on_after
+
+        acquired = False
+        with move_on_after(timeout_s):
+            await self._turns.acquire()
+            acquired = True
+        if not acquired:
+            error = OperationalError(
+                f"database is locked: other tasks' transactions on this connection took longer than {timeout_s} s"
+            )
+            error.sqlite_errorcode = abi.SQLITE_BUSY
+            error.sqlite_errorname = "SQLITE_BUSY"
+            raise error
+
+    def leave(self) -> None:
+        """Give the turn to the next task."""
+        block, self.owner, self.block = self.block, None, None
+        _blocks.set(tuple(other for other in _blocks.get() if other is not block))
+        self._turns.release()
+
+
+def _current_task() -> object:
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        return trio.lowlevel.current_task()
+    return sys.modules["asyncio"].current_task()

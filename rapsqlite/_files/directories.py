@@ -1,0 +1,89 @@
+"""Descriptors of directories, by real name: files are opened relative to them, and no link on the way is followed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from rapsqlite import _constants as sqlite
+from rapsqlite._files.file_error import FileError
+
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_ONLY_SEARCH: int = getattr(os, "O_PATH", 0)
+
+
+class Directories:
+    """The directories that one connection has open. Only ``forget`` may be called by any thread."""
+
+    def __init__(self) -> None:
+        self._descriptors: dict[bytes, int] = {}
+        self._unwanted: list[bytes] = []
+
+    def known(self, directory: bytes) -> int | None:
+        """Return the descriptor of a directory that is open."""
+        while self._unwanted:
+            descriptor = self._descriptors.pop(self._unwanted.pop(), None)
+            if descriptor is not None:
+                _close(descriptor)
+        return self._descriptors.get(directory)
+
+    def open(self, directory: bytes, roots: list[bytes]) -> int:
+        """Return a descriptor of the directory. Roots are opened by name, what is below them step by step.
+
+        Raises FileError if there is no such directory.
+        """
+        known = self._descriptors.get(directory)
+        if known is not None:
+            return known
+        try:
+            descriptor = self._descend(directory, roots)
+        except OSError as error:
+            raise FileError(sqlite.SQLITE_CANTOPEN, "open directory", directory, error) from None
+        self._descriptors[directory] = descriptor
+        return descriptor
+
+    def _descend(self, directory: bytes, roots: list[bytes]) -> int:
+        top, below = directory, []
+        while top not in roots and top not in self._descriptors:
+            above, name = os.path.split(top)
+            if above == top:
+                raise FileError(sqlite.SQLITE_CANTOPEN, "open directory", directory, "its root was revoked")
+            top = above
+            below.append(name)
+        kept = self._descriptors.get(top)
+        descriptor = _open(top, None) if kept is None else kept
+        for name in reversed(below):
+            above_it = descriptor
+            try:
+                descriptor = _open(name, above_it)
+            finally:
+                if above_it != kept:
+                    _close(above_it)
+        return descriptor
+
+    def forget(self, directory: bytes) -> None:
+        """Have the descriptor of a directory closed by the thread that uses it."""
+        self._unwanted.append(directory)
+
+    def close(self) -> None:
+        """Close all."""
+        for descriptor in self._descriptors.values():
+            _close(descriptor)
+        self._descriptors.clear()
+
+
+def _close(descriptor: int) -> None:
+    # Nothing was written through it, and it is gone whatever close(2) says.
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
+
+
+def _open(path: bytes, parent: int | None) -> int:
+    flags = _FLAGS if parent is None else _FLAGS | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, dir_fd=parent)
+    except PermissionError:
+        if not _ONLY_SEARCH:
+            raise
+        # A directory that may be searched but not listed: files in it open, only it cannot be synced itself.
+        return os.open(path, flags | _ONLY_SEARCH, dir_fd=parent)

@@ -1,0 +1,78 @@
+"""What SQLite looks for as soon as it has locked a database: the file's size, and a journal or WAL beside it.
+
+On a local file system these calls keep the GIL: they take a microsecond each, and under a thread that computes in
+Python it costs 5 ms to get it back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+from rapsqlite import _constants as sqlite
+from rapsqlite._files import mapping
+from rapsqlite._files.file_error import FileError
+
+if sys.platform == "linux":
+    _libc = ctypes.PyDLL(None, use_errno=True)
+    _faccessat = _libc.faccessat
+    _faccessat.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_int)
+    _lseek = _libc.lseek
+    _lseek.restype = ctypes.c_int64
+    _lseek.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int)
+    _AT_SYMLINK_NOFOLLOW = 0x100
+
+
+class Facts:
+    """Looks at one open database, and at what its directory has beside it."""
+
+    __slots__ = ("_directory", "_fd", "_is_local", "_journal", "_path", "_wal")
+
+    def __init__(self, fd: int, path: bytes, directory: int, name: bytes) -> None:
+        self._fd = fd
+        self._path = path
+        self._directory = directory
+        self._journal = name + b"-journal"
+        self._wal = name + b"-wal"
+        try:
+            self._is_local = sys.platform == "linux" and mapping.is_shared_by_all(fd)
+        except OSError:
+            self._is_local = False
+
+    def size(self) -> int:
+        """Return the size of the file in bytes."""
+        try:
+            size_bytes = self._size_at_once() if self._is_local else os.fstat(self._fd).st_size
+        except OSError as error:
+            raise FileError(sqlite.SQLITE_IOERR_FSTAT, "measure", self._path, error) from None
+        # SQLite on Unix takes a single byte for an empty database.
+        return 0 if size_bytes == 1 else size_bytes
+
+    def _size_at_once(self) -> int:
+        size_bytes: int = _lseek(self._fd, 0, os.SEEK_END)  # the position is nobody's: all reads and writes name theirs
+        if size_bytes < 0:
+            raise _last_error()
+        return size_bytes
+
+    def companions(self) -> int:
+        """Return which files may be beside the database (``FACT_*``)."""
+        journal = sqlite.FACT_JOURNAL if self._may_exist(self._journal) else 0
+        return journal | (sqlite.FACT_WAL if self._may_exist(self._wal) else 0)
+
+    def _may_exist(self, name: bytes) -> bool:
+        try:
+            if not self._is_local:
+                os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+            elif _faccessat(self._directory, name, os.F_OK, _AT_SYMLINK_NOFOLLOW) < 0:
+                raise _last_error()
+        except FileNotFoundError:
+            return False
+        except OSError:
+            pass  # SQLite asks for the file itself, and learns the reason
+        return True
+
+
+def _last_error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))

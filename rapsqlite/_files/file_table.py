@@ -1,0 +1,306 @@
+"""The files of one connection: open, read, write, sync, delete. Plain callables, usable without wasm.
+
+One descriptor per file and connection, opened relative to a granted directory. The result codes are those of
+SQLite's own VFS for Unix. A table belongs to the thread that runs its guest; ``close`` is called when that
+has ended.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from rapsqlite import _constants as sqlite
+from rapsqlite._files import descriptors, opening
+from rapsqlite._files.file_error import FileError, code_of_read, code_of_write
+from rapsqlite._files.grants import EVERYWHERE, Grants, database_path
+from rapsqlite._files.open_file import OpenFile, sync_descriptor
+from rapsqlite._files.open_files import OpenFiles
+from rapsqlite._files.waiters import Waiter
+from rapsqlite._values.bounds import MOST_OPEN_FILES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Answers that lead to no message of their own.
+_EVERYDAY = (sqlite.SQLITE_BUSY, sqlite.SQLITE_IOERR_DELETE_NOENT, sqlite.SQLITE_IOERR_MMAP)
+# A directory that the file system, or our right to it, does not let us sync.
+_CANNOT_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES)
+# No file has a name that is too long, as that of a journal may be where that of its database just fits.
+_CANNOT_BE_THERE = (errno.ENOENT, errno.ENAMETOOLONG)
+_READ_ONLY = "limits={'read_only': True} lets no database be written or created"
+# What changes a file that is there; without SQLITE_OPEN_CREATE.
+_CHANGING = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_EXCLUSIVE | sqlite.SQLITE_OPEN_DELETEONCLOSE
+
+
+class FileTable(OpenFiles):
+    """All files of one connection, by the small integers that the guest knows them by.
+
+    ``failure`` is the last error that was worth telling, for the message of the exception it leads to.
+    """
+
+    def __init__(
+        self,
+        database: bytes,
+        *,
+        uri: bool = False,
+        directories: Iterable[bytes] = EVERYWHERE,
+        maps_reads: bool = True,
+        read_only: bool = False,
+        file_bytes: int = 0,
+    ) -> None:
+        """Take what `connect` was told of the database, and its limits.
+
+        ``directories`` are reached beside the database itself; under ``read_only`` no file that has a name is written,
+        created or deleted, whatever the guest asks; no file grows beyond ``file_bytes`` (0: no limit).
+        """
+        super().__init__(maps_reads=maps_reads)
+        self._grants = Grants(database_path(database, uri=uri), directories)
+        self._read_only = read_only
+        self._file_bytes = file_bytes
+        self._last_handle = 0
+        self.waiter = Waiter()
+        self.failure: FileError | None = None
+        self.bytes_read = 0
+        self.bytes_written = 0
+        self.sync_count = 0
+
+    def grant(self, directory: bytes) -> None:
+        """Let the guest reach one more directory, by its real name, until `revoke`. Any thread."""
+        self._grants.grant(directory)
+
+    def revoke(self, directory: bytes) -> None:
+        """Take back what `grant` gave; files that are open stay so. Any thread."""
+        self._grants.revoke(directory)
+
+    def statistics(self) -> dict[str, int]:
+        """Return the bytes that calls, not mappings, have read and written, and the syncs of files and directories."""
+        return {"bytes_read": self.bytes_read, "bytes_written": self.bytes_written, "syncs": self.sync_count}
+
+    def note(self, error: FileError) -> None:
+        """Keep an error for the message to come, unless it is an everyday answer."""
+        if error.code not in _EVERYDAY:
+            self.failure = error
+
+    def take_failure(self, code: int) -> FileError | None:
+        """Return, once, the error that a statement which failed with ``code`` came from, if it came from here."""
+        failure = self.failure
+        if failure is None:
+            return None
+        # What the file system itself calls broken, SQLite reports as a damaged database.
+        cause = sqlite.SQLITE_CORRUPT if failure.code == sqlite.SQLITE_IOERR_CORRUPTFS else failure.code & 0xFF
+        if code & 0xFF not in (cause, failure.code & 0xFF):
+            return None
+        self.failure = None
+        return failure
+
+    def full_path(self, name: bytes) -> tuple[bytes, bool]:
+        """Return the absolute form of a name, and whether symbolic links lead to it."""
+        return self._grants.resolve(name)
+
+    def read_whole(self, name: bytes, most_bytes: int) -> tuple[bytes, bytes | None]:
+        """Return the real name of a file that is granted, and what it holds, as `opening.read_whole`.
+
+        It is opened as any other file is: what changes after the name was checked leads nowhere else.
+        """
+        real, _ = self._grants.resolve(name)
+        directory, last = self._grants.locate(real)
+        return real, opening.read_whole(real, directory, last, most_bytes)
+
+    def open(self, name: bytes, flags: int) -> tuple[int, int]:
+        """Open a file, an anonymous temporary one if there is no name; return handle and flags as granted.
+
+        A file that may only be read is opened so, as SQLite wants it. A NUL and the name of another file may follow,
+        whose permission bits a new one gets.
+        """
+        reads_index = bool(flags & sqlite.OPEN_INDEX_READONLY)
+        flags &= ~sqlite.OPEN_INDEX_READONLY
+        name, _, model = name.partition(b"\0")
+        if len(self._files) >= MOST_OPEN_FILES:
+            raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, "this connection has too many files open")
+        protected = bool(name) and self._is_protected(name)
+        if name:
+            directory, last = self._grants.locate(name)
+            if flags & sqlite.SQLITE_OPEN_MAIN_DB:
+                descriptors.sweep()
+                self._grants.refuse_as_database(name)
+            if protected:
+                flags = self._flags_for_reading(name, flags)
+            mode = opening.bits_of(model, *self._grants.locate(self._grants.resolve(model)[0])) if model else 0
+            fd, flags = opening.open_named(name, directory, last, flags, mode)
+        else:
+            directory, last, fd = -1, b"", opening.open_temporary()
+        writable = bool(flags & sqlite.SQLITE_OPEN_READWRITE)
+        self._last_handle += 1
+        self._files[self._last_handle] = OpenFile(
+            self.waiter,
+            fd,
+            name,
+            directory,
+            last,
+            writable,
+            reads_index=reads_index,
+            protected=protected,
+            is_database=bool(flags & sqlite.SQLITE_OPEN_MAIN_DB),
+        )
+        if name and flags & sqlite.SQLITE_OPEN_DELETEONCLOSE:
+            os.unlink(last, dir_fd=directory)
+        return self._last_handle, flags
+
+    def _is_protected(self, name: bytes) -> bool:
+        """Tell whether this file must stay as it is, and must not come into being."""
+        return self._read_only and not self._grants.is_lent(name)
+
+    def _flags_for_reading(self, name: bytes, flags: int) -> int:
+        """Return the flags to open a protected file with; raises FileError if it was to be written or created.
+
+        An open database in WAL mode may get an empty WAL: SQLite does not read it without one.
+        """
+        if flags & sqlite.SQLITE_OPEN_WAL and any(file.is_database_of_wal(name) for file in self._files.values()):
+            return flags & ~_CHANGING | sqlite.SQLITE_OPEN_READONLY | sqlite.SQLITE_OPEN_CREATE
+        if flags & (_CHANGING | sqlite.SQLITE_OPEN_CREATE):
+            raise FileError(sqlite.SQLITE_CANTOPEN, "write", name, _READ_ONLY)
+        return flags
+
+    def close_file(self, handle: int) -> None:
+        file = self._file(handle)
+        del self._files[handle]
+        file.close()
+
+    def read_into(self, handle: int, data: memoryview, offset: int) -> int:
+        """Fill ``data``; what lies beyond the end of the file becomes zeros and SQLITE_IOERR_SHORT_READ."""
+        file = self._file(handle)
+        wanted, got = len(data), 0
+        try:
+            while got < wanted:
+                count = os.preadv(file.fd, [data[got:] if got else data], offset + got)
+                if not count:
+                    break
+                got += count
+        except OSError as error:
+            raise FileError(code_of_read(error), "read", file.path, error) from None
+        self.bytes_read += got
+        if got == wanted:
+            return sqlite.SQLITE_OK
+        data[got:] = bytes(wanted - got)
+        return sqlite.SQLITE_IOERR_SHORT_READ
+
+    def write(self, handle: int, data: memoryview | bytes, offset: int) -> None:
+        file = self._file(handle)
+        wanted, done = len(data), 0
+        if self._file_bytes:
+            self._check_size(file, offset + wanted)
+        try:
+            while done < wanted:
+                count = os.pwrite(file.fd, data[done:] if done else data, offset + done)
+                if not count:
+                    raise FileError(sqlite.SQLITE_FULL, "write", file.path, "no room is left")
+                done += count
+        except OSError as error:
+            raise FileError(code_of_write(error), "write", file.path, error) from None
+        self.bytes_written += wanted
+
+    def _check_size(self, file: OpenFile, end: int) -> None:
+        if end > self._file_bytes:
+            reason = f"it would be larger than limits={{'file_bytes': {self._file_bytes}}} allows"
+            raise FileError(sqlite.SQLITE_FULL, "write", file.path, reason)
+
+    def truncate(self, handle: int, size_bytes: int) -> None:
+        file = self._file(handle)
+        if self._file_bytes:
+            self._check_size(file, size_bytes)
+        try:
+            os.ftruncate(file.fd, size_bytes)
+        except OSError as error:
+            raise FileError(sqlite.SQLITE_IOERR_TRUNCATE, "truncate", file.path, error) from None
+
+    def sync(self, handle: int, flags: int) -> None:
+        """Make what was written durable; with ``SYNC_DIRECTORY`` also that the file exists."""
+        file = self._file(handle)
+        self.sync_count += 1
+        try:
+            sync_descriptor(file.fd, full=flags & 0x0F == sqlite.SQLITE_SYNC_FULL)
+        except OSError as error:
+            raise FileError(sqlite.SQLITE_IOERR_FSYNC, "sync", file.path, error) from None
+        if flags & sqlite.SYNC_DIRECTORY:
+            self._sync_directory(file.directory, file.path)
+
+    def _sync_directory(self, directory: int, path: bytes) -> None:
+        self.sync_count += 1
+        try:
+            os.fsync(directory)
+        except OSError as error:
+            if error.errno not in _CANNOT_SYNC:
+                raise FileError(sqlite.SQLITE_IOERR_DIR_FSYNC, "sync the directory of", path, error) from None
+
+    def delete(self, name: bytes, sync_directory: bool) -> None:
+        directory, last = self._grants.locate(name)
+        if self._is_protected(name):
+            raise FileError(sqlite.SQLITE_IOERR_DELETE, "delete", name, _READ_ONLY)
+        try:
+            os.unlink(last, dir_fd=directory)
+        except OSError as error:
+            missing = error.errno in _CANNOT_BE_THERE
+            code = sqlite.SQLITE_IOERR_DELETE_NOENT if missing else sqlite.SQLITE_IOERR_DELETE
+            raise FileError(code, "delete", name, error) from None
+        if sync_directory:
+            self._sync_directory(directory, name)
+
+    def access(self, name: bytes, flags: int) -> bool:
+        """Whether the file exists and is not empty, or with SQLITE_ACCESS_READWRITE may be read and written.
+
+        A name outside of the granted directories is an error, not absent: SQLite would take a journal whose
+        super-journal is absent for settled, and not roll back.
+        """
+        directory, last = self._grants.locate(name)
+        if flags == sqlite.SQLITE_ACCESS_READWRITE:
+            return not self._is_protected(name) and os.access(last, os.R_OK | os.W_OK, dir_fd=directory)
+        try:
+            status = os.stat(last, dir_fd=directory, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in _CANNOT_BE_THERE:
+                return False
+            raise FileError(sqlite.SQLITE_IOERR_ACCESS, "look at", name, error) from None
+        return not stat.S_ISREG(status.st_mode) or status.st_size > 0
+
+    def has_moved(self, handle: int) -> bool:
+        """Whether the file has lost its name: what is written to it would be lost, or belong elsewhere."""
+        file = self._file(handle)
+        if not file.name:
+            return False
+        try:
+            named = os.stat(file.name, dir_fd=file.directory, follow_symlinks=False)
+            return not os.path.samestat(named, os.fstat(file.fd))
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise FileError(sqlite.SQLITE_IOERR_FSTAT, "look at", file.path, error) from None
+
+    def close(self) -> None:
+        """Release every lock and close every file, also after the guest has died. What fails is in ``failure``."""
+        self.waiter.leave()
+        files, self._files = self._files, {}
+        for file in files.values():
+            self._close_noting(file)
+        self._grants.close()
+
+    def _close_noting(self, file: OpenFile) -> None:
+        try:
+            file.close()
+        except FileError as error:
+            self.note(error)
+        except OSError as error:
+            self.note(FileError(sqlite.SQLITE_IOERR_CLOSE, "close", file.path, error))
+
+    def abandon(self) -> None:
+        """Forget all files, in a forked child: the locks are the parent's, and stay.
+
+        ``descriptors`` has closed the child's copies of all but the temporary files.
+        """
+        for file in self._files.values():
+            if file.is_temporary:
+                os.close(file.fd)
+        self._files.clear()
+        self._grants.close()

@@ -1,0 +1,226 @@
+"""Names to directories: which files a connection may reach, and how a name from SQL becomes one of them.
+
+Every connection may reach its own database, with the journal, WAL and index that SQLite keeps beside it. Beyond that a
+grant is a directory tree; without limits it is the whole tree, as with SQLite itself. A name is walked as SQLite's own
+VFS walks it, ``..`` and symbolic links included, but a link is only looked at inside a grant, and the name that comes
+out must lie inside one. The file is then opened relative to a descriptor of its directory, without following links:
+what changes in the tree meanwhile cannot lead out.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from typing import TYPE_CHECKING
+
+from rapsqlite import _constants as sqlite
+from rapsqlite._files.directories import Directories
+from rapsqlite._files.file_error import FileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+EVERYWHERE = (b"/",)
+"""The grant of a connection without limits."""
+
+_MAX_LINKS = 200  # SQLITE_MAX_SYMLINK
+# What SQLite keeps beside a database: a super-journal is named after the main database of its transaction.
+_COMPANION = re.compile(rb"-(?:journal|wal|shm|mj[0-9A-F]{6}9[0-9A-F]{2})")
+_NOT_GRANTED = "it is not granted to this connection: name its directory in limits={'directories': [...]}"
+
+
+class Grants:
+    """What one connection may reach."""
+
+    def __init__(self, database: bytes | None, directories: Iterable[bytes]) -> None:
+        """Grant ``directories`` with all that is below them, and ``database``, which is None if it is no file.
+
+        What these names stand for is found out when the first one is needed, on the guest's thread: the file system
+        may take its time.
+        """
+        self._as_given: tuple[bytes | None, Iterable[bytes]] | None = (database, directories)
+        self._database: bytes | None = None  # its real name
+        self._real: dict[bytes, bytes] = {}  # a name as the user wrote it, made absolute: what it really is
+        self._roots: list[bytes] = []
+        self._lent: list[bytes] = []
+        self._directories = Directories()
+
+    def _find_given(self) -> None:
+        """Find out what the names stand for that were given. Raises FileError if that cannot be."""
+        if self._as_given is None:
+            return
+        database, directories = self._as_given
+        for directory in directories:
+            if directory not in EVERYWHERE and not os.path.isdir(directory):
+                reason = "limits={'directories': [...]} names it, and there is no such directory"
+                raise FileError(sqlite.SQLITE_CANTOPEN, "grant", directory, reason)
+            self._add_root(_real(directory), spelled=directory)
+        if database is not None:
+            spelled = _absolute(database)
+            self._database = self._real[spelled] = _real(database)
+        self._as_given = None
+
+    def _add_root(self, real: bytes, spelled: bytes) -> None:
+        self._real.setdefault(_absolute(spelled), real)
+        if real not in self._roots:
+            self._roots.append(real)
+
+    def grant(self, directory: bytes) -> None:
+        """Grant one more directory, by its real name, until `revoke`. Any thread."""
+        self._add_root(directory, spelled=directory)
+        self._lent.append(directory)
+
+    def revoke(self, directory: bytes) -> None:
+        """Take back what `grant` gave. Any thread."""
+        self._lent.remove(directory)
+        self._roots.remove(directory)
+        self._real.pop(_absolute(directory), None)
+        self._directories.forget(directory)
+
+    def is_lent(self, name: bytes) -> bool:
+        """Whether the host itself wants this file written, in a directory of its own."""
+        return os.path.dirname(name) in self._lent
+
+    def resolve(self, name: bytes) -> tuple[bytes, bool]:
+        """Return the real, absolute name, and whether links had to be followed to it.
+
+        Raises FileError if it lies outside of the granted directories.
+        """
+        self._find_given()
+        spelled = _absolute(name)
+        start = self._begin(spelled)
+        real, followed = self._walk(start, name)
+        if not self._is_granted(os.path.dirname(real)) and not self._is_own(real):
+            raise FileError(sqlite.SQLITE_CANTOPEN, "open", real, _NOT_GRANTED)
+        return real, followed or start != spelled
+
+    def _is_own(self, real: bytes) -> bool:
+        """Whether this is the connection's own database, or what SQLite keeps beside it."""
+        own = self._database
+        if own is None or not real.startswith(own):
+            return False
+        return real == own or _COMPANION.fullmatch(real, len(own)) is not None
+
+    def refuse_as_database(self, name: bytes) -> None:
+        """Raise FileError if ``name``, resolved, is reached only as a companion: SQL must not attach a journal."""
+        if name != self._database and not self._is_granted(os.path.dirname(name)):
+            raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, _NOT_GRANTED)
+
+    def _begin(self, spelled: bytes) -> bytes:
+        """Replace the longest beginning of ``spelled`` whose real name is known."""
+        head, tail = spelled, b""
+        while True:
+            real = self._real.get(head)
+            if real is not None:
+                return os.path.join(real, tail) if tail else real
+            parent, last = os.path.split(head)
+            if parent == head:
+                return spelled
+            head, tail = parent, os.path.join(last, tail) if tail else last
+
+    def _walk(self, absolute: bytes, name: bytes) -> tuple[bytes, bool]:
+        parts = absolute.split(b"/")[::-1]
+        real, links = b"/", 0
+        while parts:
+            part = parts.pop()
+            if part in (b"", b"."):
+                continue
+            if part == b"..":
+                real = os.path.dirname(real)
+                continue
+            target = self._link_target(real, part)
+            if target is None:
+                real = os.path.join(real, part)
+                continue
+            links += 1
+            if links > _MAX_LINKS:
+                raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, "too many symbolic links")
+            parts.extend(target.split(b"/")[::-1])
+            if target.startswith(b"/"):
+                real = b"/"
+        return real, links > 0
+
+    def _link_target(self, directory: bytes, part: bytes) -> bytes | None:
+        if not self._is_granted(directory):
+            return None
+        path = os.path.join(directory, part)
+        try:
+            return os.readlink(path)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):  # not a link, or nothing yet
+                return None
+            raise FileError(sqlite.SQLITE_CANTOPEN, "open", path, error) from None
+
+    def _is_granted(self, directory: bytes) -> bool:
+        return any(directory == root or directory.startswith(root.rstrip(b"/") + b"/") for root in self._roots)
+
+    def locate(self, name: bytes) -> tuple[int, bytes]:
+        """Return a descriptor of the directory of ``name``, and the last part of the name.
+
+        Raises FileError if there is no such directory or it is not granted.
+        """
+        self._find_given()
+        directory, last = os.path.split(name)
+        descriptor = self._directories.known(directory)
+        if descriptor is not None and last not in (b"", b".", b".."):
+            # It has been resolved before: only granted directories are opened, and that of the own database.
+            if not self._is_granted(directory) and not self._is_own(name):
+                raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, _NOT_GRANTED)
+            return descriptor, last
+        directory, last = os.path.split(self.resolve(name)[0])
+        return self._directories.open(directory, self._ways_in()), last
+
+    def _ways_in(self) -> list[bytes]:
+        """Return the directories that the user has named: how they are reached is not the SQL's business."""
+        return self._roots if self._database is None else [*self._roots, os.path.dirname(self._database)]
+
+    def close(self) -> None:
+        self._directories.close()
+
+
+def database_path(name: bytes, *, uri: bool) -> bytes | None:
+    """Return the file that ``name`` means to SQLite, None for a database in memory or a temporary one.
+
+    With ``uri``, names that begin with ``file:`` are read by SQLite's rules: <https://sqlite.org/uri.html>.
+    """
+    if uri and name.startswith(b"file:"):
+        name, parameters = read_uri(name)
+        if parameters.get(b"mode") == b"memory" or parameters.get(b"vfs") == b"memdb":
+            return None
+    return None if name in (b"", b":memory:") else name
+
+
+def read_uri(uri: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """Return the path and the parameters of a name that begins with ``file:``; of equal parameters the last counts."""
+    path, _, query = uri[5:].partition(b"#")[0].partition(b"?")
+    if path.startswith(b"//"):
+        path = b"/" + path[2:].partition(b"/")[2]
+    pairs = (each.partition(b"=") for each in query.split(b"&"))
+    return _decoded(path), {_decoded(key): _decoded(value) for key, _, value in pairs}
+
+
+def _decoded(text: bytes) -> bytes:
+    decoded = re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes((int(match[1], 16),)), text)
+    return decoded.partition(b"\0")[0]
+
+
+def _absolute(name: bytes) -> bytes:
+    """Make ``name`` absolute without a look at the disk; ``..`` stays, as what it means depends on links.
+
+    Raises FileError if that takes a working directory and there is none.
+    """
+    path = name if name.startswith(b"/") else os.path.join(_working_directory(name), name)
+    return b"/" + b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
+
+
+def _working_directory(name: bytes) -> bytes:
+    try:
+        return os.getcwdb()
+    except OSError:
+        reason = "its name is relative, and the working directory of the process does not exist any more"
+        raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, reason) from None
+
+
+def _real(name: bytes) -> bytes:
+    return os.path.realpath(name if name.startswith(b"/") else os.path.join(_working_directory(name), name))

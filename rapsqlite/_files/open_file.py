@@ -1,0 +1,185 @@
+"""One file that a guest has open: descriptor, locks, WAL index and windows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from rapsqlite import _constants as sqlite
+from rapsqlite._files import descriptors
+from rapsqlite._files.facts import Facts
+from rapsqlite._files.file_error import FileError
+from rapsqlite._files.file_lock import FileLock
+from rapsqlite._files.waiters import Contention
+from rapsqlite._files.wal_index import WalIndex
+from rapsqlite._files.windows import Windows
+
+if TYPE_CHECKING:
+    from rapsqlite._files.waiters import Waiter
+
+if sys.platform == "darwin":
+    import fcntl
+
+    def sync_descriptor(fd: int, *, full: bool) -> None:
+        """Make the content of a file durable; ``full``: also against loss of power to the drive."""
+        # fsync only reaches the drive's cache; the barrier keeps order in it, the full sync empties it.
+        try:
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC if full else 85)  # F_BARRIERFSYNC
+        except OSError:
+            os.fsync(fd)
+
+else:
+
+    def sync_descriptor(fd: int, *, full: bool) -> None:  # noqa: ARG001
+        """Make the content of a file durable."""
+        os.fdatasync(fd)
+
+
+# Of the locks on a WAL index (https://sqlite.org/walformat.html#wal_locks): those before the marks of readers.
+_WRITE_LOCK = 0
+_LAST_EXCLUSIVE_LOCK = 2
+_EXCLUSIVE_LOCKS = 0b111
+
+
+class OpenFile:
+    """One file that the guest has open."""
+
+    __slots__ = (
+        "_facts",
+        "contention",
+        "directory",
+        "fd",
+        "index",
+        "is_database",
+        "lock",
+        "name",
+        "path",
+        "protected",
+        "reads_index",
+        "windows",
+        "writable",
+    )
+
+    def __init__(
+        self,
+        waiter: Waiter,
+        fd: int,
+        path: bytes,
+        directory: int,
+        name: bytes,
+        writable: bool,
+        *,
+        reads_index: bool = False,
+        protected: bool = False,
+        is_database: bool = True,
+    ) -> None:
+        self.fd = fd
+        self.path = path
+        self.directory = directory
+        self.name = name
+        self.writable = writable
+        self.reads_index = reads_index or protected  # and never writes it
+        self.protected = protected  # it and what SQLite keeps beside it
+        self.is_database = is_database  # or a journal, which nobody locks
+        self.contention = Contention(waiter, fd)
+        self.lock = FileLock(fd, path, self.contention)
+        self.index: WalIndex | None = None
+        self.windows = Windows(fd, path)
+        self._facts: Facts | None = None  # of a database that has been locked
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether it has no name."""
+        return self.directory < 0
+
+    def is_database_of_wal(self, name: bytes) -> bool:
+        """Tell whether this is a database in WAL mode, and its WAL is called so."""
+        return self.path + b"-wal" == name and self._is_in_wal_mode()
+
+    def _is_in_wal_mode(self) -> bool:
+        # https://sqlite.org/fileformat2.html#file_format_version_numbers
+        with contextlib.suppress(OSError):
+            header = os.pread(self.fd, 20, 0)
+            return header.startswith(b"SQLite format 3\0") and header[19:] == b"\2"
+        return False
+
+    @property
+    def mapping_count(self) -> int:
+        """How many parts of it and of its WAL index are mapped."""
+        return len(self.windows) + (self.index.region_count if self.index is not None else 0)
+
+    def take_lock(self, level: int) -> None:
+        """Raise the lock, unless the WAL index shows that somebody uses the database without one."""
+        if level == sqlite.SQLITE_LOCK_EXCLUSIVE and self.index and self.index.is_used_by_others():
+            # A library that lost its lock on the database by a stray close.
+            raise FileError(sqlite.SQLITE_BUSY, "lock", self.path, "its WAL index is in use")
+        self.lock.lock(level)
+
+    def look(self) -> tuple[int, int]:
+        """Return the size of the file and what may be beside it, as `Facts` says."""
+        if self._facts is None:
+            self._facts = Facts(self.fd, self.path, self.directory, self.name)
+        return self._facts.size(), self._facts.companions()
+
+    def map_index(self, region: int, view: memoryview, *, extend: bool) -> int:
+        """Lay a region of the WAL index over ``view``; opens the index the first time."""
+        if self.index is None:
+            self.index = WalIndex(
+                self.path,
+                self.fd,
+                self.directory,
+                self.name,
+                read_only=self.reads_index,
+                create=not self.reads_index or (self.protected and self._is_in_wal_mode()),
+            )
+        if not self.index.map_region(region, view, extend=extend):
+            return sqlite.SQLITE_NOTFOUND
+        return sqlite.SQLITE_OK if self.index.writable else sqlite.SQLITE_READONLY
+
+    def lock_index(self, first: int, count: int, flags: int) -> None:
+        """Take locks of the WAL index."""
+        try:
+            self._open_index().lock(first, count, flags)
+        except FileError as error:
+            if error.code == sqlite.SQLITE_BUSY:
+                self.contention.refused(needs_all=first > _LAST_EXCLUSIVE_LOCK)
+            raise
+        if first == _WRITE_LOCK:
+            self.contention.granted()
+
+    def unlock_index(self, locks: int) -> None:
+        """Drop locks of the WAL index, one bit each."""
+        self._open_index().unlock(locks)
+        self.contention.released(by_writer=bool(locks & _EXCLUSIVE_LOCKS))
+
+    def _open_index(self) -> WalIndex:
+        if self.index is None:
+            raise FileError(sqlite.SQLITE_IOERR_SHMLOCK, "lock", self.path, "its WAL index is not open")
+        return self.index
+
+    def unmap_index(self, *, delete: bool) -> None:
+        """Let go of the WAL index."""
+        index, self.index = self.index, None
+        if index is not None:
+            index.close(delete=delete)
+
+    def close(self) -> None:
+        """Unlock and close, each even if the other fails. Unlock first: a forked child may hold the file too."""
+        try:
+            self.windows.close()
+            self.unmap_index(delete=False)
+        finally:
+            try:
+                self.lock.unlock(sqlite.SQLITE_LOCK_NONE)
+            finally:
+                self._release()
+
+    def _release(self) -> None:
+        if self.is_temporary:
+            with contextlib.suppress(OSError):  # nobody will read it again
+                os.close(self.fd)
+        elif not self.windows:
+            descriptors.release(self.fd, writable=self.writable, lockable=self.is_database)
+        # Else something could not be unmapped and keeps the open file alive: a lock taken to close it would stay.

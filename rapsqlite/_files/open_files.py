@@ -1,0 +1,90 @@
+"""The open files of one connection, by handle: what is shared with other connections, locks and mapped memory."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from rapsqlite import _constants as sqlite
+from rapsqlite._files.file_error import FileError
+from rapsqlite._values.bounds import MOST_MAPPINGS
+
+if TYPE_CHECKING:
+    from rapsqlite._files.open_file import OpenFile
+
+
+class OpenFiles:
+    """Files by the small integers that the guest knows them by; `FileTable` opens, reads and writes them."""
+
+    def __init__(self, *, maps_reads: bool) -> None:
+        self._maps_reads = maps_reads
+        self._files: dict[int, OpenFile] = {}
+
+    def _file(self, handle: int) -> OpenFile:
+        try:
+            return self._files[handle]
+        except KeyError:
+            raise FileError(sqlite.SQLITE_IOERR, "use", b"", "the guest has no such file open") from None
+
+    def lock(self, handle: int, level: int) -> tuple[int, int] | None:
+        """Raise the lock; with SHARED, return the size of the file and what may be beside it (``FACT_*``)."""
+        file = self._file(handle)
+        file.take_lock(level)
+        if level != sqlite.SQLITE_LOCK_SHARED:
+            return None
+        try:
+            return file.look()
+        except FileError:
+            file.lock.unlock(sqlite.SQLITE_LOCK_NONE)
+            raise
+
+    def size(self, handle: int) -> int:
+        """Return the size of the file in bytes."""
+        file = self._file(handle)
+        try:
+            size_bytes = os.fstat(file.fd).st_size
+        except OSError as error:
+            raise FileError(sqlite.SQLITE_IOERR_FSTAT, "measure", file.path, error) from None
+        # SQLite on Unix takes a single byte for an empty database.
+        return 0 if size_bytes == 1 else size_bytes
+
+    def unlock(self, handle: int, level: int) -> None:
+        self._file(handle).lock.unlock(level)
+
+    def is_reserved(self, handle: int) -> bool:
+        return self._file(handle).lock.is_reserved()
+
+    def map_index(self, handle: int, region: int, view: memoryview, *, extend: bool) -> int:
+        """Lay a region of the WAL index over the guest's bytes: SQLITE_OK, READONLY, or NOTFOUND if there is none."""
+        file = self._file(handle)
+        self._refuse_more_mappings(file, sqlite.SQLITE_IOERR_SHMMAP)
+        return file.map_index(region, view, extend=extend)
+
+    def lock_index(self, handle: int, first: int, count: int, flags: int) -> None:
+        """Take locks of the WAL index."""
+        self._file(handle).lock_index(first, count, flags)
+
+    def unlock_index(self, handle: int, locks: int) -> None:
+        """Drop locks of the WAL index, one bit each."""
+        self._file(handle).unlock_index(locks)
+
+    def unmap_index(self, handle: int, *, delete: bool) -> None:
+        """Let go of the WAL index."""
+        self._file(handle).unmap_index(delete=delete)
+
+    def map_window(self, handle: int, view: memoryview, offset: int) -> None:
+        """Lay a part of the file over the guest's bytes, read-only; less than asked for where the file ends."""
+        file = self._file(handle)
+        if not self._maps_reads:
+            raise FileError(sqlite.SQLITE_IOERR_MMAP, "map", file.path, "mapped reads are turned off")
+        self._refuse_more_mappings(file, sqlite.SQLITE_IOERR_MMAP)
+        file.windows.open(view, offset)
+
+    def _refuse_more_mappings(self, file: OpenFile, code: int) -> None:
+        if sum(each.mapping_count for each in self._files.values()) >= MOST_MAPPINGS:
+            raise FileError(code, "map", file.path, "this connection has too many parts of files mapped")
+
+    def unmap_window(self, view: memoryview) -> None:
+        """Take off the window that starts there."""
+        if not any(file.windows.close_at(view) for file in self._files.values()):
+            raise FileError(sqlite.SQLITE_IOERR_MMAP, "unmap", b"", "the guest has no such window")

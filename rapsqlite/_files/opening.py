@@ -1,0 +1,142 @@
+"""Opening one file as SQLite's own VFS for Unix does: access, permission bits, owner, temporary files."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+
+from rapsqlite import _constants as sqlite
+from rapsqlite._files import descriptors
+from rapsqlite._files.file_error import FileError
+
+_JOURNALS = sqlite.SQLITE_OPEN_MAIN_JOURNAL | sqlite.SQLITE_OPEN_SUPER_JOURNAL | sqlite.SQLITE_OPEN_WAL
+_LIKE_ITS_DATABASE = sqlite.SQLITE_OPEN_MAIN_JOURNAL | sqlite.SQLITE_OPEN_WAL
+_TEMPORARY_MODE = 0o600
+_DATABASE_MODE = 0o644
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
+
+def open_named(path: bytes, directory: int, last: bytes, flags: int, mode: int = 0) -> tuple[int, int]:
+    """Open ``last`` in ``directory``; return the descriptor and the flags as granted.
+
+    ``path`` is for messages, ``mode`` the permission bits of a new file (0: the usual ones). Where writing is not
+    allowed but reading is, the file is opened for reading.
+    """
+    model = _model(path, directory, last, flags)
+    mode = mode or _mode(model, flags)
+    try:
+        fd = _open(last, directory, flags, mode)
+    except OSError as error:
+        if _is_new_journal(flags) and error.errno == errno.EACCES and not _exists(last, directory):
+            raise FileError(sqlite.SQLITE_READONLY_DIRECTORY, "create", path, error) from None
+        if error.errno not in descriptors.NOT_WRITABLE or not flags & sqlite.SQLITE_OPEN_READWRITE:
+            raise FileError(sqlite.SQLITE_CANTOPEN, "open", path, error) from None
+        flags &= ~(sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE | sqlite.SQLITE_OPEN_EXCLUSIVE)
+        flags |= sqlite.SQLITE_OPEN_READONLY
+        with contextlib.suppress(OSError):
+            return _open(last, directory, flags, mode), flags
+        raise FileError(sqlite.SQLITE_CANTOPEN, "open", path, error) from None
+    descriptors.give(fd, mode, model)
+    return fd, flags
+
+
+def _open(last: bytes, directory: int, flags: int, mode: int) -> int:
+    how = os.O_CLOEXEC | os.O_NOFOLLOW
+    how |= os.O_RDWR if flags & sqlite.SQLITE_OPEN_READWRITE else os.O_RDONLY
+    how |= os.O_CREAT if flags & sqlite.SQLITE_OPEN_CREATE else 0
+    how |= os.O_EXCL if flags & sqlite.SQLITE_OPEN_EXCLUSIVE else 0
+    return descriptors.open_file(last, how, mode or _DATABASE_MODE, directory)
+
+
+def read_whole(path: bytes, directory: int | None, last: bytes, most_bytes: int) -> bytes | None:
+    """Return what ``last`` in ``directory`` holds, as far as ``most_bytes``; None if it is no regular file, nor a link.
+
+    ``path`` is for messages. FileError if it cannot be read.
+    """
+    how = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        fd = descriptors.open_file(last, how, 0, directory)
+    except descriptors.NotAFileError:
+        return None
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return None
+        raise FileError(sqlite.SQLITE_CANTOPEN, "open", path, error) from None
+    try:
+        status = os.fstat(fd)
+        # A descriptor that was parked has been read before: its own position means nothing.
+        return os.pread(fd, min(status.st_size, most_bytes), 0) if stat.S_ISREG(status.st_mode) else None
+    except OSError as error:
+        raise FileError(sqlite.SQLITE_IOERR_READ, "read", path, error) from None
+    finally:
+        descriptors.release(fd, writable=False)
+
+
+def _is_new_journal(flags: int) -> bool:
+    return bool(flags & sqlite.SQLITE_OPEN_CREATE and flags & _JOURNALS)
+
+
+def _exists(last: bytes, directory: int) -> bool:
+    return os.access(last, os.F_OK, dir_fd=directory)
+
+
+def _model(path: bytes, directory: int, last: bytes, flags: int) -> os.stat_result | None:
+    """Return the status of the database that a journal or WAL belongs to: it gets the same bits and owner."""
+    if not flags & _LIKE_ITS_DATABASE:
+        return None
+    database, _, suffix = last.rpartition(b"-")
+    if not database or b"." in suffix:
+        return None  # some other name, from a super-journal
+    try:
+        return os.stat(database, dir_fd=directory)
+    except OSError as error:
+        raise FileError(sqlite.SQLITE_IOERR_FSTAT, "look at the database of", path, error) from None
+
+
+def bits_of(path: bytes, directory: int, last: bytes) -> int:
+    """Return the permission bits of ``last`` in ``directory``; ``path`` is for messages."""
+    try:
+        return os.stat(last, dir_fd=directory).st_mode & descriptors.PERMISSION_BITS
+    except OSError as error:
+        raise FileError(sqlite.SQLITE_IOERR_FSTAT, "look at", path, error) from None
+
+
+def _mode(model: os.stat_result | None, flags: int) -> int:
+    """Return the exact permission bits for a new file, or 0: the usual ones and the user's mask."""
+    if model is not None:
+        return model.st_mode & descriptors.PERMISSION_BITS
+    return _TEMPORARY_MODE if flags & sqlite.SQLITE_OPEN_DELETEONCLOSE else 0
+
+
+def open_temporary() -> int:
+    """Return a descriptor of a new file without a name, in the first usable directory for such files."""
+    directory = _temporary_directory()
+    unnamed = getattr(os, "O_TMPFILE", 0)
+    if unnamed:
+        with contextlib.suppress(OSError):  # not every file system has them
+            return os.open(directory, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC | unnamed, _TEMPORARY_MODE)
+    path = os.path.join(directory, b"etilqs_" + os.urandom(16).hex().encode())
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _TEMPORARY_MODE)
+        os.unlink(path)
+    except OSError as error:
+        raise FileError(sqlite.SQLITE_CANTOPEN, "create a temporary file in", directory, error) from None
+    return fd
+
+
+def _temporary_directory() -> bytes:
+    candidates = (
+        os.environb.get(b"SQLITE_TMPDIR"),
+        os.environb.get(b"TMPDIR"),
+        b"/var/tmp",
+        b"/usr/tmp",
+        b"/tmp",
+        b".",
+    )
+    for directory in candidates:
+        if directory and os.path.isdir(directory) and os.access(directory, os.W_OK | os.X_OK):
+            return directory
+    reason = "no directory for them is writable"
+    raise FileError(sqlite.SQLITE_IOERR_GETTEMPPATH, "create temporary files", b"", reason)

@@ -1,0 +1,123 @@
+"""What a load from a truncated file does: a trap in the guest instead of the end of the process.
+
+Touching a mapped page that its file no longer has raises SIGBUS. wasmtime turns faults of wasm code into traps, but on
+Linux it only listens to SIGSEGV. Its handler looks at where the fault happened, not at which signal told it, so the
+same handler serves SIGBUS. wasmtime does not promise that: before it is relied on, a child process tries it, once for
+each version of wasmtime, and reads are mapped only if that went well.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rapsqlite._constants import WINDOWS_START
+from rapsqlite._files import mapping, module_cache, trap_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PATIENCE_S = 30.0
+_PASSED = b"trapped"
+
+_verdict: bool | None = None
+_key = ""
+
+
+def identify(library: str | Path) -> None:
+    """Tell which build of wasmtime is in use: its shared library."""
+    global _key
+    status = Path(library).stat()
+    identity = f"{library} {status.st_size} {status.st_mtime_ns} {platform.release()} {sys.executable} {_PLACE}"
+    _key = f"sigbus-{zlib.crc32(identity.encode()):08x}.trial"
+
+
+def turns_into_trap() -> bool:
+    """Whether SIGBUS in wasm code is a trap, here and now. The engine exists, and its build has been told.
+
+    The first time ever this takes a trial; its verdict lies beside the compiled module.
+    """
+    global _verdict
+    if _verdict is None:
+        _verdict = _known_verdict()
+    return _verdict and arm()
+
+
+def _known_verdict() -> bool:
+    known = module_cache.load(_key) if _key else None
+    if known is not None:
+        return known.read_bytes().startswith(_PASSED)
+    directory = module_cache.cache_directory()
+    if not _key or directory is None or not os.access(directory, os.W_OK):
+        return False  # every process would have to try anew
+    passed = _passes_trial()
+    module_cache.store(_key, _PASSED if passed else b"failed")
+    return passed
+
+
+def arm() -> bool:
+    """Let wasmtime's handler for SIGSEGV handle SIGBUS too; False if there is none, or others have replaced it.
+
+    To be called when wasmtime's engine exists. Cheap when called again.
+    """
+    return trap_signals.extend_to(signal.SIGBUS) and trap_signals.mend()
+
+
+def _passes_trial() -> bool:
+    """Try in a child process whether a fault ends in a trap. Takes the time to start Python and wasmtime."""
+    if sys.platform != "linux" or getattr(sys, "frozen", False):
+        return False
+    # An embedding program's own executable must not be started a second time.
+    if not sys.executable or not Path(sys.executable).name.startswith("python"):
+        return False
+    command = [sys.executable, "-c", "from rapsqlite import _sigbus; _sigbus.try_fault()"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter and text
+            command, env=environment, capture_output=True, timeout=_PATIENCE_S, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0 and done.stdout == _PASSED
+
+
+# (module (memory (export "memory") 2)
+#   (func (export "load") (param i32) (result i64) local.get 0 i64.load))
+_MODULE = bytes.fromhex(
+    "0061736d0100000001060160017f017e030201000503010002071102066d656d6f72790200046c6f616400000a0901070020002903000b"
+)
+_PLACE = WINDOWS_START  # beyond the memory, where files are laid
+
+
+def try_fault() -> None:
+    """Load from a page beyond the memory, whose file is then truncated, in this process; print the verdict."""
+    import wasmtime  # not before it is needed: this runs in the trial's own process alone
+
+    config = wasmtime.Config()
+    config.memory_reservation = 1 << 32  # as every guest has it
+    config.memory_may_move = False
+    store = wasmtime.Store(wasmtime.Engine(config))
+    trap_signals.note_handlers()
+    exports = wasmtime.Instance(store, wasmtime.Module(store.engine, _MODULE), []).exports(store)
+    load: Callable[[wasmtime.Store, int], int] = exports["load"]  # type: ignore[assignment]
+    memory: wasmtime.Memory = exports["memory"]  # type: ignore[assignment]
+    base = ctypes.addressof(memory.data_ptr(store).contents)
+    fd = os.memfd_create("trial")
+    os.write(fd, b"\1" * 65536)
+    mapping.lay(base + _PLACE, fd, 0, 65536, writable=False)
+    expected = int.from_bytes(b"\1" * 8, "little")
+    if not arm() or load(store, _PLACE - (1 << 32)) != expected:
+        return
+    os.ftruncate(fd, 0)
+    try:
+        load(store, _PLACE - (1 << 32))
+    except wasmtime.Trap:
+        if load(store, 0) == 0:  # and wasm runs on
+            sys.stdout.write(_PASSED.decode())

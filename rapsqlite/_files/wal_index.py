@@ -1,0 +1,192 @@
+"""The WAL index of one database: its ``-shm`` file, mapped into the guest, and the locks on it.
+
+The file, its bytes and its locks are those of SQLite's own VFS for Unix (https://sqlite.org/walformat.html), so that
+any SQLite may use the database at the same time. Regions are mapped, never copied: SQLite reads the index between
+lock calls and counts on seeing what others write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+
+from rapsqlite import _constants as sqlite
+from rapsqlite._files import descriptors, file_lock, mapping
+from rapsqlite._files.file_error import FileError
+
+REGION_BYTES = 32_768
+_MAX_REGIONS = 4096  # 128 MiB of index: a WAL of about 16 million frames
+_FIRST_LOCK = 120
+_DEAD_MAN_SWITCH = _FIRST_LOCK + sqlite.SQLITE_SHM_NLOCK  # held for reading by everyone who uses the index
+_PAGE = 4096
+_NO_FALLOCATE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+class WalIndex:
+    """One connection's use of a WAL index, until ``close``."""
+
+    def __init__(
+        self,
+        database: bytes,
+        database_fd: int,
+        directory: int,
+        name: bytes,
+        *,
+        read_only: bool = False,
+        create: bool = True,
+    ) -> None:
+        """Open the ``-shm`` file beside the database, for reading alone if it may not be written or so asked.
+
+        ``create``: make it, empty, if it does not exist.
+        """
+        self.path = database + b"-shm"
+        self._regions: dict[int, int] = {}  # number to address
+        self._directory = directory
+        self._name = name + b"-shm"
+        self._fd, self.writable = self._open(self._look_at(database_fd), read_only=read_only, create=create)
+        self._is_user = False  # holds the switch
+
+    def _look_at(self, database_fd: int) -> os.stat_result:
+        """Return the status of the database, if its file system can share an index."""
+        try:
+            if mapping.is_shared_by_all(database_fd):
+                return os.fstat(database_fd)
+        except OSError as error:
+            raise FileError(sqlite.SQLITE_IOERR_SHMOPEN, "find the file system of", self.path, error) from None
+        raise FileError(
+            sqlite.SQLITE_IOERR_SHMOPEN,
+            "share",
+            self.path,
+            "WAL mode needs a local file system; use another journal mode, or PRAGMA locking_mode=EXCLUSIVE first",
+        )
+
+    def _open(self, database: os.stat_result, *, read_only: bool, create: bool) -> tuple[int, bool]:
+        mode = database.st_mode & descriptors.PERMISSION_BITS
+        flags = os.O_CLOEXEC | os.O_NOFOLLOW
+        how = (os.O_RDONLY if read_only else os.O_RDWR) | (os.O_CREAT if create else 0)
+        try:
+            fd = descriptors.open_file(self._name, flags | how, mode, self._directory)
+        except OSError as error:
+            if error.errno in descriptors.NOT_WRITABLE and create:
+                with contextlib.suppress(OSError):
+                    return descriptors.open_file(self._name, flags | os.O_RDONLY, mode, self._directory), False
+            raise FileError(sqlite.SQLITE_CANTOPEN, "open", self.path, error) from None
+        if create:
+            descriptors.give(fd, mode, database)
+        return fd, not read_only
+
+    def _enter(self) -> None:
+        """Take the switch for reading. Nobody held it: the file is from before a crash, perhaps, and is emptied.
+
+        Raises FileError: SQLITE_BUSY while another connection does that; SQLITE_READONLY_CANTINIT if it would have to
+        be emptied but may only be read: SQLite then makes an index of its own, and tries again the next time.
+        """
+        try:
+            other = file_lock.conflicting_lock(self._fd, file_lock.WRITE, _DEAD_MAN_SWITCH, 1)
+            if other is None:
+                if not self.writable:
+                    raise FileError(
+                        sqlite.SQLITE_READONLY_CANTINIT,
+                        "initialise",
+                        self.path,
+                        "it may only be read, and nobody uses it",
+                    )
+                file_lock.set_lock(self._fd, file_lock.WRITE, _DEAD_MAN_SWITCH, 1)
+                os.ftruncate(self._fd, 3)  # as SQLite does: 3 tells this from a stray truncation to nothing
+            elif other[0] == file_lock.WRITE:
+                raise FileError(sqlite.SQLITE_BUSY, "open", self.path, "another connection is initialising it")
+            file_lock.set_lock(self._fd, file_lock.READ, _DEAD_MAN_SWITCH, 1)
+            self._is_user = True
+        except BlockingIOError as error:
+            raise FileError(sqlite.SQLITE_BUSY, "lock", self.path, error) from None
+        except OSError as error:
+            raise FileError(sqlite.SQLITE_IOERR_SHMOPEN, "initialise", self.path, error) from None
+
+    @property
+    def region_count(self) -> int:
+        """How many regions are mapped."""
+        return len(self._regions)
+
+    def map_region(self, number: int, view: memoryview, *, extend: bool) -> bool:
+        """Lay region ``number`` over the guest's bytes; False if it does not exist and ``extend`` is not set."""
+        if not 0 <= number < _MAX_REGIONS or len(view) != REGION_BYTES:
+            raise FileError(sqlite.SQLITE_IOERR_SHMMAP, "map", self.path, "the guest asked for an impossible region")
+        if number in self._regions:
+            raise FileError(sqlite.SQLITE_IOERR_SHMMAP, "map", self.path, "the guest asked for one region twice")
+        if not self._is_user:
+            self._enter()
+        offset = number * REGION_BYTES
+        try:
+            if os.fstat(self._fd).st_size < offset + REGION_BYTES:
+                if not extend:
+                    return False
+                self._extend(offset + REGION_BYTES)
+        except OSError as error:
+            raise FileError(sqlite.SQLITE_IOERR_SHMSIZE, "extend", self.path, error) from None
+        address = mapping.address_of(view)
+        try:
+            mapping.lay(address, self._fd, offset, REGION_BYTES, writable=self.writable)
+        except (OSError, ValueError) as error:
+            reason = error if isinstance(error, OSError) else str(error)
+            raise FileError(sqlite.SQLITE_IOERR_SHMMAP, "map", self.path, reason) from None
+        self._regions[number] = address
+        return True
+
+    def _extend(self, size_bytes: int) -> None:
+        """Allocate real blocks: a full disk must be an error here, not a fault when the memory is touched."""
+        start = os.fstat(self._fd).st_size
+        try:
+            os.posix_fallocate(self._fd, start, size_bytes - start)
+        except OSError as error:
+            if error.errno not in _NO_FALLOCATE:
+                raise
+            for page in range(start // _PAGE, size_bytes // _PAGE):
+                os.pwrite(self._fd, b"\0", page * _PAGE + _PAGE - 1)
+
+    def lock(self, first: int, count: int, flags: int) -> None:
+        """Take ``count`` locks. Raises FileError with SQLITE_BUSY if somebody else is in the way."""
+        if first < 0 or count < 1 or first + count > sqlite.SQLITE_SHM_NLOCK:
+            raise FileError(sqlite.SQLITE_IOERR_SHMLOCK, "lock", self.path, "the guest asked for an impossible lock")
+        kind = file_lock.READ if flags & sqlite.SQLITE_SHM_SHARED else file_lock.WRITE
+        try:
+            file_lock.set_lock(self._fd, kind, _FIRST_LOCK + first, count)
+        except OSError as error:
+            raise FileError(sqlite.SQLITE_BUSY, "lock", self.path, error) from None
+
+    def unlock(self, locks: int) -> None:
+        """Drop locks, one bit each."""
+        try:
+            for number in range(sqlite.SQLITE_SHM_NLOCK):
+                if locks >> number & 1:
+                    file_lock.set_lock(self._fd, file_lock.NONE, _FIRST_LOCK + number, 1)
+        except OSError as error:
+            raise FileError(sqlite.SQLITE_IOERR_UNLOCK, "unlock", self.path, error) from None
+
+    def is_used_by_others(self) -> bool:
+        try:
+            return file_lock.conflicting_lock(self._fd, file_lock.WRITE, _DEAD_MAN_SWITCH, 1) is not None
+        except OSError:
+            return True
+
+    def close(self, *, delete: bool) -> None:
+        """Take all regions off, drop all locks and close the file.
+
+        Raises FileError if a region stays mapped, which keeps the open file and its locks alive.
+        """
+        try:
+            while self._regions:
+                number, address = next(iter(self._regions.items()))
+                mapping.clear(address)
+                del self._regions[number]
+            if delete and self.writable:
+                # Left behind it does no harm: its next user finds that nobody else uses it, and empties it.
+                with contextlib.suppress(OSError):
+                    os.unlink(self._name, dir_fd=self._directory)
+            self._let_go()
+        except OSError as error:
+            raise FileError(sqlite.SQLITE_IOERR_SHMMAP, "close", self.path, error) from None
+
+    def _let_go(self) -> None:
+        file_lock.set_lock(self._fd, file_lock.NONE, 0, 0)
+        descriptors.release(self._fd, writable=self.writable)

@@ -1,0 +1,182 @@
+"""The pipe by which a guest wakes an event loop without the GIL, and which loop that is.
+
+The pipe is the guest's standard output, so it rings by a write through wasmtime's own WASI, which runs no Python and
+whose errors are numbers. One loop watches the other end, the first that uses the guest. When a second one comes while
+that one lives, the guest goes back to calling the import, which finds out who waits; rings that are under way are heard
+by the first, which takes the replies of all.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import sys
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rapsqlite import _constants as abi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rapsqlite._loops import Loop
+    from rapsqlite._wasm.control_block import Words
+
+_MOST_RINGS = 65_536  # what a pipe takes before writing blocks
+_POLLIN = 1
+_READ_ON_MS = 100
+
+
+class _PollFd(ctypes.Structure):
+    _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
+
+
+class _TimeSpec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+class Bell:
+    """One guest's pipe. ``adopt`` and ``retire`` are called with the guest's lock held."""
+
+    def __init__(self) -> None:
+        """Open the pipe; OSError if there are too many open files."""
+        self._reader = self._writer = -1
+        self._place = _PollFd(-1, _POLLIN, 0)
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._loop: Loop | None = None
+        self._drain: Callable[[Loop], object] = lambda _loop: None
+        self._is_shared = False
+        self._key: object = None  # of the newest loop
+        self.is_heard = False  # by that one
+        self._is_read_on = False
+        self._place.fd = self._reader
+        self._ppoll = ctypes.CDLL(None).ppoll
+
+    @property
+    def path(self) -> str:
+        """Return the file for the guest to write to; opening it anew makes writes block instead of failing."""
+        return f"/proc/self/fd/{self._writer}"
+
+    def hand_over(self) -> None:
+        """The guest has its own descriptor now."""
+        writer, self._writer = self._writer, -1
+        _close(writer)
+
+    def adopt(self, loop: Loop, words: Words, drain: Callable[[Loop], object]) -> None:
+        """Let ``loop``, in whose thread this runs, hear the guest and then ``drain``, if no other one hears it."""
+        if loop.key is self._key:
+            return
+        self._key, self._drain = loop.key, drain
+        self.is_heard = self._is_watched_by(loop)
+        words.set_bell(abi.BELL_WRITES if self.is_heard else abi.BELL_CALLS)
+
+    def _is_watched_by(self, loop: Loop) -> bool:
+        if self._is_shared or self._reader < 0:
+            return False
+        if self._loop is not None and not self._loop.is_closed():
+            self._is_shared = True
+            return False
+        self._loop = loop if loop.watch(self._reader, self._on_ring, loop) else None
+        return self._loop is not None
+
+    def _on_ring(self, loop: Loop) -> None:
+        if not self.silence():
+            self._end_watch(loop)
+        self._drain(loop)
+
+    def silence(self) -> bool:
+        """Take the rings so far; False if there will be no more."""
+        try:
+            return self._reader >= 0 and bool(os.read(self._reader, _MOST_RINGS))
+        except BlockingIOError:
+            return True
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until it rings, at most ``seconds``, less than 1. The thread of the loop that watches."""
+        timeout = _TimeSpec(0, int(seconds * 1e9))
+        if self._ppoll(ctypes.byref(self._place), 1, ctypes.byref(timeout), None) == 1:
+            self.silence()
+
+    def retire(self) -> None:
+        """The guest has ended: close the pipe, in the thread of the loop that watches it. Idempotent.
+
+        Not before: a write to a pipe without a reader ends a process in which SIGPIPE has its default action.
+        """
+        if self._loop is None or not self._loop.post(self._end_watch, self._loop):
+            self.close()
+
+    def read_on(self, has_ended: Callable[[], bool]) -> None:
+        """Read what the guest writes until it has ended: it may be stuck, for it wrote more than it was asked to."""
+        if self._reader < 0 or self._is_read_on:
+            return
+        self._is_read_on = True
+        with suppress(
+            OSError, RuntimeError
+        ):  # too many open files, or the interpreter ends: then the guest stays stuck
+            # A descriptor of its own: the pipe's may be closed, and its number be another file's, at any time.
+            reader = os.dup(self._reader)
+            threading.Thread(target=_read_until, args=(reader, has_ended), name="rapsqlite bell", daemon=True).start()
+
+    def _end_watch(self, loop: Loop) -> None:
+        if self._reader >= 0:
+            loop.unwatch(self._reader)
+        self.close()
+
+    def close(self) -> None:
+        """Close the pipe, which no loop watches (any more)."""
+        self._place.fd = -1
+        reader, self._reader = self._reader, -1
+        writer, self._writer = self._writer, -1
+        for descriptor in (reader, writer):
+            if descriptor >= 0:
+                _close(descriptor)
+
+    def __del__(self) -> None:
+        """A loop that is never run again does not get to closing it."""
+        self.close()
+
+
+@contextmanager
+def bell_here(can_write: Callable[[], bool]) -> Iterator[tuple[Bell | None, str]]:
+    """Give a new bell and the file by which a guest that is created meanwhile gets at it; None and "" without one.
+
+    ``can_write`` tells, when the pipe is open, whether a guest can write to a file; else there is no bell.
+    """
+    bell = _open(can_write)
+    yield bell, bell.path if bell is not None else ""
+    if bell is not None:
+        bell.hand_over()
+
+
+def _read_until(reader: int, has_ended: Callable[[], bool]) -> None:
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    try:
+        while not has_ended():
+            if poll.poll(_READ_ON_MS):
+                with suppress(BlockingIOError):  # a loop that watches the pipe was faster
+                    if not os.read(reader, _MOST_RINGS):
+                        return
+    finally:
+        _close(reader)
+
+
+def _open(can_write: Callable[[], bool]) -> Bell | None:
+    if sys.platform != "linux":
+        return None
+    try:
+        bell = Bell()
+        if Path(bell.path).exists() and can_write():
+            return bell
+        bell.close()
+    except OSError:
+        pass
+    return None
+
+
+def _close(descriptor: int) -> None:
+    with suppress(OSError):  # whatever it reports, it has closed it
+        os.close(descriptor)

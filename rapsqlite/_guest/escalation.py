@@ -1,0 +1,99 @@
+"""A guest that does not answer although its request was cancelled: what is forced, and how hard.
+
+SQL that runs on is killed, with its connection. A callback of the user's that runs on is interrupted with an exception
+first (`async_exception`); if that does not reach it the connection is given up, and its thread left to the callback. A system
+call that does not return, of a file system that hangs, can be neither interrupted nor killed: its thread is left to it,
+with the files, which it closes when the call returns.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from rapsqlite.errors import OperationalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rapsqlite._guest.request import Request
+    from rapsqlite._guest.traffic import Traffic
+
+# How many times as long the guest has for what is carried through, a rollback of gigabytes say; a minute.
+_CARRIED_THROUGH = 12
+
+
+class Pressure:
+    """Forces one guest to answer."""
+
+    __slots__ = ("_give_up", "_kill", "_killed", "_leave_behind", "_traffic")
+
+    def __init__(
+        self,
+        traffic: Traffic,
+        kill: Callable[[], None],
+        give_up: Callable[[BaseException], None],
+        leave_behind: Callable[[BaseException], None],
+    ) -> None:
+        self._traffic = traffic
+        self._kill = kill
+        self._give_up = give_up
+        self._leave_behind = leave_behind
+        self._killed = False
+
+    def press(self, request: Request) -> None:
+        """Force the answer to a request that was waited for patiently; called again if it still does not come."""
+        callbacks = self._traffic.host.callbacks
+        request.silences += 1
+        if not callbacks.thread:
+            is_over = not request.is_spared or request.silences >= _CARRIED_THROUGH
+            if not request.is_carried_through or (is_over and self._is_at(request)):
+                self.press_guest()
+        elif not callbacks.interrupt(lambda: self._is_at(request)):
+            self._give_up(
+                OperationalError(
+                    f"the connection to {self._traffic.name} is closed: a callback of its statement has not returned"
+                    " and cannot be interrupted; what was committed is safe, an open transaction is rolled back by the"
+                    " next connection"
+                )
+            )
+
+    def press_guest(self) -> None:
+        """Kill the guest; the second time, when that has not helped, leave it behind. Any thread."""
+        if not self._killed:
+            self._killed = True
+            self._kill()
+            return
+        self._leave_behind(
+            OperationalError(
+                f"the connection to {self._traffic.name} is closed: a system call of its statement has not returned,"
+                " so the file system does not answer; when it does, the files are closed and their locks released"
+            )
+        )
+
+    def press_later(self) -> None:
+        """Interrupt a callback that runs now if, after as long as is waited for an answer, it still runs. Any thread.
+
+        Only for a request that is cancelled then.
+        """
+        if self._traffic.host.callbacks.thread:
+            timer = threading.Timer(self._traffic.patience_s, self._strike_cancelled)
+            timer.daemon = True
+            timer.start()
+
+    def _strike_cancelled(self) -> None:
+        self._traffic.host.callbacks.interrupt(lambda: self._is_at(None))
+
+    def _is_at(self, request: Request | None) -> bool:
+        """Tell whether the guest is at this request, or if None at one that is cancelled; or is to end anyway.
+
+        Asked while the guest cannot leave its callback.
+        """
+        traffic = self._traffic
+        with traffic.afterwards, traffic.lock:
+            if traffic.host.leaving:
+                return True
+            oldest = traffic.oldest()
+            if oldest is None or not (oldest.cancelled if request is None else oldest is request):
+                return False
+            return traffic.is_unanswered(oldest)

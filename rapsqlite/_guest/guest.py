@@ -1,0 +1,460 @@
+"""One running guest: its thread, the requests of its connection, its end.
+
+The guest's thread enters wasm once and stays there until the connection closes: in steady state it runs no Python and
+needs no GIL. Everything a task does with a guest goes through ``call``, ``collect`` and ``post``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+from rapsqlite import _constants as abi
+from rapsqlite import runtime
+from rapsqlite._files import shortage
+from rapsqlite._files.imports import file_imports
+from rapsqlite._guest import registry
+from rapsqlite._guest.bell import bell_here
+from rapsqlite._guest.error_reply import reported_error
+from rapsqlite._guest.escalation import Pressure
+from rapsqlite._guest.gc_pause import FullCollectionsHeldBack
+from rapsqlite._guest.host_functions import HostFunctions
+from rapsqlite._guest.request import Request, is_carried_through
+from rapsqlite._guest.time_limit import Watchdog
+from rapsqlite._guest.traffic import Traffic
+from rapsqlite._loops import current_loop
+from rapsqlite._loops.cancellation import deliver_held_back, held_back, settle
+from rapsqlite._loops.ticket import outlast
+from rapsqlite._values.wire import split_failed
+from rapsqlite._wasm import parking
+from rapsqlite._wasm.linking import reason_of
+from rapsqlite._wasm.rings import Reply, Rings
+from rapsqlite.errors import InternalError, ProgrammingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from rapsqlite._callbacks.callbacks import Callbacks
+    from rapsqlite._files.file_table import FileTable
+    from rapsqlite._guest.bell import Bell
+    from rapsqlite._loops import Loop
+    from rapsqlite._wasm.linking import Library
+
+_SLICE_S = 0.001  # how long one task decodes batches before it lets others run
+
+
+class Guest:
+    """A running guest, from ``start`` to ``close``."""
+
+    def __init__(
+        self,
+        name: str,
+        files: FileTable,
+        busy_timeout_s: float,
+        *,
+        memory_limit_bytes: int = -1,
+        result_limit_bytes: int = 0,
+        statement_limit_s: float = 0.0,
+        patience_s: float = 5.0,
+        engine: Callable[[], runtime.Engine] = runtime.shared_engine,
+    ) -> None:
+        self.name = name
+        self.files = files
+        lock = threading.Lock()
+        self._traffic = traffic = Traffic(name, lock, patience_s, result_limit_bytes)
+        self.host = HostFunctions(
+            lock,
+            traffic.afterwards,
+            busy_timeout_s,
+            files.waiter,
+            traffic.ring,
+            traffic.body_of,
+            traffic.is_cancelled,
+            result_limit_bytes,
+        )
+        traffic.serve_through(self.host)
+        traffic.pressure = Pressure(traffic, self.kill, self._give_up, self._leave_behind)
+        self.prepared: dict[int, bytes] = {}  # the SQL of statements that stay prepared, by handle, to tell of it
+        self._memory_limit_bytes = memory_limit_bytes
+        self._watchdog = Watchdog(traffic, statement_limit_s)
+        self._engine = engine  # called on the guest's thread: it may have to compile
+        self._instance: runtime.Instance | None = None
+        self._loop: Loop | None = None
+        self._ended = False
+        self._given_up = False  # a callback of the user's, or a system call, holds the thread for ever
+        self._end_lock = threading.Lock()  # files are closed before the memory goes that they are mapped into
+        self._waiting_for_end: list[Request] = []
+        self._parking = parking.parking_here()
+        self._thread = threading.Thread(target=self._main, name=f"rapsqlite {name}", daemon=True)
+
+    @property
+    def state(self) -> str:
+        """Return "ok", "closed", "broken" or "forked"."""
+        return self._traffic.state
+
+    @property
+    def reason(self) -> str:
+        """Return what has ended a guest that is broken."""
+        return self.host.last_message or reason_of(self._traffic.failure)
+
+    @property
+    def callbacks(self) -> Callbacks:
+        """Return what the guest may call."""
+        return self.host.callbacks
+
+    @property
+    def in_transaction(self) -> bool:
+        """Tell whether SQLite has left autocommit mode, as of the newest reply."""
+        return self._traffic.in_transaction
+
+    @property
+    def total_changes(self) -> int:
+        """Return SQLite's ``total_changes``, as of the newest reply."""
+        return self._traffic.total_changes
+
+    @property
+    def last_insert_rowid(self) -> int:
+        """Return SQLite's ``last_insert_rowid``, as of the newest reply."""
+        return self._traffic.last_insert_rowid
+
+    @property
+    def sent_count(self) -> int:
+        """Return a number that differs after each request."""
+        return self._traffic.last_id
+
+    # -- requests, any event loop ------------------------------------------------------------------
+
+    def call(
+        self, op: int, sql: bytes = b"", params: bytes = b"", *, format: int = 0, a: int = 0, b: int = 0
+    ) -> Coroutine[Any, Any, Reply]:
+        """Send a request that has exactly one reply; to be awaited at once, for the reply.
+
+        Raises what the guest reports; what it reports of a row after the first ones of a result is the reply's
+        ``error``. Cancellation interrupts the request and waits for its answer; if the request finished all the same,
+        its reply is returned and the cancellation comes at the task's next checkpoint.
+        """
+        if held_back and not is_carried_through(op, sql, format):
+            return self._call_unless_cancelled(op, sql, params, format, a, b)
+        return self.result(self.submit(op, sql, params, format=format, a=a, b=b))
+
+    async def _call_unless_cancelled(self, op: int, sql: bytes, params: bytes, format: int, a: int, b: int) -> Reply:
+        await self.checkpoint()
+        return await self.result(self.submit(op, sql, params, format=format, a=a, b=b))
+
+    async def checkpoint(self) -> None:
+        """Raise a cancellation that was held back for a request of this task that had finished."""
+        if held_back:
+            await deliver_held_back(current_loop(self._loop))
+
+    async def collect(
+        self,
+        op: int,
+        decode: Callable[[bytes], list[Any]],
+        sql: bytes = b"",
+        params: bytes = b"",
+        *,
+        format: int = 0,
+        a: int = 0,
+        b: int = 0,
+    ) -> tuple[list[Any], Reply]:
+        """Run a request that is answered in batches; return all rows, decoded, and the last reply.
+
+        The columns of the first reply stand in the returned one. The event loop gets to run every few milliseconds.
+        Errors and cancellation as for ``call``.
+        """
+        loop = self._loop = current_loop(self._loop)
+        if held_back and not is_carried_through(op, sql, format):
+            await deliver_held_back(loop)
+        request = self._traffic.submit(loop, op, sql, params, format, a, b)
+        try:
+            if request.yields:
+                await loop.checkpoint(request)
+            while not request.replies and not request.done:
+                await loop.wait(request)
+            reply = self._settle(request, loop)
+            if reply.kind == abi.REPLY_DONE:
+                return decode(reply.rows) if reply.row_count else [], reply
+            # Waiting and decoding take turns from here on, and every batch makes the heap of rows larger.
+            with FullCollectionsHeldBack():
+                request.looks_itself = True
+                rows = decode(reply.rows) if reply.row_count else []
+                return rows, await self._collect_rest(request, loop, decode, rows, reply.columns)
+        except BaseException:
+            self._traffic.discard(request)
+            raise
+
+    async def _collect_rest(
+        self,
+        request: Request,
+        loop: Loop,
+        decode: Callable[[bytes], list[Any]],
+        rows: list[Any],
+        columns: bytes,
+    ) -> Reply:
+        """Append the rows of all further batches and return the last reply."""
+        resumed = time.perf_counter()
+        while True:
+            if not request.is_ready():
+                self._traffic.drain(loop)
+            if not request.is_ready():
+                await loop.wait(request)
+                resumed = time.perf_counter()
+                continue
+            if request.replies and time.perf_counter() - resumed > _SLICE_S:
+                await loop.checkpoint(request)
+                resumed = time.perf_counter()
+            reply = self._settle(request, loop)
+            if reply.row_count:
+                rows += decode(reply.rows)
+            if reply.kind == abi.REPLY_DONE:
+                reply.columns = columns
+                return reply
+
+    def _settle(self, request: Request, loop: Loop) -> Reply:
+        """Take one reply; raise what it reports, or the cancellation that it makes true."""
+        if not request.replies:
+            settle(loop, request, finished=False)
+            raise request.error or InternalError("the guest ended without an answer")
+        reply = request.replies.popleft()
+        if reply.kind == abi.REPLY_ERROR:
+            settle(loop, request, finished=False)
+            raise reported_error(reply.rows, request, self.files) from request.cause
+        if reply.kind == abi.REPLY_FAILED:
+            reply.rows, error = split_failed(reply.rows)
+            reply.error = reported_error(error, request, self.files)
+            reply.error.__cause__ = request.cause
+        if reply.kind != abi.REPLY_BATCH:
+            settle(loop, request, finished=True)
+        return reply
+
+    def submit(
+        self, op: int, sql: bytes = b"", params: bytes = b"", *, format: int = 0, a: int = 0, b: int = 0
+    ) -> Request:
+        """Send a request that has exactly one reply and return at once; ``result`` waits for the reply.
+
+        So the guest works while the caller does something else. Whoever does not want the reply any more
+        calls ``abandon``. This is no checkpoint: a task that submits one after the other calls ``checkpoint`` before.
+        """
+        loop = self._loop = current_loop(self._loop)
+        return self._traffic.submit(loop, op, sql, params, format, a, b)
+
+    async def result(self, request: Request) -> Reply:
+        """Return the reply of a submitted request, also in another event loop; otherwise as ``call``."""
+        loop = self._loop = current_loop(self._loop)
+        if request.loop is not None and request.loop.key is not loop.key:
+            self._traffic.move(request, loop)
+        try:
+            if request.yields:
+                await loop.checkpoint(request)
+            while not request.replies and not request.done:
+                await loop.wait(request)
+        except BaseException:
+            self._traffic.discard(request)
+            raise
+        return self._settle(request, loop)
+
+    async def let_others_run(self, request: Request) -> None:
+        """Let other tasks run while a submitted request is under way; ``result`` raises what cancels this one."""
+        await current_loop(self._loop).checkpoint(request)
+
+    def abandon(self, request: Request) -> None:
+        """Interrupt a submitted request and drop its reply. Any thread, also from a finalizer."""
+        self._traffic.discard(request)
+
+    def post(self, op: int, *, a: int = 0, sql: bytes = b"", format: int = 0) -> None:
+        """Send a request whose answer nobody waits for. Any thread, also from a finalizer."""
+        self._traffic.post(op, a, sql, format)
+
+    def interrupt(self) -> None:
+        """Interrupt every request, queued or running, and what has rows left; a long callback, too. Any thread."""
+        self._traffic.cancel_all()
+        self._traffic.post(abi.OP_CONTROL, abi.CONTROL_OP_INTERRUPT)
+        self._traffic.pressure.press_later()
+
+    def _give_up(self, failure: BaseException) -> None:
+        """End the connection while a callback still runs, which nothing interrupts: files and locks are let go of.
+
+        The guest is marked as killed, so it never gets to anything once the callback returns.
+        """
+        self.kill()
+        if not self._given_up:
+            self._given_up = True
+            # Closing files may take time, which an event loop does not have.
+            try:
+                threading.Thread(target=self._close_for_callback, args=(failure,), daemon=True).start()
+            except RuntimeError:  # there are too many threads already
+                self._close_for_callback(failure)
+
+    def _close_for_callback(self, failure: BaseException) -> None:
+        with self._end_lock:
+            with self._traffic.afterwards, self._traffic.lock:
+                woken = self._traffic.break_off(failure)
+            self.files.close()
+        self._wake(woken + self._note_end())
+
+    def _leave_behind(self, failure: BaseException) -> None:
+        """End the connection while its thread is in a system call: tasks wait no longer, the thread keeps the files."""
+        if not self._given_up:
+            self._given_up = True
+            with self._traffic.afterwards, self._traffic.lock:
+                woken = self._traffic.break_off(failure)
+            self._wake(woken + self._note_end())
+
+    def _note_end(self) -> list[Request]:
+        """Nobody needs to wait for the guest any longer; return those who did."""
+        registry.forget(self)
+        with self._traffic.afterwards, self._traffic.lock:
+            self._ended = True
+            return self._waiting_for_end
+
+    # -- the guest's thread ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread; requests may be submitted at once, they wait until the guest is there."""
+        try:
+            registry.start(self, self._thread)
+            self._watchdog.start(self.name)
+        except RuntimeError as exc:
+            self.stop()
+            raise shortage.too_many_threads(self.name, exc) from exc
+
+    def _main(self) -> None:
+        failure: BaseException | None = None
+        try:
+            functions = {**self.host.table(), **file_imports(self.files, self._view, self._window)}
+            with bell_here(runtime.can_write_output) as (bell, output):
+                self._instance = runtime.Instance(self._engine(), functions, self._memory_limit_bytes, output)
+            self._serve(self._instance, bell)
+        except BaseException as exc:  # noqa: BLE001 - it is raised again in every task that waits
+            failure = shortage.explained(exc, self.name) if self.host.rings is None else exc
+        self._end(failure)
+
+    def _view(self, address: int, length: int) -> memoryview:
+        return self._memory().view(address, length)
+
+    def _window(self, address: int, length: int) -> memoryview:
+        return self._memory().window(address, length)
+
+    def _memory(self) -> runtime.Memory:
+        if self._instance is None:
+            raise InternalError("the guest called a file function before its memory was known")
+        return self._instance.memory
+
+    def _serve(self, instance: runtime.Instance, bell: Bell | None) -> None:
+        self.host.memory = instance.memory
+        self.host.counts = instance.counts
+        instance.call("_initialize")
+        if instance.call("rapsqlite_abi_version") != abi.ABI_VERSION:
+            raise InternalError("engine.wasm was built for another version of this package: build it again")
+        self.host.rings = rings = Rings(instance.memory.view, instance.call("rapsqlite_control"))
+        place = rings.callback_place
+        self.host.callbacks.attach(instance.memory.view, place, instance.table.add_entrance, instance.give_up)
+        if bell is not None:
+            instance.prepare_output()
+        if self._parking is not None and parking.install(self._parking, rings, instance.table.add):
+            self.host.park_in(self._parking)
+        if self._traffic.attach(rings, bell):
+            instance.call("rapsqlite_run")
+
+    def _end(self, failure: BaseException | None) -> None:
+        """Hand out the last replies, then free the memory, the files and the waiting tasks."""
+        woken = self._traffic.finish(failure)
+        self._watchdog.end()
+        self.host.leave()
+        with self._end_lock:
+            self.files.close()
+            if self._instance is not None:
+                self._instance.close()
+        self._traffic.retire()
+        self._wake(woken + self._note_end())
+
+    @staticmethod
+    def _wake(woken: list[Request]) -> None:
+        for request in woken:
+            request.done = True
+            if request.loop is not None:
+                request.loop.post(request.loop.wake, request)
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Close the database and end the thread; idempotent. A cancellation waits until that is done."""
+        if self.state == "forked":
+            return
+        if self.host.callbacks.thread:
+            self._refuse_in_callback()
+        try:
+            await self._close()
+        except BaseException:
+            self.stop()  # without a loop, or in one that is closed meanwhile, nobody can wait, nor come again
+            raise
+
+    async def _close(self) -> None:
+        try:
+            if self.state == "ok" and not self.host.leaving:
+                await self.result(self.submit(abi.OP_CLOSE))  # no checkpoint: it is carried through
+        except GeneratorExit:
+            raise  # nothing can be awaited any more
+        except BaseException as exc:
+            another_closed_it = isinstance(exc, ProgrammingError) and self.state != "ok"
+            await self._wait_for_end()
+            if not another_closed_it:
+                raise
+        else:
+            await self._wait_for_end()
+
+    def _refuse_in_callback(self) -> None:
+        try:
+            self.host.callbacks.refuse_use()
+        except ProgrammingError:
+            self.stop()  # it ends as soon as the callback returns
+            raise
+
+    async def _wait_for_end(self) -> None:
+        loop = current_loop(self._loop)
+        request = Request(self._traffic, loop, (b"", b""))
+        with self._traffic.afterwards, self._traffic.lock:
+            request.done = self._ended
+            self._waiting_for_end.append(request)
+            told_to_leave = self.host.leaving and not self._traffic.left
+        if told_to_leave and not request.done:
+            await outlast(loop, request)  # nothing that runs is to be finished
+        while not request.done:
+            await loop.wait(request)
+        if not self._given_up:
+            self._thread.join()  # it has done everything by now but return
+        settle(loop, request, finished=True)
+
+    def stop(self) -> None:
+        """Tell the guest to leave at once, interrupting what runs; does not wait. Any thread, also a finalizer."""
+        self._traffic.stop()
+
+    def open_library(self, wasm: bytes) -> Library:
+        """Return a side module for this guest (`runtime.Instance.open_library`). From a callback."""
+        return cast("runtime.Instance", self._instance).open_library(wasm)
+
+    def kill(self) -> None:
+        """Trap a guest that does not answer; its connection is lost. Any thread."""
+        if self._instance is not None:
+            self._instance.kill()
+            self.host.shake()
+            self._traffic.let_ring()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until the thread has ended."""
+        self._thread.join(timeout_s)
+
+    def is_running(self) -> bool:
+        """Tell whether the guest's thread is there."""
+        return self._thread.is_alive()
+
+    def abandon_after_fork(self) -> None:
+        """In a forked child: let go of the files; everything else belongs to the parent."""
+        self._traffic.abandon_after_fork()
+        self.files.abandon()
+
+    def statistics(self) -> dict[str, int]:
+        """Return how often each host function was called, by name, the waits for locks, and what went through calls."""
+        counts = dict(self._instance.counts) if self._instance is not None else {}
+        return {**counts, "busy_waits": self.host.busy_waits, **self.files.statistics()}

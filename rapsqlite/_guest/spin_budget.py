@@ -1,0 +1,105 @@
+"""How long a guest that has nothing to do looks for a request before it sleeps, and whether anybody waits so.
+
+A guest that looks answers within microseconds, one that sleeps has to be woken, which takes ten times as long and more.
+But a processor is busy meanwhile. So only a guest with which a conversation goes on looks for long, and only while
+there are processors for all of these at once and for what they talk to: half of them. When more guests than that are
+talked to, all of them sleep soon, and their answers are waited for in the event loop. On a single processor a
+spin keeps the other side from running: nobody spins there.
+"""
+
+from __future__ import annotations
+
+import threading
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from rapsqlite._guest.processors import usable_processors
+
+if TYPE_CHECKING:
+    from rapsqlite._wasm.control_block import Words
+
+FEW_LOOKS = 4_000  # about 4 µs
+MANY_LOOKS = 200_000  # longer than the host takes to sleep and to be woken for one answer
+_SOON_S = 0.0003  # a request that comes sooner after an answer is part of a conversation
+_SILENCE_S = 0.001  # and it is over after this
+_CROWDED_S = 0.005
+
+_lock = threading.Lock()
+_seated: list[Attention] = []
+_newest: Attention | None = None  # to have been refused
+_crowded_until = 0.0
+
+
+class Attention:
+    """That of one guest. Its lock is held."""
+
+    __slots__ = ("_is_seated", "_looks", "_spoke_s")
+
+    def __init__(self) -> None:
+        self._is_seated = False
+        self._looks = 0
+        self._spoke_s = 0.0
+
+    def answered(self) -> None:
+        """The answer to a request was taken."""
+        self._spoke_s = perf_counter()
+
+    def heed(self, words: Words) -> None:
+        """A request is sent: say how long to look for the one after it."""
+        now = perf_counter()
+        soon = now - self._spoke_s < _SOON_S
+        self._spoke_s = now
+        if soon and not self._is_seated:
+            _seat(self, now)
+        looks = (MANY_LOOKS if soon and self._is_seated else FEW_LOOKS) if usable_processors() > 1 else 0
+        if looks != self._looks:
+            self._looks = looks
+            words.set_looks(looks)
+
+
+def _seat(guest: Attention, now: float) -> None:
+    """Give the guest a seat, if there is one; if all who sit talk, nobody is to sit for a while."""
+    global _newest, _crowded_until
+    with _lock:
+        if now < _crowded_until:
+            if guest is not _newest:
+                _newest, _crowded_until = guest, now + _CROWDED_S
+            return
+        for other in [other for other in _seated if now - other._spoke_s > _SILENCE_S]:
+            _dismiss(other)
+        if len(_seated) < usable_processors() // 2:
+            guest._is_seated = True
+            _seated.append(guest)
+            return
+        while _seated:
+            _dismiss(_seated[-1])
+        _newest, _crowded_until = guest, now + _CROWDED_S
+
+
+def _dismiss(guest: Attention) -> None:
+    guest._is_seated = False
+    _seated.remove(guest)
+
+
+def is_crowded() -> bool:
+    """Tell whether more guests are talked to than can be waited for without sleeping."""
+    return perf_counter() < _crowded_until
+
+
+def may_spin() -> bool:
+    """Tell whether an answer may be waited for without giving up the processor: its guest has another one."""
+    return usable_processors() > 1
+
+
+def forget(guest: Attention) -> None:
+    """The guest has ended."""
+    with _lock:
+        if guest._is_seated:
+            _dismiss(guest)
+
+
+def forget_after_fork() -> None:
+    """In a forked child: the parent's guests are not here, and nobody holds the lock."""
+    global _lock
+    _lock = threading.Lock()
+    _seated.clear()

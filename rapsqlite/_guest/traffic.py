@@ -1,0 +1,485 @@
+"""Requests in flight: from the task that submits one to the task that gets its replies.
+
+Requests go out from whichever thread runs an event loop; replies are drained in a loop's thread after a bell and handed
+to the tasks that wait. ``lock`` guards the rings, the table of requests and the state; it is held for microseconds,
+never across a wait, and what finalizers post meanwhile is sent afterwards. Once the state is not "ok" the rings are
+gone and nobody touches the guest's memory any more.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING
+
+from rapsqlite import _constants as abi
+from rapsqlite._guest.polling import Polling
+from rapsqlite._guest.refusal import refusal_of
+from rapsqlite._guest.request import Request, waiting_loops
+from rapsqlite._guest.spin_budget import Attention, forget, is_crowded, may_spin
+from rapsqlite._wasm.rings import MalformedReplyError, Reply, Rings
+
+if TYPE_CHECKING:
+    from rapsqlite._guest.bell import Bell
+    from rapsqlite._guest.escalation import Pressure
+    from rapsqlite._guest.host_functions import HostFunctions
+    from rapsqlite._loops import Loop
+
+_FRAMES_PER_DRAIN = 256  # then the event loop gets to run before the rest
+_IN_BATCHES = frozenset({abi.OP_FETCH, abi.OP_FETCH_PREPARED, abi.OP_BLOB_READ})
+_WITH_ROWS = frozenset({abi.OP_FETCH, abi.OP_FETCH_PREPARED, abi.OP_EXECUTE, abi.OP_EXECUTE_PREPARED, abi.OP_NEXT})
+_HEAD_BYTES = 64  # of what is around rows and error texts, at most
+_KINDS = frozenset({abi.REPLY_BATCH, abi.REPLY_DONE, abi.REPLY_ERROR, abi.REPLY_FAILED})
+_STOP = 0  # among the posted operations: leave the service loop
+
+
+class _Afterwards:
+    """Sends what was posted while the lock was held: ``with traffic.afterwards, traffic.lock``.
+
+    Not a lock of its own: a KeyboardInterrupt that comes between two steps of Python's would leave it locked.
+    """
+
+    __slots__ = ("_traffic",)
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        if self._traffic._posts:
+            self._traffic._flush_posts()
+
+
+class Traffic:
+    """The requests and replies of one guest."""
+
+    host: HostFunctions
+    pressure: Pressure
+    _polling: Polling
+
+    def __init__(self, name: str, lock: threading.Lock, patience_s: float, result_limit_bytes: int = 0) -> None:
+        self.name = name
+        self.lock = lock
+        self.afterwards = _Afterwards(self)
+        self.patience_s = patience_s
+        self._result_limit_bytes = result_limit_bytes
+        self.state = "ok"
+        self.failure: BaseException | None = None
+        self.in_transaction = False
+        self.total_changes = 0
+        self.last_insert_rowid = 0
+        self._rings: Rings | None = None
+        self._pending: dict[int, Request] = {}  # by number, oldest first
+        self._backlog: deque[Request] = deque()  # numbered, but without room in the ring
+        self._posts: deque[tuple[int, int, bytes, int] | Request] = deque()  # a Request is one to be interrupted
+        self.last_id = 0
+        self._newest_key: object = None
+        self._newest_task: weakref.ref[object] | None = None
+        self._several_loops = False
+        self._closing = False
+        self.left = False
+
+    def serve_through(self, host: HostFunctions) -> None:
+        """Set the guest's host functions: the two know each other."""
+        self.host = host
+        self._drain_posted: object = None  # the key of the loop that is about to drain
+        self._rung: set[object] = set()  # the keys of those that are about to because the guest rang
+        self._attention = Attention()
+        self._bell: Bell | None = None
+        self._polling = Polling(host)
+
+    # -- submitting, any thread --------------------------------------------------------------------
+
+    def submit(
+        self, loop: Loop, op: int, sql: bytes, params: bytes, format: int = 0, a: int = 0, b: int = 0
+    ) -> Request:
+        """Send a request that ``loop``'s running task will wait for. Raises if the connection cannot take it."""
+        if self.host.callbacks.thread:
+            self.host.callbacks.refuse_use()
+        request = Request(self, loop, (sql, params))
+        try:
+            with self.lock:
+                self._send(request, loop, op, format, a, b)
+            if self._polling.naps:
+                self._nap(loop)
+            request.yields = self._polling.should_yield(answered=request.is_ready())
+        except KeyboardInterrupt:
+            self.discard(request)  # it came while the request was on its way, and nobody will wait for the answer
+            raise
+        if self._posts:
+            self._flush_posts()
+        return request
+
+    def _send(self, request: Request, loop: Loop, op: int, format: int, a: int, b: int) -> None:
+        """Write the request; wait for its answer if that is worth it, else ask to be told of it. The lock is held."""
+        if self.state != "ok":
+            raise self.refusal()
+        if self._posts:
+            self._send_posts()  # what the same task posted before goes before
+        if loop.key is not self._newest_key:
+            self._drop_orphans()
+            self._newest_key, self._several_loops = loop.key, bool(self._pending)
+        elif not self._pending:
+            self._several_loops = False
+        rings = self._rings
+        if rings is None:
+            self._enqueue(request, op, format, a, b)
+            return
+        self._attention.heed(rings)
+        if self._bell is not None:
+            self._bell.adopt(loop, rings, self.drain)
+        waits_here = not self._pending and loop.allows_polling and self._is_of_the_same_task(loop)
+        spins = waits_here and may_spin() and not is_crowded() and self._polling.may_start(rings)
+        self._enqueue(request, op, format, a, b)
+        if spins and self._polling.look(rings):
+            self._take_replies()
+            return
+        rings.ask_for_bell()
+        if spins or (waits_here and not may_spin() and self._polling.may_nap(rings)):
+            self._polling.naps = True
+        # It may have answered before it was asked to ring, or sleep behind replies nobody was waiting for.
+        elif rings.has_replies() and self._drain_posted is not loop.key:
+            self._drain_posted = loop.key  # once for all that are submitted before it runs
+            loop.post(self.drain, loop)
+        self.host.unpark()
+
+    def _is_of_the_same_task(self, loop: Loop) -> bool:
+        """Tell whether the task that sends this has sent the last one, too: where several talk, they share wake-ups."""
+        task = loop.current_task()
+        is_same = self._newest_task is not None and self._newest_task() is task
+        if not is_same:
+            self._newest_task = None if task is None else weakref.ref(task)
+        return is_same
+
+    def _nap(self, loop: Loop) -> None:
+        """Wait for the bell right here, for a moment; what has not been answered by then is the event loop's."""
+        try:
+            rings = self._rings
+            if rings is not None and not rings.has_replies():
+                self._polling.nap(self._bell)
+        finally:
+            with self.lock:
+                self._polling.end_nap(self._rings)
+            self.drain(loop)
+
+    def post(self, op: int, a: int = 0, sql: bytes = b"", format: int = 0) -> None:
+        """Send a request whose answer nobody waits for. Any thread, also from a finalizer."""
+        self._posts.append((op, a, sql, format))
+        self._flush_posts()
+
+    def stop(self) -> None:
+        """Tell the guest to leave at once, interrupting what runs. Any thread, also from a finalizer."""
+        self.post(_STOP)
+
+    def cancel(self, request: Request) -> None:
+        """Interrupt one request, whose task does not wait any longer if it has not begun. Any thread."""
+        with self.afterwards, self.lock:
+            self._cancel(request)
+            if not request.done and not request.is_carried_through and self._has_not_begun(request):
+                # The guest sees the mark before it begins, however long that takes.
+                request.done = request.discarded = True
+
+    def _has_not_begun(self, request: Request) -> bool:
+        """Tell whether the guest is certain to be busy with, or before, an older request."""
+        for other in self._pending.values():
+            if other is request:
+                return self._rings is None or request.position is None
+            if self._rings is None or other.position is None or self._rings.is_unanswered(other.position):
+                return True
+        return False
+
+    def _drop_orphans(self) -> None:
+        """Interrupt what tasks of closed event loops have sent: nobody waits for it, and others wait behind it."""
+        for request in self._pending.values():
+            if request.loop is not None and request.loop.is_closed():
+                request.discarded = True
+                self._cancel(request)
+
+    def cancel_all(self) -> None:
+        """Interrupt every request, queued or running. Any thread."""
+        with self.afterwards, self.lock:
+            # The newest first: a guest ends what it runs as soon as that is marked, and would begin the next one.
+            for request in reversed(self._pending.values()):
+                self._cancel(request)
+
+    def discard(self, request: Request) -> None:
+        """Drop what is still to come for a request that nobody will wait for any more. Any thread, also a finalizer."""
+        if not request.done:
+            request.discarded = True
+            request.replies.clear()
+            self._posts.append(request)
+            self._flush_posts()
+            if request.looks_itself and request.loop is not None:
+                # It does not look any more, and the guest may sleep behind a full ring without having rung.
+                request.looks_itself = False
+                request.loop.post(self.drain, request.loop)
+
+    def move(self, request: Request, loop: Loop) -> None:
+        """Let the reply of a request come to another event loop than that which sent it."""
+        with self.afterwards, self.lock:
+            request.loop = loop
+            self._several_loops = True
+            if self._bell is not None and self._rings is not None:
+                self._bell.adopt(loop, self._rings, self.drain)
+            loop.post(self.drain, loop)  # the bell may have gone to the other one
+
+    def _cancel(self, request: Request) -> None:
+        request.cancelled = True
+        if request.position is not None and self._rings is not None and not (request.done or request.is_spared):
+            self._rings.cancel(request.position)
+        self.host.unpark()  # it may be napping for a lock
+
+    def _enqueue(self, request: Request, op: int, format: int, a: int, b: int) -> None:
+        """Give the request its number and write it into the ring, or keep it until there is room."""
+        request_id = self.last_id = self.last_id % 0xFFFF_FFFE + 1
+        sql, params = request.body
+        flags = abi.REQUEST_EXTERNAL if len(sql) + len(params) > abi.REQUEST_INLINE_BYTES else 0
+        request.head = (request_id, op, flags, format, a, b)
+        self._pending[request_id] = request
+        self._closing = self._closing or op == abi.OP_CLOSE
+        if self._backlog or not self._put(request):
+            self._backlog.append(request)
+
+    def _put(self, request: Request) -> bool:
+        if self._rings is None:
+            return False
+        try:
+            is_cancelled = request.cancelled and not request.is_spared
+            request.position = self._rings.put(request.head, request.body, is_cancelled)
+        except MalformedReplyError as exc:
+            for orphan in self.break_off(exc):
+                if orphan.loop is not None:
+                    orphan.loop.post(orphan.loop.wake, orphan)
+        return request.position is not None
+
+    def _flush_backlog(self) -> None:
+        while self._backlog and self._put(self._backlog[0]):
+            self._backlog.popleft()
+
+    def _flush_posts(self) -> None:
+        """Submit what was posted, unless the lock is held: whoever holds it looks here after letting it go.
+
+        A finalizer can run anywhere, also in this thread while it holds the lock; so it must not wait for it.
+        """
+        while self._posts and self.lock.acquire(blocking=False):
+            try:
+                self._send_posts()
+                self.host.unpark()
+            finally:
+                self.lock.release()
+
+    def _send_posts(self) -> None:
+        """Submit what was posted. The lock is held; finalizers may post more meanwhile."""
+        while self._posts:
+            posted = self._posts.popleft()
+            if isinstance(posted, Request):
+                self._cancel(posted)
+                continue
+            op, a, sql, format_ = posted
+            if op == _STOP:
+                self._stop()
+            elif self.state == "ok":
+                self._enqueue(Request(self, None, (sql, b"")), op, format_, a, 0)
+
+    def _stop(self) -> None:
+        self.host.leaving = True
+        if self._rings is not None:
+            self._rings.ask_to_stop()
+        for request in self._pending.values():
+            self._cancel(request)
+
+    def refusal(self) -> Exception:
+        """Return the exception that says why nothing can be submitted any more."""
+        return refusal_of(self.state, self.name, self.failure, self.host.last_message)
+
+    def oldest(self) -> Request | None:
+        """Return the request that the guest is at, or has just answered. The lock is held."""
+        return next(iter(self._pending.values()), None)
+
+    def is_unanswered(self, request: Request) -> bool:
+        """Tell whether the guest has yet to answer the request, or is at it. The lock is held."""
+        rings, position = self._rings, request.position
+        return rings is not None and position is not None and rings.is_unanswered(position)
+
+    # -- draining, an event loop's thread ----------------------------------------------------------
+
+    def drain(self, loop: Loop) -> None:
+        """Take the replies that are there and wake their tasks."""
+        with self.lock:
+            self._drain_posted = None
+            self._rung.discard(loop.key)
+            woken = self._take_replies()
+            self._flush_backlog()
+            self.host.unpark()
+            if self._rings is not None and self._rings.has_replies():
+                loop.post(self.drain, loop)
+        for request in woken:
+            request.wake_from(loop)
+        if self._posts:
+            self._flush_posts()
+
+    def _take_replies(self) -> list[Request]:
+        """Take replies, at most a drain's worth, and return the requests to wake."""
+        woken: list[Request] = []
+        rings = self._rings
+        if rings is None:
+            return woken
+        try:
+            for _ in range(_FRAMES_PER_DRAIN):
+                reply = rings.take()
+                if reply is not None:
+                    self._accept(reply, woken)
+                    continue
+                if self._pending and not self._is_busy():
+                    rings.ask_for_bell()
+                if not rings.has_replies():
+                    break
+        except MalformedReplyError as exc:
+            woken += self.break_off(exc)
+        return woken
+
+    def _is_busy(self) -> bool:
+        """Tell whether the one task that waits for anything has work at hand, and looks here before it sleeps.
+
+        A bell would be worse than useless: the guest would have to wait for the GIL, which decoding holds, to ring it.
+        """
+        if len(self._pending) > 1:
+            return False
+        (request,) = self._pending.values()
+        return request.looks_itself and bool(request.replies)
+
+    def _accept(self, reply: Reply, woken: list[Request]) -> None:
+        request = self._pending.get(reply.id)
+        if request is None or reply.kind not in _KINDS:
+            raise MalformedReplyError("a reply that answers no request")
+        op = request.head[1]
+        if reply.kind == abi.REPLY_BATCH and op not in _IN_BATCHES:
+            raise MalformedReplyError("a batch that was not asked for")
+        if self._result_limit_bytes and op in _WITH_ROWS:
+            self._count_bytes(request, reply)
+        self.in_transaction = bool(reply.flags & abi.REPLY_IN_TRANSACTION)
+        self.total_changes = reply.total_changes
+        self.last_insert_rowid = reply.last_insert_rowid
+        if reply.failure:
+            request.cause = self.host.callbacks.failures.take(reply.failure)
+        if reply.kind != abi.REPLY_BATCH:
+            del self._pending[reply.id]
+            request.done = True
+            self._attention.answered()
+        if request.loop is not None and not request.discarded:
+            request.replies.append(reply)
+            woken.append(request)
+
+    def _count_bytes(self, request: Request, reply: Reply) -> None:
+        """Hold the guest to the limit of a result, which it counts to itself: without the heads of batches."""
+        request.received_bytes += max(len(reply.columns) + len(reply.rows) - _HEAD_BYTES, 0)
+        most = self._result_limit_bytes
+        if reply.kind in (abi.REPLY_ERROR, abi.REPLY_FAILED):
+            most += max(most, abi.ERROR_TEXT_BYTES) + _HEAD_BYTES
+        if request.received_bytes > most:
+            raise MalformedReplyError("a result that is larger than its limit")
+
+    def break_off(self, failure: BaseException) -> list[Request]:
+        """Let nothing in or out any more, with this reason; return the requests to wake. The lock is held."""
+        if self.state == "ok":
+            self.state = "broken"
+            self.failure = failure
+        if self._rings is not None:
+            self._rings.ask_to_stop()
+        self._rings = self.host.rings = None
+        self.host.leaving = True
+        self.host.unpark()
+        self.host.shake()
+        orphans = list(self._pending.values())
+        self._pending.clear()
+        self._backlog.clear()
+        for request in orphans:
+            request.done = True
+            request.error = self.refusal()
+        return orphans
+
+    # -- the guest's thread ------------------------------------------------------------------------
+
+    def attach(self, rings: Rings, bell: Bell | None) -> bool:
+        """Let the requests that waited for the guest out; False if it is to leave again at once."""
+        with self.afterwards, self.lock:
+            self._bell = bell
+            if self.host.leaving:
+                return False
+            self._rings = rings
+            self._attention.heed(rings)
+            if self._pending:
+                rings.ask_for_bell()
+            self._flush_backlog()
+            return True
+
+    def finish(self, failure: BaseException | None) -> list[Request]:
+        """The guest has left: take its last replies, then end everything; the requests returned are to be woken."""
+        with self.afterwards, self.lock:
+            self.left = True
+            woken = self._take_replies()
+            while self._rings is not None and self._rings.has_replies():
+                woken += self._take_replies()
+            if self.state == "ok" and failure is None and (self._closing or self.host.leaving):
+                self.state = "closed"
+            return woken + self.break_off(failure or RuntimeError("the guest left its service loop"))
+
+    def retire(self) -> None:
+        """Nothing is to ring any more. What this posts to an event loop comes before what is posted there later."""
+        forget(self._attention)
+        with self.afterwards, self.lock:
+            if self._bell is not None:
+                self._bell.retire()
+
+    def let_ring(self) -> None:
+        """The guest is to end, but may be stuck in ringing. Any thread."""
+        with self.afterwards, self.lock:
+            if self._bell is not None:
+                self._bell.read_on(lambda: self.left)
+
+    def ring(self) -> None:
+        """The guest's bell: have the waiting loops drain."""
+        with self.afterwards, self.lock:
+            if self._polling.naps:
+                self._polling.wake()  # it drains for all
+                return
+            waiting = waiting_loops(self._pending, several=self._several_loops)
+            # Whoever rings and rings adds nothing to what a loop has to do.
+            loops = [loop for loop in waiting if loop.key not in self._rung]
+            self._rung.update(loop.key for loop in loops)
+        for loop in loops:
+            if not loop.post(self.drain, loop):
+                self._rung.discard(loop.key)
+
+    def body_of(self, request_id: int) -> tuple[bytes, bytes] | None:
+        """Return SQL and parameters of a request in flight."""
+        request = self._pending.get(request_id)
+        return request.body if request is not None else None
+
+    def is_cancelled(self) -> bool:
+        """Tell whether the running request, the oldest one in flight, was cancelled. The lock is held."""
+        oldest = self.oldest()
+        return oldest is not None and oldest.cancelled and not oldest.is_spared
+
+    def running(self) -> Request | None:
+        """Return the request that the guest works on; None if it is idle, waits for a lock or runs a callback."""
+        with self.afterwards, self.lock:
+            rings, host = self._rings, self.host
+            if rings is None or host.callbacks.thread or (host.is_asleep() and not host.sleeps):
+                return None
+            sent = (request for request in self._pending.values() if request.position is not None)
+            return next((request for request in sent if rings.is_unanswered(request.position or 0)), None)
+
+    def abandon_after_fork(self) -> None:
+        """In a forked child: the guest's thread is not here, and what it ran is the parent's business."""
+        self.lock = threading.Lock()
+        self.state = "forked"
+        self._rings = None
+        if self._bell is not None:
+            self._bell.close()  # whatever watches it watches the parent's
+        self._pending.clear()
+        self._backlog.clear()
+        self._posts.clear()

@@ -1,0 +1,166 @@
+"""Waiting for a guest on a loop of asyncio, uvloop's included.
+
+Guests outlive loops, so nothing that a guest reaches may keep a loop, a task or what tasks hold: a loop that was closed
+with requests in flight is collected with them, and its connections with it. A waiting task is kept by its own loop.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from rapsqlite._loops.ticket import outlast
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from rapsqlite._loops.ticket import Ticket
+
+
+class AsyncioLoop:
+    """One running asyncio event loop."""
+
+    __slots__ = ("_asyncio", "_loop", "key")
+    allows_polling = True  # a coroutine need not suspend each time it is awaited
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # A program that runs in an asyncio loop has imported asyncio; at exit it is gone before the last tasks are.
+        self._asyncio: Any = sys.modules["asyncio"]
+        self._loop = ref(loop)
+        self.key = self._loop  # there is one such reference for each loop
+
+    def post(self, callback: Callable[..., object], *args: object) -> bool:
+        """Run ``callback`` in the loop's thread soon; False if the loop is closed. Any thread."""
+        loop = self._loop()
+        if loop is None:
+            return False
+        try:
+            loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            return False
+        return True
+
+    def watch(self, descriptor: int, callback: Callable[..., object], *args: object) -> bool:
+        """Run ``callback`` whenever the descriptor is readable; False where that cannot be had. Its own thread."""
+        try:
+            self._running().add_reader(descriptor, callback, *args)
+        except (NotImplementedError, OSError):
+            return False
+        return True
+
+    def unwatch(self, descriptor: int) -> None:
+        """End ``watch``. The loop's own thread."""
+        self._running().remove_reader(descriptor)
+
+    def is_closed(self) -> bool:
+        """Tell whether nothing runs in this loop any more."""
+        loop = self._loop()
+        return loop is None or loop.is_closed()
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        loop = self._loop()
+        assert loop is not None, "this is its thread"
+        return loop
+
+    async def wait(self, ticket: Ticket) -> None:
+        """Suspend until the ticket is woken; once its task was cancelled, until it is ready."""
+        if ticket.cancellation is None:
+            loop = self._running()
+            waiter = loop.create_future()
+            ticket.waiter = ref(waiter)
+            kept = _kept_by(loop)
+            kept.add(waiter)
+            try:
+                await waiter
+            except self._asyncio.CancelledError as exc:
+                ticket.cancellation = exc.with_traceback(None)  # which holds this frame
+                ticket.on_cancel()
+            else:
+                return
+            finally:
+                kept.discard(waiter)
+        await outlast(self, ticket)
+
+    async def wait_shielded(self, ticket: Ticket, timeout_s: float) -> None:
+        """Wait so long until the ticket is ready, whatever cancels the task."""
+        # The shield keeps anyio's level cancellation from waking the task over and over meanwhile. Only a cancelled
+        # task comes here, so anyio's import time is not paid by programs that never cancel.
+        from anyio import move_on_after
+
+        with move_on_after(timeout_s, shield=True) as scope:
+            loop = self._running()
+            kept = _kept_by(loop)
+            while not ticket.is_ready():
+                waiter = loop.create_future()
+                ticket.waiter = ref(waiter)
+                kept.add(waiter)
+                try:
+                    await waiter
+                except self._asyncio.CancelledError as exc:
+                    if scope.cancel_called:
+                        raise
+                    ticket.cancellation = exc.with_traceback(None)
+                finally:
+                    kept.discard(waiter)
+
+    def wake(self, ticket: Ticket) -> None:
+        """Let the ticket's task go on. The loop's own thread."""
+        waiter = ticket.waiter and ticket.waiter()
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def checkpoint(self, ticket: Ticket) -> None:
+        """Let other tasks run, in the middle of what the ticket stands for."""
+        try:
+            await self._asyncio.sleep(0)
+        except self._asyncio.CancelledError as exc:
+            ticket.cancellation = exc.with_traceback(None)
+            ticket.on_cancel()
+
+    def redeliver(self, cancellation: BaseException) -> None:
+        """See to it that a cancellation which was held back arrives at the task's next checkpoint."""
+        if not _is_anyio_cancellation(cancellation):
+            task = self.current_task()
+            self._running().call_soon(_redeliver, task, _cancellation_count(task), cancellation)
+
+    async def deliver(self) -> None:
+        """Be cancelled now if that is due: what ``redeliver`` and anyio's scopes have posted comes before the task."""
+        await self._asyncio.sleep(0)
+
+    def current_task(self) -> Any:
+        """Return the running task."""
+        return self._asyncio.current_task()
+
+
+def _kept_by(loop: Any) -> set[Any]:
+    """Return the futures that a loop keeps alive, and with them the tasks that wait for them."""
+    try:
+        kept: set[Any] = loop._rapsqlite_waiters
+    except AttributeError:
+        kept = loop._rapsqlite_waiters = set()
+    return kept
+
+
+def _is_anyio_cancellation(exc: BaseException) -> bool:
+    """Tell whether an anyio cancel scope cancelled the task: it will do so again by itself."""
+    return bool(exc.args) and str(exc.args[0]).startswith("Cancelled via cancel scope")
+
+
+def _redeliver(task: Any, count: int, cancellation: BaseException) -> None:
+    """Cancel again a task whose cancellation was held back because its request had finished.
+
+    One turn of the loop later, so that an ``asyncio.timeout`` block which the task has left by now, and which took
+    its own cancellation back, is not held against it. The count of cancellation requests stays as it is.
+    """
+    if task.done() or _cancellation_count(task) < count:
+        return
+    if count:
+        task.uncancel()
+    task.cancel(*cancellation.args)
+
+
+def _cancellation_count(task: Any) -> int:
+    """Return how many requests to cancel the task are not taken back; 0 before Python 3.11, which does not count."""
+    return task.cancelling() if hasattr(task, "cancelling") else 0

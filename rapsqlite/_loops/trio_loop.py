@@ -1,0 +1,99 @@
+"""Waiting for a guest on Trio."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from rapsqlite._loops.ticket import outlast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import trio
+
+    from rapsqlite._loops.ticket import Ticket
+
+
+class TrioLoop:
+    """One running Trio scheduler."""
+
+    __slots__ = ("_token", "_trio", "key")
+    allows_polling = False  # Trio's rule is that every call is a checkpoint
+
+    def __init__(self, trio_module: Any, token: trio.lowlevel.TrioToken) -> None:
+        self._trio = trio_module
+        self._token = token
+        self.key: object = token
+
+    def post(self, callback: Callable[..., object], *args: object) -> bool:
+        """Run ``callback`` in Trio's thread soon; False if the run is over. Any thread."""
+        try:
+            self._token.run_sync_soon(callback, *args)
+        except self._trio.RunFinishedError:
+            return False
+        return True
+
+    def watch(self, _descriptor: int, _callback: Callable[..., object], *_args: object) -> bool:
+        """False: Trio has tasks wait for descriptors, and a task belongs to somebody."""
+        return False
+
+    def unwatch(self, _descriptor: int) -> None:
+        """Nothing: see ``watch``."""
+
+    def is_closed(self) -> bool:
+        """Tell whether nothing runs in this loop any more."""
+        return not self.post(_do_nothing)
+
+    async def wait(self, ticket: Ticket) -> None:
+        """Suspend until the ticket is woken; once its task was cancelled, until it is ready."""
+        if ticket.cancellation is None:
+            try:
+                await self._sleep(ticket)
+            except self._trio.Cancelled as exc:
+                ticket.cancellation = exc.with_traceback(None)  # which holds this frame
+                ticket.on_cancel()
+            else:
+                return
+        await outlast(self, ticket)
+
+    async def wait_shielded(self, ticket: Ticket, timeout_s: float) -> None:
+        """Wait so long until the ticket is ready, whatever cancels the task."""
+        with self._trio.move_on_after(timeout_s, shield=True):
+            while not ticket.is_ready():
+                await self._sleep(ticket)
+
+    async def _sleep(self, ticket: Ticket) -> None:
+        lowlevel = self._trio.lowlevel
+
+        def abort(_raise_cancel: Callable[[], None]) -> Any:
+            ticket.waiter = None
+            return lowlevel.Abort.SUCCEEDED
+
+        ticket.waiter = ref(lowlevel.current_task())  # Trio keeps its tasks
+        await lowlevel.wait_task_rescheduled(abort)
+
+    def wake(self, ticket: Ticket) -> None:
+        """Let the ticket's task go on. Trio's own thread."""
+        waiter, ticket.waiter = ticket.waiter and ticket.waiter(), None
+        if waiter is not None:
+            self._trio.lowlevel.reschedule(waiter)
+
+    async def checkpoint(self, _ticket: Ticket) -> None:
+        """Let other tasks run, in the middle of what the ticket stands for; cancellation waits for ``wait``."""
+        await self._trio.lowlevel.cancel_shielded_checkpoint()
+
+    def redeliver(self, _cancellation: BaseException) -> None:
+        """Nothing: Trio delivers a cancellation at every checkpoint until its scope is left."""
+
+    async def deliver(self) -> None:
+        """Be cancelled now if that is due."""
+        await self._trio.lowlevel.checkpoint_if_cancelled()
+
+    def current_task(self) -> Any:
+        """Return the running task."""
+        return self._trio.lowlevel.current_task()
+
+
+def _do_nothing() -> None:
+    """Be posted, to see whether that is possible."""

@@ -1,0 +1,86 @@
+"""What of `Connection` looks at SQLite's settings and limits, and changes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rapsqlite import _constants as abi
+from rapsqlite._client.registration import asked_for_number, checked_int
+from rapsqlite._queries import Queries
+from rapsqlite._values.options import checked_seconds
+from rapsqlite._values.pragma import pragma_statement
+from rapsqlite.errors import OperationalError
+
+if TYPE_CHECKING:
+    from rapsqlite.types import Parameters
+
+
+class Tuning(Queries):
+    """Pragmas, limits, configuration flags, query plans, on top of the statements that `Queries` sends."""
+
+    async def set_pragma(self, name: str, value: float | str | bool) -> None:
+        """Set a PRAGMA, such as ``"journal_mode"`` to ``"WAL"``.
+
+        ``name`` may begin with a schema's name and a dot. Raises ValueError or TypeError unless ``value`` is a number,
+        a bool or a plain word, OperationalError for a pragma SQLite does not know, and whatever setting it raises.
+        """
+        statement = pragma_statement(name, value)
+        if self._session.is_unsettled:
+            await self._session.settle()
+        await self._session.run(statement)
+
+    async def explain_query_plan(self, sql: str, parameters: Parameters | None = None) -> list[Any]:
+        """Return how SQLite would run a statement, as rows of id, parent, an unused number, and text.
+
+        Rows are made as by `fetch_all`.
+        https://sqlite.org/eqp.html
+        """
+        if not isinstance(sql, str):
+            raise TypeError(f"explain_query_plan() argument 'sql' must be str, not {type(sql).__name__}")
+        return await self.fetch_all(f"EXPLAIN QUERY PLAN {sql}", parameters)
+
+    async def getlimit(self, category: int) -> int:
+        """Return a limit of the connection; ``category`` is a ``SQLITE_LIMIT_`` number.
+
+        Raises ProgrammingError for an unknown category. https://sqlite.org/c3ref/limit.html
+        """
+        return await self._control(abi.CONTROL_OP_LIMIT, [checked_int(category, "category")])
+
+    async def setlimit(self, category: int, limit: int) -> int:
+        """Set a limit, no higher than SQLite was built for; return the one before. A negative one changes nothing."""
+        arguments = [checked_int(category, "category"), checked_int(limit, "limit")]
+        return await self._control(abi.CONTROL_OP_LIMIT, arguments)
+
+    async def getconfig(self, op: int) -> bool:
+        """Return a flag of the connection; ``op`` is a ``SQLITE_DBCONFIG_`` number, else ValueError.
+
+        https://sqlite.org/c3ref/c_dbconfig_defensive.html
+        """
+        return bool(await self._control(abi.CONTROL_OP_CONFIG, [_checked_flag(op)]))
+
+    async def setconfig(self, op: int, enable: bool = True) -> None:
+        """Set a flag; OperationalError if SQLite does not."""
+        flag = bool(enable)  # as in sqlite3, whatever it is
+        if bool(await self._control(abi.CONTROL_OP_CONFIG, [_checked_flag(op), int(flag)])) is not flag:
+            raise OperationalError("Unable to set config")
+
+    async def _control(self, what: int, arguments: list[int]) -> int:
+        return await asked_for_number(self._session.guest, what, arguments)
+
+    @property
+    def timeout(self) -> float:
+        """How many seconds statements wait for locks that other connections hold; can be set."""
+        return self._session.guest.host.busy_timeout_s
+
+    @timeout.setter
+    def timeout(self, value: float) -> None:
+        if value < 0:
+            raise ValueError("timeout is a number of seconds, not negative")
+        self._session.guest.host.busy_timeout_s = checked_seconds(value)
+
+
+def _checked_flag(op: int) -> int:
+    """Return the number of a flag; ValueError, as of sqlite3, if it is that of something else or of nothing."""
+    if not abi.SQLITE_DBCONFIG_ENABLE_FKEY <= checked_int(op, "op") <= abi.SQLITE_DBCONFIG_MAX:
+        raise ValueError(f"unknown config 'op': {op}")
+    return op

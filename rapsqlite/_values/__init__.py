@@ -1,0 +1,1 @@
+"""Values and options: MessagePack both ways, rows, parameters, adapters and converters."""

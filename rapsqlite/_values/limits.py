@@ -1,0 +1,89 @@
+"""What a connection may use and reach: the ``limits`` of `connect`, as given and as checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+from rapsqlite._values.options import checked_mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+_ENDLESS = 1 << 63  # more than anything that can be counted
+
+
+class Limits(TypedDict, total=False):
+    """What a connection may use and reach, for programs that run SQL they do not trust; docs/sandbox.md has examples.
+
+    A number that is left out or 0 sets no limit. ``directories`` is different: a connection that has limits reaches its
+    own database and what is listed, nothing else; without any ``limits`` it reaches what the process may, as sqlite3.
+
+    Beyond ``max_rows``, ``max_bytes``, ``statement_steps`` or ``statement_seconds`` a statement ends with DataError,
+    beyond ``memory_bytes`` whatever asked for memory with OutOfMemoryError, beyond ``file_bytes`` a write with
+    OperationalError (SQLITE_FULL).
+    """
+
+    max_rows: int  # of one result
+    max_bytes: int  # of one result, as encoded for the transfer
+    statement_steps: int  # instructions of SQLite's virtual machine
+    statement_seconds: float  # of one request: a statement, or the next rows of one; waits for locks do not count
+    memory_bytes: int  # of the whole guest: SQLite, its caches and the rings
+    file_bytes: int  # of each file: databases, journals, temporary files
+    directories: Iterable[str | bytes | os.PathLike[str]]  # with all that is below them
+    read_only: bool  # every database, attached ones too; none is created
+
+
+class CheckedLimits(NamedTuple):
+    """Limits whose types are right; 0 is none. ``directories`` is None where every directory is granted."""
+
+    max_rows: int = 0
+    max_bytes: int = 0
+    statement_steps: int = 0
+    statement_seconds: float = 0.0
+    memory_bytes: int = 0
+    file_bytes: int = 0
+    directories: tuple[bytes, ...] | None = None
+    read_only: bool = False
+
+
+def checked_limits(limits: Mapping[str, Any] | None) -> CheckedLimits:
+    """Return limits that are what they should be; TypeError or ValueError for what is no limit."""
+    if limits is None:
+        return CheckedLimits()
+    checked: dict[str, Any] = {"directories": ()}
+    for name, value in checked_mapping("limits", limits).items():
+        if name not in CheckedLimits._fields:
+            raise TypeError(f"limits has no {name!r}: there are {', '.join(sorted(CheckedLimits._fields))}")
+        if name == "directories":
+            checked[name] = _checked_directories(value)
+        elif name == "read_only":
+            if not isinstance(value, bool):
+                raise TypeError(f"the limit read_only is a bool, not {type(value).__name__}")
+            checked[name] = value
+        else:
+            checked[name] = _checked_number(name, value)
+    return CheckedLimits(**checked)
+
+
+def _checked_number(name: str, value: object) -> int | float:
+    kinds = (int, float) if name == "statement_seconds" else (int,)
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise TypeError(f"the limit {name} is {'a number' if len(kinds) > 1 else 'an int'}, not {type(value).__name__}")
+    if not 0 <= value < _ENDLESS:
+        raise ValueError(f"the limit {name} is not negative, and finite")
+    return value
+
+
+def _checked_directories(value: object) -> tuple[bytes, ...]:
+    # One path would be taken apart into its letters.
+    if isinstance(value, (str, bytes, os.PathLike)) or not isinstance(value, Iterable):
+        raise TypeError("the limit directories is a list of paths")
+    # Whether they exist is seen when the connection opens: the file system may take its time to say.
+    try:
+        return tuple(os.path.abspath(os.fsencode(directory)) for directory in value)
+    except FileNotFoundError:
+        reason = "the working directory of the process does not exist any more"
+        raise ValueError(f"the limit directories has a relative path, and {reason}") from None

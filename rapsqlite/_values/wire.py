@@ -1,0 +1,327 @@
+"""Parameters to bytes, bytes to rows: MessagePack as docs/abi.md defines it. Pure functions, no I/O.
+
+Encoding has a fast path, one check of the types and one call of the encoder, both in C, and a slow path,
+value by value, for everything that needs an adapter or is no value SQLite knows. msgspec by itself would
+also encode dates, decimals, enums and dataclasses in ways of its own; the check keeps them away from it.
+
+Decoding takes the host's private copy of what the guest wrote and trusts nothing in it.
+"""
+
+from __future__ import annotations
+
+from itertools import chain, groupby
+from operator import length_hint
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+
+import msgspec
+
+from rapsqlite import _constants
+from rapsqlite._values.bounds import MOST_COLUMNS
+from rapsqlite._values.no_change import NO_CHANGE
+from rapsqlite._values.parameters import bindable_set
+from rapsqlite.errors import InternalError, mark_parameter_set
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from rapsqlite._values.adapters import Adapters
+    from rapsqlite.types import Parameters
+
+__all__ = [
+    "SetEncoder",
+    "decode_arguments",
+    "decode_columns",
+    "decode_declared_columns",
+    "decode_dicts",
+    "decode_lists",
+    "decode_text_argument",
+    "decode_tuples",
+    "decoder_of",
+    "encode_params",
+    "split_sets",
+    "text_decoder",
+]
+
+T = TypeVar("T")
+
+CHUNK_BYTES = 49_152
+"""How large the requests of one executemany are meant to be: small enough to fill the ring with several."""
+
+CHUNK_BYTES_LIMIT = 4 * CHUNK_BYTES
+"""What no such request exceeds, unless a single set of parameters does."""
+
+CHUNK_ROWS_LIMIT = 1_024
+
+_HEADER_BYTES = 3  # The most an array of a chunk's sets begins with.
+
+_encode = msgspec.msgpack.Encoder().encode
+encode_answers: Callable[[list[int | float | str | bytes | msgspec.msgpack.Ext | None]], bytes] = _encode
+"""Return the answers to calls that were put off."""
+_raw_sets = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+
+_SEQUENCES = frozenset({tuple, list})
+_MAPPINGS = frozenset({dict})
+_KEYS = frozenset({str})
+
+
+def encode_params(params: Parameters | None, adapters: Adapters, names: Iterable[str] | None = None) -> bytes:
+    """Return the parameters of one execution as a MessagePack array or map; empty bytes for None.
+
+    Sequences are what sqlite3 takes for one, anything with a length that can be indexed; mappings are dicts
+    and whatever else is a `collections.abc.Mapping`. Keys that are no str are left out: no statement can
+    ask for them.
+
+    ``names`` are the parameters that the statement has, if the caller knows them. Then exactly these are
+    looked up in a mapping, and those it does not have are left out. A dict with ``__missing__`` needs that,
+    see `parameters.looks_names_up`.
+
+    An integer beyond 64 bits, or a value of a type that cannot be bound, is encoded as such: the guest
+    raises the error when it binds it, so that an error in the statement itself comes first and a parameter
+    nobody asks for does no harm, as in sqlite3.
+
+    Raises ProgrammingError (Python 3.10: ValueError) if ``params`` is neither, UnicodeEncodeError for lone
+    surrogates, BufferError for a buffer that is not contiguous, and whatever an adapter raises.
+    """
+    if params is None:
+        return b""
+    if names is None and _is_plain(params, adapters.plain()):
+        try:
+            return _encode(params)
+        except OverflowError:
+            pass  # An integer beyond 64 bits: the slow path marks it for the guest.
+    return _encode(bindable_set(params, adapters, names))
+
+
+def _is_plain(params: Any, plain: frozenset[type]) -> bool:
+    kind = type(params)
+    if kind is tuple or kind is list:
+        return plain.issuperset(map(type, params))
+    return kind is dict and plain.issuperset(map(type, params.values())) and _KEYS.issuperset(map(type, params))
+
+
+class SetEncoder:
+    """Encodes the parameter sets of one executemany, some at a time, for MANY requests."""
+
+    __slots__ = ("_adapters", "_first", "_names", "count")
+
+    def __init__(self, adapters: Adapters, names: Iterable[str] | None = None) -> None:
+        self._adapters = adapters
+        self._names = names
+        self._first = 0
+        self.count = 1
+        """How many sets to encode next: one at first, so that the guest starts early, then as many as fit a request."""
+
+    def encode(self, sets: list[Parameters]) -> Iterator[bytes]:
+        """Yield the next sets as MessagePack arrays, in one piece if their size allows it.
+
+        Raises as `encode_params` does, with the index of the set as ``parameter_set``. All sets before the one at
+        fault have been yielded by then: as in sqlite3, they are executed.
+        """
+        size = 0
+        for encoded in _encode_chunk(sets, self._first, self._adapters, self._names):
+            size += len(encoded)
+            yield encoded
+        self._first += len(sets)
+        if sets:
+            fitting = CHUNK_BYTES * len(sets) // size
+            self.count = max(1, min(fitting, 8 * len(sets), CHUNK_ROWS_LIMIT))
+
+
+def _encode_chunk(
+    chunk: list[Parameters], first: int, adapters: Adapters, names: Iterable[str] | None
+) -> Iterator[bytes]:
+    """Yield the chunk in one piece where that is possible, in as few as possible otherwise."""
+    encoded = _encode_plain_sets(chunk, adapters) if names is None and chunk else None
+    if encoded is not None and len(encoded) <= CHUNK_BYTES_LIMIT:
+        yield encoded
+    else:
+        yield from _encode_one_by_one(chunk, first, adapters, names)
+
+
+def _encode_plain_sets(chunk: list[Any], adapters: Adapters) -> bytes | None:
+    """Return the chunk if one call can encode it: only sequences or only dicts, all of plain values."""
+    plain = adapters.plain()
+    kinds = set(map(type, chunk))
+    if kinds <= _SEQUENCES:
+        is_plain = plain.issuperset(map(type, chain.from_iterable(chunk)))
+    elif kinds <= _MAPPINGS:
+        values = chain.from_iterable(map(dict.values, chunk))
+        keys = chain.from_iterable(chunk)
+        is_plain = plain.issuperset(map(type, values)) and _KEYS.issuperset(map(type, keys))
+    else:
+        return None
+    if not is_plain:
+        return None
+    try:
+        return _encode(chunk)
+    except (OverflowError, UnicodeEncodeError, BufferError):
+        return None  # The slow path knows which set it was.
+
+
+def _encode_one_by_one(
+    chunk: list[Parameters], first: int, adapters: Adapters, names: Iterable[str] | None
+) -> Iterator[bytes]:
+    """Yield the sets, made encodable value by value, in pieces below the limit; an error says which it was."""
+    parts: list[bytes] = []
+    size = _HEADER_BYTES
+    failure = None
+    for index, params in enumerate(chunk, first):
+        try:
+            part = _encode(bindable_set(params, adapters, names))
+        except Exception as error:  # noqa: BLE001  raised below, after the sets before it
+            mark_parameter_set(error, index)
+            failure = error
+            break
+        if parts and size + len(part) > CHUNK_BYTES_LIMIT:
+            yield _array(parts)
+            parts, size = [], _HEADER_BYTES
+        parts.append(part)
+        size += len(part)
+    if parts:
+        yield _array(parts)
+    if failure is not None:
+        raise failure
+
+
+def _array(items: list[bytes]) -> bytes:
+    """Return a MessagePack array of up to 65 535 encoded items.
+
+    https://github.com/msgpack/msgpack/blob/master/spec.md#array-format-family
+    """
+    length = len(items)
+    header = bytes((0x90 | length,)) if length <= 0xF else b"\xdc" + length.to_bytes(2, "big")
+    return header + b"".join(items)
+
+
+def split_sets(chunk: bytes) -> Iterator[tuple[bool, int, bytes]]:
+    """Yield the runs of sets of one kind in what `SetEncoder` made: whether by position, how many, and the run."""
+    sets: list[bytes] = [bytes(encoded) for encoded in _raw_sets(chunk)]
+    for by_position, run in groupby(sets, _is_array):
+        parts = list(run)
+        yield by_position, len(parts), _array(parts)
+
+
+def _is_array(encoded: bytes) -> bool:
+    return encoded[0] & 0xF0 == 0x90 or encoded[0] in (0xDC, 0xDD)
+
+
+def decode_lists(batch: bytes) -> list[list[Any]]:
+    """Return the rows of one batch as lists.
+
+    Raises InternalError if the batch is malformed: host and guest disagree, or the guest is hostile.
+    """
+    return _decoded(_lists, batch)
+
+
+def decode_tuples(batch: bytes) -> list[tuple[Any, ...]]:
+    """Return the rows of one batch as tuples; see `decode_lists`."""
+    return _decoded(_tuples, batch)
+
+
+def decode_dicts(batch: bytes) -> list[dict[str, Any]]:
+    """Return the rows of one batch of maps; of columns with one name the last counts. See `decode_lists`."""
+    return _decoded(_dicts, batch)
+
+
+def decode_columns(columns: bytes) -> tuple[str, ...]:
+    """Return the names of the columns, as sent for FORMAT_COLUMNS; see `decode_lists`."""
+    return _decoded(_names, columns)
+
+
+def decode_declared_columns(columns: bytes) -> tuple[tuple[str, str | None], ...]:
+    """Return name and declared type of the columns, as sent for FORMAT_DECLARED_TYPES; see `decode_lists`."""
+    return _decoded(_declared, columns)
+
+
+def decoder_of(kind: type[T]) -> Callable[[bytes], T]:
+    """Return a decoder for the answers that are no rows; it raises as `decode_lists` does."""
+    decode = msgspec.msgpack.Decoder(kind, ext_hook=_refuse_extension).decode
+    return lambda body: _decoded(decode, body)
+
+
+def text_decoder(kind: type[T], make_text: Callable[[bytes], Any]) -> Callable[[bytes], T]:
+    """Return a decoder of rows with FORMAT_TEXT_AS_EXTENSION that gives each TEXT value to ``make_text``.
+
+    It raises as `decode_lists` does, and whatever ``make_text`` raises.
+    """
+
+    def make_value(code: int, data: memoryview) -> Any:
+        if code != _constants.EXT_TEXT:
+            return _refuse_extension(code, data)
+        return make_text(bytes(data))
+
+    decode = msgspec.msgpack.Decoder(kind, ext_hook=make_value).decode
+    return lambda batch: _decoded(decode, batch, _MALFORMED)  # errors in text are the user's
+
+
+_MALFORMED = (msgspec.MsgspecError, RecursionError)
+
+
+def _decoded(
+    decode: Callable[[bytes], T],
+    body: bytes,
+    malformed: tuple[type[Exception], ...] = (*_MALFORMED, UnicodeDecodeError),
+) -> T:
+    try:
+        return decode(body)
+    except malformed as error:
+        raise InternalError(f"the engine's answer is malformed: {error}") from error
+
+
+def _refuse_extension(code: int, _data: memoryview) -> Any:
+    raise InternalError(f"the engine's answer is malformed: extension type {code}")
+
+
+class RowsOneByOne(Generic[T]):
+    """The rows of one batch, each decoded when it is asked for: what one raises comes after the rows before it."""
+
+    __slots__ = ("_decode", "_rest")
+
+    def __init__(self, decode: Callable[[bytes], list[T]], batch: bytes) -> None:
+        self._decode = decode
+        self._rest = iter(_decoded(_raw_sets, batch))
+
+    def __iter__(self) -> RowsOneByOne[T]:
+        return self
+
+    def __next__(self) -> T:
+        return self._decode(_array([bytes(next(self._rest))]))[0]
+
+    def __length_hint__(self) -> int:
+        return length_hint(self._rest)
+
+
+def count_rows(batch: bytes) -> int:
+    """Return how many rows a batch has; see `decode_lists`."""
+    return len(_decoded(_raw_sets, batch))
+
+
+def split_failed(body: bytes) -> tuple[bytes, bytes]:
+    """Return the rows and the error of a reply of kind FAILED, both still encoded; see `decode_lists`."""
+    rows, error = _decoded(_pair, body)
+    return bytes(rows), bytes(error)
+
+
+decode_integer: Callable[[bytes], int] = decoder_of(int)
+"""Return an answer that is one number; raises as `decode_lists` does."""
+
+
+def _argument_extension(code: int, data: memoryview) -> Any:
+    if code == _constants.EXT_NO_CHANGE:
+        return NO_CHANGE
+    return _refuse_extension(code, data)
+
+
+decode_arguments: Callable[[memoryview], list[Any]] = msgspec.msgpack.Decoder(
+    list[Any], ext_hook=_argument_extension
+).decode
+"""Return the arguments of a callback; raises what msgspec does for malformed ones."""
+decode_text_argument: Callable[[memoryview], str] = msgspec.msgpack.Decoder(str).decode
+"""Return the only argument of a callback, a text; raises as `decode_arguments` does."""
+_pair = msgspec.msgpack.Decoder(tuple[msgspec.Raw, msgspec.Raw]).decode
+_lists = msgspec.msgpack.Decoder(list[list[Any]], ext_hook=_refuse_extension).decode
+_tuples = msgspec.msgpack.Decoder(list[tuple[Any, ...]], ext_hook=_refuse_extension).decode
+_dicts = msgspec.msgpack.Decoder(list[dict[str, Any]], ext_hook=_refuse_extension).decode
+_columns = msgspec.Meta(max_length=MOST_COLUMNS)
+_names = msgspec.msgpack.Decoder(Annotated[tuple[str, ...], _columns]).decode
+_declared = msgspec.msgpack.Decoder(Annotated[tuple[tuple[str, str | None], ...], _columns]).decode

@@ -1,0 +1,153 @@
+"""Linking a side module into a running guest: what `runtime` does with wasmtime for extensions.
+
+A side module has no memory, no stack and no table of its own. It gets the engine's, a place in each, and those of the
+engine's C functions that are listed; of the host's functions it gets none. So whatever it does, it does as the guest,
+whose bytes are not trusted and whose limits hold. Everything here runs on the guest's thread, inside a host function:
+the guest has entered wasm and stays there. No code of the module's runs meanwhile, its start function neither
+(`dylink.Side`): the guest calls that later, where it can be interrupted and killed like anything else.
+
+https://github.com/WebAssembly/tool-conventions/blob/main/DynamicLinking.md
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rapsqlite._constants import EXTENSION_FUNCTIONS
+from rapsqlite._wasm.dylink import START
+from rapsqlite.errors import NotSupportedError, OperationalError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    import threading
+
+    from rapsqlite._wasm.dylink import Needs
+
+TABLE = "__indirect_function_table"
+_STACK = "__stack_pointer"
+_SHARED = {"memory": "MemoryType", TABLE: "TableType"}
+_GLOBALS = frozenset({_STACK, "__memory_base", "__table_base"})
+_ENTRY_TYPE = (["i32"] * 3, ["i32"])  # sqlite3*, char**, sqlite3_api_routines*: int
+_START_TYPE: tuple[list[str], list[str]] = ([], [])
+_MOST_NAMES, _MOST_OF_A_NAME = 20, 100  # in a message
+_STARTS = (START, "__wasm_apply_data_relocs", "__wasm_call_ctors")
+
+
+class Library:
+    """One side module, for one guest: checked, then linked, then asked for its entry points."""
+
+    def __init__(
+        self, wasmtime: Any, store: Any, engine_exports: Any, module: Any, needs: Needs, lock: threading.Lock
+    ) -> None:
+        """Check what the compiled ``module`` imports: NotSupportedError for what there is not.
+
+        ``lock`` guards wasmtime's Python layer.
+        """
+        self._wasmtime = wasmtime
+        self._store = store
+        self._engine = engine_exports
+        self._module = module
+        self._lock = lock
+        self._exports: Any = None
+        self.needs = needs
+        self._exported = {export.name: type(export.type).__name__ for export in self._module.exports}
+        missing = [
+            f"{wanted.module}.{wanted.name}"[:_MOST_OF_A_NAME]
+            for wanted in self._module.imports
+            if not self._has(wanted.module, wanted.name, type(wanted.type).__name__)
+        ]
+        if missing:
+            more = f" and {len(missing) - _MOST_NAMES} more" if len(missing) > _MOST_NAMES else ""
+            raise NotSupportedError(
+                f"it imports {', '.join(missing[:_MOST_NAMES])}{more}, which the sandbox does not have: "
+                "docs/extensions.md lists what extensions may import"
+            )
+
+    def _has(self, module: str, name: str, kind: str) -> bool:
+        """Tell whether there is such a thing to import; its type in all detail is checked by the linker."""
+        if module == "env":
+            if kind == "FuncType":
+                return name in EXTENSION_FUNCTIONS
+            return _SHARED.get(name) == kind or (name in _GLOBALS and kind == "GlobalType")
+        if kind != "GlobalType":
+            return False
+        if module == "GOT.mem":
+            return self._exported.get(name) == "GlobalType"
+        return module == "GOT.func" and (name in EXTENSION_FUNCTIONS or self._exported.get(name) == "FuncType")
+
+    def link(self, memory_base: int) -> list[int]:
+        """Put the module's data at ``memory_base`` and its functions into the table.
+
+        Returns where in the table those functions are that have to be called then, in this order, 0 for none: its
+        start function, the one that makes pointers in its data right, and its constructors. Raises OperationalError
+        if it cannot be linked.
+        """
+        try:
+            with self._lock:
+                return self._link(memory_base)
+        except (self._wasmtime.WasmtimeError, self._wasmtime.Trap) as exc:
+            raise OperationalError(f"it cannot be linked: {reason_of(exc)}") from None
+
+    def _link(self, memory_base: int) -> list[int]:
+        table_base = self._reserve_table()
+        offsets: dict[tuple[str, str], Any] = {}
+        bases = {"__memory_base": memory_base, "__table_base": table_base}
+        imports = []
+        for wanted in self._module.imports:
+            if wanted.module != "env":
+                item = offsets[wanted.module, wanted.name] = self._global(0, mutable=True)
+            elif wanted.name in bases:
+                item = self._global(bases[wanted.name], mutable=False)
+            else:
+                item = self._engine[wanted.name]
+            imports.append(item)
+        self._exports = self._wasmtime.Instance(self._store, self._module, imports).exports(self._store)
+        for (module, name), item in offsets.items():
+            item.set_value(self._store, self._address_of(module, name, memory_base))
+        return [self._function(name, _START_TYPE) for name in _STARTS]
+
+    def _reserve_table(self) -> int:
+        """Return where in the table the module's functions go; the slots before are for the alignment."""
+        padding = -int(self._engine[TABLE].size(self._store)) % self.needs.table_alignment
+        return self._grow_table(padding + self.needs.table_slots) + padding
+
+    def _grow_table(self, slots: int, function: Any = None) -> int:
+        """Return where the new slots are, which hold ``function``; there is no way to give any back."""
+        try:
+            return int(self._engine[TABLE].grow(self._store, slots, function))
+        except self._wasmtime.WasmtimeError:
+            raise OutOfMemoryError("the table has no room for its functions: too many extensions are loaded") from None
+
+    def _global(self, value: int, *, mutable: bool) -> Any:
+        kind = self._wasmtime.GlobalType(self._wasmtime.ValType.i32(), mutable)
+        return self._wasmtime.Global(self._store, kind, value)
+
+    def _address_of(self, module: str, name: str, memory_base: int) -> int:
+        if module == "GOT.func":
+            function = self._exports[name] if self._exported.get(name) == "FuncType" else self._engine[name]
+            return self._grow_table(1, function)
+        offset = self._exports[name].value(self._store)
+        if not isinstance(offset, int):
+            raise OperationalError(f"its export {name} is no address")
+        return memory_base + int(offset)
+
+    def _function(self, name: str, wanted: tuple[list[str], list[str]]) -> int:
+        """Return where in the table the exported function is, 0 if there is none; OperationalError for another type."""
+        if self._exported.get(name) != "FuncType":
+            return 0
+        function = self._exports[name]
+        kind = function.type(self._store)
+        if ([str(param) for param in kind.params], [str(result) for result in kind.results]) != wanted:
+            raise OperationalError(f"its function {name} has other parameters or another result than it must have")
+        return self._grow_table(1, function)
+
+    def entry_point(self, name: str) -> int:
+        """Return where in the table this entry point of an extension is, 0 if there is none."""
+        with self._lock:
+            return self._function(name, _ENTRY_TYPE)
+
+
+def reason_of(exc: BaseException | None) -> str:
+    """Return wasmtime's message without the backtrace: what went wrong, and what that came from."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    whole = [line for line in (lines[:1] + lines[-1:]) if not line.startswith("error while executing")]
+    return ": ".join(dict.fromkeys(whole))

@@ -1,0 +1,79 @@
+"""The sleep of a guest's thread in a C function: no Python runs there, so neither end of it takes the GIL.
+
+The guest calls ``pthread_mutex_lock`` itself, as a function in its table, on a mutex that is locked all the time;
+whoever wakes it unlocks that. Of all the C functions that wait this is the one which no signal interrupts and which
+returns nothing but 0, as wasmtime asks of a host function without a trap. POSIX leaves it open what unlocking does in
+another thread than that which has locked; Linux's C libraries do it for mutexes of the type PTHREAD_MUTEX_NORMAL, which
+have no owner, and ``works`` tries it for each guest. https://man7.org/linux/man-pages/man3/pthread_mutex_lock.3p.html
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rapsqlite._wasm.control_block import Words
+
+_STRUCT_WORDS = 16  # 128 bytes: more than any C library's pthread_mutex_t and its attributes
+_PTHREAD_MUTEX_NORMAL = 0
+# Where a function may be called with more arguments than it takes: in registers, which it does not look at.
+_ARCHITECTURES = ("x86_64", "aarch64")
+
+_Words = ctypes.c_uint64 * _STRUCT_WORDS
+_AsHostFunction = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t)
+
+
+class Parking:
+    """Where one guest's thread sleeps."""
+
+    def __init__(self) -> None:
+        library = ctypes.PyDLL(None)  # does not let go of the GIL: none of these calls waits
+        attributes = _Words()
+        self.mutex = _Words()
+        self.unlock = library.pthread_mutex_unlock
+        self._try_lock = library.pthread_mutex_trylock
+        library.pthread_mutexattr_init(attributes)
+        library.pthread_mutexattr_settype(attributes, _PTHREAD_MUTEX_NORMAL)
+        library.pthread_mutex_init(self.mutex, attributes)
+        self.function = ctypes.cast(library.pthread_mutex_lock, ctypes.c_void_p).value or 0
+        self.argument = ctypes.addressof(self.mutex)
+        self._try_lock(self.mutex)
+
+    def works(self) -> bool:
+        """Try what is relied on. In another thread than that which created it, before the guest runs."""
+        as_host_function = _AsHostFunction(self.function)
+        was_locked = self._try_lock(self.mutex) != 0
+        unlocked = self.unlock(self.mutex) == 0 and self._try_lock(self.mutex) == 0
+        self.wake()
+        return was_locked and unlocked and int(as_host_function(self.argument, 1, 2, 3)) == 0
+
+    def wake(self) -> None:
+        """End the sleep, or the next one at once if there is none. Any thread."""
+        self.unlock(self.mutex)
+
+
+def is_possible() -> bool:
+    """Tell whether there is such a place on this machine."""
+    return sys.platform == "linux" and os.uname().machine in _ARCHITECTURES and ctypes.sizeof(ctypes.c_void_p) == 8
+
+
+def parking_here() -> Parking | None:
+    """Return a new place to sleep, None where there is none."""
+    return Parking() if is_possible() else None
+
+
+def install(parking: Parking, words: Words, add_to_table: Callable[[int, int], int]) -> bool:
+    """Have a guest sleep there, before it runs and on its own thread; False if it must sleep in the import.
+
+    ``add_to_table(address, argument)`` puts a C function into its table and returns the place, 0 if there is none.
+    The thread is not the one that made ``parking``, so the trial is of what waking does.
+    """
+    place = add_to_table(parking.function, parking.argument) if parking.works() else 0
+    if place:
+        words.set_sleep(place)
+    return bool(place)

@@ -1,0 +1,245 @@
+"""The two rings in a guest's memory: put a request, take a reply, check every bound.
+
+Layout and rules: docs/abi.md. The host is the only producer of requests and the only consumer of replies; every
+method is called with the guest's lock held, so that no two threads of the host are in here at once. The words the
+guest writes are untrusted: a counter or a length that cannot be true raises ``MalformedReplyError``, and nothing
+outside the ring's own bytes is ever touched.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import pairwise
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from rapsqlite import _constants as abi
+from rapsqlite._values.bounds import MOST_COLUMNS
+from rapsqlite._wasm.control_block import Words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_REQUEST = Struct("<IIIBBHIIII")
+_REPLY = Struct("<IIBBHIIIIIqqq")
+_PREFIX = Struct("<II")
+_COUNTER = 0xFFFF_FFFF
+
+
+class MalformedReplyError(Exception):
+    """The guest wrote something no honest guest writes; the connection is not to be used again."""
+
+
+class Reply:
+    """One reply, copied out of the guest: plain values and two private byte strings."""
+
+    __slots__ = (
+        "changes",
+        "column_count",
+        "columns",
+        "error",
+        "failure",
+        "flags",
+        "handle",
+        "id",
+        "kind",
+        "last_insert_rowid",
+        "row_count",
+        "rows",
+        "total_changes",
+    )
+
+    id: int
+    failure: int
+    kind: int
+    flags: int
+    column_count: int
+    row_count: int
+    handle: int
+    changes: int
+    total_changes: int
+    last_insert_rowid: int
+    columns: bytes
+    rows: bytes
+    error: Exception | None  # of the row after the last one, in a reply of kind FAILED
+
+
+class Rings(Words):
+    """Both rings of one guest, over a view of its memory."""
+
+    __slots__ = (
+        "_replies",
+        "_reply_bytes",
+        "_reply_tail",
+        "_request_bytes",
+        "_request_head",
+        "_requests",
+        "callback_place",
+        "spilled",
+    )
+
+    def __init__(self, view: Callable[[int, int], memoryview], control: int) -> None:
+        """Check the control block at address ``control`` and map both rings.
+
+        ``view(address, length)`` returns the bytes there or raises if they are not inside the memory.
+        """
+        super().__init__(view(control, abi.CONTROL_BYTES))
+        if self._word(abi.CONTROL_MAGIC) != abi.MAGIC or self._word(abi.CONTROL_ABI_VERSION) != abi.ABI_VERSION:
+            raise MalformedReplyError("the control block has another magic number or version")
+        # Read once: what the guest writes to these words later changes nothing.
+        requests = self._place_of_ring(abi.CONTROL_REQUEST_RING, abi.REQUEST_RING_BYTES)
+        replies = self._place_of_ring(abi.CONTROL_REPLY_RING, abi.REPLY_RING_BYTES)
+        callbacks = (self._word(abi.CONTROL_CALLBACK_PLACE), abi.CALLBACK_PLACE_HEAD + abi.CALLBACK_PLACE_ROOM)
+        self.callback_place = callbacks[0]
+        places = sorted([(control, abi.CONTROL_BYTES), requests, replies, callbacks])
+        if any(address % 8 for address, _ in places):
+            raise MalformedReplyError("what host and guest share is not aligned")
+        if any(address + size > after for (address, size), (after, _) in pairwise(places)):
+            raise MalformedReplyError("what host and guest share overlaps")
+        self._requests = view(*requests)
+        self._replies = view(*replies)
+        self._request_bytes = abi.REQUEST_RING_BYTES
+        self._reply_bytes = abi.REPLY_RING_BYTES
+        self._request_head = self._word(abi.CONTROL_REQUEST_HEAD)
+        self._reply_tail = self._word(abi.CONTROL_REPLY_TAIL)
+        if self._request_head % 8 or self._reply_tail % 8:
+            raise MalformedReplyError("a counter is not that of whole frames")
+        self.spilled: deque[bytes] = deque()  # bodies too large for the ring, oldest first
+
+    def _place_of_ring(self, offset: int, size: int) -> tuple[int, int]:
+        if self._word(offset + 4) != size:
+            raise MalformedReplyError("a ring has another size")
+        return self._word(offset), size
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def put(self, head: tuple[int, int, int, int, int, int], body: tuple[bytes, bytes], cancelled: bool) -> int | None:
+        """Write one request frame and return its position, or None when the ring has no room for it now.
+
+        ``head`` is (id, op, flags, format, a, b); ``body`` is SQL and parameters, written inline unless the flags say
+        EXTERNAL.
+        """
+        request_id, op, flags, format_, a, b = head
+        sql, params = body
+        inline = not flags & abi.REQUEST_EXTERNAL
+        sql_end = abi.REQUEST_HEADER_BYTES + len(sql)
+        length = (sql_end + len(params) + 7) & ~7 if inline else abi.REQUEST_HEADER_BYTES
+        position = self._reserve(length)
+        if position is None:
+            return None
+        ring, start = self._requests, position % self._request_bytes
+        frame = (length, request_id, cancelled, op, flags, format_, len(sql), len(params), a, b)
+        _REQUEST.pack_into(ring, start, *frame)
+        if inline:
+            ring[start + abi.REQUEST_HEADER_BYTES : start + sql_end] = sql
+            ring[start + sql_end : start + sql_end + len(params)] = params
+        self._request_head = (position + length) & _COUNTER
+        self._fence()
+        self._words[abi.CONTROL_REQUEST_HEAD // 4] = self._request_head
+        return position
+
+    def _reserve(self, length: int) -> int | None:
+        """Return where a frame of ``length`` bytes starts, after a skip frame if it would cross the ring's end."""
+        head, size = self._request_head, self._request_bytes
+        used = (head - self._word(abi.CONTROL_REQUEST_TAIL)) & _COUNTER
+        if used > size:
+            raise MalformedReplyError("the guest's request counter ran ahead of the host's")
+        to_end = size - head % size
+        skip = to_end if length > to_end else 0
+        if length + skip > size - used:
+            return None
+        if skip:
+            _PREFIX.pack_into(self._requests, head % size, skip, 0)
+        return (head + skip) & _COUNTER
+
+    def cancel(self, position: int) -> None:
+        """Set the cancel word of the request at ``position``, if the guest has not answered it yet.
+
+        Whatever request the guest has not answered, as seen after this, it has not looked beyond: where this one is
+        behind that, the guest sees its cancel word before it begins.
+        """
+        if self.is_unanswered(position):
+            start = position % self._request_bytes
+            self._requests[start + 8 : start + 12] = b"\x01\x00\x00\x00"
+            # The guest hands a frame back and then looks at the next one's cancel word.
+            self._full_fence()
+
+    def is_unanswered(self, position: int) -> bool:
+        """Tell whether the guest still has the request at ``position`` before it, waiting or running."""
+        return ((position - self._word(abi.CONTROL_REQUEST_TAIL)) & _COUNTER) < self._request_bytes
+
+    def has_unanswered(self) -> bool:
+        """Tell whether the guest has any request before it."""
+        return self._word(abi.CONTROL_REQUEST_TAIL) != self._request_head
+
+    # -- replies -----------------------------------------------------------------------------------
+
+    def has_replies(self) -> bool:
+        """Tell whether a reply waits to be taken."""
+        return self._word(abi.CONTROL_REPLY_HEAD) != self._reply_tail
+
+    def poll(self, looks: int) -> bool:
+        """Look for a reply, again and again but a bounded number of times (about 40 ns each)."""
+        words, index, tail = self._words, abi.CONTROL_REPLY_HEAD // 4, self._reply_tail
+        return any(words[index] != tail for _ in range(looks))
+
+    def take(self) -> Reply | None:
+        """Copy the next reply out and free its room."""
+        for _ in range(2):  # a skip frame leads to the ring's start, and there is none at the start
+            tail = self._reply_tail
+            available = (self._word(abi.CONTROL_REPLY_HEAD) - tail) & _COUNTER
+            if not available:
+                return None
+            self._fence()
+            start = tail % self._reply_bytes
+            length, request_id = _PREFIX.unpack_from(self._replies, start)
+            if length < 8 or length % 8 or length > available or length > self._reply_bytes - start:
+                raise MalformedReplyError("a reply frame is longer than what the guest published")
+            if not request_id and (not start or length != self._reply_bytes - start):
+                raise MalformedReplyError("a skip frame that does not lead to the ring's end")
+            reply = self._copy(start, length) if request_id else None
+            self._reply_tail = (tail + length) & _COUNTER
+            self._fence()
+            self._words[abi.CONTROL_REPLY_TAIL // 4] = self._reply_tail
+            if reply is not None:
+                return reply
+        return None
+
+    def _copy(self, start: int, length: int) -> Reply:
+        if length < abi.REPLY_HEADER_BYTES:
+            raise MalformedReplyError("a reply frame is shorter than its header")
+        reply = Reply()
+        reply.error = None
+        (
+            _length,
+            reply.id,
+            reply.kind,
+            reply.flags,
+            reply.column_count,
+            columns_len,
+            rows_len,
+            reply.row_count,
+            reply.handle,
+            reply.failure,
+            reply.changes,
+            reply.total_changes,
+            reply.last_insert_rowid,
+        ) = _REPLY.unpack_from(self._replies, start)
+        if reply.column_count > MOST_COLUMNS or reply.row_count > rows_len:
+            raise MalformedReplyError("a reply has more columns, or more rows, than there can be")
+        if reply.flags & abi.REPLY_SPILLED:
+            reply.columns, reply.rows = self._split_spilled(columns_len, rows_len)
+            return reply
+        if columns_len + rows_len > length - abi.REPLY_HEADER_BYTES:
+            raise MalformedReplyError("a reply's body is longer than its frame")
+        body = start + abi.REPLY_HEADER_BYTES
+        reply.columns = bytes(self._replies[body : body + columns_len]) if columns_len else b""
+        reply.rows = bytes(self._replies[body + columns_len : body + columns_len + rows_len])
+        return reply
+
+    def _split_spilled(self, columns_len: int, rows_len: int) -> tuple[bytes, bytes]:
+        body = self.spilled.popleft() if self.spilled else b""
+        if len(body) != columns_len + rows_len:
+            raise MalformedReplyError("a reply's body is not the one that was spilled")
+        # The common case, all rows and no columns, hands the one copy on instead of making another.
+        return (body[:columns_len], body[columns_len:]) if columns_len else (b"", body)

@@ -1,0 +1,53 @@
+"""Functions of the host's in the guest's table, which it calls without an import: C functions and Python functions.
+
+To the guest each is one without parameters and result. wasmtime calls it as a C function with four arguments and takes
+what it returns for the address of a trap; as under the calling conventions of all platforms with a wasmtime the caller
+takes its arguments away again, functions may have fewer parameters, or none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+from rapsqlite._wasm.c_functions import BareImport
+from rapsqlite._wasm.linking import TABLE
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+
+class Table:
+    """The table of one guest. Its own thread, also from a host function."""
+
+    def __init__(
+        self, new_unchecked: Callable[..., Any], wasmtime: Any, store: Any, exports: Any, lock: threading.Lock
+    ):
+        """``new_unchecked``: wasmtime_func_new_unchecked; ``lock`` guards wasmtime's Python layer."""
+        self._new_unchecked = new_unchecked
+        self._wasmtime = wasmtime
+        self._ffi = wasmtime._ffi
+        self._store = store
+        self._exports = exports
+        self._lock = lock
+        self._entrances: list[object] = []  # the store keeps bare addresses of these
+
+    def add(self, address: int, argument: int) -> int:
+        """Put the C function at ``address`` there, whose first argument is ``argument``; 0 if there is no room."""
+        with self._lock:
+            functype = self._wasmtime.FuncType([], [])
+            raw = self._ffi.wasmtime_func_t()
+            context, kind = self._store._context(), functype.ptr()
+            pointers = (ctypes.cast(pointer, ctypes.c_void_p) for pointer in (context, kind))
+            self._new_unchecked(*pointers, address, argument, None, ctypes.byref(raw))
+            try:
+                return int(self._exports[TABLE].grow(self._store, 1, self._wasmtime.Func._from_raw(raw)))
+            except (KeyError, self._wasmtime.WasmtimeError):
+                return 0  # there is no table, or it is as large as the module lets it be
+
+    def add_entrance(self, enter: Callable[[], int]) -> int:
+        """Put a Python function there, which must not raise; 0 if there is no room."""
+        entrance = BareImport(enter)
+        self._entrances.append(entrance)
+        return self.add(ctypes.cast(entrance, ctypes.c_void_p).value or 0, 0)

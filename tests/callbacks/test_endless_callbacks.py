@@ -1,0 +1,192 @@
+"""Callbacks that do not return: interrupted where Python can, given up where it cannot; never a hang."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+import rapsqlite
+from tests.callbacks.lingering import Blocked, Endless, impatient, started
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+async def cancelled_while_in(callback: Endless | Blocked, operation: Callable[[], Any]) -> None:
+    """Run an operation and cancel it once its callback runs; return when its task has ended."""
+    async with anyio.create_task_group() as tasks:
+
+        async def run() -> None:
+            with scope:
+                await operation()
+            assert scope.cancelled_caught
+
+        scope = anyio.CancelScope()
+        tasks.start_soon(run)
+        await started(callback)
+        scope.cancel()
+
+
+async def test_cancelled_task_ends_its_endless_function_and_the_connection_goes_on() -> None:
+    async with rapsqlite.connect(":memory:") as conn:
+        impatient(conn)
+        endless = Endless()
+        await conn.create_function("f", 0, endless)
+        await conn.create_function("g", 1, lambda value: value)
+
+        await cancelled_while_in(endless, lambda: conn.fetch_scalar("SELECT f()"))
+
+        assert await conn.fetch_all("SELECT g(value) FROM json_each('[1, 2, 3]')") == [[1], [2], [3]]
+
+
+@pytest.mark.parametrize("method", ["step", "finalize", "__init__"])
+async def test_cancelled_task_ends_every_method_of_an_endless_aggregate(method: str) -> None:
+    endless = Endless()
+    methods = {"step": lambda _self, _value: None, "finalize": lambda _self: 0, method: endless}
+    async with rapsqlite.connect(":memory:") as conn:
+        impatient(conn)
+        await conn.create_aggregate("f", 1, type("Aggregate", (), methods))
+
+        await cancelled_while_in(endless, lambda: conn.fetch_scalar("SELECT f(1)"))
+
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+async def test_interrupt_ends_an_endless_function_with_an_exception_that_says_so() -> None:
+    async with rapsqlite.connect(":memory:") as conn, anyio.create_task_group() as tasks:
+        impatient(conn)
+        endless = Endless()
+        await conn.create_function("f", 0, endless)
+
+        async def interrupt() -> None:
+            await started(endless)
+            await conn.interrupt()
+
+        tasks.start_soon(interrupt)
+        with pytest.raises(rapsqlite.OperationalError) as caught:
+            await conn.fetch_scalar("SELECT f()")
+
+        assert type(caught.value.__cause__).__name__ == "CallbackInterrupted"
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+async def test_interrupt_leaves_a_callback_alone_that_returns_in_time() -> None:
+    async with rapsqlite.connect(":memory:") as conn, anyio.create_task_group() as tasks:
+        blocked = Blocked(1)
+        await conn.create_function("f", 0, blocked)
+
+        async def interrupt() -> None:
+            await started(blocked)
+            await conn.interrupt()
+            blocked.let_go.set()
+
+        tasks.start_soon(interrupt)
+        # It was the last thing the statement had to do.
+        assert await conn.fetch_scalar("SELECT f()") == 1
+
+
+async def test_callback_that_nothing_interrupts_costs_the_connection_and_no_more(database: Path) -> None:
+    """The task ends, the locks are free, closing does not hang, and the thread ends once the callback returns."""
+    blocked = Blocked(1)
+    conn = await rapsqlite.connect(database)
+    await conn.execute("CREATE TABLE t (a)")
+    await conn.commit()
+    impatient(conn)
+    await conn.create_function("f", 0, blocked)
+
+    await cancelled_while_in(blocked, lambda: conn.execute("INSERT INTO t SELECT f()"))
+
+    with pytest.raises(rapsqlite.OperationalError, match="a callback of its statement has not returned"):
+        await conn.fetch_scalar("SELECT 1")
+    assert not conn.is_alive()
+    with closing(sqlite3.connect(database, timeout=30)) as other, other:
+        assert other.execute("SELECT * FROM t").fetchall() == []
+        other.execute("INSERT INTO t VALUES (1)")
+    guest = conn._session.guest
+    await conn.close()
+    assert guest.is_running()
+    blocked.let_go.set()
+    await anyio.to_thread.run_sync(guest.join, 30)
+    assert not guest.is_running()
+    async with rapsqlite.connect(database) as again:
+        assert await again.fetch_all("SELECT * FROM t") == [[1]]
+        assert await again.fetch_scalar("PRAGMA integrity_check") == "ok"
+
+
+async def test_stop_does_not_wait_for_an_endless_callback() -> None:
+    conn = await rapsqlite.connect(":memory:")
+    impatient(conn)
+    endless = Endless()
+    await conn.create_function("f", 0, endless)
+    guest = conn._session.guest
+    async with anyio.create_task_group() as tasks:
+
+        async def ask() -> None:
+            with pytest.raises(rapsqlite.Error):
+                await conn.fetch_scalar("SELECT f()")
+
+        tasks.start_soon(ask)
+        await started(endless)
+        ending = conn.stop()
+        assert ending is not None
+        await ending
+    await anyio.to_thread.run_sync(guest.join, 30)
+    assert not guest.is_running()
+
+
+BLOCKS = {"sleep": "time.sleep(3600)", "loop": "\n        while True: pass", "lock": "threading.Event().wait()"}
+
+
+@pytest.mark.parametrize("block", sorted(BLOCKS))
+@pytest.mark.parametrize("closes", [False, True], ids=["open", "cancelled"])
+def test_interpreter_ends_while_a_callback_runs(block: str, closes: bool) -> None:
+    program = f"""
+    import asyncio, threading, time, warnings
+    import rapsqlite, rapsqlite._guest.registry
+    warnings.simplefilter("ignore")
+    rapsqlite._guest.registry._JOIN_S = 0.5
+    begun = threading.Event()
+    def block():
+        begun.set()
+        {BLOCKS[block]}
+    async def main():
+        conn = await rapsqlite.connect(":memory:")
+        conn._session.guest._traffic.patience_s = 0.1
+        await conn.create_function("f", 0, block)
+        task = asyncio.ensure_future(conn.fetch_scalar("SELECT f()"))
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        if {closes}:
+            task.cancel()
+            await asyncio.wait([task])
+            await conn.close()
+            print("closed")
+            return
+        print("leaving")
+        raise SystemExit(0)
+    try:
+        asyncio.run(main())  # wait_for would tell of the SystemExit that it swallows
+    except SystemExit:
+        pass
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout in ("closed\n", "leaving\n")

@@ -1,0 +1,498 @@
+"""Cancelled tasks: the statement stops, the connection works on, and what is reported is what SQLite did."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import random
+import sqlite3
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+import rapsqlite
+from rapsqlite import connect
+from rapsqlite._guest.request import Request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+    from pathlib import Path
+
+    Work = Callable[[rapsqlite.Connection, list[int]], Coroutine[Any, Any, None]]
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
+SLOW_ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n WHERE i % 100000 = 0"
+NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT ?) SELECT i FROM n"
+
+PROMPTLY_S = 0.05  # how soon a cancelled statement has stopped, on a machine that does nothing else
+PATIENCE_S = 2.0  # what a test waits for that on a machine that does
+
+
+@pytest.fixture
+async def conn() -> AsyncIterator[rapsqlite.Connection]:
+    async with connect(":memory:") as connection:
+        await connection.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b)")
+        yield connection
+
+
+async def drain(rows: Any) -> None:
+    async for _ in rows:
+        pass
+
+
+async def fetch_slow_rows(conn: rapsqlite.Connection) -> None:
+    async with conn.execute(SLOW_ROWS) as cursor:
+        await cursor.fetchall()
+
+
+VERBS: dict[str, Callable[[rapsqlite.Connection], Awaitable[object]]] = {
+    "execute": lambda conn: conn.execute(ENDLESS),
+    "execute_fetchall": lambda conn: conn.execute_fetchall(ENDLESS),
+    "execute_insert": lambda conn: conn.execute_insert(f"INSERT INTO t (b) {ENDLESS}"),
+    "executemany": lambda conn: conn.executemany(f"INSERT INTO t (b) SELECT ? FROM ({ENDLESS})", [(1,)] * 5),
+    "executescript": lambda conn: conn.executescript(f"SELECT 1; {ENDLESS}; SELECT 2"),
+    "fetchall": fetch_slow_rows,
+    "fetch_all": lambda conn: conn.fetch_all(SLOW_ROWS),
+    "fetch_one": lambda conn: conn.fetch_one(ENDLESS),
+    "fetch_optional": lambda conn: conn.fetch_optional(ENDLESS),
+    "fetch_scalar": lambda conn: conn.fetch_scalar(ENDLESS),
+    "fetch_blob": lambda conn: conn.fetch_blob(ENDLESS),
+    "execute_iter": lambda conn: drain(conn.execute_iter(SLOW_ROWS, chunk_size=10)),
+    "stream": lambda conn: drain(conn.stream(SLOW_ROWS)),
+    "prepared": lambda conn: conn.prepare(ENDLESS).fetch_one(),
+    "prepared execute": lambda conn: conn.prepare(ENDLESS).execute(),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_every_verb_stops_and_leaves_the_connection_usable(conn: rapsqlite.Connection, verb: str) -> None:
+    with anyio.move_on_after(0.02) as scope:
+        await VERBS[verb](conn)
+    stopped_s = anyio.current_time() - scope.deadline
+
+    assert scope.cancelled_caught
+    assert stopped_s < PATIENCE_S
+    assert await conn.fetch_scalar("SELECT 1") == 1
+    await conn.rollback()
+    assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
+
+
+async def test_statement_stops_promptly(conn: rapsqlite.Connection) -> None:
+    delays = []
+    for _ in range(20):
+        with anyio.move_on_after(0.01) as scope:
+            await conn.fetch_one(ENDLESS)
+        delays.append(anyio.current_time() - scope.deadline)
+
+    assert sorted(delays)[len(delays) // 2] < PROMPTLY_S
+
+
+async def test_queued_statement_is_not_run(conn: rapsqlite.Connection) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(conn.fetch_one, ENDLESS)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.move_on_after(0.01) as scope:
+            await conn.execute("INSERT INTO t (b) VALUES (1)")
+            pytest.fail("the statement overtook the one before it")
+        tasks.cancel_scope.cancel()
+
+    assert scope.cancelled_caught
+    assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
+
+
+async def test_cancelling_one_task_leaves_the_others_alone(conn: rapsqlite.Connection) -> None:
+    results = []
+
+    async def count() -> None:
+        results.append(await conn.fetch_scalar(f"SELECT count(*) FROM ({NUMBERS})", [200_000]))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(count)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.move_on_after(0):
+            await conn.fetch_one(ENDLESS)
+        tasks.start_soon(count)
+
+    assert results == [200_000] * 4
+
+
+async def test_fetch_after_a_cancelled_fetch_does_not_pretend_to_be_complete(conn: rapsqlite.Connection) -> None:
+    cursor = await conn.execute(NUMBERS + " WHERE i < 300 OR i % 1000000 = 0", [1_000_000_000])
+    await cursor.fetchmany(10)
+    with anyio.move_on_after(0.02) as scope:
+        await cursor.fetchall()
+    assert scope.cancelled_caught
+
+    with pytest.raises(rapsqlite.OperationalError, match="interrupted"):
+        await cursor.fetchall()
+
+    await cursor.execute("SELECT 1")
+    assert await cursor.fetchall() == [(1,)]
+
+
+async def test_interrupt_stops_what_runs(conn: rapsqlite.Connection) -> None:
+    caught: list[rapsqlite.OperationalError] = []
+
+    async def run() -> None:
+        with pytest.raises(rapsqlite.OperationalError, match="interrupted") as error:
+            await conn.fetch_one(ENDLESS)
+        caught.append(error.value)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        await anyio.wait_all_tasks_blocked()
+        await conn.interrupt()
+
+    assert caught[0].sqlite_errorname == "SQLITE_INTERRUPT"
+    assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+async def test_transaction_block_that_is_cancelled_is_rolled_back(conn: rapsqlite.Connection) -> None:
+    with anyio.move_on_after(0.02) as scope:
+        async with conn.transaction():
+            await conn.execute("INSERT INTO t (b) VALUES (1)")
+            await anyio.sleep_forever()
+
+    assert scope.cancelled_caught
+    assert not conn.in_transaction
+    async with conn.transaction():
+        assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
+
+
+async def test_savepoint_block_that_is_cancelled_is_undone(conn: rapsqlite.Connection) -> None:
+    async with conn.transaction():
+        await conn.execute("INSERT INTO t (b) VALUES ('kept')")
+        with anyio.move_on_after(0.02):
+            async with conn.savepoint():
+                await conn.execute("INSERT INTO t (b) VALUES ('undone')")
+                await anyio.sleep_forever()
+
+    assert await conn.fetch_all("SELECT b FROM t") == [["kept"]]
+
+
+async def test_connection_block_that_is_cancelled_rolls_back_and_closes(database: Path) -> None:
+    async with connect(database) as conn:
+        await conn.execute("CREATE TABLE t (a)")
+
+    with anyio.move_on_after(0.05) as scope:
+        async with connect(database) as conn:
+            await conn.execute("INSERT INTO t VALUES (1)")
+            await anyio.sleep_forever()
+
+    assert scope.cancelled_caught
+    assert not conn.is_alive()
+    async with connect(database) as conn:
+        assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
+
+
+async def test_opening_can_be_cancelled(database: Path) -> None:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        async with connect(database):
+            pytest.fail("it was opened")
+
+    assert scope.cancelled_caught
+    for thread in threading.enumerate():
+        if thread.name == f"rapsqlite {database}":
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+async def test_commit_is_reported_as_what_it_was(tmp_path: Path) -> None:
+    """Cancelled at random points of a commit: done if it returned, not done if it raised."""
+    database = tmp_path / "commits.db"
+    randomness = random.Random(4)
+    told: dict[int, bool] = {}
+    async with connect(database) as conn:
+        await conn.execute("PRAGMA synchronous = OFF")
+        await conn.execute("CREATE TABLE t (a INTEGER PRIMARY KEY)")
+        for number in range(300):
+            await conn.execute("INSERT INTO t VALUES (?)", [number])
+            told[number] = False
+            with anyio.move_on_after(randomness.random() * 0.0006):
+                await conn.commit()
+                told[number] = True
+            await conn.rollback()
+
+    with sqlite3.connect(database) as stock:
+        committed = {number for (number,) in stock.execute("SELECT a FROM t")}
+    stock.close()
+    assert committed == {number for number, done in told.items() if done}
+    assert any(told.values())
+
+
+async def test_row_is_there_if_the_insert_returned_and_not_if_it_was_cancelled(conn: rapsqlite.Connection) -> None:
+    conn.isolation_level = None
+    randomness = random.Random(5)
+    done = []
+    for number in range(1_000):
+        with anyio.move_on_after(randomness.random() * 0.0002):
+            await conn.execute("INSERT INTO t VALUES (?, 1)", [number])
+            done.append([number])
+
+    assert await conn.fetch_all("SELECT a FROM t") == done
+
+
+OPERATIONS = 10_000
+
+
+@pytest.mark.timeout(300)
+async def test_ten_thousand_random_cancellations_leave_nothing_behind(conn: rapsqlite.Connection) -> None:
+    randomness = random.Random(6)
+    await conn.executemany("INSERT INTO t VALUES (?, ?)", [(i, str(i)) for i in range(1_000)])
+    await conn.commit()
+    statements = (await conn.statistics())["open_statements"]
+    threads = set(threading.enumerate())
+    wrong: list[object] = []
+    finished = 0
+
+    async def point(key: int) -> None:
+        if await conn.fetch_one("SELECT b FROM t WHERE a = ?", [key]) != [str(key)]:
+            wrong.append(key)
+
+    async def stream(key: int) -> None:
+        async with conn.execute(NUMBERS, [700]) as cursor:
+            expected = 1
+            async for (number,) in cursor:
+                if number != expected:
+                    wrong.append(("stream", number, expected))
+                expected += 1
+
+    async def whole(key: int) -> None:
+        if len(await conn.fetch_all("SELECT * FROM t")) != 1_000:
+            wrong.append("whole")
+
+    async def write(key: int) -> None:
+        async with conn.transaction():
+            await conn.execute("UPDATE t SET b = b WHERE a = ?", [key])
+
+    async def one(verb: Callable[[int], Awaitable[None]], key: int, delay_s: float) -> None:
+        nonlocal finished
+        with anyio.move_on_after(delay_s):
+            await verb(key)
+            finished += 1
+
+    verbs = [point, point, point, stream, whole, write]
+    for _ in range(OPERATIONS // 50):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(50):
+                verb, key = randomness.choice(verbs), randomness.randrange(1_000)
+                tasks.start_soon(one, verb, key, randomness.random() * 0.02)
+    gc.collect()
+
+    assert not wrong
+    assert 0 < finished < OPERATIONS
+    assert (await conn.statistics())["open_statements"] == statements
+    assert set(threading.enumerate()) <= threads  # those of earlier tests may have ended
+    assert not conn.in_transaction
+    assert await conn.fetch_all("SELECT * FROM t") == [[i, str(i)] for i in range(1_000)]
+
+
+# -- asyncio's own ways to cancel ------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout is new in 3.11")
+def test_asyncio_timeout_stops_the_statement() -> None:
+    async def main() -> None:
+        async with connect(":memory:") as conn:
+            begun = time.monotonic()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):  # type: ignore[attr-defined, unused-ignore]
+                    await conn.fetch_one(ENDLESS)
+            assert time.monotonic() - begun < PATIENCE_S
+            assert await conn.fetch_scalar("SELECT 1") == 1
+
+    asyncio.run(main())
+
+
+def test_wait_for_and_task_cancel_stop_the_statement() -> None:
+    async def main() -> None:
+        async with connect(":memory:") as conn:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(conn.fetch_one(ENDLESS), 0.02)
+            task = asyncio.create_task(conn.execute(ENDLESS))
+            await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await conn.fetch_scalar("SELECT 1") == 1
+
+    asyncio.run(main())
+
+
+def test_task_cancelled_again_and_again_still_rolls_back() -> None:
+    async def main() -> None:
+        async with connect(":memory:") as conn:
+            await conn.execute("CREATE TABLE t (a)")
+            inside = asyncio.Event()
+
+            async def work() -> None:
+                async with conn.transaction():
+                    await conn.execute("INSERT INTO t VALUES (1)")
+                    inside.set()
+                    await asyncio.sleep(60)
+
+            task = asyncio.create_task(work())
+            await inside.wait()
+            while not task.done():
+                task.cancel()
+                await asyncio.sleep(0)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not conn.in_transaction
+            assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
+
+    asyncio.run(main())
+
+
+def test_cancellation_held_back_for_a_finished_statement_comes_later() -> None:
+    """The statement is done when the task is cancelled, though the task does not know yet."""
+
+    async def main() -> None:
+        async with connect(":memory:", isolation_level=None) as conn:
+            await conn.execute("CREATE TABLE t (a)")
+            results: list[int] = []
+
+            async def work() -> None:
+                for number in itertools.count():
+                    await conn.execute("INSERT INTO t VALUES (?)", [number])
+                    results.append(number)
+
+            for _ in range(50):
+                task = asyncio.create_task(work())
+                await asyncio.sleep(0.002)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert await conn.fetch_scalar("SELECT count(*) FROM t") == len(results)
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def guest_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every statement finishes just before it would be interrupted."""
+    monkeypatch.setattr(Request, "on_cancel", lambda _request: None)
+
+
+async def execute_many(conn: rapsqlite.Connection, begun: list[int]) -> None:
+    for number in range(MANY):
+        begun.append(number)
+        await conn.execute("SELECT 1")
+
+
+async def fetch_many(conn: rapsqlite.Connection, begun: list[int]) -> None:
+    for number in range(MANY):
+        begun.append(number)
+        await conn.fetch_all("SELECT 1")
+
+
+async def stream_many(conn: rapsqlite.Connection, begun: list[int]) -> None:
+    async for chunk in conn.execute_iter(NUMBERS, [2_000_000], chunk_size=40_000):  # more than a batch
+        begun.append(len(chunk))  # noqa: PERF401 - it does not get to the end
+
+
+async def insert_many(conn: rapsqlite.Connection, begun: list[int]) -> None:
+    def chunks() -> Iterator[tuple[int]]:
+        for number in range(2_000_000):
+            if number % 20_000 == 0:  # more than go into one request
+                begun.append(number)
+            yield (number,)
+
+    await conn.executemany("INSERT INTO t (b) VALUES (?)", chunks())
+
+
+async def begin_many(conn: rapsqlite.Connection, begun: list[int]) -> None:
+    for number in range(MANY):
+        begun.append(number)
+        async with conn.transaction():
+            pass
+
+
+MANY = 2_000
+WORK = [execute_many, fetch_many, stream_many, insert_many, begin_many]
+
+
+@pytest.mark.usefixtures("guest_is_faster")
+@pytest.mark.parametrize("work", WORK)
+async def test_task_whose_statements_all_finish_is_cancelled_after_the_next(
+    conn: rapsqlite.Connection, work: Work
+) -> None:
+    """Otherwise a task that does nothing but short statements could outrun its cancellation to the end."""
+    begun: list[int] = []
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(work, conn, begun)
+        while not begun:
+            await anyio.lowlevel.checkpoint()
+        so_far = len(begun)
+        tasks.cancel_scope.cancel()
+
+    assert len(begun) <= so_far + 2  # the answer may have been on its way: then the task learns of it in the next
+    assert not conn.in_transaction or work is insert_many
+    assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+@pytest.mark.usefixtures("guest_is_faster")
+@pytest.mark.parametrize("work", WORK)
+def test_cancelled_asyncio_task_whose_statements_all_finish_ends_before_the_next(
+    work: Work,
+) -> None:
+    async def main() -> None:
+        async with connect(":memory:") as conn:
+            await conn.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b)")
+            begun: list[int] = []
+            task = asyncio.create_task(work(conn, begun))
+            await asyncio.sleep(0)
+            so_far = len(begun)
+            task.cancel("enough")
+            with pytest.raises(asyncio.CancelledError, match="enough" if sys.version_info >= (3, 11) else None):
+                await task
+            assert len(begun) <= so_far + 1
+            assert await conn.fetch_scalar("SELECT 1") == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("guest_is_faster")
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout is new in 3.11")
+def test_timeout_that_a_finished_statement_was_spared_is_over_with_its_block() -> None:
+    async def main() -> None:
+        async with connect(":memory:") as conn:
+            for number in range(100):
+                async with asyncio.timeout(0):  # type: ignore[attr-defined, unused-ignore]
+                    value = await conn.fetch_scalar("SELECT ?", [number])
+                assert value == number
+                assert await conn.fetch_scalar("SELECT 'next'") == "next"
+                await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+async def test_interrupt_key_while_a_statement_is_sent_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C can come between writing a request and waiting for it: an endless one would block all that follow."""
+    async with rapsqlite.connect(":memory:") as conn:
+        await conn.execute("SELECT 1")
+        host = conn._session.guest.host
+        unpark = host.unpark
+
+        def interrupted() -> None:
+            monkeypatch.setattr(host, "unpark", unpark)
+            unpark()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(host, "unpark", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            await conn.fetch_all(
+                "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+            )
+
+        with anyio.fail_after(30):
+            assert await conn.fetch_scalar("SELECT 42") == 42

@@ -1,0 +1,439 @@
+"""What undoes, ends or releases is carried through, whatever cancels, interrupts or breaks off its task meanwhile.
+
+A cancelled task cleans up with statements. One that is cancelled as well, before it has run, leaves half a transaction
+open, which somebody's next commit writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+import rapsqlite
+from rapsqlite import connect
+from rapsqlite._guest.request import undoes
+from rapsqlite._loops import current_loop
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    Form = Callable[[rapsqlite.Connection, str], Awaitable[object]]
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
+
+
+async def exhaust(rows: Any) -> None:
+    async for _ in rows:
+        pass
+
+
+async def in_block(conn: rapsqlite.Connection, sql: str) -> None:
+    async with conn.execute(sql) as cursor:
+        await cursor.fetchall()
+
+
+async def by_cursor(conn: rapsqlite.Connection, sql: str) -> None:
+    async with conn.cursor() as cursor:
+        await cursor.execute(sql)
+
+
+FORMS: dict[str, Form] = {
+    "execute": lambda conn, sql: conn.execute(sql),
+    "execute in a block": in_block,
+    "Cursor.execute": by_cursor,
+    "behind comments": lambda conn, sql: conn.execute(f" ;-- off\n/* with * it */\t{sql.lower()} -- now"),
+    "execute_fetchall": lambda conn, sql: conn.execute_fetchall(sql),
+    "execute_insert": lambda conn, sql: conn.execute_insert(sql),
+    "executescript": lambda conn, sql: conn.executescript(sql),
+    "executescript that goes on": lambda conn, sql: conn.executescript(f"{sql};{ENDLESS}"),
+    "fetch_all": lambda conn, sql: conn.fetch_all(sql),
+    "fetch_optional": lambda conn, sql: conn.fetch_optional(sql),
+    "fetch_scalar": lambda conn, sql: conn.fetch_scalar(sql),
+    "fetch_blob": lambda conn, sql: conn.fetch_blob(sql),
+    "stream": lambda conn, sql: exhaust(conn.stream(sql)),
+    "execute_iter": lambda conn, sql: exhaust(conn.execute_iter(sql)),
+    "prepared execute": lambda conn, sql: conn.prepare(sql).execute(),
+    "prepared fetch_all": lambda conn, sql: conn.prepare(sql).fetch_all(),
+    "prepared stream": lambda conn, sql: exhaust(conn.prepare(sql).stream()),
+}
+ROLLBACKS: dict[str, Callable[[rapsqlite.Connection], Awaitable[object]]] = {
+    "rollback()": lambda conn: conn.rollback(),
+    **{name: lambda conn, form=form: form(conn, "ROLLBACK") for name, form in FORMS.items()},  # type: ignore[misc]
+}
+
+
+@pytest.fixture
+async def conn(database: Path) -> AsyncIterator[rapsqlite.Connection]:
+    async with connect(database, isolation_level=None, autocommit=rapsqlite.LEGACY_TRANSACTION_CONTROL) as connection:
+        await connection.execute("CREATE TABLE t (a)")
+        yield connection
+
+
+@pytest.fixture
+async def plain(database: Path, conn: rapsqlite.Connection) -> AsyncIterator[rapsqlite.Connection]:
+    """A connection whose scripts do not commit first."""
+    async with connect(database, autocommit=True) as connection:
+        yield connection
+
+
+class Occupied:
+    """A connection whose guest works at another task's statement, so that what comes now waits its turn."""
+
+    def __init__(self, conn: rapsqlite.Connection) -> None:
+        self._conn = conn
+        self._scope = anyio.CancelScope()
+
+    async def __aenter__(self) -> Occupied:
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._tasks.start_soon(self._run)
+        await anyio.wait_all_tasks_blocked()
+        return self
+
+    async def _run(self) -> None:
+        with self._scope:
+            await self._conn.fetch_one(ENDLESS)
+
+    async def _free_later(self, act: Callable[[], Awaitable[object]] | None) -> None:
+        await anyio.wait_all_tasks_blocked()
+        if act is not None:
+            await act()
+        self._scope.cancel()
+
+    def free_later(self, act: Callable[[], Awaitable[object]] | None = None) -> None:
+        """Once all tasks are blocked, ``act`` and end the other task's statement."""
+        self._tasks.start_soon(self._free_later, act)
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._tasks.__aexit__(*exc_info)  # type: ignore[arg-type]
+
+
+def content(database: Path) -> list[Any]:
+    with closing(sqlite3.connect(database)) as stock:
+        return [value for (value,) in stock.execute("SELECT a FROM t ORDER BY rowid")]
+
+
+async def half(conn: rapsqlite.Connection) -> None:
+    await conn.execute("BEGIN")
+    await conn.execute("INSERT INTO t VALUES ('half')")
+
+
+async def assert_undone(conn: rapsqlite.Connection, database: Path) -> None:
+    """What comes next, and is committed, has nothing of the half that was to be undone."""
+    await conn.execute("BEGIN")
+    await conn.execute("INSERT INTO t VALUES ('next')")
+    await conn.execute("COMMIT")
+    assert content(database) == ["next"]
+
+
+@pytest.mark.parametrize("rollback", ROLLBACKS)
+async def test_rollback_in_a_cancelled_scope_is_done(
+    database: Path, plain: rapsqlite.Connection, rollback: str
+) -> None:
+    plain.autocommit = rapsqlite.LEGACY_TRANSACTION_CONTROL if rollback == "rollback()" else True
+    await half(plain)
+
+    with anyio.CancelScope() as scope:
+        try:
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+        finally:
+            await ROLLBACKS[rollback](plain)
+
+    await assert_undone(plain, database)
+
+
+@pytest.mark.parametrize("rollback", ROLLBACKS)
+async def test_rollback_that_is_cancelled_while_it_waits_its_turn_is_done(
+    database: Path, plain: rapsqlite.Connection, rollback: str
+) -> None:
+    plain.autocommit = rapsqlite.LEGACY_TRANSACTION_CONTROL if rollback == "rollback()" else True
+    await half(plain)
+
+    async with Occupied(plain) as occupied:
+        with anyio.CancelScope() as scope:
+            occupied.free_later()
+            scope.cancel()
+            await ROLLBACKS[rollback](plain)
+
+    assert not plain.in_transaction
+    await assert_undone(plain, database)
+
+
+@pytest.mark.parametrize("rollback", sorted(set(ROLLBACKS) - {"executescript that goes on"}))
+async def test_interrupt_of_everything_leaves_a_rollback_alone(
+    database: Path, plain: rapsqlite.Connection, rollback: str
+) -> None:
+    plain.autocommit = rapsqlite.LEGACY_TRANSACTION_CONTROL if rollback == "rollback()" else True
+    await half(plain)
+    async with connect(database) as other:  # so that the interrupt is all that ends the statement in front
+        assert await other.fetch_all("SELECT * FROM t") == []
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(interrupted, plain)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(plain.interrupt)
+        await ROLLBACKS[rollback](plain)
+
+    await assert_undone(plain, database)
+
+
+async def interrupted(conn: rapsqlite.Connection) -> None:
+    try:
+        await conn.fetch_one(ENDLESS)
+    except rapsqlite.OperationalError as error:
+        assert error.sqlite_errorname == "SQLITE_INTERRUPT"  # noqa: PT017 - in a task, where pytest.raises cannot be
+
+
+@pytest.mark.parametrize("rollback", sorted(set(ROLLBACKS) - {"executescript that goes on"}))
+async def test_interrupt_key_that_ends_the_wait_for_a_rollback_leaves_it_to_be_done(
+    database: Path, plain: rapsqlite.Connection, rollback: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain.autocommit = rapsqlite.LEGACY_TRANSACTION_CONTROL if rollback == "rollback()" else True
+    await half(plain)
+
+    async with Occupied(plain) as occupied:
+        kind = type(current_loop())
+        wait = kind.wait
+
+        async def broken_off(_loop: object, _ticket: object) -> None:
+            monkeypatch.setattr(kind, "wait", wait)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(kind, "wait", broken_off)
+        with pytest.raises(KeyboardInterrupt):
+            await ROLLBACKS[rollback](plain)
+        occupied.free_later()
+
+    await assert_undone(plain, database)
+
+
+@pytest.mark.parametrize("form", sorted(set(FORMS) - {"executescript that goes on"}))
+async def test_savepoint_is_undone_and_released_by_a_cancelled_task(
+    database: Path, plain: rapsqlite.Connection, form: str
+) -> None:
+    await plain.execute("BEGIN")
+    await plain.execute("INSERT INTO t VALUES ('before')")
+    await plain.execute("SAVEPOINT s")
+    await plain.execute("INSERT INTO t VALUES ('undone')")
+
+    async with Occupied(plain) as occupied:
+        with anyio.CancelScope() as scope:
+            occupied.free_later()
+            scope.cancel()
+            await FORMS[form](plain, "ROLLBACK TO s")
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await FORMS[form](plain, "RELEASE s")
+
+    with pytest.raises(rapsqlite.OperationalError, match="no such savepoint"):
+        await plain.execute("RELEASE s")
+    await plain.execute("COMMIT")
+    assert content(database) == ["before"]
+
+
+async def test_script_that_undoes_ends_behind_what_undoes_once_it_is_cancelled(
+    database: Path, plain: rapsqlite.Connection
+) -> None:
+    await plain.execute("SAVEPOINT s")
+    await plain.execute("INSERT INTO t VALUES ('undone')")
+
+    async with Occupied(plain) as occupied:
+        with anyio.CancelScope() as scope:
+            occupied.free_later()
+            scope.cancel()
+            await plain.executescript("ROLLBACK TO s; RELEASE s; INSERT INTO t VALUES ('not reached')")
+
+    assert scope.cancelled_caught
+    assert not plain.in_transaction
+    await assert_undone(plain, database)
+
+
+async def test_script_that_would_commit_first_is_not_run_once_it_is_cancelled(
+    database: Path, conn: rapsqlite.Connection
+) -> None:
+    """sqlite3's executescript commits what is open: a ROLLBACK in it comes too late to undo anything."""
+    await half(conn)
+
+    async with Occupied(conn) as occupied:
+        with anyio.CancelScope() as scope:
+            occupied.free_later()
+            scope.cancel()
+            await conn.executescript("ROLLBACK")
+
+    assert scope.cancelled_caught
+    await conn.rollback()
+    await assert_undone(conn, database)
+
+
+@pytest.mark.parametrize("setting", ["isolation_level", "autocommit=True", "autocommit=False"])
+async def test_what_a_setting_owes_is_done_although_the_next_statement_is_cancelled(
+    database: Path, conn: rapsqlite.Connection, setting: str
+) -> None:
+    """sqlite3 commits, or begins, when the attribute is set: that the task is cancelled later changes nothing."""
+    if setting == "autocommit=False":
+        conn.autocommit = False
+    else:
+        await half(conn)
+        if setting == "isolation_level":
+            conn.isolation_level = None
+        else:
+            conn.autocommit = True
+
+    async with Occupied(conn) as occupied:
+        with anyio.CancelScope() as scope:
+            occupied.free_later()
+            scope.cancel()
+            await conn.rollback()
+
+    assert content(database) == ([] if setting == "autocommit=False" else ["half"])
+    assert conn.in_transaction == (setting == "autocommit=False")
+
+
+async def test_rollback_begins_anew_where_a_transaction_is_always_open(database: Path) -> None:
+    async with connect(database, autocommit=False) as conn:
+        await conn.execute("CREATE TABLE t (a)")
+        await conn.commit()
+        await conn.execute("INSERT INTO t VALUES ('half')")
+
+        async with Occupied(conn) as occupied:
+            with anyio.CancelScope() as scope:
+                occupied.free_later()
+                scope.cancel()
+                await conn.rollback()
+
+        assert await conn.in_transaction_async()
+        await conn.execute("INSERT INTO t VALUES ('next')")
+        await conn.commit()
+    assert content(database) == ["next"]
+
+
+async def test_commit_that_is_cancelled_while_it_waits_its_turn_is_not_done(
+    database: Path, conn: rapsqlite.Connection
+) -> None:
+    """What is reported as cancelled has not happened; a commit is no clean-up."""
+    for commit in ("COMMIT", "END", "commit()"):
+        await half(conn)
+        async with Occupied(conn) as occupied:
+            with anyio.CancelScope() as scope:
+                occupied.free_later()
+                scope.cancel()
+                await (conn.commit() if commit == "commit()" else conn.execute(commit))
+        assert scope.cancelled_caught
+        assert content(database) == []
+        await conn.rollback()
+    await assert_undone(conn, database)
+
+
+async def test_blob_that_is_closed_by_a_cancelled_task_is_closed_when_the_cancellation_comes(
+    database: Path, conn: rapsqlite.Connection
+) -> None:
+    """Closing commits what was written: cancelled in the queue, it was done all the same, but later."""
+    await conn.execute("INSERT INTO t VALUES (zeroblob(3))")
+    blob = await conn.blobopen("t", "a", 1)
+    await blob.write(b"new")
+
+    async with Occupied(conn) as occupied:
+        with anyio.CancelScope() as scope:
+            occupied.free_later()
+            scope.cancel()
+            await blob.close()
+            assert content(database) == [b"new"]
+
+    assert content(database) == [b"new"]
+
+
+async def test_cancellation_comes_at_the_next_statement(database: Path, conn: rapsqlite.Connection) -> None:
+    await half(conn)
+    reached = []
+
+    async with Occupied(conn) as occupied:
+        with anyio.CancelScope() as scope:
+            occupied.free_later()
+            scope.cancel()
+            await conn.rollback()
+            reached.append("rolled back")
+            await conn.execute("INSERT INTO t VALUES ('not reached')")
+            await anyio.lowlevel.checkpoint()
+            reached.append("went on")
+
+    assert scope.cancelled_caught
+    assert "went on" not in reached
+    await conn.execute("DELETE FROM t")  # on asyncio a statement that is answered at once may be done
+    await assert_undone(conn, database)
+
+
+def test_task_that_is_cancelled_again_and_again_still_rolls_back(database: Path) -> None:
+    async def main() -> None:
+        async with connect(database) as conn:
+            await conn.execute("CREATE TABLE t (a)")
+            entered = asyncio.Event()
+
+            async def work() -> None:
+                await conn.execute("INSERT INTO t VALUES ('half')")
+                try:
+                    entered.set()
+                    await asyncio.sleep(60)
+                finally:
+                    await conn.rollback()
+
+            for _ in range(30):
+                entered.clear()
+                task = asyncio.create_task(work())
+                await entered.wait()
+                while not task.done():
+                    task.cancel()
+                    await asyncio.sleep(0)
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert not conn.in_transaction
+            await assert_undone(conn, database)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "ROLLBACK",
+        "rollback to s",
+        "Release s",
+        ";\ufeff \n/* a */--b\nROLLBACK;",
+        "ROLLBACK/**/",
+        "/***/ROLLBACK",
+        "RELEASE[s]",
+    ],
+)
+def test_text_that_undoes_is_known_behind_whatever_sqlite_skips(sql: str) -> None:
+    assert undoes(sql.encode())
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "",
+        "COMMIT",
+        "EXPLAIN ROLLBACK",
+        "ROLLBACKS",
+        "ROLLBACK$",
+        "rollbacké",
+        "-- ROLLBACK",
+        "/* ROLLBACK",
+        "/*/ROLLBACK",
+        "SELECT 1; ROLLBACK",
+    ],
+)
+def test_text_that_does_something_else_is_not(sql: str) -> None:
+    assert not undoes(sql.encode())
+
+
+def test_looking_past_comments_takes_no_time_that_grows_out_of_hand() -> None:
+    assert not undoes(b"/* a */ -- b\n" * 50_000 + b"SELECT 1")
+    assert not undoes(b"/*" + b"*" * 500_000)

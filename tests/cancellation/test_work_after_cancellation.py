@@ -1,0 +1,407 @@
+"""How much is still done after a cancellation: counted in steps, pages and calls, not measured in time.
+
+Each scenario is cancelled from within: the guest's own thread, in the middle of the work, has the task cancelled and
+goes on once the guest has been told. What is counted from then on is what was done too much.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+import rapsqlite
+from rapsqlite import connect
+from rapsqlite._files.imports import file_imports
+from rapsqlite._guest.request import Request
+from rapsqlite._loops import current_loop
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    Verb = Callable[[rapsqlite.Connection], Awaitable[object]]
+
+STEPS_PER_LOOK = 1_000  # VDBE steps: what the guest does between two looks whether it is cancelled
+PAGES_PER_LOOK = 64
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
+ENDLESS_ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+SLOW_ROWS = f"{ENDLESS_ROWS} WHERE i < 1000 OR i % 100000 = 0"  # more than come with the answer to ``execute``
+
+
+class Saboteur:
+    """Cancels a scope when it has been passed a number of times; counts how often it is passed after that."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.told = threading.Event()  # the guest has been told to stop
+        self.released = threading.Event()  # or it will not be: what was to be cancelled is over
+        self.countdown = -1  # how often it is still passed before it cancels; negative: for ever
+        self.passed = 0
+        self.passed_after = 0
+        original = Request.on_cancel
+
+        def on_cancel(request: Request) -> None:
+            original(request)
+            self.told.set()
+            self.released.set()
+
+        monkeypatch.setattr(Request, "on_cancel", on_cancel)
+
+    def arm(self, countdown: int) -> anyio.CancelScope:
+        """Cancel the scope that is returned on the pass after ``countdown`` others. Call it in an event loop."""
+        self.told.clear()
+        self.released.clear()
+        self.scope = anyio.CancelScope()
+        self.loop = current_loop()
+        self.passed_after = 0
+        self.countdown = countdown
+        return self.scope
+
+    def disarm(self) -> bool:
+        """Return whether it has cancelled anything."""
+        self.countdown = -1
+        self.released.set()
+        return self.told.is_set()
+
+    def __call__(self, *_: object) -> int:
+        """Be passed, on a guest's thread."""
+        self.passed += 1
+        if self.told.is_set():
+            self.passed_after += 1
+        elif self.countdown == 0:
+            self.loop.post(self.scope.cancel)
+            assert self.released.wait(30)
+        self.countdown -= self.countdown >= 0
+        return 0
+
+
+@pytest.fixture
+def saboteur(monkeypatch: pytest.MonkeyPatch) -> Saboteur:
+    return Saboteur(monkeypatch)
+
+
+@pytest.fixture
+async def conn() -> AsyncIterator[rapsqlite.Connection]:
+    async with connect(":memory:") as connection:
+        await connection.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b)")
+        await connection.executemany("INSERT INTO t (b) VALUES (?)", [("x" * 100,) for _ in range(2_000)])
+        await connection.commit()
+        yield connection
+
+
+async def exhaust(rows: Any) -> None:
+    async for _ in rows:
+        pass
+
+
+async def fetchone(conn: rapsqlite.Connection) -> None:
+    async with conn.execute(SLOW_ROWS) as cursor:
+        while await cursor.fetchone():
+            pass
+
+
+async def fetchmany(conn: rapsqlite.Connection) -> None:
+    async with conn.execute(ENDLESS_ROWS) as cursor:
+        while await cursor.fetchmany(100):
+            pass
+
+
+async def fetchall(conn: rapsqlite.Connection) -> None:
+    async with conn.execute(SLOW_ROWS) as cursor:
+        await cursor.fetchall()
+
+
+async def iterate(conn: rapsqlite.Connection) -> None:
+    async with conn.execute(ENDLESS_ROWS) as cursor:
+        await exhaust(cursor)
+
+
+async def dump(conn: rapsqlite.Connection) -> None:
+    await conn.execute("INSERT INTO t (b) SELECT b FROM t, (SELECT 1 UNION SELECT 2 UNION SELECT 3)")
+    await conn.iterdump()
+
+
+async def in_savepoint(conn: rapsqlite.Connection) -> None:
+    async with conn.savepoint():
+        await conn.execute(ENDLESS)
+
+
+VERBS: dict[str, Verb] = {
+    "execute": lambda conn: conn.execute(ENDLESS),
+    "execute, rows": lambda conn: conn.execute(f"SELECT * FROM ({ENDLESS_ROWS}) WHERE i < 0"),
+    "execute, changes": lambda conn: conn.execute(f"INSERT INTO t (b) {ENDLESS_ROWS}"),
+    "execute_fetchall": lambda conn: conn.execute_fetchall(ENDLESS),
+    "execute_insert": lambda conn: conn.execute_insert(f"INSERT INTO t (b) {ENDLESS}"),
+    "executemany": lambda conn: conn.executemany(f"INSERT INTO t (b) SELECT ? FROM ({ENDLESS})", [(1,)] * 5),
+    "executescript": lambda conn: conn.executescript(f"SELECT 1; {ENDLESS}; SELECT 2"),
+    "fetch_all": lambda conn: conn.fetch_all(ENDLESS_ROWS),
+    "fetch_one": lambda conn: conn.fetch_one(ENDLESS),
+    "fetch_optional": lambda conn: conn.fetch_optional(ENDLESS),
+    "fetch_scalar": lambda conn: conn.fetch_scalar(ENDLESS),
+    "fetch_blob": lambda conn: conn.fetch_blob(ENDLESS),
+    "fetchone": fetchone,
+    "fetchmany": fetchmany,
+    "fetchall": fetchall,
+    "async for": iterate,
+    "stream": lambda conn: exhaust(conn.stream(ENDLESS_ROWS)),
+    "execute_iter": lambda conn: exhaust(conn.execute_iter(ENDLESS_ROWS, chunk_size=10)),
+    "prepared fetch_all": lambda conn: conn.prepare(ENDLESS_ROWS).fetch_all(),
+    "prepared execute": lambda conn: conn.prepare(ENDLESS).execute(),
+    "prepared stream": lambda conn: exhaust(conn.prepare(ENDLESS_ROWS).stream()),
+    "iterdump": dump,
+    "savepoint": in_savepoint,
+    "integrity_check": lambda conn: conn.fetch_all("PRAGMA integrity_check(1000000)"),
+    "create index": lambda conn: conn.execute("CREATE INDEX i ON t (b)"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_fewer_steps_than_one_look_apart_follow_a_cancellation(
+    conn: rapsqlite.Connection, saboteur: Saboteur, verb: str
+) -> None:
+    """The user's progress handler is called every 1000 steps, where the guest looks; once cancelled, no more."""
+    await conn.set_progress_handler(saboteur, STEPS_PER_LOOK)
+    scope = saboteur.arm(3)
+
+    with scope:
+        await VERBS[verb](conn)
+
+    assert saboteur.disarm()
+    assert scope.cancelled_caught
+    assert saboteur.passed_after == 0
+    assert await conn.fetch_scalar("SELECT 1") == 1
+    await conn.rollback()
+    assert await conn.fetch_scalar("SELECT count(*) FROM t") == 2_000
+
+
+SHORT: dict[str, Verb] = {
+    "executemany": lambda conn: conn.executemany("INSERT INTO t (b) VALUES (tick(?))", [(i,) for i in range(5_000)]),
+    "executescript": lambda conn: conn.executescript("SELECT tick(1); " * 1_000),
+}
+
+
+@pytest.mark.parametrize("verb", SHORT)
+async def test_no_further_short_statement_follows_a_cancellation(
+    conn: rapsqlite.Connection, saboteur: Saboteur, verb: str
+) -> None:
+    """A set of parameters takes a few steps, far from a look: it is before each set that the guest looks."""
+    await conn.create_function("tick", 1, saboteur)
+    scope = saboteur.arm(40)
+
+    with scope:
+        await SHORT[verb](conn)
+
+    assert saboteur.disarm()
+    assert scope.cancelled_caught
+    assert saboteur.passed_after == 0
+    assert conn.in_transaction == (verb == "executemany")
+    await conn.rollback()
+    assert await conn.fetch_scalar("SELECT count(*) FROM t") == 2_000
+
+
+@pytest.fixture
+def passed_by_files(saboteur: Saboteur, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Pass the saboteur with every file function that a guest calls; count them by name while it is armed."""
+    counts: Counter[str] = Counter()
+
+    def passing_imports(*given: Any) -> dict[str, Callable[..., int]]:
+        def passing(name: str, function: Callable[..., int]) -> Callable[..., int]:
+            def call(*arguments: int) -> int:
+                counts[name] += 1
+                saboteur()
+                return function(*arguments)
+
+            return call
+
+        return {name: passing(name, function) for name, function in file_imports(*given).items()}
+
+    monkeypatch.setattr("rapsqlite._guest.guest.file_imports", passing_imports)
+    return counts
+
+
+async def filled(database: Path) -> int:
+    """Make a database of a few megabytes; return how many pages it has."""
+    async with connect(database) as conn:
+        await conn.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b)")
+        await conn.executemany("INSERT INTO t (b) VALUES (?)", [("x" * 1_000,) for _ in range(6_000)])
+        await conn.commit()
+        return int(await conn.fetch_scalar("PRAGMA page_count"))
+
+
+async def backup(conn: rapsqlite.Connection) -> None:
+    async with connect(":memory:") as target:
+        await conn.backup(target)
+
+
+COPIES: dict[str, Verb] = {"backup": backup, "serialize": lambda conn: conn.serialize()}
+
+
+@pytest.mark.usefixtures("passed_by_files")
+@pytest.mark.parametrize("verb", COPIES)
+async def test_copy_stops_within_pages_of_one_look(database: Path, saboteur: Saboteur, verb: str) -> None:
+    pages = await filled(database)
+    async with connect(database) as conn:
+        await conn.fetch_all("SELECT a FROM t")
+        saboteur.passed = 0
+        await COPIES[verb](conn)
+        calls_of_all = saboteur.passed
+        scope = saboteur.arm(calls_of_all // 4)
+
+        with scope:
+            await COPIES[verb](conn)
+
+        assert saboteur.disarm()
+        assert scope.cancelled_caught
+        # At most a look's worth of pages, each read and written, and what closes the image.
+        assert saboteur.passed_after <= 2 * PAGES_PER_LOOK
+        assert pages > 20 * PAGES_PER_LOOK
+        assert await conn.fetch_scalar("SELECT count(*) FROM t") == 6_000
+
+
+# -- commits: done if they return, not done if they raise -----------------------------------------
+
+
+async def commit(conn: rapsqlite.Connection, number: int) -> None:
+    await conn.execute("UPDATE t SET a = ?", [number])
+    await conn.commit()
+
+
+async def autocommit(conn: rapsqlite.Connection, number: int) -> None:
+    conn.isolation_level = None
+    await conn.execute("UPDATE t SET a = ?", [number])
+
+
+async def block(conn: rapsqlite.Connection, number: int) -> None:
+    async with conn.transaction():
+        await conn.execute("UPDATE t SET a = ?", [number])
+
+
+async def many(conn: rapsqlite.Connection, number: int) -> None:
+    conn.isolation_level = None
+    await conn.executemany("UPDATE t SET a = ?", [(number,)])
+
+
+async def script(conn: rapsqlite.Connection, number: int) -> None:
+    await conn.executescript(f"UPDATE t SET a = {number}")
+
+
+async def chained(conn: rapsqlite.Connection, number: int) -> None:
+    conn.autocommit = False
+    await conn.execute("UPDATE t SET a = ?", [number])
+    await conn.commit()
+
+
+WRITES = {"commit": commit, "autocommit": autocommit, "block": block, "executemany": many, "script": script}
+WRITES["autocommit=False"] = chained
+
+
+@pytest.mark.usefixtures("passed_by_files")
+@pytest.mark.parametrize("journal", ["DELETE", "WAL"])
+@pytest.mark.parametrize("write", WRITES)
+async def test_cancelled_at_any_call_a_commit_is_reported_as_what_it_was(
+    database: Path, saboteur: Saboteur, write: str, journal: str
+) -> None:
+    """Cancel at the first file function a write calls, at the second, and so on until one is finished before that."""
+    async with connect(database) as conn:
+        await conn.executescript(f"PRAGMA journal_mode = {journal}; CREATE TABLE t (a); INSERT INTO t VALUES (-1)")
+    outcomes: list[bool] = []
+    stock = sqlite3.connect(database)
+    expected = -1
+    number = 0
+    while True:
+        async with connect(database) as conn:
+            await conn.fetch_all("SELECT * FROM t")
+            returned = False
+            with saboteur.arm(number):
+                await WRITES[write](conn, number)
+                returned = True
+            fired = saboteur.disarm()
+            if not fired:
+                assert returned
+                break
+            await conn.rollback()
+        expected = number if returned else expected
+        outcomes.append(returned)
+        assert stock.execute("SELECT a FROM t").fetchall() == [(expected,)], number
+        number += 1
+    stock.close()
+
+    assert number > 3  # file functions are called at all
+    assert any(outcomes)  # and some of those calls are the commit's
+
+
+async def test_commit_cancelled_in_the_queue_was_not_done(conn: rapsqlite.Connection, database: Path) -> None:
+    await conn.execute("INSERT INTO t (b) VALUES ('mine')")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(conn.fetch_one, ENDLESS)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await conn.commit()
+            pytest.fail("it overtook the statement before it")
+        tasks.cancel_scope.cancel()
+
+    assert await conn.in_transaction_async()
+    await conn.rollback()
+    assert await conn.fetch_scalar("SELECT count(*) FROM t") == 2_000
+
+
+async def test_commit_cancelled_in_its_own_hook_is_done(conn: rapsqlite.Connection, saboteur: Saboteur) -> None:
+    await conn.set_commit_hook(saboteur)
+    await conn.execute("INSERT INTO t (b) VALUES ('kept')")
+    returned = False
+
+    with saboteur.arm(0):
+        await conn.commit()
+        returned = True
+
+    assert saboteur.disarm()
+    assert returned
+    assert not conn.in_transaction
+    assert await conn.fetch_scalar("SELECT count(*) FROM t") == 2_001
+
+
+async def test_commit_cancelled_in_a_hook_that_refuses_it_is_undone(
+    conn: rapsqlite.Connection, saboteur: Saboteur
+) -> None:
+    await conn.set_commit_hook(lambda: saboteur() or 1)
+    await conn.execute("INSERT INTO t (b) VALUES ('undone')")
+
+    with saboteur.arm(0) as scope:
+        await conn.commit()
+        pytest.fail("it was refused")
+
+    assert scope.cancelled_caught
+    assert saboteur.disarm()
+    assert not await conn.in_transaction_async()
+    assert await conn.fetch_scalar("SELECT count(*) FROM t") == 2_000
+
+
+async def test_commit_cancelled_while_others_hold_the_lock_can_be_tried_again(
+    database: Path, saboteur: Saboteur
+) -> None:
+    """A reader keeps the writer from its commit; waiting for it is not committing."""
+    stock = sqlite3.connect(database, isolation_level=None)
+    stock.execute("CREATE TABLE t (a)")
+    stock.execute("INSERT INTO t VALUES (1)")
+    async with connect(database, timeout=60) as conn:
+        reader = stock.execute("SELECT a FROM t")
+        await conn.execute("INSERT INTO t VALUES (2)")
+        await conn.set_busy_handler(lambda attempt: saboteur() or 1)
+
+        with saboteur.arm(2) as scope:
+            await conn.commit()
+            pytest.fail("the reader still reads")
+
+        assert saboteur.disarm()
+        assert scope.cancelled_caught
+        assert saboteur.passed_after == 0
+        assert await conn.in_transaction_async()
+        reader.close()
+        await conn.commit()
+        assert stock.execute("SELECT count(*) FROM t").fetchone() == (2,)
+    stock.close()

@@ -1,0 +1,355 @@
+"""SQL that is not trusted reaches, uses and changes what ``limits`` say; without them, what sqlite3 lets it."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import rapsqlite
+from rapsqlite import _constants as abi
+from rapsqlite import connect
+from rapsqlite._files.file_table import FileTable
+from rapsqlite._guest.guest import Guest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rapsqlite import Limits
+
+NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n {}) SELECT {} FROM n"
+ENDLESS = NUMBERS.format("", "sum(i)")
+# One step of SQLite's virtual machine that takes longer than anybody can wait: millions of comparisons of megabytes.
+ENDLESS_STEP = "SELECT instr(hex(zeroblob(10000000)), hex(zeroblob(4000000)) || '1')"
+
+
+def make(path: Path, value: str) -> None:
+    """Make a database with one row."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path, isolation_level=None)) as native:
+        native.execute("CREATE TABLE t (v)")
+        native.execute("INSERT INTO t VALUES (?)", (value,))
+
+
+def make_place(place: Path) -> Path:
+    """Make a tenant's directory, one that is none of the tenant's business, links between them, one to work in."""
+    make(place / "tenant" / "main.db", "main")
+    make(place / "tenant" / "deeper" / "below.db", "below")
+    make(place / "tenant-two" / "secret.db", "secret")
+    (place / "tenant" / "link.db").symlink_to("../tenant-two/secret.db")
+    (place / "tenant" / "out").symlink_to("../tenant-two")
+    (place / "work").mkdir()
+    return place
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directories of `make_place`, working in the third."""
+    made = make_place(tmp_path / "place")
+    monkeypatch.chdir(made / "work")
+    return made
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """Return every file below a directory with its content."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+OUTSIDE = [
+    pytest.param("{place}/tenant-two/secret.db", id="absolute"),
+    pytest.param("{place}/tenant/link.db", id="link to a file"),
+    pytest.param("{place}/tenant/out/secret.db", id="link to a directory"),
+    pytest.param("../tenant-two/secret.db", id="up and down"),
+    pytest.param("../tenant/deeper/../../tenant-two/secret.db", id="in and out"),
+    pytest.param("../tenant-two/new.db", id="new"),
+    pytest.param("new.db", id="new in the working directory"),
+    pytest.param("file:{place}/tenant-two/secret.db?mode=rwc", id="URI"),
+    pytest.param("file:../tenant/%2e%2e/tenant-two/secret%2edb", id="URI with escapes"),
+    pytest.param("file://localhost{place}/tenant-two/secret.db?immutable=1&nolock=1", id="URI without locks"),
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("verb", ["ATTACH", "VACUUM INTO"])
+async def test_without_limits_names_mean_what_they_mean_to_sqlite3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, verb: str
+) -> None:
+    """Programs written for aiosqlite attach whatever they like."""
+    outcomes = []
+    for library in ("native", "ours"):
+        here = make_place(tmp_path / library)
+        monkeypatch.chdir(here / "work")
+        connection = connect(here / "tenant" / "main.db", uri=True, isolation_level=None)
+        with closing(sqlite3.connect(here / "tenant" / "main.db", uri=True, isolation_level=None)) as native:
+            async with connection as ours:
+                rows: list[Any] = []
+                try:
+                    for sql, parameters in _statements(verb, name.format(place=here)):
+                        if library == "ours":
+                            rows += await ours.execute_fetchall(sql, parameters)
+                        else:
+                            rows += native.execute(sql, parameters).fetchall()
+                except sqlite3.Error as error:
+                    rows.append(str(error).partition(" (")[0])
+        outcomes.append((rows, tree(here).keys()))
+
+    assert outcomes[0] == outcomes[1]
+
+
+def _statements(verb: str, name: str) -> list[tuple[str, tuple[str, ...]]]:
+    if verb == "VACUUM INTO":
+        return [("VACUUM INTO ?", (name,))]
+    return [
+        ("ATTACH ? AS other", (name,)),
+        ("SELECT count(*) FROM other.sqlite_schema", ()),
+        ("CREATE TABLE IF NOT EXISTS other.u (v)", ()),
+        ("SELECT name FROM other.sqlite_schema", ()),
+    ]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("verb", ["ATTACH", "VACUUM INTO"])
+async def test_with_limits_nothing_outside_is_reached(place: Path, name: str, verb: str) -> None:
+    before = tree(place)
+    limits: Limits = {"directories": [place / "tenant"]}
+
+    async with connect(place / "tenant" / "main.db", uri=True, isolation_level=None, limits=limits) as conn:
+        sql, parameters = _statements(verb, name.format(place=place))[0]
+        with pytest.raises(rapsqlite.OperationalError, match=r"not granted.*directories") as caught:
+            await conn.execute(sql, parameters)
+        assert caught.value.sqlite_errorcode & 0xFF == rapsqlite.SQLITE_CANTOPEN
+        assert await conn.fetch_all("SELECT v FROM t") == [["main"]]
+
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize("name", ["deeper/below.db", "main.db-journal", "main.db-wal", "main.db-shm", "other.db"])
+async def test_limits_without_directories_leave_the_database_alone_in_reach(place: Path, name: str) -> None:
+    """Not even its neighbours: they may be other tenants'."""
+    before = tree(place)
+
+    async with connect(place / "tenant" / "main.db", isolation_level=None, limits={}) as conn:
+        for verb in ("ATTACH ? AS other", "VACUUM INTO ?"):
+            with pytest.raises(rapsqlite.OperationalError, match="not granted"):
+                await conn.execute(verb, (str(place / "tenant" / name),))
+        await conn.execute("ATTACH ? AS same", (str(place / "tenant" / "main.db"),))
+        await conn.execute("ATTACH ':memory:' AS scratch")
+        await conn.execute("CREATE TABLE scratch.u (v)")
+
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+async def test_transactions_over_granted_directories(place: Path, mode: str) -> None:
+    """The super-journal lies beside the main database, whose directory is not granted."""
+    make(place / "shared" / "other.db", "other")
+    limits: Limits = {"directories": [place / "shared"]}
+    async with connect(place / "tenant" / "main.db", isolation_level=None, limits=limits) as conn:
+        await conn.execute("ATTACH ? AS other", (str(place / "shared" / "other.db"),))
+        await conn.execute(f"PRAGMA main.journal_mode = {mode}")
+        await conn.execute("BEGIN")
+        await conn.execute("UPDATE main.t SET v = 1")
+        await conn.execute("UPDATE other.t SET v = 1")
+        await conn.execute("COMMIT")
+
+    for path in (place / "tenant" / "main.db", place / "shared" / "other.db"):
+        with closing(sqlite3.connect(path)) as native:
+            assert native.execute("SELECT v FROM t").fetchall() == [(1,)]
+
+
+async def test_read_only_limit_changes_nothing_on_disk(place: Path) -> None:
+    before = tree(place)
+    limits: Limits = {"read_only": True, "directories": [place]}
+
+    async with connect(place / "tenant" / "main.db", uri=True, isolation_level=None, limits=limits) as conn:
+        await conn.execute("ATTACH ? AS other", (str(place / "tenant-two" / "secret.db"),))
+        assert await conn.fetch_all("SELECT v FROM other.t") == [["secret"]]
+        for sql in (
+            "INSERT INTO t VALUES (1)",
+            "INSERT INTO other.t VALUES (1)",
+            "CREATE TABLE u (v)",
+            "PRAGMA user_version = 5",
+            "VACUUM",
+            f"VACUUM INTO '{place}/tenant/copy.db'",
+            f"ATTACH '{place}/tenant/new.db' AS new",
+            f"ATTACH 'file:{place}/tenant-two/secret.db?mode=rwc' AS writable",
+        ):
+            with pytest.raises(rapsqlite.OperationalError):
+                await conn.execute(sql)
+        await conn.execute("CREATE TEMP TABLE scratch AS SELECT * FROM t")
+
+    assert tree(place) == before
+
+
+def rights_of_mappings(name: str) -> set[str]:
+    """Return the rights with which files of that name are mapped into this process."""
+    with open("/proc/self/maps") as maps:
+        return {line.split()[1] for line in maps if name in line}
+
+
+READS_ALONE: Limits = {"read_only": True}
+
+
+async def test_read_only_limit_follows_what_others_write_to_a_wal(database: Path) -> None:
+    """The host opens the WAL and its index for reading alone, which SQLite has a way to live with."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as native:
+        native.execute("PRAGMA journal_mode = WAL")
+        native.execute("CREATE TABLE t (v)")
+        async with connect(database, isolation_level=None, limits=READS_ALONE) as conn:
+            for number in range(20):
+                native.execute("INSERT INTO t VALUES (?)", (number,))
+                assert await conn.fetch_scalar("SELECT count(*) FROM t") == number + 1
+                if number % 5 == 4:
+                    native.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            await conn.execute("BEGIN")
+            assert await conn.fetch_scalar("SELECT count(*) FROM t") == 20
+            native.execute("INSERT INTO t VALUES (20)")
+            assert native.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[0] == 0
+            native.execute("INSERT INTO t VALUES (21)")
+            assert await conn.fetch_scalar("SELECT count(*) FROM t") == 20
+            await conn.execute("COMMIT")
+            assert await conn.fetch_scalar("SELECT count(*) FROM t") == 22
+
+
+async def test_read_only_limit_reads_a_wal_that_nobody_has_open(place: Path) -> None:
+    """Beside a database in WAL mode SQLite wants a WAL and an index: they may be made, and stay empty."""
+    path = place / "work" / "wal.db"
+    make(path, "old")
+    with closing(sqlite3.connect(path, isolation_level=None)) as native:
+        native.execute("PRAGMA journal_mode = WAL")
+    before = tree(place)
+
+    async with connect(path, isolation_level=None, limits=READS_ALONE) as conn:
+        assert await conn.fetch_all("SELECT v FROM t") == [["old"]]
+        for sql in ("INSERT INTO t VALUES (1)", "PRAGMA journal_mode = DELETE", "PRAGMA user_version = 5"):
+            with pytest.raises(rapsqlite.OperationalError):
+                await conn.execute(sql)
+        assert tree(place) == before | {"work/wal.db-wal": b"", "work/wal.db-shm": b""}
+        with closing(sqlite3.connect(path, isolation_level=None)) as native:
+            native.execute("UPDATE t SET v = 'new'")
+            assert await conn.fetch_all("SELECT v FROM t") == [["new"]]
+
+
+async def test_read_only_limit_reads_what_a_crash_left_in_a_wal(place: Path) -> None:
+    path = place / "work" / "wal.db"
+    make(path, "old")
+    with closing(sqlite3.connect(path, isolation_level=None)) as native:
+        native.execute("PRAGMA journal_mode = WAL")
+        native.execute("UPDATE t SET v = 'committed'")
+        left = {end: path.with_name(path.name + end).read_bytes() for end in ("", "-wal")}
+    for end, content in left.items():
+        (place / "work" / ("left.db" + end)).write_bytes(content)
+    before = tree(place)
+
+    async with connect(place / "work" / "left.db", isolation_level=None, limits=READS_ALONE) as conn:
+        assert await conn.fetch_all("SELECT v FROM t") == [["committed"]]
+        assert rights_of_mappings("left.db") <= {"r--s"}
+
+    assert tree(place) == before | {"work/left.db-shm": b""}
+
+
+async def test_read_only_connection_can_be_copied(place: Path) -> None:
+    async with (
+        connect(place / "tenant" / "main.db", limits={"read_only": True}) as conn,
+        connect(place / "work" / "copy.db") as target,
+    ):
+        await conn.backup(target)
+
+        assert await target.fetch_all("SELECT v FROM t") == [["main"]]
+        assert len(await conn.serialize()) == (place / "tenant" / "main.db").stat().st_size
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+async def test_no_file_grows_beyond_its_limit(database: Path, mode: str) -> None:
+    async with connect(database, isolation_level=None, limits={"file_bytes": 200_000}) as conn:
+        await conn.execute(f"PRAGMA journal_mode = {mode}")
+        await conn.execute("CREATE TABLE t (v)")
+        await conn.execute("INSERT INTO t VALUES ('kept')")
+        for sql in (
+            "INSERT INTO t VALUES (randomblob(1000000))",
+            "CREATE TEMP TABLE u AS " + NUMBERS.format("LIMIT 2000000", "i"),
+        ):
+            with pytest.raises(rapsqlite.OperationalError, match=r"full.*file_bytes") as caught:
+                await conn.execute(sql)
+            assert caught.value.sqlite_errorcode == rapsqlite.SQLITE_FULL
+        await conn.execute("CREATE TEMP TABLE small AS SELECT * FROM t")
+        assert await conn.fetch_all("SELECT v FROM t") == [["kept"]]
+        assert await conn.fetch_all("PRAGMA integrity_check") == [["ok"]]
+
+    assert len(tree(database.parent)[database.name]) <= 200_000
+
+
+async def test_temporary_files_need_no_grant(database: Path) -> None:
+    async with connect(database, isolation_level=None, limits={}) as conn:
+        await conn.execute("PRAGMA cache_size = 5")
+        ordered = await conn.fetch_all(NUMBERS.format("LIMIT 30000", "i, hex(i)") + " ORDER BY 2 DESC, 1 LIMIT 2")
+
+    assert ordered == [[9999, "39393939"], [9998, "39393938"]]
+    assert [path.name for path in database.parent.iterdir()] == [database.name]
+
+
+async def test_statement_beyond_its_time_is_a_data_error() -> None:
+    async with connect(":memory:", limits={"statement_seconds": 0.05}) as conn:
+        with pytest.raises(rapsqlite.DataError, match="statement_seconds"):
+            await conn.fetch_all(ENDLESS)
+
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+async def test_step_without_end_costs_the_connection_not_the_process() -> None:
+    """SQLite looks at its progress handler between steps alone."""
+    guest = Guest(":memory:", FileTable(b":memory:"), 5.0, statement_limit_s=0.05, patience_s=0.05)
+    guest.start()
+    await guest.call(abi.OP_OPEN, b":memory:")
+
+    with pytest.raises(rapsqlite.OperationalError, match=r"took longer than 0\.05 seconds"):
+        await guest.call(abi.OP_FETCH, ENDLESS_STEP.encode())
+
+    assert guest.state == "broken"
+    await guest.close()
+    async with connect(":memory:") as conn:
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+async def test_memory_beyond_its_limit_is_refused() -> None:
+    async with connect(":memory:", limits={"memory_bytes": 32 << 20}) as conn:
+        with pytest.raises(rapsqlite.OutOfMemoryError):
+            await conn.fetch_scalar("SELECT length(zeroblob(200000000) || 'x')")
+
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+async def test_bytes_beyond_the_limit_are_a_data_error() -> None:
+    async with connect(":memory:", limits={"max_bytes": 10_000}) as conn:
+        with pytest.raises(rapsqlite.DataError):
+            await conn.fetch_all(NUMBERS.format("", "i"))
+
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+@pytest.mark.parametrize(
+    "limits, error",
+    [
+        ({"directories": "/one/path"}, TypeError),
+        ({"directories": 5}, TypeError),
+        ({"directories": [5]}, TypeError),
+        ({"statement_seconds": "1"}, TypeError),
+        ({"statement_seconds": -0.5}, ValueError),
+        ({"statement_seconds": float("nan")}, ValueError),
+        ({"statement_seconds": float("inf")}, ValueError),
+        ({"file_bytes": 1.5}, TypeError),
+        ({"file_bytes": True}, TypeError),
+        ({"read_only": "no"}, TypeError),
+    ],
+)
+def test_what_is_no_limit_is_refused(limits: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        connect(":memory:", limits=limits)
+
+
+async def test_directory_that_does_not_exist_is_no_limit(database: Path) -> None:
+    """That is seen when the connection opens, on its own thread: the file system may take its time to say."""
+    with pytest.raises(rapsqlite.OperationalError, match=r"nowhere.*there is no such directory"):
+        await connect(database, limits={"directories": [str(database.parent / "nowhere")]})

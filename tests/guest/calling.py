@@ -1,0 +1,82 @@
+"""A guest's memory without a guest: what calls back, word by word."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from rapsqlite import _constants as abi
+from rapsqlite._callbacks.callbacks import Callbacks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MEMORY_BYTES = 1 << 20
+PLACE = 4096
+ROOM = PLACE + abi.CALLBACK_PLACE_HEAD
+ARGUMENTS = 65536
+NO_ARGUMENTS = b"\x90"
+
+
+class Played:
+    """A guest's memory, and what it does to call back."""
+
+    def __init__(self) -> None:
+        self.memory = bytearray(MEMORY_BYTES)
+        self.callbacks = Callbacks()
+        self.table: list[Callable[[], int]] = []
+        self.room = 1000
+        self.slots: dict[int, int] = {}
+        self.ended_by: list[BaseException] = []
+        self.attach()
+
+    def attach(self) -> None:
+        self.callbacks.attach(self.view, PLACE, self.add_to_table, self.end)
+
+    def add_to_table(self, enter: Callable[[], int]) -> int:
+        if len(self.table) >= self.room:
+            return abi.NO_FUNCTION
+        self.table.append(enter)
+        return len(self.table)
+
+    def end(self, exc: BaseException) -> int:
+        self.ended_by.append(exc)
+        return 1
+
+    def view(self, address: int, length: int) -> memoryview:
+        if address < 0 or length < 0 or address + length > len(self.memory):
+            raise IndexError("outside of the memory")
+        return memoryview(self.memory)[address : address + length]
+
+    def word(self, index: int) -> int:
+        return int(struct.unpack_from("<q", self.memory, PLACE + 8 * index)[0])
+
+    def put(self, key: int, form: int, value: int = 0, address: int = 0) -> tuple[int, int]:
+        """Call with these four words, through the table from the second time on; return the answer's form and value."""
+        struct.pack_into("<4q", self.memory, PLACE, key, form, value, address)
+        slot = self.slots.get(key, abi.NO_FUNCTION)
+        if slot:
+            returned = self.table[slot - 1]()
+        else:
+            struct.pack_into("<q", self.memory, PLACE + 8 * abi.PLACE_SLOT, 1)
+            returned = self.callbacks.call()
+            self.slots[key] = self.word(abi.PLACE_SLOT)
+        assert returned == (1 if self.ended_by else 0)
+        return self.word(abi.PLACE_FORM), self.word(abi.PLACE_VALUE)
+
+    def call(self, kind: int, handle: int, arguments: bytes = NO_ARGUMENTS) -> tuple[int, int]:
+        """Call with an array in MessagePack."""
+        return self.put_bytes(kind | handle << 8, abi.FORM_ARRAY, arguments)
+
+    def put_bytes(self, key: int, form: int, data: bytes, far: bool = False) -> tuple[int, int]:
+        """Call with arguments that lie in the place, or elsewhere if it has no room for them or they are to be far."""
+        far = far or len(data) > abi.CALLBACK_PLACE_ROOM
+        start = ARGUMENTS if far else ROOM
+        self.memory[start : start + len(data)] = data
+        return self.put(key, form + far * abi.FORM_FAR, len(data), ARGUMENTS)
+
+    def failure(self) -> BaseException | None:
+        return self.callbacks.failures.take(self.word(abi.PLACE_VALUE))
+
+    def text(self) -> bytes:
+        return bytes(self.memory[ROOM : ROOM + self.word(abi.PLACE_VALUE)])

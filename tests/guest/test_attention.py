@@ -1,0 +1,160 @@
+"""Who looks for requests for long: guests in a conversation, and never more than half of the processors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from rapsqlite._guest import spin_budget
+from rapsqlite._guest.spin_budget import FEW_LOOKS, MANY_LOOKS, Attention, forget, is_crowded, may_spin
+
+if TYPE_CHECKING:
+    from rapsqlite._wasm.control_block import Words
+
+
+class PlayedWords:
+    """The one word that is set, with how often it was."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.stores = 0
+
+    def set_looks(self, count: int) -> None:
+        self.looks = count
+        self.stores += 1
+
+
+class Talk:
+    """A guest, and somebody who talks to it."""
+
+    def __init__(self) -> None:
+        self.attention = Attention()
+        self.words = PlayedWords()
+
+    def ask(self) -> int:
+        """Send a request; returns how long the guest is to look for the one after it."""
+        self.attention.heed(cast("Words", self.words))
+        self.attention.answered()
+        return self.words.looks
+
+
+class Clock:
+    """Time that passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    played = Clock()
+    monkeypatch.setattr(spin_budget, "perf_counter", played)
+    monkeypatch.setattr(spin_budget, "usable_processors", lambda: 4)
+    monkeypatch.setattr(spin_budget, "_seated", [])
+    monkeypatch.setattr(spin_budget, "_crowded_until", 0.0)
+    return played
+
+
+def test_guest_looks_for_long_once_requests_follow_each_other(clock: Clock) -> None:
+    talk = Talk()
+
+    assert talk.ask() == FEW_LOOKS
+    clock.now += 0.0001
+    assert talk.ask() == MANY_LOOKS
+    clock.now += 0.01
+    assert talk.ask() == FEW_LOOKS
+
+
+def test_word_is_stored_only_when_it_changes(clock: Clock) -> None:
+    talk = Talk()
+    for _ in range(100):
+        clock.now += 0.0001
+        talk.ask()
+
+    assert talk.words.stores == 2
+
+
+def test_nobody_looks_for_long_while_more_talk_than_there_are_seats(clock: Clock) -> None:
+    talks = [Talk() for _ in range(3)]
+    looks = []
+    for _ in range(20):
+        clock.now += 0.00005
+        looks = [talk.ask() for talk in talks]
+
+    assert looks == [FEW_LOOKS] * 3
+    assert is_crowded()
+
+
+def test_seats_of_those_who_fell_silent_are_free(clock: Clock) -> None:
+    earlier, later = [Talk() for _ in range(2)], [Talk() for _ in range(2)]
+    for pair in (earlier, later):
+        looks: list[int] = []
+        for _ in range(3):
+            clock.now += 0.00005
+            looks = [talk.ask() for talk in pair]
+        assert looks == [MANY_LOOKS] * 2
+        clock.now += 0.002
+    assert not is_crowded()
+
+
+def test_crowd_that_is_over_is_forgotten(clock: Clock) -> None:
+    talks = [Talk() for _ in range(3)]
+    for _ in range(20):
+        clock.now += 0.00005
+        for talk in talks:
+            talk.ask()
+
+    for _ in range(200):
+        clock.now += 0.0001
+        talks[0].ask()
+
+    assert talks[0].words.looks == MANY_LOOKS
+    assert not is_crowded()
+
+
+def test_guest_that_ended_gives_up_its_seat(clock: Clock) -> None:
+    talks = [Talk() for _ in range(3)]
+    for talk in talks[:2]:
+        talk.ask()
+        talk.ask()
+    forget(talks[0].attention)
+
+    talks[2].ask()
+    assert talks[2].ask() == MANY_LOOKS
+    assert not is_crowded()
+    assert len(spin_budget._seated) == 2
+
+
+def test_nobody_spins_on_a_single_processor(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spin there keeps the other side, whose answer it waits for, from running."""
+    monkeypatch.setattr(spin_budget, "usable_processors", lambda: 1)
+    talk = Talk()
+
+    looks = set()
+    for _ in range(20):
+        clock.now += 0.00005
+        looks.add(talk.ask())
+
+    assert looks == {0}
+    assert not may_spin()
+
+
+def test_guest_spins_again_once_there_is_another_processor(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    processors = [1]
+    monkeypatch.setattr(spin_budget, "usable_processors", lambda: processors[0])
+    talk = Talk()
+    for _ in range(20):
+        clock.now += 0.00005
+        talk.ask()
+
+    processors[0] = 4
+    clock.now += 0.006  # the crowd of the single processor is over
+    talk.ask()
+    clock.now += 0.0001
+
+    assert talk.ask() == MANY_LOOKS
+    assert may_spin()

@@ -1,0 +1,288 @@
+"""The pipe that wakes an event loop: which loop hears it, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, cast
+
+import anyio.lowlevel
+import pytest
+
+import rapsqlite
+from rapsqlite import _constants as abi
+from rapsqlite._guest import bell as _bell
+from rapsqlite._guest.bell import Bell, bell_here
+from rapsqlite._guest.host_functions import HostFunctions
+from rapsqlite._guest.traffic import Traffic
+from rapsqlite._loops import current_loop
+from rapsqlite._loops.asyncio_loop import AsyncioLoop
+from rapsqlite._wasm import parking
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rapsqlite._wasm.control_block import Words
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="guests ring by an import here")
+
+
+@pytest.fixture
+def bell() -> Iterator[Bell]:
+    opened = Bell()
+    yield opened
+    opened.close()
+
+
+def ring(bell: Bell) -> None:
+    """Write as the guest does: through a descriptor of its own."""
+    with open(bell.path, "wb", buffering=0) as output:
+        output.write(b"\1")
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+class PlayedWords:
+    """The one word that is set."""
+
+    def __init__(self) -> None:
+        self.bell = abi.BELL_CALLS
+
+    def set_bell(self, kind: int) -> None:
+        self.bell = kind
+
+
+def adopt(bell: Bell, loop: asyncio.AbstractEventLoop) -> int:
+    """Have the loop hear the bell; returns how the guest is to ring."""
+    words = PlayedWords()
+    bell.adopt(AsyncioLoop(loop), cast("Words", words), lambda _loop: None)
+    return words.bell
+
+
+def test_loop_that_watches_hears_it(bell: Bell) -> None:
+    heard: list[object] = []
+
+    async def listen() -> None:
+        loop, words = current_loop(), PlayedWords()
+        done = asyncio.Event()
+
+        def drain(whose: object) -> None:
+            heard.append(whose)
+            done.set()
+
+        bell.adopt(loop, cast("Words", words), drain)
+        assert words.bell == abi.BELL_WRITES
+        ring(bell)
+        await done.wait()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert heard == [loop], "rings that were taken are not heard again"
+        bell.retire()
+
+    asyncio.run(listen())
+
+
+def test_second_loop_does_not_hear_it_while_the_first_lives(bell: Bell) -> None:
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+
+    assert adopt(bell, first) == abi.BELL_WRITES
+    assert adopt(bell, second) == abi.BELL_CALLS
+    assert adopt(bell, first) == abi.BELL_CALLS, "whoever waits is found out by the import now"
+    for loop in (first, second):
+        loop.close()
+
+
+def test_next_loop_takes_over_once_the_first_is_closed(bell: Bell) -> None:
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    assert adopt(bell, first) == abi.BELL_WRITES
+    first.close()
+
+    assert adopt(bell, second) == abi.BELL_WRITES
+    second.close()
+
+
+def test_loop_that_cannot_watch_leaves_the_guest_to_call(bell: Bell) -> None:
+    class NoReaders(asyncio.SelectorEventLoop):
+        def add_reader(self, *_: object) -> None:
+            raise NotImplementedError
+
+    loop = NoReaders()
+    assert adopt(bell, loop) == abi.BELL_CALLS
+    loop.close()
+
+
+def test_waiting_ends_with_a_ring_or_with_its_time(bell: Bell) -> None:
+    ring(bell)
+    bell.wait(0.9)
+    bell.wait(0.0001)  # the first one has taken the ring: this one would hang otherwise, or find it again
+    assert bell.silence()
+
+
+def test_end_of_the_other_side_is_told(bell: Bell) -> None:
+    bell.hand_over()
+
+    assert not bell.silence()
+
+
+def test_bell_that_is_dropped_closes_its_pipe() -> None:
+    before = open_descriptors()
+    opened = Bell()
+    assert open_descriptors() == before + 2
+
+    del opened
+
+    assert open_descriptors() == before
+
+
+def test_too_many_open_files_leave_the_guest_to_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_flags: int) -> tuple[int, int]:
+        raise OSError(24, "too many open files")
+
+    monkeypatch.setattr(os, "pipe2", refuse)
+
+    with bell_here(lambda: True) as (bell, output):
+        assert bell is None
+        assert output == ""
+
+
+async def test_no_descriptor_is_left_of_a_connection(tmp_path: Path) -> None:
+    async with rapsqlite.connect(tmp_path / "a.db") as conn:
+        await conn.execute("CREATE TABLE t (v)")
+    gc.collect()  # of other tests' connections
+    before = open_descriptors()
+
+    for _ in range(20):
+        async with rapsqlite.connect(tmp_path / "a.db") as conn:
+            await conn.fetch_all("SELECT * FROM t")
+
+    assert open_descriptors() <= before  # those of earlier tests may have been closed meanwhile
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count the calls of the two imports that a guest here does without."""
+    counted: Counter[str] = Counter()
+
+    def park(self: HostFunctions, reason: int) -> int:
+        counted["park"] += 1
+        return original_park(self, reason)
+
+    def ring(self: Traffic) -> None:
+        counted["bell"] += 1
+        original_ring(self)
+
+    original_park, original_ring = HostFunctions.park, Traffic.ring
+    monkeypatch.setattr(HostFunctions, "park", park)
+    monkeypatch.setattr(Traffic, "ring", ring)
+    return counted
+
+
+async def test_guest_calls_nobody_to_sleep_and_to_ring(calls: Counter[str], anyio_backend_name: str) -> None:
+    async with rapsqlite.connect(":memory:") as conn:
+        await conn.fetch_one("SELECT 1")
+        calls.clear()
+        before = await conn.statistics()
+        for number in range(20):
+            assert await conn.fetch_one("SELECT ?", (number,)) == [number]
+            while not conn._session.guest.host.is_asleep():
+                await anyio.lowlevel.checkpoint()
+        after = await conn.statistics()
+
+    assert after["parks"] - before["parks"] >= 20
+    assert after["bells"] > before["bells"]
+    assert calls["park"] == 0
+    if anyio_backend_name == "asyncio":
+        assert calls["bell"] == 0
+
+
+async def test_what_is_to_be_had_nowhere_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calls: Counter[str]
+) -> None:
+    monkeypatch.setattr(parking, "is_possible", lambda: False)
+    monkeypatch.setattr(_bell, "_open", lambda _: None)
+    async with rapsqlite.connect(tmp_path / "a.db") as conn:
+        await conn.execute("CREATE TABLE t (v)")
+        async with anyio.create_task_group() as tasks:
+            for number in range(50):
+                tasks.start_soon(conn.execute, "INSERT INTO t VALUES (?)", (number,))
+        assert await conn.fetch_scalar("SELECT sum(v) FROM t") == sum(range(50))
+        while not conn._session.guest.host.is_asleep():
+            await anyio.lowlevel.checkpoint()
+
+    assert calls["park"] > 0
+    assert calls["bell"] > 0
+
+
+def test_connection_goes_from_loop_to_loop(tmp_path: Path) -> None:
+    """One after the other each hears the guest; two at once are both woken."""
+    conn = rapsqlite.connect(tmp_path / "a.db")
+    asyncio.run(_use(conn, 0))
+    for number in range(1, 4):
+        asyncio.run(_use(conn, number))
+    threads = [threading.Thread(target=lambda n=number: asyncio.run(_use(conn, n))) for number in range(10, 14)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    asyncio.run(_finish(conn, 8))
+
+
+async def _use(conn: rapsqlite.Connection, number: int) -> None:
+    if number == 0:
+        await conn
+        await conn.execute("CREATE TABLE t (v)")
+    await conn.execute("INSERT INTO t VALUES (?)", (number,))
+    await conn.commit()
+
+
+async def _finish(conn: rapsqlite.Connection, count: int) -> None:
+    assert await conn.fetch_scalar("SELECT count(*) FROM t") == count
+    await conn.close()
+
+
+SIGPIPE_PROGRAM = """
+import signal
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+import gc, os, sys, threading
+import anyio
+from rapsqlite import _constants as abi
+sys.path[:0] = [{directory!r}]
+from played import AWAIT_REQUEST, RING_BY_WRITING, guest_of
+
+RING_ONCE = RING_BY_WRITING.replace("(i32.const 200000)", "(i32.const 1)")
+
+async def main():
+    for body in (RING_BY_WRITING, RING_ONCE) * 5:
+        guest = guest_of(AWAIT_REQUEST + f"(loop $l {{body}} (br $l)) (i32.const 0)", patience_s=0.05)
+        guest.start()
+        while guest._traffic._rings is None:
+            await anyio.sleep(0)
+        with anyio.move_on_after(0.02):
+            await guest.call(abi.OP_FETCH, b"SELECT 1")
+        assert guest.state == "broken"
+        await guest.close()
+
+anyio.run(main, backend={backend!r})
+for thread in threading.enumerate():
+    if thread is not threading.current_thread():
+        thread.join(10)
+assert threading.active_count() == 1, threading.enumerate()
+print("alive")
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_guest_that_is_ended_while_it_rings_sends_no_signal(backend: str) -> None:
+    """Where SIGPIPE has its default action, as in many command-line tools, a pipe without a reader ends the process."""
+    program = SIGPIPE_PROGRAM.format(directory=os.path.dirname(__file__), backend=backend)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
+
+    assert done.stdout == "alive\n", (done.returncode, done.stderr)

@@ -1,0 +1,246 @@
+"""A guest that lies, traps or hangs costs its connection: an error for every waiting task, no crash, no hang."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from rapsqlite import _constants as abi
+from rapsqlite import runtime
+from rapsqlite.errors import InternalError, OperationalError, ProgrammingError
+from tests.guest.played import (
+    AWAIT_REQUEST,
+    CONTROL,
+    FREE,
+    PARK_FOR_EVER,
+    REPLIES,
+    RING,
+    RING_BY_WRITING,
+    SLEEP_UNSAID,
+    guest_of,
+    module,
+    publish,
+    store,
+)
+
+if TYPE_CHECKING:
+    from rapsqlite._loops import Loop
+
+
+def load(address: int) -> str:
+    return f"(i32.load (i32.const {address}))"
+
+
+# Each of a quarter of the ring, and the head goes on from one to the next.
+ENDLESS_SKIPS = " ".join(store(REPLIES + quarter * RING // 4, RING // 4, 0) for quarter in range(4)) + (
+    f"(i32.store (i32.const {FREE}) (i32.add {load(FREE)} (i32.const {RING // 4})))"
+    + publish(0).replace("(i32.const 0)", load(FREE))
+)
+DONE = abi.REPLY_DONE  # kind in the third word of a reply; the flags are zero
+LIES = {
+    "a counter beyond the ring": publish(RING + 8),
+    "a counter that is not a multiple of eight": publish(12),
+    "a frame of length zero": store(REPLIES, 0, 1) + publish(56),
+    "a frame longer than published": store(REPLIES, 4096, 1, DONE) + publish(56),
+    "a frame longer than the ring": store(REPLIES, 0x7FFFFFF8, 1, DONE) + publish(56),
+    "a skip frame at the start": store(REPLIES, RING, 0) + publish(RING),
+    "a skip frame that ends early": store(REPLIES, 8, 0) + publish(8),
+    "endless skip frames": f"(loop $l {ENDLESS_SKIPS} (br_if $l (i32.eqz {load(CONTROL + abi.CONTROL_STOP)})))",
+    "more rows than bytes": store(REPLIES, 64, 1, DONE, 0, 4, 0x7FFFFFFF) + publish(64),
+    "more columns than SQLite has": store(REPLIES, 56, 1, DONE | 0x7FFF_0000 + 0x1_0000) + publish(56),
+    "a reply to nobody": store(REPLIES, 56, 77, DONE) + publish(56),
+    "a reply of no known kind": store(REPLIES, 56, 1, 9) + publish(56),
+    "a body longer than its frame": store(REPLIES, 56, 1, DONE, 0, 4000) + publish(56),
+    "columns longer than the address space": store(REPLIES, 56, 1, DONE, -1, -1) + publish(56),
+    "a spilled body that was not spilled": store(REPLIES, 56, 1, DONE | abi.REPLY_SPILLED << 8, 0, 16) + publish(56),
+}
+TRAPS = {
+    "unreachable": "unreachable",
+    "a load outside of the memory": "(i32.load (i32.const -4))",
+    "a bell outside of the memory": "(call $log (i32.const -16) (i32.const 64)) (i32.const 0)",
+    "a spill outside of the memory": "(call $spill (i32.const 65536) (i32.const -1))",
+    "a result outside of the memory": "(call $file_size (i32.const 3) (i32.const -8))",
+    "endless recursion": "(call $run)",
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_lie_in_the_reply_ring_breaks_the_connection(lie: str) -> None:
+    guest = guest_of(AWAIT_REQUEST + LIES[lie] + PARK_FOR_EVER)
+    guest.start()
+
+    with pytest.raises(OperationalError, match="has failed and is closed"):
+        await guest.call(abi.OP_FETCH, b"SELECT 1")
+
+    assert guest.state == "broken"
+    with pytest.raises(OperationalError, match="has failed and is closed"):
+        await guest.call(abi.OP_FETCH, b"SELECT 1")
+    await guest.close()
+    assert not guest.is_running()
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+async def test_trap_reaches_every_waiting_task(trap: str) -> None:
+    guest = guest_of(AWAIT_REQUEST + TRAPS[trap])
+    errors: list[BaseException] = []
+
+    async def ask() -> None:
+        try:
+            await guest.call(abi.OP_FETCH, b"SELECT 1")
+        except OperationalError as exc:
+            errors.append(exc)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(ask)
+        await anyio.lowlevel.checkpoint()
+        guest.start()
+
+    assert len(errors) == 5
+    assert all(error.__cause__ is not None for error in errors)
+    await guest.close()
+    assert not guest.is_running()
+
+
+async def test_guest_that_leaves_unasked_is_a_broken_connection() -> None:
+    guest = guest_of(AWAIT_REQUEST + "(i32.const 0)")
+    guest.start()
+
+    with pytest.raises(OperationalError, match="has failed and is closed"):
+        await guest.call(abi.OP_FETCH, b"SELECT 1")
+
+    assert guest.state == "broken"
+    await guest.close()
+
+
+async def test_guest_of_another_version_is_refused() -> None:
+    guest = guest_of(PARK_FOR_EVER, version=abi.ABI_VERSION + 1)
+    guest.start()
+
+    with pytest.raises(InternalError, match="another version"):
+        await guest.call(abi.OP_OPEN)
+
+    await guest.close()
+
+
+@pytest.mark.parametrize(
+    "offset, value",
+    [(abi.CONTROL_MAGIC, 1), (abi.CONTROL_REPLY_RING, 0x7FFFFFF8), (abi.CONTROL_REQUEST_RING + 4, 12345)],
+)
+async def test_impossible_control_block_is_refused(offset: int, value: int) -> None:
+    guest = guest_of(PARK_FOR_EVER, control={offset: value})
+    guest.start()
+
+    with pytest.raises(OperationalError, match="has failed and is closed"):
+        await guest.call(abi.OP_OPEN)
+
+    await guest.close()
+
+
+async def test_endless_loop_is_killed_alone_when_closing_is_cancelled() -> None:
+    guest = guest_of(AWAIT_REQUEST + "(loop $l (br $l)) (i32.const 0)", patience_s=0.1)
+    bystander = guest_of(AWAIT_REQUEST + store(REPLIES, 56, 1, DONE) + publish(56) + PARK_FOR_EVER)
+    guest.start()
+    bystander.start()
+
+    with anyio.move_on_after(0.05):
+        await guest.close()
+
+    assert not guest.is_running()
+    reply = await bystander.call(abi.OP_FETCH, b"SELECT 1")
+    assert reply.kind == DONE
+    bystander.stop()
+    bystander.join(30)
+
+
+@pytest.mark.parametrize("body", ["", SLEEP_UNSAID, RING_BY_WRITING], ids=["loops", "sleeps unsaid", "rings"])
+async def test_endless_loop_is_killed_when_its_request_is_cancelled(body: str) -> None:
+    guest = guest_of(AWAIT_REQUEST + f"(loop $l {body} (br $l)) (i32.const 0)", patience_s=0.1)
+    guest.start()
+    while guest._traffic._rings is None:  # until then a request that is cancelled has not begun
+        await anyio.lowlevel.checkpoint()
+
+    with anyio.move_on_after(0.05) as scope:
+        await guest.call(abi.OP_FETCH, b"SELECT 1")
+
+    assert scope.cancelled_caught
+    assert guest.state == "broken"
+    await guest.close()
+
+
+async def test_batch_that_was_not_asked_for_breaks_the_connection() -> None:
+    """Nobody would take the batches that follow the first one: they would pile up."""
+    guest = guest_of(AWAIT_REQUEST + store(REPLIES, 56, 1, abi.REPLY_BATCH) + publish(56) + PARK_FOR_EVER)
+    guest.start()
+
+    with pytest.raises(OperationalError, match="has failed and is closed"):
+        await guest.call(abi.OP_EXECUTE, b"SELECT 1")
+
+    await guest.close()
+
+
+async def test_request_counter_that_runs_ahead_breaks_the_connection() -> None:
+    """It is seen by the next request that is written, whose task is not to wait for ever."""
+    answered = store(REPLIES, 56, 1, DONE) + store(CONTROL + abi.CONTROL_REQUEST_TAIL, 8000) + publish(56)
+    guest = guest_of(AWAIT_REQUEST + answered + PARK_FOR_EVER)
+    guest.start()
+    await guest.call(abi.OP_FETCH, b"SELECT 1")
+
+    with pytest.raises(OperationalError, match="has failed and is closed"):
+        await guest.call(abi.OP_FETCH, b"SELECT 1")
+
+    assert guest.state == "broken"
+    await guest.close()
+
+
+async def test_endless_ringing_does_not_pile_up_in_the_loop() -> None:
+    """Each ring used to add a callback to what the loop has to run next."""
+    rings = f"(loop $l (call $bell) (br_if $l (i32.eqz {load(CONTROL + abi.CONTROL_STOP)}))) (i32.const 0)"
+    guest = guest_of(AWAIT_REQUEST + rings, patience_s=0.1)
+    drains = 0
+    drain = guest._traffic.drain
+
+    def counted(loop: Loop) -> None:
+        nonlocal drains
+        drains += 1
+        drain(loop)
+
+    guest._traffic.drain = counted  # type: ignore[method-assign]
+    guest.start()
+    turns = 0
+
+    with anyio.move_on_after(0.3):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(guest.call, abi.OP_FETCH, b"SELECT 1")
+            while True:
+                await anyio.lowlevel.checkpoint()
+                turns += 1
+
+    assert drains <= 2 * turns + 2
+    await guest.close()
+
+
+async def test_error_that_is_no_message_is_reported_as_such() -> None:
+    guest = guest_of(AWAIT_REQUEST + store(REPLIES, 64, 1, abi.REPLY_ERROR, 0, 3) + publish(64) + PARK_FOR_EVER)
+    guest.start()
+
+    with pytest.raises(InternalError, match="malformed"):
+        await guest.call(abi.OP_FETCH, b"SELECT 1")
+
+    guest.stop()
+    guest.join(30)
+    with pytest.raises(ProgrammingError, match="closed"):
+        await guest.call(abi.OP_FETCH, b"SELECT 1")
+
+
+async def test_guest_does_not_sleep_where_nobody_can_wake_it() -> None:
+    """``poll_oneoff`` is how WASI sleeps, and reads of the standard input wait for somebody to type."""
+    for name in ("poll_oneoff", "fd_read"):
+        function = f'(import "wasi_snapshot_preview1" "{name}" (func (param i32 i32 i32 i32) (result i32)))'
+        wasm = module(PARK_FOR_EVER, imports=function)
+
+        with pytest.raises(InternalError, match=f"imports {name} of WASI"):
+            runtime.Engine(wasm)

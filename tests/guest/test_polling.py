@@ -1,0 +1,154 @@
+"""Waiting for an answer without the event loop: never for long, never at the cost of other tasks."""
+
+from __future__ import annotations
+
+import threading
+from itertools import pairwise
+from typing import TYPE_CHECKING, cast
+
+import anyio
+import pytest
+
+import rapsqlite
+from rapsqlite._guest.polling import Polling
+
+if TYPE_CHECKING:
+    from rapsqlite._guest.host_functions import HostFunctions
+    from rapsqlite._wasm.rings import Rings
+
+IN_ROW = 32  # as documented: then the task is suspended for once
+
+
+class PlayedHost:
+    """What polling asks of a guest's host functions."""
+
+    def __init__(self) -> None:
+        self.asleep = False
+        self.ringing = False
+        self.counts = {"file_lock": 0, "shm_lock": 0}
+
+    def is_asleep(self) -> bool:
+        return self.asleep
+
+
+class PlayedRings:
+    """A reply ring that answers at once, or never."""
+
+    def __init__(self, *, answers: bool) -> None:
+        self.answers = answers
+        self.undrained = False
+
+    def has_replies(self) -> bool:
+        return self.undrained
+
+    def poll(self, _looks: int) -> bool:
+        return self.answers
+
+
+def tries(polling: Polling, rings: PlayedRings, requests: int) -> list[int]:
+    """Return the numbers of the requests that were waited for."""
+    waited_for = []
+    for number in range(requests):
+        if polling.may_start(cast("Rings", rings)):
+            waited_for.append(number)
+            if not polling.look(cast("Rings", rings)):
+                polling.end_nap(cast("Rings", rings))
+    return waited_for
+
+
+@pytest.fixture
+def host() -> PlayedHost:
+    return PlayedHost()
+
+
+@pytest.fixture
+def polling(host: PlayedHost) -> Polling:
+    return Polling(cast("HostFunctions", host))
+
+
+def test_other_tasks_get_their_turn_after_32_answers(polling: Polling) -> None:
+    yields = [polling.should_yield(answered=True) for _ in range(96)]
+
+    assert [number for number in range(96) if yields[number]] == [31, 63, 95]
+
+
+def test_who_waits_in_the_loop_need_not_yield(polling: Polling) -> None:
+    for _ in range(10):
+        assert not any(polling.should_yield(answered=True) for _ in range(31))
+        assert not polling.should_yield(answered=False)
+
+
+@pytest.mark.parametrize("lock", ["file_lock", "shm_lock"])
+def test_guest_that_asks_for_locks_is_waited_for_without_the_gil(polling: Polling, host: PlayedHost, lock: str) -> None:
+    """It waits for the GIL itself, which a spin would keep until it is over."""
+    rings = cast("Rings", PlayedRings(answers=True))
+    found = []
+    for calls in (0, 1, 1, 0):  # between two requests
+        host.counts[lock] += calls
+        found.append(polling.look(rings))
+
+    assert found == [True, False, False, True]
+
+
+def test_bell_in_a_nap_ends_it(polling: Polling) -> None:
+    rings = PlayedRings(answers=False)
+    polling.naps = True
+    thread = threading.Thread(target=polling.wake)
+    thread.start()
+
+    while polling.naps:
+        polling.nap(None)
+    rings.undrained = True
+    polling.end_nap(cast("Rings", rings))
+    thread.join()
+
+    assert tries(polling, PlayedRings(answers=True), 10) == list(range(10)), "it paid"
+
+
+def test_misses_make_polling_rare(polling: Polling) -> None:
+    polled = tries(polling, PlayedRings(answers=False), 1000)
+
+    gaps = [later - earlier for earlier, later in pairwise(polled)]
+    assert gaps[:6] == [1, 5, 9, 17, 33, 65]
+    assert set(gaps[6:]) == {65}
+
+
+def test_a_hit_after_misses_makes_it_frequent_again(polling: Polling) -> None:
+    rings = PlayedRings(answers=False)
+    tries(polling, rings, 100)
+    rings.answers = True
+
+    polled = tries(polling, rings, 200)
+
+    assert len(polled) > 100
+
+
+def test_sleeping_guest_is_not_waited_for(polling: Polling, host: PlayedHost) -> None:
+    host.asleep = True
+
+    assert tries(polling, PlayedRings(answers=True), 10) == []
+
+
+def test_replies_of_others_are_left_to_the_loop(polling: Polling) -> None:
+    rings = PlayedRings(answers=True)
+    rings.undrained = True
+
+    assert tries(polling, rings, 10) == []
+
+
+async def test_other_tasks_run_between_the_statements_of_one() -> None:
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with rapsqlite.connect(":memory:") as conn, anyio.create_task_group() as tasks:
+        tasks.start_soon(count_turns)
+        for number in range(20 * (IN_ROW + 1)):
+            assert await conn.fetch_scalar("SELECT ?", (number,)) == number
+        tasks.cancel_scope.cancel()
+
+    assert turns >= 20

@@ -1,0 +1,79 @@
+"""How many processors a process may use: affinity and the quota of its control group, as they are now."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rapsqlite._guest import processors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was asked yet, and there is no control group."""
+    monkeypatch.setattr(processors, "_CGROUPS", tmp_path)
+    for name in ("_affinity_until", "_quota_until", "_quota"):
+        monkeypatch.setattr(processors, name, 0.0)
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The control group's files, on a machine of four processors."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "quota, expected",
+    [
+        ("max 100000", 4),
+        ("200000 100000", 2),
+        ("150000 100000", 1),
+        ("50000 100000", 1),
+        ("900000 100000", 4),
+        ("", 4),
+        ("what 0", 4),
+    ],
+)
+def test_quota_of_version_two(groups: Path, quota: str, expected: int) -> None:
+    (groups / "cpu.max").write_text(quota, encoding="ascii")
+
+    assert processors.usable_processors() == expected
+
+
+@pytest.mark.parametrize("quota, expected", [("-1", 4), ("200000", 2), ("50000", 1)])
+def test_quota_of_version_one(groups: Path, quota: str, expected: int) -> None:
+    (groups / "cpu").mkdir()
+    (groups / "cpu" / "cpu.cfs_quota_us").write_text(quota, encoding="ascii")
+    (groups / "cpu" / "cpu.cfs_period_us").write_text("100000", encoding="ascii")
+
+    assert processors.usable_processors() == expected
+
+
+def test_machine_counts_where_there_is_no_affinity(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+
+    assert processors.usable_processors() == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity")
+def test_change_of_affinity_is_seen_within_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(processors, "perf_counter", lambda: now[0])
+    before = os.sched_getaffinity(0)
+    if len(before) < 2:
+        pytest.skip("the process has a single processor already")
+    try:
+        assert processors.usable_processors() > 1
+        os.sched_setaffinity(0, {min(before)})
+        now[0] += 0.005
+
+        assert processors.usable_processors() == 1
+    finally:
+        os.sched_setaffinity(0, before)

@@ -1,0 +1,104 @@
+"""Callbacks that do not return are struck; nothing else is."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from rapsqlite import _constants as abi
+from tests.guest.calling import Played
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def interrupted(
+    function: Callable[[], object], *, is_wanted: bool = True, afterwards: Callable[[], object] = lambda: None
+) -> tuple[Played, bool]:
+    """Call ``function`` in a thread of its own while another one strikes; return whether a strike was sent."""
+    guest = Played()
+    started = threading.Event()
+
+    def run() -> object:
+        started.set()
+        return function()
+
+    def play() -> None:
+        guest.attach()
+        guest.call(abi.CALLBACK_FUNCTION, guest.callbacks.hold(abi.CALLBACK_FUNCTION, run))
+
+    thread = threading.Thread(target=play)
+    thread.start()
+    started.wait(30)
+    sent = guest.callbacks.interrupt(lambda: is_wanted)
+    afterwards()
+    thread.join(30)
+    assert not thread.is_alive()
+    return guest, sent
+
+
+def endless() -> None:
+    while True:
+        pass
+
+
+def test_endless_callback_is_interrupted_with_an_exception_nothing_catches_by_accident() -> None:
+    guest, sent = interrupted(endless)
+
+    assert sent
+    failure = guest.failure()
+    assert type(failure).__name__ == "CallbackInterrupted"
+    assert not isinstance(failure, Exception)
+    assert guest.callbacks.thread == 0
+
+
+def test_strike_hits_nothing_but_its_callback() -> None:
+    """A thread that calls back all the time is struck all the time; whatever is not in a callback never sees it."""
+    guest = Played()
+    enough = threading.Event()
+    outside: list[BaseException] = []
+    inside = 0
+
+    def play() -> None:
+        nonlocal inside
+        guest.attach()
+        handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, lambda: sum(range(50)))
+        try:
+            while not enough.is_set():
+                form, _ = guest.call(abi.CALLBACK_FUNCTION, handle)
+                inside += form == abi.CALLBACK_RAISED
+                sum(range(50))
+        except BaseException as exc:  # noqa: BLE001 - this is what must not happen
+            outside.append(exc)
+
+    interval = sys.getswitchinterval()
+    gc.disable()  # in a finalizer of other tests' garbage an exception is reported, and lost
+    sys.setswitchinterval(1e-5)
+    thread = threading.Thread(target=play)
+    thread.start()
+    sent = 0
+    while sent < 100 and thread.is_alive():
+        sent += guest.callbacks.interrupt(lambda: True)
+    enough.set()
+    thread.join()
+    sys.setswitchinterval(interval)
+    gc.enable()
+
+    assert not outside
+    assert inside <= sent
+    assert guest.callbacks.thread == 0
+
+
+def test_unwanted_strike_is_not_sent() -> None:
+    done = threading.Event()
+
+    def wait() -> str:
+        done.wait(30)
+        return "undisturbed"
+
+    guest, sent = interrupted(wait, is_wanted=False, afterwards=done.set)
+
+    assert not sent
+    assert guest.text() == b"undisturbed"

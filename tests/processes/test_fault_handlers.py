@@ -1,0 +1,135 @@
+"""faulthandler, and other handlers of signals that wasmtime needs: a fault in the engine is still an error."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+COMMON = """
+    import asyncio, ctypes, faulthandler, logging, os, signal, sys
+    import rapsqlite
+    from rapsqlite import _constants as abi
+    from tests.guest.played import guest_of
+
+    logging.basicConfig(stream=sys.stdout, format="%(message)s")
+    UNREACHABLE = "unreachable"
+    OUT_OF_BOUNDS = "(i32.load (i32.const -4))"
+    DIVISION = "(i32.div_s (i32.const 1) (i32.load (i32.const 0)))"
+
+    async def trap(body):
+        guest = guest_of(body)
+        guest.start()
+        try:
+            await guest.call(abi.OP_OPEN)
+        except rapsqlite.OperationalError as error:
+            print("error")
+        await guest.close()
+"""
+
+
+def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    text = textwrap.dedent(COMMON) + textwrap.dedent(program)
+    return subprocess.run(
+        [sys.executable, "-c", text, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+TRAPS = ["UNREACHABLE", "OUT_OF_BOUNDS", "DIVISION"]
+
+
+@pytest.mark.parametrize("enabled", ["before", "after"])
+def test_trap_is_an_error_whenever_faulthandler_was_enabled(enabled: str) -> None:
+    """pytest enables it, and programs do so after their first connection: the next trap ended the process."""
+    program = """
+        async def main():
+            if sys.argv[1] == "before":
+                faulthandler.enable()
+            async with rapsqlite.connect(":memory:") as conn:
+                await conn.execute("SELECT 1")
+            if sys.argv[1] == "after":
+                faulthandler.enable()
+            for body in (UNREACHABLE, OUT_OF_BOUNDS, DIVISION):
+                await trap(body)
+
+        asyncio.run(main())
+    """
+    done = run(program, enabled)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    told = [line for line in done.stdout.splitlines() if line != "error"]
+    assert done.stdout.splitlines().count("error") == len(TRAPS)
+    assert len(told) == (enabled == "after")
+    assert all("enable it before the first connection" in line for line in told)
+
+
+def test_file_that_is_truncated_after_faulthandler_was_enabled_is_an_error(tmp_path: Path) -> None:
+    """Reads of a mapped file are SIGBUS then."""
+    program = """
+        async def main():
+            path = sys.argv[1]
+            async with rapsqlite.connect(path) as conn:
+                await conn.execute("CREATE TABLE t (a)")
+                await conn.execute("INSERT INTO t SELECT randomblob(500000) FROM json_each('[1, 2, 3]')")
+                await conn.commit()
+            faulthandler.enable()
+            async with rapsqlite.connect(path, pragmas={"cache_size": 5}) as conn:
+                await conn.fetch_scalar("SELECT sum(length(a)) FROM t")
+                os.truncate(path, 4096)
+                try:
+                    await conn.fetch_scalar("SELECT sum(length(hex(a))) FROM t")
+                except rapsqlite.Error:
+                    print("error")
+
+        asyncio.run(main())
+    """
+    done = run(program, str(tmp_path / "test.db"))
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "error"
+
+
+def test_fault_of_native_code_is_described_by_a_faulthandler_that_was_enabled_before() -> None:
+    program = """
+        async def main():
+            faulthandler.enable()
+            async with rapsqlite.connect(":memory:") as conn:
+                await conn.execute("SELECT 1")
+            ctypes.string_at(0)
+
+        asyncio.run(main())
+    """
+    done = run(program)
+
+    assert done.returncode == -signal.SIGSEGV
+    assert "Segmentation fault" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGILL, signal.SIGFPE])
+def test_handler_of_the_program_stays_and_the_log_says_what_that_means(number: int) -> None:
+    """It may be there for good reasons, as those of other runtimes are."""
+    program = """
+        async def main():
+            async with rapsqlite.connect(":memory:") as conn:
+                await conn.execute("SELECT 1")
+            handler = lambda *_: None
+            signal.signal(int(sys.argv[1]), handler)
+            for _ in range(2):
+                async with rapsqlite.connect(":memory:") as conn:
+                    print(await conn.fetch_scalar("SELECT 1"))
+            print(signal.getsignal(int(sys.argv[1])) is handler)
+
+        asyncio.run(main())
+    """
+    done = run(program, str(int(number)))
+
+    assert (done.returncode, done.stderr) == (0, "")
+    told, *rest = done.stdout.splitlines()
+    assert told.startswith(f"a handler for {signal.Signals(number).name} was installed after the first connection")
+    assert rest == ["1", "1", "True"]

@@ -1,0 +1,258 @@
+"""A process that is short of descriptors, threads, address space or room: errors that say so, and never its end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import rapsqlite
+from rapsqlite import connect, runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[2]
+
+COMMON = """
+    import asyncio, os, resource, sys, threading, warnings
+    import rapsqlite
+
+    SLOW = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50000) SELECT sum(i) FROM n"
+
+    def leave(count):
+        '''Open files until there are no more than ``count`` descriptors left.'''
+        held = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        try:
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            pass
+        for _ in range(count):
+            os.close(held.pop())
+
+    async def use(name):
+        '''Open, write, and have answers announced: by a bell if there is one.'''
+        try:
+            async with rapsqlite.connect(name) as conn:
+                await conn.execute("CREATE TABLE IF NOT EXISTS t (a)")
+                await asyncio.gather(*(conn.fetch_all(SLOW) for _ in range(3)))
+                await conn.execute("INSERT INTO t SELECT random() WHERE datetime() > ''")
+                await conn.commit()
+        except rapsqlite.Error as error:
+            return f"{type(error).__name__} {error.sqlite_errorname}: {error}"
+        return "used"
+"""
+
+
+def run(program: str, *arguments: str, prefix: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process of its own, under limits that a shell sets."""
+    text = textwrap.dedent(COMMON) + textwrap.dedent(program)
+    command = [sys.executable, "-c", text, *arguments]
+    if prefix:
+        command = ["bash", "-c", f'{prefix}; exec "$@"', "bash", *command]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+@pytest.mark.parametrize("order", ["first", "later"])
+def test_connection_opens_or_says_that_there_are_too_many_files(tmp_path: Path, order: str) -> None:
+    """wasmtime's WASI ends the process if it gets no descriptors when it first writes: three, then or much later."""
+    program = """
+        async def main():
+            if sys.argv[2] == "later":
+                earlier = await rapsqlite.connect(":memory:")
+            leave(int(sys.argv[3]))
+            print(await use(":memory:"))
+            print(await use(sys.argv[1]))
+            if sys.argv[2] == "later":
+                await asyncio.gather(*(earlier.fetch_all(SLOW) for _ in range(3)))
+                await earlier.close()
+
+        asyncio.run(main())
+    """
+    for count in (1, 3, 4, 5, 16):
+        done = run(program, str(tmp_path / "test.db"), order, str(count))
+
+        assert (done.returncode, done.stderr) == (0, ""), (count, done.stderr)
+        in_memory, in_file = done.stdout.splitlines()
+        assert in_memory == "used"
+        if in_file != "used":
+            assert count < 6
+            assert in_file.startswith("OperationalError SQLITE_CANTOPEN: unable to open database file (")
+            assert in_file.endswith(
+                "Too many open files: raise the limit of the process (ulimit -n), or close connections and files)"
+            )
+
+
+def test_engine_that_cannot_be_read_for_want_of_descriptors_says_so() -> None:
+    program = """
+        async def main():
+            import wasmtime
+            from rapsqlite import runtime
+            def refuse():
+                raise OSError(24, "Too many open files", "engine.wasm")
+            runtime.Path.read_bytes = lambda self: refuse()
+            print(await use(":memory:"))
+
+        asyncio.run(main())
+    """
+    done = run(program)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(
+        "OperationalError SQLITE_CANTOPEN: unable to open database ':memory:': too many open files"
+    )
+    assert "ulimit -n" in done.stdout
+
+
+def test_connections_as_many_as_the_address_space_has_room_for(tmp_path: Path) -> None:
+    """A connection reserves 4 GiB of addresses, which a limit on them counts although most are never used."""
+    program = """
+        async def main():
+            conns = []
+            try:
+                while True:
+                    conns.append(await rapsqlite.connect(":memory:"))
+            except rapsqlite.OperationalError as error:
+                print(len(conns), error.sqlite_errorname, error)
+            for conn in conns:
+                await conn.execute("CREATE TABLE t (a)")
+                await conn.close()
+
+        asyncio.run(main())
+    """
+    done = run(program, prefix="ulimit -v 12000000")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    count, name, message = done.stdout.split(" ", 2)
+    assert 1 <= int(count) <= 2
+    assert name == "SQLITE_CANTOPEN"
+    assert message.startswith("unable to open database ':memory:': each connection needs 4 GiB of address space")
+    assert "ulimit -v" in message
+
+
+class NoThreads:
+    """Let no more than so many threads start from now on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
+        self.left = allowed
+        start = threading.Thread.start
+
+        def refuse(thread: threading.Thread) -> None:
+            self.left -= 1
+            if self.left < 0:
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+@pytest.mark.parametrize("limits", [None, {"statement_seconds": 5}], ids=["the guest's", "the watchdog's"])
+async def test_thread_that_cannot_start_is_an_error_that_says_so(
+    monkeypatch: pytest.MonkeyPatch, limits: rapsqlite.Limits | None
+) -> None:
+    async with connect(":memory:"):
+        pass
+    with monkeypatch.context() as patch:
+        NoThreads(patch, allowed=0 if limits is None else 1)
+        with pytest.raises(rapsqlite.OperationalError, match=r"can't start new thread.*ulimit -u") as caught:
+            await connect(":memory:", limits=limits)
+    assert caught.value.sqlite_errorname == "SQLITE_CANTOPEN"
+
+    async with connect(":memory:", limits=limits) as conn:
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+async def test_guest_writes_no_bell_where_wasmtime_could_not_start_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would end the process. The bell is a call then."""
+    monkeypatch.setattr(runtime, "_output_is_prepared", False)
+    NoThreads(monkeypatch, allowed=1)
+
+    async with connect(":memory:") as conn:
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+        assert conn._session.guest._traffic._bell is None
+
+
+WITHOUT_CACHE: dict[str, Callable[[Path], dict[str, str]]] = {
+    "below a file": lambda path: {"RAPSQLITE_CACHE_DIR": str(path / "file" / "cache")},
+    "on a file system that cannot be written": lambda _: {"RAPSQLITE_CACHE_DIR": "/proc/rapsqlite"},
+    "of a home below a file": lambda path: {
+        "HOME": str(path / "file"),
+        "XDG_CACHE_HOME": "",
+        "RAPSQLITE_CACHE_DIR": "",
+    },
+}
+
+
+@pytest.mark.parametrize("kind", [*WITHOUT_CACHE, "of a user without a home"])
+def test_directory_for_the_compiled_module_that_cannot_be_written_costs_time_alone(tmp_path: Path, kind: str) -> None:
+    """As in a container whose user is a number: no home directory, or one that is read-only."""
+    (tmp_path / "file").touch()
+    environment = {"PATH": "", **(WITHOUT_CACHE[kind](tmp_path) if kind in WITHOUT_CACHE else {})}
+    program = """
+        import pwd
+        if sys.argv[2] == "of a user without a home":
+            def unknown(_):
+                raise KeyError
+            pwd.getpwuid = unknown
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            print(asyncio.run(use(sys.argv[1])))
+        print([str(warning.message)[:38] for warning in told])
+    """
+    done = run(program, str(tmp_path / "test.db"), kind, env=environment)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    used, told = done.stdout.splitlines()
+    assert used == "used"
+    assert told.startswith("['the compiled module cannot be kept")
+
+
+@pytest.mark.parametrize("place", ["nowhere", "file"])
+def test_temporary_files_go_elsewhere_if_their_directory_cannot_be_used(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    program = """
+        async def main():
+            async with rapsqlite.connect("", pragmas={"temp_store": 1, "cache_size": 5}) as conn:
+                await conn.execute("CREATE TEMP TABLE t (a)")
+                await conn.execute("INSERT INTO temp.t SELECT randomblob(100000) FROM json_each('[1,2,3,4,5,6,7,8]')")
+                print(await conn.fetch_scalar("SELECT count(*) FROM temp.t"))
+
+        asyncio.run(main())
+    """
+    done = run(
+        program, env={"TMPDIR": str(tmp_path / place), "SQLITE_TMPDIR": str(tmp_path / place), "HOME": str(tmp_path)}
+    )
+
+    assert (done.returncode, done.stdout) == (0, "8\n"), done.stderr
+
+
+def test_file_that_may_not_grow_fails_its_statement_alone(tmp_path: Path) -> None:
+    """The limit on the size of files (ulimit -f) is a signal first, which Python ignores, and then an error."""
+    program = """
+        async def main():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+            async with rapsqlite.connect(sys.argv[1], isolation_level=None, pragmas={"cache_size": 5}) as conn:
+                await conn.execute("CREATE TABLE t (a)")
+                try:
+                    await conn.execute("INSERT INTO t SELECT randomblob(20000) FROM json_each('[1, 2, 3, 4, 5, 6]')")
+                except rapsqlite.OperationalError as error:
+                    print(error)
+                await conn.execute("INSERT INTO t VALUES (1)")
+                print(await conn.fetch_all("SELECT a FROM t"))
+
+        asyncio.run(main())
+    """
+    done = run(program, str(tmp_path / "test.db"))
+
+    assert (done.returncode, done.stderr) == (0, "")
+    error, rows = done.stdout.splitlines()
+    assert "File too large" in error
+    assert rows == "[[1]]"

@@ -1,0 +1,382 @@
+"""The rules of the source tree that no linter knows: who imports whom, how long functions get, what is said.
+
+docs/architecture.md explains the folders; the tables here are what is enforced.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "rapsqlite"
+
+# Lowest first: what stands in a row may import from its own row and those above it, never from those below.
+# Names are folders and top-level modules; a top-level module that is not listed is one of the nouns.
+LEVELS = (
+    {"errors", "types", "rows", "_constants", "_identifiers", "_sqlite_names"},
+    {"_values"},
+    {"_files"},
+    {"_wasm", "runtime"},
+    {"_callbacks"},
+    {"_loops"},
+    {"_guest"},
+    {"_client"},
+    {"the nouns"},
+    {"_cli", "__main__"},
+)
+FIRST_ASYNC_LEVEL = 5  # _loops
+
+# The same of the crate: folders and modules of `wasm/src`.
+RUST_LEVELS = (
+    {"abi", "allocator", "buffers", "error"},
+    {"wire"},
+    {"host", "ring"},
+    {"vfs"},
+    {"memo", "program"},
+    {"sqlite"},
+    {"callbacks"},
+    {"connection"},
+    {"requests"},
+)
+
+GENERATED = {"_constants"}
+PYTHON_FUNCTION_CAP = 50
+RUST_FUNCTION_CAP = 60
+
+# One home per fact: who else imports these has taken over someone's job.
+ONLY_USERS = {
+    "wasmtime": {
+        "_files.sigbus",
+        "runtime",
+    },
+    "ctypes": {
+        "_callbacks.async_exception",
+        "_files.facts",
+        "_files.file_lock",
+        "_files.mapping",
+        "_files.sigbus",
+        "_files.trap_signals",
+        "_guest.bell",
+        "_wasm.c_functions",
+        "_wasm.parking",
+        "_wasm.table",
+        "runtime",
+    },
+    "fcntl": {
+        "_client.image",
+        "_files.descriptors",
+        "_files.file_lock",
+        "_files.open_file",
+    },
+    "mmap": {
+        "_files.mapping",
+    },
+    "pickle": set[str](),
+    "marshal": set[str](),
+}
+# What may be imported inside a function, because `import rapsqlite` must not wait for it. That the first ones
+# are slow to load needs no further explanation.
+HEAVY = {"anyio", "asyncio", "trio", "uvloop", "sniffio", "wasmtime"}
+LAZY = HEAVY | set(
+    "dataclasses inspect ctypes rapsqlite logging tempfile concurrent contextvars uuid platform hashlib argparse "
+    "code readline sysconfig importlib fcntl msvcrt".split()
+)
+VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc", "stuff"}
+# Split, so that this file does not contain what it forbids.
+FORBIDDEN = {
+    "a path of one machine": re.compile("|".join([r"/ro" r"ot/", r"/wo" r"rk/", r"/ho" r"me/\w", r"/tm" r"p/\w"])),
+    "an unfinished thought without an issue": re.compile(r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b(?!\(#\d+\))"),
+}
+
+
+def modules() -> list[Path]:
+    """The package's modules."""
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """Return a module's dotted name within the package; a folder's own is the folder's."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def level_of(module: str) -> int:
+    top = module.split(".", maxsplit=1)[0]
+    found = [level for level, row in enumerate(LEVELS) if top in row]
+    return found[0] if found else LEVELS.index({"the nouns"})
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+@cache
+def tracked_files() -> tuple[Path, ...]:
+    """Every file of the checkout that is not ignored; of an unpacked sdist, what its directories hold."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if listed.returncode == 0:
+        paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    else:
+        paths = [path for part in ("rapsqlite", "tests", "examples", "docs") for path in (ROOT / part).rglob("*.*")]
+    return tuple(path for path in paths if path.is_file())
+
+
+def python_sources() -> list[Path]:
+    return [path for path in tracked_files() if path.suffix == ".py" and path.stem not in GENERATED]
+
+
+def rust_sources() -> list[Path]:
+    return [path for path in tracked_files() if path.suffix == ".rs"]
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
+
+
+def imports_in(
+    node: ast.AST, *, in_function: bool = False, annotations: bool = False
+) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """Yield each import that runs, with ``annotations`` the others too, and whether it stands in a function."""
+    for child in ast.iter_child_nodes(node):
+        if is_type_checking(child) and not annotations:
+            continue
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child, in_function
+        nested = in_function or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from imports_in(child, in_function=nested, annotations=annotations)
+
+
+def imported_names(statement: ast.Import | ast.ImportFrom) -> list[str]:
+    """Return absolute dotted names; inside this package, the names of its modules."""
+    if isinstance(statement, ast.Import):
+        return [alias.name for alias in statement.names]
+    source = statement.module or ""
+    if source.split(".")[0] != "rapsqlite":
+        return [source]
+    inner = source.removeprefix("rapsqlite").removeprefix(".")
+    submodules = [".".join(filter(None, [inner, alias.name])) for alias in statement.names]
+    return [f"rapsqlite.{name}" if name in MODULES else source for name in submodules]
+
+
+def imports_of(path: Path, *, annotations: bool = False) -> list[tuple[str, int, bool]]:
+    """Return (dotted name, line, stands in a function) of each import of a module."""
+    found = imports_in(tree_of(path), annotations=annotations)
+    return [(name, node.lineno, inside) for node, inside in found for name in imported_names(node)]
+
+
+def internal_imports(path: Path, *, annotations: bool = False) -> list[tuple[str, int]]:
+    """Return the package's own modules that a module imports, with the lines."""
+    names = [(name.removeprefix("rapsqlite."), line) for name, line, _ in imports_of(path, annotations=annotations)]
+    return [(name, line) for name, line in names if name in MODULES and name != "__init__"]
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_imports_point_downward(path: Path) -> None:
+    """A lower layer that knows a higher one makes every file depend on every other. Annotations count."""
+    level = level_of(name_of(path))
+
+    wrong = [
+        f"{relative(path)}:{line} imports {name}"
+        for name, line in internal_imports(path, annotations=True)
+        if level_of(name) > level
+    ]
+
+    assert not wrong
+
+
+def test_no_modules_import_each_other() -> None:
+    """Siblings may import each other, but not in a circle."""
+    graph = {name: {target for target, _ in internal_imports(path)} - {name} for name, path in MODULES.items()}
+
+    sorter = TopologicalSorter(graph)
+    sorter.prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_imports_in_functions_are_lazy_ones_with_a_reason(path: Path) -> None:
+    """Only what `import rapsqlite` must not load may be imported late; a comment says so where it is not plain."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    late = [(name, line) for name, line, inside in imports_of(path) if inside]
+
+    unexpected = [f"{path.name}:{line} {name}" for name, line in late if name.split(".")[0] not in LAZY]
+    silent = [
+        f"{path.name}:{line} {name}"
+        for name, line in late
+        if name.split(".")[0] not in HEAVY and "#" not in lines[line - 1] and not preceded_by_comment(lines, line - 1)
+    ]
+
+    assert not unexpected
+    assert not silent, "say in a comment why this is imported late"
+
+
+def rust_modules() -> list[Path]:
+    return sorted(path for path in (ROOT / "wasm" / "src").rglob("*.rs") if path.name != "lib.rs")
+
+
+def rust_level_of(name: str) -> int:
+    return next(level for level, row in enumerate(RUST_LEVELS) if name in row)
+
+
+@pytest.mark.parametrize("path", rust_modules(), ids=relative)
+def test_uses_of_the_crate_point_downward(path: Path) -> None:
+    """As for Python: a folder that uses one above it cannot be understood, or tested, without it."""
+    own = path.relative_to(ROOT / "wasm" / "src").parts[0].removesuffix(".rs")
+    code = [line.split("//")[0] for line in path.read_text(encoding="utf-8").splitlines()]
+
+    wrong = [
+        f"{relative(path)}:{number} uses {name}"
+        for number, line in enumerate(code, 1)
+        for name in re.findall(r"\bcrate::(\w+)", line)
+        if rust_level_of(name) > rust_level_of(own)
+    ]
+
+    assert not wrong
+
+
+def preceded_by_comment(lines: list[str], index: int) -> bool:
+    """Whether a comment stands above a block of import statements."""
+    while index > 0 and re.match(r"\s*(from|import)\s", lines[index - 1]):
+        index -= 1
+    return index > 0 and lines[index - 1].lstrip().startswith("#")
+
+
+@pytest.mark.parametrize("module", sorted(ONLY_USERS))
+def test_low_level_module_has_one_home(module: str) -> None:
+    users = {name_of(path) for path in modules() if module in {name.split(".")[0] for name, _, _ in imports_of(path)}}
+
+    assert users <= ONLY_USERS[module]
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_nothing_below_the_loop_is_async(path: Path) -> None:
+    """Files, rings and values are plain functions, so they are tested and reasoned about without a loop."""
+    if level_of(name_of(path)) >= FIRST_ASYNC_LEVEL:
+        return
+
+    asynchronous = [
+        node.lineno for node in ast.walk(tree_of(path)) if isinstance(node, ast.AsyncFunctionDef | ast.Await)
+    ]
+
+    assert not asynchronous
+
+
+def rust_lines(path: Path) -> list[str]:
+    """Lines of a Rust file up to the tests in it."""
+    return path.read_text(encoding="utf-8").split("\n#[cfg(test)]\nmod ")[0].splitlines()
+
+
+def function_size(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the lines of a function without its decorators and docstring."""
+    body = node.body
+    end = node.end_lineno or node.lineno
+    size = end - node.lineno + 1
+    first = body[0]
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+        size -= (first.end_lineno or first.lineno) - first.lineno + 1
+    return size
+
+
+def test_python_functions_are_short() -> None:
+    long = {
+        f"{relative(path)}:{node.lineno} {node.name}": function_size(node)
+        for path in python_sources()
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and function_size(node) > PYTHON_FUNCTION_CAP
+    }
+
+    assert not long
+
+
+RUST_FUNCTION = re.compile(r'^(?P<indent> *)(?:pub(?:\([^)]*\))? )?(?:const |unsafe |extern "C" )*fn (?P<name>\w+)')
+
+
+def rust_functions(lines: list[str]) -> Iterator[tuple[str, int]]:
+    """Yield (name, size in lines): rustfmt puts a function's closing brace under its first column."""
+    for start, line in enumerate(lines):
+        match = RUST_FUNCTION.match(line)
+        if match is None or line.rstrip().endswith((";", "}")):
+            continue
+        closing = f"{match['indent']}}}"
+        ends = (end for end in range(start, len(lines)) if lines[end] == closing)
+        yield match["name"], next(ends, start) - start + 1
+
+
+def test_rust_functions_are_short() -> None:
+    long = {
+        f"{relative(path)} {name}": size
+        for path in rust_sources()
+        for name, size in rust_functions(rust_lines(path))
+        if size > RUST_FUNCTION_CAP
+    }
+
+    assert not long
+
+
+def test_every_unsafe_block_says_why_it_is_sound() -> None:
+    silent = []
+    for path in rust_sources():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines):
+            code = line.split("//")[0]
+            if not re.search(r"\bunsafe\b\s*(\{|impl)", code):
+                continue
+            above = lines[max(0, number - 8) : number + 1]
+            if not any("SAFETY" in text for text in above):
+                silent.append(f"{relative(path)}:{number + 1}")
+
+    assert not silent
+
+
+def test_no_file_has_a_vague_name() -> None:
+    parts = {part for path in tracked_files() for part in (path.stem, *path.relative_to(ROOT).parts[:-1])}
+
+    assert not parts & VAGUE_NAMES
+
+
+@pytest.mark.parametrize("what", sorted(FORBIDDEN))
+def test_no_file_says(what: str) -> None:
+    found = [
+        f"{relative(path)}:{number}"
+        for path in tracked_files()
+        if path.suffix in {".py", ".rs", ".md", ".sh", ".toml", ".txt", ".c", ".h", ""}
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+        if FORBIDDEN[what].search(line)
+    ]
+
+    assert not found, f"{what} in {found}"
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    assert not [
+        relative(path)
+        for path in python_sources()
+        if path.name != "__init__.py" and not ast.get_docstring(tree_of(path))
+    ]
+
+
+def test_no_compiled_file_is_committed() -> None:
+    built = {".wasm", ".so", ".o", ".a", ".whl", ".pyc", ".cwasm", ".db"}
+
+    assert not [relative(path) for path in tracked_files() if path.suffix in built]

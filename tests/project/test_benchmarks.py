@@ -1,0 +1,116 @@
+"""The benchmarks run: tiny sizes, no figure is judged."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import databases, plot, report
+from benchmarks.rounds import Results
+from benchmarks.targets import OURS, PEERS, TARGETS
+from benchmarks.workloads import WORKLOADS
+
+ROOT = Path(__file__).resolve().parents[2]
+PEERS_HERE = ("ours", "aiosqlite", "stdlib")
+LINUX_ONLY = {"memory"}
+
+
+def run_quick(directory: Path, peers: str, *workloads: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line on this interpreter, as a process of its own."""
+    pythons = [option for peer in peers.split(",") for option in ("--python", f"{peer}={sys.executable}")]
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--repeats", "1", "--peers", peers, *pythons]
+    command += ["--directory", str(directory), "--svg", str(directory / "plot.svg"), *workloads]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.timeout(240)  # some twenty workloads, several of them in interpreters of their own
+@pytest.mark.parametrize("peer", PEERS_HERE)
+def test_every_workload_runs(tmp_path: Path, peer: str) -> None:
+    expected = {
+        name
+        for name, workload in WORKLOADS.items()
+        if peer in workload.peers and (sys.platform == "linux" or name not in LINUX_ONLY)
+    }
+    if peer != "ours":
+        expected -= {"fetch_dicts", "fetch_structs"}
+
+    run = run_quick(tmp_path, peer, *expected)
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    table = run.stdout
+    missing = [name for name in expected if f"| {WORKLOADS[name].title} |" not in table]
+    assert not missing
+    assert (tmp_path / "plot.svg").read_text().startswith("<svg")
+
+
+def test_failing_peer_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--repeats", "1", "--peers", "stdlib,apsw"]
+    command += ["--python", f"stdlib={sys.executable}", "--python", "apsw=/nonexistent/python"]
+
+    run = subprocess.run(
+        [*command, "--directory", str(tmp_path), "point_select"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert run.returncode == 1
+    assert "- apsw: " in run.stdout
+    assert "| point SELECT, one task | operations_per_s |" in run.stdout
+
+
+def test_targets_compare_the_right_way_round() -> None:
+    """Doubling our rates must never turn a pass into a miss, doubling our costs never a miss into a pass."""
+    figures = dict.fromkeys(
+        [
+            "operations_per_s",
+            "rows_per_s",
+            "scans_per_s",
+            "reads_per_s",
+            "writes_per_s",
+            "many_tasks_reads_per_s",
+        ],
+        100.0,
+    )
+    costs = dict.fromkeys(["import_ms", "first_row_ms", "after_select_kib", "beyond_idle_ms"], 1.0)
+    names = (OURS, *PEERS, "stdlib")
+    medians = {
+        workload: {name: {**figures, **costs, "speed_up_ratio": 1.0} for name in names} for workload in WORKLOADS
+    }
+    before = [target.measure(medians) for target in TARGETS]
+    for workload in WORKLOADS:
+        if not workload.startswith("fetch_"):
+            medians[workload][OURS] = {figure: 2 * value for figure, value in medians[workload][OURS].items()}
+
+    after = [target.measure(medians) for target in TARGETS]
+
+    for target, low, high in zip(TARGETS, before, after, strict=True):
+        assert high >= low
+        assert target.reached(target.bound)
+        assert target.reached(math.inf) is not target.at_most
+
+
+def test_report_and_plot_show_only_what_was_measured(tmp_path: Path) -> None:
+    results = Results(medians={"fetch_all": {"stdlib": {"rows_per_s": 1234.5}}}, errors=["apsw: not there"])
+
+    assert "| fetch_all, 100 000 × 4 | rows_per_s |  |  |  |  | 1 234 |" in report.text(results, 1)
+    assert "- apsw: not there" in report.text(results, 1)
+    assert "≥" not in report.target_table(results)
+    assert plot.svg(results).count("<rect") == 2
+
+
+def test_databases_are_made_once_and_remade_when_the_size_differs(tmp_path: Path) -> None:
+    databases.create_items(tmp_path, 10)
+    first = (tmp_path / databases.ITEMS).stat()
+    databases.create_items(tmp_path, 10)
+    again = (tmp_path / databases.ITEMS).stat()
+    databases.create_items(tmp_path, 500)
+    larger = (tmp_path / databases.ITEMS).stat()
+
+    assert (again.st_mtime_ns, again.st_size) == (first.st_mtime_ns, first.st_size)
+    assert larger.st_size > first.st_size

@@ -1,0 +1,139 @@
+"""What is built from a checkout: a wheel that runs anywhere, and an sdist that can build it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email.parser import HeaderParser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import parse_wheel_filename
+
+import rapsqlite
+from rapsqlite._client.extension_loader import SHIPPED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from email.message import Message
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = "rapsqlite/engine.wasm"
+EXTENSIONS = [f"rapsqlite/extension_modules/{name}.wasm" for name in sorted(SHIPPED)]
+# Building from the sdist compiles the crate in another directory: minutes on a small machine.
+BUILD_TIME_S = 900
+pytestmark = pytest.mark.timeout(BUILD_TIME_S)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with an sdist and the wheel that was built from this sdist, not from the checkout."""
+    pytest.importorskip("hatchling", reason="the build backend is not installed")
+    out = tmp_path_factory.mktemp("dist")
+    # The compiled dependencies may come from the checkout's build directory; the crate is compiled anew.
+    environment = {"CARGO_TARGET_DIR": str(ROOT / "target"), **os.environ}
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def wheel(built: Path) -> Iterator[zipfile.ZipFile]:
+    [path] = built.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+@pytest.fixture(scope="session")
+def sdist_names(built: Path) -> set[str]:
+    """The names of the sdist's files below its top directory."""
+    [path] = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        return {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
+
+
+@pytest.fixture(scope="session")
+def metadata(wheel: zipfile.ZipFile) -> Message:
+    [name] = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    return HeaderParser().parsestr(wheel.read(name).decode())
+
+
+def test_there_is_one_wheel_for_every_platform(built: Path) -> None:
+    [path] = built.glob("*.whl")
+
+    name, version, _, tags = parse_wheel_filename(path.name)
+
+    assert (name, str(version)) == ("rapsqlite", rapsqlite.__version__)
+    assert {str(tag) for tag in tags} == {"py3-none-any"}
+
+
+def test_wheel_holds_the_package_and_the_modules_only(wheel: zipfile.ZipFile) -> None:
+    expected = {f"rapsqlite/{path.name}" for path in (ROOT / "rapsqlite").glob("*.py")}
+
+    files = {name for name in wheel.namelist() if ".dist-info/" not in name}
+
+    assert files == expected | {MODULE, *EXTENSIONS, "rapsqlite/py.typed"}
+
+
+@pytest.mark.parametrize("name", [MODULE, *EXTENSIONS])
+def test_module_built_from_the_sdist_is_the_checkout_s(wheel: zipfile.ZipFile, name: str) -> None:
+    """The same sources give the same bytes, wherever they lie: else nobody can check what a wheel contains."""
+    module = wheel.read(name)
+
+    assert module[:4] == b"\0asm"
+    assert module == (ROOT / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", [MODULE, *EXTENSIONS])
+def test_wheel_contains_no_path_of_the_build_machine(wheel: zipfile.ZipFile, name: str) -> None:
+    """Paths in panic messages give away who built it, and make builds differ."""
+    module = wheel.read(name)
+    places = [str(ROOT), str(Path.home()), os.environ.get("CARGO_HOME", "")]
+
+    assert not [place for place in places if len(place) > 1 and place.encode() in module]
+
+
+def test_sdist_holds_sources_and_nothing_compiled(sdist_names: set[str]) -> None:
+    needed = {
+        "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "rapsqlite/__init__.py", "rapsqlite/py.typed",
+        "wasm/Cargo.toml", "wasm/Cargo.lock", "wasm/src/lib.rs", "wasm/sqlite_cold.csv", "scripts/build_wasm.sh",
+        "scripts/build_extensions.sh", "wasm/extensions/prelude.h", "wasm/sqlite_prelude.h",
+        "scripts/build_hook.py", "scripts/record_profile.py", "tests/conftest.py", "docs/abi.md",
+    }  # fmt: skip
+
+    assert needed <= sdist_names
+    assert not [name for name in sdist_names if name.endswith((".wasm", ".o", ".a", ".so", ".db", ".pyc"))]
+    assert not [name for name in sdist_names if name.startswith(("target/", ".venv", ".work", "wasm/target/"))]
+
+
+def test_metadata_names_python_and_dependencies(metadata: Message) -> None:
+    requirements = [Requirement(line) for line in metadata.get_all("Requires-Dist", [])]
+    plain = {requirement.name for requirement in requirements if requirement.marker is None}
+
+    assert plain == {"wasmtime", "msgspec", "anyio"}
+    assert metadata["Requires-Python"] == ">=3.10"
+    assert metadata["License-Expression"] == "MIT"
+    assert {"trio", "test", "dev"} <= set(metadata.get_all("Provides-Extra", []))
+
+
+def test_wasmtime_is_held_to_the_release_that_was_tested(metadata: Message) -> None:
+    """The host reads wasmtime's private structures: another release must be tried before it is allowed."""
+    [line] = [line for line in metadata.get_all("Requires-Dist", []) if line.startswith("wasmtime")]
+    pinned = (ROOT / "scripts" / "constraints.txt").read_text(encoding="utf-8")
+    [tested] = [row.split("==")[1] for row in pinned.splitlines() if row.startswith("wasmtime==")]
+
+    specifier = Requirement(line).specifier
+
+    assert specifier.contains(tested)
+    assert not specifier.contains(f"{int(tested.split('.')[0]) + 1}.0.0")
+
+
+def test_metadata_shows_the_readme(metadata: Message) -> None:
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert str(metadata.get_payload()).lstrip() == (ROOT / "README.md").read_text(encoding="utf-8").lstrip()

@@ -1,0 +1,153 @@
+"""What `import rapsqlite` offers, and what it must not cost."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import rapsqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Loaded at the first connect() instead: each of them costs more than all that the name `connect` needs.
+HEAVY = {"anyio", "asyncio", "trio", "uvloop", "sniffio", "wasmtime", "dataclasses", "inspect"}
+
+LIST_MODULES = """
+import json, sys
+import sqlite3, msgspec
+before = set(sys.modules)
+import rapsqlite
+if len(sys.argv) > 1:
+    getattr(rapsqlite, sys.argv[1])
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+# A task that has the last answer asks for the guest, which is gone by then but for the files that it still closes.
+CLOSE_SLOWLY = """
+import asyncio, sys, threading
+from rapsqlite import _constants as abi
+from rapsqlite._files.file_table import FileTable
+from tests.vfs.driver import Driven
+answered, leaving, awaited = threading.Event(), threading.Event(), threading.Event()
+class Files(FileTable):
+    def close(self):
+        leaving.set()
+        assert awaited.wait(30)
+        super().close()
+async def close(guest):
+    finish = guest._traffic.finish
+    guest._traffic.finish = lambda failure: answered.wait(30) and finish(failure)
+    await guest.result(guest.submit(abi.OP_CLOSE))
+    answered.set()
+    assert leaving.wait(30)
+    ending = asyncio.ensure_future(guest.close())
+    await asyncio.sleep(0)
+    awaited.set()
+    await ending
+driven = Driven(':memory:', files=Files(b':memory:'))
+driven._loop.run_until_complete(close(driven.guest))
+print(*sorted(name for name in sys.modules if name.startswith('anyio._backends')))
+"""
+
+
+def modules_loaded_by_import(*name: str) -> set[str]:
+    """Return what `import rapsqlite` and a name of it load on top of sqlite3 and msgspec, in a fresh interpreter."""
+    answer = subprocess.run([sys.executable, "-c", LIST_MODULES, *name], capture_output=True, text=True, check=True)
+    return set(json.loads(answer.stdout))
+
+
+def test_closing_a_connection_does_not_load_what_only_cancelled_tasks_need() -> None:
+    """However long its files take; by then the guest has left, and nobody is to see that it does."""
+    done = subprocess.run([sys.executable, "-c", CLOSE_SLOWLY], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+def test_package_by_itself_loads_nothing() -> None:
+    """What a program imports at its start costs it something only once it is used."""
+    assert {name for name in modules_loaded_by_import() if name.startswith("rapsqlite")} == {"rapsqlite"}
+
+
+def test_modules_are_found_by_their_names() -> None:
+    """Also those that no public name comes from; a module that is missing in the list would import all the others."""
+    files = {path.stem for path in Path(rapsqlite.__file__).parent.glob("[a-z]*.py")}
+
+    assert files == rapsqlite._MODULES
+    assert modules_loaded_by_import("errors") < modules_loaded_by_import("connect")
+
+
+def test_name_that_is_misspelt_is_told() -> None:
+    with pytest.raises(AttributeError, match="module 'rapsqlite' has no attribute 'conect'"):
+        _ = rapsqlite.conect  # type: ignore[attr-defined]
+
+
+def test_star_imports_every_public_name() -> None:
+    code = "from rapsqlite import *; import rapsqlite; print(set(rapsqlite.__all__) - set(globals()))"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "set()\n"
+
+
+def documented_objects() -> Iterator[tuple[str, Any]]:
+    """Yield each public class, function and public method with its dotted name."""
+    for name in rapsqlite.__all__:
+        value = getattr(rapsqlite, name)
+        if not inspect.isclass(value) and not inspect.isroutine(value):
+            continue
+        if not getattr(value, "__module__", "").startswith("rapsqlite"):
+            continue
+        yield name, value
+        if inspect.isclass(value):
+            yield from methods_of(name, value)
+
+
+def methods_of(class_name: str, cls: type) -> Iterator[tuple[str, Any]]:
+    for name, value in vars(cls).items():
+        if not name.startswith("_") and (inspect.isroutine(value) or isinstance(value, property)):
+            yield f"{class_name}.{name}", value
+
+
+def test_import_loads_no_event_loop_and_no_runtime() -> None:
+    """A command-line tool that imports rapsqlite and never connects must not pay for wasmtime."""
+    loaded = {name.split(".")[0] for name in modules_loaded_by_import("connect")}
+
+    assert not loaded & HEAVY
+
+
+def test_names_in_all_exist_and_are_unique() -> None:
+    names = rapsqlite.__all__
+
+    assert len(set(names)) == len(names)
+    assert not [name for name in names if not hasattr(rapsqlite, name)]
+
+
+def test_no_public_name_is_forgotten_in_all() -> None:
+    """A star import and the documentation go by __all__, autocompletion goes by the module's names."""
+    offered = {
+        name
+        for name, value in vars(rapsqlite).items()
+        if not name.startswith(("_", "SQLITE_"))
+        and not inspect.ismodule(value)
+        and name not in {"annotations", "TYPE_CHECKING"}
+    }
+
+    assert offered <= set(rapsqlite.__all__)
+
+
+def test_public_names_have_docstrings() -> None:
+    assert not [name for name, value in documented_objects() if not inspect.getdoc(value)]
+
+
+def test_version_is_the_distribution_s() -> None:
+    """A version written in two places is wrong in one of them."""
+    assert rapsqlite.__version__ == metadata.version("rapsqlite")

@@ -1,0 +1,125 @@
+"""Sessions and cancelled tasks: whatever a task was in the midst of, none stays open.
+
+While a session is open SQLite has no place for a preupdate hook: that one can be set proves that none is.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+import rapsqlite
+from rapsqlite import _constants as abi
+from rapsqlite import connect
+from tests.callbacks.lingering import cancelled_too_late, refused_in_a_callback
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@pytest.fixture
+async def conn(database: Path) -> AsyncIterator[rapsqlite.Connection]:
+    async with connect(database, isolation_level=None) as connection:
+        await connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+        yield connection
+
+
+async def assert_none_is_open(conn: rapsqlite.Connection) -> None:
+    await conn.set_preupdate_hook(lambda *_: None)
+    await conn.set_preupdate_hook(None)
+
+
+async def test_cancelled_close_ends_the_recording(conn: rapsqlite.Connection) -> None:
+    session = await conn.session()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await session.close()
+
+    await assert_none_is_open(conn)
+
+
+async def test_cancelled_block_ends_the_recording(conn: rapsqlite.Connection) -> None:
+    with anyio.CancelScope() as scope:
+        async with conn.session():
+            scope.cancel()
+            await anyio.sleep_forever()
+
+    assert scope.cancelled_caught
+    await assert_none_is_open(conn)
+
+
+async def test_close_after_a_cancellation_that_came_too_late_ends_the_recording(conn: rapsqlite.Connection) -> None:
+    """The cancellation of a request that had finished was raised as the session was closed, before that was sent."""
+    session = await conn.session()
+
+    await cancelled_too_late(conn, session.close)
+
+    await assert_none_is_open(conn)
+
+
+async def test_session_that_a_callback_may_not_close_stays_open(conn: rapsqlite.Connection) -> None:
+    """It was forgotten and still open: nobody could close it any more."""
+    session = await conn.session()
+
+    await refused_in_a_callback(conn, session.close)
+
+    await conn.execute("INSERT INTO t VALUES (1)")
+    assert not await session.is_empty()
+    await session.close()
+    await assert_none_is_open(conn)
+
+
+async def test_session_that_cannot_be_attached_to_its_tables_does_not_stay_open(conn: rapsqlite.Connection) -> None:
+    """It stayed open for as long as anybody held the error."""
+    with pytest.raises(rapsqlite.ProgrammingError) as caught:
+        await conn.session("t", "t\0")
+
+    await assert_none_is_open(conn)
+    assert "null" in str(caught.value)
+
+
+async def test_cancellation_between_opening_and_attaching_leaves_none(
+    conn: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = conn._session.guest
+    call = guest.call
+    held: list[BaseException] = []  # with all that its traceback refers to
+
+    async def cancelled_before_it_is_attached(op: int, *arguments: Any, **options: Any) -> Any:
+        if op == abi.OP_SESSION:
+            scope.cancel()
+            await anyio.sleep_forever()
+        return await call(op, *arguments, **options)
+
+    monkeypatch.setattr(guest, "call", cancelled_before_it_is_attached)
+    with anyio.CancelScope() as scope:
+        try:
+            await conn.session("t")
+        except BaseException as error:
+            held.append(error)
+            raise
+
+    monkeypatch.undo()
+    assert held
+    await assert_none_is_open(conn)
+
+
+async def test_session_is_closed_once_for_all_tasks(conn: rapsqlite.Connection) -> None:
+    session = await conn.session()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(10):
+            tasks.start_soon(session.close)
+
+    await assert_none_is_open(conn)
+
+
+async def test_dropped_session_ends_the_recording(conn: rapsqlite.Connection) -> None:
+    session = await conn.session()
+    del session
+    gc.collect()
+
+    await assert_none_is_open(conn)
