@@ -21,7 +21,7 @@ from rapsqlite.errors import DatabaseError, PositionsRefusedError, ProgrammingEr
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from rapsqlite._client.state import Plan, Session
+    from rapsqlite._client.state import ConnectionState, RowDecoder
     from rapsqlite._values.row_plan import RowFunction
     from rapsqlite._wasm.rings import Reply
     from rapsqlite.connection import Connection
@@ -51,13 +51,13 @@ class TypedPlan:
         return None
 
 
-def plan_into(session: Session, into: type[Any] | None) -> Plan:
+def plan_into(session: ConnectionState, into: type[Any] | None) -> RowDecoder:
     """Return how the rows of a whole result are made: lists unless a row factory or ``into`` says otherwise."""
     return session.list_plan if into is None else TypedPlan(into)
 
 
 async def fetch_rows(
-    connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, plan: Plan
+    connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, plan: RowDecoder
 ) -> list[Any]:
     """Return all rows. The event loop gets to run every few milliseconds while they are decoded."""
     session = connection._session
@@ -77,7 +77,7 @@ async def fetch_rows(
 
 
 async def _collect(
-    session: Session, sql: bytes, handle: int, params: bytes, plan: Plan, most: int
+    session: ConnectionState, sql: bytes, handle: int, params: bytes, plan: RowDecoder, most: int
 ) -> tuple[list[Any], Reply]:
     """Return the rows, at most so many unless that is 0, and the last reply."""
     bits = session.statement_bits
@@ -97,7 +97,7 @@ async def _collect(
 
 
 async def fetch_first(
-    connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, plan: Plan
+    connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, plan: RowDecoder
 ) -> tuple[list[Any], int]:
     """Return a list with the first row or without any, and the number of columns. The rest is not computed."""
     session = connection._session
@@ -117,7 +117,9 @@ async def fetch_first(
     return rows, reply.column_count
 
 
-async def fetch_one(connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, plan: Plan) -> Any:
+async def fetch_one(
+    connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, plan: RowDecoder
+) -> Any:
     """Return the first row; DatabaseError if there is none."""
     rows, _ = await fetch_first(connection, sql, handle, parameters, plan)
     if rows:
@@ -160,6 +162,6 @@ def rowid_row(connection: Connection, rowid: int) -> Any:
     return row if function is None else function(row)
 
 
-def plain_plan(session: Session, shape: Literal["list", "dict"]) -> Plan:
+def plain_plan(session: ConnectionState, shape: Literal["list", "dict"]) -> RowDecoder:
     """Return how rows are made for the package's own questions, whatever factories the user has set."""
     return plan_rows(shape, default=list, text_factory=str, detect_types=0, converters=session.converters)

@@ -14,7 +14,7 @@ from rapsqlite.prepared import PreparedStatement
 from rapsqlite.stream import ChunkStream, RowStream
 
 if TYPE_CHECKING:
-    from rapsqlite._client.state import Session
+    from rapsqlite._client.state import ConnectionState
     from rapsqlite.connection import Connection
     from rapsqlite.types import Parameters, ParameterSets
 
@@ -30,7 +30,7 @@ class Queries:
     returns its result, and the cancellation comes at the task's next checkpoint.
     """
 
-    _session: Session
+    _session: ConnectionState
 
     @property
     def _connection(self) -> Connection:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rapsqlite.types import Parameters
 
 
-class Tuning(Queries):
+class Settings(Queries):
     """Pragmas, limits, configuration flags, query plans, on top of the statements that `Queries` sends."""
 
     async def set_pragma(self, name: str, value: float | str | bool) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
-    from rapsqlite._client.state import Session
+    from rapsqlite._client.state import ConnectionState
     from rapsqlite._guest.guest import Guest
     from rapsqlite.connection import Connection
 
@@ -42,7 +42,7 @@ _step_of = decoder_of(tuple[int, int, int])
 class Copies:
     """What of `Connection` copies whole databases."""
 
-    _session: Session
+    _session: ConnectionState
 
     def iterdump(self, *, filter: str | None = None, restorable: bool = False) -> Dump:
         """Return the SQL text that makes this database again: iterate over its lines, or await the list of them.

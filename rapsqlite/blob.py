@@ -23,7 +23,7 @@ from rapsqlite.errors import InternalError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rapsqlite._client.state import Session
+    from rapsqlite._client.state import ConnectionState
     from rapsqlite.connection import Connection
 
 B = TypeVar("B", bound="Blob")
@@ -164,7 +164,7 @@ class Blob(Uncopied):
 class Blobs:
     """What of `Connection` opens values for incremental input and output."""
 
-    _session: Session
+    _session: ConnectionState
 
     def blobopen(
         self, table: str, column: str, row: int, /, *, readonly: bool = False, name: str = "main"

@@ -17,7 +17,7 @@ from rapsqlite._client.registration import checked_callable, checked_int
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rapsqlite._client.state import Session
+    from rapsqlite._client.state import ConnectionState
     from rapsqlite._guest.guest import Guest
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -47,7 +47,7 @@ class Conflict(NamedTuple):
 class Changesets:
     """What of `Connection` applies changes of others."""
 
-    _session: Session
+    _session: ConnectionState
 
     async def apply_changeset(
         self,

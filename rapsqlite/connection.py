@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rapsqlite import _constants as abi
 from rapsqlite._aiosqlite_attributes import DriverAttributes
-from rapsqlite._client.opening import Target
+from rapsqlite._client.opening import OpenOptions
 from rapsqlite._client.slow_statements import SlowStatements
-from rapsqlite._client.state import CLOSED, NOT_CONNECTED, Session
+from rapsqlite._client.state import CLOSED, NOT_CONNECTED, ConnectionState
 from rapsqlite._client.transaction_control import LEGACY_TRANSACTION_CONTROL
-from rapsqlite._settings import Tuning
+from rapsqlite._settings import Settings
 from rapsqlite._values.options import checked_callable, checked_mapping
 from rapsqlite._values.pragma import pragma_statement
 from rapsqlite._values.uncopied import Uncopied
@@ -42,7 +42,7 @@ C = TypeVar("C", bound="Connection")
 
 class Connection(
     Uncopied,
-    Tuning,
+    Settings,
     Copies,
     Schema,
     Blobs,
@@ -82,7 +82,7 @@ class Connection(
         aiosqlite_compat: bool = False,
     ) -> None:
         """Take the options that `connect` describes; nothing is opened yet."""
-        self._session = Session(
+        self._session = ConnectionState(
             isolation_level=isolation_level,
             autocommit=autocommit,
             iter_chunk_size=iter_chunk_size,
@@ -91,7 +91,7 @@ class Connection(
             detect_types=detect_types,
             default_shape=tuple if aiosqlite_compat else list,
         )
-        self._target = Target(
+        self._target = OpenOptions(
             database,
             timeout_s=timeout,
             uri=uri,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from rapsqlite._client.state import Plan, Session
+    from rapsqlite._client.state import ConnectionState, RowDecoder
     from rapsqlite._guest.guest import Guest
     from rapsqlite._wasm.rings import Reply
     from rapsqlite.connection import Connection
@@ -65,9 +65,9 @@ class Cursor(Uncopied):
     def __init__(self, connection: Connection) -> None:
         session = connection._session
         self._connection = connection
-        self._session: Session = session
+        self._session: ConnectionState = session
         self._row_factory: RowFactory = session.row_factory
-        self._plan: Plan = session.tuple_plan
+        self._plan: RowDecoder = session.tuple_plan
         self._closed = False
         self._batches: Batches | None = None  # None: no rows but those in hand
         self._batch = b""  # the rows in hand as they came
@@ -100,7 +100,7 @@ class Cursor(Uncopied):
         await self._execute(encoded, 0, params)
         return self
 
-    async def _run(self, sql: bytes, handle: int, params: bytes, plan: Plan, row_count: int = 1) -> None:
+    async def _run(self, sql: bytes, handle: int, params: bytes, plan: RowDecoder, row_count: int = 1) -> None:
         """Execute a statement (or the prepared one of this handle) whose rows are made as ``plan`` says.
 
         The answer has ``row_count`` rows at most; 0: as many as a batch holds.
@@ -164,7 +164,7 @@ class Cursor(Uncopied):
         await session.guest.call(abi.OP_SCRIPT, encode_sql(sql_script, "executescript"), format=session.script_format)
         return self
 
-    async def _begin(self) -> Session:
+    async def _begin(self) -> ConnectionState:
         """Leave the statement before behind."""
         if self._closed:
             raise ProgrammingError("Cannot operate on a closed cursor.")
@@ -178,7 +178,7 @@ class Cursor(Uncopied):
         self.rowcount = -1
         return session
 
-    def _describe(self, columns: bytes, plan: Plan) -> None:
+    def _describe(self, columns: bytes, plan: RowDecoder) -> None:
         """Have the columns of a result whose rows come another way: what row factories look at."""
         self._columns = columns
         self._plan = plan

@@ -21,7 +21,7 @@ from rapsqlite.stream import ChunkStream
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from rapsqlite._client.state import Plan
+    from rapsqlite._client.state import RowDecoder
     from rapsqlite.connection import Connection
 
 _KNOWS_VIRTUAL_TABLES = sys.version_info >= (3, 11, 6)
@@ -54,7 +54,7 @@ class Dump:
     def __init__(self, connection: Connection, filter: str | None, restorable: bool) -> None:
         self._connection = connection
         self._steps = _script(filter, restorable)
-        self._plan: Plan = fetching.plain_plan(connection._session, "list")
+        self._plan: RowDecoder = fetching.plain_plan(connection._session, "list")
         self._chunks: ChunkStream | None = None
         self._lines: Iterator[str] = iter(())
 

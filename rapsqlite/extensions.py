@@ -15,16 +15,16 @@ from rapsqlite._client.extension_trial import ask_loader, try_out
 from rapsqlite.errors import Error, OperationalError
 
 if TYPE_CHECKING:
-    from rapsqlite._client.opening import Target
-    from rapsqlite._client.state import Session
+    from rapsqlite._client.opening import OpenOptions
+    from rapsqlite._client.state import ConnectionState
     from rapsqlite.connection import Connection
 
 
 class Extensions:
     """What of `Connection` loads extensions."""
 
-    _session: Session
-    _target: Target
+    _session: ConnectionState
+    _target: OpenOptions
     _loader: Loader | None = None
     _loader_handle = 0
 

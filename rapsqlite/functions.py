@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rapsqlite._callbacks.callbacks import Callbacks
-    from rapsqlite._client.state import Session
+    from rapsqlite._client.state import ConnectionState
     from rapsqlite.types import AggregateFunction, WindowFunction
 
 
@@ -38,7 +38,7 @@ class Functions:
     with DataError; the exception itself is the ``__cause__``.
     """
 
-    _session: Session
+    _session: ConnectionState
 
     async def create_function(
         self, name: str, narg: int, func: Callable[..., Any] | None, *, deterministic: bool = False

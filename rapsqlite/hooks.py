@@ -15,13 +15,13 @@ from rapsqlite._client.registration import checked_callable, checked_int, regist
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rapsqlite._client.state import Session
+    from rapsqlite._client.state import ConnectionState
 
 
 class Hooks:
     """What of `Connection` tells about, or has a say in, what SQLite does."""
 
-    _session: Session
+    _session: ConnectionState
 
     async def set_authorizer(
         self,

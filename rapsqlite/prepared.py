@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from rapsqlite import _constants as abi
 from rapsqlite import _fetching as fetching
-from rapsqlite._client.fair_lock import Turns
+from rapsqlite._client.fair_lock import FairLock
 from rapsqlite._client.operation import Operation
 from rapsqlite._client.state import encode_sql
 from rapsqlite._guest.request import undoes
@@ -55,7 +55,7 @@ class PreparedStatement(Uncopied):
         self._guest: Guest = connection._session.guest
         self._guest.state  # noqa: B018 - raises if the connection is closed
         self._handle = 0  # not prepared yet
-        self._turns = Turns()  # of the tasks that want to prepare it
+        self._turns = FairLock()  # of the tasks that want to prepare it
         self._closed = False
         self._runs_text = undoes(self._encoded)  # one request, which is carried through, instead of two
         self._running: weakref.ref[Cursor] | None = None  # whose rows the statement is still making

@@ -14,7 +14,7 @@ from rapsqlite._identifiers import is_same, quoted
 from rapsqlite.errors import OperationalError
 
 if TYPE_CHECKING:
-    from rapsqlite._client.state import Session
+    from rapsqlite._client.state import ConnectionState
     from rapsqlite.connection import Connection
 
 # Users can put functions and collations of their own in the place of SQLite's: no function is called here, and no text
@@ -40,7 +40,7 @@ class Schema:
     are compared as in SQL, without regard to the case of ASCII letters.
     """
 
-    _session: Session
+    _session: ConnectionState
 
     async def get_tables(self, name: str | None = None, *, schema: str | None = None) -> list[str]:
         """Return the names of the tables, virtual ones included and SQLite's own left out; or of the one table."""

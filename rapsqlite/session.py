@@ -24,7 +24,7 @@ from rapsqlite.errors import InternalError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rapsqlite._client.state import Session
+    from rapsqlite._client.state import ConnectionState
     from rapsqlite._guest.guest import Guest
     from rapsqlite.connection import Connection
 
@@ -129,7 +129,7 @@ class ChangeSession(Uncopied):
 class Sessions:
     """What of `Connection` records changes."""
 
-    _session: Session
+    _session: ConnectionState
 
     def session(self, *tables: str, name: str = "main") -> Operation[ChangeSession]:
         """Record changes of ``tables``, or of every table if none is named: await it, or use it in ``async with``.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from rapsqlite._client.state import Plan
+    from rapsqlite._client.state import RowDecoder
     from rapsqlite.connection import Connection
     from rapsqlite.types import Parameters
 
@@ -31,7 +31,7 @@ class RowStream(Uncopied):
 
     __slots__ = ("_connection", "_cursor", "_first_rows", "_parameters", "_plan", "_rows", "_sql")
 
-    def __init__(self, connection: Connection, sql: bytes, parameters: Parameters | None, plan: Plan) -> None:
+    def __init__(self, connection: Connection, sql: bytes, parameters: Parameters | None, plan: RowDecoder) -> None:
         self._connection = connection
         self._sql = sql
         self._parameters = parameters
@@ -87,7 +87,7 @@ class ChunkStream(RowStream):
         connection: Connection,
         sql: bytes,
         parameters: Parameters | None,
-        plan: Plan,
+        plan: RowDecoder,
         chunk_size: int,
     ) -> None:
         super().__init__(connection, sql, parameters, plan)

@@ -1,7 +1,8 @@
 """Transactions as ``async with`` blocks.
 
-Transactions of one connection take turns in the order in which their tasks asked (``_client/transaction_queue``). What is decided is
-sent once: an exit is carried through although its task is cancelled meanwhile, and the cancellation is raised after it.
+Transactions of one connection take turns in the order in which their tasks asked (``_client/transaction_queue``).
+What is decided is sent once: an exit is carried through although its task is cancelled meanwhile, and the
+cancellation is raised after it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Interrupt a callback that does not return: an exception is raised in the thread that runs it, wherever it is.
 
 CPython delivers such an exception some time after it was asked for, so it could hit code that knows nothing of it.
-`Strike` sees to it that it hits nothing but the callback it was meant for, or the few lines that wait for it to come:
-either the striker sees that no callback runs, or the thread sees, before it leaves its callback, that a strike is under
-way, waits until that is decided, and takes back what was not delivered. What blocks outside of Python, such as
-``time.sleep``, is not interrupted. https://docs.python.org/3/c-api/threads.html#c.PyThreadState_SetAsyncExc
+`CallbackInterrupt` makes sure that it hits nothing but the callback it was meant for, or the few lines that wait for it
+to come: either the sender sees that no callback runs, or the thread sees, before it leaves its callback, that an
+exception is under way, waits until that is decided, and takes it back if it was not delivered. What blocks outside of
+Python, such as ``time.sleep``, is not interrupted. https://docs.python.org/3/c-api/threads.html#c.PyThreadState_SetAsyncExc
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class CallbackInterrupted(BaseException):
     """The statement that called this callback was cancelled or interrupted, and the callback did not return."""
 
 
-class Strike:
+class CallbackInterrupt:
     """Strikes against the callbacks of one thread, one at a time and at most one per callback."""
 
     __slots__ = ("_lock", "left", "state", "target")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rapsqlite import _constants as abi
 from rapsqlite._callbacks.aggregates import Instance, run_steps
 from rapsqlite._callbacks.argument_block import Place
-from rapsqlite._callbacks.async_exception import CallbackInterrupted, Strike
+from rapsqlite._callbacks.async_exception import CallbackInterrupt, CallbackInterrupted
 from rapsqlite._callbacks.deferred import DeferredError, run_calls, with_failure
 from rapsqlite._callbacks.failures import Failures, code_of
 from rapsqlite._callbacks.handles import Handles
@@ -51,7 +51,7 @@ class Callbacks:
         self._handles: Handles[tuple[int, Any]] = Handles()  # kind, and what is called or the instance
         self._functions: dict[int, Callable[..., Any]] = {}  # by kind and handle, as the guest writes them in one word
         self._slots = Slots()
-        self._strike = Strike()
+        self._strike = CallbackInterrupt()
         self._finalized: type | None = None  # the class of the last instance, should it raise
         self.failures = Failures()
 

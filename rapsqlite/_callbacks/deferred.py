@@ -20,7 +20,7 @@ from rapsqlite.errors import InternalError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from rapsqlite._callbacks.async_exception import Strike
+    from rapsqlite._callbacks.async_exception import CallbackInterrupt
 
 _FAILURE = Struct("<iI")  # a code, and the number of the exception
 _MOST_BYTES = 131_072  # of the answers in one go: rows are sent before more are made
@@ -63,7 +63,7 @@ def arguments_of(width: int, values: list[Any]) -> Iterable[Any]:
 
 
 def run_calls(
-    function_of: Callable[[int], Callable[..., Any]], strike: Strike, largest: int, runs: Iterable[Any]
+    function_of: Callable[[int], Callable[..., Any]], strike: CallbackInterrupt, largest: int, runs: Iterable[Any]
 ) -> bytes:
     """Make the calls of ``runs`` (`runs_of`, whose keys are those of functions), and return their answers.
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rapsqlite._callbacks.argument_block import Place
-    from rapsqlite._callbacks.async_exception import Strike
+    from rapsqlite._callbacks.async_exception import CallbackInterrupt
 
     Enter = Callable[[], int]
     Bind = Callable[[Callable[..., Any] | None], None]
@@ -29,7 +29,7 @@ _INTEGER, _FLOAT, _TEXT = abi.FORM_INTEGER, abi.FORM_FLOAT, abi.FORM_TEXT
 _ARRAY, _PACKED_TEXT = abi.FORM_ARRAY, abi.FORM_PACKED_TEXT
 
 
-def entrance(place: Place, strike: Strike, fail: Fail, fail_late: FailLate) -> tuple[Enter, Bind]:
+def entrance(place: Place, strike: CallbackInterrupt, fail: Fail, fail_late: FailLate) -> tuple[Enter, Bind]:
     """Return ``enter``, for the guest to call in this thread, and ``bind``, which says what that calls (None: nothing).
 
     ``fail`` answers an exception of what is called, ``fail_late`` one that comes when that is over; it returns what

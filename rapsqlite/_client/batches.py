@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
-from rapsqlite._client.fair_lock import Turns
+from rapsqlite._client.fair_lock import FairLock
 from rapsqlite.errors import Error, OperationalError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Batches:
         self._quiet = 0  # rows of those before it, since the connection wrote
         self._has_written = False  # the connection, since there are rows
         self._interrupted = False
-        self._turns = Turns()  # of tasks that fetch from the same cursor
+        self._turns = FairLock()  # of tasks that fetch from the same cursor
 
     async def next(self, wanted: int) -> Reply | None:
         """Return the next batch, None after the last one; ``wanted`` rows are to be fetched now, 0: all.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rapsqlite import _constants as abi
 
 if TYPE_CHECKING:
-    from rapsqlite._client.state import Session
+    from rapsqlite._client.state import ConnectionState
 
 
 class Block:
@@ -19,7 +19,7 @@ class Block:
 
     __slots__ = ("_enter", "_keep", "_number", "_session", "_undo")
 
-    def __init__(self, session: Session, enter: bytes, keep: bytes, undo: bytes) -> None:
+    def __init__(self, session: ConnectionState, enter: bytes, keep: bytes, undo: bytes) -> None:
         self._session = session
         self._enter = enter
         self._keep = keep

@@ -20,7 +20,7 @@ from rapsqlite.errors import PositionsRefusedError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from rapsqlite._client.state import Session
+    from rapsqlite._client.state import ConnectionState
     from rapsqlite._guest.request import Request
     from rapsqlite.types import Parameters, ParameterSets
 
@@ -32,7 +32,7 @@ _LISTED = (list, tuple)  # to iterate over these runs no code of the user's
 clock = perf_counter
 
 
-async def execute_many(session: Session, sql: bytes, parameters: ParameterSets) -> int:
+async def execute_many(session: ConnectionState, sql: bytes, parameters: ParameterSets) -> int:
     """Execute ``sql`` for each set; return the number of rows changed.
 
     Without any set the statement is prepared all the same, so that what is wrong with it is told, as sqlite3 does.
@@ -42,7 +42,7 @@ async def execute_many(session: Session, sql: bytes, parameters: ParameterSets) 
     return await _execute_async_sets(session, sql, aiter(parameters))
 
 
-async def _execute_sets(session: Session, sql: bytes, parameters: Any) -> int:
+async def _execute_sets(session: ConnectionState, sql: bytes, parameters: Any) -> int:
     sending = _Sending(session, sql)
     sets = iter(parameters)
     first = list(islice(sets, 1))
@@ -75,7 +75,7 @@ def _take(sets: Iterator[Parameters], count: int, deadline: float, chunk: list[P
             return
 
 
-async def _execute_async_sets(session: Session, sql: bytes, sets: AsyncIterator[Parameters]) -> int:
+async def _execute_async_sets(session: ConnectionState, sql: bytes, sets: AsyncIterator[Parameters]) -> int:
     """Do as `_execute_sets`; while the iterator runs nothing is on its way, for it may use the connection itself."""
     sending = _Sending(session, sql)
     encoder: SetEncoder | None = None
@@ -96,7 +96,7 @@ async def _execute_async_sets(session: Session, sql: bytes, sets: AsyncIterator[
 
 
 async def _take_async(
-    session: Session, sets: AsyncIterator[Parameters], count: int, deadline: float, chunk: list[Parameters]
+    session: ConnectionState, sets: AsyncIterator[Parameters], count: int, deadline: float, chunk: list[Parameters]
 ) -> bool:
     """Move up to so many sets into ``chunk``; return whether there are no more.
 
@@ -117,7 +117,7 @@ class _Sending:
 
     __slots__ = ("_changes", "_first", "_sent", "_session", "_sql", "deadline")
 
-    def __init__(self, session: Session, sql: bytes) -> None:
+    def __init__(self, session: ConnectionState, sql: bytes) -> None:
         self._session = session
         self._sql = sql
         self._changes = 0
@@ -165,7 +165,7 @@ class _Sending:
         return self._changes
 
 
-async def _changes_of(session: Session, sent: Request) -> int:
+async def _changes_of(session: ConnectionState, sent: Request) -> int:
     """Wait for the answer to a chunk; return how many rows it changed."""
     try:
         return (await session.guest.result(sent)).changes
@@ -174,7 +174,7 @@ async def _changes_of(session: Session, sent: Request) -> int:
         return await _execute_positions(session, sql, chunk, first=sent.head[4])
 
 
-async def _execute_positions(session: Session, sql: bytes, chunk: bytes, first: int) -> int:
+async def _execute_positions(session: ConnectionState, sql: bytes, chunk: bytes, first: int) -> int:
     """Execute a chunk that was refused because of sequences for named placeholders, each after its warnings."""
     changes = 0
     for by_position, count, sets in split_sets(chunk):
@@ -186,7 +186,7 @@ async def _execute_positions(session: Session, sql: bytes, chunk: bytes, first: 
     return changes
 
 
-async def _encoder(session: Session, sql: bytes, first: list[Parameters]) -> SetEncoder:
+async def _encoder(session: ConnectionState, sql: bytes, first: list[Parameters]) -> SetEncoder:
     """Return an encoder with the names to ask each set for if the first one makes values of names it does not list."""
     names = await session.parameter_names(sql) if first and looks_names_up(first[0]) else None
     return SetEncoder(session.adapters, names)

@@ -16,7 +16,7 @@ from rapsqlite._client.extension_loader import Loader
 from rapsqlite.errors import Error, OperationalError
 
 if TYPE_CHECKING:
-    from rapsqlite._client.opening import Target
+    from rapsqlite._client.opening import OpenOptions
     from rapsqlite._guest.guest import Guest
 
 
@@ -25,7 +25,7 @@ async def ask_loader(guest: Guest, operation: int, loader_handle: int, *argument
     await guest.call(abi.OP_CONTROL, params=msgspec.msgpack.encode([loader_handle, *arguments]), a=operation)
 
 
-async def try_out(target: Target, path: str, entrypoint: str | None) -> None:
+async def try_out(target: OpenOptions, path: str, entrypoint: str | None) -> None:
     """Load the module where nothing can be lost; OperationalError if that ends the sandbox.
 
     Any other error is left to the connection's own SQLite, which will come to it in the same way.

@@ -23,8 +23,8 @@ class _Turn:
 
     __slots__ = ("cancellation", "granted", "loop", "turns", "waiter", "withdrawn")
 
-    def __init__(self, turns: Turns, loop: Loop) -> None:
-        self.turns: Turns = turns
+    def __init__(self, turns: FairLock, loop: Loop) -> None:
+        self.turns: FairLock = turns
         self.loop: Loop = loop
         self.granted: bool = False
         self.withdrawn: bool = False
@@ -32,7 +32,7 @@ class _Turn:
         self.cancellation: BaseException | None = None
 
     @property
-    def patience_s(self) -> float:
+    def grace_period_s(self) -> float:
         """Return no limit: a cancelled wait is over at once."""
         return inf
 
@@ -44,11 +44,11 @@ class _Turn:
         """Leave the queue, unless the turn was given at this very moment."""
         self.turns.withdraw(self)
 
-    def on_silence(self) -> None:
+    def on_timeout(self) -> None:
         """Nobody is asked for an answer."""
 
 
-class Turns:
+class FairLock:
     """A fair lock. ``acquire`` waits for the turn, ``release`` passes it on; the releaser may be another task."""
 
     __slots__ = ("_guard", "_taken", "_waiting")

@@ -17,12 +17,12 @@ from rapsqlite import _constants as abi
 from rapsqlite.errors import ProgrammingError
 
 if TYPE_CHECKING:
-    from rapsqlite._client.state import Session
+    from rapsqlite._client.state import ConnectionState
 
 _PACKAGE = str(Path(__file__).parent.parent)
 
 
-async def accept_positions(session: Session, sql: bytes, bits: int, sets: int = 1) -> int:
+async def accept_positions(session: ConnectionState, sql: bytes, bits: int, sets: int = 1) -> int:
     """Say of ``sets`` sequences that they are no mappings; return ``bits`` without the one that refuses them."""
     placeholders = await session.placeholders(sql)
     named = [(number, name) for number, name in enumerate(placeholders, 1) if name is not None and name[0] != "?"]

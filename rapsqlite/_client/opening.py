@@ -35,7 +35,7 @@ def file_name(database: object) -> bytes:
     return name
 
 
-class Target:
+class OpenOptions:
     """A database and the options it is opened with."""
 
     __slots__ = ("_limits", "_options", "_timeout_s", "_uri", "memory", "name", "path")

@@ -13,7 +13,7 @@ from rapsqlite import _constants as abi
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rapsqlite._client.state import Session
+    from rapsqlite._client.state import ConnectionState
     from rapsqlite._guest.guest import Guest
     from rapsqlite._guest.request import Request
     from rapsqlite._wasm.rings import Reply
@@ -34,7 +34,7 @@ _TIMED = frozenset(
 )
 
 
-class Stopwatch:
+class SlowStatementGuest:
     """Passes everything on to ``guest``, and tells of statements that take longer than ``threshold_s``."""
 
     def __init__(self, guest: Guest, threshold_s: float, callback: Callable[[float, str], object] | None) -> None:
@@ -112,7 +112,7 @@ class Stopwatch:
 class SlowStatements:
     """What of `Connection` reports slow statements."""
 
-    _session: Session
+    _session: ConnectionState
 
     def set_slow_query_threshold(
         self, threshold_secs: float | None, callback: Callable[[float, str], object] | None = None
@@ -124,8 +124,8 @@ class SlowStatements:
         cursor, to the last one of a whole result, waiting for earlier statements included. What ``callback`` raises
         is logged there too.
         """
-        guest: Guest | Stopwatch = self._session.guest
-        plain = guest.guest if isinstance(guest, Stopwatch) else guest
+        guest: Guest | SlowStatementGuest = self._session.guest
+        plain = guest.guest if isinstance(guest, SlowStatementGuest) else guest
         if threshold_secs is None:
             self._session.guest = plain
             return
@@ -134,4 +134,4 @@ class SlowStatements:
         if callback is not None and not callable(callback):
             raise TypeError("callback is not callable")
         plain.state  # noqa: B018 - raises if the connection is closed
-        self._session.guest = cast("Guest", Stopwatch(plain, threshold_secs, callback))
+        self._session.guest = cast("Guest", SlowStatementGuest(plain, threshold_secs, callback))

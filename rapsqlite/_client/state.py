@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 _SINCE_311 = sys.version_info >= (3, 11)
 
 LISTED = frozenset({tuple, list, dict, type(None)})
-"""Types of parameters that list all they have; others may have to be asked for names (`Session.encode_unusual`)."""
+"""Types of parameters that list all they have; `ConnectionState.encode_unusual` asks others for names."""
 
 _described = decoder_of(dict[str, Any])
 _counters = decoder_of(dict[str, int])
 
 
-class Plan(Protocol):
+class RowDecoder(Protocol):
     """What to ask the guest for and how to make rows of its answers; a `RowPlan` or `TypedPlan`."""
 
     format: int
@@ -81,7 +81,7 @@ def encode_sql(sql: str, verb: str) -> bytes:
     return sql.encode()
 
 
-class Session(TransactionControl):
+class ConnectionState(TransactionControl):
     """One connection's guest and settings."""
 
     __slots__ = (
@@ -157,15 +157,15 @@ class Session(TransactionControl):
         self._update_plans()
 
     def _update_plans(self) -> None:
-        self.tuple_plan: Plan = self._make_plan(self._row_factory, tuple)
-        self.list_plan: Plan = self._make_plan(self._row_factory, self._default_shape)
-        self.scalar_plan: Plan = self._make_plan("list", list)
+        self.tuple_plan: RowDecoder = self._make_plan(self._row_factory, tuple)
+        self.list_plan: RowDecoder = self._make_plan(self._row_factory, self._default_shape)
+        self.scalar_plan: RowDecoder = self._make_plan("list", list)
 
-    def plan(self, factory: RowFactory) -> Plan:
+    def plan(self, factory: RowFactory) -> RowDecoder:
         """Return the plan for a cursor with this row factory."""
         return self.tuple_plan if factory is self._row_factory else self._make_plan(factory, tuple)
 
-    def _make_plan(self, factory: RowFactory, default: type) -> Plan:
+    def _make_plan(self, factory: RowFactory, default: type) -> RowDecoder:
         return plan_rows(
             factory,
             default=default,

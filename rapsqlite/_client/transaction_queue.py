@@ -18,7 +18,7 @@ class TransactionQueue:
     __slots__ = ("_turns", "block", "owner")
 
     def __init__(self) -> None:
-        self._turns = Turns()
+        self._turns = FairLock()
         self.owner: object = None  # the task inside its block
         self.block: object = None  # stands for that block in ``_blocks``
 

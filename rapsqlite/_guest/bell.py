@@ -39,7 +39,7 @@ class _TimeSpec(ctypes.Structure):
 
 
 class Bell:
-    """One guest's pipe. ``adopt`` and ``retire`` are called with the guest's lock held."""
+    """One guest's pipe. ``watch_from`` and ``retire`` are called with the guest's lock held."""
 
     def __init__(self) -> None:
         """Open the pipe; OSError if there are too many open files."""
@@ -65,7 +65,7 @@ class Bell:
         writer, self._writer = self._writer, -1
         _close(writer)
 
-    def adopt(self, loop: Loop, words: Words, drain: Callable[[Loop], object]) -> None:
+    def watch_from(self, loop: Loop, words: Words, drain: Callable[[Loop], object]) -> None:
         """Let ``loop``, in whose thread this runs, hear the guest and then ``drain``, if no other one hears it."""
         if loop.key is self._key:
             return

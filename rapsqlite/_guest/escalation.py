@@ -1,9 +1,9 @@
 """A guest that does not answer although its request was cancelled: what is forced, and how hard.
 
 SQL that runs on is killed, with its connection. A callback of the user's that runs on is interrupted with an exception
-first (`async_exception`); if that does not reach it the connection is given up, and its thread left to the callback. A system
-call that does not return, of a file system that hangs, can be neither interrupted nor killed: its thread is left to it,
-with the files, which it closes when the call returns.
+first (`async_exception`); if that does not reach it the connection is given up, and its thread left to the callback.
+A system call that does not return, of a file system that hangs, can be neither interrupted nor killed: its thread is
+left to it, with the files, which it closes when the call returns.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rapsqlite._guest.request import Request
-    from rapsqlite._guest.traffic import Traffic
+    from rapsqlite._guest.traffic import RequestQueue
 
 # How many times as long the guest has for what is carried through, a rollback of gigabytes say; a minute.
 _CARRIED_THROUGH = 12
 
 
-class Pressure:
+class Escalation:
     """Forces one guest to answer."""
 
     __slots__ = ("_give_up", "_kill", "_killed", "_leave_behind", "_traffic")
 
     def __init__(
         self,
-        traffic: Traffic,
+        traffic: RequestQueue,
         kill: Callable[[], None],
         give_up: Callable[[BaseException], None],
         leave_behind: Callable[[BaseException], None],
@@ -41,7 +41,7 @@ class Pressure:
         self._leave_behind = leave_behind
         self._killed = False
 
-    def press(self, request: Request) -> None:
+    def force_answer(self, request: Request) -> None:
         """Force the answer to a request that was waited for patiently; called again if it still does not come."""
         callbacks = self._traffic.host.callbacks
         request.silences += 1
@@ -77,7 +77,7 @@ class Pressure:
         Only for a request that is cancelled then.
         """
         if self._traffic.host.callbacks.thread:
-            timer = threading.Timer(self._traffic.patience_s, self._strike_cancelled)
+            timer = threading.Timer(self._traffic.grace_period_s, self._strike_cancelled)
             timer.daemon = True
             timer.start()
 

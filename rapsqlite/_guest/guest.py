@@ -17,15 +17,15 @@ from rapsqlite._files.imports import file_imports
 from rapsqlite._guest import registry
 from rapsqlite._guest.bell import bell_here
 from rapsqlite._guest.error_reply import reported_error
-from rapsqlite._guest.escalation import Pressure
+from rapsqlite._guest.escalation import Escalation
 from rapsqlite._guest.gc_pause import FullCollectionsHeldBack
 from rapsqlite._guest.host_functions import HostFunctions
 from rapsqlite._guest.request import Request, is_carried_through
 from rapsqlite._guest.time_limit import Watchdog
-from rapsqlite._guest.traffic import Traffic
+from rapsqlite._guest.traffic import RequestQueue
 from rapsqlite._loops import current_loop
 from rapsqlite._loops.cancellation import deliver_held_back, held_back, settle
-from rapsqlite._loops.ticket import outlast
+from rapsqlite._loops.ticket import wait_shielded
 from rapsqlite._values.wire import split_failed
 from rapsqlite._wasm import parking
 from rapsqlite._wasm.linking import reason_of
@@ -56,13 +56,13 @@ class Guest:
         memory_limit_bytes: int = -1,
         result_limit_bytes: int = 0,
         statement_limit_s: float = 0.0,
-        patience_s: float = 5.0,
+        grace_period_s: float = 5.0,
         engine: Callable[[], runtime.Engine] = runtime.shared_engine,
     ) -> None:
         self.name = name
         self.files = files
         lock = threading.Lock()
-        self._traffic = traffic = Traffic(name, lock, patience_s, result_limit_bytes)
+        self._traffic = traffic = RequestQueue(name, lock, grace_period_s, result_limit_bytes)
         self.host = HostFunctions(
             lock,
             traffic.afterwards,
@@ -74,7 +74,7 @@ class Guest:
             result_limit_bytes,
         )
         traffic.serve_through(self.host)
-        traffic.pressure = Pressure(traffic, self.kill, self._give_up, self._leave_behind)
+        traffic.pressure = Escalation(traffic, self.kill, self._give_up, self._leave_behind)
         self.prepared: dict[int, bytes] = {}  # the SQL of statements that stay prepared, by handle, to tell of it
         self._memory_limit_bytes = memory_limit_bytes
         self._watchdog = Watchdog(traffic, statement_limit_s)
@@ -289,7 +289,7 @@ class Guest:
     def _close_for_callback(self, failure: BaseException) -> None:
         with self._end_lock:
             with self._traffic.afterwards, self._traffic.lock:
-                woken = self._traffic.break_off(failure)
+                woken = self._traffic.fail_all(failure)
             self.files.close()
         self._wake(woken + self._note_end())
 
@@ -298,7 +298,7 @@ class Guest:
         if not self._given_up:
             self._given_up = True
             with self._traffic.afterwards, self._traffic.lock:
-                woken = self._traffic.break_off(failure)
+                woken = self._traffic.fail_all(failure)
             self._wake(woken + self._note_end())
 
     def _note_end(self) -> list[Request]:
@@ -419,7 +419,7 @@ class Guest:
             self._waiting_for_end.append(request)
             told_to_leave = self.host.leaving and not self._traffic.left
         if told_to_leave and not request.done:
-            await outlast(loop, request)  # nothing that runs is to be finished
+            await wait_shielded(loop, request)  # nothing that runs is to be finished
         while not request.done:
             await loop.wait(request)
         if not self._given_up:
@@ -438,7 +438,7 @@ class Guest:
         """Trap a guest that does not answer; its connection is lost. Any thread."""
         if self._instance is not None:
             self._instance.kill()
-            self.host.shake()
+            self.host.wake_unconditionally()
             self._traffic.let_ring()
 
     def join(self, timeout_s: float) -> None:

@@ -118,7 +118,7 @@ class HostFunctions:
         elif self._parking is not None and self.rings is not None:
             self.rings.wake_if_parked(self._parking.unlock, self._parking.mutex)
 
-    def shake(self) -> None:
+    def wake_unconditionally(self) -> None:
         """Wake the thread, whatever it says of itself: it is to end. Any thread."""
         if self._parking is not None:
             self._parking.wake()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rapsqlite import _constants as abi
 
 if TYPE_CHECKING:
-    from rapsqlite._guest.traffic import Traffic
+    from rapsqlite._guest.traffic import RequestQueue
     from rapsqlite._loops import Loop
     from rapsqlite._wasm.rings import Reply
 
@@ -62,7 +62,7 @@ class Request:
         "yields",
     )
 
-    def __init__(self, traffic: Traffic, loop: Loop | None, body: tuple[bytes, bytes]) -> None:
+    def __init__(self, traffic: RequestQueue, loop: Loop | None, body: tuple[bytes, bytes]) -> None:
         self.traffic = traffic
         self.loop = loop  # None: nobody waits for the answer
         self.body = body
@@ -106,9 +106,9 @@ class Request:
         return self.is_carried_through and not (self.head[1] == abi.OP_SCRIPT and self.body[0])
 
     @property
-    def patience_s(self) -> float:
+    def grace_period_s(self) -> float:
         """How long a cancelled task waits for the guest's answer."""
-        return self.traffic.patience_s
+        return self.traffic.grace_period_s
 
     def on_cancel(self) -> None:
         """Interrupt this request in the guest, queued or running. Closing is not undone: it is sped up."""
@@ -117,9 +117,9 @@ class Request:
         else:
             self.traffic.cancel(self)
 
-    def on_silence(self) -> None:
+    def on_timeout(self) -> None:
         """The guest does not answer: see to it that it does, or end it."""
-        self.traffic.pressure.press(self)
+        self.traffic.pressure.force_answer(self)
 
 
 def waiting_loops(pending: dict[int, Request], *, several: bool) -> list[Loop]:

@@ -18,46 +18,46 @@ from rapsqlite._guest.processors import usable_processors
 if TYPE_CHECKING:
     from rapsqlite._wasm.control_block import Words
 
-FEW_LOOKS = 4_000  # about 4 µs
-MANY_LOOKS = 200_000  # longer than the host takes to sleep and to be woken for one answer
+FEW_SPINS = 4_000  # about 4 µs
+MANY_SPINS = 200_000  # longer than the host takes to sleep and to be woken for one answer
 _SOON_S = 0.0003  # a request that comes sooner after an answer is part of a conversation
 _SILENCE_S = 0.001  # and it is over after this
 _CROWDED_S = 0.005
 
 _lock = threading.Lock()
-_seated: list[Attention] = []
-_newest: Attention | None = None  # to have been refused
+_spinners: list[SpinBudget] = []
+_newest: SpinBudget | None = None  # to have been refused
 _crowded_until = 0.0
 
 
-class Attention:
+class SpinBudget:
     """That of one guest. Its lock is held."""
 
-    __slots__ = ("_is_seated", "_looks", "_spoke_s")
+    __slots__ = ("_spin_count", "_spins", "_spoke_s")
 
     def __init__(self) -> None:
-        self._is_seated = False
-        self._looks = 0
+        self._spins = False
+        self._spin_count = 0
         self._spoke_s = 0.0
 
     def answered(self) -> None:
         """The answer to a request was taken."""
         self._spoke_s = perf_counter()
 
-    def heed(self, words: Words) -> None:
+    def note_request(self, words: Words) -> None:
         """A request is sent: say how long to look for the one after it."""
         now = perf_counter()
         soon = now - self._spoke_s < _SOON_S
         self._spoke_s = now
-        if soon and not self._is_seated:
-            _seat(self, now)
-        looks = (MANY_LOOKS if soon and self._is_seated else FEW_LOOKS) if usable_processors() > 1 else 0
-        if looks != self._looks:
-            self._looks = looks
-            words.set_looks(looks)
+        if soon and not self._spins:
+            _add_spinner(self, now)
+        looks = (MANY_SPINS if soon and self._spins else FEW_SPINS) if usable_processors() > 1 else 0
+        if looks != self._spin_count:
+            self._spin_count = looks
+            words.set_spins(looks)
 
 
-def _seat(guest: Attention, now: float) -> None:
+def _add_spinner(guest: SpinBudget, now: float) -> None:
     """Give the guest a seat, if there is one; if all who sit talk, nobody is to sit for a while."""
     global _newest, _crowded_until
     with _lock:
@@ -65,20 +65,20 @@ def _seat(guest: Attention, now: float) -> None:
             if guest is not _newest:
                 _newest, _crowded_until = guest, now + _CROWDED_S
             return
-        for other in [other for other in _seated if now - other._spoke_s > _SILENCE_S]:
+        for other in [other for other in _spinners if now - other._spoke_s > _SILENCE_S]:
             _dismiss(other)
-        if len(_seated) < usable_processors() // 2:
-            guest._is_seated = True
-            _seated.append(guest)
+        if len(_spinners) < usable_processors() // 2:
+            guest._spins = True
+            _spinners.append(guest)
             return
-        while _seated:
-            _dismiss(_seated[-1])
+        while _spinners:
+            _dismiss(_spinners[-1])
         _newest, _crowded_until = guest, now + _CROWDED_S
 
 
-def _dismiss(guest: Attention) -> None:
-    guest._is_seated = False
-    _seated.remove(guest)
+def _dismiss(guest: SpinBudget) -> None:
+    guest._spins = False
+    _spinners.remove(guest)
 
 
 def is_crowded() -> bool:
@@ -91,10 +91,10 @@ def may_spin() -> bool:
     return usable_processors() > 1
 
 
-def forget(guest: Attention) -> None:
+def forget(guest: SpinBudget) -> None:
     """The guest has ended."""
     with _lock:
-        if guest._is_seated:
+        if guest._spins:
             _dismiss(guest)
 
 
@@ -102,4 +102,4 @@ def forget_after_fork() -> None:
     """In a forked child: the parent's guests are not here, and nobody holds the lock."""
     global _lock
     _lock = threading.Lock()
-    _seated.clear()
+    _spinners.clear()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rapsqlite._guest.request import Request
-    from rapsqlite._guest.traffic import Traffic
+    from rapsqlite._guest.traffic import RequestQueue
 
 _LOOKS = 8  # in the time that a request may take
 _SHORTEST_PAUSE_S = 0.005
@@ -21,7 +21,7 @@ _SHORTEST_PAUSE_S = 0.005
 class Watchdog:
     """Lets the guest work on one request for ``limit_s`` without a pause; 0: for ever."""
 
-    def __init__(self, traffic: Traffic, limit_s: float) -> None:
+    def __init__(self, traffic: RequestQueue, limit_s: float) -> None:
         self._traffic = traffic
         self._limit_s = limit_s
         self._ended = threading.Event()
@@ -43,11 +43,11 @@ class Watchdog:
             worked_s = time.monotonic() - since
             if running is not seen or running is None:
                 seen, since = running, time.monotonic()
-            elif worked_s > self._limit_s + self._traffic.patience_s:
+            elif worked_s > self._limit_s + self._traffic.grace_period_s:
                 reason = f"a statement took longer than {self._limit_s:g} seconds and could not be interrupted"
                 self._traffic.host.last_message = reason
                 self._traffic.pressure.press_guest()
-                if not self._ended.wait(self._traffic.patience_s):
+                if not self._ended.wait(self._traffic.grace_period_s):
                     self._traffic.pressure.press_guest()
                 return
             elif worked_s > self._limit_s and not running.overdue:

@@ -17,12 +17,12 @@ from rapsqlite import _constants as abi
 from rapsqlite._guest.polling import Polling
 from rapsqlite._guest.refusal import refusal_of
 from rapsqlite._guest.request import Request, waiting_loops
-from rapsqlite._guest.spin_budget import Attention, forget, is_crowded, may_spin
+from rapsqlite._guest.spin_budget import SpinBudget, forget, is_crowded, may_spin
 from rapsqlite._wasm.rings import MalformedReplyError, Reply, Rings
 
 if TYPE_CHECKING:
     from rapsqlite._guest.bell import Bell
-    from rapsqlite._guest.escalation import Pressure
+    from rapsqlite._guest.escalation import Escalation
     from rapsqlite._guest.host_functions import HostFunctions
     from rapsqlite._loops import Loop
 
@@ -42,7 +42,7 @@ class _Afterwards:
 
     __slots__ = ("_traffic",)
 
-    def __init__(self, traffic: Traffic) -> None:
+    def __init__(self, traffic: RequestQueue) -> None:
         self._traffic = traffic
 
     def __enter__(self) -> None:
@@ -53,18 +53,18 @@ class _Afterwards:
             self._traffic._flush_posts()
 
 
-class Traffic:
+class RequestQueue:
     """The requests and replies of one guest."""
 
     host: HostFunctions
-    pressure: Pressure
+    pressure: Escalation
     _polling: Polling
 
-    def __init__(self, name: str, lock: threading.Lock, patience_s: float, result_limit_bytes: int = 0) -> None:
+    def __init__(self, name: str, lock: threading.Lock, grace_period_s: float, result_limit_bytes: int = 0) -> None:
         self.name = name
         self.lock = lock
         self.afterwards = _Afterwards(self)
-        self.patience_s = patience_s
+        self.grace_period_s = grace_period_s
         self._result_limit_bytes = result_limit_bytes
         self.state = "ok"
         self.failure: BaseException | None = None
@@ -87,7 +87,7 @@ class Traffic:
         self.host = host
         self._drain_posted: object = None  # the key of the loop that is about to drain
         self._rung: set[object] = set()  # the keys of those that are about to because the guest rang
-        self._attention = Attention()
+        self._spin_budget = SpinBudget()
         self._bell: Bell | None = None
         self._polling = Polling(host)
 
@@ -128,9 +128,9 @@ class Traffic:
         if rings is None:
             self._enqueue(request, op, format, a, b)
             return
-        self._attention.heed(rings)
+        self._spin_budget.note_request(rings)
         if self._bell is not None:
-            self._bell.adopt(loop, rings, self.drain)
+            self._bell.watch_from(loop, rings, self.drain)
         waits_here = not self._pending and loop.allows_polling and self._is_of_the_same_task(loop)
         spins = waits_here and may_spin() and not is_crowded() and self._polling.may_start(rings)
         self._enqueue(request, op, format, a, b)
@@ -223,7 +223,7 @@ class Traffic:
             request.loop = loop
             self._several_loops = True
             if self._bell is not None and self._rings is not None:
-                self._bell.adopt(loop, self._rings, self.drain)
+                self._bell.watch_from(loop, self._rings, self.drain)
             loop.post(self.drain, loop)  # the bell may have gone to the other one
 
     def _cancel(self, request: Request) -> None:
@@ -250,7 +250,7 @@ class Traffic:
             is_cancelled = request.cancelled and not request.is_spared
             request.position = self._rings.put(request.head, request.body, is_cancelled)
         except MalformedReplyError as exc:
-            for orphan in self.break_off(exc):
+            for orphan in self.fail_all(exc):
                 if orphan.loop is not None:
                     orphan.loop.post(orphan.loop.wake, orphan)
         return request.position is not None
@@ -338,7 +338,7 @@ class Traffic:
                 if not rings.has_replies():
                     break
         except MalformedReplyError as exc:
-            woken += self.break_off(exc)
+            woken += self.fail_all(exc)
         return woken
 
     def _is_busy(self) -> bool:
@@ -368,7 +368,7 @@ class Traffic:
         if reply.kind != abi.REPLY_BATCH:
             del self._pending[reply.id]
             request.done = True
-            self._attention.answered()
+            self._spin_budget.answered()
         if request.loop is not None and not request.discarded:
             request.replies.append(reply)
             woken.append(request)
@@ -382,7 +382,7 @@ class Traffic:
         if request.received_bytes > most:
             raise MalformedReplyError("a result that is larger than its limit")
 
-    def break_off(self, failure: BaseException) -> list[Request]:
+    def fail_all(self, failure: BaseException) -> list[Request]:
         """Let nothing in or out any more, with this reason; return the requests to wake. The lock is held."""
         if self.state == "ok":
             self.state = "broken"
@@ -392,7 +392,7 @@ class Traffic:
         self._rings = self.host.rings = None
         self.host.leaving = True
         self.host.unpark()
-        self.host.shake()
+        self.host.wake_unconditionally()
         orphans = list(self._pending.values())
         self._pending.clear()
         self._backlog.clear()
@@ -410,7 +410,7 @@ class Traffic:
             if self.host.leaving:
                 return False
             self._rings = rings
-            self._attention.heed(rings)
+            self._spin_budget.note_request(rings)
             if self._pending:
                 rings.ask_for_bell()
             self._flush_backlog()
@@ -425,11 +425,11 @@ class Traffic:
                 woken += self._take_replies()
             if self.state == "ok" and failure is None and (self._closing or self.host.leaving):
                 self.state = "closed"
-            return woken + self.break_off(failure or RuntimeError("the guest left its service loop"))
+            return woken + self.fail_all(failure or RuntimeError("the guest left its service loop"))
 
     def retire(self) -> None:
         """Nothing is to ring any more. What this posts to an event loop comes before what is posted there later."""
-        forget(self._attention)
+        forget(self._spin_budget)
         with self.afterwards, self.lock:
             if self._bell is not None:
                 self._bell.retire()

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from rapsqlite._loops.ticket import outlast
+from rapsqlite._loops.ticket import wait_shielded
 
 if TYPE_CHECKING:
     import asyncio
@@ -81,7 +81,7 @@ class AsyncioLoop:
                 return
             finally:
                 kept.discard(waiter)
-        await outlast(self, ticket)
+        await wait_shielded(self, ticket)
 
     async def wait_shielded(self, ticket: Ticket, timeout_s: float) -> None:
         """Wait so long until the ticket is ready, whatever cancels the task."""

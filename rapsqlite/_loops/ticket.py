@@ -15,7 +15,7 @@ class Ticket(Protocol):
     cancellation: BaseException | None  # that of the task, held back until the guest has answered
 
     @property
-    def patience_s(self) -> float:
+    def grace_period_s(self) -> float:
         """How long a cancelled task waits for the answer before it says that there is none."""
         ...
 
@@ -27,22 +27,22 @@ class Ticket(Protocol):
         """Ask the guest to stop working on this."""
         ...
 
-    def on_silence(self) -> None:
+    def on_timeout(self) -> None:
         """Make the guest answer, or end it; called again after as long if it still does not."""
         ...
 
 
 class Shield(Protocol):
-    """The one thing that ``outlast`` asks of an event loop."""
+    """The one thing that ``wait_shielded`` asks of an event loop."""
 
     def wait_shielded(self, ticket: Ticket, timeout_s: float) -> Awaitable[None]:
         """Wait until the ticket is ready or the time is over, whatever cancels the task."""
         ...
 
 
-async def outlast(loop: Shield, ticket: Ticket) -> None:
+async def wait_shielded(loop: Shield, ticket: Ticket) -> None:
     """Wait until the ticket is ready, shielded from cancellation; say so as long as the guest is silent."""
-    await loop.wait_shielded(ticket, ticket.patience_s)
+    await loop.wait_shielded(ticket, ticket.grace_period_s)
     while not ticket.is_ready():
-        ticket.on_silence()
-        await loop.wait_shielded(ticket, ticket.patience_s)
+        ticket.on_timeout()
+        await loop.wait_shielded(ticket, ticket.grace_period_s)

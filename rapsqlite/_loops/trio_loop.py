@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from rapsqlite._loops.ticket import outlast
+from rapsqlite._loops.ticket import wait_shielded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ class TrioLoop:
                 ticket.on_cancel()
             else:
                 return
-        await outlast(self, ticket)
+        await wait_shielded(self, ticket)
 
     async def wait_shielded(self, ticket: Ticket, timeout_s: float) -> None:
         """Wait so long until the ticket is ready, whatever cancels the task."""

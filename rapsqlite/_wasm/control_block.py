@@ -64,7 +64,7 @@ class Words:
         """Ask the guest to leave its service loop before the next request."""
         self._words[abi.CONTROL_STOP // 4] = 1
 
-    def set_looks(self, count: int) -> None:
+    def set_spins(self, count: int) -> None:
         """Set how often the guest looks for a request before it sleeps."""
         self._words[abi.CONTROL_LOOKS // 4] = count
 

@@ -349,7 +349,7 @@ async def a_victim() -> rapsqlite.Connection:
     victim = await rapsqlite.connect(":memory:", limits={"memory_bytes": 64 << 20, "directories": []})
     await victim.create_function("f", 1, lambda value: value)
     traffic = victim._session.guest._traffic
-    traffic.patience_s = 0.05
+    traffic.grace_period_s = 0.05
     drain = traffic.drain
     traffic.drain = lambda loop: timed(LONGEST_S, drain, loop)  # type: ignore[method-assign]
     return victim

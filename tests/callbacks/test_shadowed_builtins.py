@@ -8,6 +8,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import connect
+from rapsqlite._values.pragma import PRAGMAS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -199,7 +200,7 @@ async def test_pragmas_that_can_be_set_are_those_that_sqlite_lists() -> None:
     async with connect(":memory:") as conn:
         listed = await conn.fetch_all("SELECT name FROM pragma_pragma_list")
 
-    assert sorted(rapsqlite._values.pragma.PRAGMAS) == sorted(name for (name,) in listed)
+    assert sorted(PRAGMAS) == sorted(name for (name,) in listed)
 
 
 async def test_name_is_compared_without_regard_to_the_case_of_ascii_letters_alone() -> None:

@@ -300,7 +300,7 @@ async def test_statement_beyond_its_time_is_a_data_error() -> None:
 
 async def test_step_without_end_costs_the_connection_not_the_process() -> None:
     """SQLite looks at its progress handler between steps alone."""
-    guest = Guest(":memory:", FileTable(b":memory:"), 5.0, statement_limit_s=0.05, patience_s=0.05)
+    guest = Guest(":memory:", FileTable(b":memory:"), 5.0, statement_limit_s=0.05, grace_period_s=0.05)
     guest.start()
     await guest.call(abi.OP_OPEN, b":memory:")
 

@@ -15,7 +15,7 @@ import pytest
 import rapsqlite
 from rapsqlite._client import extension_trial
 from rapsqlite._client.extension_loader import Loader
-from rapsqlite._client.opening import Target
+from rapsqlite._client.opening import OpenOptions
 from rapsqlite._guest import registry
 from tests.extensions.modules import ENTRY, side_module
 
@@ -69,15 +69,15 @@ def linked(monkeypatch: pytest.MonkeyPatch) -> Linked:
 def scratches(monkeypatch: pytest.MonkeyPatch) -> list[Guest]:
     """The sandboxes that modules are tried in: as impatient as a test has to be."""
     opened: list[Guest] = []
-    open_scratch = Target.open_scratch
+    open_scratch = OpenOptions.open_scratch
 
-    async def watched(self: Target) -> Guest:
+    async def watched(self: OpenOptions) -> Guest:
         guest = await open_scratch(self)
-        guest._traffic.patience_s = 0.1
+        guest._traffic.grace_period_s = 0.1
         opened.append(guest)
         return guest
 
-    monkeypatch.setattr(Target, "open_scratch", watched)
+    monkeypatch.setattr(OpenOptions, "open_scratch", watched)
     return opened
 
 
@@ -208,7 +208,7 @@ async def test_endless_loading_by_sql_is_killed_when_it_is_cancelled(
     module = tmp_path / "module.wasm"
     module.write_bytes(side_module(LOOPS[where]))
     conn = await rapsqlite.connect(database)
-    conn._session.guest._traffic.patience_s = 0.1
+    conn._session.guest._traffic.grace_period_s = 0.1
     await conn.execute("CREATE TABLE t (a)")
     await conn.commit()
     await conn.enable_load_extension(True)

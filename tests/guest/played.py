@@ -76,7 +76,7 @@ def guest_of(
     *,
     control: dict[int, int] | None = None,
     version: int = abi.ABI_VERSION,
-    patience_s: float = 5.0,
+    grace_period_s: float = 5.0,
     files: FileTable | None = None,
     result_limit_bytes: int = 0,
 ) -> Guest:
@@ -87,7 +87,7 @@ def guest_of(
         "played",
         table,
         1.0,
-        patience_s=patience_s,
+        grace_period_s=grace_period_s,
         result_limit_bytes=result_limit_bytes,
         engine=lambda: runtime.Engine(wasm),
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from rapsqlite._guest import spin_budget
-from rapsqlite._guest.spin_budget import FEW_LOOKS, MANY_LOOKS, Attention, forget, is_crowded, may_spin
+from rapsqlite._guest.spin_budget import FEW_SPINS, MANY_SPINS, SpinBudget, forget, is_crowded, may_spin
 
 if TYPE_CHECKING:
     from rapsqlite._wasm.control_block import Words
@@ -20,7 +20,7 @@ class PlayedWords:
         self.looks = 0
         self.stores = 0
 
-    def set_looks(self, count: int) -> None:
+    def set_spins(self, count: int) -> None:
         self.looks = count
         self.stores += 1
 
@@ -29,12 +29,12 @@ class Talk:
     """A guest, and somebody who talks to it."""
 
     def __init__(self) -> None:
-        self.attention = Attention()
+        self.attention = SpinBudget()
         self.words = PlayedWords()
 
     def ask(self) -> int:
         """Send a request; returns how long the guest is to look for the one after it."""
-        self.attention.heed(cast("Words", self.words))
+        self.attention.note_request(cast("Words", self.words))
         self.attention.answered()
         return self.words.looks
 
@@ -54,7 +54,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     played = Clock()
     monkeypatch.setattr(spin_budget, "perf_counter", played)
     monkeypatch.setattr(spin_budget, "usable_processors", lambda: 4)
-    monkeypatch.setattr(spin_budget, "_seated", [])
+    monkeypatch.setattr(spin_budget, "_spinners", [])
     monkeypatch.setattr(spin_budget, "_crowded_until", 0.0)
     return played
 
@@ -62,11 +62,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_guest_looks_for_long_once_requests_follow_each_other(clock: Clock) -> None:
     talk = Talk()
 
-    assert talk.ask() == FEW_LOOKS
+    assert talk.ask() == FEW_SPINS
     clock.now += 0.0001
-    assert talk.ask() == MANY_LOOKS
+    assert talk.ask() == MANY_SPINS
     clock.now += 0.01
-    assert talk.ask() == FEW_LOOKS
+    assert talk.ask() == FEW_SPINS
 
 
 def test_word_is_stored_only_when_it_changes(clock: Clock) -> None:
@@ -85,7 +85,7 @@ def test_nobody_looks_for_long_while_more_talk_than_there_are_seats(clock: Clock
         clock.now += 0.00005
         looks = [talk.ask() for talk in talks]
 
-    assert looks == [FEW_LOOKS] * 3
+    assert looks == [FEW_SPINS] * 3
     assert is_crowded()
 
 
@@ -96,7 +96,7 @@ def test_seats_of_those_who_fell_silent_are_free(clock: Clock) -> None:
         for _ in range(3):
             clock.now += 0.00005
             looks = [talk.ask() for talk in pair]
-        assert looks == [MANY_LOOKS] * 2
+        assert looks == [MANY_SPINS] * 2
         clock.now += 0.002
     assert not is_crowded()
 
@@ -112,7 +112,7 @@ def test_crowd_that_is_over_is_forgotten(clock: Clock) -> None:
         clock.now += 0.0001
         talks[0].ask()
 
-    assert talks[0].words.looks == MANY_LOOKS
+    assert talks[0].words.looks == MANY_SPINS
     assert not is_crowded()
 
 
@@ -124,9 +124,9 @@ def test_guest_that_ended_gives_up_its_seat(clock: Clock) -> None:
     forget(talks[0].attention)
 
     talks[2].ask()
-    assert talks[2].ask() == MANY_LOOKS
+    assert talks[2].ask() == MANY_SPINS
     assert not is_crowded()
-    assert len(spin_budget._seated) == 2
+    assert len(spin_budget._spinners) == 2
 
 
 def test_nobody_spins_on_a_single_processor(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,5 +156,5 @@ def test_guest_spins_again_once_there_is_another_processor(clock: Clock, monkeyp
     talk.ask()
     clock.now += 0.0001
 
-    assert talk.ask() == MANY_LOOKS
+    assert talk.ask() == MANY_SPINS
     assert may_spin()

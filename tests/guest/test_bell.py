@@ -19,7 +19,7 @@ from rapsqlite import _constants as abi
 from rapsqlite._guest import bell as _bell
 from rapsqlite._guest.bell import Bell, bell_here
 from rapsqlite._guest.host_functions import HostFunctions
-from rapsqlite._guest.traffic import Traffic
+from rapsqlite._guest.traffic import RequestQueue
 from rapsqlite._loops import current_loop
 from rapsqlite._loops.asyncio_loop import AsyncioLoop
 from rapsqlite._wasm import parking
@@ -60,10 +60,10 @@ class PlayedWords:
         self.bell = kind
 
 
-def adopt(bell: Bell, loop: asyncio.AbstractEventLoop) -> int:
+def watch_from(bell: Bell, loop: asyncio.AbstractEventLoop) -> int:
     """Have the loop hear the bell; returns how the guest is to ring."""
     words = PlayedWords()
-    bell.adopt(AsyncioLoop(loop), cast("Words", words), lambda _loop: None)
+    bell.watch_from(AsyncioLoop(loop), cast("Words", words), lambda _loop: None)
     return words.bell
 
 
@@ -78,7 +78,7 @@ def test_loop_that_watches_hears_it(bell: Bell) -> None:
             heard.append(whose)
             done.set()
 
-        bell.adopt(loop, cast("Words", words), drain)
+        bell.watch_from(loop, cast("Words", words), drain)
         assert words.bell == abi.BELL_WRITES
         ring(bell)
         await done.wait()
@@ -93,19 +93,19 @@ def test_loop_that_watches_hears_it(bell: Bell) -> None:
 def test_second_loop_does_not_hear_it_while_the_first_lives(bell: Bell) -> None:
     first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
 
-    assert adopt(bell, first) == abi.BELL_WRITES
-    assert adopt(bell, second) == abi.BELL_CALLS
-    assert adopt(bell, first) == abi.BELL_CALLS, "whoever waits is found out by the import now"
+    assert watch_from(bell, first) == abi.BELL_WRITES
+    assert watch_from(bell, second) == abi.BELL_CALLS
+    assert watch_from(bell, first) == abi.BELL_CALLS, "whoever waits is found out by the import now"
     for loop in (first, second):
         loop.close()
 
 
 def test_next_loop_takes_over_once_the_first_is_closed(bell: Bell) -> None:
     first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
-    assert adopt(bell, first) == abi.BELL_WRITES
+    assert watch_from(bell, first) == abi.BELL_WRITES
     first.close()
 
-    assert adopt(bell, second) == abi.BELL_WRITES
+    assert watch_from(bell, second) == abi.BELL_WRITES
     second.close()
 
 
@@ -115,7 +115,7 @@ def test_loop_that_cannot_watch_leaves_the_guest_to_call(bell: Bell) -> None:
             raise NotImplementedError
 
     loop = NoReaders()
-    assert adopt(bell, loop) == abi.BELL_CALLS
+    assert watch_from(bell, loop) == abi.BELL_CALLS
     loop.close()
 
 
@@ -175,13 +175,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counted["park"] += 1
         return original_park(self, reason)
 
-    def ring(self: Traffic) -> None:
+    def ring(self: RequestQueue) -> None:
         counted["bell"] += 1
         original_ring(self)
 
-    original_park, original_ring = HostFunctions.park, Traffic.ring
+    original_park, original_ring = HostFunctions.park, RequestQueue.ring
     monkeypatch.setattr(HostFunctions, "park", park)
-    monkeypatch.setattr(Traffic, "ring", ring)
+    monkeypatch.setattr(RequestQueue, "ring", ring)
     return counted
 
 

@@ -141,7 +141,7 @@ async def test_impossible_control_block_is_refused(offset: int, value: int) -> N
 
 
 async def test_endless_loop_is_killed_alone_when_closing_is_cancelled() -> None:
-    guest = guest_of(AWAIT_REQUEST + "(loop $l (br $l)) (i32.const 0)", patience_s=0.1)
+    guest = guest_of(AWAIT_REQUEST + "(loop $l (br $l)) (i32.const 0)", grace_period_s=0.1)
     bystander = guest_of(AWAIT_REQUEST + store(REPLIES, 56, 1, DONE) + publish(56) + PARK_FOR_EVER)
     guest.start()
     bystander.start()
@@ -158,7 +158,7 @@ async def test_endless_loop_is_killed_alone_when_closing_is_cancelled() -> None:
 
 @pytest.mark.parametrize("body", ["", SLEEP_UNSAID, RING_BY_WRITING], ids=["loops", "sleeps unsaid", "rings"])
 async def test_endless_loop_is_killed_when_its_request_is_cancelled(body: str) -> None:
-    guest = guest_of(AWAIT_REQUEST + f"(loop $l {body} (br $l)) (i32.const 0)", patience_s=0.1)
+    guest = guest_of(AWAIT_REQUEST + f"(loop $l {body} (br $l)) (i32.const 0)", grace_period_s=0.1)
     guest.start()
     while guest._traffic._rings is None:  # until then a request that is cancelled has not begun
         await anyio.lowlevel.checkpoint()
@@ -199,7 +199,7 @@ async def test_request_counter_that_runs_ahead_breaks_the_connection() -> None:
 async def test_endless_ringing_does_not_pile_up_in_the_loop() -> None:
     """Each ring used to add a callback to what the loop has to run next."""
     rings = f"(loop $l (call $bell) (br_if $l (i32.eqz {load(CONTROL + abi.CONTROL_STOP)}))) (i32.const 0)"
-    guest = guest_of(AWAIT_REQUEST + rings, patience_s=0.1)
+    guest = guest_of(AWAIT_REQUEST + rings, grace_period_s=0.1)
     drains = 0
     drain = guest._traffic.drain
 

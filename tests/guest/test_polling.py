@@ -41,7 +41,7 @@ class PlayedRings:
     def has_replies(self) -> bool:
         return self.undrained
 
-    def poll(self, _looks: int) -> bool:
+    def poll(self, _spin_count: int) -> bool:
         return self.answers
 
 

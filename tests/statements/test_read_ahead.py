@@ -9,7 +9,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import connect
-from rapsqlite._guest.traffic import Traffic
+from rapsqlite._guest.traffic import RequestQueue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -52,13 +52,13 @@ def stock() -> Iterator[sqlite3.Connection]:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The requests that all connections send."""
     operations: list[int] = []
-    submit = Traffic.submit
+    submit = RequestQueue.submit
 
-    def counting_submit(self: Traffic, loop: Any, op: int, *args: Any, **options: Any) -> Any:
+    def counting_submit(self: RequestQueue, loop: Any, op: int, *args: Any, **options: Any) -> Any:
         operations.append(op)
         return submit(self, loop, op, *args, **options)
 
-    monkeypatch.setattr(Traffic, "submit", counting_submit)
+    monkeypatch.setattr(RequestQueue, "submit", counting_submit)
     return operations
 
 

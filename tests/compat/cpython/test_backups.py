@@ -1,4 +1,4 @@
-"""CPython's scenarios for backups and dumps, beyond those of tests/copies/test_backup.py and tests/copies/test_dump.py."""
+"""CPython's scenarios for backups and dumps that tests/copies does not have."""
 
 from __future__ import annotations
 
