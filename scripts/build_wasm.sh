@@ -155,7 +155,7 @@ forget_others() {
 }
 
 # What the C compiler and the linker are told whatever they are.
-# C calls memcpy, memmove and memset (src/memory.rs): it uses them on the WAL index, which `memory.copy` does not reach.
+# C calls memcpy, memmove and memset (src/sqlite/memcmp.rs): it uses them on the WAL index, which `memory.copy` does not reach.
 c_flags=(-O3 -mno-bulk-memory -mno-bulk-memory-opt -msimd128 -matomics -ffile-prefix-map="${CARGO_HOME:-$HOME/.cargo}"=cargo)
 rust_flags=(
   -C target-cpu=generic

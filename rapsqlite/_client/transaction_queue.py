@@ -6,6 +6,7 @@ import sys
 from contextvars import ContextVar
 
 from rapsqlite import _constants as abi
+from rapsqlite._client.fair_lock import FairLock
 from rapsqlite.errors import OperationalError, ProgrammingError
 
 _blocks: ContextVar[tuple[object, ...]] = ContextVar("rapsqlite_blocks", default=())

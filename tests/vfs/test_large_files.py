@@ -27,7 +27,7 @@ FOUR_GIB = 1 << 32
 PAGES = (FOUR_GIB + (1 << 29)) // PAGE
 LOCK_PAGE = 0x4000_0000 // PAGE + 1  # SQLite never uses the page that its locks lie in
 LEAVES = 16_000  # that a trunk page may hold, and a few less
-MOST_WINDOWS = 64  # MOST_WINDOWS in wasm/src/vfs/window.rs
+MOST_WINDOWS = 64  # MOST_WINDOWS in wasm/src/vfs/mapped_reads.rs
 WINDOW_PAGES = (16 << 20) // PAGE
 
 

@@ -2,10 +2,10 @@
 
 use core::ops::Range;
 
-use super::place;
 use super::{During, Failed, Failure, NO_MEMORY, failed};
 use crate::buffers::push;
-use crate::columns::encode_text;
+use crate::callbacks::argument_block;
+use crate::sqlite::columns::encode_text;
 use crate::wire::params::{Reader, Value};
 use crate::wire::rows::Encoder;
 
@@ -82,7 +82,7 @@ impl Answers {
             (Value::Text(text), _) => encode_text(text, self.format, out),
             (Value::Float(value), _) if value.is_nan() => out.null(),
             (_, Some((encoded, length))) => out.part(encoded, 0..length),
-            (value, None) => place::encode(&value, out),
+            (value, None) => argument_block::encode(&value, out),
         };
         put.and_then(|()| push(&mut self.ends, self.encoder.len()))
             .map_err(|_| NO_MEMORY)

@@ -5,9 +5,10 @@ use core::slice;
 
 use libsqlite3_sys as ffi;
 
-use super::place::{self, Arguments};
 use super::{Callbacks, During, Failed, Failure, Handle};
 use crate::abi;
+use crate::callbacks::argument_block;
+use crate::callbacks::argument_block::Arguments;
 use crate::error::{Error, Result, code};
 use crate::memo::Memo;
 use crate::wire::params::{Reader, Value};
@@ -62,7 +63,7 @@ pub unsafe fn answer_once(
             return put_result(context, value);
         }
         let result = cross(callbacks, handle, values, |value| {
-            memo.keep(key.bytes(), |out| place::encode(&value, out));
+            memo.keep(key.bytes(), |out| argument_block::encode(&value, out));
             put_result(context, value);
         });
         if let Err(failed) = result {
@@ -173,7 +174,7 @@ pub(super) unsafe fn encode_each((values, count): Values, out: &mut Encoder) -> 
     for index in 0..count as usize {
         // SAFETY: the caller's promise.
         let value = unsafe { value_of(*values.add(index))? };
-        place::encode(&value, out)?;
+        argument_block::encode(&value, out)?;
     }
     Ok(())
 }

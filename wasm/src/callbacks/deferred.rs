@@ -11,11 +11,12 @@ use std::rc::Rc;
 use super::answers::Answers;
 use super::calls::{SCALAR, Values};
 use super::functions::Function;
-use super::place::{self, Arguments};
 use super::runs::{Runs, encode_small};
 use super::{Callbacks, Callee, Failed, Handle, INTERRUPTED, NO_MEMORY, NOTHING};
 use crate::abi;
 use crate::buffers::push;
+use crate::callbacks::argument_block;
+use crate::callbacks::argument_block::Arguments;
 use crate::error::{Error, Result, code};
 use crate::program::Plan;
 use crate::wire::params::{Reader, Value};
@@ -100,7 +101,7 @@ impl Deferred {
         if self.is_over {
             return Ok(false);
         }
-        let key = place::key(abi::CALLBACK_FUNCTION, handle.number());
+        let key = argument_block::key(abi::CALLBACK_FUNCTION, handle.number());
         let mut can_wait = true;
         // SAFETY: the caller's promise.
         let write = |out: &mut Encoder| unsafe { encode_small(values, &mut can_wait, out) };
@@ -206,7 +207,7 @@ impl Deferred {
 fn copy_array(values: &mut Reader<'_>, width: usize, out: &mut Encoder) -> Result<()> {
     out.array(width)?;
     for _ in 0..width {
-        place::encode(&values.value()?, out)?;
+        argument_block::encode(&values.value()?, out)?;
     }
     Ok(())
 }

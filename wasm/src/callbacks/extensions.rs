@@ -17,7 +17,7 @@ use super::{Callbacks, Callee, Handle};
 use crate::abi;
 use crate::buffers::c_string;
 use crate::error::{Error, Result};
-use crate::statement::bytes_of;
+use crate::sqlite::statement::bytes_of;
 use crate::wire::params::{Reader, Value};
 use crate::wire::rows::Encoder;
 

@@ -3,8 +3,8 @@
 use core::cell::Cell;
 use core::num::NonZeroU32;
 
-use super::{NOTHING, place};
 use crate::abi;
+use crate::callbacks::{NOTHING, argument_block};
 
 /// What the host holds for the guest; given back when dropped.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        place::cross(Callee::new(abi::CALLBACK_RELEASE, self.number()), NOTHING);
+        argument_block::cross(Callee::new(abi::CALLBACK_RELEASE, self.number()), NOTHING);
     }
 }
 

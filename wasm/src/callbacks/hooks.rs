@@ -10,7 +10,7 @@ use super::{Callbacks, Callee, Failed, Handle, integer};
 use crate::abi;
 use crate::buffers::lossy;
 use crate::error::{Error, Result};
-use crate::statement::bytes_of;
+use crate::sqlite::statement::bytes_of;
 use crate::wire::params::Value;
 use crate::wire::rows::Encoder;
 

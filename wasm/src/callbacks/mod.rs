@@ -5,21 +5,21 @@
 
 mod aggregates;
 pub mod answers;
+pub mod argument_block;
+mod authorizer;
 pub mod calls;
 pub mod collations;
 pub mod deferred;
+mod errors;
 pub mod extensions;
-mod failure;
 pub mod functions;
 mod handle;
-mod handlers;
 pub mod hooks;
+mod infallible;
 mod lending;
-pub mod place;
 pub mod preupdate;
 pub mod reading;
 mod runs;
-mod spoiled;
 mod steps;
 
 use core::cell::{Cell, RefCell};
@@ -31,13 +31,13 @@ use std::collections::BTreeMap;
 use libsqlite3_sys as ffi;
 
 use self::deferred::Deferred;
-pub use self::failure::{During, Failed, Failure};
-use self::failure::{INTERRUPTED, NO_MEMORY, failed};
 pub use self::handle::{Callee, Handle};
-use self::place::{Answered, Arguments};
 use self::steps::Steps;
 use crate::abi;
 use crate::buffers::zeroed;
+use crate::callbacks::argument_block::{Answered, Arguments};
+pub use crate::callbacks::errors::{During, Failed, Failure};
+use crate::callbacks::errors::{INTERRUPTED, NO_MEMORY, failed};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::wire::params::Value;
@@ -224,7 +224,7 @@ impl Callbacks {
         arguments: Arguments<'_>,
         receive: impl FnOnce(Value<'_>) -> R,
     ) -> core::result::Result<R, Failed> {
-        match place::cross(callee, arguments) {
+        match argument_block::cross(callee, arguments) {
             Answered::Value(value) => Ok(receive(value)),
             Answered::Failed { code, number } => {
                 self.note_failure(number);
@@ -233,7 +233,7 @@ impl Callbacks {
             Answered::Large { form, len } => {
                 let mut large = zeroed(len).map_err(|_| NO_MEMORY)?;
                 host::callback_answer(&mut large).map_err(|_| NO_MEMORY)?;
-                Ok(receive(place::value_of(form, &large)))
+                Ok(receive(argument_block::value_of(form, &large)))
             }
         }
     }

@@ -8,8 +8,8 @@ use libsqlite3_sys as ffi;
 use super::Callbacks;
 use super::calls::value_of;
 use super::hooks::{callbacks_of, encode_text};
-use super::place;
 use crate::abi;
+use crate::callbacks::argument_block;
 use crate::error::{Error, Result};
 use crate::wire::rows::Encoder;
 
@@ -107,7 +107,7 @@ unsafe fn encode_row(
             if code != ffi::SQLITE_OK || value.is_null() {
                 return Err(Error::of_code(db, code));
             }
-            place::encode(&value_of(value)?, out)?;
+            argument_block::encode(&value_of(value)?, out)?;
         }
     }
     Ok(())

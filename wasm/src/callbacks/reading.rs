@@ -11,7 +11,7 @@ use super::Callbacks;
 use crate::buffers::{copied, push};
 use crate::error::{Error, Result};
 use crate::program::{self, Instruction, Plan};
-use crate::statement::{Statement, prepare};
+use crate::sqlite::statement::{Statement, prepare};
 
 /// Of "temp": a table of that name in the database would stand before SQLite's own.
 const LISTING: &[u8] = b"SELECT opcode, p1, p2, p3, p4, p5 FROM temp.bytecode(?)";

@@ -3,7 +3,7 @@
 use libsqlite3_sys as ffi;
 
 use super::calls::{Values, value_of};
-use super::place;
+use crate::callbacks::argument_block;
 use crate::error::{Error, Result};
 use crate::wire::params::Value;
 use crate::wire::rows::Encoder;
@@ -136,7 +136,7 @@ pub unsafe fn encode_small(
         if !*can_wait {
             return Err(Error::internal("what cannot wait is not put off"));
         }
-        place::encode(&value, out)?;
+        argument_block::encode(&value, out)?;
     }
     Ok(())
 }

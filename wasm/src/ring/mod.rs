@@ -6,6 +6,8 @@
 //! (docs/architecture.md, "No lost wake-up").
 //! Nothing here waits: `reply` and `service` decide what to do with an empty or a full ring.
 
+pub mod sleep;
+
 pub mod reply;
 pub mod request;
 

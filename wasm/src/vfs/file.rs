@@ -6,14 +6,14 @@ use core::sync::atomic::{AtomicI64, Ordering};
 
 use libsqlite3_sys as ffi;
 
-use super::buffer::{Buffer, Source};
 use super::kept_locks::LockRequest;
 use super::locks;
 use super::shm::Shm;
-use super::urgency::{Kind, Urgency};
-use super::window::Windows;
 use crate::abi;
 use crate::host::{self, Code, Fd};
+use crate::vfs::mapped_reads::Windows;
+use crate::vfs::write_buffer::{Buffer, Source};
+use crate::vfs::write_order::{Kind, Urgency};
 
 // What SQLite has written and the host has not. Temporary files take no part in the order in which a crash
 // may cut the others' writes off.

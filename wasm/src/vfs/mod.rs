@@ -6,27 +6,27 @@
 //! build machine.
 
 pub mod arena;
-pub mod buffer;
 pub mod kept_locks;
-pub mod urgency;
+pub mod write_buffer;
+pub mod write_order;
 
 #[cfg(target_arch = "wasm32")]
 mod file;
 #[cfg(target_arch = "wasm32")]
+mod io_methods;
+#[cfg(target_arch = "wasm32")]
 mod locks;
 #[cfg(target_arch = "wasm32")]
-mod methods;
+mod mapped_reads;
 #[cfg(target_arch = "wasm32")]
 mod registration;
 #[cfg(target_arch = "wasm32")]
 mod shm;
-#[cfg(target_arch = "wasm32")]
-mod window;
 
 #[cfg(target_arch = "wasm32")]
 pub use file::limit_size;
 #[cfg(target_arch = "wasm32")]
-pub use window::hits_and_misses;
+pub use mapped_reads::hits_and_misses;
 
 #[cfg(target_arch = "wasm32")]
 pub use locks::{after_statement, before_statement, give_back as give_back_locks};

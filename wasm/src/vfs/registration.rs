@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use libsqlite3_sys as ffi;
 
-use super::{file, locks, methods};
 use crate::host;
+use crate::vfs::{file, io_methods, locks};
 
 /// Longest name, as in SQLite's own VFS for Unix, with its terminator.
 const MAX_NAME: usize = 4096 + 1;
@@ -19,12 +19,12 @@ const UNIX_EPOCH_JULIAN_MS: i64 = 210_866_760_000_000;
 pub extern "C" fn sqlite3_os_init() -> c_int {
     let vfs = Box::leak(Box::new(ffi::sqlite3_vfs {
         iVersion: 2,
-        szOsFile: methods::SIZE_BYTES,
+        szOsFile: io_methods::SIZE_BYTES,
         mxPathname: MAX_NAME as c_int,
         pNext: core::ptr::null_mut(),
-        zName: methods::VFS_NAME.as_ptr(),
+        zName: io_methods::VFS_NAME.as_ptr(),
         pAppData: core::ptr::null_mut(),
-        xOpen: Some(methods::open),
+        xOpen: Some(io_methods::open),
         xDelete: Some(delete),
         xAccess: Some(access),
         xFullPathname: Some(full_pathname),

@@ -1,0 +1,303 @@
+//! SQLite's callbacks while a statement is prepared or runs: interrupt, limit on steps, busy lock, kind of statement.
+
+use core::cell::Cell;
+use core::ffi::{c_char, c_int, c_void};
+use core::ptr;
+use core::sync::atomic::AtomicU32;
+
+use libsqlite3_sys as ffi;
+
+use crate::abi;
+use crate::callbacks::{Callbacks, Handle, hooks};
+use crate::connection::busy_timeout::BusyTimeout;
+use crate::error::{Error, Result};
+use crate::host;
+use crate::sqlite::statement::{Step, bytes_of};
+use crate::vfs;
+
+/// VDBE steps between two looks at the request's cancel word: well under a millisecond of work.
+const STEPS_PER_LOOK: c_int = 1000;
+
+/// What the callbacks look at and note down; SQLite holds its address.
+pub struct Watch {
+    steps_left: Cell<u64>,
+    step_limit: u64,
+    limit_reached: Cell<bool>,
+    /// What the parser saw in the statement being prepared.
+    changes_data: Cell<bool>,
+    changes_schema: Cell<bool>,
+    step: Cell<Step>,
+    /// Anything but functions and expressions.
+    uses_database: Cell<bool>,
+    attaches: Cell<bool>,
+    /// VDBE steps between two calls of `on_progress`.
+    period: Cell<c_int>,
+    db: Cell<*mut ffi::sqlite3>,
+    busy_timeout: BusyTimeout,
+    /// The user's own.
+    pub callbacks: Callbacks,
+}
+
+impl Watch {
+    /// `step_limit`: VDBE steps that one request may take, 0 for any number.
+    pub fn new(step_limit: u64) -> Box<Self> {
+        Box::new(Self {
+            steps_left: Cell::new(0),
+            step_limit,
+            limit_reached: Cell::new(false),
+            changes_data: Cell::new(false),
+            changes_schema: Cell::new(false),
+            step: Cell::new(Step::None),
+            uses_database: Cell::new(false),
+            attaches: Cell::new(false),
+            period: Cell::new(STEPS_PER_LOOK),
+            db: Cell::new(ptr::null_mut()),
+            busy_timeout: BusyTimeout::default(),
+            callbacks: Callbacks::default(),
+        })
+    }
+
+    /// Registers the callbacks. Done again, it has every statement prepared anew, for such is SQLite's way with
+    /// authorizers: a DELETE of all rows that was prepared while nobody asked for rows before they change looks at none.
+    ///
+    /// # Safety
+    /// `db` is open, and closed before `self` is dropped or moved.
+    pub unsafe fn install(&self, db: *mut ffi::sqlite3) -> Result<()> {
+        let context = ptr::from_ref(self).cast_mut().cast::<c_void>();
+        self.db.set(db);
+        // SAFETY: the caller's promise.
+        unsafe {
+            ffi::sqlite3_progress_handler(db, self.period.get(), Some(on_progress), context);
+            let busy = ffi::sqlite3_busy_handler(db, Some(on_busy), context);
+            let authorizer = ffi::sqlite3_set_authorizer(db, Some(on_prepare), context);
+            if busy != ffi::SQLITE_OK || authorizer != ffi::SQLITE_OK {
+                return Err(Error::last(db));
+            }
+            hooks::watch_commits(db, &self.callbacks);
+        }
+        Ok(())
+    }
+
+    /// After a statement was compiled, which may have been `PRAGMA busy_timeout`: locks are waited for by our handler,
+    /// as long as that has said. As in SQLite, setting the timeout removes a busy handler of the user's.
+    pub fn settle_busy_timeout(&self) {
+        if !self.busy_timeout.is_due() {
+            return;
+        }
+        let db = self.db.get();
+        // SAFETY: `db` is open, as a statement of it was compiled since the last time.
+        let settle = || unsafe { self.busy_timeout.settle(db) };
+        if self.callbacks.without_hooks(settle) {
+            drop(self.callbacks.replace(abi::CALLBACK_BUSY, None));
+        }
+        let context = ptr::from_ref(self).cast_mut().cast::<c_void>();
+        // SAFETY: as above; the handler was registered with the same context before.
+        unsafe { ffi::sqlite3_busy_handler(db, Some(on_busy), context) };
+    }
+
+    /// Lets `cancel` interrupt whatever runs, and the limit on steps start anew, until `leave`.
+    pub fn enter(&self, cancel: *const AtomicU32) {
+        self.callbacks.set_cancel(cancel);
+        self.steps_left.set(self.step_limit);
+        self.limit_reached.set(false);
+        self.callbacks.forget_failure();
+    }
+
+    /// Sets one of the user's hooks, `None` to remove it; `number` is the steps between two calls of a progress
+    /// handler.
+    ///
+    /// # Safety
+    /// As `install`.
+    pub unsafe fn set_hook(
+        &self,
+        db: *mut ffi::sqlite3,
+        kind: c_int,
+        handle: Option<Handle>,
+        number: c_int,
+    ) -> Result<()> {
+        if kind == abi::CALLBACK_PROGRESS {
+            let user = handle.is_some().then_some(number);
+            // Often enough for the user and for the interrupt.
+            self.period
+                .set(user.map_or(STEPS_PER_LOOK, |steps| steps.clamp(1, STEPS_PER_LOOK)));
+            self.callbacks.set_progress_steps(number);
+        }
+        self.callbacks.replace(kind, handle)?;
+        // SAFETY: the caller's promise.
+        unsafe {
+            hooks::install(db, &self.callbacks, kind);
+            match kind {
+                abi::CALLBACK_PROGRESS | abi::CALLBACK_AUTHORIZER | abi::CALLBACK_PREUPDATE => {
+                    self.install(db)
+                }
+                _ => Ok(()),
+            }
+        }
+    }
+
+    /// The request is answered: its cancel word is not looked at any more.
+    pub fn leave(&self) {
+        self.callbacks.set_cancel(ptr::null());
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.callbacks.is_cancelled()
+    }
+
+    /// Takes `steps` off what is left; `false` once there is nothing.
+    fn spend(&self, steps: u64) -> bool {
+        if self.step_limit == 0 {
+            return true;
+        }
+        let left = self.steps_left.get().saturating_sub(steps);
+        self.steps_left.set(left);
+        self.limit_reached.set(left == 0);
+        left > 0
+    }
+
+    /// Before a statement is prepared: nothing seen yet.
+    pub fn forget_kind(&self) {
+        self.changes_data.set(false);
+        self.changes_schema.set(false);
+        self.step.set(Step::None);
+        self.uses_database.set(false);
+        self.attaches.set(false);
+    }
+
+    pub fn saw_attach(&self) -> bool {
+        self.attaches.get()
+    }
+
+    /// What the parser saw of BEGIN, COMMIT and their kind.
+    pub fn saw_step(&self) -> Step {
+        self.step.get()
+    }
+
+    /// Does what is carried through: no cancellation is seen meanwhile.
+    pub fn carry_through<R>(&self, act: impl FnOnce() -> R) -> R {
+        let cancel = self.callbacks.set_cancel(ptr::null());
+        let result = act();
+        self.callbacks.set_cancel(cancel);
+        result
+    }
+
+    /// Whether the statement may need a lock, as the parser saw it.
+    pub fn saw_use_of_database(&self) -> bool {
+        self.uses_database.get()
+    }
+
+    /// Whether the parser saw a change of data that is not part of a change of the schema.
+    pub fn saw_change_of_data(&self) -> bool {
+        self.changes_data.get() && !self.changes_schema.get()
+    }
+
+    /// Says what SQLite could not know: why the progress or the busy handler gave up, or a commit is a constraint.
+    pub fn explained(&self, error: Error) -> Error {
+        let explanation = match error.code & 0xff {
+            ffi::SQLITE_CONSTRAINT if error.code == ffi::SQLITE_CONSTRAINT_COMMITHOOK => {
+                let message = "the commit hook refused the commit, which was rolled back instead";
+                Error::new(abi::ERROR_SQLITE, error.code, message)
+            }
+            ffi::SQLITE_INTERRUPT if self.limit_reached.get() => {
+                let message = format!("the statement took more than {} steps", self.step_limit);
+                Error::limit(ffi::SQLITE_INTERRUPT, message)
+            }
+            // A wait that was cancelled, for a lock or for the WAL index.
+            ffi::SQLITE_BUSY | ffi::SQLITE_PROTOCOL if self.is_cancelled() => Error::interrupted(),
+            _ => return error,
+        };
+        Error {
+            row: error.row,
+            ..explanation
+        }
+    }
+}
+
+/// # Safety
+/// SQLite passes the pointer that was registered with the callback: a `Watch`.
+unsafe fn watch<'a>(context: *mut c_void) -> &'a Watch {
+    // SAFETY: the caller's promise.
+    unsafe { &*context.cast::<Watch>() }
+}
+
+/// Not 0 interrupts the running statement.
+unsafe extern "C" fn on_progress(context: *mut c_void) -> c_int {
+    // SAFETY: registered with a `Watch`.
+    let watch = unsafe { watch(context) };
+    vfs::give_back_locks();
+    let period = watch.period.get();
+    c_int::from(
+        watch.is_cancelled()
+            || !watch.spend(period as u64)
+            || watch.callbacks.is_spoiled()
+            || watch.callbacks.progress(period),
+    )
+}
+
+/// Not 0 tries the lock again.
+unsafe extern "C" fn on_busy(context: *mut c_void, attempt: c_int) -> c_int {
+    // SAFETY: registered with a `Watch`.
+    let watch = unsafe { watch(context) };
+    vfs::give_back_locks();
+    let wait = || {
+        let asked = watch.callbacks.busy(attempt);
+        asked.unwrap_or_else(|| host::busy(attempt))
+    };
+    c_int::from(!watch.is_cancelled() && wait() && !watch.is_cancelled())
+}
+
+/// Notes what kind of statement the parser is looking at; what is allowed is up to the user's authorizer.
+unsafe extern "C" fn on_prepare(
+    context: *mut c_void,
+    action: c_int,
+    first: *const c_char,
+    second: *const c_char,
+    database: *const c_char,
+    trigger: *const c_char,
+) -> c_int {
+    // SAFETY: registered with a `Watch`.
+    let watch = unsafe { watch(context) };
+    if !matches!(
+        action,
+        ffi::SQLITE_SELECT | ffi::SQLITE_FUNCTION | ffi::SQLITE_RECURSIVE
+    ) {
+        watch.uses_database.set(true);
+    }
+    match action {
+        ffi::SQLITE_INSERT | ffi::SQLITE_UPDATE | ffi::SQLITE_DELETE => {
+            watch.changes_data.set(true)
+        }
+        // CREATE and DROP write to the schema table and report that as INSERT, UPDATE and DELETE.
+        ffi::SQLITE_CREATE_INDEX..=ffi::SQLITE_CREATE_VIEW
+        | ffi::SQLITE_DROP_INDEX..=ffi::SQLITE_DROP_VIEW
+        | ffi::SQLITE_ALTER_TABLE
+        | ffi::SQLITE_REINDEX
+        | ffi::SQLITE_ANALYZE
+        | ffi::SQLITE_CREATE_VTABLE
+        | ffi::SQLITE_DROP_VTABLE => watch.changes_schema.set(true),
+        ffi::SQLITE_ATTACH => watch.attaches.set(true),
+        ffi::SQLITE_TRANSACTION | ffi::SQLITE_SAVEPOINT => {
+            // SAFETY: SQLite passes the operation's name, which ends in a NUL.
+            let step = match unsafe { bytes_of(first) } {
+                b"BEGIN" => Step::Begin,
+                b"COMMIT" => Step::Commit,
+                _ => Step::Undo,
+            };
+            watch.step.set(step);
+        }
+        _ => {}
+    }
+    let callbacks = &watch.callbacks;
+    // SAFETY: SQLite passes NULL or text that ends in a NUL.
+    let answer = unsafe { callbacks.authorize(action, [first, second, database, trigger]) };
+    if action == ffi::SQLITE_PRAGMA && answer == ffi::SQLITE_OK {
+        let by_callback = callbacks.has(abi::CALLBACK_BUSY);
+        // SAFETY: as above, and the database is open while it compiles.
+        unsafe {
+            watch
+                .busy_timeout
+                .begin(watch.db.get(), first, second, by_callback)
+        };
+    }
+    answer
+}

@@ -1,0 +1,31 @@
+//! From a request to its answer.
+
+#[cfg(target_arch = "wasm32")]
+pub mod answer;
+#[cfg(target_arch = "wasm32")]
+pub mod backup;
+#[cfg(target_arch = "wasm32")]
+pub mod blob;
+#[cfg(target_arch = "wasm32")]
+pub mod changeset;
+#[cfg(target_arch = "wasm32")]
+pub mod control;
+#[cfg(target_arch = "wasm32")]
+pub mod execution;
+#[cfg(target_arch = "wasm32")]
+pub mod executor;
+#[cfg(target_arch = "wasm32")]
+pub mod exports;
+#[cfg(target_arch = "wasm32")]
+pub mod handles;
+#[cfg(target_arch = "wasm32")]
+pub mod image;
+#[cfg(target_arch = "wasm32")]
+pub mod many;
+#[cfg(target_arch = "wasm32")]
+pub mod objects;
+pub mod replies;
+#[cfg(target_arch = "wasm32")]
+pub mod service;
+#[cfg(target_arch = "wasm32")]
+pub mod session;

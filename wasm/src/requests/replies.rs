@@ -1,0 +1,121 @@
+//! Sends the replies of one request: spill what is large, wait for room, ring the bell.
+
+use crate::abi;
+use crate::buffers::joined;
+use crate::error::{Error, Result, code};
+use crate::host;
+use crate::ring::Rings;
+use crate::ring::reply::ReplyHeader;
+use crate::ring::sleep;
+use crate::vfs;
+
+/// What `statistics` tells about replies.
+#[derive(Clone, Copy, Default)]
+pub struct Counters {
+    pub batches: u64,
+    pub spills: u64,
+    pub bells: u64,
+    pub parks: u64,
+    pub waits_for_room: u64,
+}
+
+/// The body of a reply in its two parts.
+#[derive(Clone, Copy, Default)]
+pub struct Body<'a> {
+    pub columns: &'a [u8],
+    pub rows: &'a [u8],
+}
+
+pub struct Replies<'r> {
+    rings: &'r Rings,
+    left: bool,
+    /// Bodies handed over outside the ring since it was last seen empty.
+    spilled: u32,
+    pub counters: Counters,
+}
+
+impl<'r> Replies<'r> {
+    pub fn new(rings: &'r Rings) -> Self {
+        Self {
+            rings,
+            left: false,
+            spilled: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Whether the host wants the service loop to end.
+    pub fn host_left(&self) -> bool {
+        self.left
+    }
+
+    /// Puts a frame into the ring, once there is room, without telling the host.
+    pub fn put(&mut self, mut header: ReplyHeader, body: Body<'_>) -> Result<()> {
+        let too_large = |_| Error::limit(code::TOOBIG, "the result is too large for one reply");
+        header.columns_len = u32::try_from(body.columns.len()).map_err(too_large)?;
+        header.rows_len = u32::try_from(body.rows.len()).map_err(too_large)?;
+        let mut parts = [body.columns, body.rows];
+        if body.columns.len() + body.rows.len() > abi::REPLY_INLINE_BYTES as usize {
+            self.spill(body)?;
+            header.flags |= abi::REPLY_SPILLED;
+            parts = [&[], &[]];
+        }
+        while self.rings.replies.put(&header, parts).is_err() {
+            self.wait_for_room()?;
+        }
+        Ok(())
+    }
+
+    /// Hands a body over outside the ring, once the host has taken those before: it keeps but a few.
+    fn spill(&mut self, body: Body<'_>) -> Result<()> {
+        while self.spilled >= abi::SPILLS_AT_ONCE && !self.rings.replies.is_empty() {
+            self.wait_for_room()?;
+        }
+        if self.rings.replies.is_empty() {
+            self.spilled = 0;
+        }
+        self.counters.spills += 1;
+        self.spilled += 1;
+        spill(body)
+    }
+
+    /// Sleeps until the host has taken all replies.
+    fn wait_for_room(&mut self) -> Result<()> {
+        self.counters.waits_for_room += 1;
+        self.ring_bell();
+        vfs::give_back_locks();
+        self.counters.parks += 1;
+        let (control, replies) = (self.rings.control, &self.rings.replies);
+        if control.is_stopped() || !sleep::park(control, abi::PARK_FULL, || replies.is_empty()) {
+            self.left = true;
+            return Err(Error::interrupted());
+        }
+        Ok(())
+    }
+
+    /// Tells the host about what was put, if it waits for it.
+    pub fn ring_bell(&mut self) {
+        if self.rings.control.take_notify() {
+            self.counters.bells += 1;
+            sleep::ring(self.rings.control);
+        }
+    }
+
+    /// Sends rows that more replies will follow.
+    pub fn send_batch(&mut self, header: ReplyHeader, body: Body<'_>) -> Result<()> {
+        self.counters.batches += 1;
+        vfs::give_back_locks();
+        self.put(header, body)?;
+        self.ring_bell();
+        Ok(())
+    }
+}
+
+/// Hands a body over outside the ring, in one piece.
+fn spill(body: Body<'_>) -> Result<()> {
+    let refused = |_| Error::limit(code::TOOBIG, "the host refused a reply of that size");
+    if body.columns.is_empty() {
+        return host::spill(body.rows).map_err(refused);
+    }
+    host::spill(&joined(&[body.columns, body.rows])?).map_err(refused)
+}

@@ -1,0 +1,269 @@
+//! The service loop: take a request, dispatch it, reply, park.
+//!
+//! The guest's thread is in here from the connection's start to its end.
+
+use crate::abi;
+use crate::buffers::zeroed;
+use crate::callbacks::extensions;
+use crate::connection::Connection;
+use crate::error::{Error, Result};
+use crate::host;
+use crate::requests::answer::Answer;
+use crate::requests::control::control;
+use crate::requests::executor::{Executor, Input};
+use crate::requests::many;
+use crate::requests::objects;
+use crate::requests::replies::{Body, Replies};
+use crate::ring::Rings;
+use crate::ring::reply::ReplyHeader;
+use crate::ring::request::Request;
+use crate::ring::sleep;
+use crate::sqlite::init;
+use crate::sqlite::options::Options;
+use crate::vfs;
+use crate::wire::errors::encode_error;
+use crate::wire::rows::Encoder;
+
+/// Kept for the body of an error, so that running out of memory can be told.
+const SCRATCH_BYTES: usize = 4096;
+
+/// Serves requests until `CLOSE` was answered or the host wants the guest to leave.
+pub fn serve(rings: &Rings) {
+    let mut service = Service {
+        rings,
+        replies: Replies::new(rings),
+        executor: None,
+        scratch: Encoder::with_capacity(SCRATCH_BYTES),
+    };
+    while let Some(request) = service.wait() {
+        if service.serve(request) {
+            break;
+        }
+    }
+}
+
+struct Service<'r> {
+    rings: &'r Rings,
+    replies: Replies<'r>,
+    executor: Option<Executor>,
+    /// Bodies of errors.
+    scratch: Encoder,
+}
+
+impl<'r> Service<'r> {
+    /// The next request, or `None` if the host wants the guest to leave.
+    fn wait(&mut self) -> Option<Request<'r>> {
+        let mut looks = 0;
+        loop {
+            if self.rings.control.is_stopped() {
+                return None;
+            }
+            if let Some(request) = self.rings.requests.next() {
+                return Some(request);
+            }
+            let (control, requests) = (self.rings.control, &self.rings.requests);
+            while looks < control.looks() && requests.is_empty() {
+                looks += 1;
+                core::hint::spin_loop();
+            }
+            if requests.is_empty() {
+                vfs::give_back_locks();
+                self.replies.counters.parks += 1;
+                if !sleep::park(control, abi::PARK_IDLE, || !requests.is_empty()) {
+                    return None;
+                }
+                looks = 0;
+            }
+        }
+    }
+
+    /// Answers one request; `true` if it was the last.
+    fn serve(&mut self, request: Request<'r>) -> bool {
+        if let Some(executor) = &self.executor {
+            executor.connection.watch.enter(request.cancel_word());
+        }
+        let result = self.dispatch(&request);
+        if let Some(executor) = &self.executor {
+            executor.connection.watch.settle_busy_timeout();
+        }
+        let closes = request.op == abi::OP_CLOSE;
+        // Whoever has the answer finds no lock of ours.
+        vfs::after_statement(self.rings.requests.has_more_than(&request));
+        self.answer(request.id, result);
+        if let Some(executor) = &self.executor {
+            executor.connection.watch.leave();
+        }
+        // The frame goes back before the bell: a host that waits for room looks for it when it is rung.
+        self.rings.requests.release(request);
+        self.replies.ring_bell();
+        closes || self.replies.host_left()
+    }
+
+    fn dispatch(&mut self, request: &Request<'_>) -> Result<Answer> {
+        // A script may begin with what is carried through.
+        let goes_on = matches!(
+            request.op,
+            abi::OP_CLOSE
+                | abi::OP_FINISH
+                | abi::OP_RELEASE
+                | abi::OP_DROP
+                | abi::OP_SCRIPT
+                | abi::OP_BLOCK_UNDO
+        );
+        if request.is_cancelled() && !goes_on {
+            return Err(Error::interrupted());
+        }
+        let external = external_body(request)?;
+        let body = external.as_deref().unwrap_or(request.body);
+        let (sql, params) = body.split_at(request.sql_len);
+        match request.op {
+            abi::OP_OPEN => self.open(sql, params),
+            abi::OP_CLOSE => {
+                self.executor = None;
+                Ok(Answer::nothing())
+            }
+            _ => self.run(request, Input { sql, params }),
+        }
+    }
+
+    fn open(&mut self, name: &[u8], options: &[u8]) -> Result<Answer> {
+        if self.executor.is_some() {
+            return Err(Error::internal("this guest already has a connection"));
+        }
+        init::initialize()?;
+        extensions::install();
+        let options = Options::decode(options)?;
+        vfs::limit_size(options.file_bytes);
+        let mut executor = Executor::new(Connection::open(name, options)?);
+        executor.output.restart()?;
+        self.executor = Some(executor);
+        Ok(Answer::nothing())
+    }
+
+    fn run(&mut self, request: &Request<'_>, input: Input<'_>) -> Result<Answer> {
+        let no_connection = || Error::programming("Cannot operate on a closed database.");
+        let executor = self.executor.as_mut().ok_or_else(no_connection)?;
+        executor.output.restart()?;
+        if !matches!(request.op, abi::OP_EXECUTE..=abi::OP_MANY | abi::OP_FETCH_PREPARED..=abi::OP_RELEASE)
+        {
+            vfs::give_back_locks();
+        }
+        let replies = &mut self.replies;
+        let result = match request.op {
+            abi::OP_EXECUTE => executor.execute(request, input),
+            abi::OP_NEXT => executor.next(request),
+            abi::OP_FETCH => executor.fetch(request, input, replies),
+            abi::OP_MANY => executor.many(request, input),
+            abi::OP_SCRIPT => executor.script(request, input.sql),
+            abi::OP_PREPARE => executor.prepare(input.sql),
+            abi::OP_FETCH_PREPARED => executor.fetch_prepared(request, input.params, replies),
+            abi::OP_EXECUTE_PREPARED => executor.execute_prepared(request, input.params),
+            abi::OP_BLOCK_ENTER | abi::OP_BLOCK_KEEP | abi::OP_BLOCK_UNDO => {
+                many::block(&mut executor.connection, request, input.sql)
+            }
+            abi::OP_CONTROL => control(executor, request.a, input.params, replies.counters),
+            abi::OP_FINISH => {
+                executor.finish(request.a);
+                Ok(Answer::nothing())
+            }
+            abi::OP_RELEASE => {
+                executor.release(request.a);
+                Ok(Answer::nothing())
+            }
+            _ => objects::serve(executor, request, input, replies),
+        };
+        executor.checked(result)
+    }
+
+    /// Puts the one final reply of a request into the ring.
+    fn answer(&mut self, id: u32, result: Result<Answer>) {
+        let sent =
+            result.and_then(|answer| self.done(id, &answer).inspect_err(|_| self.forget(&answer)));
+        let Err(error) = sent else { return };
+        if !self.replies.host_left() {
+            let executor = self.executor.as_ref();
+            let max_bytes = executor.map_or(0, |executor| executor.connection.options.max_bytes);
+            self.error(id, &error.within(max_bytes));
+        }
+    }
+
+    /// Ends a statement whose handle the host will never know.
+    fn forget(&mut self, answer: &Answer) {
+        if let Some(executor) = &mut self.executor {
+            executor.finish(answer.handle);
+            executor.release(answer.handle);
+            executor.objects.take(answer.handle);
+        }
+        vfs::give_back_locks();
+    }
+
+    fn done(&mut self, id: u32, answer: &Answer) -> Result<()> {
+        let Some(executor) = &mut self.executor else {
+            return self
+                .replies
+                .put(bare_header(id, abi::REPLY_DONE), Body::default());
+        };
+        let batch = &executor.output.batch;
+        let kind = match batch.is_failed() {
+            true => abi::REPLY_FAILED,
+            false => abi::REPLY_DONE,
+        };
+        let header = answer.header(id, kind, &executor.connection, batch.row_count());
+        self.replies
+            .put(header, executor.output.body(answer.content))
+    }
+
+    fn error(&mut self, id: u32, error: &Error) {
+        self.scratch.clear(SCRATCH_BYTES);
+        if encode_error(error, &mut self.scratch).is_err() {
+            self.scratch.clear(SCRATCH_BYTES);
+            let short = encode_error(&Error::out_of_memory(), &mut self.scratch);
+            short.expect("a short message fits into what was reserved");
+        }
+        let header = match &self.executor {
+            Some(executor) => Answer::value().header(id, abi::REPLY_ERROR, &executor.connection, 0),
+            None => bare_header(id, abi::REPLY_ERROR),
+        };
+        let sent = self.replies.put(
+            header,
+            Body {
+                columns: &[],
+                rows: self.scratch.bytes(),
+            },
+        );
+        assert!(
+            sent.is_ok() || self.replies.host_left(),
+            "an error that could not be told: {error:?}"
+        );
+    }
+}
+
+/// The header of a reply without a connection.
+fn bare_header(id: u32, kind: u8) -> ReplyHeader {
+    ReplyHeader {
+        id,
+        kind,
+        changes: -1,
+        ..ReplyHeader::default()
+    }
+}
+
+/// The body of an `EXTERNAL` request, fetched from the host.
+fn external_body(request: &Request<'_>) -> Result<Option<Vec<u8>>> {
+    if request.flags & abi::REQUEST_EXTERNAL == 0 {
+        return Ok(None);
+    }
+    let len = request
+        .sql_len
+        .checked_add(request.params_len)
+        .ok_or_else(Error::out_of_memory)?;
+    let mut body = zeroed(len)?;
+    host::payload(request.id, &mut body).map_err(|code| {
+        Error::new(
+            abi::ERROR_INTERNAL,
+            code,
+            "the host did not hand over the request's body",
+        )
+    })?;
+    Ok(Some(body))
+}

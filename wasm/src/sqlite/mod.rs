@@ -1,0 +1,16 @@
+//! SQLite's C API in Rust: statements and what they are made of, and what SQLite is built to call.
+
+#[cfg(target_arch = "wasm32")]
+pub mod columns;
+#[cfg(target_arch = "wasm32")]
+pub mod init;
+pub mod localtime;
+pub mod memcmp;
+#[cfg(target_arch = "wasm32")]
+pub mod options;
+#[cfg(target_arch = "wasm32")]
+pub mod parameters;
+#[cfg(target_arch = "wasm32")]
+pub mod statement;
+pub mod statement_cache;
+pub mod text;

@@ -1,0 +1,220 @@
+//! Reads from mapped windows: parts of a file, laid by the host over places of the arena.
+//!
+//! A window is shared with everyone who writes to the file, so it is never out of date. Whoever truncates
+//! the file makes a load fail: then the instance traps and the connection ends, but not the process. That
+//! holds for the loads of wasm code alone, hence the rules: only `copy_out` reads windows, and their
+//! addresses are never passed to SQLite, to the host, or to `memory.copy`, for which they are outside of the memory.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::host::{self, Fd};
+use crate::vfs::arena;
+
+const WINDOW_BYTES: usize = 16 << 20;
+/// Windows of all files: three quarters of the arena.
+const MOST_WINDOWS: usize = 48;
+/// Windows of one file that are open or being thought of.
+const MOST_CANDIDATES: usize = 128;
+/// Reads that a window must have missed before it is mapped, or mapped anew as the file has grown.
+const MISSES_TO_MAP: u32 = 3;
+/// The same once another window must go for it: random reads of a huge file go to the host one by one.
+const MISSES_TO_REPLACE: u32 = 64;
+
+static OPEN_WINDOWS: AtomicUsize = AtomicUsize::new(0);
+static HITS: AtomicU64 = AtomicU64::new(0);
+static MISSES: AtomicU64 = AtomicU64::new(0);
+
+/// How many reads of databases and WALs were served from windows, and how many went to the host.
+pub fn hits_and_misses() -> (u64, u64) {
+    (HITS.load(Ordering::Relaxed), MISSES.load(Ordering::Relaxed))
+}
+
+/// The windows of one file.
+#[derive(Default)]
+pub struct Windows {
+    windows: Vec<Window>,
+    /// Where the last read was served.
+    last: usize,
+    reads: u64,
+    /// The host has refused to map this file, or there is no place: do not ask again.
+    refused: bool,
+}
+
+struct Window {
+    /// Which part of the file, in units of `WINDOW_BYTES`.
+    index: i64,
+    place: Option<NonNull<u8>>,
+    /// How many of its bytes exist in the file.
+    len: usize,
+    misses: u32,
+    last_used: u64,
+}
+
+impl Windows {
+    /// Fills `data` from `offset`, or returns false: the host must read.
+    pub fn read(&mut self, fd: Fd, data: &mut [u8], offset: i64) -> bool {
+        let served = self.serve(fd, data, offset);
+        let counter = if served { &HITS } else { &MISSES };
+        counter.fetch_add(1, Ordering::Relaxed);
+        served
+    }
+
+    fn serve(&mut self, fd: Fd, data: &mut [u8], offset: i64) -> bool {
+        let index = offset / WINDOW_BYTES as i64;
+        let start = (offset % WINDOW_BYTES as i64) as usize;
+        let end = start + data.len();
+        if self.refused || end > WINDOW_BYTES {
+            return false;
+        }
+        let number = self.find(index);
+        if self.windows[number].len < end && !self.miss(fd, number, end) {
+            return false;
+        }
+        self.reads += 1;
+        self.last = number;
+        let window = &mut self.windows[number];
+        window.last_used = self.reads;
+        let place = window.place.expect("a window with bytes has a place");
+        // SAFETY: `end` bytes of the file are mapped at `place`, and `data` is other memory.
+        unsafe { copy_out(place.as_ptr().add(start), data) };
+        true
+    }
+
+    fn find(&mut self, index: i64) -> usize {
+        if self
+            .windows
+            .get(self.last)
+            .is_some_and(|window| window.index == index)
+        {
+            return self.last;
+        }
+        if let Some(number) = self.windows.iter().position(|window| window.index == index) {
+            return number;
+        }
+        if self.windows.len() >= MOST_CANDIDATES {
+            self.windows.retain(|window| window.place.is_some());
+        }
+        self.windows.push(Window {
+            index,
+            place: None,
+            len: 0,
+            misses: 0,
+            last_used: 0,
+        });
+        self.windows.len() - 1
+    }
+
+    /// Maps window `number` if that has become worth it; true if it then holds its first `end` bytes.
+    fn miss(&mut self, fd: Fd, number: usize, end: usize) -> bool {
+        let crowded = OPEN_WINDOWS.load(Ordering::Relaxed) >= MOST_WINDOWS;
+        let window = &mut self.windows[number];
+        let enough = if crowded && window.place.is_none() {
+            MISSES_TO_REPLACE
+        } else {
+            MISSES_TO_MAP
+        };
+        window.misses += 1;
+        if window.misses < enough {
+            return false;
+        }
+        window.misses = 0;
+        let offset = window.index * WINDOW_BYTES as i64;
+        let Ok(size) = host::file_size(fd) else {
+            return false;
+        };
+        let len = (size - offset).clamp(0, WINDOW_BYTES as i64) as usize;
+        if len < end {
+            return false;
+        }
+        let Some(place) = self.place_for(number, crowded) else {
+            return false;
+        };
+        // SAFETY: the place is ours while the window is open; only `copy_out` reads it.
+        if unsafe { host::window_map(fd, place, WINDOW_BYTES, offset) }.is_err() {
+            self.refused = true;
+            return false;
+        }
+        self.windows[number].len = len;
+        true
+    }
+
+    fn place_for(&mut self, number: usize, crowded: bool) -> Option<NonNull<u8>> {
+        if self.windows[number].place.is_none() {
+            if crowded {
+                let oldest = self
+                    .windows
+                    .iter_mut()
+                    .filter(|window| window.place.is_some());
+                oldest.min_by_key(|window| window.last_used)?.close();
+            }
+            let place = arena::take(WINDOW_BYTES);
+            self.refused = place.is_none();
+            self.windows[number].place = place;
+            OPEN_WINDOWS.fetch_add(place.is_some().into(), Ordering::Relaxed);
+        }
+        self.windows[number].place
+    }
+
+    /// Takes off what lies beyond the file's new end.
+    pub fn cut(&mut self, size_bytes: i64) {
+        for window in &mut self.windows {
+            if window.index * WINDOW_BYTES as i64 + window.len as i64 > size_bytes {
+                window.close();
+            }
+        }
+    }
+}
+
+impl Drop for Windows {
+    fn drop(&mut self) {
+        self.windows.iter_mut().for_each(Window::close);
+    }
+}
+
+impl Window {
+    fn close(&mut self) {
+        let (place, len) = (self.place.take(), core::mem::take(&mut self.len));
+        let Some(place) = place else { return };
+        OPEN_WINDOWS.fetch_sub(1, Ordering::Relaxed);
+        // SAFETY: mapped in `miss` if it has bytes.
+        if len > 0 && unsafe { host::window_unmap(place, WINDOW_BYTES) }.is_err() {
+            return; // the place is lost: something may still be mapped over it
+        }
+        arena::give(place, WINDOW_BYTES);
+    }
+}
+
+/// Copies out of a window with loads of its own: for a `memory.copy` a window is outside of the memory. Volatile, so that the compiler makes no `memory.copy` of it.
+///
+/// # Safety
+/// `data.len()` bytes from `source` are mapped, and are not part of `data`.
+#[inline(never)]
+unsafe fn copy_out(source: *const u8, data: &mut [u8]) {
+    const WORD: usize = size_of::<u64>();
+    let head = source.align_offset(WORD).min(data.len());
+    let (before, rest) = data.split_at_mut(head);
+    // SAFETY: every access stays within the mapped bytes; `words` is aligned by the choice of `head`.
+    unsafe {
+        for (index, byte) in before.iter_mut().enumerate() {
+            *byte = source.add(index).read_volatile();
+        }
+        let words = source.add(head).cast::<u64>();
+        let mut chunks = rest.chunks_exact_mut(4 * WORD);
+        let mut next = words;
+        for chunk in &mut chunks {
+            for part in 0..4 {
+                let word = next.add(part).read_volatile();
+                chunk
+                    .as_mut_ptr()
+                    .cast::<u64>()
+                    .add(part)
+                    .write_unaligned(word);
+            }
+            next = next.add(4);
+        }
+        for (index, byte) in chunks.into_remainder().iter_mut().enumerate() {
+            *byte = next.cast::<u8>().add(index).read_volatile();
+        }
+    }
+}
