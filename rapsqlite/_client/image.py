@@ -10,14 +10,13 @@ import contextlib
 import os
 import shutil
 import sys
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from types import TracebackType
 
     from rapsqlite._files.file_table import FileTable
@@ -28,29 +27,30 @@ _reclaimed: set[str] = set()  # places that this process has looked through
 
 
 class Image:
-    """A path for the image, and a private directory around it that goes with the ``async with`` block.
+    """A path for the image, and a private directory around it that goes with the ``async with`` block."""
 
-    The directory is made and removed in a thread: removing a large file takes its time, and a file system may hang.
-    """
-
-    __slots__ = ("_directory", "_guard", "_is_left", "_lock", "path")
+    __slots__ = ("_directory", "_lock", "path")
 
     def __init__(self) -> None:
         self._directory = b""
-        self._guard = threading.RLock()  # the thread that makes the directory may go on without its cancelled task
-        self._is_left = False
         self._lock = _Lock()
         self.path = b""
 
     async def __aenter__(self) -> Image:
+        from anyio import to_thread  # only who copies pays for the import
+
+        place = _place()
+        if place not in _reclaimed:
+            _reclaimed.add(place)
+            await to_thread.run_sync(_reclaim, place)
+        directory = self._lock.acquire_new(place, _PREFIX)
         try:
-            await _in_thread(self._make)
-        except GeneratorExit:
-            self._remove()  # nobody runs the task any more, so it cannot wait
-            raise
+            directory.mkdir(0o700)
         except BaseException:
-            await _carried_through(self._remove)
+            self._lock.release()
             raise
+        self._directory = os.fsencode(directory)
+        self.path = self._directory + b"/image"
         return self
 
     async def __aexit__(
@@ -59,36 +59,9 @@ class Image:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc_type is GeneratorExit:
-            self._remove()  # as above
-        else:
-            await _carried_through(self._remove)
-
-    def _make(self) -> None:
-        with self._guard:
-            if self._is_left:
-                return  # the task was cancelled before this thread began
-            place = _place()
-            if place not in _reclaimed:
-                _reclaimed.add(place)
-                _reclaim(place)
-            directory = self._lock.acquire_new(place, _PREFIX)
-            try:
-                directory.mkdir(0o700)
-            except BaseException:
-                self._lock.release()
-                raise
-            self._directory = os.fsencode(directory)
-            self.path = self._directory + b"/image"
-
-    def _remove(self) -> None:
-        with self._guard:
-            self._is_left = True
-            if self._directory:
-                # A guest that is still about to drop it has it open: its name goes all the same.
-                shutil.rmtree(self._directory, ignore_errors=True)
-                self._lock.release()
-                self._directory = b""
+        # A guest that is still about to drop it has it open: its name goes all the same.
+        shutil.rmtree(self._directory, ignore_errors=True)
+        self._lock.release()
 
     @contextlib.contextmanager
     def granted_to(self, files: FileTable) -> Iterator[None]:
@@ -100,46 +73,16 @@ class Image:
             files.revoke(self._directory)
 
     async def read(self) -> bytes:
-        """Return the image's bytes. Raises InternalError if there is none, for the guest said so."""
-        content: bytes = await _in_thread(lambda: self._existing().read_bytes())
-        return content
+        """Return the image's bytes."""
+        from anyio import to_thread  # as above
 
-    async def require(self) -> None:
-        """Raise InternalError unless there is an image, for the guest said so."""
-        await _in_thread(self._existing)
+        self.require()
+        return await to_thread.run_sync(Path(os.fsdecode(self.path)).read_bytes)
 
-    def _existing(self) -> Path:
-        path = Path(os.fsdecode(self.path))
-        if not path.exists():
+    def require(self) -> None:
+        """Raise unless there is an image: InternalError, for the guest said so."""
+        if not Path(os.fsdecode(self.path)).exists():
             raise InternalError("the engine has made no copy, although it says so")
-        return path
-
-
-async def _in_thread(step: Callable[[], Any]) -> Any:
-    from anyio import to_thread  # only who copies pays for the import
-
-    return await to_thread.run_sync(step)
-
-
-async def _carried_through(step: Callable[[], None]) -> None:
-    """Run ``step`` in a thread to its end in spite of cancellations; raise the last of them afterwards.
-
-    It may run more than once: asyncio's task.cancel() ends the wait for a thread, or keeps it from beginning.
-    """
-    from anyio import CancelScope, get_cancelled_exc_class  # as above
-
-    cancelled = get_cancelled_exc_class()
-    cancellation: BaseException | None = None
-    with CancelScope(shield=True):
-        while True:
-            try:
-                await _in_thread(step)
-            except cancelled as exc:  # noqa: PERF203 - no shield of anyio's holds off task.cancel()
-                cancellation = exc
-            else:
-                break
-    if cancellation is not None:
-        raise cancellation
 
 
 def _place() -> str:

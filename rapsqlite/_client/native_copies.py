@@ -34,7 +34,7 @@ async def hand_over(
     """Let Python's sqlite3 copy the image, in a thread, over a database of its own."""
     from anyio import to_thread  # as in pause
 
-    await image.require()  # sqlite3 would take a file that is not there for an empty database
+    image.require()  # sqlite3 would take a file that is not there for an empty database
     while True:
         try:
             status = await to_thread.run_sync(_restore, image.path, target)
