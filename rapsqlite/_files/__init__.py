@@ -1,1 +1,6 @@
 """Files, locks and memory mappings of the operating system: what SQLite's VFS asks of the host."""
+
+try:
+    import fcntl as fcntl
+except ImportError as missing:
+    raise ImportError("rapsqlite does not run on Windows yet: see docs/durability.md, Platforms") from missing

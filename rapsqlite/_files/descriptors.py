@@ -13,15 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 import threading
 from pathlib import Path
-
-try:
-    import fcntl
-except ImportError as missing:
-    raise ImportError("rapsqlite does not run on Windows yet: see docs/durability.md, Platforms") from missing
 
 from rapsqlite import _constants as sqlite
 from rapsqlite._files import file_lock

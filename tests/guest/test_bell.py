@@ -261,7 +261,7 @@ RING_ONCE = RING_BY_WRITING.replace("(i32.const 200000)", "(i32.const 1)")
 
 async def main():
     for body in (RING_BY_WRITING, RING_ONCE) * 5:
-        guest = guest_of(AWAIT_REQUEST + f"(loop $l {{body}} (br $l)) (i32.const 0)", patience_s=0.05)
+        guest = guest_of(AWAIT_REQUEST + f"(loop $l {{body}} (br $l)) (i32.const 0)", grace_period_s=0.05)
         guest.start()
         while guest._traffic._rings is None:
             await anyio.sleep(0)

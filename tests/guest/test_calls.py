@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from typing import Any
 
@@ -32,6 +33,13 @@ def made(guest: Played, *runs: Any, most: int = MOST) -> list[Any]:
     return msgspec.msgpack.decode(guest.text(), type=list[Any])
 
 
+def failure_in(guest: Played, answer: Any) -> tuple[int, type[object]]:
+    """Return what stands in the place of the answer to a call that failed: the code and the exception's type."""
+    assert answer.code == abi.EXT_UNSUPPORTED
+    code, number = struct.unpack("<iI", answer.data)
+    return int(code), type(guest.callbacks.failures.take(number))
+
+
 def test_calls_are_made_in_their_order_whatever_their_width() -> None:
     guest = Played()
     log: list[tuple[Any, ...]] = []
@@ -58,11 +66,11 @@ def test_first_that_raises_is_the_last_that_is_called() -> None:
         return 1 / value
 
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, function)
-    assert guest.call(abi.CALLBACK_CALLS, MOST, msgspec.msgpack.encode([key(handle), 1, [2, 1, 0, 3]]))[0] == (
-        abi.CALLBACK_RAISED
-    )
 
-    assert isinstance(guest.failure(), ZeroDivisionError)
+    *answers, failed = made(guest, key(handle), 1, [2, 1, 0, 3])
+
+    assert answers == [0.5, 1.0]
+    assert failure_in(guest, failed) == (abi.CALLBACK_RAISED, ZeroDivisionError)
     assert log == [2, 1, 0]
 
 
@@ -79,9 +87,10 @@ def test_answer_that_is_none_ends_the_calls(answer: Any, code: int, error: type[
     answers = iter([1, answer, 3])
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, lambda _: next(answers))
 
-    assert guest.call(abi.CALLBACK_CALLS, MOST, msgspec.msgpack.encode([key(handle), 1, [1, 2, 3]]))[0] == code
+    first, failed = made(guest, key(handle), 1, [1, 2, 3])
 
-    assert isinstance(guest.failure(), error)
+    assert first == 1
+    assert failure_in(guest, failed) == (code, error)
     assert next(answers) == 3
 
 

@@ -74,6 +74,7 @@ ONLY_USERS = {
         "runtime",
     },
     "fcntl": {
+        "_files",
         "_client.image",
         "_files.descriptors",
         "_files.file_lock",
