@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rapsqlite import _constants as abi
+from rapsqlite import _fetching as fetching
 from rapsqlite._client.registration import asked_for_number, checked_int
+from rapsqlite._identifiers import quoted
 from rapsqlite._queries import Queries
 from rapsqlite._values.options import checked_seconds
 from rapsqlite._values.pragma import pragma_statement
 from rapsqlite.errors import OperationalError
 
 if TYPE_CHECKING:
+    from rapsqlite.connection import Connection
     from rapsqlite.types import Parameters
 
 
@@ -28,6 +31,17 @@ class Settings(Queries):
         if self._session.is_unsettled:
             await self._session.settle()
         await self._session.run(statement)
+
+    async def data_version(self, schema: str = "main") -> int:
+        """Return a number that changes whenever another connection has changed the database ``schema``.
+
+        Changes made by this connection do not count. OperationalError for an unknown database.
+        https://sqlite.org/pragma.html#pragma_data_version
+        """
+        plan = fetching.plain_plan(self._session, "list")
+        sql = f"PRAGMA {quoted(schema)}.data_version".encode()
+        ((version,),) = await fetching.fetch_rows(cast("Connection", self), sql, 0, (), plan)
+        return int(version)
 
     async def explain_query_plan(self, sql: str, parameters: Parameters | None = None) -> list[Any]:
         """Return how SQLite would run a statement, as rows of id, parent, an unused number, and text.

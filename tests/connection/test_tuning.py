@@ -235,3 +235,31 @@ async def test_timeout_can_be_changed(conn: rapsqlite.Connection, database: Path
             await conn.execute("INSERT INTO t VALUES (1)")
     with pytest.raises(ValueError, match="negative"):
         conn.timeout = -1
+
+
+async def test_data_version_changes_with_what_others_write(database: Path) -> None:
+    """As PRAGMA data_version: own changes do not count, those of others do, whatever library they use."""
+    async with connect(database) as conn:
+        await conn.execute("CREATE TABLE t (a)")
+        before = await conn.data_version()
+        await conn.execute("INSERT INTO t VALUES (1)")
+        await conn.commit()
+        own = await conn.data_version()
+        other = sqlite3.connect(database)
+        other.execute("INSERT INTO t VALUES (2)")
+        other.commit()
+        other.close()
+
+        assert own == before
+        assert await conn.data_version("main") != before
+        assert await conn.data_version() == await conn.fetch_scalar("PRAGMA data_version")
+
+
+async def test_data_version_of_an_attached_and_of_an_unknown_database(
+    conn: rapsqlite.Connection, tmp_path: Path
+) -> None:
+    await conn.execute("ATTACH ? AS other", [str(tmp_path / "other.db")])
+
+    assert await conn.data_version("other") == await conn.fetch_scalar("PRAGMA other.data_version")
+    with pytest.raises(rapsqlite.OperationalError, match="unknown database"):
+        await conn.data_version("missing")

@@ -110,6 +110,10 @@ async def copies(conn: Connection, other: sqlite3.Connection) -> None:
     assert_type(await conn.get_table_info("t"), list[dict[str, Any]])
 
 
+async def settings(conn: Connection) -> None:
+    assert_type(await conn.data_version("main"), int)
+
+
 async def callbacks(conn: Connection) -> None:
     await conn.create_function("f", 1, lambda value: value, deterministic=True)
     await conn.set_preupdate_hook(lambda action, database, table, old_rowid, new_rowid, old, new: None)
