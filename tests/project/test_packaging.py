@@ -74,7 +74,7 @@ def test_there_is_one_wheel_for_every_platform(built: Path) -> None:
 
 
 def test_wheel_holds_the_package_and_the_modules_only(wheel: zipfile.ZipFile) -> None:
-    expected = {f"rapsqlite/{path.name}" for path in (ROOT / "rapsqlite").glob("*.py")}
+    expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "rapsqlite").rglob("*.py")}
 
     files = {name for name in wheel.namelist() if ".dist-info/" not in name}
 
