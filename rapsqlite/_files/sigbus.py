@@ -77,7 +77,7 @@ def _passes_trial() -> bool:
     # An embedding program's own executable must not be started a second time.
     if not sys.executable or not Path(sys.executable).name.startswith("python"):
         return False
-    command = [sys.executable, "-c", "from rapsqlite import _sigbus; _sigbus.try_fault()"]
+    command = [sys.executable, "-c", "from rapsqlite._files import sigbus; sigbus.try_fault()"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and text

@@ -342,7 +342,7 @@ def test_connection_dropped_while_its_guest_is_looked_after_is_stopped(name: str
     owner, _, attribute = step.rpartition(".")
     run(
         f"""
-        from rapsqlite import _traffic
+        from rapsqlite._guest import traffic as _traffic
 
         conn = asyncio.run(writing())
         traffic = conn._session.guest._traffic

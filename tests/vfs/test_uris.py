@@ -149,10 +149,10 @@ def test_immutable_database_takes_no_locks_and_looks_for_no_journal(wal: Path) -
 # Everything is loaded, and the engine made, before the rights are given up: Python itself may be out of reach then.
 AS_NOBODY = """
 import dataclasses, json, os, sqlite3, sys, traceback
-from rapsqlite import _sigbus
+from rapsqlite._files import sigbus
 from tests.vfs.driver import Driven
 with Driven(':memory:') as warm: warm.sql('SELECT 1')
-_sigbus.turns_into_trap()
+sigbus.turns_into_trap()
 library, database, flags, statements = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
 if os.geteuid() == 0:
     os.setgroups([])

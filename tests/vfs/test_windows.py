@@ -307,12 +307,12 @@ def test_handlers_of_others_are_left_alone() -> None:
     script = (
         "import signal\n"
         "from pathlib import Path\n"
-        "from rapsqlite import _sigbus\n"
+        "from rapsqlite._files import sigbus\n"
         "from tests.vfs.driver import Driven\n"
         "with Driven(':memory:') as ours: pass\n"
-        "assert _sigbus.arm() and _sigbus.arm()\n"
+        "assert sigbus.arm() and sigbus.arm()\n"
         "signal.signal(signal.SIGBUS, lambda *_: None)\n"
-        "assert not _sigbus.arm()\n"
+        "assert not sigbus.arm()\n"
     )
 
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
@@ -324,10 +324,10 @@ def test_fault_outside_of_wasm_still_ends_the_process(tmp_path: Path) -> None:
     """The handler must not swallow faults of native code, which would then loop."""
     script = (
         "import ctypes, mmap, os, sys\n"
-        "from rapsqlite import _sigbus\n"
+        "from rapsqlite._files import sigbus\n"
         "from tests.vfs.driver import Driven\n"
         "with Driven(':memory:') as ours: pass\n"
-        "assert _sigbus.arm()\n"
+        "assert sigbus.arm()\n"
         "fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)\n"
         "os.truncate(fd, 4096)\n"
         "view = mmap.mmap(fd, 4096)\n"

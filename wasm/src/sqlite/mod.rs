@@ -1,16 +1,16 @@
 //! SQLite's C API in Rust: statements and what they are made of, and what SQLite is built to call.
 
 #[cfg(target_arch = "wasm32")]
-pub mod columns;
+pub(crate) mod columns;
 #[cfg(target_arch = "wasm32")]
-pub mod init;
+pub(crate) mod init;
 pub mod localtime;
 pub mod memcmp;
 #[cfg(target_arch = "wasm32")]
-pub mod options;
+pub(crate) mod options;
 #[cfg(target_arch = "wasm32")]
-pub mod parameters;
+pub(crate) mod parameters;
 #[cfg(target_arch = "wasm32")]
-pub mod statement;
+pub(crate) mod statement;
 pub mod statement_cache;
 pub mod text;
