@@ -79,14 +79,19 @@ async def test_requests_are_served_in_turn_wholly_or_not_at_all(
         await conn.commit()
         service = Service(conn)
 
+        opened = anyio.Event()
+
         async def in_scope(number: int) -> None:
+            await opened.wait()  # started before the block, which its own child tasks could not wait for
             with scopes[number]:
                 await service.request(number)
 
         async with anyio.create_task_group() as tasks:
+            for number in range(REQUESTS):
+                tasks.start_soon(in_scope, number)
+            await anyio.wait_all_tasks_blocked()
             async with conn.transaction():  # so that all requests queue up behind it
-                for number in range(REQUESTS):
-                    tasks.start_soon(in_scope, number)
+                opened.set()
                 await anyio.wait_all_tasks_blocked()
                 for number in cancelled_while_waiting:
                     scopes[number].cancel()
