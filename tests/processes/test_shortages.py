@@ -171,13 +171,14 @@ async def test_thread_that_cannot_start_is_an_error_that_says_so(
 
 async def test_guest_writes_no_bell_where_wasmtime_could_not_start_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would end the process. The bell is a call then."""
-    monkeypatch.setattr(runtime, "_output_is_prepared", False)
-    NoThreads(monkeypatch, allowed=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime, "_output_is_prepared", False)
+        NoThreads(patch, allowed=1)
+        conn = await connect(":memory:")
+    answer, bell = await conn.fetch_scalar("SELECT 1"), conn._session.guest._traffic._bell
+    await conn.close()
 
-    async with connect(":memory:") as conn:
-        assert await conn.fetch_scalar("SELECT 1") == 1
-
-        assert conn._session.guest._traffic._bell is None
+    assert (answer, bell) == (1, None)
 
 
 WITHOUT_CACHE: dict[str, Callable[[Path], dict[str, str]]] = {
