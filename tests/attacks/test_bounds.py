@@ -77,7 +77,7 @@ def test_temporary_files_end_before_descriptors_do() -> None:
 
     assert caught.value.code == abi.SQLITE_CANTOPEN
     files.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # garbage of other tests may have gone meanwhile
 
 
 def test_mappings_of_a_connection_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
