@@ -148,7 +148,7 @@ async def test_writes_to_the_source_meanwhile_are_part_of_the_copy(source: rapsq
             if steps == 2:
                 tasks.start_soon(write)
 
-        await source.backup(target, pages=5, progress=progress, sleep=0.001)
+        await source.backup(target, pages=1, progress=progress, sleep=0.001)
 
         assert await target.fetch_all("SELECT b, count(*) FROM t GROUP BY b ORDER BY b") == [
             ["changed", ROWS],
