@@ -154,7 +154,7 @@ async def test_source_is_written_by_its_own_connection_between_all_steps(tmp_pat
         done = False
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(write)
-            await conn.backup(target, pages=2, progress=count)
+            await conn.backup(target, pages=2, progress=count, sleep=0.001)
             done = True
 
         assert steps > 5
