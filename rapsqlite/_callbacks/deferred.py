@@ -104,5 +104,5 @@ def run_calls(
 
 
 def with_failure(answers: Sequence[Any], code: int, number: int) -> bytes:
-    """Return answers to calls that were put off, and in the place of the next one why there is none."""
+    """Return answers to deferred calls, followed by the failure of the call after them."""
     return encode_answers([*answers, Ext(abi.EXT_UNSUPPORTED, _FAILURE.pack(code, number))])

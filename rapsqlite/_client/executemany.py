@@ -35,7 +35,7 @@ clock = perf_counter
 async def execute_many(session: ConnectionState, sql: bytes, parameters: ParameterSets) -> int:
     """Execute ``sql`` for each set; return the number of rows changed.
 
-    Without any set the statement is prepared all the same, so that what is wrong with it is told, as sqlite3 does.
+    Without any set the statement is prepared all the same, so that its errors are raised, as by sqlite3.
     """
     if hasattr(parameters, "__iter__") or not hasattr(parameters, "__aiter__"):
         return await _execute_sets(session, sql, parameters)

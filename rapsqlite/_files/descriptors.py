@@ -38,7 +38,7 @@ _guard = threading.Lock()
 
 
 class NotAFileError(OSError):
-    """The name is that of a directory, a pipe or a socket."""
+    """The name leads to a directory, a pipe or a socket."""
 
 
 def open_file(name: bytes, flags: int, mode: int, directory: int | None) -> int:
@@ -197,7 +197,7 @@ def _close(fd: int) -> None:
     with contextlib.suppress(OSError):
         os.close(fd)
     with _guard:
-        # Its number may be that of another file by now, opened by another thread.
+        # Another thread may have opened another file under its number by now.
         if noted is not None and _open.get(fd) is noted:
             del _open[fd]
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _EVERYDAY = (sqlite.SQLITE_BUSY, sqlite.SQLITE_IOERR_DELETE_NOENT, sqlite.SQLITE_IOERR_MMAP)
 # A directory that the file system, or our right to it, does not let us sync.
 _CANNOT_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES)
-# No file has a name that is too long, as that of a journal may be where that of its database just fits.
+# No file has a name that is too long. A journal's name may be, where the name of its database just fits.
 _CANNOT_BE_THERE = (errno.ENOENT, errno.ENAMETOOLONG)
 _READ_ONLY = "limits={'read_only': True} lets no database be written or created"
 # What changes a file that is there; without SQLITE_OPEN_CREATE.

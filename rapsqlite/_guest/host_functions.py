@@ -130,7 +130,7 @@ class HostFunctions:
     def _nap(self, seconds: float, is_over: Callable[[], bool] = lambda: False) -> bool:
         """Sleep at most ``seconds``; False if the running request was cancelled or the guest is to leave.
 
-        Whoever wakes makes ``is_over`` true before, in case the thread does not sleep yet.
+        Make ``is_over`` true before the wake-up, in case the thread does not sleep yet.
         """
         with self._afterwards, self._lock:
             if self._is_unwanted():

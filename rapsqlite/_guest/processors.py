@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 
 _AFFINITY_S = 0.005  # how long an answer is good: asking takes a microsecond
-_QUOTA_S = 1.0  # that of the quota, which lies in files
+_QUOTA_S = 1.0  # the same for the quota, which is read from files
 _CGROUPS = Path("/sys/fs/cgroup")
 
 _affinity_until = _quota_until = 0.0

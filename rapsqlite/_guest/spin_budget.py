@@ -31,7 +31,7 @@ _crowded_until = 0.0
 
 
 class SpinBudget:
-    """That of one guest. Its lock is held."""
+    """Spin budget of one guest. Call with the guest's lock held."""
 
     __slots__ = ("_spin_count", "_spins", "_spoke_s")
 

@@ -2,7 +2,6 @@
 
 use rapsqlite_engine::abi;
 use rapsqlite_engine::error::{Error, Result};
-use rapsqlite_engine::wire::errors::encode_error;
 use rapsqlite_engine::wire::params::{Params, Reader, Value};
 use rapsqlite_engine::wire::rows::Encoder;
 
@@ -256,7 +255,7 @@ fn a_damaged_request_never_panics() {
 fn an_error_is_the_array_of_the_contract() {
     let mut error = Error::limit(18, "too much").in_row(7);
     error.offset = 3;
-    let bytes = encoded(|out| encode_error(&error.shifted_by(10), out));
+    let bytes = encoded(|out| out.error(&error.shifted_by(10)));
 
     let mut reader = Reader::new(&bytes);
 

@@ -21,7 +21,6 @@ use crate::ring::sleep;
 use crate::sqlite::init;
 use crate::sqlite::options::Options;
 use crate::vfs;
-use crate::wire::errors::encode_error;
 use crate::wire::rows::Encoder;
 
 /// Kept for the body of an error, so that running out of memory can be told.
@@ -215,9 +214,9 @@ impl<'r> Service<'r> {
 
     fn error(&mut self, id: u32, error: &Error) {
         self.scratch.clear(SCRATCH_BYTES);
-        if encode_error(error, &mut self.scratch).is_err() {
+        if self.scratch.error(error).is_err() {
             self.scratch.clear(SCRATCH_BYTES);
-            let short = encode_error(&Error::out_of_memory(), &mut self.scratch);
+            let short = self.scratch.error(&Error::out_of_memory());
             short.expect("a short message fits into what was reserved");
         }
         let header = match &self.executor {

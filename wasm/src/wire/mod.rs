@@ -2,6 +2,5 @@
 //!
 //! <https://github.com/msgpack/msgpack/blob/master/spec.md>
 
-pub mod errors;
 pub mod params;
 pub mod rows;

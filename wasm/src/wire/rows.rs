@@ -5,7 +5,6 @@
 
 use core::ops::Range;
 
-use super::errors::encode_error;
 use crate::buffers::reserve;
 use crate::error::{Error, Result, code};
 
@@ -36,6 +35,16 @@ impl Encoder {
 
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// The body of an `ERROR` reply: docs/abi.md, "Errors".
+    pub fn error(&mut self, error: &Error) -> Result<()> {
+        self.array(5)?;
+        self.integer(error.code.into())?;
+        self.text(error.message.as_bytes())?;
+        self.integer(error.offset.into())?;
+        self.integer(error.class.into())?;
+        self.integer(error.row.into())
     }
 
     /// Forgets the content; a buffer that grew past `kept_bytes` is given back, but for what a short answer needs: one
@@ -256,7 +265,7 @@ impl Batch {
 
     /// Ends the rows with the error of the next one: the bytes are an array of both from now on.
     pub fn fail(&mut self, error: &Error) -> Result<()> {
-        encode_error(error, &mut self.encoder)?;
+        self.encoder.error(error)?;
         self.encoder.room(1)?;
         self.encoder.patch(1, &self.row_count.to_be_bytes());
         self.encoder.bytes.insert(0, PAIR);
