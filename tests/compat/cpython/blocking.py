@@ -7,7 +7,6 @@ connection) is made of what there is instead, as docs/compatibility.md says.
 
 from __future__ import annotations
 
-import gc
 import sqlite3
 import sys
 import threading
@@ -34,18 +33,21 @@ def use_backend(name: str) -> None:
 def run(function: Any, *given: Any, **options: Any) -> Any:
     """Call a function; if what it returns is to be awaited, await it; block until then."""
 
-    async def main() -> Any:
+    # A run of Trio leaves its main task in a reference cycle. The task returns nothing, so that the cycle keeps no cursor.
+    answers: list[Any] = []
+
+    async def main() -> None:
         result = function(*given, **options)
-        return await result if hasattr(result, "__await__") else result
+        answers.append(await result if hasattr(result, "__await__") else result)
 
     if not in_event_loop():
-        return anyio.run(main, backend=BACKEND)
-    # A callback of the event loop's, such as the progress of a backup, calls us: that loop waits for another's thread.
-    answers: list[Any] = []
-    thread = threading.Thread(target=lambda: answers.append(anyio.run(main, backend=BACKEND)))
-    thread.start()
-    thread.join()
-    return answers[0]
+        anyio.run(main, backend=BACKEND)
+    else:
+        # A callback of the event loop, such as the progress of a backup, calls us: that loop waits for another thread.
+        thread = threading.Thread(target=partial(anyio.run, main, backend=BACKEND))
+        thread.start()
+        thread.join()
+    return answers.pop()
 
 
 def in_event_loop() -> bool:
@@ -102,12 +104,6 @@ class Cursor:
             setattr(self._real, name, value)
         else:
             object.__setattr__(self, name, value)
-
-    def __del__(self) -> None:
-        # A run of Trio leaves its main task behind in a circle, and with it what the task has returned.
-        if BACKEND == "trio":
-            self.__dict__.pop("_real", None)
-            gc.collect()
 
     def execute(self, *given: Any) -> Cursor:
         run(self._real.execute, *given)
