@@ -33,7 +33,7 @@ def use_backend(name: str) -> None:
 def run(function: Any, *given: Any, **options: Any) -> Any:
     """Call a function; if what it returns is to be awaited, await it; block until then."""
 
-    # A run of Trio leaves its main task in a reference cycle. The task returns nothing, so the cycle keeps no cursor alive.
+    # A run of Trio leaves its main task in a reference cycle. The task returns nothing, so the cycle keeps no cursor.
     answers: list[Any] = []
 
     async def main() -> None:
