@@ -106,7 +106,6 @@ class Copies:
         guest.state  # noqa: B018 - raises if the connection is closed
         async with Image() as image:
             await take_over(image, source, name, sleep_s)
-            image.require()
             await _copy(guest, image, abi.BACKUP_FROM_IMAGE, "main", 0, None, sleep_s)
 
     async def serialize(self, *, name: str = "main") -> bytes:

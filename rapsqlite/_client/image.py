@@ -10,9 +10,11 @@ import contextlib
 import os
 import shutil
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rapsqlite._loops.worker import in_thread, start
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
@@ -23,34 +25,31 @@ if TYPE_CHECKING:
 
 _PREFIX = "rapsqlite_"
 _SUFFIX = ".lock"
+GRACE_PERIOD_S = 5.0  # how long a cancelled task waits for a file system that does not answer
 _reclaimed: set[str] = set()  # places that this process has looked through
 
 
 class Image:
-    """A path for the image, and a private directory around it that goes with the ``async with`` block."""
+    """A path for the image, and a private directory around it that goes with the ``async with`` block.
 
-    __slots__ = ("_directory", "_lock", "path")
+    The directory is made and removed in a thread: removing a large file takes its time, and a file system may hang.
+    """
+
+    __slots__ = ("_directory", "_guard", "_is_left", "_lock", "path")
 
     def __init__(self) -> None:
         self._directory = b""
+        self._guard = threading.Lock()  # the thread that makes the directory may go on without its task
+        self._is_left = False
         self._lock = _Lock()
         self.path = b""
 
     async def __aenter__(self) -> Image:
-        from anyio import to_thread  # only who copies pays for the import
-
-        place = _place()
-        if place not in _reclaimed:
-            _reclaimed.add(place)
-            await to_thread.run_sync(_reclaim, place)
-        directory = self._lock.acquire_new(place, _PREFIX)
         try:
-            directory.mkdir(0o700)
-        except BaseException:
-            self._lock.release()
+            await in_thread(self._make, grace_period_s=GRACE_PERIOD_S)
+        except BaseException as exc:
+            await self.__aexit__(type(exc), exc, None)
             raise
-        self._directory = os.fsencode(directory)
-        self.path = self._directory + b"/image"
         return self
 
     async def __aexit__(
@@ -59,9 +58,35 @@ class Image:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # A guest that is still about to drop it has it open: its name goes all the same.
-        shutil.rmtree(self._directory, ignore_errors=True)
-        self._lock.release()
+        if exc_type is GeneratorExit:
+            start(self._remove)  # nobody runs the task any more, so it cannot wait
+        else:
+            await in_thread(self._remove, grace_period_s=GRACE_PERIOD_S)
+
+    def _make(self) -> None:
+        with self._guard:
+            place = _place()
+            if place not in _reclaimed:
+                _reclaimed.add(place)
+                _reclaim(place)
+            if self._is_left:
+                return  # its task has not waited
+            directory = self._lock.acquire_new(place, _PREFIX)
+            try:
+                directory.mkdir(0o700)
+            except BaseException:
+                self._lock.release()
+                raise
+            self._directory = os.fsencode(directory)
+            self.path = self._directory + b"/image"
+
+    def _remove(self) -> None:
+        self._is_left = True
+        with self._guard:
+            if self._directory:
+                # A guest that is still about to drop it has it open: its name goes all the same.
+                shutil.rmtree(self._directory, ignore_errors=True)
+                self._lock.release()
 
     @contextlib.contextmanager
     def granted_to(self, files: FileTable) -> Iterator[None]:
@@ -74,15 +99,14 @@ class Image:
 
     async def read(self) -> bytes:
         """Return the image's bytes."""
-        from anyio import to_thread  # as above
+        return await in_thread(lambda: self.existing().read_bytes(), grace_period_s=GRACE_PERIOD_S)
 
-        self.require()
-        return await to_thread.run_sync(Path(os.fsdecode(self.path)).read_bytes)
-
-    def require(self) -> None:
-        """Raise unless there is an image: InternalError, for the guest said so."""
-        if not Path(os.fsdecode(self.path)).exists():
+    def existing(self) -> Path:
+        """Return the image's path; InternalError if there is no image, the guest said so. Not in a loop's thread."""
+        path = Path(os.fsdecode(self.path))
+        if not path.exists():
             raise InternalError("the engine has made no copy, although it says so")
+        return path
 
 
 def _place() -> str:

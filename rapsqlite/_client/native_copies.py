@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import sqlite3
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
 from rapsqlite import errors
+from rapsqlite._loops.worker import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,12 +35,9 @@ async def hand_over(
     total: int,
 ) -> None:
     """Let Python's sqlite3 copy the image, in a thread, over a database of its own."""
-    from anyio import to_thread  # as in pause
-
-    image.require()  # sqlite3 would take a file that is not there for an empty database
     while True:
         try:
-            status = await to_thread.run_sync(_restore, image.path, target)
+            status = await in_thread(lambda: _restore(image, target), grace_period_s=math.inf)
         except sqlite3.Error as error:
             raise _translated(error, "target") from error
         if status == abi.SQLITE_DONE:
@@ -49,16 +49,14 @@ async def hand_over(
 
 async def take_over(image: Image, source: sqlite3.Connection, name: str, sleep_s: float) -> None:
     """Let Python's sqlite3 copy a database of its own into the image: in a thread, if the connection allows that."""
-    from anyio import to_thread  # as in pause
-
     while True:
         try:
             try:
-                status = await to_thread.run_sync(_save, image.path, source, name)
+                status = await in_thread(lambda: _save(image, source, name), grace_period_s=math.inf)
             except sqlite3.ProgrammingError as error:
                 if "thread" not in str(error):
                     raise
-                status = _save(image.path, source, name)  # it was made with check_same_thread, for this thread
+                status = _save(image, source, name)  # it was made with check_same_thread, for this thread
         except sqlite3.Error as error:
             raise _translated(error, "source") from error
         if status == abi.SQLITE_DONE:
@@ -70,20 +68,15 @@ class _Locked(Exception):  # noqa: N818 - it ends one try, it is no error
     """One end is locked; sqlite3 itself would try again for ever."""
 
 
-def _restore(path: bytes, target: sqlite3.Connection) -> int:
-    image = sqlite3.connect(os.fsdecode(path))
-    try:
-        return _copied(image, target, "main")
-    finally:
-        image.close()
+def _restore(image: Image, target: sqlite3.Connection) -> int:
+    # sqlite3 would take a file that is not there for an empty database.
+    with contextlib.closing(sqlite3.connect(str(image.existing()))) as copy:
+        return _copied(copy, target, "main")
 
 
-def _save(path: bytes, source: sqlite3.Connection, name: str) -> int:
-    image = sqlite3.connect(os.fsdecode(path))
-    try:
-        return _copied(source, image, name)
-    finally:
-        image.close()
+def _save(image: Image, source: sqlite3.Connection, name: str) -> int:
+    with contextlib.closing(sqlite3.connect(os.fsdecode(image.path))) as copy:
+        return _copied(source, copy, name)
 
 
 def _copied(source: sqlite3.Connection, target: sqlite3.Connection, name: str) -> int:

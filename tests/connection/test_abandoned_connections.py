@@ -175,6 +175,7 @@ REQUESTS = {
     "a prepared statement": "conn.prepare(ENDLESS).fetch_all()",
     "an executemany": "conn.executemany('INSERT INTO t VALUES (?)', endless_rows())",
     "a backup": "back_up(conn)",
+    "a copy": "copy(conn)",
     "a turn": "wait_for_turn(conn)",
     "an answer nobody took": "conn.fetch_all('SELECT 1')",
 }
@@ -210,6 +211,10 @@ HELPERS = """
     async def back_up(conn):
         target = await rapsqlite.connect(":memory:")
         await asyncio.gather(conn.fetch_all(ENDLESS), conn.backup(target))
+
+    async def copy(conn):
+        await conn.rollback()
+        await asyncio.gather(conn.serialize(), conn.fetch_all(ENDLESS))
 
     async def wait_for_turn(conn):
         async def inside():
@@ -249,6 +254,52 @@ def test_nothing_is_left_of_a_loop_closed_with_a_request_in_flight(name: str, da
     """The guest's thread must not be what keeps the task alive, and so its connection."""
     spin = 0 if name == "an answer nobody took" else 0.1
     run(f"{HELPERS}\n    in_flight(lambda conn: {REQUESTS[name]}, {spin})", database)
+
+
+COPY_STEPS = {
+    "makes its directory": ("image._Lock", "acquire_new"),
+    "reads the copy": ("image.Image", "existing"),
+    "removes its directory": ("image.shutil", "rmtree"),
+}
+
+
+@pytest.mark.parametrize("name", COPY_STEPS)
+def test_nothing_is_left_of_a_loop_closed_while_a_thread_of_a_copy(name: str, database: Path) -> None:
+    """The thread goes on without the loop: it must not be what keeps it, and what was made is removed."""
+    owner, attribute = COPY_STEPS[name]
+    run(
+        f"""
+        import tempfile
+        from rapsqlite._client import image
+        os.environ["SQLITE_TMPDIR"] = place = tempfile.mkdtemp(dir=os.path.dirname(path))
+        reached, released = threading.Event(), threading.Event()
+        original = {owner}.{attribute}
+
+        def hang(*args, **options):
+            reached.set()
+            released.wait()
+            return original(*args, **options)
+
+        loop = old_loop()
+        conn = loop.run_until_complete(rapsqlite.connect(path)._open())
+        {owner}.{attribute} = hang
+        task = loop.create_task(conn.serialize())
+        while not reached.is_set():
+            loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        del loop, task, conn
+        gc.collect()
+        for guest in guests():
+            if guest.name != "rapsqlite copy":
+                guest.join(5)
+                assert not guest.is_alive()
+        released.set()
+        for copying in guests():
+            copying.join(5)
+        assert os.listdir(place) == [], os.listdir(place)
+        """,
+        database,
+    )
 
 
 def test_connection_is_stopped_although_the_warning_about_it_is_an_error(database: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +21,7 @@ import pytest
 import rapsqlite
 from rapsqlite import _constants as abi
 from rapsqlite import connect
+from rapsqlite._client import image
 from rapsqlite._files import descriptors, mapping
 
 if TYPE_CHECKING:
@@ -251,3 +254,113 @@ def test_child_forked_while_a_file_is_opened_keeps_nothing_of_it(tmp_path: Path)
     )  # fmt: skip
 
     assert (done.stdout, done.stderr) == ("None\n", "")
+
+
+@contextmanager
+def hanging_copy(monkeypatch: pytest.MonkeyPatch, step: str) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Let a step on the directory of a copy hang: events that tell that it is reached, and let it go on."""
+    reached, released = threading.Event(), threading.Event()
+    owner: Any = {"_reclaim": image, "rmtree": shutil, "read_bytes": Path}[step]
+    real = getattr(owner, step)
+
+    def hang(*arguments: Any, **options: Any) -> Any:
+        reached.set()
+        released.wait()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, step, hang)
+    try:
+        yield reached, released
+    finally:
+        released.set()
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+@pytest.mark.parametrize("step", ["_reclaim", "rmtree", "read_bytes"])
+async def test_directory_of_a_copy_that_hangs_does_not_stop_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, cancelled: bool
+) -> None:
+    """A copy is a file in a directory of its own, and a large one takes its time to be removed; it is in any case."""
+    monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(image, "_reclaimed", set[str]())
+    with hanging_copy(monkeypatch, step) as (reached, released):
+        async with connect(":memory:") as conn, anyio.create_task_group() as tasks:
+            await conn.execute("CREATE TABLE t (a)")
+            tasks.start_soon(conn.serialize)
+            with anyio.fail_after(10):
+                assert await anyio.to_thread.run_sync(reached.wait, 10)
+                assert await conn.fetch_scalar("SELECT 1") == 1
+            if cancelled:
+                tasks.cancel_scope.cancel()
+            released.set()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("step", ["_reclaim", "rmtree"])
+def test_directory_of_a_copy_goes_however_often_its_task_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A copy that is complete when its task is cancelled has been made."""
+    monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
+
+    async def main(reached: threading.Event, released: threading.Event) -> None:
+        async with connect(":memory:") as conn:
+            await conn.execute("CREATE TABLE t (a)")
+            task = asyncio.create_task(conn.serialize())
+            assert await asyncio.to_thread(reached.wait, 10)
+            for _ in range(3):
+                task.cancel("again")
+                for _ in range(10):
+                    await asyncio.sleep(0)
+            assert not task.done()
+            released.set()
+            if step == "rmtree":
+                assert await task
+            else:
+                with pytest.raises(asyncio.CancelledError, match="again"):
+                    await task
+            assert os.listdir(tmp_path) == []
+
+    with hanging_copy(monkeypatch, step) as (reached, released):
+        asyncio.run(main(reached, released))
+
+
+@pytest.mark.parametrize("step", ["_reclaim", "rmtree", "read_bytes"])
+async def test_copy_whose_directory_hangs_can_be_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The thread that hangs removes the directory once it goes on."""
+    monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(image, "GRACE_PERIOD_S", 0.01)
+    with hanging_copy(monkeypatch, step) as (reached, released):
+        async with connect(":memory:") as conn:
+            await conn.execute("CREATE TABLE t (a)")
+            with anyio.fail_after(10):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(conn.serialize)
+                    assert await anyio.to_thread.run_sync(reached.wait, 10)
+                    tasks.cancel_scope.cancel()
+                assert await conn.fetch_scalar("SELECT 1") == 1
+        released.set()
+        for thread in threading.enumerate():
+            if thread.name == "rapsqlite copy":
+                thread.join(10)
+    assert os.listdir(tmp_path) == []
+
+
+def test_copy_is_made_and_removed_where_no_thread_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
+
+    async def main() -> None:
+        async with connect(":memory:") as conn:
+            await conn.execute("CREATE TABLE t (a)")
+
+            def refuse(_thread: threading.Thread) -> None:
+                raise RuntimeError("can't start new thread")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", refuse)
+                assert await conn.serialize()
+
+    asyncio.run(main())
+    assert os.listdir(tmp_path) == []
