@@ -50,7 +50,7 @@ sqlite_options=(
   -DSQLITE_ENABLE_SESSION
   -DSQLITE_ENABLE_PREUPDATE_HOOK        # session needs it
   -DSQLITE_ENABLE_DBSTAT_VTAB
-  -DSQLITE_ENABLE_BYTECODE_VTAB         # what a running statement does with the results of functions: src/program
+  -DSQLITE_ENABLE_BYTECODE_VTAB         # what a running statement does with the results of functions: src/deferral
   -DSQLITE_ENABLE_COLUMN_METADATA       # the origin of a column: converters, reflection
 )
 

@@ -144,6 +144,31 @@ async def test_deterministic_function_is_put_off_only_where_its_answers_do_not_s
                 assert await crossings(conn) - before <= at_most
 
 
+@pytest.mark.parametrize(
+    "sql, at_most",
+    [
+        ("SELECT f(v) FROM t", 60),
+        ("SELECT f(v > 100) FROM t", 60),
+        ("SELECT f(?1 IS TRUE, ?1) FROM t", 60),
+        ("SELECT id FROM t WHERE f(v) ORDER BY id", ROWS),
+    ],
+)
+async def test_true_and_false_cross_as_often_as_one_and_zero(sql: str, at_most: int) -> None:
+    """Python's conditions answer True and False, and parameters may be such; SQLite has integers for both."""
+    seen = []
+    for answer in (lambda *arguments: int(arguments[0] > 100), lambda *arguments: arguments[0] > 100):
+        log: Log = []
+        async with opened(logged(log, answer)) as conn:
+            before = await crossings(conn)
+
+            rows = await conn.execute_fetchall(sql, (True,) if "?1" in sql else ())
+
+            seen.append((repr(rows), repr(log), await crossings(conn) - before))
+    assert seen[0] == seen[1]
+    assert "True" not in repr(seen)
+    assert seen[0][2] <= at_most
+
+
 class Queries:
     """Makes queries up, always the same ones for a seed."""
 

@@ -43,9 +43,9 @@ RUST_LEVELS = (
     {"wire"},
     {"host", "ring"},
     {"vfs"},
-    {"memo", "program"},
     {"sqlite"},
     {"callbacks"},
+    {"deferral"},
     {"connection"},
     {"requests"},
 )

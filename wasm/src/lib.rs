@@ -23,8 +23,7 @@ pub mod vfs;
 mod callbacks;
 #[cfg(target_arch = "wasm32")]
 mod connection;
-pub mod memo;
-pub mod program;
+pub mod deferral;
 pub mod sqlite;
 
 #[cfg(target_arch = "wasm32")]

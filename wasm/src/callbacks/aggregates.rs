@@ -4,12 +4,11 @@ use core::ffi::c_int;
 
 use libsqlite3_sys as ffi;
 
-use super::calls::{Messages, STEP, encode_each, put_result};
+use super::calls::{Messages, STEP, put_result};
 use super::functions::{callbacks_of, function_of};
-use super::{Callee, During, Failure, NO_MEMORY, NOTHING};
+use super::{Callee, During, Failure, NOTHING};
 use crate::abi;
 use crate::wire::params::Value;
-use crate::wire::rows::Encoder;
 
 const VALUE: Messages = Messages {
     raised: c"user-defined aggregate's 'value' method raised error",
@@ -29,7 +28,7 @@ pub unsafe extern "C" fn step(
     // SAFETY: SQLite's arguments, passed on; the instance's handle is read and written in between.
     unsafe {
         if let Some(instance) = instance(context) {
-            put_off(context, i64::from(*instance), count, values);
+            take_step(context, i64::from(*instance), count, values);
         }
     }
 }
@@ -43,14 +42,14 @@ pub unsafe extern "C" fn inverse(
     unsafe {
         let handle = started_instance(context);
         if handle != 0 {
-            put_off(context, -i64::from(handle), count, values);
+            take_step(context, -i64::from(handle), count, values);
         }
     }
 }
 
 /// # Safety
 /// `context`, `count` and `values` are what SQLite passed to a method of an aggregate.
-unsafe fn put_off(
+unsafe fn take_step(
     context: *mut ffi::sqlite3_context,
     handle: i64,
     count: c_int,
@@ -59,17 +58,8 @@ unsafe fn put_off(
     // SAFETY: the caller's promise.
     unsafe {
         let callbacks = callbacks_of(context);
-        if let Err(failed) = callbacks.settle_calls() {
-            return STEP.put(context, failed);
-        }
-        let write = |out: &mut Encoder| encode_each((values, count), out);
-        let put = callbacks.steps.push(handle, count as usize, write);
-        let settled = match put {
-            Ok(()) if callbacks.steps.is_full() => callbacks.settle_steps(),
-            Ok(()) => Ok(()),
-            Err(_) => Err(NO_MEMORY),
-        };
-        if let Err(failed) = settled {
+        let stepped = callbacks.deferral.step(callbacks, handle, (values, count));
+        if let Err(failed) = stepped {
             STEP.put(context, failed);
         }
     }

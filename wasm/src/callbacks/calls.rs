@@ -10,89 +10,34 @@ use crate::abi;
 use crate::callbacks::argument_block;
 use crate::callbacks::argument_block::Arguments;
 use crate::error::{Error, Result, code};
-use crate::memo::Memo;
-use crate::wire::params::{Reader, Value};
+use crate::wire::params::Value;
 use crate::wire::rows::Encoder;
 
 /// Arguments as SQLite passes them.
 pub type Values = (*mut *mut ffi::sqlite3_value, c_int);
 
-/// Calls a function of the host's and makes its answer the result.
-///
-/// # Safety
-/// `context` and `values` are what SQLite passed to a function that `define` registered.
-pub unsafe fn answer(
-    callbacks: &Callbacks,
-    context: *mut ffi::sqlite3_context,
-    handle: &Handle,
-    values: Values,
-    messages: &Messages,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let result = cross(callbacks, handle, values, |value| {
-            put_result(context, value)
-        });
-        if let Err(failed) = result {
-            messages.put(context, failed);
+impl Callbacks {
+    /// Calls a function of the host's; a single argument as it is.
+    ///
+    /// # Safety
+    /// `values` are what SQLite passed to the running function.
+    pub unsafe fn call_function<R>(
+        &self,
+        handle: &Handle,
+        values: Values,
+        receive: impl FnOnce(Value<'_>) -> R,
+    ) -> core::result::Result<R, Failed> {
+        let callee = handle.callee(abi::CALLBACK_FUNCTION);
+        let (first, count) = values;
+        if count != 1 {
+            // SAFETY: the caller's promise.
+            let encode = |out: &mut Encoder| unsafe { encode_values(values, out) };
+            return self.call(callee, encode, receive);
         }
+        // SAFETY: the caller's promise; there is one.
+        let value = unsafe { value_of(*first) }.map_err(|_| super::NO_MEMORY)?;
+        self.call_with(callee, Arguments::One(value), receive)
     }
-}
-
-/// As `answer`, for a function that answers the same arguments with the same result.
-///
-/// # Safety
-/// As `answer`.
-pub unsafe fn answer_once(
-    callbacks: &Callbacks,
-    context: *mut ffi::sqlite3_context,
-    handle: &Handle,
-    values: Values,
-    messages: &Messages,
-    memo: &mut Memo,
-) {
-    let mut key = callbacks.key.borrow_mut();
-    key.clear(super::KEPT_BYTES);
-    // SAFETY: the caller's promise.
-    unsafe {
-        if encode_values(values, &mut key).is_err() {
-            return messages.put(context, super::NO_MEMORY);
-        }
-        if let Some(known) = memo.answer(callbacks.request.get(), key.bytes()) {
-            let value = Reader::new(known).value().expect("it was encoded below");
-            return put_result(context, value);
-        }
-        let result = cross(callbacks, handle, values, |value| {
-            memo.keep(key.bytes(), |out| argument_block::encode(&value, out));
-            put_result(context, value);
-        });
-        if let Err(failed) = result {
-            messages.put(context, failed);
-        }
-    }
-}
-
-/// Calls the host; a single argument as it is.
-///
-/// # Safety
-/// `values` are what SQLite passed to the running function.
-pub(super) unsafe fn cross<R>(
-    callbacks: &Callbacks,
-    handle: &Handle,
-    values: Values,
-    receive: impl FnOnce(Value<'_>) -> R,
-) -> core::result::Result<R, Failed> {
-    callbacks.count_single_call();
-    let callee = handle.callee(abi::CALLBACK_FUNCTION);
-    let (first, count) = values;
-    if count != 1 {
-        // SAFETY: the caller's promise.
-        let encode = |out: &mut Encoder| unsafe { encode_values(values, out) };
-        return callbacks.call(callee, encode, receive);
-    }
-    // SAFETY: the caller's promise; there is one.
-    let value = unsafe { value_of(*first) }.map_err(|_| super::NO_MEMORY)?;
-    callbacks.call_with(callee, Arguments::One(value), receive)
 }
 
 /// sqlite3's words for what went wrong.
@@ -162,7 +107,7 @@ impl Messages {
 
 /// # Safety
 /// `values` are what SQLite passed to the running function.
-unsafe fn encode_values(values: Values, out: &mut Encoder) -> Result<()> {
+pub unsafe fn encode_values(values: Values, out: &mut Encoder) -> Result<()> {
     out.array(values.1 as usize)?;
     // SAFETY: the caller's promise.
     unsafe { encode_each(values, out) }
@@ -170,7 +115,7 @@ unsafe fn encode_values(values: Values, out: &mut Encoder) -> Result<()> {
 
 /// # Safety
 /// As `encode_values`, without the array around them.
-pub(super) unsafe fn encode_each((values, count): Values, out: &mut Encoder) -> Result<()> {
+pub unsafe fn encode_each((values, count): Values, out: &mut Encoder) -> Result<()> {
     for index in 0..count as usize {
         // SAFETY: the caller's promise.
         let value = unsafe { value_of(*values.add(index))? };
@@ -216,7 +161,7 @@ unsafe fn bytes<'a>(start: *const u8, length: c_int) -> Result<&'a [u8]> {
 
 /// # Safety
 /// `context` is that of the running function.
-pub(super) unsafe fn put_result(context: *mut ffi::sqlite3_context, value: Value<'_>) {
+pub unsafe fn put_result(context: *mut ffi::sqlite3_context, value: Value<'_>) {
     // SAFETY: the caller's promise; SQLite copies text and blobs.
     unsafe {
         match value {

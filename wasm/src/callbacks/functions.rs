@@ -1,18 +1,17 @@
 //! SQL functions, aggregates and window functions that the host answers for.
 
-use core::cell::RefCell;
 use core::ffi::{c_int, c_void};
 use std::rc::Rc;
 
 use libsqlite3_sys as ffi;
 
 use super::aggregates::{finalize, inverse, step, value};
-use super::calls::{SCALAR, answer, answer_once};
+use super::calls::{SCALAR, put_result};
 use super::{Callbacks, Handle};
 use crate::abi;
-use crate::buffers::{c_string, copied, joined};
+use crate::buffers::{c_string, joined};
 use crate::error::{Error, Result};
-use crate::memo::Memo;
+use crate::wire::params::Value;
 
 /// What SQLite knows a function by.
 pub struct Signature<'a> {
@@ -26,23 +25,23 @@ pub struct Signature<'a> {
 }
 
 /// What SQLite gives back with every call, and drops when the function is removed.
-pub(super) struct Function {
+pub struct Function {
     pub handle: Rc<Handle>,
-    pub callbacks: *const Callbacks,
-    /// As SQLite shows it in programs.
-    pub signature: Box<[u8]>,
-    /// Of a deterministic function.
-    memo: Option<RefCell<Memo>>,
+    pub(super) callbacks: *const Callbacks,
+    /// By which `Deferral` knows it.
+    pub number: usize,
 }
 
 impl Function {
     fn new(handle: Handle, callbacks: &Callbacks, signature: &Signature<'_>) -> Result<Self> {
-        let flags = signature.flags;
+        let is_deterministic = signature.flags & ffi::SQLITE_DETERMINISTIC != 0;
+        let number = callbacks
+            .deferral
+            .define(shown(signature)?, is_deterministic)?;
         Ok(Self {
             handle: Rc::new(handle),
             callbacks,
-            signature: shown(signature)?,
-            memo: (flags & ffi::SQLITE_DETERMINISTIC != 0).then(RefCell::default),
+            number,
         })
     }
 }
@@ -53,29 +52,6 @@ fn shown(signature: &Signature<'_>) -> Result<Box<[u8]>> {
     let mut shown = joined(&[signature.name, count.as_bytes()])?;
     shown.make_ascii_lowercase();
     Ok(shown.into())
-}
-
-impl Callbacks {
-    fn note_function(&self, shown: &[u8]) -> Result<()> {
-        let mut functions = self.functions.borrow_mut();
-        *functions.entry(copied(shown)?).or_default() += 1;
-        Ok(())
-    }
-
-    fn forget_function(&self, shown: &[u8]) {
-        let mut functions = self.functions.borrow_mut();
-        if let Some(count) = functions.get_mut(shown) {
-            *count -= 1;
-            if *count == 0 {
-                functions.remove(shown);
-            }
-        }
-    }
-
-    /// Whether programs show a function so whose calls may be put off.
-    pub fn defines(&self, shown: &[u8]) -> bool {
-        self.functions.borrow().contains_key(shown)
-    }
 }
 
 type Method = unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
@@ -133,7 +109,6 @@ pub unsafe fn define(
     {
         Some(handle) => {
             let function = Function::new(handle, callbacks, signature)?;
-            callbacks.note_function(&function.signature)?;
             (Box::into_raw(Box::new(function)).cast(), Some(forget))
         }
         None => (core::ptr::null_mut(), None),
@@ -192,7 +167,7 @@ unsafe extern "C" fn forget(context: *mut c_void) {
     // SAFETY: made by `define` of a box.
     let function = unsafe { Box::from_raw(context.cast::<Function>()) };
     // SAFETY: the callbacks outlive the connection, which calls.
-    unsafe { (*function.callbacks).forget_function(&function.signature) };
+    unsafe { (*function.callbacks).deferral.forget(function.number) };
 }
 
 /// # Safety
@@ -217,20 +192,17 @@ unsafe extern "C" fn scalar(
     // SAFETY: SQLite's arguments, passed on.
     unsafe {
         let function = function_of(context);
-        let (callbacks, handle) = (&*function.callbacks, &*function.handle);
+        let callbacks = &*function.callbacks;
         let values = (values, count);
-        if let Some(put) = callbacks.put_off(function, values) {
-            if let Err(failed) = put {
-                SCALAR.put(context, failed);
-            }
-            return;
-        }
-        match &function.memo {
-            Some(memo) => {
-                let memo = &mut memo.borrow_mut();
-                answer_once(callbacks, context, handle, values, &SCALAR, memo);
-            }
-            None => answer(callbacks, context, handle, values, &SCALAR),
+        let called = callbacks
+            .deferral
+            .call(callbacks, function, context, values)
+            .unwrap_or_else(|| {
+                let receive = |value: Value<'_>| put_result(context, value);
+                callbacks.call_function(&function.handle, values, receive)
+            });
+        if let Err(failed) = called {
+            SCALAR.put(context, failed);
         }
     }
 }

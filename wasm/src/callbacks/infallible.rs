@@ -25,7 +25,7 @@ impl Callbacks {
     /// Lets the running statement fail without taking back what it has done.
     pub(super) fn complain(&self, what: &'static str) {
         // It may not have been called at all, for a function that was to be called before.
-        let what = if self.call_has_failed() {
+        let what = if self.deferral.has_failed() {
             "function"
         } else {
             what

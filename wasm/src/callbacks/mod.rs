@@ -4,68 +4,52 @@
 //! serve them all.
 
 mod aggregates;
-pub mod answers;
 pub mod argument_block;
 mod authorizer;
 pub mod calls;
 pub mod collations;
-pub mod deferred;
+pub mod deferral;
 mod errors;
 pub mod extensions;
 pub mod functions;
 mod handle;
 pub mod hooks;
 mod infallible;
-mod lending;
 pub mod preupdate;
-pub mod reading;
-mod runs;
-mod steps;
 
 use core::cell::{Cell, RefCell};
 use core::ffi::c_int;
 use core::ptr;
 use core::sync::atomic::{AtomicU32, Ordering};
-use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use libsqlite3_sys as ffi;
 
-use self::deferred::Deferred;
+use self::deferral::Deferral;
 pub use self::handle::{Callee, Handle};
-use self::steps::Steps;
 use crate::abi;
 use crate::buffers::zeroed;
 use crate::callbacks::argument_block::{Answered, Arguments};
 pub use crate::callbacks::errors::{During, Failed, Failure};
-use crate::callbacks::errors::{INTERRUPTED, NO_MEMORY, failed};
+pub use crate::callbacks::errors::{INTERRUPTED, NO_MEMORY, failed};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::wire::params::Value;
 use crate::wire::rows::Encoder;
 
 /// Arguments larger than this are not kept room for.
-const KEPT_BYTES: usize = 65_536;
+pub const KEPT_BYTES: usize = 65_536;
 /// Kinds of hooks are small numbers; each has one slot.
 const SLOTS: usize = abi::CALLBACK_PREUPDATE as usize + 1;
 /// An empty array: what the host is passed where a kind takes no arguments.
-const NOTHING: Arguments<'_> = Arguments::Array(&[0x90]);
+pub const NOTHING: Arguments<'_> = Arguments::Array(&[0x90]);
 
 /// The callbacks of one connection; SQLite holds its address.
 pub struct Callbacks {
     arguments: RefCell<Encoder>,
-    /// Arguments of a function whose answers are kept.
-    key: RefCell<Encoder>,
-    steps: Steps,
-    /// Calls that the statement that is being stepped puts off.
-    deferred: RefCell<Option<Deferred>>,
-    /// The functions that are defined, as SQLite shows them, and how often: one may take another's place.
-    functions: RefCell<BTreeMap<Box<[u8]>, u32>>,
-    /// Calls of functions that the running statement has made and not put off.
-    single_calls: Cell<u32>,
+    deferral: Rc<dyn Deferral>,
     /// The running request's cancel word, or null.
     cancel: Cell<*const AtomicU32>,
-    /// Counts requests: what was answered in one need not hold in the next.
-    request: Cell<u32>,
     /// Sessions that are open: they and a preupdate hook exclude each other.
     sessions: Cell<u32>,
     hooks: [Cell<Option<Handle>>; SLOTS],
@@ -86,17 +70,12 @@ pub struct Callbacks {
     doomed: Cell<bool>,
 }
 
-impl Default for Callbacks {
-    fn default() -> Self {
+impl Callbacks {
+    pub fn new(deferral: Rc<dyn Deferral>) -> Self {
         Self {
             arguments: RefCell::default(),
-            key: RefCell::default(),
-            steps: Steps::default(),
-            deferred: RefCell::default(),
-            functions: RefCell::default(),
-            single_calls: Cell::new(0),
+            deferral,
             cancel: Cell::new(ptr::null()),
-            request: Cell::new(0),
             sessions: Cell::new(0),
             hooks: [const { Cell::new(None) }; SLOTS],
             loader: extensions::Loader::default(),
@@ -110,9 +89,7 @@ impl Default for Callbacks {
             doomed: Cell::new(false),
         }
     }
-}
 
-impl Callbacks {
     /// Number of the exception of the running request, or 0.
     pub fn failure(&self) -> u32 {
         self.failure.get()
@@ -146,33 +123,18 @@ impl Callbacks {
 
     /// A new request begins.
     pub fn forget_failure(&self) {
-        self.request.set(self.request.get().wrapping_add(1));
+        self.deferral.begin_request();
         self.failure.set(0);
         self.spoiled.set(None);
     }
 
-    /// Has the host do the steps that were put off. One that raises is the last: the statement is to end.
-    fn settle_steps(&self) -> core::result::Result<(), Failed> {
-        if self.steps.is_empty() {
-            return Ok(());
-        }
-        let callee = Callee::new(abi::CALLBACK_STEPS, 0);
-        self.call_with_steps(callee, |_| ())
-    }
-
     /// The request is answered: steps that are still put off are of a statement with rows left. What they raise is
     /// that statement's, and told when their instance is next asked for something.
-    pub fn settle_rest(&self) {
+    pub fn flush_rest(&self) {
         let failure = self.failure.get();
-        if self.settle_steps().is_err() {
+        if self.deferral.flush(self).is_err() {
             self.failure.set(failure);
         }
-    }
-
-    /// Has the host do whatever was put off.
-    fn settle(&self) -> core::result::Result<(), Failed> {
-        self.settle_calls()?;
-        self.settle_steps()
     }
 
     /// Calls the host with the array that `encode` writes, and gives `receive` the answer.
@@ -182,11 +144,11 @@ impl Callbacks {
         encode: impl FnOnce(&mut Encoder) -> Result<()>,
         receive: impl FnOnce(Value<'_>) -> R,
     ) -> core::result::Result<R, Failed> {
-        self.settle()?;
+        self.deferral.flush(self)?;
         let mut arguments = self.arguments.borrow_mut();
         arguments.clear(KEPT_BYTES);
         encode(&mut arguments).map_err(|_| NO_MEMORY)?;
-        self.cross(callee, Arguments::Array(arguments.bytes()), receive)
+        self.call_host(callee, Arguments::Array(arguments.bytes()), receive)
     }
 
     /// As `call`, with arguments that need no encoding.
@@ -196,8 +158,8 @@ impl Callbacks {
         arguments: Arguments<'_>,
         receive: impl FnOnce(Value<'_>) -> R,
     ) -> core::result::Result<R, Failed> {
-        self.settle()?;
-        self.cross(callee, arguments, receive)
+        self.deferral.flush(self)?;
+        self.call_host(callee, arguments, receive)
     }
 
     /// As `call`; the steps that were put off are the arguments.
@@ -206,19 +168,24 @@ impl Callbacks {
         callee: Callee<'_>,
         receive: impl FnOnce(Value<'_>) -> R,
     ) -> core::result::Result<R, Failed> {
-        self.settle_calls()?;
-        self.steps
-            .take(|array| self.cross(callee, Arguments::Array(array), receive))
+        let (mut receive, mut result) = (Some(receive), Err(NO_MEMORY));
+        self.deferral.flush_with_steps(self, &mut |array| {
+            if let Some(receive) = receive.take() {
+                result = self.call_host(callee, Arguments::Array(array), receive);
+            }
+        })?;
+        result
     }
 
     /// Keeps the first exception of a request: the others follow from it.
-    fn note_failure(&self, number: u32) {
+    pub fn note_failure(&self, number: u32) {
         if self.failure.get() == 0 {
             self.failure.set(number);
         }
     }
 
-    fn cross<R>(
+    /// Calls the host at once, whatever was put off.
+    pub fn call_host<R>(
         &self,
         callee: Callee<'_>,
         arguments: Arguments<'_>,

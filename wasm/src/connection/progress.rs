@@ -4,12 +4,14 @@ use core::cell::Cell;
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
 use core::sync::atomic::AtomicU32;
+use std::rc::Rc;
 
 use libsqlite3_sys as ffi;
 
 use crate::abi;
 use crate::callbacks::{Callbacks, Handle, hooks};
 use crate::connection::busy_timeout::BusyTimeout;
+use crate::deferral::policy::Policy;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::sqlite::statement::{Step, bytes_of};
@@ -36,11 +38,14 @@ pub struct Watch {
     busy_timeout: BusyTimeout,
     /// The user's own.
     pub callbacks: Callbacks,
+    /// Which of their calls are put off.
+    pub deferral: Rc<Policy>,
 }
 
 impl Watch {
     /// `step_limit`: VDBE steps that one request may take, 0 for any number.
     pub fn new(step_limit: u64) -> Box<Self> {
+        let deferral = Rc::<Policy>::default();
         Box::new(Self {
             steps_left: Cell::new(0),
             step_limit,
@@ -53,7 +58,8 @@ impl Watch {
             period: Cell::new(STEPS_PER_LOOK),
             db: Cell::new(ptr::null_mut()),
             busy_timeout: BusyTimeout::default(),
-            callbacks: Callbacks::default(),
+            callbacks: Callbacks::new(deferral.clone()),
+            deferral,
         })
     }
 

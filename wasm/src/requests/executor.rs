@@ -308,7 +308,7 @@ impl Executor {
     fn explained(&mut self, result: Result<Answer>) -> Result<Answer> {
         let callbacks = &self.connection.watch.callbacks;
         // Whoever reads the answer finds all steps done.
-        callbacks.settle_rest();
+        callbacks.flush_rest();
         let spoiled = callbacks.check();
         self.connection.undo_spoiled();
         let Err(error) = spoiled else {

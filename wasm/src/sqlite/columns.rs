@@ -67,7 +67,7 @@ impl Statement {
     }
 
     /// The columns' names as MessagePack, one by one: the keys of rows that are maps.
-    pub fn encoded_names(&self) -> Result<Vec<Box<[u8]>>> {
+    fn encoded_names(&self) -> Result<Vec<Box<[u8]>>> {
         let mut names = Vec::new();
         for column in 0..self.column_count() {
             let mut name = Encoder::default();
@@ -126,6 +126,48 @@ impl Statement {
         let name = self.column_name(column).map(shown).unwrap_or_default();
         let message = format!("Could not decode to UTF-8 column '{name}'");
         Error::new(abi::ERROR_TEXT, ffi::SQLITE_ERROR, message)
+    }
+}
+
+/// How the rows of one execution are sent: as arrays, or as maps with the columns' names.
+pub struct RowShape {
+    /// `abi::FORMAT_*`.
+    pub format: u16,
+    /// Names as MessagePack, for maps.
+    keys: Vec<Box<[u8]>>,
+}
+
+impl RowShape {
+    pub fn of(statement: &Statement, format: u16) -> Result<Self> {
+        let sends_maps = format & abi::FORMAT_SHAPE_MASK == abi::FORMAT_MAPS;
+        let keys = match sends_maps && statement.column_count() > 0 {
+            true => statement.encoded_names()?,
+            false => Vec::new(),
+        };
+        Ok(Self { format, keys })
+    }
+
+    /// Writes a row of what `encode` writes for each column.
+    #[inline]
+    pub fn encode(
+        &self,
+        columns: usize,
+        out: &mut Encoder,
+        mut encode: impl FnMut(usize, &mut Encoder) -> Result<()>,
+    ) -> Result<()> {
+        if self.format & abi::FORMAT_SHAPE_MASK == abi::FORMAT_MAPS {
+            out.map(columns)?;
+            for (column, key) in self.keys.iter().enumerate() {
+                out.raw(key)?;
+                encode(column, out)?;
+            }
+            return Ok(());
+        }
+        out.array(columns)?;
+        for column in 0..columns {
+            encode(column, out)?;
+        }
+        Ok(())
     }
 }
 

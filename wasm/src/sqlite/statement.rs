@@ -1,5 +1,7 @@
 //! Owns `sqlite3_stmt*`: prepare, bind, step, reset. What a row holds is read in `columns`.
 
+use core::any::Any;
+use core::cell::RefCell;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::{self, NonNull};
 
@@ -8,7 +10,6 @@ use libsqlite3_sys as ffi;
 use crate::abi;
 use crate::buffers::{copied, shown, with_room};
 use crate::error::{Error, Result};
-use crate::program::Known;
 use crate::sqlite::statement_cache::Keyed;
 use crate::sqlite::text;
 use crate::vfs::kept_locks::Needs;
@@ -46,8 +47,8 @@ pub struct Statement {
     pub attaches: bool,
     /// What it does to a transaction, as the parser saw it.
     pub transaction: Step,
-    /// What of it can be put off.
-    pub known: Known,
+    /// What a layer above has found out about it.
+    pub annotation: RefCell<Option<Box<dyn Any>>>,
 }
 
 impl Keyed for Statement {
@@ -93,7 +94,7 @@ pub fn prepare(
         needs: Needs::default(),
         attaches: false,
         transaction: Step::None,
-        known: Known::default(),
+        annotation: RefCell::default(),
     };
     statement.sql = copied(&sql[..taken])?;
     Ok((Some(statement), taken))

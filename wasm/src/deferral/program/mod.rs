@@ -1,46 +1,32 @@
 //! What can be concluded from a statement's program: which functions' results go to the rows that are sent and nowhere
-//! else. What such a function returns may be filled in when the rows are sent (`callbacks::deferred`).
+//! else. What such a function returns may be filled in when the rows are sent.
 
 mod opcodes;
 
-use core::cell::RefCell;
 use core::ops::RangeInclusive;
-use std::rc::Rc;
 
 pub use self::opcodes::Instruction;
 use crate::buffers::{copied, push};
 
-/// What of a statement is called for later.
+/// Which calls of a statement are put off, and where their results go.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct DeferralPlan {
     /// The functions, as `name(number of arguments)`.
     pub functions: Vec<Box<[u8]>>,
     /// For each call in a row, in column order: the column of its result, and the call's index.
-    pub holes: Vec<(usize, usize)>,
+    pub slots: Vec<(usize, usize)>,
 }
 
-/// What is known of a statement's program, once somebody has looked, and for which preparation that holds.
-#[derive(Default)]
-pub struct Known(RefCell<Option<(i32, Option<Rc<Plan>>)>>);
-
-impl Known {
-    /// What was found in the program of this preparation; `None` if nobody has looked.
-    pub fn plan(&self, preparation: i32) -> Option<Option<Rc<Plan>>> {
-        match &*self.0.borrow() {
-            Some((of, plan)) if *of == preparation => Some(plan.clone()),
-            _ => None,
-        }
-    }
-
-    pub fn keep(&self, preparation: i32, plan: Option<Rc<Plan>>) {
-        self.0.replace(Some((preparation, plan)));
+impl DeferralPlan {
+    pub fn has(&self, function: &[u8]) -> bool {
+        self.functions.iter().any(|planned| &**planned == function)
     }
 }
 
 /// What can be put off in a program: calls whose every result goes to the row that is sent and nowhere else.
 ///
 /// `is_ours` knows the functions that it is about. There is no plan where rows are sent by more than one instruction.
-pub fn plan(program: &[Instruction], is_ours: impl Fn(&[u8]) -> bool) -> Option<Plan> {
+pub fn plan(program: &[Instruction], is_ours: impl Fn(&[u8]) -> bool) -> Option<DeferralPlan> {
     if !program.iter().all(Instruction::is_known) {
         return None;
     }
@@ -48,18 +34,18 @@ pub fn plan(program: &[Instruction], is_ours: impl Fn(&[u8]) -> bool) -> Option<
     let row = rows.next().filter(|_| rows.next().is_none())?;
     let for_rows = calls_that(program, &is_ours, |at| is_for_alone(program, at, row))?;
     let [first, ..] = program[row].operands;
-    let mut holes = Vec::new();
+    let mut slots = Vec::new();
     for (number, at) in for_rows.iter().enumerate() {
         let [.., result] = program[*at].operands;
-        push(&mut holes, (usize::try_from(result - first).ok()?, number)).ok()?;
+        push(&mut slots, (usize::try_from(result - first).ok()?, number)).ok()?;
     }
-    holes.sort_unstable();
-    if holes.is_empty() {
+    slots.sort_unstable();
+    if slots.is_empty() {
         return None;
     }
-    Some(Plan {
+    Some(DeferralPlan {
         functions: names_of(program, &for_rows)?,
-        holes,
+        slots,
     })
 }
 
@@ -133,7 +119,7 @@ mod tests {
     }
 
     /// As if all functions but those with a name in capitals were ours.
-    fn planned(listing: &str) -> Option<Plan> {
+    fn planned(listing: &str) -> Option<DeferralPlan> {
         let program: Vec<_> = listing.lines().map(instruction).collect();
         plan(&program, |name| name[0].is_ascii_lowercase())
     }
@@ -171,14 +157,14 @@ Goto 0 1 0 - 0";
     fn calls_are_counted_as_they_come_and_holes_are_by_column() {
         let second = SCAN.replace("Column 0 1 2 - 0", "Function 0 4 2 g(0) 0");
         let plan = planned(&second).expect("both are put off");
-        assert_eq!(plan.holes, [(0, 0), (1, 1)]);
+        assert_eq!(plan.slots, [(0, 0), (1, 1)]);
         let swapped = second
             .replace(" 3 1 f(1)", " 3 2 f(1)")
             .replace(" 4 2 g(0)", " 4 1 g(0)");
-        assert_eq!(planned(&swapped).expect("both").holes, [(0, 1), (1, 0)]);
+        assert_eq!(planned(&swapped).expect("both").slots, [(0, 1), (1, 0)]);
         let built_in = planned(&second.replace("g(0)", "ABS(0)")).expect("one of them");
         assert_eq!(
-            (built_in.functions.len(), &*built_in.holes),
+            (built_in.functions.len(), &*built_in.slots),
             (1, &[(0, 0)][..])
         );
     }

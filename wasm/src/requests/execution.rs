@@ -1,14 +1,11 @@
 //! One execution of a statement: how far it has come, and its rows on their way into a batch.
 
-mod ahead;
-mod rows;
-
 use crate::abi;
-use crate::callbacks::reading;
 use crate::connection::Connection;
+use crate::deferral::read_ahead::{ReadAhead, Wanted};
 use crate::error::{Error, Result, code};
 use crate::requests::answer::Output;
-use crate::requests::execution::rows::Ahead;
+use crate::sqlite::columns::RowShape;
 use crate::sqlite::options::Options;
 use crate::sqlite::statement::{Lifetime, Statement};
 use crate::vfs;
@@ -32,19 +29,15 @@ impl Stand {
 }
 
 pub struct Run {
-    format: u16,
+    shape: RowShape,
     stand: Stand,
     /// Sent so far.
     pub rows: u64,
     /// After so many rows nothing is stepped any more: the rest is not wanted.
     pub last: u64,
     bytes: u64,
-    /// What the next row failed with, once rows that were read ahead before it are sent.
-    error: Option<Error>,
-    /// Names as MessagePack, for rows that are maps.
-    keys: Vec<Box<[u8]>>,
     /// Once calls of functions are put off.
-    ahead: Option<Box<Ahead>>,
+    ahead: Option<Box<ReadAhead>>,
 }
 
 impl Run {
@@ -69,49 +62,37 @@ impl Run {
         if statement.attaches {
             connection.check_attach(statement)?;
         }
-        let callbacks = &connection.watch.callbacks;
-        callbacks.forget_calls();
+        connection.watch.deferral.begin_execution();
         vfs::before_statement(statement.needs);
         let stand = Stand::after_step(statement.step()?);
         let mut run = Self {
-            format,
+            // Only after the first step, which prepares anew after a change of the schema.
+            shape: RowShape::of(statement, format)?,
             stand,
             rows: 0,
             last: u64::MAX,
             bytes: 0,
-            error: None,
-            keys: Vec::new(),
             ahead: None,
         };
-        // Only now: the first step prepares anew after a change of the schema.
-        if statement.column_count() > 0 {
-            if format & abi::FORMAT_COLUMNS != 0 {
-                statement.encode_columns(format, &mut output.columns)?;
-                run.bytes = output.columns.len() as u64;
-                run.check(&connection.options)?;
-            }
-            if run.sends_maps() {
-                run.keys = statement.encoded_names()?;
-            }
+        if format & abi::FORMAT_COLUMNS != 0 && statement.column_count() > 0 {
+            statement.encode_columns(format, &mut output.columns)?;
+            run.bytes = output.columns.len() as u64;
+            run.check(&connection.options)?;
         }
         Ok(run)
     }
 
-    fn sends_maps(&self) -> bool {
-        self.format & abi::FORMAT_SHAPE_MASK == abi::FORMAT_MAPS
-    }
-
     /// Whether there are rows that were not sent yet.
     pub fn has_more(&self) -> bool {
-        self.stand != Stand::End
-            || self.error.is_some()
-            || self.ahead.as_ref().is_some_and(|ahead| ahead.left() > 0)
+        match &self.ahead {
+            Some(ahead) => ahead.has_more(),
+            None => self.stand != Stand::End,
+        }
     }
 
     /// There are no more rows.
     pub fn end(&mut self) {
         self.stand = Stand::End;
-        self.error = None;
         self.ahead = None;
     }
 
@@ -143,17 +124,18 @@ impl Run {
         batch: &mut Batch,
         most: u64,
     ) -> Result<()> {
-        let callbacks = &connection.watch.callbacks;
+        let watch = &connection.watch;
         while self.stand == Stand::Row && self.has_room(batch, most) {
             self.send(batch, &connection.options, |run, batch| {
+                let format = run.shape.format;
                 let encode =
-                    |column, out: &mut Encoder| statement.encode_value(column, run.format, out);
-                batch.row(|out| run.encode_row(statement.column_count(), out, encode))
+                    |column, out: &mut Encoder| statement.encode_value(column, format, out);
+                batch.row(|out| run.shape.encode(statement.column_count(), out, encode))
             })?;
-            if callbacks.has_called()
-                && let Some(plan) = reading::plan(statement, callbacks)
-            {
-                self.ahead = Some(Box::new(Ahead::new(statement, plan, self.format)));
+            self.ahead = watch
+                .deferral
+                .read_ahead(&watch.callbacks, statement, self.shape.format);
+            if self.ahead.is_some() {
                 self.stand = Stand::Read;
                 return Ok(());
             }
@@ -164,6 +146,34 @@ impl Run {
             self.stand = Stand::after_step(statement.step()?);
         }
         Ok(())
+    }
+
+    /// As `fill`, by way of rows that are read ahead. One more than is sent is read: it shows that there are more.
+    fn fill_ahead(
+        &mut self,
+        ahead: &mut ReadAhead,
+        statement: &mut Statement,
+        connection: &Connection,
+        batch: &mut Batch,
+        most: u64,
+    ) -> Result<()> {
+        let most_rows = match connection.options.max_rows {
+            0 => most,
+            limit => most.min(limit),
+        };
+        loop {
+            let wanted = Wanted {
+                rows: most_rows.saturating_sub(self.rows).saturating_add(1),
+                bytes: (abi::BATCH_BYTES as usize).saturating_sub(batch.len()),
+                now: self.has_room(batch, most),
+            };
+            let callbacks = &connection.watch.callbacks;
+            let is_there = ahead.advance(callbacks, statement, &self.shape, &wanted)?;
+            if !is_there || !wanted.now {
+                return Ok(());
+            }
+            self.send(batch, &connection.options, |_, batch| ahead.send(batch))?;
+        }
     }
 
     fn has_room(&self, batch: &Batch, most: u64) -> bool {
@@ -196,28 +206,5 @@ impl Run {
             code::TOOBIG,
             format!("the result has more than {limit} {unit}"),
         ))
-    }
-
-    /// Writes a row as an array or a map of what `encode` writes for each column.
-    #[inline]
-    fn encode_row(
-        &self,
-        columns: usize,
-        out: &mut Encoder,
-        mut encode: impl FnMut(usize, &mut Encoder) -> Result<()>,
-    ) -> Result<()> {
-        if self.sends_maps() {
-            out.map(columns)?;
-            for (column, key) in self.keys.iter().enumerate() {
-                out.raw(key)?;
-                encode(column, out)?;
-            }
-            return Ok(());
-        }
-        out.array(columns)?;
-        for column in 0..columns {
-            encode(column, out)?;
-        }
-        Ok(())
     }
 }

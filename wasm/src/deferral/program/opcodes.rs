@@ -3,6 +3,14 @@
 //! Only what programs of queries are made of is written down here. What is not known says so, and nothing is concluded
 //! from a program that has it: it may touch any register.
 
+// Which registers an opcode touches may change with any release of SQLite. Before this number is changed, compare the
+// comments of vdbe.c and the P1 to P5 of `sqlite3VdbeList` of both releases, opcode by opcode.
+#[cfg(target_arch = "wasm32")]
+const _: () = assert!(
+    libsqlite3_sys::SQLITE_VERSION_NUMBER == 3_054_001,
+    "the opcodes below are those of SQLite 3.54.1"
+);
+
 /// One instruction, as SQLite lists it.
 pub struct Instruction {
     pub opcode: Box<[u8]>,

@@ -7,35 +7,47 @@ use std::rc::Rc;
 
 use libsqlite3_sys as ffi;
 
-use super::Callbacks;
 use crate::buffers::{copied, push};
+use crate::deferral::program::{self, DeferralPlan, Instruction};
 use crate::error::{Error, Result};
-use crate::program::{self, Instruction, Plan};
 use crate::sqlite::statement::{Statement, prepare};
 
 /// Of "temp": a table of that name in the database would stand before SQLite's own.
 const LISTING: &[u8] = b"SELECT opcode, p1, p2, p3, p4, p5 FROM temp.bytecode(?)";
 
-/// What can be put off while `statement` runs, if there is anything.
+/// What was found in a statement's program, and of which preparation.
+struct Known {
+    preparation: c_int,
+    plan: Option<Rc<DeferralPlan>>,
+}
+
+/// What can be put off while `statement` runs, of functions that `is_ours` knows; `None` if there is nothing.
 ///
-/// Looks at the program once it has called functions often enough. Not where the user is told of statements or of
-/// their progress: that would come in between, and would tell of ours.
-pub fn plan(statement: &Statement, callbacks: &Callbacks) -> Option<Rc<Plan>> {
-    if callbacks.is_watched() {
-        return None;
-    }
+/// Reads the program if that `is_worth_it`, once for each preparation; until then the answer is `None`.
+pub fn plan(
+    statement: &Statement,
+    is_worth_it: bool,
+    is_ours: impl Fn(&[u8]) -> bool,
+) -> Option<Rc<DeferralPlan>> {
     let status = ffi::SQLITE_STMTSTATUS_REPREPARE;
     // SAFETY: the statement is prepared; nothing is reset.
-    let preparations = unsafe { ffi::sqlite3_stmt_status(statement.raw(), status, 0) };
-    if let Some(known) = statement.known.plan(preparations) {
-        return known;
+    let preparation = unsafe { ffi::sqlite3_stmt_status(statement.raw(), status, 0) };
+    if let Some(known) = &*statement.annotation.borrow()
+        && let Some(known) = known.downcast_ref::<Known>()
+        && known.preparation == preparation
+    {
+        return known.plan.clone();
     }
-    if !callbacks.has_called_often() {
+    if !is_worth_it {
         return None;
     }
     // SAFETY: the statement is prepared.
-    let plan = unsafe { new_plan(statement.raw(), callbacks) }.map(Rc::new);
-    statement.known.keep(preparations, plan.clone());
+    let plan = unsafe { new_plan(statement.raw(), is_ours) }.map(Rc::new);
+    let known = Known {
+        preparation,
+        plan: plan.clone(),
+    };
+    statement.annotation.replace(Some(Box::new(known)));
     plan
 }
 
@@ -43,15 +55,17 @@ pub fn plan(statement: &Statement, callbacks: &Callbacks) -> Option<Rc<Plan>> {
 ///
 /// # Safety
 /// `statement` is prepared.
-unsafe fn new_plan(statement: *mut ffi::sqlite3_stmt, callbacks: &Callbacks) -> Option<Plan> {
+unsafe fn new_plan(
+    statement: *mut ffi::sqlite3_stmt,
+    is_ours: impl Fn(&[u8]) -> bool,
+) -> Option<DeferralPlan> {
     // SAFETY: the caller's promise.
     unsafe {
         if ffi::sqlite3_stmt_readonly(statement) == 0 {
             return None;
         }
         let db = ffi::sqlite3_db_handle(statement);
-        let program = program_of(db, statement).ok()?;
-        program::plan(&program, |function| callbacks.defines(function))
+        program::plan(&program_of(db, statement).ok()?, is_ours)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use core::cell::RefCell;
 
-use super::runs::Runs;
+use crate::deferral::encoding::Runs;
 use crate::error::Result;
 use crate::wire::rows::Encoder;
 

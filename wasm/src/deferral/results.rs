@@ -1,10 +1,11 @@
-//! The host's answers to calls that were put off, encoded as the rows want them.
+//! The host's answers to calls that were put off, encoded as rows have them.
 
 use core::ops::Range;
 
-use super::{During, Failed, Failure, NO_MEMORY, failed};
 use crate::buffers::push;
 use crate::callbacks::argument_block;
+use crate::callbacks::deferral::Called as Made;
+use crate::callbacks::{During, Failed, Failure, NO_MEMORY, failed};
 use crate::sqlite::columns::encode_text;
 use crate::wire::params::{Reader, Value};
 use crate::wire::rows::Encoder;
@@ -13,7 +14,7 @@ use crate::wire::rows::Encoder;
 const KEPT_BYTES: usize = 65_536;
 
 #[derive(Default)]
-pub struct Answers {
+pub struct Results {
     /// How the request wants values.
     format: u16,
     /// `SQLITE_LIMIT_LENGTH`.
@@ -25,7 +26,7 @@ pub struct Answers {
     pub raised: u32,
 }
 
-impl Answers {
+impl Results {
     pub fn new(format: u16, largest: usize) -> Self {
         Self {
             format,
@@ -54,29 +55,41 @@ impl Answers {
         (self.encoder.bytes(), start..self.ends[number])
     }
 
-    /// Takes what the host answered to `most` calls: see `each`.
-    pub fn take(&mut self, answered: Value<'_>, most: usize) -> core::result::Result<(), Failed> {
-        each(answered, most, |value, encoded| {
-            self.put(value, Some(encoded))
-        })
-        .map(|_| ())
+    /// Takes what the host answered to `most` calls: an array with at least one answer and at most so many.
+    pub fn take(&mut self, answered: Value<'_>, most: usize) -> Made {
+        const MALFORMED: Failed = (Failure::Raised, During::Call);
+        let Value::Blob(array) = answered else {
+            return Err(MALFORMED);
+        };
+        let mut reader = Reader::new(array);
+        let count = reader.array().map_err(|_| MALFORMED)?;
+        if !(1..=most).contains(&count) {
+            return Err(MALFORMED);
+        }
+        for _ in 0..count {
+            let start = reader.rest();
+            let value = reader.value().map_err(|_| MALFORMED)?;
+            let length = start.len() - reader.rest().len();
+            self.put(value, Some((start, length)))?;
+        }
+        Ok(())
     }
 
     /// Takes the answer to one call.
-    pub fn take_one(&mut self, value: Value<'_>) -> core::result::Result<(), Failed> {
+    pub fn take_one(&mut self, value: Value<'_>) -> Made {
         self.put(value, None)
     }
 
     /// As SQLite would make it the result and the row would show it: what is not a number is NULL.
-    fn put(
-        &mut self,
-        value: Value<'_>,
-        encoded: Option<(&[u8], usize)>,
-    ) -> core::result::Result<(), Failed> {
+    fn put(&mut self, value: Value<'_>, encoded: Option<(&[u8], usize)>) -> Made {
         if let Value::Unsupported(payload) = value {
             return Err(self.failure(payload));
         }
-        check_length(&value, self.largest)?;
+        if let Value::Text(bytes) | Value::Blob(bytes) = value
+            && bytes.len() > self.largest
+        {
+            return Err((Failure::TooLarge, During::Call));
+        }
         let out = &mut self.encoder;
         let put = match (value, encoded) {
             (Value::Text(text), _) => encode_text(text, self.format, out),
@@ -87,9 +100,7 @@ impl Answers {
         put.and_then(|()| push(&mut self.ends, self.encoder.len()))
             .map_err(|_| NO_MEMORY)
     }
-}
 
-impl Answers {
     /// Why there is no answer: a code, and the number of an exception.
     #[cold]
     fn failure(&mut self, payload: &[u8]) -> Failed {
@@ -98,39 +109,5 @@ impl Answers {
         };
         self.raised = number.try_into().map_or(0, u32::from_le_bytes);
         failed(i32::from_le_bytes(*code).into())
-    }
-}
-
-/// Gives `take` each of the answers to `most` calls, with what it begins with in the host's array and its length there:
-/// an array with at least one answer and at most so many. Returns how many there are.
-pub fn each<'a>(
-    answered: Value<'a>,
-    most: usize,
-    mut take: impl FnMut(Value<'a>, (&'a [u8], usize)) -> core::result::Result<(), Failed>,
-) -> core::result::Result<usize, Failed> {
-    const MALFORMED: Failed = (Failure::Raised, During::Call);
-    let Value::Blob(array) = answered else {
-        return Err(MALFORMED);
-    };
-    let mut reader = Reader::new(array);
-    let count = reader.array().map_err(|_| MALFORMED)?;
-    if !(1..=most).contains(&count) {
-        return Err(MALFORMED);
-    }
-    for _ in 0..count {
-        let start = reader.rest();
-        let value = reader.value().map_err(|_| MALFORMED)?;
-        take(value, (start, start.len() - reader.rest().len()))?;
-    }
-    Ok(count)
-}
-
-/// A text or blob may have no more than `largest` bytes.
-pub fn check_length(value: &Value<'_>, largest: usize) -> core::result::Result<(), Failed> {
-    match value {
-        Value::Text(bytes) | Value::Blob(bytes) if bytes.len() > largest => {
-            Err((Failure::TooLarge, During::Call))
-        }
-        _ => Ok(()),
     }
 }

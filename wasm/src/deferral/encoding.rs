@@ -2,8 +2,8 @@
 
 use libsqlite3_sys as ffi;
 
-use super::calls::{Values, value_of};
 use crate::callbacks::argument_block;
+use crate::callbacks::calls::{Values, value_of};
 use crate::error::{Error, Result};
 use crate::wire::params::Value;
 use crate::wire::rows::Encoder;

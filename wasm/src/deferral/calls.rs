@@ -1,24 +1,28 @@
-//! Calls of Python functions that are put off, so that one crossing to the host makes many.
+//! Calls of functions that one execution of a statement has put off.
 //!
 //! It can be done where a function's result goes to the row that is sent and nowhere else, which the statement's
-//! program shows (`program`). To SQLite such a call returns NULL; whoever encodes the row leaves a hole for the answer
-//! there (`run::rows`). The calls are made in their order, and before anything else that Python is called for: what
+//! program shows (`program`). To SQLite such a call returns NULL; the row that is encoded leaves a slot for the result
+//! there (`pending_rows`). The calls are made in their order, and before anything else that Python is called for: what
 //! comes in between would do so with every row, so from then on each call of this execution is made at once.
 
-use core::ptr;
 use std::rc::Rc;
 
-use super::answers::Answers;
-use super::calls::{SCALAR, Values};
-use super::functions::Function;
-use super::runs::{Runs, encode_small};
-use super::{Callbacks, Callee, Failed, Handle, INTERRUPTED, NO_MEMORY, NOTHING};
+use libsqlite3_sys as ffi;
+
 use crate::abi;
 use crate::buffers::push;
 use crate::callbacks::argument_block;
 use crate::callbacks::argument_block::Arguments;
+use crate::callbacks::calls::{SCALAR, Values};
+use crate::callbacks::deferral::Called as Made;
+use crate::callbacks::{
+    Callbacks, Callee, Failed, Handle, INTERRUPTED, KEPT_BYTES, NO_MEMORY, NOTHING,
+};
+use crate::deferral::encoding::{Runs, encode_small};
+use crate::deferral::program::DeferralPlan;
+use crate::deferral::results::Results;
 use crate::error::{Error, Result, code};
-use crate::program::Plan;
+use crate::sqlite::statement::Statement;
 use crate::wire::params::{Reader, Value};
 use crate::wire::rows::Encoder;
 
@@ -32,50 +36,50 @@ struct Called {
     width: usize,
 }
 
-/// The calls of one execution of a statement that are put off, and the answers to those that were made.
+/// The calls of one execution of a statement that are put off, and the results to those that were made.
 #[derive(Default)]
-pub struct Deferred {
-    pub plan: Rc<Plan>,
-    /// Nothing is put off any more: what is called goes to `answers` at once.
-    pub(super) is_over: bool,
+pub struct PendingCalls {
+    pub plan: Rc<DeferralPlan>,
+    /// Nothing is put off any more: what is called goes to `results` at once.
+    is_over: bool,
     runs: Runs,
     /// Where in `runs` the arguments of each call are.
     starts: Vec<usize>,
     called: Vec<Called>,
-    pub answers: Answers,
+    pub results: Results,
     failed: Option<Failed>,
-    /// A function that is known to be among the plan's.
-    newest: Option<*const Function>,
+    /// The number of a function that is known to be among the plan's.
+    pub newest: Option<usize>,
+    /// For arguments that are more than one.
+    array: Encoder,
 }
 
-impl Deferred {
-    pub fn new(plan: Rc<Plan>, answers: Answers) -> Self {
+impl PendingCalls {
+    pub fn new(plan: Rc<DeferralPlan>, statement: &Statement, format: u16) -> Self {
         Self {
             plan,
-            answers,
+            results: Results::new(format, largest_value(statement)),
             ..Self::default()
         }
     }
 
-    /// Forgets the calls and their answers.
+    /// Forgets the calls and their results.
     pub fn clear(&mut self) {
         self.runs.clear();
         self.starts.clear();
         self.called.clear();
-        self.answers.clear();
+        self.results.clear();
         self.newest = None;
     }
 
-    /// Whether calls of `function` are put off.
-    pub(super) fn has_planned(&mut self, function: &Function) -> bool {
-        if self.newest == Some(ptr::from_ref(function)) {
-            return true;
-        }
-        let has_planned = self.plan.functions.contains(&function.signature);
-        if has_planned {
-            self.newest = Some(function);
-        }
-        has_planned
+    /// Puts nothing off any more.
+    pub fn stop(&mut self) {
+        self.is_over = true;
+    }
+
+    /// Whether there are calls that were not made yet.
+    pub fn is_unfinished(&self) -> bool {
+        self.results.count() < self.count()
     }
 
     /// How many calls there have been.
@@ -83,7 +87,7 @@ impl Deferred {
         self.starts.len()
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.runs.is_full()
     }
 
@@ -96,7 +100,7 @@ impl Deferred {
     ///
     /// # Safety
     /// `values` are what SQLite passed to the running function.
-    pub(super) unsafe fn put(&mut self, handle: &Rc<Handle>, values: Values) -> Result<bool> {
+    pub unsafe fn put(&mut self, handle: &Rc<Handle>, values: Values) -> Result<bool> {
         let (number, width) = (self.count(), values.1 as usize);
         if self.is_over {
             return Ok(false);
@@ -123,18 +127,18 @@ impl Deferred {
     }
 
     /// Takes the answer to a call that was made at once, when all before it were made.
-    pub(super) fn take_made(&mut self, value: Value<'_>) -> core::result::Result<(), Failed> {
+    pub fn take_made(&mut self, value: Value<'_>) -> Made {
         push(&mut self.starts, 0).map_err(|_| NO_MEMORY)?;
-        self.answers.take_one(value)
+        self.results.take_one(value)
     }
 
-    /// Has the host make the calls that are left; if answers are large, as many as have answers that fit one batch of
+    /// Has the host make the calls that are left; if results are large, as many as have results that fit one batch of
     /// rows, and no more once the request is cancelled.
-    pub fn make_some(&mut self, callbacks: &Callbacks) -> core::result::Result<(), Failed> {
+    pub fn make_some(&mut self, callbacks: &Callbacks) -> Made {
         if let Some(failed) = self.failed {
             return Err(failed);
         }
-        let next = self.answers.count();
+        let next = self.results.count();
         let left = self.count() - next;
         let made = if left == 0 {
             return Ok(());
@@ -148,43 +152,39 @@ impl Deferred {
         made.inspect_err(|failed| self.failed = Some(*failed))
     }
 
-    /// Has the host make all calls, though it may stop where answers are large.
-    fn make_first(
-        &mut self,
-        callbacks: &Callbacks,
-        all: usize,
-    ) -> core::result::Result<(), Failed> {
+    /// Has the host make all calls, though it may stop where results are large.
+    fn make_first(&mut self, callbacks: &Callbacks, all: usize) -> Made {
         // The host is told what is too large, for it makes no call after that.
-        let callee = Callee::new(abi::CALLBACK_CALLS, self.answers.largest as u32);
+        let callee = Callee::new(abi::CALLBACK_CALLS, self.results.largest as u32);
         let array = Arguments::Array(self.runs.finished());
-        let answers = &mut self.answers;
-        let taken = callbacks.cross(callee, array, |value| answers.take(value, all))?;
-        callbacks.note_failure(core::mem::take(&mut answers.raised));
+        let results = &mut self.results;
+        let taken = callbacks.call_host(callee, array, |value| results.take(value, all))?;
+        callbacks.note_failure(core::mem::take(&mut results.raised));
         taken
     }
 
-    /// Makes one call as if it had not been put off: the answers are large, so that is as good.
-    fn make_one(&mut self, callbacks: &Callbacks, call: usize) -> core::result::Result<(), Failed> {
+    /// Makes one call as if it had not been put off: the results are large, so that is as good.
+    fn make_one(&mut self, callbacks: &Callbacks, call: usize) -> Made {
         let called = self.called.partition_point(|called| called.first <= call) - 1;
         let Called { handle, width, .. } = &self.called[called];
         let mut reader = Reader::new(&self.runs.bytes()[self.starts[call]..]);
-        let mut array = callbacks.arguments.borrow_mut();
+        let array = &mut self.array;
         let arguments = match width {
             0 => NOTHING,
             1 => Arguments::One(reader.value().map_err(|_| NO_MEMORY)?),
             _ => {
-                array.clear(super::KEPT_BYTES);
-                copy_array(&mut reader, *width, &mut array).map_err(|_| NO_MEMORY)?;
+                array.clear(KEPT_BYTES);
+                copy_array(&mut reader, *width, array).map_err(|_| NO_MEMORY)?;
                 Arguments::Array(array.bytes())
             }
         };
         let callee = handle.callee(abi::CALLBACK_FUNCTION);
-        let answers = &mut self.answers;
-        callbacks.cross(callee, arguments, |value| answers.take_one(value))?
+        let results = &mut self.results;
+        callbacks.call_host(callee, arguments, |value| results.take_one(value))?
     }
 
     /// What a statement that failed fails with: the calls come before what went wrong. After an interrupt nobody waits
-    /// for the answers, and each call may take its time.
+    /// for the results, and each call may take its time.
     pub fn error_after(&mut self, callbacks: &Callbacks, error: Error) -> Error {
         if error.code & 0xff == code::INTERRUPT && !self.has_failed() {
             return error;
@@ -193,14 +193,20 @@ impl Deferred {
         made.map_or_else(|failed| SCALAR.error(failed), |()| error)
     }
 
-    pub fn make_all(&mut self, callbacks: &Callbacks) -> core::result::Result<(), Failed> {
+    pub fn make_all(&mut self, callbacks: &Callbacks) -> Made {
         loop {
             self.make_some(callbacks)?;
-            if self.answers.count() == self.count() {
+            if !self.is_unfinished() {
                 return Ok(());
             }
         }
     }
+}
+
+/// The most bytes that a text or blob may have.
+fn largest_value(statement: &Statement) -> usize {
+    // SAFETY: the connection is open; -1 changes nothing.
+    unsafe { ffi::sqlite3_limit(statement.db(), ffi::SQLITE_LIMIT_LENGTH, -1) as usize }
 }
 
 /// Writes the next `width` values as an array.

@@ -1,0 +1,130 @@
+//! Reads the rows of a statement that puts calls off: some rows ahead, then the calls for them, then the rows.
+
+use std::rc::Rc;
+
+use crate::buffers::push;
+use crate::callbacks::Callbacks;
+use crate::deferral::calls::PendingCalls;
+use crate::deferral::pending_rows::PendingRows;
+use crate::deferral::policy::Policy;
+use crate::error::{Error, Result, code};
+use crate::sqlite::columns::RowShape;
+use crate::sqlite::statement::Statement;
+use crate::wire::rows::Batch;
+
+/// What the rows that are read are for.
+pub struct Wanted {
+    /// No more are read than so many, and one is in any case.
+    pub rows: u64,
+    /// Reading ends with so many bytes.
+    pub bytes: usize,
+    /// Whether the next row is to be sent now.
+    pub now: bool,
+}
+
+pub struct ReadAhead {
+    policy: Rc<Policy>,
+    rows: PendingRows,
+    /// What the statement failed with, once the rows before that are sent.
+    error: Option<Error>,
+    is_at_end: bool,
+}
+
+impl ReadAhead {
+    pub(super) fn new(policy: Rc<Policy>, calls: PendingCalls) -> Self {
+        Self {
+            policy,
+            rows: PendingRows::new(calls),
+            error: None,
+            is_at_end: false,
+        }
+    }
+
+    /// Whether there are rows that were not sent yet, or an error.
+    pub fn has_more(&self) -> bool {
+        !self.is_at_end || self.error.is_some() || self.rows.left() > 0
+    }
+
+    /// Reads rows if none is left, and has calls made until the next row is complete if it is wanted now. `false` if
+    /// there is no row any more.
+    pub fn advance(
+        &mut self,
+        callbacks: &Callbacks,
+        statement: &mut Statement,
+        shape: &RowShape,
+        wanted: &Wanted,
+    ) -> Result<bool> {
+        loop {
+            if self.rows.left() > 0 {
+                if !wanted.now || self.rows.is_complete() {
+                    return Ok(true);
+                }
+                let made = self.rows.make_calls(callbacks);
+                if !self.rows.is_complete() {
+                    made?;
+                }
+                continue;
+            }
+            if let Some(error) = self.error.take() {
+                return Err(error);
+            }
+            if self.is_at_end {
+                return Ok(false);
+            }
+            match self.refill(callbacks, statement, shape, wanted) {
+                // Calls that were put off are not made any more.
+                Err(error) if error.code & 0xff == code::INTERRUPT => return Err(error),
+                filled => self.error = filled.err(),
+            }
+        }
+    }
+
+    /// Moves the next row into `batch`; it is complete.
+    pub fn send(&mut self, batch: &mut Batch) -> Result<()> {
+        self.rows.send(batch)
+    }
+
+    /// Reads rows after those that were all sent, while calls are put off; then makes the calls.
+    fn refill(
+        &mut self,
+        callbacks: &Callbacks,
+        statement: &mut Statement,
+        shape: &RowShape,
+        wanted: &Wanted,
+    ) -> Result<()> {
+        self.rows.clear();
+        self.policy.lend(core::mem::take(&mut self.rows.calls));
+        let read = self.read(statement, shape, wanted);
+        self.rows.calls = self.policy.take_back();
+        read.map_err(|error| self.rows.calls.error_after(callbacks, error))?;
+        self.rows.make_calls(callbacks)
+    }
+
+    /// Reads until there are enough rows or bytes, or enough calls were put off.
+    fn read(&mut self, statement: &mut Statement, shape: &RowShape, wanted: &Wanted) -> Result<()> {
+        let columns = statement.column_count();
+        let plan = self.rows.plan.clone();
+        loop {
+            if !statement.step()? {
+                self.is_at_end = true;
+                return Ok(());
+            }
+            self.rows.add(self.policy.call_count(), |out, slots| {
+                let mut next = plan.slots.iter().map(|(column, _)| *column).peekable();
+                shape.encode(columns, out, |column, out| match next.peek() {
+                    Some(slot) if *slot == column => {
+                        next.next();
+                        push(slots, out.len())
+                    }
+                    _ => statement.encode_value(column, shape.format, out),
+                })
+            })?;
+            if self.rows.left() as u64 >= wanted.rows
+                || self.rows.expected_bytes() >= wanted.bytes
+                || self.policy.is_full()
+            {
+                return Ok(());
+            }
+        }
+    }
+}
