@@ -27,7 +27,7 @@ async def plain() -> AsyncIterator[rapsqlite.Connection]:
 
 async def test_every_example_of_the_page_runs(plain: rapsqlite.Connection) -> None:
     page = (ROOT / "docs" / "extensions.md").read_text(encoding="utf-8")
-    table = page.split("## What is in the engine", 1)[1].split("##", 1)[0]
+    table = page.split("## Built in", 1)[1].split("##", 1)[0]
     rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| [^|]* \|(?: `(.*)` | )\|$", table, re.MULTILINE)
     assert {name for names, _ in rows for name in re.findall(r"`(\w+)`", names)} == BUILT_IN
     await plain.execute("CREATE VIRTUAL TABLE notes USING fts5(text)")

@@ -130,7 +130,7 @@ async def test_extension_that_was_not_built_is_named(
 
 
 def test_page_lists_every_name() -> None:
-    tables = PAGE.split("## What is in the engine", 1)[1].split("## Your own", 1)[0]
+    tables = PAGE.split("## Built in", 1)[1].split("## Your own", 1)[0]
     cells = re.findall(r"^\| (`[^|]+)\|", tables, re.MULTILINE)
 
     named = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
