@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Progress: TypeAlias = Callable[[int, int, int], object]
 
 _PIECE_BYTES = 1 << 20
+_FIRST_PAUSE_S = 0.001
 
 _encode = msgspec.msgpack.Encoder().encode
 _step_of = decoder_of(tuple[int, int, int])
@@ -70,7 +71,8 @@ class Copies:
                        what they change is part of the copy
         ``progress``   called after each step with status (SQLITE_OK, SQLITE_BUSY, SQLITE_LOCKED or, once the target
                        is complete, SQLITE_DONE), pages that remain, pages in all; what it raises ends the backup
-        ``sleep``      seconds to wait before another try when the source or the target is locked
+        ``sleep``      seconds to wait before another try when the source or the target is locked. After a transaction
+                       of this connection's own it is a millisecond at first, and doubles up to that
 
         A transaction that is open on this connection locks the source until it ends. The target changes in one
         transaction: whatever fails or is cancelled, it is complete or as it was. Raises ValueError for a backup onto
@@ -167,6 +169,7 @@ async def _copy(
     sleep_s: float,
 ) -> int:
     """Run one of the two halves of a backup in a guest; return how many pages the database has."""
+    pause_s = _FIRST_PAUSE_S
     with image.granted_to(guest.files):
         opened = await guest.call(abi.OP_BACKUP_OPEN, image.path, _encode([name]), a=direction)
         try:
@@ -179,7 +182,12 @@ async def _copy(
                     raise InternalError(f"the engine's answer is malformed: a backup with status {status}")
                 if progress is not None:
                     progress(status, remaining, total)
-                if status in RETRIED:
+                if status not in RETRIED:
+                    pause_s = _FIRST_PAUSE_S
+                elif guest.in_transaction:  # its own, which may end at once: the file grows meanwhile
+                    await pause(min(pause_s, sleep_s))
+                    pause_s *= 2
+                else:
                     await pause(sleep_s)
         except BaseException:
             guest.post(abi.OP_DROP, a=opened.handle)

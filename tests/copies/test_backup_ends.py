@@ -15,7 +15,10 @@ import anyio.lowlevel
 import pytest
 
 import rapsqlite
+from rapsqlite import _constants as abi
+from rapsqlite import backup
 from rapsqlite._client.image import Image
+from rapsqlite._guest.guest import Guest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,7 +157,7 @@ async def test_source_is_written_by_its_own_connection_between_all_steps(tmp_pat
         done = False
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(write)
-            await conn.backup(target, pages=2, progress=count, sleep=0.001)
+            await conn.backup(target, pages=2, progress=count)
             done = True
 
         assert steps > 5
@@ -163,6 +166,75 @@ async def test_source_is_written_by_its_own_connection_between_all_steps(tmp_pat
         assert copied == [[number] for number in range(1, len(copied) + 1)]
         assert 500 <= len(copied) <= 500 + written
         assert await target.fetch_scalar("PRAGMA integrity_check") == "ok"
+
+
+@pytest.mark.parametrize("sleep", [0.25, 0.003, 0.0])
+async def test_backup_tries_soon_again_after_a_transaction_of_its_own_connection(
+    sleep: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a writer on the connection makes the file grow as fast as it is copied."""
+    async with rapsqlite.connect(tmp_path / "a.db") as conn, rapsqlite.connect(":memory:") as target:
+        await conn.executescript(SCRIPT)
+        await conn.execute("INSERT INTO t (b) VALUES ('own')")
+        pauses: list[float] = []
+
+        async def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 10:
+                await conn.commit()
+
+        monkeypatch.setattr(backup, "pause", pause)
+        await conn.backup(target, pages=2, sleep=sleep)
+
+        assert pauses == [min(0.001 * 2**number, sleep) for number in range(10)]
+        assert await target.fetch_scalar("SELECT count(*) FROM t") == 501
+
+
+async def test_backup_waits_a_millisecond_for_each_transaction_between_two_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rapsqlite.connect(tmp_path / "a.db") as conn, rapsqlite.connect(":memory:") as target:
+        await conn.executescript(SCRIPT)
+        source, call, pauses, statuses = conn._session.guest, Guest.call, list[float](), list[int]()
+
+        async def call_after_insert(guest: Guest, op: int, *args: Any, **options: Any) -> Any:
+            if guest is source and op == abi.OP_BACKUP_STEP and statuses[-1:] != [abi.SQLITE_BUSY]:
+                await conn.execute("INSERT INTO t (b) VALUES ('own')")
+            return await call(guest, op, *args, **options)
+
+        async def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            await conn.commit()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Guest, "call", call_after_insert)
+            patch.setattr(backup, "pause", pause)
+            await conn.backup(target, pages=2, progress=lambda status, *_: statuses.append(status))
+
+        *steps, last = statuses
+        assert last == abi.SQLITE_DONE
+        assert steps == ([abi.SQLITE_BUSY, abi.SQLITE_OK] * len(steps))[: len(steps)]
+        assert pauses == [0.001] * statuses.count(abi.SQLITE_BUSY)
+        assert await target.fetch_scalar("SELECT count(*) FROM t") == 500 + len(pauses)
+
+
+async def test_backup_waits_as_long_as_it_is_told_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.db"
+    async with rapsqlite.connect(path, timeout=0) as conn, rapsqlite.connect(":memory:") as target:
+        await conn.executescript(SCRIPT)
+        pauses: list[float] = []
+
+        async def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 3:
+                native.rollback()
+
+        monkeypatch.setattr(backup, "pause", pause)
+        with contextlib.closing(sqlite3.connect(path)) as native:
+            native.execute("BEGIN EXCLUSIVE")
+            await conn.backup(target)
+
+        assert pauses == [0.25] * 3
 
 
 @pytest.mark.parametrize(
