@@ -3,7 +3,7 @@
 A row that is a list stays tracked by Python's collector for as long as it lives, and a full collection walks every one
 of them: over a million rows the later collections stop the event loop for a tenth of a second each and take most of the
 fetch's time, to find nothing, for rows that are still arriving are no garbage. Young collections go on as ever, and so
-does a full one at the next occasion after the fetch. docs/performance.md has the figures.
+does a full one at the next occasion after the fetch. docs/decisions/0008-garbage-collection.md has the figures.
 
 The threshold is one setting of the whole process. A count of fetches guards it; a value that someone else sets
 meanwhile is left alone.
