@@ -6,7 +6,7 @@ Written by ``scripts/generate_constants.py`` from ``wasm/src/abi.rs`` and SQLite
 SQLITE_VERSION = "3.54.1"
 
 # The contract with the guest: wasm/src/abi.rs, docs/abi.md.
-ABI_VERSION = 3
+ABI_VERSION = 4
 MAGIC = 1397768530
 CONTROL_BYTES = 512
 CONTROL_MAGIC = 0

@@ -19,8 +19,8 @@ IMPORT_MODULES = {"rapsqlite", "wasi_snapshot_preview1"}
 SECTION_IMPORT, SECTION_EXPORT, SECTION_CODE = 2, 7, 10
 KINDS = ("func", "table", "memory", "global", "tag")
 ATOMIC_LOAD = (0xFE, 0x10)
-# SQLite's C calls these, so Rust gives them their plain names, and the linker exports every such name.
-EXPORTS_BESIDE_CONTRACT = {"sqlite3_os_init", "sqlite3_os_end"}
+# C calls these, so Rust gives them their plain names, and the linker exports every such name.
+EXPORTS_BESIDE_CONTRACT = {"sqlite3_os_init", "sqlite3_os_end", "rapsqlite_free", "rapsqlite_realloc"}
 
 # Opcodes by what follows them; every other one-byte opcode of the features in use has no immediate.
 BLOCKS = {0x02, 0x03, 0x04}

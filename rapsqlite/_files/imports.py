@@ -1,8 +1,9 @@
 """The host functions that concern files (docs/abi.md, "Imports"), over one connection's file table.
 
-Addresses come from the guest: every byte goes through ``view``, which raises IndexError for what is not memory, and
-files are laid over what ``window`` gives, which is no memory. A failed operation is answered with its result code; any
-other exception is the caller's, who ends the guest.
+Addresses come from the guest: every byte goes through ``view``, which raises IndexError for what is not memory. Files
+are laid over what ``window`` gives, which is no memory. Pages are dropped of what ``unshared`` gives: memory that the
+host itself neither reads nor writes. A failed operation is answered with its result code; any other exception is the
+caller's, who ends the guest.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from rapsqlite._files.file_table import FileTable
 
     class View(Protocol):
-        """Some of the guest's bytes: `runtime.Memory.view` or `runtime.Memory.window`."""
+        """Some of the guest's bytes, as `runtime.Memory.view` and `runtime.Memory.window` give them."""
 
         def __call__(self, address: int, length: int, /) -> memoryview: ...
 
@@ -33,7 +34,7 @@ _LONG = struct.Struct("<q")
 _FACTS = struct.Struct("<qq")
 
 
-def file_imports(files: FileTable, view: View, window: View) -> dict[str, Callable[..., int]]:
+def file_imports(files: FileTable, view: View, window: View, unshared: View) -> dict[str, Callable[..., int]]:
     """Return the functions by their import's name; they take and return plain integers."""
     return {
         "path_full": _answering(files, partial(_path_full, files, view)),
@@ -61,6 +62,7 @@ def file_imports(files: FileTable, view: View, window: View) -> dict[str, Callab
         "shm_unlock": _answering(files, files.unlock_index),
         "window_map": _answering(files, lambda fd, ptr, size, at: files.map_window(fd, window(ptr, size), at)),
         "window_unmap": _answering(files, lambda ptr, size: files.unmap_window(window(ptr, size))),
+        "memory_unused": _answering(files, lambda ptr, size: files.drop_pages(unshared(ptr, size))),
         "shm_unmap": _answering(files, lambda fd, delete: files.unmap_index(fd, delete=delete != 0)),
     }
 

@@ -28,6 +28,9 @@ _mmap.restype = ctypes.c_void_p
 _mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64)
 _madvise = _libc.madvise
 _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+# But giving back many pages takes long.
+_madvise_many = ctypes.CDLL(None).madvise
+_madvise_many.argtypes = _madvise.argtypes
 
 # Kinds of file system whose mappings and locks are shared by everybody who has the file open (statfs(2)).
 # Network file systems, FUSE and 9p are not among them: another machine may be using the same file.
@@ -105,6 +108,25 @@ def _lay(address: int, fd: int, offset: int, length: int, *, writable: bool) -> 
     if known is None:
         _starts.insert(next_one, address)
     _laid[address] = (max(address + length, known[0] if known else 0), fd)
+
+
+def drop_pages(view: memoryview) -> None:
+    """Give the whole pages within plain memory back to the system; what they held is lost.
+
+    Linux alone has a call for that which takes effect at once. Where it is refused (locked memory), everything stays.
+    """
+    if sys.platform == "linux" and len(view) >= mmap.PAGESIZE:
+        address = address_of(view)
+        start, end = whole_pages(address), (address + len(view)) // mmap.PAGESIZE * mmap.PAGESIZE
+        if start < end:
+            _madvise_many(start, end - start, mmap.MADV_DONTNEED)
+
+
+def drop_laid_pages(address: int) -> None:
+    """Let this process have no pages of what ``lay`` laid at ``address`` until they are read again."""
+    with _lock:
+        if sys.platform == "linux" and address in _laid:
+            _madvise_many(address, _laid[address][0] - address, mmap.MADV_DONTNEED)
 
 
 def clear(address: int) -> None:

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as sqlite
+from rapsqlite._files import mapping
 from rapsqlite._files.file_error import FileError
 from rapsqlite._values.bounds import MOST_MAPPINGS
 
@@ -83,6 +84,12 @@ class OpenFiles:
     def _refuse_more_mappings(self, file: OpenFile, code: int) -> None:
         if sum(each.mapping_count for each in self._files.values()) >= MOST_MAPPINGS:
             raise FileError(code, "map", file.path, "this connection has too many parts of files mapped")
+
+    def drop_pages(self, unused: memoryview) -> None:
+        """Give memory that a large value took back to the system, and the pages of files through which it came."""
+        mapping.drop_pages(unused)
+        for file in self._files.values():
+            file.windows.drop_pages()
 
     def unmap_window(self, view: memoryview) -> None:
         """Take off the window that starts there."""

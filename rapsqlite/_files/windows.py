@@ -46,6 +46,11 @@ class Windows:
     def _refusal(self, reason: OSError | str) -> FileError:
         return FileError(sqlite.SQLITE_IOERR_MMAP, "map", self._path, reason)
 
+    def drop_pages(self) -> None:
+        """Let this process have none of the file's pages until they are read again."""
+        for address in self._addresses:
+            mapping.drop_laid_pages(address)
+
     def close_at(self, view: memoryview) -> bool:
         """Take the window at this address off; False if it is none of this file's."""
         address = mapping.address_of(view)

@@ -322,7 +322,7 @@ class Guest:
     def _main(self) -> None:
         failure: BaseException | None = None
         try:
-            functions = {**self.host.table(), **file_imports(self.files, self._view, self._window)}
+            functions = {**self.host.table(), **file_imports(self.files, self._view, self._window, self._unshared)}
             with bell_here(runtime.can_write_output) as (bell, output):
                 self._instance = runtime.Instance(self._engine(), functions, self._memory_limit_bytes, output)
             self._serve(self._instance, bell)
@@ -335,6 +335,12 @@ class Guest:
 
     def _window(self, address: int, length: int) -> memoryview:
         return self._memory().window(address, length)
+
+    def _unshared(self, address: int, length: int) -> memoryview:
+        if self.host.rings is None:
+            raise InternalError("the guest called a file function before its rings were known")
+        self.host.rings.check_unshared(address, length)
+        return self._view(address, length)
 
     def _memory(self) -> runtime.Memory:
         if self._instance is None:

@@ -40,6 +40,7 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "shm_unmap": ("ii", "i"),
     "window_map": ("iiiI", "i"),
     "window_unmap": ("ii", "i"),
+    "memory_unused": ("ii", ""),
     "callback": ("", ""),
     "callback_answer": ("ii", "i"),
 }

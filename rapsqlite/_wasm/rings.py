@@ -74,6 +74,7 @@ class Rings(Words):
         "_request_bytes",
         "_request_head",
         "_requests",
+        "_shared",
         "callback_place",
         "spilled",
     )
@@ -96,6 +97,7 @@ class Rings(Words):
             raise MalformedReplyError("what host and guest share is not aligned")
         if any(address + size > after for (address, size), (after, _) in pairwise(places)):
             raise MalformedReplyError("what host and guest share overlaps")
+        self._shared = places
         self._requests = view(*requests)
         self._replies = view(*replies)
         self._request_bytes = abi.REQUEST_RING_BYTES
@@ -110,6 +112,11 @@ class Rings(Words):
         if self._word(offset + 4) != size:
             raise MalformedReplyError("a ring has another size")
         return self._word(offset), size
+
+    def check_unshared(self, address: int, length: int) -> None:
+        """Raise IndexError if host and guest share any of these bytes."""
+        if any(address < start + size and start < address + length for start, size in self._shared):
+            raise IndexError("the guest gave an address of what it shares with the host")
 
     # -- requests ----------------------------------------------------------------------------------
 

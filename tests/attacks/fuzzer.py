@@ -274,7 +274,10 @@ class Imports:
         self.guest.host.memory = self.memory
         self.guest.host.rings = rings = Rings.__new__(Rings)
         rings.spilled = deque()
-        self.functions = {**self.guest.host.table(), **file_imports(files, self.memory.view, self.memory.window)}
+        self.functions = {
+            **self.guest.host.table(),
+            **file_imports(files, self.memory.view, self.memory.window, self.memory.view),
+        }
         self.calls = 0
 
     def argument(self, name: str, index: int, letter: str) -> int:

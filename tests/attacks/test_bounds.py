@@ -52,7 +52,7 @@ class Giant:
 @pytest.mark.parametrize("length", [MOST_NAME_BYTES + 1, 1 << 30, 0xFFFF_FFFF])
 @pytest.mark.parametrize("name", ["path_full", "file_open", "file_delete", "file_access"])
 def test_name_longer_than_any_file_has_is_refused_unread(name: str, length: int) -> None:
-    call = file_imports(FileTable(b":memory:"), Giant(), Giant())
+    call = file_imports(FileTable(b":memory:"), Giant(), Giant(), Giant())
     arguments = {"path_full": (0, 100), "file_open": (DATABASE, 0), "file_delete": (0,), "file_access": (0, 0)}[name]
 
     assert call[name](0, length, *arguments) == abi.SQLITE_CANTOPEN
@@ -60,7 +60,7 @@ def test_name_longer_than_any_file_has_is_refused_unread(name: str, length: int)
 
 @pytest.mark.parametrize("name", ["file_read", "file_write"])
 def test_more_than_the_engine_moves_at_a_time_ends_the_guest(name: str) -> None:
-    call = file_imports(FileTable(b":memory:"), Giant(), Giant())
+    call = file_imports(FileTable(b":memory:"), Giant(), Giant(), Giant())
 
     with pytest.raises(InternalError):
         call[name](1, 0, MOST_IO_BYTES + 1, 0)

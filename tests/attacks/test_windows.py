@@ -9,7 +9,7 @@ import pytest
 from rapsqlite import _constants as abi
 from rapsqlite._wasm.imports import SIGNATURES
 from tests.attacks.hostile import FD, WINDOW, must_be_ok, outcomes
-from tests.guest.played import CONTROL, FREE, PLACE, REPLIES, REQUESTS, RING_BY_WRITING
+from tests.guest.played import CONTROL, FREE, PAGES, PLACE, REPLIES, REQUESTS, RING, RING_BY_WRITING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +20,8 @@ OUTSIDE = "the guest gave an address outside of its memory"
 NO_PLACE = "the guest gave an address where no file may be laid"
 TRAP = "out of bounds memory access"
 LEFT = "the guest left its service loop"
+SHARED = "the guest gave an address of what it shares with the host"
+SIZE_NOW = PAGES << 16  # of a guest's memory
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,34 @@ def test_no_file_is_laid_over_memory(tmp_path: Path, call: str) -> None:
     assert said == dict.fromkeys(attacks, NO_PLACE)
 
 
+@pytest.mark.parametrize(
+    "address, length, reason",
+    [
+        (CONTROL & ~4095, 4096, SHARED),
+        (0, SIZE_NOW, SHARED),
+        (PLACE + 8, 4096, SHARED),
+        (REQUESTS, 1, SHARED),
+        (REPLIES + RING - 1, 4096, SHARED),
+        (FREE, 65536, LEFT),
+        (FREE + 1, 65534, LEFT),
+        (FREE, 0, LEFT),
+        (FREE, SIZE_NOW, OUTSIDE),
+        (SIZE_NOW, 1, OUTSIDE),
+        (FREE, -1, OUTSIDE),
+        (-4096, 4096, OUTSIDE),
+        (0x7FFF_0000, 65536, OUTSIDE),
+    ],
+)
+def test_pages_are_dropped_of_memory_alone_that_is_not_shared(
+    tmp_path: Path, address: int, length: int, reason: str
+) -> None:
+    """Neither what the host reads and writes, nor the memory of anybody else."""
+    kept = f"(i64.store (i32.const {FREE}) (i64.const -1))"
+    attack = f"{kept} (call $memory_unused (i32.const {address}) (i32.const {length}))"
+
+    assert outcomes({"drops": attack}, tmp_path / "a.db") == {"drops": reason}
+
+
 USES = (
     f"(call $file_write {FD} {WINDOW} (i32.const 64) (i64.const 0))",
     f"(call $file_read {FD} {WINDOW} (i32.const 64) (i64.const 0))",
@@ -49,6 +79,7 @@ USES = (
     f"(call $payload (i32.const 1) {WINDOW} (i32.const 8))",
     f"(call $callback_answer {WINDOW} (i32.const 0))",
     f"(call $log {WINDOW} (i32.const 64)) (i32.const 0)",
+    f"(call $memory_unused {WINDOW} (i32.const 65536)) (i32.const 0)",
     f"(call $path_full {WINDOW} (i32.const 5) (i32.const {FREE}) (i32.const 99))",
     f"(call $path_full (i32.const {FREE}) (i32.const 5) {WINDOW} (i32.const 99))",
     f"(call $file_open {WINDOW} (i32.const 5) (i32.const 0) (i32.const {FREE}))",

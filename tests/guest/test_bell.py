@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, cast
 
 import anyio.lowlevel
@@ -17,6 +18,7 @@ import pytest
 import rapsqlite
 from rapsqlite import _constants as abi
 from rapsqlite._guest import bell as _bell
+from rapsqlite._guest import guest as _guest
 from rapsqlite._guest.bell import Bell, bell_here
 from rapsqlite._guest.host_functions import HostFunctions
 from rapsqlite._guest.traffic import RequestQueue
@@ -286,3 +288,14 @@ def test_guest_that_is_ended_while_it_rings_sends_no_signal(backend: str) -> Non
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
 
     assert done.stdout == "alive\n", (done.returncode, done.stderr)
+
+
+async def test_guest_that_cannot_write_calls_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rust's library would read the error of that write where a small guest has no memory."""
+    monkeypatch.setattr(_guest, "bell_here", lambda _can_write: nullcontext((None, "/dev/full")))
+    async with rapsqlite.connect(":memory:") as conn:
+        rings = conn._session.guest._traffic._rings
+        assert rings is not None
+        rings.set_bell(abi.BELL_WRITES)
+
+        assert await conn.fetch_scalar("SELECT length(hex(zeroblob(1000000)))") == 2_000_000

@@ -288,7 +288,7 @@ class Memory:
 
 def test_imports_take_and_answer_plain_integers(files: FileTable, database: Path) -> None:
     memory = Memory()
-    call = file_imports(files, memory, memory)
+    call = file_imports(files, memory, memory, memory)
     name = memory.put(os.fsencode(database), 1000)
 
     assert call["path_full"](*name, 2000, 4097) == sqlite.SQLITE_OK
@@ -307,7 +307,7 @@ def test_imports_take_and_answer_plain_integers(files: FileTable, database: Path
 
 def test_failed_import_leaves_its_reason(files: FileTable, database: Path) -> None:
     memory = Memory()
-    call = file_imports(files, memory, memory)
+    call = file_imports(files, memory, memory, memory)
     name = memory.put(os.fsencode(database), 1000)
 
     code = call["file_open"](*name, sqlite.SQLITE_OPEN_READONLY, 8)
@@ -317,7 +317,7 @@ def test_failed_import_leaves_its_reason(files: FileTable, database: Path) -> No
 
 
 def test_import_refuses_addresses_outside_the_memory(files: FileTable, database: Path) -> None:
-    call = file_imports(files, Memory(), Memory())
+    call = file_imports(files, Memory(), Memory(), Memory())
     handle, _ = files.open(os.fsencode(database), DATABASE)
 
     with pytest.raises(IndexError):

@@ -7,7 +7,7 @@ mod callback;
 
 pub use callback::*;
 
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 pub const MAGIC: u32 = 0x5350_4152;
 
 // Offsets in the control block.

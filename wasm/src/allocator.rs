@@ -90,6 +90,51 @@ impl Allocator {
     }
 }
 
+/// The C library's heap, whose large blocks give their pages back (`host::large_blocks`).
+#[cfg(target_arch = "wasm32")]
+mod heap {
+    use core::alloc::Layout;
+    use core::ffi::c_void;
+    use core::ptr;
+
+    /// What every block of the C library's is aligned to.
+    const ALIGN: usize = 8;
+
+    unsafe extern "C" {
+        fn rapsqlite_free(block: *mut c_void);
+        fn rapsqlite_realloc(block: *mut c_void, size: usize) -> *mut c_void;
+    }
+
+    pub unsafe fn free(place: *mut u8, _: Layout) {
+        // SAFETY: the caller's promise; the system's allocator has it from the C library.
+        unsafe { rapsqlite_free(place.cast()) }
+    }
+
+    /// Null if that cannot be done.
+    pub unsafe fn resize(place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if layout.align() > ALIGN {
+            return ptr::null_mut();
+        }
+        // SAFETY: as above.
+        unsafe { rapsqlite_realloc(place.cast(), size).cast() }
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+mod heap {
+    use std::alloc::{GlobalAlloc, Layout, System};
+
+    pub unsafe fn free(place: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(place, layout) }
+    }
+
+    pub unsafe fn resize(place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(place, layout, size) }
+    }
+}
+
 /// As many bits as slots are needed, from the lowest on.
 fn mask(layout: Layout) -> u128 {
     let count = layout.size().div_ceil(SLOT_BYTES).max(1);
@@ -113,13 +158,13 @@ unsafe impl GlobalAlloc for Allocator {
             return self.give_back(place, layout);
         }
         // SAFETY: the caller's promise, and it is none of the slots.
-        unsafe { System.dealloc(place, layout) }
+        unsafe { heap::free(place, layout) }
     }
 
     unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if !self.holds(place) {
             // SAFETY: the caller's promise, and it is none of the slots.
-            let larger = unsafe { System.realloc(place, layout, size) };
+            let larger = unsafe { heap::resize(place, layout, size) };
             if !larger.is_null() {
                 return larger;
             }

@@ -4,6 +4,8 @@
 //! instance, and the host has let go of all pointers when it returns; only what `mapping` asks for outlives its
 //! call.
 
+#[cfg(target_arch = "wasm32")]
+mod large_blocks;
 mod mapping;
 
 use core::ffi::c_int;
@@ -87,8 +89,26 @@ imports! {
     fn shm_unmap(fd: i32, delete: i32) -> i32;
     fn window_map(fd: i32, ptr: *mut u8, len: usize, offset: i64) -> i32;
     fn window_unmap(ptr: *mut u8, len: usize) -> i32;
+    fn memory_unused(ptr: *mut u8, len: usize);
     fn callback();
     fn callback_answer(ptr: *mut u8, len: usize) -> i32;
+}
+
+/// WASI's own function, since Rust's library would ask for `errno`: it has it for a thread's own, the C library of WASI has
+/// it for everybody's, and so Rust reads memory that may not be there. Compilers may do that although nothing has failed.
+#[cfg(target_arch = "wasm32")]
+mod wasi {
+    #[link(wasm_import_module = "wasi_snapshot_preview1")]
+    unsafe extern "C" {
+        pub fn fd_write(fd: i32, pieces: *const [usize; 2], count: usize, out: *mut usize) -> i32;
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+mod wasi {
+    pub unsafe fn fd_write(_: i32, _: *const [usize; 2], _: usize, _: *mut usize) -> i32 {
+        panic!("there is no host for fd_write outside wasm")
+    }
 }
 
 /// The ABI wants results 8-aligned.
@@ -113,6 +133,15 @@ pub fn park(reason: i32) -> Parked {
 pub fn bell() {
     // SAFETY: takes and returns nothing.
     unsafe { import::bell() }
+}
+
+/// Writes to the standard output, a pipe that an event loop watches; `false` if it took nothing.
+pub fn write_output(bytes: &[u8]) -> bool {
+    const OUTPUT: i32 = 1;
+    let mut written = 0;
+    let piece = [bytes.as_ptr() as usize, bytes.len()];
+    // SAFETY: the host reads one piece, its bytes, and writes the count.
+    unsafe { wasi::fd_write(OUTPUT, &raw const piece, 1, &raw mut written) == 0 }
 }
 
 /// Fills `body` with the external body of request `id`.

@@ -8,7 +8,8 @@ use rapsqlite_engine::wire::rows::Batch;
 fn a_batch_is_an_array_of_its_rows() {
     let mut batch = Batch::default();
     for round in 0..3_u32 {
-        batch.restart(1 << 20).expect("there is memory");
+        batch.clear(1 << 20);
+        batch.begin().expect("there is memory");
         let rows = round * 70_000;
         for row in 0..rows {
             batch
@@ -29,7 +30,8 @@ fn a_batch_is_an_array_of_its_rows() {
 #[test]
 fn a_row_that_fails_leaves_no_trace() {
     let mut batch = Batch::default();
-    batch.restart(1 << 20).expect("there is memory");
+    batch.clear(1 << 20);
+    batch.begin().expect("there is memory");
     batch.row(|out| out.text(b"kept")).expect("there is memory");
 
     let failed = batch.row(|out| {

@@ -109,11 +109,17 @@ pub struct Output {
 }
 
 impl Output {
-    /// Empties everything, before a request and after each batch.
+    /// Begins anew, before a request and after each batch.
     pub fn restart(&mut self) -> Result<()> {
+        self.clear();
+        self.batch.begin()
+    }
+
+    /// Frees what is large.
+    pub fn clear(&mut self) {
         self.columns.clear(KEPT_BYTES);
         self.value.clear(KEPT_BYTES);
-        self.batch.restart(KEPT_BYTES)
+        self.batch.clear(KEPT_BYTES);
     }
 
     pub fn body(&mut self, content: Content) -> Body<'_> {

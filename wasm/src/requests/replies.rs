@@ -51,16 +51,28 @@ impl<'r> Replies<'r> {
 
     /// Puts a frame into the ring, once there is room, without telling the host.
     pub fn put(&mut self, mut header: ReplyHeader, body: Body<'_>) -> Result<()> {
+        let parts = match self.hand_over(&mut header, body)? {
+            true => [&[][..], &[]],
+            false => [body.columns, body.rows],
+        };
+        self.put_frame(&header, parts)
+    }
+
+    /// Writes the body's size to the header; hands a large body over outside the ring: true if it was.
+    pub fn hand_over(&mut self, header: &mut ReplyHeader, body: Body<'_>) -> Result<bool> {
         let too_large = |_| Error::limit(code::TOOBIG, "the result is too large for one reply");
         header.columns_len = u32::try_from(body.columns.len()).map_err(too_large)?;
         header.rows_len = u32::try_from(body.rows.len()).map_err(too_large)?;
-        let mut parts = [body.columns, body.rows];
-        if body.columns.len() + body.rows.len() > abi::REPLY_INLINE_BYTES as usize {
+        let is_large = body.columns.len() + body.rows.len() > abi::REPLY_INLINE_BYTES as usize;
+        if is_large {
             self.spill(body)?;
             header.flags |= abi::REPLY_SPILLED;
-            parts = [&[], &[]];
         }
-        while self.rings.replies.put(&header, parts).is_err() {
+        Ok(is_large)
+    }
+
+    pub fn put_frame(&mut self, header: &ReplyHeader, parts: [&[u8]; 2]) -> Result<()> {
+        while self.rings.replies.put(header, parts).is_err() {
             self.wait_for_room()?;
         }
         Ok(())

@@ -207,9 +207,14 @@ impl<'r> Service<'r> {
             true => abi::REPLY_FAILED,
             false => abi::REPLY_DONE,
         };
-        let header = answer.header(id, kind, &executor.connection, batch.row_count());
-        self.replies
-            .put(header, executor.output.body(answer.content))
+        let mut header = answer.header(id, kind, &executor.connection, batch.row_count());
+        let body = executor.output.body(answer.content);
+        if self.replies.hand_over(&mut header, body)? {
+            // Its memory is given back before the host has the answer.
+            executor.output.clear();
+            return self.replies.put_frame(&header, [&[], &[]]);
+        }
+        self.replies.put_frame(&header, [body.columns, body.rows])
     }
 
     fn error(&mut self, id: u32, error: &Error) {

@@ -3,11 +3,6 @@
 //! Both are imports, and wait for the GIL, unless the host knows something better: then it puts a function that runs no
 //! Python into the table, to sleep, and makes the standard output a pipe, to ring by writing to it.
 
-use core::mem::ManuallyDrop;
-use std::fs::File;
-use std::io::Write as _;
-use std::os::fd::FromRawFd as _;
-
 use crate::host::{self, Parked};
 use crate::ring::Control;
 
@@ -29,23 +24,13 @@ pub fn park(control: &Control, reason: i32, has_news: impl Fn() -> bool) -> bool
 
 /// Tells the host that a reply is there.
 pub fn ring(control: &Control) {
-    if !(control.rings_by_writing() && write_bell()) {
+    if !(control.rings_by_writing() && host::write_output(&[1])) {
         host::bell();
     }
-}
-
-/// Whether the standard output, a pipe that an event loop watches, took a byte.
-fn write_bell() -> bool {
-    (&*output()).write(&[1]).is_ok()
 }
 
 /// Writes nothing: the host's WASI then has what it needs to write, and does not look for it when there is none.
 pub fn prepare_bell() {
     // Where that fails, ringing fails, and the import is called instead.
-    drop((&*output()).write(&[]));
-}
-
-fn output() -> ManuallyDrop<File> {
-    // SAFETY: the descriptor is open for as long as the instance lives, and stays so.
-    ManuallyDrop::new(unsafe { File::from_raw_fd(1) })
+    host::write_output(&[]);
 }

@@ -221,11 +221,14 @@ const BATCH_HEAD: [u8; 5] = [0xdd, 0, 0, 0, 0];
 const PAIR: u8 = 0x92;
 
 impl Batch {
-    /// Empties the batch and leaves room for the count of rows.
-    pub fn restart(&mut self, kept_bytes: usize) -> Result<()> {
+    pub fn clear(&mut self, kept_bytes: usize) {
         self.row_count = 0;
         self.is_failed = false;
         self.encoder.clear(kept_bytes);
+    }
+
+    /// Leaves room for the count of rows in a batch that was cleared.
+    pub fn begin(&mut self) -> Result<()> {
         self.encoder.raw(&BATCH_HEAD)
     }
 

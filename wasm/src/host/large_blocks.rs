@@ -1,0 +1,60 @@
+//! C's `free` and `realloc` as SQLite and the crate call them: large blocks give their pages back.
+//!
+//! The memory of an instance never shrinks, but pages whose content the host has dropped take none of the system's.
+
+use core::ffi::c_void;
+
+use super::import::memory_unused;
+
+/// Below this size it is not worth a call of the host.
+const LARGE_BYTES: usize = 4 << 20;
+/// At both ends of a free block are the C library's notes about it, and nowhere in between.
+const EDGE_BYTES: usize = 64;
+
+unsafe extern "C" {
+    fn free(block: *mut c_void);
+    fn realloc(block: *mut c_void, size: usize) -> *mut c_void;
+    fn malloc_usable_size(block: *mut c_void) -> usize;
+}
+
+/// # Safety
+/// That of C's function.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn rapsqlite_free(block: *mut c_void) {
+    // SAFETY: the contract of C's functions is the same, and nobody reads what is about to be freed.
+    unsafe {
+        give_back(block, 0, malloc_usable_size(block));
+        free(block);
+    }
+}
+
+/// # Safety
+/// That of C's function.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn rapsqlite_realloc(block: *mut c_void, size: usize) -> *mut c_void {
+    // SAFETY: the contract of C's functions is the same. Nothing was allocated since: so where the block was, or what it was
+    // longer, is free.
+    unsafe {
+        let before = malloc_usable_size(block);
+        let resized = realloc(block, size);
+        if !resized.is_null() {
+            let kept = match resized == block {
+                true => malloc_usable_size(resized),
+                false => 0,
+            };
+            give_back(block, kept + EDGE_BYTES, before.saturating_sub(EDGE_BYTES));
+        }
+        resized
+    }
+}
+
+/// Lets the host drop the pages from `start` to `end` of a block, if they are many.
+///
+/// # Safety
+/// Nobody reads these bytes before they are written.
+unsafe fn give_back(block: *mut c_void, start: usize, end: usize) {
+    if end.saturating_sub(start) >= LARGE_BYTES {
+        // SAFETY: the caller's promise.
+        unsafe { memory_unused(block.cast::<u8>().add(start), end - start) };
+    }
+}
