@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
 
 Figures = dict[str, float]
 
@@ -70,9 +69,7 @@ class Ticker:
         await asyncio.sleep(2 * TICK_S)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         # A tick that was due while the loop was blocked still has to be counted.
         await asyncio.sleep(2 * TICK_S)
         self._task.cancel()

@@ -21,8 +21,6 @@ from rapsqlite._values.wire import decode_integer
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rapsqlite._client.state import ConnectionState
     from rapsqlite.connection import Connection
 
@@ -145,13 +143,8 @@ class Blob(Uncopied):
         self._value.require()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if exc_type is GeneratorExit:
+    async def __aexit__(self, *exc_info: object) -> None:
+        if exc_info[0] is GeneratorExit:
             self._value.forget()  # nobody runs the task any more, so it cannot wait
             return
         self._value.require()

@@ -31,7 +31,6 @@ from rapsqlite.transaction import Transaction, begin_statement
 if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable, Generator, Mapping
-    from types import TracebackType
 
     from rapsqlite._guest.guest import Guest
     from rapsqlite._values.limits import Limits
@@ -143,18 +142,13 @@ class Connection(
     async def __aenter__(self: C) -> C:
         return await self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         # Closing rolls back what is not committed.
-        if exc_type is GeneratorExit:
+        if exc_info[0] is GeneratorExit:
             self.stop()  # nobody runs the task any more, so it cannot wait
             return
         try:
-            if exc_type is None and self._session.guest is not CLOSED:
+            if exc_info[0] is None and self._session.guest is not CLOSED:
                 await self._session.commit()
         finally:
             await self.close()

@@ -24,7 +24,6 @@ from rapsqlite.rows import describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from rapsqlite._client.state import ConnectionState, RowDecoder
     from rapsqlite._guest.guest import Guest
@@ -343,10 +342,5 @@ class Cursor(Uncopied):
     async def __aenter__(self) -> Cursor:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.close()

@@ -17,8 +17,6 @@ from rapsqlite.errors import ProgrammingError
 from rapsqlite.stream import RowStream
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rapsqlite._guest.guest import Guest
     from rapsqlite.connection import Connection
     from rapsqlite.types import Parameters
@@ -167,10 +165,5 @@ class PreparedStatement(Uncopied):
     async def __aenter__(self) -> PreparedStatement:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         self._release()

@@ -9,8 +9,6 @@ from rapsqlite._identifiers import quoted
 from rapsqlite._values.uncopied import Uncopied
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rapsqlite.connection import Connection
 
 
@@ -39,10 +37,5 @@ class Savepoint(Uncopied):
         await self._block.enter()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._block.leave(exc_type)
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._block.leave(exc_info[0])

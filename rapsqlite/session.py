@@ -22,8 +22,6 @@ from rapsqlite._values.wire import decode_integer, decoder_of
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rapsqlite._client.state import ConnectionState
     from rapsqlite._guest.guest import Guest
     from rapsqlite.connection import Connection
@@ -92,13 +90,8 @@ class ChangeSession(Uncopied):
         self._object.require()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if exc_type is GeneratorExit:
+    async def __aexit__(self, *exc_info: object) -> None:
+        if exc_info[0] is GeneratorExit:
             self._object.forget()  # nobody runs the task any more, so it cannot wait
             return
         await self.close()

@@ -14,7 +14,6 @@ from rapsqlite.cursor import Cursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from rapsqlite._client.state import RowDecoder
     from rapsqlite.connection import Connection
@@ -68,12 +67,7 @@ class RowStream(Uncopied):
     async def __aenter__(self: S) -> S:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
 

@@ -14,8 +14,6 @@ from rapsqlite._values.uncopied import Uncopied
 from rapsqlite.errors import ProgrammingError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rapsqlite.connection import Connection
 
 ConnectionT = TypeVar("ConnectionT", bound="Connection")
@@ -69,13 +67,8 @@ class Transaction(Uncopied, Generic[ConnectionT]):
         self._entered = True
         return self._connection
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         try:
-            await self._block.leave(exc_type)
+            await self._block.leave(exc_info[0])
         finally:
             self._queue.leave()

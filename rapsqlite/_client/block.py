@@ -37,7 +37,7 @@ class Block:
             self._post_undo()  # nobody waits for the answer any more, and it may have begun all the same
             raise
 
-    async def leave(self, exc_type: type[BaseException] | None) -> None:
+    async def leave(self, exc_type: object) -> None:
         """Keep it, or undo it because of an exception."""
         if exc_type is None:
             await self._keep_or_undo()

@@ -19,7 +19,6 @@ from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from rapsqlite._files.file_table import FileTable
 
@@ -48,17 +47,12 @@ class Image:
         try:
             await in_thread(self._make, grace_period_s=GRACE_PERIOD_S)
         except BaseException as exc:
-            await self.__aexit__(type(exc), exc, None)
+            await self.__aexit__(type(exc))
             raise
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if exc_type is GeneratorExit:
+    async def __aexit__(self, *exc_info: object) -> None:
+        if exc_info[0] is GeneratorExit:
             start(self._remove)  # nobody runs the task any more, so it cannot wait
         else:
             await in_thread(self._remove, grace_period_s=GRACE_PERIOD_S)

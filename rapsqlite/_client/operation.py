@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from typing import Any, Generic, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -43,12 +40,7 @@ class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
         result = self._result = await self._coroutine
         return result
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         leave = getattr(self._result, "__aexit__", None)
         if leave is not None:
-            await leave(exc_type, exc, traceback)
+            await leave(*exc_info)

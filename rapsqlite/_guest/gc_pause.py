@@ -14,10 +14,6 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 # Middle collections that would have to pass before a full one: more than any result that fits in memory causes.
 _HELD_BACK = 2_000_000_000
@@ -31,9 +27,7 @@ class FullCollectionsHeldBack:
     def __enter__(self) -> None:
         _state.enter()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         _state.leave()
 
 
