@@ -11,10 +11,10 @@ import msgspec
 
 from rapsqlite import _constants as abi
 from rapsqlite._client.named_placeholders import accept_positions
-from rapsqlite._client.state import LISTED
 from rapsqlite._values.row_plan import plan_rows
 from rapsqlite._values.typed_rows import typed_rows
-from rapsqlite._values.wire import decode_columns, encode_params
+from rapsqlite._values.wire import decode_columns
+from rapsqlite._wasm.rings import Request
 from rapsqlite.cursor import Cursor
 from rapsqlite.errors import DatabaseError, PositionsRefusedError, ProgrammingError
 
@@ -61,12 +61,7 @@ async def fetch_rows(
 ) -> list[Any]:
     """Return all rows. The event loop gets to run every few milliseconds while they are decoded."""
     session = connection._session
-    if session.is_unsettled:
-        await session.settle()
-    if type(parameters) in LISTED:
-        params = encode_params(parameters, session.adapters)
-    else:
-        params = await session.encode_unusual(sql, parameters)
+    params = await session.encode(sql, parameters)
     if plan.needs_columns:
         # Python has to be run for each row: batch by batch, so that other tasks run too.
         cursor = Cursor(connection)
@@ -84,13 +79,15 @@ async def _collect(
     while True:
         try:
             return await session.guest.collect(
-                abi.OP_FETCH_PREPARED if handle else abi.OP_FETCH,
+                Request(
+                    abi.OP_FETCH_PREPARED if handle else abi.OP_FETCH,
+                    b"" if handle else sql,
+                    params,
+                    format=plan.format | bits,
+                    target=handle,
+                    argument=most,
+                ),
                 plan.decode,
-                b"" if handle else sql,
-                params,
-                format=plan.format | bits,
-                a=handle,
-                b=most,
             )
         except PositionsRefusedError:  # noqa: PERF203 - twice at most
             bits = await accept_positions(session, sql, bits)
@@ -101,12 +98,7 @@ async def fetch_first(
 ) -> tuple[list[Any], int]:
     """Return a list with the first row or without any, and the number of columns. The rest is not computed."""
     session = connection._session
-    if session.is_unsettled:
-        await session.settle()
-    if type(parameters) in LISTED:
-        params = encode_params(parameters, session.adapters)
-    else:
-        params = await session.encode_unusual(sql, parameters)
+    params = await session.encode(sql, parameters)
     rows, reply = await _collect(session, sql, handle, params, plan, 1)
     if rows and plan.needs_columns:
         cursor = Cursor(connection)

@@ -28,8 +28,7 @@ class Settings(Queries):
         a bool or a plain word, OperationalError for a pragma SQLite does not know, and whatever setting it raises.
         """
         statement = pragma_statement(name, value)
-        if self._session.is_unsettled:
-            await self._session.settle()
+        await self._session.apply_pending_setting()
         await self._session.run(statement)
 
     async def data_version(self, schema: str = "main") -> int:

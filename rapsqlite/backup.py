@@ -20,6 +20,7 @@ from rapsqlite._client.native_copies import RETRIED, hand_over, pause, take_over
 from rapsqlite._client.registration import checked_int, checked_name
 from rapsqlite._values.options import checked_seconds
 from rapsqlite._values.wire import decoder_of
+from rapsqlite._wasm.rings import Request
 from rapsqlite.dump import Dump
 from rapsqlite.errors import InternalError
 
@@ -80,8 +81,7 @@ class Copies:
         """
         step_pages = _checked(self, target, pages, progress)
         name, sleep_s = checked_name(name, "backup", "name"), checked_seconds(sleep)
-        if self._session.is_unsettled:
-            await self._session.settle()
+        await self._session.apply_pending_setting()
         async with Image() as image:
             total = await _copy(self._session.guest, image, abi.BACKUP_TO_IMAGE, name, step_pages, progress, sleep_s)
             if isinstance(target, Copies):
@@ -113,8 +113,7 @@ class Copies:
     async def serialize(self, *, name: str = "main") -> bytes:
         """Return the database ``name`` as the bytes of a database file; see `backup` for open transactions."""
         name = checked_name(name, "serialize", "name")
-        if self._session.is_unsettled:
-            await self._session.settle()
+        await self._session.apply_pending_setting()
         async with Image() as image:
             await _copy(self._session.guest, image, abi.BACKUP_TO_IMAGE, name, 0, None, 0.25)
             return await image.read()
@@ -129,14 +128,16 @@ class Copies:
         name = checked_name(name, "deserialize", "name")
         guest = self._session.guest
         begin = _encode([name, len(view)])
-        handle = (await guest.call(abi.OP_DESERIALIZE, params=begin, b=abi.DESERIALIZE_BEGIN)).handle
+        handle = (await guest.call(Request(abi.OP_DESERIALIZE, params=begin, argument=abi.DESERIALIZE_BEGIN))).handle
         try:
             for start in range(0, len(view), _PIECE_BYTES):
                 piece = _encode([view[start : start + _PIECE_BYTES]])
-                await guest.call(abi.OP_DESERIALIZE, params=piece, a=handle, b=abi.DESERIALIZE_PIECE)
-            await guest.call(abi.OP_DESERIALIZE, a=handle, b=abi.DESERIALIZE_END)
+                await guest.call(
+                    Request(abi.OP_DESERIALIZE, params=piece, target=handle, argument=abi.DESERIALIZE_PIECE)
+                )
+            await guest.call(Request(abi.OP_DESERIALIZE, target=handle, argument=abi.DESERIALIZE_END))
         except BaseException:
-            guest.post(abi.OP_DROP, a=handle)
+            guest.post(Request(abi.OP_DROP, target=handle))
             raise
 
 
@@ -171,10 +172,10 @@ async def _copy(
     """Run one of the two halves of a backup in a guest; return how many pages the database has."""
     pause_s = _FIRST_PAUSE_S
     with image.granted_to(guest.files):
-        opened = await guest.call(abi.OP_BACKUP_OPEN, image.path, _encode([name]), a=direction)
+        opened = await guest.call(Request(abi.OP_BACKUP_OPEN, image.path, _encode([name]), target=direction))
         try:
             while True:
-                reply = await guest.call(abi.OP_BACKUP_STEP, a=opened.handle, b=step_pages)
+                reply = await guest.call(Request(abi.OP_BACKUP_STEP, target=opened.handle, argument=step_pages))
                 status, remaining, total = _step_of(reply.rows)
                 if status == abi.SQLITE_DONE:
                     return total
@@ -190,5 +191,5 @@ async def _copy(
                 else:
                     await pause(sleep_s)
         except BaseException:
-            guest.post(abi.OP_DROP, a=opened.handle)
+            guest.post(Request(abi.OP_DROP, target=opened.handle))
             raise

@@ -18,6 +18,7 @@ from rapsqlite._client.operation import Operation
 from rapsqlite._client.registration import checked_name
 from rapsqlite._values.uncopied import Uncopied
 from rapsqlite._values.wire import decode_integer
+from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
@@ -175,9 +176,9 @@ class Blobs:
             raise TypeError(f"blobopen() argument 3 must be int, not {type(row).__name__}")
         if not -(1 << _BITS - 1) <= row < 1 << _BITS - 1:
             raise OverflowError("Python int too large to convert to SQLite INTEGER")
-        await self._session.settle()
+        await self._session.apply_pending_setting()
         what = _encode([*names, int(row), int(not readonly)])
-        reply = await self._session.guest.call(abi.OP_BLOB_OPEN, params=what)
+        reply = await self._session.guest.call(Request(abi.OP_BLOB_OPEN, params=what))
         length = decode_integer(reply.rows)
         if not reply.handle or not 0 <= length <= LARGEST:
             raise InternalError(f"the engine's answer is malformed: a blob of {length} bytes")

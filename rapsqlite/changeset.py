@@ -13,6 +13,7 @@ import msgspec
 from rapsqlite import _constants as abi
 from rapsqlite._client.changeset_streams import held, reader
 from rapsqlite._client.registration import checked_callable, checked_int
+from rapsqlite._wasm.rings import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,13 +81,13 @@ class Changesets:
             (abi.CALLBACK_FILTER, None if filter is None else _chooser(filter)),
             (abi.CALLBACK_CONFLICT, None if conflict is None else _resolver(conflict)),
         ) as handles:
-            await guest.call(abi.OP_APPLY, params=_encode([*handles, flags]))
+            await guest.call(Request(abi.OP_APPLY, params=_encode([*handles, flags])))
 
     async def invert_changeset(self, data: bytes | bytearray | memoryview, /) -> bytes:
         """Return the changeset that undoes this one; DatabaseError if it is none, or a patchset."""
         guest, buffer = await self._ready(), io.BytesIO()
         with held(guest, (abi.CALLBACK_INPUT, reader(data)), (abi.CALLBACK_OUTPUT, buffer.write)) as handles:
-            await guest.call(abi.OP_INVERT, params=_encode(handles))
+            await guest.call(Request(abi.OP_INVERT, params=_encode(handles)))
         return buffer.getvalue()
 
     async def combine_changesets(self, *changesets: bytes | bytearray | memoryview) -> bytes:
@@ -97,12 +98,11 @@ class Changesets:
         guest, buffer = await self._ready(), io.BytesIO()
         sources = ((abi.CALLBACK_INPUT, reader(data)) for data in changesets)
         with held(guest, (abi.CALLBACK_OUTPUT, buffer.write), *sources) as handles:
-            await guest.call(abi.OP_COMBINE, params=_encode(handles))
+            await guest.call(Request(abi.OP_COMBINE, params=_encode(handles)))
         return buffer.getvalue()
 
     async def _ready(self) -> Guest:
-        if self._session.is_unsettled:
-            await self._session.settle()
+        await self._session.apply_pending_setting()
         return self._session.guest
 
 

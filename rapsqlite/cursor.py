@@ -15,10 +15,11 @@ from rapsqlite import _constants as abi
 from rapsqlite._client.batches import Batches
 from rapsqlite._client.executemany import execute_many
 from rapsqlite._client.named_placeholders import accept_positions
-from rapsqlite._client.state import LISTED, encode_sql
+from rapsqlite._client.state import encode_sql
 from rapsqlite._values.options import ZERO_ROWS_ARE_NONE, checked_row_count
 from rapsqlite._values.uncopied import Uncopied
-from rapsqlite._values.wire import RowsOneByOne, count_rows, encode_params
+from rapsqlite._values.wire import RowsOneByOne, count_rows
+from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import PositionsRefusedError, ProgrammingError
 from rapsqlite.rows import describe
 
@@ -92,10 +93,7 @@ class Cursor(Uncopied):
         """
         session = await self._begin()
         encoded = encode_sql(sql, "execute")
-        if type(parameters) in LISTED:
-            params = encode_params(parameters, session.adapters)
-        else:
-            params = await session.encode_unusual(encoded, parameters)
+        params = await session.encode(encoded, parameters)
         await self._execute(encoded, 0, params)
         return self
 
@@ -115,12 +113,14 @@ class Cursor(Uncopied):
             guest = session.guest  # by the time it answers the connection may be closed, and have none
             try:
                 reply = await guest.call(
-                    abi.OP_EXECUTE_PREPARED if handle else abi.OP_EXECUTE,
-                    b"" if handle else sql,
-                    params,
-                    format=self._plan.format | abi.FORMAT_COLUMNS | bits,
-                    a=handle,
-                    b=row_count,
+                    Request(
+                        abi.OP_EXECUTE_PREPARED if handle else abi.OP_EXECUTE,
+                        b"" if handle else sql,
+                        params,
+                        format=self._plan.format | abi.FORMAT_COLUMNS | bits,
+                        target=handle,
+                        argument=row_count,
+                    )
                 )
             except PositionsRefusedError:
                 bits = await accept_positions(session, sql, bits)
@@ -160,7 +160,9 @@ class Cursor(Uncopied):
         first statement's error, whose predecessors are then done; cancellation likewise.
         """
         session = await self._begin()
-        await session.guest.call(abi.OP_SCRIPT, encode_sql(sql_script, "executescript"), format=session.script_format)
+        await session.guest.call(
+            Request(abi.OP_SCRIPT, encode_sql(sql_script, "executescript"), format=session.script_format)
+        )
         return self
 
     async def _begin(self) -> ConnectionState:
@@ -168,8 +170,7 @@ class Cursor(Uncopied):
         if self._closed:
             raise ProgrammingError("Cannot operate on a closed cursor.")
         session = self._session
-        if session.is_unsettled:
-            await session.settle()
+        await session.apply_pending_setting()
         self._drop_rows()
         self._plan = session.plan(self._row_factory)
         self._columns = b""

@@ -12,6 +12,7 @@ from rapsqlite._client.operation import Operation
 from rapsqlite._client.state import encode_sql
 from rapsqlite._guest.request import undoes
 from rapsqlite._values.uncopied import Uncopied
+from rapsqlite._wasm.rings import Request
 from rapsqlite.cursor import Cursor
 from rapsqlite.errors import ProgrammingError
 from rapsqlite.stream import RowStream
@@ -68,7 +69,7 @@ class PreparedStatement(Uncopied):
         try:
             if self._handle == 0 and not self._closed:
                 timed = self._connection._session.guest  # it may have been asked for slow statements meanwhile
-                self._handle = (await timed.call(abi.OP_PREPARE, self._encoded)).handle
+                self._handle = (await timed.call(Request(abi.OP_PREPARE, self._encoded))).handle
                 self._guest.prepared[self._handle] = self._encoded
         finally:
             self._turns.release()
@@ -94,7 +95,7 @@ class PreparedStatement(Uncopied):
         session = self._connection._session
         cursor = Cursor(self._connection)
         handle = await self._ready()
-        params = await session.encode_unusual(self._encoded, parameters)
+        params = await session.encode(self._encoded, parameters)
         await cursor._run(self._encoded, handle, params, session.plan(cursor.row_factory))
         if handle and cursor._is_running:
             self._running = weakref.ref(cursor)
@@ -156,7 +157,7 @@ class PreparedStatement(Uncopied):
         handle, self._handle = self._handle, 0
         if handle:
             self._guest.prepared.pop(handle, None)
-            self._guest.post(abi.OP_RELEASE, a=handle)
+            self._guest.post(Request(abi.OP_RELEASE, target=handle))
 
     def __del__(self) -> None:
         if getattr(self, "_handle", 0):

@@ -19,6 +19,7 @@ from rapsqlite._client.open_object import OpenObject
 from rapsqlite._client.operation import Operation
 from rapsqlite._values.uncopied import Uncopied
 from rapsqlite._values.wire import decode_integer, decoder_of
+from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
@@ -102,7 +103,9 @@ class ChangeSession(Uncopied):
     # -- the guest's side --------------------------------------------------------------------------
 
     async def _ask(self, what: int, *arguments: Any) -> bytes:
-        reply = await self._guest.call(abi.OP_SESSION, params=_encode(arguments), a=self._object.require(), b=what)
+        reply = await self._guest.call(
+            Request(abi.OP_SESSION, params=_encode(arguments), target=self._object.require(), argument=what)
+        )
         return reply.rows
 
     async def _switch(self, what: int, value: bool | None) -> bool:
@@ -133,10 +136,9 @@ class Sessions:
         return Operation(self._open_session(tables, name))
 
     async def _open_session(self, tables: tuple[str, ...], name: str) -> ChangeSession:
-        if self._session.is_unsettled:
-            await self._session.settle()
+        await self._session.apply_pending_setting()
         guest = self._session.guest
-        reply = await guest.call(abi.OP_SESSION_OPEN, params=_encode([name]))
+        reply = await guest.call(Request(abi.OP_SESSION_OPEN, params=_encode([name])))
         if not reply.handle:
             raise InternalError("the engine's answer is malformed: a session without a handle")
         session = ChangeSession(cast("Connection", self), reply.handle)

@@ -52,7 +52,7 @@ class RowStream(Uncopied):
 
     async def _start(self) -> Cursor:
         session = self._connection._session
-        params = await session.encode_unusual(self._sql, self._parameters)
+        params = await session.encode(self._sql, self._parameters)
         cursor = self._cursor = Cursor(self._connection)
         await cursor._run(self._sql, 0, params, self._plan, self._first_rows)
         return cursor

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
 from rapsqlite._client.fair_lock import FairLock
+from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import Error, OperationalError
 
 if TYPE_CHECKING:
     from rapsqlite._guest.guest import Guest
-    from rapsqlite._guest.request import Request
+    from rapsqlite._guest.request import PendingRequest
     from rapsqlite._wasm.rings import Reply
 
 
@@ -51,7 +52,7 @@ class Batches:
         self._guest = guest
         self._handle = first.handle  # 0: the statement has ended
         self._error = first.error  # what it ended with, after the rows in hand
-        self._ahead: Request | None = None
+        self._ahead: PendingRequest | None = None
         self._changes = first.total_changes  # when the newest batch was read
         self._newest = first.row_count  # rows of the newest batch
         self._quiet = 0  # rows of those before it, since the connection wrote
@@ -94,7 +95,7 @@ class Batches:
             request, self._ahead = self._ahead, None
             rows = self._row_count(wanted)
             if request is None:
-                request = guest.submit(abi.OP_NEXT, a=self._handle, b=rows)
+                request = guest.submit(Request(abi.OP_NEXT, target=self._handle, argument=rows))
             reply = await guest.result(request)
         except BaseException:
             self._interrupted = True
@@ -106,7 +107,7 @@ class Batches:
             self._handle = 0
             self._error = reply.error
         elif self._handle and guest.state == "ok" and not 0 < rows < PIPELINED_ROWS:  # else it was closed meanwhile
-            self._ahead = guest.submit(abi.OP_NEXT, a=self._handle, b=rows)
+            self._ahead = guest.submit(Request(abi.OP_NEXT, target=self._handle, argument=rows))
         return reply
 
     def _raise_error(self) -> None:
@@ -128,9 +129,9 @@ class Batches:
         if not handle or self._guest.state != "ok":
             return
         try:
-            request = self._guest.submit(abi.OP_FINISH, a=handle)
+            request = self._guest.submit(Request(abi.OP_FINISH, target=handle))
         except Error:  # it was not sent, as from one of the connection's own callbacks
-            self._guest.post(abi.OP_FINISH, a=handle)
+            self._guest.post(Request(abi.OP_FINISH, target=handle))
             raise
         await self._guest.result(request)
 
@@ -138,7 +139,7 @@ class Batches:
         """End the statement if it still runs; does not wait. Any thread."""
         handle = self._take_handle()
         if handle:
-            self._guest.post(abi.OP_FINISH, a=handle)
+            self._guest.post(Request(abi.OP_FINISH, target=handle))
 
     def _take_handle(self) -> int:
         handle, self._handle = self._handle, 0

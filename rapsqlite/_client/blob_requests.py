@@ -12,6 +12,7 @@ import msgspec
 from rapsqlite import _constants as abi
 from rapsqlite._client.open_object import OpenObject
 from rapsqlite._values.wire import decoder_of
+from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class OpenValue(OpenObject):
         if length == 0:
             return b""
         pieces, last = await self._guest.collect(
-            abi.OP_BLOB_READ, _piece_of, params=_encode([start]), a=self.require(), b=length
+            Request(abi.OP_BLOB_READ, params=_encode([start]), target=self.require(), argument=length), _piece_of
         )
         data = b"".join((*pieces, _bytes_of(last.rows)))
         if len(data) != length:
@@ -43,7 +44,9 @@ class OpenValue(OpenObject):
 
     async def write(self, start: int, data: bytes | bytearray | memoryview, step: int = 1) -> None:
         """Write bytes ``step`` apart, the first at ``start``: all of them, or none."""
-        await self._guest.call(abi.OP_BLOB_WRITE, params=_encode([data, step]), a=self.require(), b=start)
+        await self._guest.call(
+            Request(abi.OP_BLOB_WRITE, params=_encode([data, step]), target=self.require(), argument=start)
+        )
 
 
 def _piece_of(body: bytes) -> list[bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
+from rapsqlite._wasm.rings import Request
 
 if TYPE_CHECKING:
     from rapsqlite._client.state import ConnectionState
@@ -29,10 +30,9 @@ class Block:
     async def enter(self) -> None:
         """Begin it. Cancelled or refused, it has not begun."""
         session = self._session
-        if session.is_unsettled:
-            await session.settle()
+        await session.apply_pending_setting()
         try:
-            await session.guest.call(abi.OP_BLOCK_ENTER, self._enter, a=self._number)
+            await session.guest.call(Request(abi.OP_BLOCK_ENTER, self._enter, target=self._number))
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             self._post_undo()  # nobody waits for the answer any more, and it may have begun all the same
             raise
@@ -49,9 +49,8 @@ class Block:
     async def _keep_or_undo(self) -> None:
         session = self._session
         try:
-            if session.is_unsettled:
-                await session.settle()
-            await session.guest.call(abi.OP_BLOCK_KEEP, self._keep, a=self._number)
+            await session.apply_pending_setting()
+            await session.guest.call(Request(abi.OP_BLOCK_KEEP, self._keep, target=self._number))
         except GeneratorExit:
             self._post_undo()
             raise
@@ -61,8 +60,8 @@ class Block:
 
     async def _roll_back(self) -> None:
         session = self._session
-        await session.settle_or_give_up()
-        await session.guest.call(abi.OP_BLOCK_UNDO, self._undo, a=self._number)
+        await session.apply_or_drop_pending_setting()
+        await session.guest.call(Request(abi.OP_BLOCK_UNDO, self._undo, target=self._number))
 
     def _post_undo(self) -> None:
-        self._session.guest.post(abi.OP_BLOCK_UNDO, a=self._number, sql=self._undo)
+        self._session.guest.post(Request(abi.OP_BLOCK_UNDO, target=self._number, sql=self._undo))

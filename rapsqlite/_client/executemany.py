@@ -15,13 +15,14 @@ from rapsqlite import _constants as abi
 from rapsqlite._client.named_placeholders import accept_positions
 from rapsqlite._values.parameters import looks_names_up
 from rapsqlite._values.wire import SetEncoder, split_sets
+from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import PositionsRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from rapsqlite._client.state import ConnectionState
-    from rapsqlite._guest.request import Request
+    from rapsqlite._guest.request import PendingRequest
     from rapsqlite.types import Parameters, ParameterSets
 
 SLICE_S = 0.002
@@ -122,7 +123,7 @@ class _Sending:
         self._sql = sql
         self._changes = 0
         self._first = 0  # of the next chunk
-        self._sent: Request | None = None
+        self._sent: PendingRequest | None = None
         self.deadline = clock() + SLICE_S
         """When other tasks are to run."""
 
@@ -140,7 +141,9 @@ class _Sending:
         await self.settle()
         guest = self._session.guest
         await guest.checkpoint()
-        self._sent = guest.submit(abi.OP_MANY, self._sql, encoded, format=self._session.statement_bits, a=self._first)
+        self._sent = guest.submit(
+            Request(abi.OP_MANY, self._sql, encoded, format=self._session.statement_bits, target=self._first)
+        )
         self._first += _set_count(encoded)
 
     async def settle(self) -> None:
@@ -165,13 +168,13 @@ class _Sending:
         return self._changes
 
 
-async def _changes_of(session: ConnectionState, sent: Request) -> int:
+async def _changes_of(session: ConnectionState, sent: PendingRequest) -> int:
     """Wait for the answer to a chunk; return how many rows it changed."""
     try:
         return (await session.guest.result(sent)).changes
     except PositionsRefusedError:
-        sql, chunk = sent.body
-        return await _execute_positions(session, sql, chunk, first=sent.head[4])
+        request = sent.request
+        return await _execute_positions(session, request.sql, request.params, first=request.target)
 
 
 async def _execute_positions(session: ConnectionState, sql: bytes, chunk: bytes, first: int) -> int:
@@ -181,7 +184,7 @@ async def _execute_positions(session: ConnectionState, sql: bytes, chunk: bytes,
         bits = session.statement_bits
         if by_position:
             bits = await accept_positions(session, sql, bits, count)
-        changes += (await session.guest.call(abi.OP_MANY, sql, sets, format=bits, a=first)).changes
+        changes += (await session.guest.call(Request(abi.OP_MANY, sql, sets, format=bits, target=first))).changes
         first += count
     return changes
 

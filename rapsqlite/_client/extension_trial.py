@@ -13,6 +13,7 @@ import msgspec
 
 from rapsqlite import _constants as abi
 from rapsqlite._client.extension_loader import Loader
+from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import Error, OperationalError
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 async def ask_loader(guest: Guest, operation: int, loader_handle: int, *arguments: str | bool | None) -> None:
     """Send one of the requests about extensions."""
-    await guest.call(abi.OP_CONTROL, params=msgspec.msgpack.encode([loader_handle, *arguments]), a=operation)
+    await guest.call(
+        Request(abi.OP_CONTROL, params=msgspec.msgpack.encode([loader_handle, *arguments]), target=operation)
+    )
 
 
 async def try_out(target: OpenOptions, path: str, entrypoint: str | None) -> None:

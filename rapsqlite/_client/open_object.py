@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
 from rapsqlite._client.state import CLOSED
+from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import ProgrammingError
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ class OpenObject:
         Raises what closing it in SQLite raises: a blob's value may commit.
         """
         if self._handle and self._is_there():
-            dropped = self._guest.submit(abi.OP_DROP, a=self._handle)  # raises in a callback: then it stays open
+            dropped = self._guest.submit(
+                Request(abi.OP_DROP, target=self._handle)
+            )  # raises in a callback: then it stays open
             self._handle = 0
             await self._guest.result(dropped)
         self._handle = 0
@@ -45,7 +48,7 @@ class OpenObject:
         """Close it without waiting. Any thread, also from a finalizer."""
         handle, self._handle = self._handle, 0
         if handle and self._is_there():
-            self._guest.post(abi.OP_DROP, a=handle)
+            self._guest.post(Request(abi.OP_DROP, target=handle))
 
     def _is_there(self) -> bool:
         """Tell whether the guest still has it: the connection may have been closed before the guest had opened it."""

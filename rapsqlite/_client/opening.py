@@ -15,6 +15,7 @@ from rapsqlite._guest.guest import Guest
 from rapsqlite._loops import current_loop
 from rapsqlite._values.limits import checked_limits
 from rapsqlite._values.options import checked_cache_size, checked_seconds
+from rapsqlite._wasm.rings import Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,7 +113,7 @@ class OpenOptions:
         )
         guest.start()
         try:
-            await guest.call(abi.OP_OPEN, name, msgspec.msgpack.encode(options))
+            await guest.call(Request(abi.OP_OPEN, name, msgspec.msgpack.encode(options)))
         except Exception:
             await guest.close()
             raise

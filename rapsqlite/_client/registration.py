@@ -9,6 +9,7 @@ import msgspec
 
 from rapsqlite import _constants as abi
 from rapsqlite._values.wire import decode_integer
+from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import ProgrammingError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _CHECKS_COUNTS = sys.version_info >= (3, 14)
 
 async def asked_for_number(guest: Guest, what: int, arguments: list[int]) -> int:
     """Return the guest's answer to one of CONTROL_OP_*, for those that answer with a number."""
-    reply = await guest.call(abi.OP_CONTROL, params=msgspec.msgpack.encode(arguments), a=what)
+    reply = await guest.call(Request(abi.OP_CONTROL, params=msgspec.msgpack.encode(arguments), target=what))
     return decode_integer(reply.rows)
 
 
@@ -64,7 +65,7 @@ async def _register(
     callbacks = guest.callbacks
     handle = callbacks.hold(kind, function) if function is not None else 0
     try:
-        await guest.call(abi.OP_CONTROL, params=msgspec.msgpack.encode(arguments(handle)), a=operation)
+        await guest.call(Request(abi.OP_CONTROL, params=msgspec.msgpack.encode(arguments(handle)), target=operation))
     except BaseException:
         callbacks.release(handle)  # refused, or never begun; the guest may have given it back itself
         raise

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from rapsqlite._client.state import ConnectionState
     from rapsqlite._guest.guest import Guest
-    from rapsqlite._guest.request import Request
-    from rapsqlite._wasm.rings import Reply
+    from rapsqlite._guest.request import PendingRequest
+    from rapsqlite._wasm.rings import Reply, Request
 
 _TIMED = frozenset(
     {
@@ -46,52 +46,50 @@ class SlowStatementGuest:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.guest, name)
 
-    async def call(self, op: int, sql: bytes = b"", params: bytes = b"", **options: int) -> Reply:
+    async def call(self, request: Request) -> Reply:
         """Do as `Guest.call`."""
         begun = time.perf_counter()
         try:
-            return await self.guest.call(op, sql, params, **options)
+            return await self.guest.call(request)
         finally:
-            self._look(op, sql, begun, options)
+            self._look(request, begun)
 
-    async def collect(
-        self, op: int, decode: Callable[[bytes], list[Any]], sql: bytes = b"", params: bytes = b"", **options: int
-    ) -> tuple[list[Any], Reply]:
+    async def collect(self, request: Request, decode: Callable[[bytes], list[Any]]) -> tuple[list[Any], Reply]:
         """Do as `Guest.collect`."""
         begun = time.perf_counter()
         try:
-            return await self.guest.collect(op, decode, sql, params, **options)
+            return await self.guest.collect(request, decode)
         finally:
-            self._look(op, sql, begun, options)
+            self._look(request, begun)
 
-    def submit(self, op: int, sql: bytes = b"", params: bytes = b"", **options: int) -> Request:
+    def submit(self, request: Request) -> PendingRequest:
         """Do as `Guest.submit`."""
-        request = self.guest.submit(op, sql, params, **options)
-        if op in _TIMED:
-            self._sent[id(request)] = (time.perf_counter(), self._text(sql, options))
-        return request
+        pending = self.guest.submit(request)
+        if request.op in _TIMED:
+            self._sent[id(pending)] = (time.perf_counter(), self._text(request))
+        return pending
 
-    async def result(self, request: Request) -> Reply:
+    async def result(self, pending: PendingRequest) -> Reply:
         """Do as `Guest.result`."""
         try:
-            return await self.guest.result(request)
+            return await self.guest.result(pending)
         finally:
-            begun, sql = self._sent.pop(id(request), (0.0, b""))
+            begun, sql = self._sent.pop(id(pending), (0.0, b""))
             if begun:
                 self._tell(time.perf_counter() - begun, sql)
 
-    def abandon(self, request: Request) -> None:
+    def abandon(self, pending: PendingRequest) -> None:
         """Do as `Guest.abandon`."""
-        self._sent.pop(id(request), None)
-        self.guest.abandon(request)
+        self._sent.pop(id(pending), None)
+        self.guest.abandon(pending)
 
-    def _look(self, op: int, sql: bytes, begun: float, options: dict[str, int]) -> None:
-        if op in _TIMED:
-            self._tell(time.perf_counter() - begun, self._text(sql, options))
+    def _look(self, request: Request, begun: float) -> None:
+        if request.op in _TIMED:
+            self._tell(time.perf_counter() - begun, self._text(request))
 
-    def _text(self, sql: bytes, options: dict[str, int]) -> bytes:
+    def _text(self, request: Request) -> bytes:
         """Return the SQL of a request: of a statement that stays prepared the request has the handle alone."""
-        return sql or self.guest.prepared.get(options.get("a", 0), b"")
+        return request.sql or self.guest.prepared.get(request.target, b"")
 
     def _tell(self, seconds: float, sql: bytes) -> None:
         if seconds < self._threshold_s:

@@ -18,6 +18,7 @@ from rapsqlite._values.options import checked_callable, checked_chunk_size
 from rapsqlite._values.parameters import looks_names_up
 from rapsqlite._values.row_plan import plan_rows
 from rapsqlite._values.wire import decoder_of, encode_params
+from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import ClosedError, ProgrammingError
 
 if TYPE_CHECKING:
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 
 _SINCE_311 = sys.version_info >= (3, 11)
 
-LISTED = frozenset({tuple, list, dict, type(None)})
-"""Types of parameters that list all they have; `ConnectionState.encode_unusual` asks others for names."""
+_LISTED = frozenset({tuple, list, dict, type(None)})  # parameters that list all they have
 
 _described = decoder_of(dict[str, Any])
 _counters = decoder_of(dict[str, int])
@@ -174,21 +174,26 @@ class ConnectionState(TransactionControl):
             converters=self.converters,
         )
 
-    async def encode_unusual(self, sql: bytes, parameters: Any) -> bytes:
-        """Encode parameters that are no tuple, list or dict; some must be asked for the names the statement has."""
-        names = await self.parameter_names(sql) if looks_names_up(parameters) else None
-        return encode_params(parameters, self.adapters, names)
+    async def encode(self, sql: bytes, parameters: Any) -> bytes:
+        """Apply what a changed setting asks for, then return the parameters of a statement as MessagePack.
+
+        Parameters that are no tuple, list or dict may have to be asked for the names that the statement has.
+        """
+        if self._deferred:
+            await self.apply_pending_setting()
+        if type(parameters) in _LISTED or not looks_names_up(parameters):
+            return encode_params(parameters, self.adapters)
+        return encode_params(parameters, self.adapters, await self.parameter_names(sql))
 
     async def statistics(self) -> dict[str, int]:
         """Return the counters of the guest and of its host functions."""
-        reply = await self.guest.call(abi.OP_CONTROL, a=abi.CONTROL_OP_STATISTICS)
+        reply = await self.guest.call(Request(abi.OP_CONTROL, target=abi.CONTROL_OP_STATISTICS))
         return {**_counters(reply.rows), **self.guest.statistics()}
 
     async def count(self) -> Reply:
         """Return a reply, to no statement, with the counters that every reply has; its value is the newest changes."""
-        if self.is_unsettled:
-            await self.settle()
-        return await self.guest.call(abi.OP_CONTROL, a=abi.CONTROL_OP_CHANGES)
+        await self.apply_pending_setting()
+        return await self.guest.call(Request(abi.OP_CONTROL, target=abi.CONTROL_OP_CHANGES))
 
     async def parameter_names(self, sql: bytes) -> list[str]:
         """Return the names of the statement's parameters, without their prefix characters."""
@@ -196,7 +201,7 @@ class ConnectionState(TransactionControl):
 
     async def placeholders(self, sql: bytes) -> list[str | None]:
         """Return the placeholders of the statement as they stand there; None for a plain ``?``."""
-        reply = await self.guest.call(abi.OP_PREPARE, sql)
-        self.guest.post(abi.OP_RELEASE, a=reply.handle)
+        reply = await self.guest.call(Request(abi.OP_PREPARE, sql))
+        self.guest.post(Request(abi.OP_RELEASE, target=reply.handle))
         placeholders: list[str | None] = _described(reply.rows)["parameters"]
         return placeholders

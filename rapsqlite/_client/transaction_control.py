@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Literal, cast
 
 from rapsqlite import _constants as abi
+from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import Error, OperationalError
 
 if TYPE_CHECKING:
@@ -90,30 +91,25 @@ class TransactionControl:
         self.statement_bits = _POSITIONS_BIT | (_BEGIN_BITS[self._isolation_level] if legacy else 0)
         self.script_format = abi.FORMAT_SCRIPT_COMMITS if legacy else 0
 
-    async def settle(self) -> None:
+    async def apply_pending_setting(self) -> None:
         """Run what a changed setting asks for, whatever cancels the task. Every verb does this first."""
         deferred, self._deferred = self._deferred, 0
         if not deferred:
             return
         try:
-            await self.guest.call(abi.OP_SCRIPT, format=deferred | abi.FORMAT_CARRIED_THROUGH)
+            await self.guest.call(Request(abi.OP_SCRIPT, format=deferred | abi.FORMAT_CARRIED_THROUGH))
         except BaseException:
             self._deferred = deferred
             raise
 
-    async def settle_or_give_up(self) -> bool:
-        """Settle, before a rollback; False if it failed: then what was owed is given up, for a transaction is open."""
+    async def apply_or_drop_pending_setting(self) -> bool:
+        """Apply it, before a rollback; False if it failed: then it is dropped, for a transaction is open."""
         try:
-            await self.settle()
+            await self.apply_pending_setting()
         except Error:
             self._deferred = 0
             return False
         return True
-
-    @property
-    def is_unsettled(self) -> bool:
-        """Tell whether ``settle`` has something to do: cheaper than to await nothing."""
-        return self._deferred != 0
 
     # -- transaction control -----------------------------------------------------------------------
 
@@ -124,26 +120,24 @@ class TransactionControl:
 
     async def begin(self, statement: bytes) -> None:
         """Run a BEGIN."""
-        if self.is_unsettled:
-            await self.settle()
-        await self.guest.call(abi.OP_EXECUTE, statement)
+        await self.apply_pending_setting()
+        await self.guest.call(Request(abi.OP_EXECUTE, statement))
 
     async def commit(self) -> None:
         """Commit if there is a transaction, whoever began it; the guest decides, in the order of the requests."""
-        if self.is_unsettled:
-            await self.settle()
+        await self.apply_pending_setting()
         if self._autocommit is True:
             self.guest.state  # noqa: B018 - raises if the connection is closed
         elif self._autocommit is False:
-            await self.guest.call(abi.OP_SCRIPT, b"COMMIT", format=_THEN_BEGIN)
+            await self.guest.call(Request(abi.OP_SCRIPT, b"COMMIT", format=_THEN_BEGIN))
         else:
             await self._commit_open()
 
     async def rollback(self) -> None:
         """Roll back if there is a transaction; also one that a changed setting should have committed but could not."""
-        settled = await self.settle_or_give_up()
+        settled = await self.apply_or_drop_pending_setting()
         if self._autocommit is False:
-            await self.guest.call(abi.OP_SCRIPT, b"ROLLBACK", format=_THEN_BEGIN)
+            await self.guest.call(Request(abi.OP_SCRIPT, b"ROLLBACK", format=_THEN_BEGIN))
         elif self._autocommit is True and settled:
             self.guest.state  # noqa: B018 - raises if the connection is closed
         else:
@@ -156,10 +150,10 @@ class TransactionControl:
 
     async def run(self, sql: str) -> None:
         """Run one statement without parameters and rows."""
-        await self.guest.call(abi.OP_EXECUTE, sql.encode())
+        await self.guest.call(Request(abi.OP_EXECUTE, sql.encode()))
 
     async def _commit_open(self) -> None:
-        await self.guest.call(abi.OP_SCRIPT, b"", format=abi.FORMAT_SCRIPT_COMMITS)
+        await self.guest.call(Request(abi.OP_SCRIPT, b"", format=abi.FORMAT_SCRIPT_COMMITS))
 
 
 async def _tolerate(message: str, step: Awaitable[None]) -> None:

@@ -13,26 +13,26 @@ from rapsqlite.errors import InternalError, error_from_reply
 
 if TYPE_CHECKING:
     from rapsqlite._files.file_table import FileTable
-    from rapsqlite._guest.request import Request
+    from rapsqlite._guest.request import PendingRequest
 
 _ERROR = msgspec.msgpack.Decoder(tuple[int, str, int, int, int])
 
 
-def reported_error(body: bytes, request: Request, files: FileTable) -> Exception:
-    """Return the exception for an error in a reply to ``request``; layout: docs/abi.md, "Errors"."""
+def reported_error(body: bytes, pending: PendingRequest, files: FileTable) -> Exception:
+    """Return the exception for an error in a reply to ``pending``; layout: docs/abi.md, "Errors"."""
     try:
         code, message, offset, klass, row = _ERROR.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         return InternalError(f"the guest's error message is malformed: {exc}")
-    if request.overdue and code == abi.SQLITE_INTERRUPT:
+    if pending.overdue and code == abi.SQLITE_INTERRUPT:
         message, klass = "the statement took longer than limits={'statement_seconds': ...} allows", abi.ERROR_DATA
     elif reason := files.take_failure(code) or EXPLANATIONS.get(code):
         message = f"{message} ({reason})"
-    text = request.body[0].decode("utf-8", "replace") or None
-    if request.head[1] not in (abi.OP_OPEN, abi.OP_BACKUP_OPEN):
+    text = pending.request.sql.decode("utf-8", "replace") or None
+    if pending.request.op not in (abi.OP_OPEN, abi.OP_BACKUP_OPEN):
         return error_from_reply(code, message, offset, klass, row, text)
     # The text is a file's name: that of an image says nothing to anybody.
     error = error_from_reply(code, message, offset, klass, row, None)
-    if sys.version_info >= (3, 11) and request.head[1] == abi.OP_OPEN:
+    if sys.version_info >= (3, 11) and pending.request.op == abi.OP_OPEN:
         error.add_note(f"database: {text}")
     return error

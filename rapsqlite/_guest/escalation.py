@@ -16,7 +16,7 @@ from rapsqlite.errors import OperationalError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rapsqlite._guest.request import Request
+    from rapsqlite._guest.request import PendingRequest
     from rapsqlite._guest.traffic import RequestQueue
 
 # How many times as long the guest has for what is carried through, a rollback of gigabytes say; a minute.
@@ -41,15 +41,15 @@ class Escalation:
         self._leave_behind = leave_behind
         self._killed = False
 
-    def force_answer(self, request: Request) -> None:
+    def force_answer(self, pending: PendingRequest) -> None:
         """Force the answer to a request that was waited for patiently; called again if it still does not come."""
         callbacks = self._traffic.host.callbacks
-        request.silences += 1
+        pending.silences += 1
         if not callbacks.thread:
-            is_over = not request.is_spared or request.silences >= _CARRIED_THROUGH
-            if not request.is_carried_through or (is_over and self._is_at(request)):
+            is_over = not pending.is_spared or pending.silences >= _CARRIED_THROUGH
+            if not pending.is_carried_through or (is_over and self._is_at(pending)):
                 self.press_guest()
-        elif not callbacks.interrupt(lambda: self._is_at(request)):
+        elif not callbacks.interrupt(lambda: self._is_at(pending)):
             self._give_up(
                 OperationalError(
                     f"the connection to {self._traffic.name} is closed: a callback of its statement has not returned"
@@ -84,7 +84,7 @@ class Escalation:
     def _strike_cancelled(self) -> None:
         self._traffic.host.callbacks.interrupt(lambda: self._is_at(None))
 
-    def _is_at(self, request: Request | None) -> bool:
+    def _is_at(self, pending: PendingRequest | None) -> bool:
         """Tell whether the guest is at this request, or if None at one that is cancelled; or is to end anyway.
 
         Asked while the guest cannot leave its callback.
@@ -94,6 +94,6 @@ class Escalation:
             if traffic.host.leaving:
                 return True
             oldest = traffic.oldest()
-            if oldest is None or not (oldest.cancelled if request is None else oldest is request):
+            if oldest is None or not (oldest.cancelled if pending is None else oldest is pending):
                 return False
             return traffic.is_unanswered(oldest)

@@ -20,7 +20,7 @@ from rapsqlite._guest.error_reply import reported_error
 from rapsqlite._guest.escalation import Escalation
 from rapsqlite._guest.gc_pause import FullCollectionsHeldBack
 from rapsqlite._guest.host_functions import HostFunctions
-from rapsqlite._guest.request import Request, is_carried_through
+from rapsqlite._guest.request import PendingRequest, is_carried_through
 from rapsqlite._guest.time_limit import Watchdog
 from rapsqlite._guest.traffic import RequestQueue
 from rapsqlite._loops import current_loop
@@ -29,7 +29,7 @@ from rapsqlite._loops.ticket import wait_shielded
 from rapsqlite._values.wire import split_failed
 from rapsqlite._wasm import parking
 from rapsqlite._wasm.linking import reason_of
-from rapsqlite._wasm.rings import Reply, Rings
+from rapsqlite._wasm.rings import Reply, Request, Rings
 from rapsqlite.errors import InternalError, ProgrammingError
 
 if TYPE_CHECKING:
@@ -74,17 +74,18 @@ class Guest:
             result_limit_bytes,
         )
         traffic.serve_through(self.host)
-        traffic.pressure = Escalation(traffic, self.kill, self._give_up, self._leave_behind)
+        self._escalation = Escalation(traffic, self.kill, self._give_up, self._leave_behind)
+        traffic.force_answer = self._escalation.force_answer
         self.prepared: dict[int, bytes] = {}  # the SQL of statements that stay prepared, by handle, to tell of it
         self._memory_limit_bytes = memory_limit_bytes
-        self._watchdog = Watchdog(traffic, statement_limit_s)
+        self._watchdog = Watchdog(traffic, self._escalation, statement_limit_s)
         self._engine = engine  # called on the guest's thread: it may have to compile
         self._instance: runtime.Instance | None = None
         self._loop: Loop | None = None
         self._ended = False
         self._given_up = False  # a callback of the user's, or a system call, holds the thread for ever
         self._end_lock = threading.Lock()  # files are closed before the memory goes that they are mapped into
-        self._waiting_for_end: list[Request] = []
+        self._waiting_for_end: list[PendingRequest] = []
         self._parking = parking.parking_here()
         self._thread = threading.Thread(target=self._main, name=f"rapsqlite {name}", daemon=True)
 
@@ -125,68 +126,56 @@ class Guest:
 
     # -- requests, any event loop ------------------------------------------------------------------
 
-    def call(
-        self, op: int, sql: bytes = b"", params: bytes = b"", *, format: int = 0, a: int = 0, b: int = 0
-    ) -> Coroutine[Any, Any, Reply]:
+    def call(self, request: Request) -> Coroutine[Any, Any, Reply]:
         """Send a request that has exactly one reply; to be awaited at once, for the reply.
 
         Raises what the guest reports; what it reports of a row after the first ones of a result is the reply's
         ``error``. Cancellation interrupts the request and waits for its answer; if the request finished all the same,
         its reply is returned and the cancellation comes at the task's next checkpoint.
         """
-        if held_back and not is_carried_through(op, sql, format):
-            return self._call_unless_cancelled(op, sql, params, format, a, b)
-        return self.result(self.submit(op, sql, params, format=format, a=a, b=b))
+        if held_back and not is_carried_through(request):
+            return self._call_unless_cancelled(request)
+        return self.result(self.submit(request))
 
-    async def _call_unless_cancelled(self, op: int, sql: bytes, params: bytes, format: int, a: int, b: int) -> Reply:
+    async def _call_unless_cancelled(self, request: Request) -> Reply:
         await self.checkpoint()
-        return await self.result(self.submit(op, sql, params, format=format, a=a, b=b))
+        return await self.result(self.submit(request))
 
     async def checkpoint(self) -> None:
         """Raise a cancellation that was held back for a request of this task that had finished."""
         if held_back:
             await deliver_held_back(current_loop(self._loop))
 
-    async def collect(
-        self,
-        op: int,
-        decode: Callable[[bytes], list[Any]],
-        sql: bytes = b"",
-        params: bytes = b"",
-        *,
-        format: int = 0,
-        a: int = 0,
-        b: int = 0,
-    ) -> tuple[list[Any], Reply]:
+    async def collect(self, request: Request, decode: Callable[[bytes], list[Any]]) -> tuple[list[Any], Reply]:
         """Run a request that is answered in batches; return all rows, decoded, and the last reply.
 
         The columns of the first reply stand in the returned one. The event loop gets to run every few milliseconds.
         Errors and cancellation as for ``call``.
         """
         loop = self._loop = current_loop(self._loop)
-        if held_back and not is_carried_through(op, sql, format):
+        if held_back and not is_carried_through(request):
             await deliver_held_back(loop)
-        request = self._traffic.submit(loop, op, sql, params, format, a, b)
+        pending = self._traffic.submit(loop, request)
         try:
-            if request.yields:
-                await loop.checkpoint(request)
-            while not request.replies and not request.done:
-                await loop.wait(request)
-            reply = self._settle(request, loop)
+            if pending.yields:
+                await loop.checkpoint(pending)
+            while not pending.replies and not pending.done:
+                await loop.wait(pending)
+            reply = self._settle(pending, loop)
             if reply.kind == abi.REPLY_DONE:
                 return decode(reply.rows) if reply.row_count else [], reply
             # Waiting and decoding take turns from here on, and every batch makes the heap of rows larger.
             with FullCollectionsHeldBack():
-                request.looks_itself = True
+                pending.looks_itself = True
                 rows = decode(reply.rows) if reply.row_count else []
-                return rows, await self._collect_rest(request, loop, decode, rows, reply.columns)
+                return rows, await self._collect_rest(pending, loop, decode, rows, reply.columns)
         except BaseException:
-            self._traffic.discard(request)
+            self._traffic.discard(pending)
             raise
 
     async def _collect_rest(
         self,
-        request: Request,
+        pending: PendingRequest,
         loop: Loop,
         decode: Callable[[bytes], list[Any]],
         rows: list[Any],
@@ -195,82 +184,80 @@ class Guest:
         """Append the rows of all further batches and return the last reply."""
         resumed = time.perf_counter()
         while True:
-            if not request.is_ready():
+            if not pending.is_ready():
                 self._traffic.drain(loop)
-            if not request.is_ready():
-                await loop.wait(request)
+            if not pending.is_ready():
+                await loop.wait(pending)
                 resumed = time.perf_counter()
                 continue
-            if request.replies and time.perf_counter() - resumed > _SLICE_S:
-                await loop.checkpoint(request)
+            if pending.replies and time.perf_counter() - resumed > _SLICE_S:
+                await loop.checkpoint(pending)
                 resumed = time.perf_counter()
-            reply = self._settle(request, loop)
+            reply = self._settle(pending, loop)
             if reply.row_count:
                 rows += decode(reply.rows)
             if reply.kind == abi.REPLY_DONE:
                 reply.columns = columns
                 return reply
 
-    def _settle(self, request: Request, loop: Loop) -> Reply:
+    def _settle(self, pending: PendingRequest, loop: Loop) -> Reply:
         """Take one reply; raise what it reports, or the cancellation that it makes true."""
-        if not request.replies:
-            settle(loop, request, finished=False)
-            raise request.error or InternalError("the guest ended without an answer")
-        reply = request.replies.popleft()
+        if not pending.replies:
+            settle(loop, pending, finished=False)
+            raise pending.error or InternalError("the guest ended without an answer")
+        reply = pending.replies.popleft()
         if reply.kind == abi.REPLY_ERROR:
-            settle(loop, request, finished=False)
-            raise reported_error(reply.rows, request, self.files) from request.cause
+            settle(loop, pending, finished=False)
+            raise reported_error(reply.rows, pending, self.files) from pending.cause
         if reply.kind == abi.REPLY_FAILED:
             reply.rows, error = split_failed(reply.rows)
-            reply.error = reported_error(error, request, self.files)
-            reply.error.__cause__ = request.cause
+            reply.error = reported_error(error, pending, self.files)
+            reply.error.__cause__ = pending.cause
         if reply.kind != abi.REPLY_BATCH:
-            settle(loop, request, finished=True)
+            settle(loop, pending, finished=True)
         return reply
 
-    def submit(
-        self, op: int, sql: bytes = b"", params: bytes = b"", *, format: int = 0, a: int = 0, b: int = 0
-    ) -> Request:
+    def submit(self, request: Request) -> PendingRequest:
         """Send a request that has exactly one reply and return at once; ``result`` waits for the reply.
 
         So the guest works while the caller does something else. Whoever does not want the reply any more
         calls ``abandon``. This is no checkpoint: a task that submits one after the other calls ``checkpoint`` before.
         """
         loop = self._loop = current_loop(self._loop)
-        return self._traffic.submit(loop, op, sql, params, format, a, b)
+        return self._traffic.submit(loop, request)
 
-    async def result(self, request: Request) -> Reply:
+    async def result(self, pending: PendingRequest) -> Reply:
         """Return the reply of a submitted request, also in another event loop; otherwise as ``call``."""
         loop = self._loop = current_loop(self._loop)
-        if request.loop is not None and request.loop.key is not loop.key:
-            self._traffic.move(request, loop)
+        if pending.loop is not None and pending.loop.key is not loop.key:
+            self._traffic.move(pending, loop)
         try:
-            if request.yields:
-                await loop.checkpoint(request)
-            while not request.replies and not request.done:
-                await loop.wait(request)
+            if pending.yields:
+                await loop.checkpoint(pending)
+            while not pending.replies and not pending.done:
+                await loop.wait(pending)
         except BaseException:
-            self._traffic.discard(request)
+            self._traffic.discard(pending)
             raise
-        return self._settle(request, loop)
+        return self._settle(pending, loop)
 
-    async def let_others_run(self, request: Request) -> None:
+    async def let_others_run(self, pending: PendingRequest) -> None:
         """Let other tasks run while a submitted request is under way; ``result`` raises what cancels this one."""
-        await current_loop(self._loop).checkpoint(request)
+        await current_loop(self._loop).checkpoint(pending)
 
-    def abandon(self, request: Request) -> None:
+    def abandon(self, pending: PendingRequest) -> None:
         """Interrupt a submitted request and drop its reply. Any thread, also from a finalizer."""
-        self._traffic.discard(request)
+        self._traffic.discard(pending)
 
-    def post(self, op: int, *, a: int = 0, sql: bytes = b"", format: int = 0) -> None:
+    def post(self, request: Request) -> None:
         """Send a request whose answer nobody waits for. Any thread, also from a finalizer."""
-        self._traffic.post(op, a, sql, format)
+        self._traffic.post(request)
 
     def interrupt(self) -> None:
         """Interrupt every request, queued or running, and what has rows left; a long callback, too. Any thread."""
         self._traffic.cancel_all()
-        self._traffic.post(abi.OP_CONTROL, abi.CONTROL_OP_INTERRUPT)
-        self._traffic.pressure.press_later()
+        self._traffic.post(Request(abi.OP_CONTROL, target=abi.CONTROL_OP_INTERRUPT))
+        self._escalation.press_later()
 
     def _give_up(self, failure: BaseException) -> None:
         """End the connection while a callback still runs, which nothing interrupts: files and locks are let go of.
@@ -301,7 +288,7 @@ class Guest:
                 woken = self._traffic.fail_all(failure)
             self._wake(woken + self._note_end())
 
-    def _note_end(self) -> list[Request]:
+    def _note_end(self) -> list[PendingRequest]:
         """Nobody needs to wait for the guest any longer; return those who did."""
         registry.forget(self)
         with self._traffic.afterwards, self._traffic.lock:
@@ -376,11 +363,11 @@ class Guest:
         self._wake(woken + self._note_end())
 
     @staticmethod
-    def _wake(woken: list[Request]) -> None:
-        for request in woken:
-            request.done = True
-            if request.loop is not None:
-                request.loop.post(request.loop.wake, request)
+    def _wake(woken: list[PendingRequest]) -> None:
+        for pending in woken:
+            pending.done = True
+            if pending.loop is not None:
+                pending.loop.post(pending.loop.wake, pending)
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -399,7 +386,7 @@ class Guest:
     async def _close(self) -> None:
         try:
             if self.state == "ok" and not self.host.leaving:
-                await self.result(self.submit(abi.OP_CLOSE))  # no checkpoint: it is carried through
+                await self.result(self.submit(Request(abi.OP_CLOSE)))  # no checkpoint: it is carried through
         except GeneratorExit:
             raise  # nothing can be awaited any more
         except BaseException as exc:
@@ -419,18 +406,18 @@ class Guest:
 
     async def _wait_for_end(self) -> None:
         loop = current_loop(self._loop)
-        request = Request(self._traffic, loop, (b"", b""))
+        pending = PendingRequest(self._traffic, loop, Request(0))
         with self._traffic.afterwards, self._traffic.lock:
-            request.done = self._ended
-            self._waiting_for_end.append(request)
+            pending.done = self._ended
+            self._waiting_for_end.append(pending)
             told_to_leave = self.host.leaving and not self._traffic.left
-        if told_to_leave and not request.done:
-            await wait_shielded(loop, request)  # nothing that runs is to be finished
-        while not request.done:
-            await loop.wait(request)
+        if told_to_leave and not pending.done:
+            await wait_shielded(loop, pending)  # nothing that runs is to be finished
+        while not pending.done:
+            await loop.wait(pending)
         if not self._given_up:
             self._thread.join()  # it has done everything by now but return
-        settle(loop, request, finished=True)
+        settle(loop, pending, finished=True)
 
     def stop(self) -> None:
         """Tell the guest to leave at once, interrupting what runs; does not wait. Any thread, also a finalizer."""

@@ -6,22 +6,54 @@ import atexit
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rapsqlite import runtime
 from rapsqlite._guest import spin_budget
 
 if TYPE_CHECKING:
-    from rapsqlite._guest.guest import Guest
+    from rapsqlite._callbacks.callbacks import Callbacks
 
 _JOIN_S = 5.0  # how long the interpreter waits for a guest when it exits
 
-_live: weakref.WeakSet[Guest] = weakref.WeakSet()
+
+class Running(Protocol):
+    """What is asked of each guest."""
+
+    name: str
+
+    @property
+    def callbacks(self) -> Callbacks:
+        """What it may call."""
+        ...
+
+    def stop(self) -> None:
+        """Tell it to leave at once."""
+        ...
+
+    def kill(self) -> None:
+        """Trap it."""
+        ...
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until its thread has ended."""
+        ...
+
+    def is_running(self) -> bool:
+        """Tell whether its thread is there."""
+        ...
+
+    def abandon_after_fork(self) -> None:
+        """Let go of what belongs to the parent."""
+        ...
+
+
+_live: weakref.WeakSet[Running] = weakref.WeakSet()
 _stack_lock = threading.Lock()  # the stack size of new threads is one setting for the whole process
 _exit_registered = False
 
 
-def start(guest: Guest, thread: threading.Thread) -> None:
+def start(guest: Running, thread: threading.Thread) -> None:
     """Start a guest's thread, with the stack that wasm needs."""
     _register_exit()
     with _stack_lock:
@@ -33,7 +65,7 @@ def start(guest: Guest, thread: threading.Thread) -> None:
     _live.add(guest)
 
 
-def forget(guest: Guest) -> None:
+def forget(guest: Running) -> None:
     """Do not count on a guest any more: its thread is about to end."""
     _live.discard(guest)
 

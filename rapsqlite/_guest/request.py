@@ -1,17 +1,16 @@
-"""A request in flight: what was asked, what has come back, who waits for it."""
+"""A request: what is asked; and in flight: what has come back, who waits for it."""
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rapsqlite import _constants as abi
 
 if TYPE_CHECKING:
-    from rapsqlite._guest.traffic import RequestQueue
     from rapsqlite._loops import Loop
-    from rapsqlite._wasm.rings import Reply
+    from rapsqlite._wasm.rings import Reply, Request
 
 
 _ENDS = frozenset({abi.OP_CLOSE, abi.OP_FINISH, abi.OP_RELEASE, abi.OP_DROP, abi.OP_BLOCK_UNDO})
@@ -28,49 +27,70 @@ def undoes(sql: bytes) -> bool:
     return _UNDOES.match(sql) is not None
 
 
-def is_carried_through(op: int, sql: bytes, format: int) -> bool:
+def is_carried_through(request: Request) -> bool:
     """Tell whether a request is sent and waited for although its task is cancelled: it undoes, ends or releases.
 
     A script that commits first is not: to undo what it would have committed comes too late.
     """
-    if op in _ENDS or format & abi.FORMAT_CARRIED_THROUGH:
+    if request.op in _ENDS or request.format & abi.FORMAT_CARRIED_THROUGH:
         return True
-    return op in _OF_TEXT and not format & abi.FORMAT_SCRIPT_COMMITS and undoes(sql)
+    return request.op in _OF_TEXT and not request.format & abi.FORMAT_SCRIPT_COMMITS and undoes(request.sql)
 
 
-class Request:
+class Sender(Protocol):
+    """What a request in flight asks of the queue that it is in."""
+
+    @property
+    def grace_period_s(self) -> float:
+        """How long a cancelled task waits for the guest's answer."""
+        ...
+
+    def cancel(self, pending: PendingRequest) -> None:
+        """Interrupt one request."""
+        ...
+
+    def stop(self) -> None:
+        """Tell the guest to leave at once."""
+        ...
+
+    def force_answer(self, pending: PendingRequest) -> None:
+        """Force the guest to answer, or end it."""
+        ...
+
+
+class PendingRequest:
     """One request in flight, and what its task waits for (a ``Ticket`` of ``_loops``)."""
 
     __slots__ = (
-        "body",
         "cancellation",
         "cancelled",
         "cause",
         "discarded",
         "done",
         "error",
-        "head",
         "looks_itself",
         "loop",
+        "number",
         "overdue",
         "position",
         "received_bytes",
         "replies",
+        "request",
+        "sender",
         "silences",
-        "traffic",
         "waiter",
         "yields",
     )
 
-    def __init__(self, traffic: RequestQueue, loop: Loop | None, body: tuple[bytes, bytes]) -> None:
-        self.traffic = traffic
+    def __init__(self, sender: Sender, loop: Loop | None, request: Request) -> None:
+        self.sender = sender
         self.loop = loop  # None: nobody waits for the answer
-        self.body = body
-        self.head: tuple[int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0)
+        self.request = request
+        self.number = 0  # by which the guest answers it
         self.position: int | None = None  # in the request ring, once it is there
         self.received_bytes = 0  # counted only under a limit
         self.replies: deque[Reply] = deque()
-        self.silences = 0  # how often patience with the guest has run out
+        self.silences = 0  # how often the guest has let the grace period pass
         self.done = False  # the final reply is there, or never comes
         self.error: Exception | None = None  # why it never comes
         self.cause: BaseException | None = None  # what a callback raised
@@ -98,31 +118,31 @@ class Request:
     @property
     def is_carried_through(self) -> bool:
         """Tell whether its answer is waited for, whatever cancels its task."""
-        return is_carried_through(self.head[1], self.body[0], self.head[3])
+        return is_carried_through(self.request)
 
     @property
     def is_spared(self) -> bool:
         """Tell whether its cancel word stays 0. The guest knows by itself what of a script is carried through."""
-        return self.is_carried_through and not (self.head[1] == abi.OP_SCRIPT and self.body[0])
+        return self.is_carried_through and not (self.request.op == abi.OP_SCRIPT and self.request.sql)
 
     @property
     def grace_period_s(self) -> float:
         """How long a cancelled task waits for the guest's answer."""
-        return self.traffic.grace_period_s
+        return self.sender.grace_period_s
 
     def on_cancel(self) -> None:
         """Interrupt this request in the guest, queued or running. Closing is not undone: it is sped up."""
-        if self.head[1] == abi.OP_CLOSE:
-            self.traffic.stop()
+        if self.request.op == abi.OP_CLOSE:
+            self.sender.stop()
         else:
-            self.traffic.cancel(self)
+            self.sender.cancel(self)
 
     def on_timeout(self) -> None:
         """The guest does not answer: see to it that it does, or end it."""
-        self.traffic.pressure.force_answer(self)
+        self.sender.force_answer(self)
 
 
-def waiting_loops(pending: dict[int, Request], *, several: bool) -> list[Loop]:
+def waiting_loops(pending: dict[int, PendingRequest], *, several: bool) -> list[Loop]:
     """Return the loops whose tasks wait for replies: nearly always one, unless there were ``several``."""
     if not several:
         newest = next(reversed(pending.values()), None)

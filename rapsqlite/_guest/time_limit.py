@@ -11,7 +11,8 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rapsqlite._guest.request import Request
+    from rapsqlite._guest.escalation import Escalation
+    from rapsqlite._guest.request import PendingRequest
     from rapsqlite._guest.traffic import RequestQueue
 
 _LOOKS = 8  # in the time that a request may take
@@ -21,8 +22,9 @@ _SHORTEST_PAUSE_S = 0.005
 class Watchdog:
     """Lets the guest work on one request for ``limit_s`` without a pause; 0: for ever."""
 
-    def __init__(self, traffic: RequestQueue, limit_s: float) -> None:
+    def __init__(self, traffic: RequestQueue, escalation: Escalation, limit_s: float) -> None:
         self._traffic = traffic
+        self._escalation = escalation
         self._limit_s = limit_s
         self._ended = threading.Event()
 
@@ -36,7 +38,7 @@ class Watchdog:
         self._ended.set()
 
     def _watch(self) -> None:
-        seen: Request | None = None
+        seen: PendingRequest | None = None
         since = 0.0
         while not self._ended.wait(max(self._limit_s / _LOOKS, _SHORTEST_PAUSE_S)):
             running = self._traffic.running()
@@ -46,9 +48,9 @@ class Watchdog:
             elif worked_s > self._limit_s + self._traffic.grace_period_s:
                 reason = f"a statement took longer than {self._limit_s:g} seconds and could not be interrupted"
                 self._traffic.host.last_message = reason
-                self._traffic.pressure.press_guest()
+                self._escalation.press_guest()
                 if not self._ended.wait(self._traffic.grace_period_s):
-                    self._traffic.pressure.press_guest()
+                    self._escalation.press_guest()
                 return
             elif worked_s > self._limit_s and not running.overdue:
                 running.overdue = True

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 from rapsqlite import _constants as abi
 from rapsqlite._guest.polling import Polling
 from rapsqlite._guest.refusal import refusal_of
-from rapsqlite._guest.request import Request, waiting_loops
+from rapsqlite._guest.request import PendingRequest, waiting_loops
 from rapsqlite._guest.spin_budget import SpinBudget, forget, is_crowded, may_spin
-from rapsqlite._wasm.rings import MalformedReplyError, Reply, Rings
+from rapsqlite._wasm.rings import MalformedReplyError, Reply, Request, Rings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rapsqlite._guest.bell import Bell
-    from rapsqlite._guest.escalation import Escalation
     from rapsqlite._guest.host_functions import HostFunctions
     from rapsqlite._loops import Loop
 
@@ -31,7 +32,6 @@ _IN_BATCHES = frozenset({abi.OP_FETCH, abi.OP_FETCH_PREPARED, abi.OP_BLOB_READ})
 _WITH_ROWS = frozenset({abi.OP_FETCH, abi.OP_FETCH_PREPARED, abi.OP_EXECUTE, abi.OP_EXECUTE_PREPARED, abi.OP_NEXT})
 _HEAD_BYTES = 64  # of what is around rows and error texts, at most
 _KINDS = frozenset({abi.REPLY_BATCH, abi.REPLY_DONE, abi.REPLY_ERROR, abi.REPLY_FAILED})
-_STOP = 0  # among the posted operations: leave the service loop
 
 
 class _Afterwards:
@@ -57,7 +57,7 @@ class RequestQueue:
     """The requests and replies of one guest."""
 
     host: HostFunctions
-    pressure: Escalation
+    force_answer: Callable[[PendingRequest], None]
     _polling: Polling
 
     def __init__(self, name: str, lock: threading.Lock, grace_period_s: float, result_limit_bytes: int = 0) -> None:
@@ -72,9 +72,9 @@ class RequestQueue:
         self.total_changes = 0
         self.last_insert_rowid = 0
         self._rings: Rings | None = None
-        self._pending: dict[int, Request] = {}  # by number, oldest first
-        self._backlog: deque[Request] = deque()  # numbered, but without room in the ring
-        self._posts: deque[tuple[int, int, bytes, int] | Request] = deque()  # a Request is one to be interrupted
+        self._pending: dict[int, PendingRequest] = {}  # by number, oldest first
+        self._backlog: deque[PendingRequest] = deque()  # numbered, but without room in the ring
+        self._posts: deque[Request | PendingRequest | None] = deque()  # pending: to interrupt; None: stop
         self.last_id = 0
         self._newest_key: object = None
         self._newest_task: weakref.ref[object] | None = None
@@ -93,27 +93,25 @@ class RequestQueue:
 
     # -- submitting, any thread --------------------------------------------------------------------
 
-    def submit(
-        self, loop: Loop, op: int, sql: bytes, params: bytes, format: int = 0, a: int = 0, b: int = 0
-    ) -> Request:
+    def submit(self, loop: Loop, request: Request) -> PendingRequest:
         """Send a request that ``loop``'s running task will wait for. Raises if the connection cannot take it."""
         if self.host.callbacks.thread:
             self.host.callbacks.refuse_use()
-        request = Request(self, loop, (sql, params))
+        pending = PendingRequest(self, loop, request)
         try:
             with self.lock:
-                self._send(request, loop, op, format, a, b)
+                self._send(pending, loop)
             if self._polling.naps:
                 self._nap(loop)
-            request.yields = self._polling.should_yield(answered=request.is_ready())
+            pending.yields = self._polling.should_yield(answered=pending.is_ready())
         except KeyboardInterrupt:
-            self.discard(request)  # it came while the request was on its way, and nobody will wait for the answer
+            self.discard(pending)  # it came while the request was on its way, and nobody will wait for the answer
             raise
         if self._posts:
             self._flush_posts()
-        return request
+        return pending
 
-    def _send(self, request: Request, loop: Loop, op: int, format: int, a: int, b: int) -> None:
+    def _send(self, pending: PendingRequest, loop: Loop) -> None:
         """Write the request; wait for its answer if that is worth it, else ask to be told of it. The lock is held."""
         if self.state != "ok":
             raise self.refusal()
@@ -126,14 +124,14 @@ class RequestQueue:
             self._several_loops = False
         rings = self._rings
         if rings is None:
-            self._enqueue(request, op, format, a, b)
+            self._enqueue(pending)
             return
         self._spin_budget.note_request(rings)
         if self._bell is not None:
             self._bell.watch_from(loop, rings, self.drain)
         waits_here = not self._pending and loop.allows_polling and self._is_of_the_same_task(loop)
         spins = waits_here and may_spin() and not is_crowded() and self._polling.may_start(rings)
-        self._enqueue(request, op, format, a, b)
+        self._enqueue(pending)
         if spins and self._polling.look(rings):
             self._take_replies()
             return
@@ -165,95 +163,92 @@ class RequestQueue:
                 self._polling.end_nap(self._rings)
             self.drain(loop)
 
-    def post(self, op: int, a: int = 0, sql: bytes = b"", format: int = 0) -> None:
-        """Send a request whose answer nobody waits for. Any thread, also from a finalizer."""
-        self._posts.append((op, a, sql, format))
+    def post(self, request: Request | None) -> None:
+        """Send a request whose answer nobody waits for; None: `stop`. Any thread, also from a finalizer."""
+        self._posts.append(request)
         self._flush_posts()
 
     def stop(self) -> None:
         """Tell the guest to leave at once, interrupting what runs. Any thread, also from a finalizer."""
-        self.post(_STOP)
+        self.post(None)
 
-    def cancel(self, request: Request) -> None:
+    def cancel(self, pending: PendingRequest) -> None:
         """Interrupt one request, whose task does not wait any longer if it has not begun. Any thread."""
         with self.afterwards, self.lock:
-            self._cancel(request)
-            if not request.done and not request.is_carried_through and self._has_not_begun(request):
+            self._cancel(pending)
+            if not pending.done and not pending.is_carried_through and self._has_not_begun(pending):
                 # The guest sees the mark before it begins, however long that takes.
-                request.done = request.discarded = True
+                pending.done = pending.discarded = True
 
-    def _has_not_begun(self, request: Request) -> bool:
+    def _has_not_begun(self, pending: PendingRequest) -> bool:
         """Tell whether the guest is certain to be busy with, or before, an older request."""
         for other in self._pending.values():
-            if other is request:
-                return self._rings is None or request.position is None
+            if other is pending:
+                return self._rings is None or pending.position is None
             if self._rings is None or other.position is None or self._rings.is_unanswered(other.position):
                 return True
         return False
 
     def _drop_orphans(self) -> None:
         """Interrupt what tasks of closed event loops have sent: nobody waits for it, and others wait behind it."""
-        for request in self._pending.values():
-            if request.loop is not None and request.loop.is_closed():
-                request.discarded = True
-                self._cancel(request)
+        for pending in self._pending.values():
+            if pending.loop is not None and pending.loop.is_closed():
+                pending.discarded = True
+                self._cancel(pending)
 
     def cancel_all(self) -> None:
         """Interrupt every request, queued or running. Any thread."""
         with self.afterwards, self.lock:
             # The newest first: a guest ends what it runs as soon as that is marked, and would begin the next one.
-            for request in reversed(self._pending.values()):
-                self._cancel(request)
+            for pending in reversed(self._pending.values()):
+                self._cancel(pending)
 
-    def discard(self, request: Request) -> None:
+    def discard(self, pending: PendingRequest) -> None:
         """Drop what is still to come for a request that nobody will wait for any more. Any thread, also a finalizer."""
-        if not request.done:
-            request.discarded = True
-            request.replies.clear()
-            self._posts.append(request)
+        if not pending.done:
+            pending.discarded = True
+            pending.replies.clear()
+            self._posts.append(pending)
             self._flush_posts()
-            if request.looks_itself and request.loop is not None:
+            if pending.looks_itself and pending.loop is not None:
                 # It does not look any more, and the guest may sleep behind a full ring without having rung.
-                request.looks_itself = False
-                request.loop.post(self.drain, request.loop)
+                pending.looks_itself = False
+                pending.loop.post(self.drain, pending.loop)
 
-    def move(self, request: Request, loop: Loop) -> None:
+    def move(self, pending: PendingRequest, loop: Loop) -> None:
         """Let the reply of a request come to another event loop than that which sent it."""
         with self.afterwards, self.lock:
-            request.loop = loop
+            pending.loop = loop
             self._several_loops = True
             if self._bell is not None and self._rings is not None:
                 self._bell.watch_from(loop, self._rings, self.drain)
             loop.post(self.drain, loop)  # the bell may have gone to the other one
 
-    def _cancel(self, request: Request) -> None:
-        request.cancelled = True
-        if request.position is not None and self._rings is not None and not (request.done or request.is_spared):
-            self._rings.cancel(request.position)
+    def _cancel(self, pending: PendingRequest) -> None:
+        pending.cancelled = True
+        if pending.position is not None and self._rings is not None and not (pending.done or pending.is_spared):
+            self._rings.cancel(pending.position)
         self.host.unpark()  # it may be napping for a lock
 
-    def _enqueue(self, request: Request, op: int, format: int, a: int, b: int) -> None:
+    def _enqueue(self, pending: PendingRequest) -> None:
         """Give the request its number and write it into the ring, or keep it until there is room."""
-        request_id = self.last_id = self.last_id % 0xFFFF_FFFE + 1
-        sql, params = request.body
-        flags = abi.REQUEST_EXTERNAL if len(sql) + len(params) > abi.REQUEST_INLINE_BYTES else 0
-        request.head = (request_id, op, flags, format, a, b)
-        self._pending[request_id] = request
-        self._closing = self._closing or op == abi.OP_CLOSE
-        if self._backlog or not self._put(request):
-            self._backlog.append(request)
+        pending.number = number = self.last_id = self.last_id % 0xFFFF_FFFE + 1
+        self._pending[number] = pending
+        self._closing = self._closing or pending.request.op == abi.OP_CLOSE
+        if self._backlog or not self._put(pending):
+            self._backlog.append(pending)
 
-    def _put(self, request: Request) -> bool:
+    def _put(self, pending: PendingRequest) -> bool:
         if self._rings is None:
             return False
         try:
-            is_cancelled = request.cancelled and not request.is_spared
-            request.position = self._rings.put(request.head, request.body, is_cancelled)
+            is_cancelled = pending.cancelled and not pending.is_spared
+            pending.position = self._rings.put(pending.number, pending.request, is_cancelled)
         except MalformedReplyError as exc:
             for orphan in self.fail_all(exc):
                 if orphan.loop is not None:
                     orphan.loop.post(orphan.loop.wake, orphan)
-        return request.position is not None
+        return pending.position is not None
 
     def _flush_backlog(self) -> None:
         while self._backlog and self._put(self._backlog[0]):
@@ -275,33 +270,32 @@ class RequestQueue:
         """Submit what was posted. The lock is held; finalizers may post more meanwhile."""
         while self._posts:
             posted = self._posts.popleft()
-            if isinstance(posted, Request):
+            if isinstance(posted, PendingRequest):
                 self._cancel(posted)
                 continue
-            op, a, sql, format_ = posted
-            if op == _STOP:
+            if posted is None:
                 self._stop()
             elif self.state == "ok":
-                self._enqueue(Request(self, None, (sql, b"")), op, format_, a, 0)
+                self._enqueue(PendingRequest(self, None, posted))
 
     def _stop(self) -> None:
         self.host.leaving = True
         if self._rings is not None:
             self._rings.ask_to_stop()
-        for request in self._pending.values():
-            self._cancel(request)
+        for pending in self._pending.values():
+            self._cancel(pending)
 
     def refusal(self) -> Exception:
         """Return the exception that says why nothing can be submitted any more."""
         return refusal_of(self.state, self.name, self.failure, self.host.last_message)
 
-    def oldest(self) -> Request | None:
+    def oldest(self) -> PendingRequest | None:
         """Return the request that the guest is at, or has just answered. The lock is held."""
         return next(iter(self._pending.values()), None)
 
-    def is_unanswered(self, request: Request) -> bool:
+    def is_unanswered(self, pending: PendingRequest) -> bool:
         """Tell whether the guest has yet to answer the request, or is at it. The lock is held."""
-        rings, position = self._rings, request.position
+        rings, position = self._rings, pending.position
         return rings is not None and position is not None and rings.is_unanswered(position)
 
     # -- draining, an event loop's thread ----------------------------------------------------------
@@ -316,14 +310,14 @@ class RequestQueue:
             self.host.unpark()
             if self._rings is not None and self._rings.has_replies():
                 loop.post(self.drain, loop)
-        for request in woken:
-            request.wake_from(loop)
+        for pending in woken:
+            pending.wake_from(loop)
         if self._posts:
             self._flush_posts()
 
-    def _take_replies(self) -> list[Request]:
+    def _take_replies(self) -> list[PendingRequest]:
         """Take replies, at most a drain's worth, and return the requests to wake."""
-        woken: list[Request] = []
+        woken: list[PendingRequest] = []
         rings = self._rings
         if rings is None:
             return woken
@@ -348,41 +342,41 @@ class RequestQueue:
         """
         if len(self._pending) > 1:
             return False
-        (request,) = self._pending.values()
-        return request.looks_itself and bool(request.replies)
+        (pending,) = self._pending.values()
+        return pending.looks_itself and bool(pending.replies)
 
-    def _accept(self, reply: Reply, woken: list[Request]) -> None:
-        request = self._pending.get(reply.id)
-        if request is None or reply.kind not in _KINDS:
+    def _accept(self, reply: Reply, woken: list[PendingRequest]) -> None:
+        pending = self._pending.get(reply.id)
+        if pending is None or reply.kind not in _KINDS:
             raise MalformedReplyError("a reply that answers no request")
-        op = request.head[1]
+        op = pending.request.op
         if reply.kind == abi.REPLY_BATCH and op not in _IN_BATCHES:
             raise MalformedReplyError("a batch that was not asked for")
         if self._result_limit_bytes and op in _WITH_ROWS:
-            self._count_bytes(request, reply)
+            self._count_bytes(pending, reply)
         self.in_transaction = bool(reply.flags & abi.REPLY_IN_TRANSACTION)
         self.total_changes = reply.total_changes
         self.last_insert_rowid = reply.last_insert_rowid
         if reply.failure:
-            request.cause = self.host.callbacks.failures.take(reply.failure)
+            pending.cause = self.host.callbacks.failures.take(reply.failure)
         if reply.kind != abi.REPLY_BATCH:
             del self._pending[reply.id]
-            request.done = True
+            pending.done = True
             self._spin_budget.answered()
-        if request.loop is not None and not request.discarded:
-            request.replies.append(reply)
-            woken.append(request)
+        if pending.loop is not None and not pending.discarded:
+            pending.replies.append(reply)
+            woken.append(pending)
 
-    def _count_bytes(self, request: Request, reply: Reply) -> None:
+    def _count_bytes(self, pending: PendingRequest, reply: Reply) -> None:
         """Hold the guest to the limit of a result, which it counts to itself: without the heads of batches."""
-        request.received_bytes += max(len(reply.columns) + len(reply.rows) - _HEAD_BYTES, 0)
+        pending.received_bytes += max(len(reply.columns) + len(reply.rows) - _HEAD_BYTES, 0)
         most = self._result_limit_bytes
         if reply.kind in (abi.REPLY_ERROR, abi.REPLY_FAILED):
             most += max(most, abi.ERROR_TEXT_BYTES) + _HEAD_BYTES
-        if request.received_bytes > most:
+        if pending.received_bytes > most:
             raise MalformedReplyError("a result that is larger than its limit")
 
-    def fail_all(self, failure: BaseException) -> list[Request]:
+    def fail_all(self, failure: BaseException) -> list[PendingRequest]:
         """Let nothing in or out any more, with this reason; return the requests to wake. The lock is held."""
         if self.state == "ok":
             self.state = "broken"
@@ -396,9 +390,9 @@ class RequestQueue:
         orphans = list(self._pending.values())
         self._pending.clear()
         self._backlog.clear()
-        for request in orphans:
-            request.done = True
-            request.error = self.refusal()
+        for pending in orphans:
+            pending.done = True
+            pending.error = self.refusal()
         return orphans
 
     # -- the guest's thread ------------------------------------------------------------------------
@@ -416,7 +410,7 @@ class RequestQueue:
             self._flush_backlog()
             return True
 
-    def finish(self, failure: BaseException | None) -> list[Request]:
+    def finish(self, failure: BaseException | None) -> list[PendingRequest]:
         """The guest has left: take its last replies, then end everything; the requests returned are to be woken."""
         with self.afterwards, self.lock:
             self.left = True
@@ -456,22 +450,22 @@ class RequestQueue:
 
     def body_of(self, request_id: int) -> tuple[bytes, bytes] | None:
         """Return SQL and parameters of a request in flight."""
-        request = self._pending.get(request_id)
-        return request.body if request is not None else None
+        pending = self._pending.get(request_id)
+        return (pending.request.sql, pending.request.params) if pending is not None else None
 
     def is_cancelled(self) -> bool:
         """Tell whether the running request, the oldest one in flight, was cancelled. The lock is held."""
         oldest = self.oldest()
         return oldest is not None and oldest.cancelled and not oldest.is_spared
 
-    def running(self) -> Request | None:
+    def running(self) -> PendingRequest | None:
         """Return the request that the guest works on; None if it is idle, waits for a lock or runs a callback."""
         with self.afterwards, self.lock:
             rings, host = self._rings, self.host
             if rings is None or host.callbacks.thread or (host.is_asleep() and not host.sleeps):
                 return None
-            sent = (request for request in self._pending.values() if request.position is not None)
-            return next((request for request in sent if rings.is_unanswered(request.position or 0)), None)
+            sent = (pending for pending in self._pending.values() if pending.position is not None)
+            return next((pending for pending in sent if rings.is_unanswered(pending.position or 0)), None)
 
     def abandon_after_fork(self) -> None:
         """In a forked child: the guest's thread is not here, and what it ran is the parent's business."""

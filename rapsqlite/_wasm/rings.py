@@ -13,6 +13,8 @@ from itertools import pairwise
 from struct import Struct
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from rapsqlite import _constants as abi
 from rapsqlite._values.bounds import MOST_COLUMNS
 from rapsqlite._wasm.control_block import Words
@@ -24,10 +26,24 @@ _REQUEST = Struct("<IIIBBHIIII")
 _REPLY = Struct("<IIBBHIIIIIqqq")
 _PREFIX = Struct("<II")
 _COUNTER = 0xFFFF_FFFF
+_LARGEST_INLINE = abi.REQUEST_HEADER_BYTES + abi.REQUEST_INLINE_BYTES
 
 
 class MalformedReplyError(Exception):
     """The guest wrote something no honest guest writes; the connection is not to be used again."""
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """What a guest is asked to do: the fields of a request frame (docs/abi.md, "Request frame")."""
+
+    op: int
+    sql: bytes = b""
+    params: bytes = b""
+    format: int = 0
+    target: int = 0
+    """What it is about: a statement's handle, an object's, a block's number, one of CONTROL_OP_*."""
+    argument: int = 0
+    """A number of rows, pages or bytes, or one of SESSION_*."""
 
 
 class Reply:
@@ -120,26 +136,28 @@ class Rings(Words):
 
     # -- requests ----------------------------------------------------------------------------------
 
-    def put(self, head: tuple[int, int, int, int, int, int], body: tuple[bytes, bytes], cancelled: bool) -> int | None:
+    def put(self, number: int, request: Request, cancelled: bool) -> int | None:
         """Write one request frame and return its position, or None when the ring has no room for it now.
 
-        ``head`` is (id, op, flags, format, a, b); ``body`` is SQL and parameters, written inline unless the flags say
-        EXTERNAL.
+        SQL and parameters that are too large for the ring stay behind: the guest fetches them.
         """
-        request_id, op, flags, format_, a, b = head
-        sql, params = body
-        inline = not flags & abi.REQUEST_EXTERNAL
+        sql, params = request.sql, request.params
         sql_end = abi.REQUEST_HEADER_BYTES + len(sql)
-        length = (sql_end + len(params) + 7) & ~7 if inline else abi.REQUEST_HEADER_BYTES
+        end, flags = sql_end + len(params), 0
+        if end > _LARGEST_INLINE:
+            end, flags = abi.REQUEST_HEADER_BYTES, abi.REQUEST_EXTERNAL
+        length = (end + 7) & ~7
         position = self._reserve(length)
         if position is None:
             return None
         ring, start = self._requests, position % self._request_bytes
-        frame = (length, request_id, cancelled, op, flags, format_, len(sql), len(params), a, b)
-        _REQUEST.pack_into(ring, start, *frame)
-        if inline:
+        _REQUEST.pack_into(
+            ring, start, length, number, cancelled, request.op, flags, request.format, len(sql), len(params),
+            request.target, request.argument,
+        )  # fmt: skip
+        if not flags:
             ring[start + abi.REQUEST_HEADER_BYTES : start + sql_end] = sql
-            ring[start + sql_end : start + sql_end + len(params)] = params
+            ring[start + sql_end : start + end] = params
         self._request_head = (position + length) & _COUNTER
         self._fence()
         self._words[abi.CONTROL_REQUEST_HEAD // 4] = self._request_head

@@ -34,7 +34,7 @@ from rapsqlite._guest.error_reply import reported_error
 from rapsqlite._guest.guest import Guest
 from rapsqlite._values.wire import decode_columns, decode_declared_columns, decode_dicts, decode_lists, decode_tuples
 from rapsqlite._wasm.imports import SIGNATURES
-from rapsqlite._wasm.rings import Rings
+from rapsqlite._wasm.rings import Request, Rings
 from rapsqlite.runtime import Memory
 from tests.guest.calling import ARGUMENTS, PLACE, ROOM, Played
 
@@ -143,8 +143,9 @@ class Replies:
             self.start()
             traffic = self.guest._traffic
         op = dice.choice((abi.OP_FETCH, abi.OP_EXECUTE, abi.OP_CONTROL, abi.OP_NEXT, abi.OP_BLOB_READ))
-        request = traffic.submit(loop, op, b"SELECT 1" * dice.randint(1, 30), b"\x90")  # type: ignore[arg-type]
-        self.answer(request.head[0])
+        asked = Request(op, b"SELECT 1" * dice.randint(1, 30), b"\x90")
+        request = traffic.submit(loop, asked)  # type: ignore[arg-type]
+        self.answer(request.number)
         if dice.random() < 0.2:
             word = dice.choice(range(abi.CONTROL_REQUEST_HEAD, abi.CONTROL_BYTES, 4))
             struct.pack_into("<I", self.memory, CONTROL + word, some_integer(dice, 32))

@@ -18,6 +18,7 @@ import rapsqlite
 from rapsqlite import _constants as abi
 from rapsqlite._files import sigbus
 from rapsqlite._files.file_table import FileTable
+from rapsqlite._wasm.rings import Request
 from tests.guest.played import AWAIT_REQUEST, FREE, guest_of
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +68,7 @@ async def _attack(run: str, database: Path) -> str:
     )
     guest.start()
     with pytest.raises(rapsqlite.Error):
-        await guest.call(abi.OP_FETCH, b"SELECT 1")
+        await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
     await guest.close()
     failure = guest._traffic.failure
     assert guest.state == "broken"

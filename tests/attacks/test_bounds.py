@@ -31,6 +31,7 @@ from rapsqlite._values.bounds import (
     check_values,
 )
 from rapsqlite._wasm.dylink import read_side
+from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import DataError, InternalError, OperationalError
 from tests.guest.played import AWAIT_REQUEST, PARK_FOR_EVER, REPLIES, guest_of, publish, store
 
@@ -180,6 +181,6 @@ async def test_guest_that_counts_wrongly_is_held_to_the_limit() -> None:
     guest.start()
 
     with pytest.raises(OperationalError, match="has failed and is closed"):
-        await guest.call(abi.OP_FETCH, b"SELECT 1")
+        await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
 
     await guest.close()

@@ -18,7 +18,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import connect
-from rapsqlite._guest.request import Request
+from rapsqlite._guest.request import PendingRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -379,7 +379,7 @@ def test_cancellation_held_back_for_a_finished_statement_comes_later() -> None:
 @pytest.fixture
 def guest_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every statement finishes just before it would be interrupted."""
-    monkeypatch.setattr(Request, "on_cancel", lambda _request: None)
+    monkeypatch.setattr(PendingRequest, "on_cancel", lambda _request: None)
 
 
 async def execute_many(conn: rapsqlite.Connection, begun: list[int]) -> None:

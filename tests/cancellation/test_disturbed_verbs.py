@@ -19,7 +19,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import connect
-from rapsqlite._guest.request import Request
+from rapsqlite._guest.request import PendingRequest
 from rapsqlite._loops import current_loop
 from tests.conftest import BACKENDS
 
@@ -187,14 +187,14 @@ class Disturbance:
 
     def _patch_on_cancel(self, patch: pytest.MonkeyPatch) -> None:
         """A guest that has answered before it is told of the cancellation is one that is not told."""
-        on_cancel = Request.on_cancel
+        on_cancel = PendingRequest.on_cancel
 
-        def noticing(request: Request) -> None:
+        def noticing(request: PendingRequest) -> None:
             if self._moment != "after":
                 on_cancel(request)
             self._noticed.set()
 
-        patch.setattr(Request, "on_cancel", noticing)
+        patch.setattr(PendingRequest, "on_cancel", noticing)
 
     def _patch_wait(self, patch: pytest.MonkeyPatch) -> None:
         kind = type(self._loop)

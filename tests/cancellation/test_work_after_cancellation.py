@@ -17,7 +17,7 @@ import pytest
 import rapsqlite
 from rapsqlite import connect
 from rapsqlite._files.imports import file_imports
-from rapsqlite._guest.request import Request
+from rapsqlite._guest.request import PendingRequest
 from rapsqlite._loops import current_loop
 
 if TYPE_CHECKING:
@@ -42,14 +42,14 @@ class Saboteur:
         self.countdown = -1  # how often it is still passed before it cancels; negative: for ever
         self.passed = 0
         self.passed_after = 0
-        original = Request.on_cancel
+        original = PendingRequest.on_cancel
 
-        def on_cancel(request: Request) -> None:
+        def on_cancel(request: PendingRequest) -> None:
             original(request)
             self.told.set()
             self.released.set()
 
-        monkeypatch.setattr(Request, "on_cancel", on_cancel)
+        monkeypatch.setattr(PendingRequest, "on_cancel", on_cancel)
 
     def arm(self, countdown: int) -> anyio.CancelScope:
         """Cancel the scope that is returned on the pass after ``countdown`` others. Call it in an event loop."""

@@ -394,11 +394,12 @@ def test_connection_dropped_while_its_guest_is_looked_after_is_stopped(name: str
     run(
         f"""
         from rapsqlite._guest import traffic as _traffic
+        from rapsqlite._wasm.rings import Request
 
         conn = asyncio.run(writing())
         traffic = conn._session.guest._traffic
         host = traffic.host
-        request = _traffic.Request(traffic, None, (b"", b""))
+        request = _traffic.PendingRequest(traffic, None, Request(0))
         entered, may_go_on = threading.Event(), threading.Event()
         place = {owner or "_traffic"}
         original = getattr(place, {attribute!r})

@@ -13,6 +13,7 @@ from rapsqlite import _constants as abi
 from rapsqlite import connect
 from rapsqlite._files.file_table import FileTable
 from rapsqlite._guest.guest import Guest
+from rapsqlite._wasm.rings import Request
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -302,10 +303,10 @@ async def test_step_without_end_costs_the_connection_not_the_process() -> None:
     """SQLite looks at its progress handler between steps alone."""
     guest = Guest(":memory:", FileTable(b":memory:"), 5.0, statement_limit_s=0.05, grace_period_s=0.05)
     guest.start()
-    await guest.call(abi.OP_OPEN, b":memory:")
+    await guest.call(Request(abi.OP_OPEN, b":memory:"))
 
     with pytest.raises(rapsqlite.OperationalError, match=r"took longer than 0\.05 seconds"):
-        await guest.call(abi.OP_FETCH, ENDLESS_STEP.encode())
+        await guest.call(Request(abi.OP_FETCH, ENDLESS_STEP.encode()))
 
     assert guest.state == "broken"
     await guest.close()

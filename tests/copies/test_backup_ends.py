@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rapsqlite._files.file_table import FileTable
+    from rapsqlite._wasm.rings import Request
 
 PLACES = ["memory", "file", "wal"]
 SCRIPT = """CREATE TABLE t (a INTEGER PRIMARY KEY, b); CREATE INDEX i ON t (b);
@@ -197,10 +198,10 @@ async def test_backup_waits_a_millisecond_for_each_transaction_between_two_steps
         await conn.executescript(SCRIPT)
         source, call, pauses, statuses = conn._session.guest, Guest.call, list[float](), list[int]()
 
-        async def call_after_insert(guest: Guest, op: int, *args: Any, **options: Any) -> Any:
-            if guest is source and op == abi.OP_BACKUP_STEP and statuses[-1:] != [abi.SQLITE_BUSY]:
+        async def call_after_insert(guest: Guest, request: Request) -> Any:
+            if guest is source and request.op == abi.OP_BACKUP_STEP and statuses[-1:] != [abi.SQLITE_BUSY]:
                 await conn.execute("INSERT INTO t (b) VALUES ('own')")
-            return await call(guest, op, *args, **options)
+            return await call(guest, request)
 
         async def pause(seconds: float) -> None:
             pauses.append(seconds)

@@ -13,6 +13,7 @@ import pytest
 from rapsqlite import _constants as abi
 from rapsqlite._files.file_table import FileTable
 from rapsqlite._guest.guest import Guest
+from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import (
     DataError,
     IntegrityError,
@@ -44,17 +45,17 @@ class Engine:
     async def execute(self, sql: str, *params: object, format: int = 0, most: int = 0) -> Reply:
         """EXECUTE: the first ``most`` rows."""
         encoded = encode(params) if params else b""
-        return await self.guest.call(abi.OP_EXECUTE, sql.encode(), encoded, format=format, b=most)
+        return await self.guest.call(Request(abi.OP_EXECUTE, sql.encode(), encoded, format=format, argument=most))
 
     async def fetch(self, sql: str, *params: object, most: int = 0) -> list[Any]:
         """FETCH: all rows."""
         encoded = encode(params) if params else b""
-        rows, _ = await self.guest.collect(abi.OP_FETCH, decode, sql.encode(), encoded, b=most)
+        rows, _ = await self.guest.collect(Request(abi.OP_FETCH, sql.encode(), encoded, argument=most), decode)
         return rows
 
     async def statistics(self) -> dict[str, int]:
         """Return what the engine counts."""
-        reply = await self.guest.call(abi.OP_CONTROL, a=abi.CONTROL_OP_STATISTICS)
+        reply = await self.guest.call(Request(abi.OP_CONTROL, target=abi.CONTROL_OP_STATISTICS))
         counters: dict[str, int] = decode(reply.rows)
         return counters
 
@@ -65,9 +66,9 @@ async def running(**options: int) -> AsyncIterator[Engine]:
     guest = Guest(":memory:", FileTable(b":memory:"), 5.0)
     guest.start()
     try:
-        await guest.call(abi.OP_OPEN, b":memory:", encode(options))
+        await guest.call(Request(abi.OP_OPEN, b":memory:", encode(options)))
         yield Engine(guest)
-        await guest.call(abi.OP_CLOSE)
+        await guest.call(Request(abi.OP_CLOSE))
     finally:
         await guest.close()
     assert guest.state == "closed"
@@ -118,7 +119,7 @@ CREATE VIRTUAL TABLE f USING fts5(a); CREATE VIRTUAL TABLE r USING rtree(id, lo,
 async def test_kind_of_statement_comes_from_the_parser(sql: str) -> None:
     """Text does not tell it: a comment, WITH or a trigger may stand before or behind."""
     async with running() as engine:
-        await engine.guest.call(abi.OP_SCRIPT, SCHEMA)
+        await engine.guest.call(Request(abi.OP_SCRIPT, SCHEMA))
 
         reply = await engine.execute(sql, format=1 << abi.FORMAT_BEGIN_SHIFT)
 
@@ -136,10 +137,10 @@ async def test_implicit_begin_takes_the_lock_its_kind_says(kind: int, locked: bo
     setup.close()
     guest = Guest(str(path), FileTable(str(path).encode()), 5.0)
     guest.start()
-    await guest.call(abi.OP_OPEN, str(path).encode())
+    await guest.call(Request(abi.OP_OPEN, str(path).encode()))
 
     # It changes no row, so only IMMEDIATE and EXCLUSIVE ask for more than a shared lock.
-    await guest.call(abi.OP_EXECUTE, b"DELETE FROM t WHERE 0", format=kind << abi.FORMAT_BEGIN_SHIFT)
+    await guest.call(Request(abi.OP_EXECUTE, b"DELETE FROM t WHERE 0", format=kind << abi.FORMAT_BEGIN_SHIFT))
 
     assert guest.in_transaction
     other = sqlite3.connect(path, timeout=0, isolation_level=None)
@@ -147,8 +148,8 @@ async def test_implicit_begin_takes_the_lock_its_kind_says(kind: int, locked: bo
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
     other.close()
-    await guest.call(abi.OP_EXECUTE, b"ROLLBACK")
-    await guest.call(abi.OP_CLOSE)
+    await guest.call(Request(abi.OP_EXECUTE, b"ROLLBACK"))
+    await guest.call(Request(abi.OP_CLOSE))
     await guest.close()
 
 
@@ -158,7 +159,7 @@ async def test_changes_of_returning_are_counted_when_it_ends() -> None:
         sql = f"INSERT INTO t {COUNT_TO.format(300)} SELECT i FROM c RETURNING a"
 
         first = await engine.execute(sql, most=2)
-        last = await engine.guest.call(abi.OP_NEXT, a=first.handle)
+        last = await engine.guest.call(Request(abi.OP_NEXT, target=first.handle))
 
         assert (first.row_count, first.changes) == (256, 0)
         assert (last.row_count, last.changes, last.handle) == (44, 300, 0)
@@ -171,12 +172,12 @@ async def test_rows_come_in_pages_until_the_handle_ends() -> None:
         reply = await engine.execute(COUNT_TO.format(10) + "SELECT i FROM c", most=4)
         handle, pages = reply.handle, [decode(reply.rows)]
         while reply.handle:
-            reply = await engine.guest.call(abi.OP_NEXT, a=handle, b=4)
+            reply = await engine.guest.call(Request(abi.OP_NEXT, target=handle, argument=4))
             pages.append(decode(reply.rows))
 
         assert pages == [[[1], [2], [3], [4]], [[5], [6], [7], [8]], [[9], [10]]]
         with pytest.raises(ProgrammingError, match="closed"):
-            await engine.guest.call(abi.OP_NEXT, a=handle)
+            await engine.guest.call(Request(abi.OP_NEXT, target=handle))
         assert (await engine.statistics())["open_statements"] == 0
 
 
@@ -194,7 +195,10 @@ async def test_two_cursors_over_one_text_are_two_statements() -> None:
         first = await engine.execute(sql, most=1)
         second = await engine.execute(sql, most=1)
 
-        rest = [decode((await engine.guest.call(abi.OP_NEXT, a=reply.handle)).rows) for reply in (first, second)]
+        rest = [
+            decode((await engine.guest.call(Request(abi.OP_NEXT, target=reply.handle))).rows)
+            for reply in (first, second)
+        ]
 
         assert first.handle != second.handle
         assert rest == [[[2], [3]], [[2], [3]]]
@@ -205,8 +209,8 @@ async def test_finished_cursor_goes_back_to_the_cache() -> None:
     async with running() as engine:
         sql = COUNT_TO.format(3) + "SELECT i FROM c"
         reply = await engine.execute(sql, most=1)
-        await engine.guest.call(abi.OP_FINISH, a=reply.handle)
-        await engine.guest.call(abi.OP_FINISH, a=reply.handle)
+        await engine.guest.call(Request(abi.OP_FINISH, target=reply.handle))
+        await engine.guest.call(Request(abi.OP_FINISH, target=reply.handle))
         await engine.execute(sql)
 
         statistics = await engine.statistics()
@@ -223,41 +227,45 @@ async def test_parameters_of_an_open_cursor_outlive_their_request() -> None:
         for number in range(200):
             await engine.fetch("SELECT ?", "overwritten " * 400 + str(number))
 
-        rest = await engine.guest.call(abi.OP_NEXT, a=reply.handle)
+        rest = await engine.guest.call(Request(abi.OP_NEXT, target=reply.handle))
 
         assert decode(rest.rows) == [[text, blob]] * 2
 
 
 async def test_prepared_statement_runs_again_and_again() -> None:
     async with running() as engine:
-        reply = await engine.guest.call(abi.OP_PREPARE, b"SELECT :a + ?2 AS total")
+        reply = await engine.guest.call(Request(abi.OP_PREPARE, b"SELECT :a + ?2 AS total"))
         described = decode(reply.rows)
         rows = [
-            (await engine.guest.collect(abi.OP_FETCH_PREPARED, decode, b"", encode([n, 1]), a=reply.handle))[0]
+            (
+                await engine.guest.collect(
+                    Request(abi.OP_FETCH_PREPARED, b"", encode([n, 1]), target=reply.handle), decode
+                )
+            )[0]
             for n in range(3)
         ]
-        page = await engine.guest.call(abi.OP_EXECUTE_PREPARED, b"", encode([5, 5]), a=reply.handle)
-        await engine.guest.call(abi.OP_RELEASE, a=reply.handle)
+        page = await engine.guest.call(Request(abi.OP_EXECUTE_PREPARED, b"", encode([5, 5]), target=reply.handle))
+        await engine.guest.call(Request(abi.OP_RELEASE, target=reply.handle))
 
         assert described == {"columns": [["total", None]], "parameters": [":a", "?2"], "readonly": True}
         assert rows == [[[1]], [[2]], [[3]]]
         assert (decode(page.rows), page.handle) == ([[10]], 0)
         with pytest.raises(ProgrammingError, match="prepared statement is closed"):
-            await engine.guest.call(abi.OP_FETCH_PREPARED, b"", encode([1, 1]), a=reply.handle)
+            await engine.guest.call(Request(abi.OP_FETCH_PREPARED, b"", encode([1, 1]), target=reply.handle))
 
 
 async def test_schema_change_reaches_cached_and_prepared_statements() -> None:
     async with running() as engine:
         await engine.execute("CREATE TABLE t (a)")
         await engine.execute("INSERT INTO t VALUES (1)")
-        prepared = await engine.guest.call(abi.OP_PREPARE, b"SELECT * FROM t")
+        prepared = await engine.guest.call(Request(abi.OP_PREPARE, b"SELECT * FROM t"))
         assert await engine.fetch("SELECT * FROM t") == [[1]]
 
         await engine.execute("ALTER TABLE t ADD COLUMN b DEFAULT 2")
 
         assert await engine.fetch("SELECT * FROM t") == [[1, 2]]
         rows, reply = await engine.guest.collect(
-            abi.OP_FETCH_PREPARED, decode, a=prepared.handle, format=abi.FORMAT_COLUMNS
+            Request(abi.OP_FETCH_PREPARED, target=prepared.handle, format=abi.FORMAT_COLUMNS), decode
         )
         assert (rows, decode(reply.columns)) == ([[1, 2]], ["a", "b"])
 
@@ -314,7 +322,7 @@ async def test_limit_on_rows_counts_over_all_pages() -> None:
     async with running(max_rows=10) as engine:
         reply = await engine.execute(COUNT_TO.format(20) + "SELECT i FROM c", most=8)
 
-        reply = await engine.guest.call(abi.OP_NEXT, a=reply.handle, b=8)
+        reply = await engine.guest.call(Request(abi.OP_NEXT, target=reply.handle, argument=8))
 
         assert decode(reply.rows) == [[9], [10]]
         assert "more than 10 rows" in str(reply.error)
@@ -338,7 +346,7 @@ async def test_interrupted_executemany_says_where_it_stopped() -> None:
 
             async def insert() -> None:
                 with pytest.raises(OperationalError, match="interrupted") as caught:
-                    await engine.guest.call(abi.OP_MANY, sql, encode([[1], [2]]))
+                    await engine.guest.call(Request(abi.OP_MANY, sql, encode([[1], [2]])))
                 assert caught.value.sqlite_errorcode == abi.SQLITE_INTERRUPT
 
             tasks.start_soon(insert)
@@ -353,7 +361,9 @@ async def test_failing_set_is_told_and_the_ones_before_it_stay() -> None:
         await engine.execute("CREATE TABLE t (a PRIMARY KEY)")
 
         with pytest.raises(IntegrityError) as caught:
-            await engine.guest.call(abi.OP_MANY, b"INSERT INTO t VALUES (?)", encode([[1], [2], [1]]), a=100)
+            await engine.guest.call(
+                Request(abi.OP_MANY, b"INSERT INTO t VALUES (?)", encode([[1], [2], [1]]), target=100)
+            )
 
         assert "102" in " ".join(getattr(caught.value, "__notes__", ["102"]))
         assert await engine.fetch("SELECT a FROM t") == [[1], [2]]
@@ -363,7 +373,7 @@ async def test_executemany_takes_statements_that_write_only() -> None:
     async with running() as engine:
         for sql in (b"SELECT ?", b"", b"-- nothing"):
             with pytest.raises(ProgrammingError, match=r"executemany\(\) can only execute DML"):
-                await engine.guest.call(abi.OP_MANY, sql, encode([[1]]))
+                await engine.guest.call(Request(abi.OP_MANY, sql, encode([[1]])))
 
 
 async def test_script_runs_triggers_strings_and_comments_as_they_are() -> None:
@@ -377,7 +387,7 @@ async def test_script_runs_triggers_strings_and_comments_as_they_are() -> None:
     expected = sqlite3.connect(":memory:")
     expected.executescript(script)
     async with running() as engine:
-        await engine.guest.call(abi.OP_SCRIPT, script.encode())
+        await engine.guest.call(Request(abi.OP_SCRIPT, script.encode()))
 
         rows = await engine.fetch("SELECT a FROM t")
 
@@ -390,7 +400,7 @@ async def test_error_in_a_script_points_into_the_script() -> None:
         script = "CREATE TABLE t (a); INSERT INTO t VALUES (1); SELECT nope FROM t; INSERT INTO t VALUES (2)"
 
         with pytest.raises(OperationalError, match="no such column: nope") as caught:
-            await engine.guest.call(abi.OP_SCRIPT, script.encode())
+            await engine.guest.call(Request(abi.OP_SCRIPT, script.encode()))
 
         assert caught.value.sqlite_offset == script.index("nope")
         assert await engine.fetch("SELECT a FROM t") == [[1]]
@@ -403,7 +413,7 @@ async def test_script_of_many_statements_takes_time_in_proportion() -> None:
 
         with anyio.fail_after(20):
             await engine.guest.call(
-                abi.OP_SCRIPT, b"SELECT 1 /* some more text, so that it has a length */;" * statements
+                Request(abi.OP_SCRIPT, b"SELECT 1 /* some more text, so that it has a length */;" * statements)
             )
 
 
@@ -414,7 +424,7 @@ async def test_a_thousand_names_in_any_order_find_their_values() -> None:
         for order in (names, names[::-1], [*names[500:], *names[:500], "unused"]):
             values = {name: name[1:] for name in order}
 
-            rows, _ = await engine.guest.collect(abi.OP_FETCH, decode, sql, encode(values))
+            rows, _ = await engine.guest.collect(Request(abi.OP_FETCH, sql, encode(values)), decode)
 
             assert rows == [[name[1:] for name in names]]
 
@@ -427,7 +437,7 @@ async def test_malformed_parameters_are_an_internal_error(params: bytes) -> None
     async with running() as engine:
         for operation in (abi.OP_FETCH, abi.OP_EXECUTE):
             with pytest.raises(InternalError, match="malformed request"):
-                await engine.guest.call(operation, b"SELECT ?", params)
+                await engine.guest.call(Request(operation, b"SELECT ?", params))
 
         assert await engine.fetch("SELECT ?", 1) == [[1]]
 
@@ -435,11 +445,11 @@ async def test_malformed_parameters_are_an_internal_error(params: bytes) -> None
 async def test_unknown_requests_are_internal_errors() -> None:
     async with running() as engine:
         with pytest.raises(InternalError, match="unknown operation 99"):
-            await engine.guest.call(99)
+            await engine.guest.call(Request(99))
         with pytest.raises(InternalError, match="unknown control operation 77"):
-            await engine.guest.call(abi.OP_CONTROL, a=77)
+            await engine.guest.call(Request(abi.OP_CONTROL, target=77))
         with pytest.raises(InternalError, match="already has a connection"):
-            await engine.guest.call(abi.OP_OPEN, b":memory:")
+            await engine.guest.call(Request(abi.OP_OPEN, b":memory:"))
 
 
 async def test_unknown_option_of_open_is_an_error() -> None:
@@ -447,7 +457,7 @@ async def test_unknown_option_of_open_is_an_error() -> None:
     guest.start()
 
     with pytest.raises(InternalError, match="unknown option of OPEN: colour"):
-        await guest.call(abi.OP_OPEN, b":memory:", encode({"colour": 1}))
+        await guest.call(Request(abi.OP_OPEN, b":memory:", encode({"colour": 1})))
 
     await guest.close()
 
@@ -456,7 +466,7 @@ async def test_limits_and_switches_are_told_and_set() -> None:
     async with running() as engine:
 
         async def control(what: int, *arguments: int) -> int:
-            reply = await engine.guest.call(abi.OP_CONTROL, b"", encode(arguments), a=what)
+            reply = await engine.guest.call(Request(abi.OP_CONTROL, b"", encode(arguments), target=what))
             value: int = decode(reply.rows)
             return value
 
@@ -479,13 +489,13 @@ async def test_memory_that_cannot_be_had_is_an_error() -> None:
     """A blob of a gigabyte is allowed by SQLite, but not by the memory of this guest."""
     guest = Guest(":memory:", FileTable(b":memory:"), 5.0, memory_limit_bytes=32 << 20)
     guest.start()
-    await guest.call(abi.OP_OPEN, b":memory:")
+    await guest.call(Request(abi.OP_OPEN, b":memory:"))
 
     for sql in (b"SELECT zeroblob(900000000)", b"SELECT hex(zeroblob(20000000))", b"SELECT zeroblob(20000000), 1"):
         with pytest.raises((MemoryError, OperationalError)):
-            await guest.call(abi.OP_FETCH, sql)
+            await guest.call(Request(abi.OP_FETCH, sql))
 
-    rows, _ = await guest.collect(abi.OP_FETCH, decode, b"SELECT length(zeroblob(1000000))")
+    rows, _ = await guest.collect(Request(abi.OP_FETCH, b"SELECT length(zeroblob(1000000))"), decode)
     assert rows == [[1_000_000]]
-    await guest.call(abi.OP_CLOSE)
+    await guest.call(Request(abi.OP_CLOSE))
     await guest.close()

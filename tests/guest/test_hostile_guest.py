@@ -10,6 +10,7 @@ import pytest
 
 from rapsqlite import _constants as abi
 from rapsqlite import runtime
+from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import InternalError, OperationalError, ProgrammingError
 from tests.guest.played import (
     AWAIT_REQUEST,
@@ -73,11 +74,11 @@ async def test_lie_in_the_reply_ring_breaks_the_connection(lie: str) -> None:
     guest.start()
 
     with pytest.raises(OperationalError, match="has failed and is closed"):
-        await guest.call(abi.OP_FETCH, b"SELECT 1")
+        await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
 
     assert guest.state == "broken"
     with pytest.raises(OperationalError, match="has failed and is closed"):
-        await guest.call(abi.OP_FETCH, b"SELECT 1")
+        await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
     await guest.close()
     assert not guest.is_running()
 
@@ -89,7 +90,7 @@ async def test_trap_reaches_every_waiting_task(trap: str) -> None:
 
     async def ask() -> None:
         try:
-            await guest.call(abi.OP_FETCH, b"SELECT 1")
+            await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
         except OperationalError as exc:
             errors.append(exc)
 
@@ -110,7 +111,7 @@ async def test_guest_that_leaves_unasked_is_a_broken_connection() -> None:
     guest.start()
 
     with pytest.raises(OperationalError, match="has failed and is closed"):
-        await guest.call(abi.OP_FETCH, b"SELECT 1")
+        await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
 
     assert guest.state == "broken"
     await guest.close()
@@ -121,7 +122,7 @@ async def test_guest_of_another_version_is_refused() -> None:
     guest.start()
 
     with pytest.raises(InternalError, match="another version"):
-        await guest.call(abi.OP_OPEN)
+        await guest.call(Request(abi.OP_OPEN))
 
     await guest.close()
 
@@ -135,7 +136,7 @@ async def test_impossible_control_block_is_refused(offset: int, value: int) -> N
     guest.start()
 
     with pytest.raises(OperationalError, match="has failed and is closed"):
-        await guest.call(abi.OP_OPEN)
+        await guest.call(Request(abi.OP_OPEN))
 
     await guest.close()
 
@@ -150,7 +151,7 @@ async def test_endless_loop_is_killed_alone_when_closing_is_cancelled() -> None:
         await guest.close()
 
     assert not guest.is_running()
-    reply = await bystander.call(abi.OP_FETCH, b"SELECT 1")
+    reply = await bystander.call(Request(abi.OP_FETCH, b"SELECT 1"))
     assert reply.kind == DONE
     bystander.stop()
     bystander.join(30)
@@ -164,7 +165,7 @@ async def test_endless_loop_is_killed_when_its_request_is_cancelled(body: str) -
         await anyio.lowlevel.checkpoint()
 
     with anyio.move_on_after(0.05) as scope:
-        await guest.call(abi.OP_FETCH, b"SELECT 1")
+        await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
 
     assert scope.cancelled_caught
     assert guest.state == "broken"
@@ -177,7 +178,7 @@ async def test_batch_that_was_not_asked_for_breaks_the_connection() -> None:
     guest.start()
 
     with pytest.raises(OperationalError, match="has failed and is closed"):
-        await guest.call(abi.OP_EXECUTE, b"SELECT 1")
+        await guest.call(Request(abi.OP_EXECUTE, b"SELECT 1"))
 
     await guest.close()
 
@@ -187,10 +188,10 @@ async def test_request_counter_that_runs_ahead_breaks_the_connection() -> None:
     answered = store(REPLIES, 56, 1, DONE) + store(CONTROL + abi.CONTROL_REQUEST_TAIL, 8000) + publish(56)
     guest = guest_of(AWAIT_REQUEST + answered + PARK_FOR_EVER)
     guest.start()
-    await guest.call(abi.OP_FETCH, b"SELECT 1")
+    await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
 
     with pytest.raises(OperationalError, match="has failed and is closed"):
-        await guest.call(abi.OP_FETCH, b"SELECT 1")
+        await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
 
     assert guest.state == "broken"
     await guest.close()
@@ -214,7 +215,7 @@ async def test_endless_ringing_does_not_pile_up_in_the_loop() -> None:
 
     with anyio.move_on_after(0.3):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(guest.call, abi.OP_FETCH, b"SELECT 1")
+            tasks.start_soon(guest.call, Request(abi.OP_FETCH, b"SELECT 1"))
             while True:
                 await anyio.lowlevel.checkpoint()
                 turns += 1
@@ -228,12 +229,12 @@ async def test_error_that_is_no_message_is_reported_as_such() -> None:
     guest.start()
 
     with pytest.raises(InternalError, match="malformed"):
-        await guest.call(abi.OP_FETCH, b"SELECT 1")
+        await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
 
     guest.stop()
     guest.join(30)
     with pytest.raises(ProgrammingError, match="closed"):
-        await guest.call(abi.OP_FETCH, b"SELECT 1")
+        await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
 
 
 async def test_guest_does_not_sleep_where_nobody_can_wake_it() -> None:

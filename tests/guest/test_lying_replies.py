@@ -10,6 +10,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import _constants as abi
+from rapsqlite._wasm.rings import Request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,16 +33,14 @@ class Liar:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._guest, name)
 
-    async def call(self, op: int, sql: bytes = b"", params: bytes = b"", **options: int) -> Reply:
-        asked = op != self._op or self._asks
-        reply: Reply = await (
-            self._guest.call(op, sql, params, **options) if asked else self._guest.call(abi.OP_DROP, a=12345)
-        )
-        return self._changed(op, reply)
+    async def call(self, request: Request) -> Reply:
+        asked = request.op != self._op or self._asks
+        reply: Reply = await self._guest.call(request if asked else Request(abi.OP_DROP, target=12345))
+        return self._changed(request.op, reply)
 
-    async def collect(self, op: int, decode: Any, *given: bytes, **options: Any) -> tuple[list[Any], Reply]:
-        batches, reply = await self._guest.collect(op, decode, *given, **options)
-        return batches, self._changed(op, reply)
+    async def collect(self, request: Request, decode: Any) -> tuple[list[Any], Reply]:
+        batches, reply = await self._guest.collect(request, decode)
+        return batches, self._changed(request.op, reply)
 
     def _changed(self, op: int, reply: Reply) -> Reply:
         if op == self._op:

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from rapsqlite import _constants as abi
-from rapsqlite._wasm.rings import MalformedReplyError, Rings
+from rapsqlite._wasm.rings import MalformedReplyError, Request, Rings
 
 CONTROL = 64
 PLACE = 4096
@@ -76,13 +76,13 @@ def guest() -> PlayedGuest:
 
 
 def put(rings: Rings, request_id: int, body: bytes) -> int | None:
-    return rings.put((request_id, abi.OP_FETCH, 0, 0, 0, 0), (body, b"\x90"), False)
+    return rings.put(request_id, Request(abi.OP_FETCH, body, b"\x90"), False)
 
 
 def test_request_frame_has_the_documented_layout(guest: PlayedGuest) -> None:
     rings = Rings(guest.view, CONTROL)
 
-    position = rings.put((5, abi.OP_FETCH, 0, 9, 3, 4), (b"SELECT 1", b"\x91\x01"), True)
+    position = rings.put(5, Request(abi.OP_FETCH, b"SELECT 1", b"\x91\x01", 9, 3, 4), True)
 
     assert position == 0
     fields = struct.unpack_from("<IIIBBHIIII", guest.memory, REQUESTS)
@@ -93,15 +93,16 @@ def test_request_frame_has_the_documented_layout(guest: PlayedGuest) -> None:
 
 def test_request_that_crosses_the_end_goes_behind_a_skip_frame(guest: PlayedGuest) -> None:
     rings = Rings(guest.view, CONTROL)
-    assert put(rings, 1, b"x" * 60_000) == 0
+    for number in range(1, 9):
+        assert put(rings, number, b"x" * 8_000) is not None
     head = guest.read(abi.CONTROL_REQUEST_HEAD)
     guest.word(abi.CONTROL_REQUEST_TAIL, head)
 
-    position = put(rings, 2, b"y" * 20_000)
+    position = put(rings, 9, b"y" * 8_000)
 
     assert position == REQUEST_RING
     assert struct.unpack_from("<II", guest.memory, REQUESTS + head) == (REQUEST_RING - head, 0)
-    assert struct.unpack_from("<II", guest.memory, REQUESTS)[1] == 2
+    assert struct.unpack_from("<II", guest.memory, REQUESTS)[1] == 9
 
 
 def test_full_ring_takes_nothing_until_the_guest_answers(guest: PlayedGuest) -> None:

@@ -36,6 +36,7 @@ CLOSE_SLOWLY = """
 import asyncio, sys, threading
 from rapsqlite import _constants as abi
 from rapsqlite._files.file_table import FileTable
+from rapsqlite._wasm.rings import Request
 from tests.vfs.driver import Driven
 answered, leaving, awaited = threading.Event(), threading.Event(), threading.Event()
 class Files(FileTable):
@@ -46,7 +47,7 @@ class Files(FileTable):
 async def close(guest):
     finish = guest._traffic.finish
     guest._traffic.finish = lambda failure: answered.wait(30) and finish(failure)
-    await guest.result(guest.submit(abi.OP_CLOSE))
+    await guest.result(guest.submit(Request(abi.OP_CLOSE)))
     answered.set()
     assert leaving.wait(30)
     ending = asyncio.ensure_future(guest.close())

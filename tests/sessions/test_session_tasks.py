@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from rapsqlite._wasm.rings import Request
+
 
 @pytest.fixture
 async def conn(database: Path) -> AsyncIterator[rapsqlite.Connection]:
@@ -89,11 +91,11 @@ async def test_cancellation_between_opening_and_attaching_leaves_none(
     call = guest.call
     held: list[BaseException] = []  # with all that its traceback refers to
 
-    async def cancelled_before_it_is_attached(op: int, *arguments: Any, **options: Any) -> Any:
-        if op == abi.OP_SESSION:
+    async def cancelled_before_it_is_attached(request: Request) -> Any:
+        if request.op == abi.OP_SESSION:
             scope.cancel()
             await anyio.sleep_forever()
-        return await call(op, *arguments, **options)
+        return await call(request)
 
     monkeypatch.setattr(guest, "call", cancelled_before_it_is_attached)
     with anyio.CancelScope() as scope:

@@ -14,6 +14,8 @@ from rapsqlite._guest.traffic import RequestQueue
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from rapsqlite._wasm.rings import Request
+
 ROWS = 400
 CREATE = "CREATE TABLE t (i INTEGER PRIMARY KEY, seen)"
 FILL = f"INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {ROWS}) SELECT i, 0 FROM n"
@@ -54,9 +56,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     operations: list[int] = []
     submit = RequestQueue.submit
 
-    def counting_submit(self: RequestQueue, loop: Any, op: int, *args: Any, **options: Any) -> Any:
-        operations.append(op)
-        return submit(self, loop, op, *args, **options)
+    def counting_submit(self: RequestQueue, loop: Any, request: Request) -> Any:
+        operations.append(request.op)
+        return submit(self, loop, request)
 
     monkeypatch.setattr(RequestQueue, "submit", counting_submit)
     return operations

@@ -11,6 +11,7 @@ import msgspec
 from rapsqlite import _constants as abi
 from rapsqlite._files.file_table import FileTable
 from rapsqlite._guest.guest import Guest
+from rapsqlite._wasm.rings import Request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -37,7 +38,7 @@ class Driven:
         self.guest.start()
         options = {"flags": flags, "cached_statements": 16}
         try:
-            self._run(lambda: self.guest.call(abi.OP_OPEN, name, msgspec.msgpack.encode(options)))
+            self._run(lambda: self.guest.call(Request(abi.OP_OPEN, name, msgspec.msgpack.encode(options))))
         except BaseException:
             self.close()
             raise
@@ -52,13 +53,13 @@ class Driven:
         """Run one statement and return its rows."""
         params = msgspec.msgpack.encode(parameters) if parameters else b""
         decode = msgspec.msgpack.decode
-        answer = self._run(lambda: self.guest.collect(abi.OP_FETCH, decode, statement.encode(), params))
+        answer = self._run(lambda: self.guest.collect(Request(abi.OP_FETCH, statement.encode(), params), decode))
         rows: list[list[Any]] = answer[0]
         return rows
 
     def script(self, statements: str) -> None:
         """Run any number of statements."""
-        self._run(lambda: self.guest.call(abi.OP_SCRIPT, statements.encode()))
+        self._run(lambda: self.guest.call(Request(abi.OP_SCRIPT, statements.encode())))
 
     def value(self, statement: str, *parameters: object) -> Any:
         """Return the first column of the first row."""
@@ -66,7 +67,7 @@ class Driven:
 
     def statistics(self) -> dict[str, int]:
         """Return the guest's own counters."""
-        reply = self._run(lambda: self.guest.call(abi.OP_CONTROL, a=abi.CONTROL_OP_STATISTICS))
+        reply = self._run(lambda: self.guest.call(Request(abi.OP_CONTROL, target=abi.CONTROL_OP_STATISTICS)))
         counters: dict[str, int] = msgspec.msgpack.decode(reply.rows)
         return counters
 

@@ -19,6 +19,7 @@ import rapsqlite
 from rapsqlite import _constants as abi
 from rapsqlite._guest.guest import _SLICE_S as SLICE_S
 from rapsqlite._values.wire import encode_params
+from rapsqlite._wasm.rings import Request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -319,10 +320,12 @@ async def test_result_that_cannot_be_decoded_leaves_no_lock_behind(
 
     with pytest.raises(ValueError, match="not what was expected"):
         await guest.collect(
-            abi.OP_FETCH,
+            Request(
+                abi.OP_FETCH,
+                b"WITH RECURSIVE c(x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM c) SELECT x, v FROM c, t",
+                encode_params(None, connection._session.adapters),
+            ),
             decode,
-            b"WITH RECURSIVE c(x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM c) SELECT x, v FROM c, t",
-            encode_params(None, connection._session.adapters),
         )
 
     def take_it_all() -> None:
