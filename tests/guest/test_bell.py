@@ -256,6 +256,7 @@ signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 import gc, os, sys, threading
 import anyio
 from rapsqlite import _constants as abi
+from rapsqlite._wasm.rings import Request
 sys.path[:0] = [{directory!r}]
 from played import AWAIT_REQUEST, RING_BY_WRITING, guest_of
 
@@ -268,7 +269,7 @@ async def main():
         while guest._traffic._rings is None:
             await anyio.sleep(0)
         with anyio.move_on_after(0.02):
-            await guest.call(abi.OP_FETCH, b"SELECT 1")
+            await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
         assert guest.state == "broken"
         await guest.close()
 

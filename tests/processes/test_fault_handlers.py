@@ -16,6 +16,7 @@ COMMON = """
     import asyncio, ctypes, faulthandler, logging, os, signal, sys
     import rapsqlite
     from rapsqlite import _constants as abi
+    from rapsqlite._wasm.rings import Request
     from tests.guest.played import guest_of
 
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
@@ -27,7 +28,7 @@ COMMON = """
         guest = guest_of(body)
         guest.start()
         try:
-            await guest.call(abi.OP_OPEN)
+            await guest.call(Request(abi.OP_OPEN))
         except rapsqlite.OperationalError as error:
             print("error")
         await guest.close()
