@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+import zlib
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from pathlib import Path
+import rapsqlite
 
 BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
@@ -32,11 +33,29 @@ def database(tmp_path: Path) -> Path:
     return tmp_path / "test.db"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what is marked ``slow`` unless RAPSQLITE_LONG=1 asks for it."""
+def pytest_configure() -> None:
+    """Test the package in the environment that RAPSQLITE_INSTALLED_IN names, or nothing: see scripts/test_wheel.sh."""
+    expected = os.environ.get("RAPSQLITE_INSTALLED_IN")
+    if expected is not None and not Path(rapsqlite.__file__).is_relative_to(expected):
+        raise pytest.UsageError(f"{rapsqlite.__file__} would be tested, which is not in {expected}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked ``slow`` unless RAPSQLITE_LONG=1 asks for it, and what is in another share."""
+    keep_share(config, items, os.environ.get("RAPSQLITE_SHARE", "1/1"))
     if os.environ.get("RAPSQLITE_LONG") == "1":
         return
     skip = pytest.mark.skip(reason="long test: set RAPSQLITE_LONG=1")
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(skip)
+
+
+def keep_share(config: pytest.Config, items: list[pytest.Item], share: str) -> None:
+    """Keep the tests of one share, such as "2/4", and CPython's own, which differ on each Python."""
+    number, count = map(int, share.split("/"))
+    in_share = {
+        item: "cpython" in item.nodeid or zlib.crc32(item.nodeid.encode()) % count == number - 1 for item in items
+    }
+    config.hook.pytest_deselected(items=[item for item in items if not in_share[item]])
+    items[:] = [item for item in items if in_share[item]]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "rapsqlite"
+pytestmark = pytest.mark.sources
 
 # Lowest first: what stands in a row may import from its own row and those above it, never from those below.
 # Names are folders and top-level modules; a top-level module that is not listed is one of the nouns.

@@ -23,6 +23,7 @@ INPUTS = (
 ENGINE = "rapsqlite/engine.wasm"
 STAMP = "rapsqlite/engine.wasm.inputs"
 pytestmark = [
+    pytest.mark.sources,
     pytest.mark.skipif(sys.platform == "win32", reason="the script is one of bash"),
     pytest.mark.skipif(not (ROOT / ENGINE).exists(), reason="the engine is not built"),
 ]

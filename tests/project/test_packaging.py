@@ -27,7 +27,7 @@ MODULE = "rapsqlite/engine.wasm"
 EXTENSIONS = [f"rapsqlite/extension_modules/{name}.wasm" for name in sorted(SHIPPED)]
 # Building from the sdist compiles the crate in another directory: minutes on a small machine.
 BUILD_TIME_S = 900
-pytestmark = pytest.mark.timeout(BUILD_TIME_S)
+pytestmark = [pytest.mark.sources, pytest.mark.timeout(BUILD_TIME_S)]
 
 
 @pytest.fixture(scope="session")

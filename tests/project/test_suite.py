@@ -1,0 +1,41 @@
+"""How the suite itself is run: shares of it, and the package it tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+WHOLE = ("tests/statements/test_rows.py", "tests/compat/cpython/test_factories.py")
+
+
+def collect(**environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q", *WHOLE]
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+def collected(share: str) -> list[str]:
+    return [line for line in collect(RAPSQLITE_SHARE=share).stdout.splitlines() if "::" in line]
+
+
+def test_shares_hold_each_test_once_and_cpython_s_tests_always() -> None:
+    """Each Python runs one share of the wheel's tests; what no share held would run on one Python only."""
+    whole = collected("1/1")
+    cpython = {name for name in whole if "cpython" in name}
+
+    shares = [collected(f"{number}/3") for number in (1, 2, 3)]
+
+    assert sorted(name for share in shares for name in share if name not in cpython) == sorted(set(whole) - cpython)
+    assert all(len(share) > len(cpython) and cpython <= set(share) for share in shares)
+
+
+def test_tests_of_an_installed_package_do_not_start_on_another(tmp_path: Path) -> None:
+    """A run from the wheel proves nothing if the source tree is what it imports."""
+    done = collect(RAPSQLITE_INSTALLED_IN=str(tmp_path))
+
+    assert done.returncode == 4
+    assert f"which is not in {tmp_path}" in done.stderr
