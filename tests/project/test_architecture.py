@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "rapsqlite"
@@ -262,6 +262,52 @@ def test_uses_of_the_crate_point_downward(path: Path) -> None:
     ]
 
     assert not wrong
+
+
+def rust_paths(tree: str) -> list[str]:
+    """Return the paths of a `use`, whose braces may be nested: `a::{b, c::{d, e}}` is three."""
+    head, brace, inner = tree.strip().partition("{")
+    if not brace:
+        return [head]
+    parts, depth = [""], 0
+    for letter in inner.rpartition("}")[0]:
+        depth += (letter == "{") - (letter == "}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [head + path for part in parts if part.strip() for path in rust_paths(part)]
+
+
+def rust_uses(own: tuple[str, ...], path: Path, files: Iterable[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """Return the files of the crate that a file uses, but not the `mod.rs` files that it is part of."""
+    code = "\n".join(line.split("//")[0] for line in rust_lines(path))
+    statements = re.findall(r"\buse\s+([^;]+);", code)
+    words = [each for statement in statements for each in rust_paths(statement)]
+    words += re.findall(r"(?<![\w:])\w+(?:::\w+)+", code)
+    used = set()
+    for parts in (word.split("::") for word in words):
+        base = own
+        while parts[0] == "super":
+            base, parts = base[:-1], parts[1:] or [""]
+        if parts[0] in {"crate", "self"}:
+            base, parts = () if parts[0] == "crate" else own, parts[1:]
+        full = (*base, *(part.strip() for part in parts))
+        used.add(next((full[:end] for end in range(len(full), 0, -1) if full[:end] in files), own))
+    return {each for each in used if own[: len(each)] != each}
+
+
+def test_no_files_of_the_crate_use_each_other() -> None:
+    """As for Python: a circle of files can only be understood as one. What a `mod.rs` owns its own files may use."""
+    source = ROOT / "wasm" / "src"
+    files = {}
+    for path in rust_modules():
+        parts = path.relative_to(source).with_suffix("").parts
+        if parts[-1] != "tests":
+            files[parts[:-1] if parts[-1] == "mod" else parts] = path
+
+    sorter = TopologicalSorter({own: rust_uses(own, path, files) for own, path in files.items()})
+    sorter.prepare()  # raises CycleError, which names the circle
 
 
 def preceded_by_comment(lines: list[str], index: int) -> bool:

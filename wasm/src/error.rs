@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 
 use crate::abi;
-use crate::buffers;
 
 pub type Result<T> = core::result::Result<T, Error>;
 
@@ -78,47 +77,8 @@ impl Error {
         Self::new(abi::ERROR_SQLITE, code::NOMEM, "out of memory")
     }
 
-    /// An error with SQLite's words, or an extension's, which may be long.
-    pub fn quoting(class: u8, code: i32, message: &[u8]) -> Self {
-        match buffers::lossy(message).and_then(|text| buffers::joined(&[text.as_bytes()])) {
-            Ok(text) => Self::new(class, code, String::from_utf8(text).expect("made of a str")),
-            Err(error) => error,
-        }
-    }
-
     pub fn interrupted() -> Self {
         Self::new(abi::ERROR_SQLITE, code::INTERRUPT, "interrupted")
-    }
-
-    /// What SQLite says about the last call on `db`.
-    #[cfg(target_arch = "wasm32")]
-    pub(crate) fn last(db: *mut libsqlite3_sys::sqlite3) -> Self {
-        use libsqlite3_sys as ffi;
-        // SAFETY: `db` is open; SQLite's message ends in a NUL and lives until the next call.
-        let (code, message, offset) = unsafe {
-            let message = core::ffi::CStr::from_ptr(ffi::sqlite3_errmsg(db));
-            (
-                ffi::sqlite3_extended_errcode(db),
-                message.to_bytes(),
-                ffi::sqlite3_error_offset(db),
-            )
-        };
-        Self {
-            offset,
-            ..Self::quoting(abi::ERROR_SQLITE, code, message)
-        }
-    }
-
-    /// What a call that answered `code` went wrong with: what SQLite says if it says it of this code.
-    #[cfg(target_arch = "wasm32")]
-    pub(crate) fn of_code(db: *mut libsqlite3_sys::sqlite3, code: i32) -> Self {
-        let last = Self::last(db);
-        if last.code & 0xff == code & 0xff {
-            return last;
-        }
-        // SAFETY: a constant of SQLite's that ends in a NUL, for any code.
-        let message = unsafe { core::ffi::CStr::from_ptr(libsqlite3_sys::sqlite3_errstr(code)) };
-        Self::quoting(abi::ERROR_SQLITE, code, message.to_bytes())
     }
 
     pub fn in_row(mut self, row: usize) -> Self {

@@ -17,6 +17,11 @@ pub use mapping::{shm_map, window_map, window_unmap};
 /// An SQLite (extended) result code other than `SQLITE_OK`.
 pub type Code = c_int;
 
+/// As SQLite takes it: 0 where nothing went wrong.
+pub fn code(result: Result<(), Code>) -> c_int {
+    result.err().unwrap_or(0)
+}
+
 /// A file the host has open for this connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fd(i32);

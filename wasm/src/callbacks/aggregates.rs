@@ -4,8 +4,7 @@ use core::ffi::c_int;
 
 use libsqlite3_sys as ffi;
 
-use super::calls::{Messages, STEP, put_result};
-use super::functions::{callbacks_of, function_of};
+use super::calls::{Messages, STEP, callbacks_of, function_of, put_result};
 use super::{Callee, During, Failure, NOTHING};
 use crate::abi;
 use crate::wire::params::Value;

@@ -7,7 +7,7 @@ use core::ffi::{c_char, c_int};
 use libsqlite3_sys as ffi;
 
 use crate::abi;
-use crate::callbacks::hooks::encode_text;
+use crate::callbacks::encode_text;
 use crate::callbacks::{Callbacks, integer};
 use crate::wire::rows::Encoder;
 

@@ -2,6 +2,7 @@
 
 use core::ffi::{CStr, c_int};
 use core::slice;
+use std::rc::Rc;
 
 use libsqlite3_sys as ffi;
 
@@ -12,6 +13,28 @@ use crate::callbacks::argument_block::Arguments;
 use crate::error::{Error, Result, code};
 use crate::wire::params::Value;
 use crate::wire::rows::Encoder;
+
+/// What SQLite gives back with every call, and drops when the function is removed.
+pub struct Function {
+    pub handle: Rc<Handle>,
+    pub(super) callbacks: *const Callbacks,
+    /// By which `Deferral` knows it.
+    pub number: usize,
+}
+
+/// # Safety
+/// `context` is the one SQLite passed to a function that `define` registered.
+pub(super) unsafe fn function_of<'a>(context: *mut ffi::sqlite3_context) -> &'a Function {
+    // SAFETY: the caller's promise; `forget` is not called while the function runs.
+    unsafe { &*ffi::sqlite3_user_data(context).cast::<Function>() }
+}
+
+/// # Safety
+/// As `function_of`.
+pub(super) unsafe fn callbacks_of<'a>(context: *mut ffi::sqlite3_context) -> &'a Callbacks {
+    // SAFETY: the caller's promise; the callbacks outlive the connection.
+    unsafe { &*function_of(context).callbacks }
+}
 
 /// Arguments as SQLite passes them.
 pub type Values = (*mut *mut ffi::sqlite3_value, c_int);

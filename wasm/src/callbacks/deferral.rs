@@ -6,9 +6,8 @@
 use libsqlite3_sys as ffi;
 
 use crate::callbacks::Callbacks;
-use crate::callbacks::calls::Values;
+use crate::callbacks::calls::{Function, Values};
 use crate::callbacks::errors::Failed;
-use crate::callbacks::functions::Function;
 use crate::error::Result;
 
 /// What came of a call that returns nothing to its caller.

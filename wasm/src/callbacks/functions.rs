@@ -6,7 +6,7 @@ use std::rc::Rc;
 use libsqlite3_sys as ffi;
 
 use super::aggregates::{finalize, inverse, step, value};
-use super::calls::{SCALAR, put_result};
+use super::calls::{Function, SCALAR, function_of, put_result};
 use super::{Callbacks, Handle};
 use crate::abi;
 use crate::buffers::{c_string, joined};
@@ -22,28 +22,6 @@ pub struct Signature<'a> {
     pub flags: c_int,
     /// `abi::FUNCTION_*`.
     pub kind: i64,
-}
-
-/// What SQLite gives back with every call, and drops when the function is removed.
-pub struct Function {
-    pub handle: Rc<Handle>,
-    pub(super) callbacks: *const Callbacks,
-    /// By which `Deferral` knows it.
-    pub number: usize,
-}
-
-impl Function {
-    fn new(handle: Handle, callbacks: &Callbacks, signature: &Signature<'_>) -> Result<Self> {
-        let is_deterministic = signature.flags & ffi::SQLITE_DETERMINISTIC != 0;
-        let number = callbacks
-            .deferral
-            .define(shown(signature)?, is_deterministic)?;
-        Ok(Self {
-            handle: Rc::new(handle),
-            callbacks,
-            number,
-        })
-    }
 }
 
 /// As SQLite shows a function in programs: the name in lower case, then the number of arguments.
@@ -108,7 +86,7 @@ pub unsafe fn define(
     let (context, destroy): (*mut c_void, Option<unsafe extern "C" fn(*mut c_void)>) = match handle
     {
         Some(handle) => {
-            let function = Function::new(handle, callbacks, signature)?;
+            let function = defined(callbacks, handle, signature)?;
             (Box::into_raw(Box::new(function)).cast(), Some(forget))
         }
         None => (core::ptr::null_mut(), None),
@@ -151,6 +129,16 @@ pub unsafe fn define(
     }
 }
 
+fn defined(callbacks: &Callbacks, handle: Handle, signature: &Signature<'_>) -> Result<Function> {
+    let is_deterministic = signature.flags & ffi::SQLITE_DETERMINISTIC != 0;
+    let signature = shown(signature)?;
+    Ok(Function {
+        handle: Rc::new(handle),
+        callbacks,
+        number: callbacks.deferral.define(signature, is_deterministic)?,
+    })
+}
+
 /// SQLite says no more than that the name or the number of arguments will not do.
 fn refused(kind: i64) -> Error {
     let message = match kind {
@@ -168,20 +156,6 @@ unsafe extern "C" fn forget(context: *mut c_void) {
     let function = unsafe { Box::from_raw(context.cast::<Function>()) };
     // SAFETY: the callbacks outlive the connection, which calls.
     unsafe { (*function.callbacks).deferral.forget(function.number) };
-}
-
-/// # Safety
-/// `context` is the one SQLite passed to a function that `define` registered.
-pub(super) unsafe fn function_of<'a>(context: *mut ffi::sqlite3_context) -> &'a Function {
-    // SAFETY: the caller's promise; `forget` is not called while the function runs.
-    unsafe { &*ffi::sqlite3_user_data(context).cast::<Function>() }
-}
-
-/// # Safety
-/// As `function_of`.
-pub(super) unsafe fn callbacks_of<'a>(context: *mut ffi::sqlite3_context) -> &'a Callbacks {
-    // SAFETY: the caller's promise; the callbacks outlive the connection.
-    unsafe { &*function_of(context).callbacks }
 }
 
 unsafe extern "C" fn scalar(

@@ -6,9 +6,8 @@ use core::ptr;
 use libsqlite3_sys as ffi;
 
 use super::preupdate;
-use super::{Callbacks, Callee, Failed, Handle, integer};
+use super::{Callbacks, Callee, Failed, Handle, callbacks_of, encode_text, integer};
 use crate::abi;
-use crate::buffers::lossy;
 use crate::error::{Error, Result};
 use crate::sqlite::statement::bytes_of;
 use crate::wire::params::Value;
@@ -132,23 +131,6 @@ unsafe fn install_wal(db: *mut ffi::sqlite3, callbacks: &Callbacks, is_set: bool
             ffi::sqlite3_wal_autocheckpoint(db, callbacks.checkpoint_pages.get());
         }
     }
-}
-
-/// # Safety
-/// SQLite passes the pointer that was registered with the callback.
-pub(super) unsafe fn callbacks_of<'a>(context: *mut c_void) -> &'a Callbacks {
-    // SAFETY: the caller's promise.
-    unsafe { &*context.cast::<Callbacks>() }
-}
-
-/// # Safety
-/// `text` is NULL or ends in a NUL.
-pub unsafe fn encode_text(text: *const c_char, out: &mut Encoder) -> Result<()> {
-    if text.is_null() {
-        return out.null();
-    }
-    // SAFETY: the caller's promise.
-    out.text(lossy(unsafe { bytes_of(text) })?.as_bytes())
 }
 
 /// A statement, or one within a trigger, begins.

@@ -18,7 +18,7 @@ mod infallible;
 pub mod preupdate;
 
 use core::cell::{Cell, RefCell};
-use core::ffi::c_int;
+use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::rc::Rc;
@@ -28,12 +28,13 @@ use libsqlite3_sys as ffi;
 use self::deferral::Deferral;
 pub use self::handle::{Callee, Handle};
 use crate::abi;
-use crate::buffers::zeroed;
+use crate::buffers::{lossy, zeroed};
 use crate::callbacks::argument_block::{Answered, Arguments};
 pub use crate::callbacks::errors::{During, Failed, Failure};
 pub use crate::callbacks::errors::{INTERRUPTED, NO_MEMORY, failed};
 use crate::error::{Error, Result};
 use crate::host;
+use crate::sqlite::statement::bytes_of;
 use crate::wire::params::Value;
 use crate::wire::rows::Encoder;
 
@@ -204,6 +205,23 @@ impl Callbacks {
             }
         }
     }
+}
+
+/// # Safety
+/// SQLite passes the pointer that was registered with the callback.
+unsafe fn callbacks_of<'a>(context: *mut c_void) -> &'a Callbacks {
+    // SAFETY: the caller's promise.
+    unsafe { &*context.cast::<Callbacks>() }
+}
+
+/// # Safety
+/// `text` is NULL or ends in a NUL.
+pub unsafe fn encode_text(text: *const c_char, out: &mut Encoder) -> Result<()> {
+    if text.is_null() {
+        return out.null();
+    }
+    // SAFETY: the caller's promise.
+    out.text(lossy(unsafe { bytes_of(text) })?.as_bytes())
 }
 
 /// The answer where an integer is wanted.

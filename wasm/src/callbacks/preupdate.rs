@@ -5,9 +5,8 @@ use core::ptr;
 
 use libsqlite3_sys as ffi;
 
-use super::Callbacks;
 use super::calls::value_of;
-use super::hooks::{callbacks_of, encode_text};
+use super::{Callbacks, callbacks_of, encode_text};
 use crate::abi;
 use crate::callbacks::argument_block;
 use crate::error::{Error, Result};

@@ -9,13 +9,12 @@ use crate::abi;
 use crate::buffers::push;
 use crate::callbacks::argument_block;
 use crate::callbacks::argument_block::Arguments;
-use crate::callbacks::calls::{Values, encode_each, encode_values, put_result};
+use crate::callbacks::calls::{Function, Values, encode_each, encode_values, put_result};
 use crate::callbacks::deferral::{Called, Deferral};
-use crate::callbacks::functions::Function;
 use crate::callbacks::{Callbacks, Callee, KEPT_BYTES, NO_MEMORY};
 use crate::deferral::calls::PendingCalls;
 use crate::deferral::memo::Memo;
-use crate::deferral::read_ahead::ReadAhead;
+use crate::deferral::program::DeferralPlan;
 use crate::deferral::statement;
 use crate::deferral::steps::Steps;
 use crate::error::Result;
@@ -56,21 +55,14 @@ impl Policy {
         self.single_calls.set(0);
     }
 
-    /// How to read the rows of the running statement from here on, if it puts calls off. Cheap for one without calls.
-    pub fn read_ahead(
-        self: &Rc<Self>,
-        callbacks: &Callbacks,
-        statement: &Statement,
-        format: u16,
-    ) -> Option<Box<ReadAhead>> {
+    /// What the running statement puts off, if it does.
+    pub fn plan(&self, callbacks: &Callbacks, statement: &Statement) -> Option<Rc<DeferralPlan>> {
         let calls = self.single_calls.get();
         if calls == 0 || is_watched(callbacks) {
             return None;
         }
         let defines = |signature: &[u8]| self.defines(signature);
-        let plan = statement::plan(statement, calls >= WORTH_A_LOOK, defines)?;
-        let calls = PendingCalls::new(plan, statement, format);
-        Some(Box::new(ReadAhead::new(self.clone(), calls)))
+        statement::plan(statement, calls >= WORTH_A_LOOK, defines)
     }
 
     fn defines(&self, signature: &[u8]) -> bool {

@@ -31,13 +31,20 @@ pub struct ReadAhead {
 }
 
 impl ReadAhead {
-    pub(super) fn new(policy: Rc<Policy>, calls: PendingCalls) -> Self {
-        Self {
-            policy,
-            rows: PendingRows::new(calls),
+    /// How to read the rows of the running statement from here on, if it puts calls off. Cheap for one without calls.
+    pub fn of(
+        policy: &Rc<Policy>,
+        callbacks: &Callbacks,
+        statement: &Statement,
+        format: u16,
+    ) -> Option<Box<Self>> {
+        let plan = policy.plan(callbacks, statement)?;
+        Some(Box::new(Self {
+            policy: policy.clone(),
+            rows: PendingRows::new(PendingCalls::new(plan, statement, format)),
             error: None,
             is_at_end: false,
-        }
+        }))
     }
 
     /// Whether there are rows that were not sent yet, or an error.

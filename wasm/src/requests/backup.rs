@@ -48,7 +48,7 @@ pub fn open(executor: &mut Executor, request: &Request<'_>, input: Input<'_>) ->
     reader.array()?;
     let schema = reader.text()?;
     let backup = Backup::open(&executor.connection, input.sql, schema, request.a)?;
-    let handle = executor.objects.hold(Object::Backup(backup))?;
+    let handle = executor.objects.hold(backup)?;
     Ok(Answer {
         handle,
         ..Answer::nothing()
@@ -57,19 +57,19 @@ pub fn open(executor: &mut Executor, request: &Request<'_>, input: Input<'_>) ->
 
 /// `BACKUP_STEP`: copies pages; the body is `[code, remaining, page count]`. After `SQLITE_DONE` the handle is gone.
 pub fn step(executor: &mut Executor, request: &Request<'_>) -> Result<Answer> {
-    let backup = executor.objects.backup(request.a)?;
+    let backup = executor.objects.get::<Backup>(request.a);
+    let backup = backup.ok_or_else(|| Error::programming("the backup has ended"))?;
     let result = backup.step(&executor.connection, request.b);
     let goes_on = matches!(&result, Ok(progress) if progress.code != ffi::SQLITE_DONE);
-    let progress = match executor.objects.take_unless(goes_on, request.a) {
-        Some(Object::Backup(backup)) => {
-            let finished = backup.finish();
-            // What went wrong first is what is told.
-            let progress = result?;
-            finished?;
-            progress
-        }
-        _ => result?,
+    let finished = if goes_on {
+        Ok(())
+    } else {
+        let ended = executor.objects.take::<Backup>(request.a);
+        ended.map_or(Ok(()), |backup| backup.finish())
     };
+    // What went wrong first is what is told.
+    let progress = result?;
+    finished?;
     let value = &mut executor.output.value;
     value.array(3)?;
     value.integer(progress.code.into())?;
@@ -77,6 +77,8 @@ pub fn step(executor: &mut Executor, request: &Request<'_>) -> Result<Answer> {
     value.integer(progress.page_count.into())?;
     Ok(Answer::value())
 }
+
+impl Object for Backup {}
 
 impl Backup {
     fn open(connection: &Connection, path: &[u8], schema: &[u8], direction: u32) -> Result<Self> {

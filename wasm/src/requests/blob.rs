@@ -61,7 +61,7 @@ pub fn open(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
         return Err(Error::of_code(blob.db, code));
     }
     executor.output.value.integer(len.into())?;
-    let handle = executor.objects.hold(Object::Blob(blob))?;
+    let handle = executor.objects.hold(blob)?;
     Ok(Answer {
         handle,
         ..Answer::value()
@@ -86,7 +86,8 @@ pub fn read(
             return Err(Error::interrupted());
         }
         piece.truncate(left as usize);
-        let blob = executor.objects.blob(request.a)?;
+        let blob = executor.objects.get::<Blob>(request.a);
+        let blob = blob.ok_or_else(closed)?;
         blob.read_into(&mut piece, offset)?;
         executor.output.value.blob(&piece)?;
         offset += piece.len() as i64;
@@ -111,7 +112,8 @@ pub fn write(executor: &mut Executor, request: &Request<'_>, params: &[u8]) -> R
         return Err(Error::internal("what is written to a blob is bytes"));
     };
     let (step, offset) = (c_integer(reader.integer()?)?, request.b.into());
-    let blob = executor.objects.blob(request.a)?;
+    let blob = executor.objects.get::<Blob>(request.a);
+    let blob = blob.ok_or_else(closed)?;
     let callbacks = &executor.connection.watch.callbacks;
     if step <= 1 || bytes.len() < 2 {
         blob.write_from(bytes, offset, callbacks)?;
@@ -155,9 +157,16 @@ impl Blob {
             code => Err(Error::of_code(self.db, code)),
         }
     }
+}
 
-    /// Closes it; outside of a transaction that is the commit of what was written, which may fail.
-    pub fn close(mut self) -> Result<()> {
+impl Object for Blob {
+    /// An open blob counts as a statement that runs.
+    fn runs(&self) -> bool {
+        true
+    }
+
+    /// Outside of a transaction that is the commit of what was written, which may fail.
+    fn close(mut self: Box<Self>) -> Result<()> {
         let raw = core::mem::replace(&mut self.raw, ptr::null_mut());
         // SAFETY: open, and used for the last time.
         match unsafe { ffi::sqlite3_blob_close(raw) } {
@@ -174,6 +183,10 @@ impl Drop for Blob {
         // SAFETY: null, or open and used for the last time. Nobody is there to be told of an error.
         unsafe { ffi::sqlite3_blob_close(self.raw) };
     }
+}
+
+fn closed() -> Error {
+    Error::programming("Cannot operate on a closed blob.")
 }
 
 fn c_integer(value: i64) -> Result<c_int> {

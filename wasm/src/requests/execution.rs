@@ -132,9 +132,12 @@ impl Run {
                     |column, out: &mut Encoder| statement.encode_value(column, format, out);
                 batch.row(|out| run.shape.encode(statement.column_count(), out, encode))
             })?;
-            self.ahead = watch
-                .deferral
-                .read_ahead(&watch.callbacks, statement, self.shape.format);
+            self.ahead = ReadAhead::of(
+                &watch.deferral,
+                &watch.callbacks,
+                statement,
+                self.shape.format,
+            );
             if self.ahead.is_some() {
                 self.stand = Stand::Read;
                 return Ok(());

@@ -333,8 +333,8 @@ impl Executor {
 
     /// Interrupts the statements that have rows left. SQLite undoes what one of them changes.
     pub fn interrupt(&mut self) {
-        // An open blob counts as a statement that runs, so SQLite would go on interrupting until it is closed.
-        if !self.objects.has_blobs() {
+        // With an open blob, which counts as a statement that runs, SQLite would go on interrupting until it is closed.
+        if !self.objects.run() {
             // SAFETY: the connection is open.
             unsafe { ffi::sqlite3_interrupt(self.connection.db()) };
         }

@@ -42,7 +42,7 @@ pub fn deserialize(
             reader.array()?;
             let db = executor.connection.db();
             let image = Image::begin(db, reader.text()?, reader.integer()?)?;
-            let handle = executor.objects.hold(Object::Image(image))?;
+            let handle = executor.objects.hold(image)?;
             Ok(Answer {
                 handle,
                 ..Answer::nothing()
@@ -53,14 +53,15 @@ pub fn deserialize(
             let Value::Blob(piece) = reader.value()? else {
                 return Err(Error::internal("a piece of an image is bytes"));
             };
-            executor.objects.image(request.a)?.append(piece)?;
+            let image = executor.objects.get::<Image>(request.a);
+            image.ok_or_else(dropped)?.append(piece)?;
             Ok(Answer::nothing())
         }
         abi::DESERIALIZE_END => {
-            executor.objects.image(request.a)?;
-            if let Some(Object::Image(image)) = executor.objects.take(request.a) {
-                image.put_in_place(executor.connection.db())?;
-            }
+            let image = executor.objects.take::<Image>(request.a);
+            image
+                .ok_or_else(dropped)?
+                .put_in_place(executor.connection.db())?;
             Ok(Answer::nothing())
         }
         stage => Err(Error::internal(format!(
@@ -68,6 +69,12 @@ pub fn deserialize(
         ))),
     }
 }
+
+fn dropped() -> Error {
+    Error::programming("the image has been dropped")
+}
+
+impl Object for Image {}
 
 impl Image {
     fn begin(db: *mut ffi::sqlite3, schema: &[u8], len: i64) -> Result<Self> {

@@ -12,8 +12,8 @@ use crate::requests::answer::Answer;
 use crate::requests::control::control;
 use crate::requests::executor::{Executor, Input};
 use crate::requests::many;
-use crate::requests::objects;
 use crate::requests::replies::{Body, Replies};
+use crate::requests::{backup, blob, changeset, image, session};
 use crate::ring::Rings;
 use crate::ring::reply::ReplyHeader;
 use crate::ring::request::Request;
@@ -169,7 +169,7 @@ impl<'r> Service<'r> {
                 executor.release(request.a);
                 Ok(Answer::nothing())
             }
-            _ => objects::serve(executor, request, input, replies),
+            _ => serve_object(executor, request, input, replies),
         };
         executor.checked(result)
     }
@@ -191,7 +191,7 @@ impl<'r> Service<'r> {
         if let Some(executor) = &mut self.executor {
             executor.finish(answer.handle);
             executor.release(answer.handle);
-            executor.objects.take(answer.handle);
+            drop(executor.objects.close(answer.handle));
         }
         vfs::give_back_locks();
     }
@@ -239,6 +239,41 @@ impl<'r> Service<'r> {
             sent.is_ok() || self.replies.host_left(),
             "an error that could not be told: {error:?}"
         );
+    }
+}
+
+/// Answers the requests about what outlives a request beside statements.
+fn serve_object(
+    executor: &mut Executor,
+    request: &Request<'_>,
+    input: Input<'_>,
+    replies: &mut Replies<'_>,
+) -> Result<Answer> {
+    let changes = match request.op {
+        abi::OP_APPLY | abi::OP_DESERIALIZE => true,
+        abi::OP_BACKUP_OPEN => request.a == abi::BACKUP_FROM_IMAGE,
+        _ => false,
+    };
+    if changes {
+        executor.connection.blocks.check()?;
+    }
+    match request.op {
+        abi::OP_BACKUP_OPEN => backup::open(executor, request, input),
+        abi::OP_BACKUP_STEP => backup::step(executor, request),
+        abi::OP_DESERIALIZE => image::deserialize(executor, request, input.params),
+        abi::OP_BLOB_OPEN => blob::open(executor, input.params),
+        abi::OP_BLOB_READ => blob::read(executor, request, input.params, replies),
+        abi::OP_BLOB_WRITE => blob::write(executor, request, input.params),
+        abi::OP_SESSION_OPEN => session::open(executor, input.params),
+        abi::OP_SESSION => session::serve(executor, request, input.params),
+        abi::OP_APPLY => changeset::apply(executor, input.params),
+        abi::OP_INVERT => changeset::invert(executor, input.params),
+        abi::OP_COMBINE => changeset::combine(executor, input.params),
+        abi::OP_DROP => {
+            executor.objects.close(request.a)?;
+            Ok(Answer::nothing())
+        }
+        op => Err(Error::internal(format!("unknown operation {op}"))),
     }
 }
 

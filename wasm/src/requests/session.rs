@@ -48,7 +48,7 @@ pub fn open(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
     session.check(code)?;
     // SAFETY: `db` is open, and `watch` outlives it. Statements from before would pass the session by.
     unsafe { watch.install(db)? };
-    let handle = executor.objects.hold(Object::Session(session))?;
+    let handle = executor.objects.hold(session)?;
     Ok(Answer {
         handle,
         ..Answer::nothing()
@@ -62,7 +62,9 @@ pub fn serve(executor: &mut Executor, request: &Request<'_>, params: &[u8]) -> R
         reader.array()?;
     }
     let watch = &executor.connection.watch;
-    let session = executor.objects.session(request.a)?;
+    let session = executor.objects.get::<Session>(request.a);
+    let session =
+        session.ok_or_else(|| Error::programming("Cannot operate on a closed session."))?;
     let value = &mut executor.output.value;
     // SAFETY: the session and its connection are open.
     unsafe {
@@ -107,6 +109,8 @@ pub fn serve(executor: &mut Executor, request: &Request<'_>, params: &[u8]) -> R
 fn flag(value: i64) -> c_int {
     c_int::try_from(value).unwrap_or(-1)
 }
+
+impl Object for Session {}
 
 impl Session {
     fn attach(&self, table: Value<'_>) -> Result<()> {

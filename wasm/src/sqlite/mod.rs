@@ -3,6 +3,8 @@
 #[cfg(target_arch = "wasm32")]
 pub(crate) mod columns;
 #[cfg(target_arch = "wasm32")]
+mod errors;
+#[cfg(target_arch = "wasm32")]
 pub(crate) mod init;
 pub mod localtime;
 pub mod memcmp;

@@ -7,10 +7,9 @@ use libsqlite3_sys as ffi;
 
 use crate::abi;
 use crate::buffers::joined;
-use crate::host::{self, Fd};
+use crate::host::{self, Fd, code};
 use crate::vfs::file;
 use crate::vfs::file::OpenFile;
-use crate::vfs::registration::code;
 use crate::vfs::shm;
 
 pub const VFS_NAME: &CStr = c"rapsqlite";

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use libsqlite3_sys as ffi;
 
-use crate::host;
+use crate::host::{self, code};
 use crate::vfs::{file, io_methods, locks};
 
 /// Longest name, as in SQLite's own VFS for Unix, with its terminator.
@@ -141,9 +141,4 @@ unsafe extern "C" fn current_time(
     // SAFETY: SQLite passes the address of an integer of its own.
     unsafe { *julian_ms = UNIX_EPOCH_JULIAN_MS + unix_ms };
     ffi::SQLITE_OK
-}
-
-/// The result code of a host function.
-pub(super) fn code(result: Result<(), host::Code>) -> c_int {
-    result.err().unwrap_or(ffi::SQLITE_OK)
 }

@@ -7,7 +7,7 @@ use core::ptr;
 use libsqlite3_sys as ffi;
 
 use crate::abi;
-use crate::callbacks::hooks::encode_text;
+use crate::callbacks::encode_text;
 use crate::callbacks::{Callee, integer};
 use crate::connection::progress::Watch;
 use crate::error::{Error, Result};

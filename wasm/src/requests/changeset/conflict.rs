@@ -9,7 +9,7 @@ use crate::abi;
 use crate::buffers::shown;
 use crate::callbacks::argument_block;
 use crate::callbacks::calls::value_of;
-use crate::callbacks::hooks::encode_text;
+use crate::callbacks::encode_text;
 use crate::error::{Error, Result};
 use crate::wire::rows::Encoder;
 
