@@ -128,30 +128,31 @@ def _without_start(wasm: bytes, sections: list[tuple[int, bytes]]) -> bytes:
     if len(starts) > 1:
         raise OperationalError("it has more than one start function")
     function = _Reader(starts[0], 0, len(starts[0])).number()
-    entry = _sized(START.encode()) + _FUNCTION + _encoded(function)
+    entry = sized(START.encode()) + _FUNCTION + leb128(function)
     if all(kind != _EXPORT for kind, _ in sections):
         # Exports come right before where the start was.
-        changed = [(_EXPORT, _encoded(1) + entry) if kind == _START else (kind, content) for kind, content in sections]
+        changed = [(_EXPORT, leb128(1) + entry) if kind == _START else (kind, content) for kind, content in sections]
     else:
         changed = [
             (kind, _with_export(content, entry) if kind == _EXPORT else content)
             for kind, content in sections
             if kind != _START
         ]
-    return _MAGIC + _VERSION + b"".join(_encoded(kind) + _sized(content) for kind, content in changed)
+    return _MAGIC + _VERSION + b"".join(leb128(kind) + sized(content) for kind, content in changed)
 
 
 def _with_export(content: bytes, entry: bytes) -> bytes:
     reader = _Reader(content, 0, len(content))
-    return _encoded(reader.number() + 1) + reader.rest() + entry
+    return leb128(reader.number() + 1) + reader.rest() + entry
 
 
-def _sized(content: bytes) -> bytes:
-    return _encoded(len(content)) + content
+def sized(content: bytes) -> bytes:
+    """Return bytes behind their length."""
+    return leb128(len(content)) + content
 
 
-def _encoded(value: int) -> bytes:
-    """Encode an unsigned LEB128."""
+def leb128(value: int) -> bytes:
+    """Return an unsigned integer as WebAssembly has it: https://en.wikipedia.org/wiki/LEB128."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

@@ -19,6 +19,7 @@ import pytest
 import rapsqlite
 from rapsqlite import connect
 from rapsqlite._guest.request import PendingRequest
+from tests.cancellation.persistence import cancelled_until_done
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -339,13 +340,7 @@ def test_task_cancelled_again_and_again_still_rolls_back() -> None:
                     inside.set()
                     await asyncio.sleep(60)
 
-            task = asyncio.create_task(work())
-            await inside.wait()
-            while not task.done():
-                task.cancel()
-                await asyncio.sleep(0)
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            await cancelled_until_done(work(), inside)
             assert not conn.in_transaction
             assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
 

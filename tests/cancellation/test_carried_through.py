@@ -19,6 +19,7 @@ import rapsqlite
 from rapsqlite import connect
 from rapsqlite._guest.request import undoes
 from rapsqlite._loops import current_loop
+from tests.cancellation.persistence import cancelled_until_done
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -386,13 +387,7 @@ def test_task_that_is_cancelled_again_and_again_still_rolls_back(database: Path)
 
             for _ in range(30):
                 entered.clear()
-                task = asyncio.create_task(work())
-                await entered.wait()
-                while not task.done():
-                    task.cancel()
-                    await asyncio.sleep(0)
-                with pytest.raises(asyncio.CancelledError):
-                    await task
+                await cancelled_until_done(work(), entered)
                 assert not conn.in_transaction
             await assert_undone(conn, database)
 

@@ -4,22 +4,10 @@ from __future__ import annotations
 
 import wasmtime
 
+from rapsqlite._wasm.dylink import leb128, sized
+
 HEADER = b"\0asm\x01\0\0\0"
 MEM_INFO, NEEDED = 1, 2
-
-
-def number(value: int) -> bytes:
-    """Encode an unsigned LEB128."""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
-
-
-def sized(content: bytes) -> bytes:
-    return number(len(content)) + content
 
 
 def dylink(*parts: bytes) -> bytes:
@@ -29,7 +17,7 @@ def dylink(*parts: bytes) -> bytes:
 
 def mem_info(data_bytes: int = 0, alignment_log2: int = 0, slots: int = 0, slot_alignment_log2: int = 0) -> bytes:
     numbers = (data_bytes, alignment_log2, slots, slot_alignment_log2)
-    return bytes([MEM_INFO]) + sized(b"".join(map(number, numbers)))
+    return bytes([MEM_INFO]) + sized(b"".join(map(leb128, numbers)))
 
 
 def side_module(text: str = "", section: bytes | None = None) -> bytes:

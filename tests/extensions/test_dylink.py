@@ -9,8 +9,8 @@ import pytest
 import wasmtime
 
 import rapsqlite
-from rapsqlite._wasm.dylink import START, Needs, read_side
-from tests.extensions.modules import ENTRY, HEADER, NEEDED, dylink, mem_info, number, side_module, sized
+from rapsqlite._wasm.dylink import START, Needs, leb128, read_side, sized
+from tests.extensions.modules import ENTRY, HEADER, NEEDED, dylink, mem_info, side_module
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +71,7 @@ def test_module_without_start_function_is_left_as_it_is() -> None:
         (HEADER + dylink(mem_info(1 << 31)), rapsqlite.OutOfMemoryError, "2147483648 bytes"),
         (HEADER + dylink(mem_info(0, 0, 65_537)), rapsqlite.OutOfMemoryError, "slots"),
         (
-            HEADER + dylink(mem_info(), bytes([NEEDED]) + sized(number(1) + sized(b"libz.so"))),
+            HEADER + dylink(mem_info(), bytes([NEEDED]) + sized(leb128(1) + sized(b"libz.so"))),
             rapsqlite.NotSupportedError,
             r"libz\.so",
         ),
