@@ -6,6 +6,7 @@ for as much, and otherwise ended.
 
 from __future__ import annotations
 
+from rapsqlite._constants import BATCH_BYTES, REPLY_INLINE_BYTES
 from rapsqlite.errors import InternalError
 
 MOST_BODY_BYTES = 1 << 30
@@ -19,7 +20,13 @@ MOST_VALUES = 5 * MOST_COLUMNS + 16
 """In a body larger than `LARGE_BYTES`: that is one row, with the names of its columns and their declared types."""
 
 LARGE_BYTES = 1 << 20
-"""Below this no list that a body decodes to is large."""
+"""Up to this, what a body of few lists decodes to is not large: of a single list it is some 20 MiB at the most."""
+
+SMALL_BYTES = REPLY_INLINE_BYTES
+"""Up to this, what a body decodes to is not large whatever it is: of empty maps in maps it is 8 MiB."""
+
+MOST_LISTS = BATCH_BYTES // 2 + 16
+"""In a body: a row takes two bytes at least, and a batch ends at `BATCH_BYTES`."""
 
 MOST_NAME_BYTES = 2 * 4096 + 1
 """Of a file's name and the name of the file whose permission bits it gets, each at most PATH_MAX."""
@@ -41,13 +48,17 @@ MOST_LIBRARIES = 128
 """Of extensions that are open at a time."""
 
 
-def check_values(body: bytes | memoryview) -> None:
-    """Raise InternalError if a body in MessagePack is large and of many values.
+# First bytes of arrays and maps: https://github.com/msgpack/msgpack/blob/master/spec.md
+_LISTS = bytes((*range(0x80, 0xA0), *range(0xDC, 0xE0)))
 
-    Decoded, an empty list of one byte takes 56: a gigabyte of these would take all memory. What is no MessagePack is
+
+def check_values(body: bytes | memoryview) -> None:
+    """Raise InternalError if a body in MessagePack is of many values, or of many lists.
+
+    Decoded, an empty list of one byte takes 64: a gigabyte of these would take all memory. What is no MessagePack is
     left to the decoder.
     """
-    if len(body) <= LARGE_BYTES:
+    if len(body) <= SMALL_BYTES or (len(body) <= LARGE_BYTES and _may_be_lists(body) <= MOST_LISTS):
         return
     position, count = 0, 0
     while position < len(body):
@@ -57,11 +68,13 @@ def check_values(body: bytes | memoryview) -> None:
         position = _end_of_head(body, position)
 
 
-def _end_of_head(body: bytes | memoryview, position: int) -> int:
-    """Return where the next value begins; of an array or a map that is its first one.
+def _may_be_lists(body: bytes | memoryview) -> int:
+    """Return how many bytes are such as begin a list or a map: at least as many as there are."""
+    return len(body) - len(bytes(body).translate(None, _LISTS))
 
-    https://github.com/msgpack/msgpack/blob/master/spec.md
-    """
+
+def _end_of_head(body: bytes | memoryview, position: int) -> int:
+    """Return where the next value begins; of an array or a map that is its first one."""
     first = body[position]
     position += 1
     if 0xA0 <= first <= 0xBF:

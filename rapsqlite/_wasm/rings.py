@@ -255,7 +255,7 @@ class Rings(Words):
         if reply.flags & abi.REPLY_SPILLED:
             reply.columns, reply.rows = self._split_spilled(columns_len, rows_len)
             return reply
-        if columns_len + rows_len > length - abi.REPLY_HEADER_BYTES:
+        if columns_len + rows_len > min(length - abi.REPLY_HEADER_BYTES, abi.REPLY_INLINE_BYTES):
             raise MalformedReplyError("a reply's body is longer than its frame")
         body = start + abi.REPLY_HEADER_BYTES
         reply.columns = bytes(self._replies[body : body + columns_len]) if columns_len else b""

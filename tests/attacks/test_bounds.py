@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
+import tracemalloc
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 import rapsqlite
@@ -28,10 +32,12 @@ from rapsqlite._values.bounds import (
     MOST_NAME_BYTES,
     MOST_OPEN_FILES,
     MOST_VALUES,
+    SMALL_BYTES,
     check_values,
 )
+from rapsqlite._values.wire import decode_lists
 from rapsqlite._wasm.dylink import read_side
-from rapsqlite._wasm.rings import Request
+from rapsqlite._wasm.rings import MalformedReplyError, Request, Rings
 from rapsqlite.errors import DataError, InternalError, OperationalError
 from tests.guest.played import AWAIT_REQUEST, PARK_FOR_EVER, REPLIES, guest_of, publish, store
 
@@ -115,6 +121,55 @@ def test_body_of_empty_lists_is_refused_before_it_is_decoded() -> None:
         host.spill(0, LARGE_BYTES + 1)
 
     assert host.rings.spilled == []
+
+
+@pytest.mark.parametrize("size", [SMALL_BYTES, SMALL_BYTES + 1, LARGE_BYTES, LARGE_BYTES + 1, 8 * LARGE_BYTES])
+@pytest.mark.parametrize(
+    "item", [b"\x90", b"\x80", b"\x91\xc0", b"\x81\xa0\x80", b"\x91\x91\x90", b"\xcc\xc8", b"\xa2ab"]
+)
+def test_no_body_decodes_to_a_multiple_of_its_size(item: bytes, size: int) -> None:
+    """Below a megabyte nothing was counted, and a megabyte of empty lists took 64."""
+    count = (size - 10) // len(item)
+    body = b"\xdd\x00\x00\x00\x01\xdd" + count.to_bytes(4, "big") + item * count
+    body += bytes(size - len(body))
+    tracemalloc.start()
+    try:
+        with suppress(InternalError):
+            decode_lists(checked(body))
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert taken < 24 << 20
+
+
+def checked(body: bytes) -> bytes:
+    check_values(body)
+    return body
+
+
+def test_batch_of_the_most_rows_is_let_through() -> None:
+    rows = [[None]] * (abi.BATCH_BYTES // 2) + [["x" * (LARGE_BYTES - abi.BATCH_BYTES - 100)]]
+
+    assert decode_lists(checked(msgspec.msgpack.encode(rows))) == rows
+
+
+def test_body_in_the_ring_is_no_larger_than_the_guest_puts_there() -> None:
+    """What is larger is handed over beside it, and counted."""
+    body = b"\xdd\x00\x02\xff\x00" + b"\x90" * 196_352
+    memory = bytearray(1 << 20)
+    words = {abi.CONTROL_MAGIC: (abi.MAGIC, abi.ABI_VERSION, 4096, abi.REQUEST_RING_BYTES, 131_072)}
+    words[abi.CONTROL_REPLY_RING + 4] = (abi.REPLY_RING_BYTES, 2048)
+    words[abi.CONTROL_REPLY_HEAD] = (abi.REPLY_HEADER_BYTES + len(body) + 7 & ~7,)
+    for offset, values in words.items():
+        struct.pack_into(f"<{len(values)}I", memory, offset, *values)
+    head = (words[abi.CONTROL_REPLY_HEAD][0], 1, abi.REPLY_DONE, 0, 1, 0, len(body), 1, 0, 0, -1, 0, 0)
+    struct.pack_into("<IIBBHIIIIIqqq", memory, 131_072, *head)
+    rings = Rings(lambda address, length: memoryview(memory)[address : address + length], 0)
+    rings._reply_tail = 0
+
+    with pytest.raises(MalformedReplyError, match="longer"):
+        rings.take()
 
 
 @pytest.mark.parametrize("limit, length", [(0, MOST_BODY_BYTES + 1), (1_000, 8 << 20)])
