@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rapsqlite import _constants as abi
 from rapsqlite._callbacks.results import storable
 from rapsqlite._values.bounds import MOST_BODY_BYTES, check_values
+from rapsqlite._values.pieces import copy_of, fill
 from rapsqlite._values.wire import decode_arguments
 from rapsqlite.errors import InternalError
 
@@ -72,7 +73,7 @@ class Place:
         if kind == abi.FORM_ARRAY:
             check_values(data)
             return decode_arguments(data)
-        return [str(data, "utf-8") if kind == abi.FORM_TEXT else bytes(data)]
+        return [str(data, "utf-8") if kind == abi.FORM_TEXT else copy_of(data)]
 
     def put(self, value: Any) -> None:
         """Write an answer; raises as `storable` does."""
@@ -111,5 +112,5 @@ class Place:
         large, self._large = self._large, b""
         if len(large) != len(target):
             return 1
-        target[:] = large
+        fill(target, large)
         return 0

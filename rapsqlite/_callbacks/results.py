@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rapsqlite._values.pieces import copy_of
 from rapsqlite.errors import ProgrammingError
 
 LARGEST = (1 << 31) - 1  # bytes
@@ -36,7 +37,7 @@ def storable(value: Any) -> int | float | str | bytes | None:
     _check_length(buffer.nbytes)  # before the bytes are copied
     if not buffer.c_contiguous:
         raise BufferError("the buffer that a user-defined function returns is not contiguous")  # as in sqlite3
-    return buffer.tobytes()
+    return value if type(value) is bytes else copy_of(buffer.cast("B"))
 
 
 def length_of(answer: float | str | bytes | None) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rapsqlite import _constants as abi
 from rapsqlite._callbacks.callbacks import Callbacks
 from rapsqlite._values.bounds import MOST_BODY_BYTES, check_values
+from rapsqlite._values.pieces import copy_of, fill
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
@@ -209,8 +210,8 @@ class HostFunctions:
             return 1
         sql, params = body
         target = self.memory.view(address, length)
-        target[: len(sql)] = sql
-        target[len(sql) :] = params
+        fill(target[: len(sql)], sql)
+        fill(target[len(sql) :], params)
         return 0
 
     def spill(self, address: int, length: int) -> int:
@@ -222,7 +223,7 @@ class HostFunctions:
         if length > self._most_spilled_bytes:
             return 1
         try:
-            body = bytes(self.memory.view(address, length))
+            body = copy_of(self.memory.view(address, length))
         except MemoryError:
             return 1
         check_values(body)

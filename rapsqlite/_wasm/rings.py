@@ -252,19 +252,24 @@ class Rings(Words):
         ) = _REPLY.unpack_from(self._replies, start)
         if reply.column_count > MOST_COLUMNS or reply.row_count > rows_len:
             raise MalformedReplyError("a reply has more columns, or more rows, than there can be")
-        if reply.flags & abi.REPLY_SPILLED:
+        is_spilled = reply.flags & abi.REPLY_SPILLED
+        if is_spilled and columns_len > abi.REPLY_INLINE_BYTES:
             reply.columns, reply.rows = self._split_spilled(columns_len, rows_len)
             return reply
-        if columns_len + rows_len > min(length - abi.REPLY_HEADER_BYTES, abi.REPLY_INLINE_BYTES):
+        here = columns_len if is_spilled else columns_len + rows_len
+        if here > min(length - abi.REPLY_HEADER_BYTES, abi.REPLY_INLINE_BYTES):
             raise MalformedReplyError("a reply's body is longer than its frame")
         body = start + abi.REPLY_HEADER_BYTES
         reply.columns = bytes(self._replies[body : body + columns_len]) if columns_len else b""
-        reply.rows = bytes(self._replies[body + columns_len : body + columns_len + rows_len])
+        if is_spilled:
+            _, reply.rows = self._split_spilled(0, rows_len)
+        else:
+            reply.rows = bytes(self._replies[body + columns_len : body + columns_len + rows_len])
         return reply
 
     def _split_spilled(self, columns_len: int, rows_len: int) -> tuple[bytes, bytes]:
         body = self.spilled.popleft() if self.spilled else b""
         if len(body) != columns_len + rows_len:
             raise MalformedReplyError("a reply's body is not the one that was spilled")
-        # The common case, all rows and no columns, hands the one copy on instead of making another.
+        # The common case, rows alone, hands the one copy on instead of making another.
         return (body[:columns_len], body[columns_len:]) if columns_len else (b"", body)

@@ -158,7 +158,9 @@ def test_body_in_the_ring_is_no_larger_than_the_guest_puts_there() -> None:
     """What is larger is handed over beside it, and counted."""
     body = b"\xdd\x00\x02\xff\x00" + b"\x90" * 196_352
     memory = bytearray(1 << 20)
-    words = {abi.CONTROL_MAGIC: (abi.MAGIC, abi.ABI_VERSION, 4096, abi.REQUEST_RING_BYTES, 131_072)}
+    words: dict[int, tuple[int, ...]] = {
+        abi.CONTROL_MAGIC: (abi.MAGIC, abi.ABI_VERSION, 4096, abi.REQUEST_RING_BYTES, 131_072)
+    }
     words[abi.CONTROL_REPLY_RING + 4] = (abi.REPLY_RING_BYTES, 2048)
     words[abi.CONTROL_REPLY_HEAD] = (abi.REPLY_HEADER_BYTES + len(body) + 7 & ~7,)
     for offset, values in words.items():

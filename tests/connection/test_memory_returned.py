@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-VALUE_BYTES = 32 << 20
+VALUE_BYTES = 40 << 20  # smaller ones may stay in the heap of the C library, up to twice 32 MB
 MOST_BYTES = 30 << 20  # less than a single copy of it; buffers for pieces of blobs, and cached pages, stay
 
 PROGRAM = """

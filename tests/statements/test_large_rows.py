@@ -113,3 +113,15 @@ async def test_connection_closes_while_large_rows_wait() -> None:
         await anyio.sleep(0.01)
         conn.stop()
     await conn.close()
+
+
+@pytest.mark.parametrize("name_bytes, value_bytes", [(10, 200_000), (150, 10), (150, 200_000), (48, 0)])
+async def test_names_of_columns_arrive_with_large_rows(name_bytes: int, value_bytes: int) -> None:
+    """They travel with the reply, or with its rows where they are large themselves."""
+    names = [f"{number:x<{name_bytes}}" for number in range(2000)]
+    columns = ", ".join(f'? AS "{name}"' if name == names[0] else f'1 AS "{name}"' for name in names)
+    async with rapsqlite.connect(":memory:") as conn:
+        cursor = await conn.execute(f"SELECT {columns}", [bytes(value_bytes)])
+
+        assert [column[0] for column in cursor.description or ()] == names
+        assert await cursor.fetchone() == (bytes(value_bytes), *[1] * 1999)

@@ -111,13 +111,13 @@ pub struct Output {
 impl Output {
     /// Begins anew, before a request and after each batch.
     pub fn restart(&mut self) -> Result<()> {
-        self.clear();
+        self.columns.clear(KEPT_BYTES);
+        self.clear_rows();
         self.batch.begin()
     }
 
-    /// Frees what is large.
-    pub fn clear(&mut self) {
-        self.columns.clear(KEPT_BYTES);
+    /// Frees what is large, but for the columns.
+    pub fn clear_rows(&mut self) {
         self.value.clear(KEPT_BYTES);
         self.batch.clear(KEPT_BYTES);
     }

@@ -52,23 +52,29 @@ impl<'r> Replies<'r> {
     /// Puts a frame into the ring, once there is room, without telling the host.
     pub fn put(&mut self, mut header: ReplyHeader, body: Body<'_>) -> Result<()> {
         let parts = match self.hand_over(&mut header, body)? {
-            true => [&[][..], &[]],
-            false => [body.columns, body.rows],
+            None => [body.columns, body.rows],
+            Some(len) => [&body.columns[..len], &[]],
         };
         self.put_frame(&header, parts)
     }
 
-    /// Writes the body's size to the header; hands a large body over outside the ring: true if it was.
-    pub fn hand_over(&mut self, header: &mut ReplyHeader, body: Body<'_>) -> Result<bool> {
+    /// Writes the body's size to the header. A large body is handed over outside the ring: returned is how much of the columns
+    /// goes into the frame all the same.
+    pub fn hand_over(&mut self, header: &mut ReplyHeader, body: Body<'_>) -> Result<Option<usize>> {
         let too_large = |_| Error::limit(code::TOOBIG, "the result is too large for one reply");
         header.columns_len = u32::try_from(body.columns.len()).map_err(too_large)?;
         header.rows_len = u32::try_from(body.rows.len()).map_err(too_large)?;
-        let is_large = body.columns.len() + body.rows.len() > abi::REPLY_INLINE_BYTES as usize;
-        if is_large {
-            self.spill(body)?;
-            header.flags |= abi::REPLY_SPILLED;
+        let inline = abi::REPLY_INLINE_BYTES as usize;
+        if body.columns.len() + body.rows.len() <= inline {
+            return Ok(None);
         }
-        Ok(is_large)
+        header.flags |= abi::REPLY_SPILLED;
+        if body.columns.len() <= inline {
+            self.spill(body.rows)?;
+            return Ok(Some(body.columns.len()));
+        }
+        self.spill(&joined(&[body.columns, body.rows])?)?;
+        Ok(Some(0))
     }
 
     pub fn put_frame(&mut self, header: &ReplyHeader, parts: [&[u8]; 2]) -> Result<()> {
@@ -79,7 +85,7 @@ impl<'r> Replies<'r> {
     }
 
     /// Hands a body over outside the ring, once the host has taken those before: it keeps but a few.
-    fn spill(&mut self, body: Body<'_>) -> Result<()> {
+    fn spill(&mut self, body: &[u8]) -> Result<()> {
         while self.spilled >= abi::SPILLS_AT_ONCE && !self.rings.replies.is_empty() {
             self.wait_for_room()?;
         }
@@ -88,7 +94,8 @@ impl<'r> Replies<'r> {
         }
         self.counters.spills += 1;
         self.spilled += 1;
-        spill(body)
+        let refused = |_| Error::limit(code::TOOBIG, "the host refused a reply of that size");
+        host::spill(body).map_err(refused)
     }
 
     /// Sleeps until the host has taken all replies.
@@ -121,13 +128,4 @@ impl<'r> Replies<'r> {
         self.ring_bell();
         Ok(())
     }
-}
-
-/// Hands a body over outside the ring, in one piece.
-fn spill(body: Body<'_>) -> Result<()> {
-    let refused = |_| Error::limit(code::TOOBIG, "the host refused a reply of that size");
-    if body.columns.is_empty() {
-        return host::spill(body.rows).map_err(refused);
-    }
-    host::spill(&joined(&[body.columns, body.rows])?).map_err(refused)
 }

@@ -209,12 +209,14 @@ impl<'r> Service<'r> {
         };
         let mut header = answer.header(id, kind, &executor.connection, batch.row_count());
         let body = executor.output.body(answer.content);
-        if self.replies.hand_over(&mut header, body)? {
-            // Its memory is given back before the host has the answer.
-            executor.output.clear();
-            return self.replies.put_frame(&header, [&[], &[]]);
-        }
-        self.replies.put_frame(&header, [body.columns, body.rows])
+        let Some(len) = self.replies.hand_over(&mut header, body)? else {
+            let parts = [body.columns, body.rows];
+            return self.replies.put_frame(&header, parts);
+        };
+        // Their memory is given back before the host has the answer.
+        executor.output.clear_rows();
+        let columns = &executor.output.columns.bytes()[..len];
+        self.replies.put_frame(&header, [columns, &[]])
     }
 
     fn error(&mut self, id: u32, error: &Error) {
