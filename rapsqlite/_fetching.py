@@ -127,7 +127,7 @@ async def fetch_scalar(connection: Connection, sql: bytes, handle: int, paramete
     session = connection._session
     rows, column_count = await fetch_first(connection, sql, handle, parameters, session.scalar_plan)
     if column_count > 1:
-        raise ProgrammingError(f"fetch_scalar expects one column, the statement returns {column_count}")
+        raise ProgrammingError(f"fetch_scalar expects one column, but the statement returns {column_count}")
     return rows[0][0] if rows else None
 
 
@@ -136,7 +136,7 @@ async def fetch_blob(connection: Connection, sql: bytes, handle: int, parameters
     value = await fetch_scalar(connection, sql, handle, parameters)
     if value is None or isinstance(value, bytes):
         return value
-    raise TypeError(f"fetch_blob expects a BLOB or NULL, the statement returns {type(value).__name__}")
+    raise TypeError(f"fetch_blob expects a BLOB or NULL, but the statement returns {type(value).__name__}")
 
 
 def rowid_row(connection: Connection, rowid: int) -> Any:

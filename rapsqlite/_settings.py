@@ -88,7 +88,7 @@ class Settings(Queries):
     @timeout.setter
     def timeout(self, value: float) -> None:
         if value < 0:
-            raise ValueError("timeout is a number of seconds, not negative")
+            raise ValueError("timeout must be a non-negative number of seconds")
         self._session.guest.host.busy_timeout_s = checked_seconds(value)
 
 

@@ -180,7 +180,7 @@ async def _copy(
                 if status == abi.SQLITE_DONE:
                     return total
                 if status != abi.SQLITE_OK and status not in RETRIED:
-                    raise InternalError(f"the engine's answer is malformed: a backup with status {status}")
+                    raise InternalError(f"the engine's reply is malformed: a backup with status {status}")
                 if progress is not None:
                     progress(status, remaining, total)
                 if status not in RETRIED:

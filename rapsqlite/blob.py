@@ -181,5 +181,5 @@ class Blobs:
         reply = await self._session.guest.call(Request(abi.OP_BLOB_OPEN, params=what))
         length = decode_integer(reply.rows)
         if not reply.handle or not 0 <= length <= LARGEST:
-            raise InternalError(f"the engine's answer is malformed: a blob of {length} bytes")
+            raise InternalError(f"the engine's reply is malformed: a blob of {length} bytes")
         return Blob(cast("Connection", self), reply.handle, length)

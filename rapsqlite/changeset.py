@@ -28,8 +28,8 @@ class Conflict(NamedTuple):
     """A change that does not fit the database it is applied to."""
 
     kind: int
-    """SQLITE_CHANGESET_DATA (the row has other values than it had), _NOTFOUND (it is not there), _CONFLICT (there is a
-    row with this key), _CONSTRAINT (a constraint fails), or, once at the end and of no one row, _FOREIGN_KEY."""
+    """SQLITE_CHANGESET_DATA (the row's values differ from the change's old values), _NOTFOUND (no such row), _CONFLICT (a
+    row with this key exists), _CONSTRAINT (a constraint fails), or _FOREIGN_KEY, once at the end for no single row."""
     action: int
     """SQLITE_INSERT, SQLITE_UPDATE, SQLITE_DELETE; 0 for _FOREIGN_KEY."""
     table: str | None
@@ -117,9 +117,9 @@ def _resolver(conflict: Callable[[Conflict], int]) -> Callable[..., int]:
     def resolve(*fields: Any) -> int:
         answer = checked_int(conflict(Conflict(*fields)), "what a conflict handler returns")
         if answer not in possible:
-            raise ValueError("a conflict handler returns SQLITE_CHANGESET_OMIT, SQLITE_CHANGESET_REPLACE or _ABORT")
+            raise ValueError("a conflict handler must return SQLITE_CHANGESET_OMIT, SQLITE_CHANGESET_REPLACE or _ABORT")
         if answer == abi.SQLITE_CHANGESET_REPLACE and fields[0] not in replaceable:
-            raise ValueError("SQLITE_CHANGESET_REPLACE is no answer to a conflict of this kind")
+            raise ValueError("SQLITE_CHANGESET_REPLACE is not allowed for this kind of conflict")
         return answer
 
     return resolve

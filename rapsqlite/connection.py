@@ -114,7 +114,7 @@ class Connection(
 
     async def _open(self: C) -> C:
         if self._was_opened:
-            raise ProgrammingError("a connection is opened once: it was awaited or entered before")
+            raise ProgrammingError("this connection was already opened: call connect() again")
         self._was_opened = True
         self._session.guest = await self._target.open()
         try:

@@ -318,7 +318,7 @@ class Cursor(Uncopied):
         rest = length_hint(self._base)
         if rest or self._batches is not None:
             if (plan.format ^ self._plan.format) & _WIRE_BITS:
-                raise ProgrammingError("row_factory changes from or to 'dict' while rows are left: execute again")
+                raise ProgrammingError("row_factory cannot change from or to 'dict' while rows are left: execute again")
             self._plan = plan
             if rest:
                 self._take(self._batch, count_rows(self._batch) - rest)

@@ -51,7 +51,7 @@ class Extensions:
         path = os.fspath(name)
         for text in (path, entrypoint or ""):
             if not isinstance(text, str):
-                raise TypeError(f"load_extension() takes text, not {type(text).__name__}")
+                raise TypeError(f"load_extension() takes str, not {type(text).__name__}")
             if "\0" in text:
                 raise ValueError("embedded null character")
         if path.lower() not in BUILT_IN | SHIPPED and await self._may_load():

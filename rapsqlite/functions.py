@@ -112,7 +112,7 @@ def _comparing(function: Callable[[str, str], int]) -> Callable[[str, str], int]
     def compare(left: str, right: str) -> int:
         order = function(left, right)
         if not isinstance(order, int):
-            raise TypeError(f"a collation returns int, not {type(order).__name__}")
+            raise TypeError(f"a collation must return int, not {type(order).__name__}")
         return (order > 0) - (order < 0)
 
     return standing_for(compare, function)

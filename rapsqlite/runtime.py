@@ -70,7 +70,7 @@ class Memory:
         if not 0 <= address <= end <= self._known_size:
             self._known_size = min(self._size_now(), WINDOWS_START)
             if not 0 <= address <= end <= self._known_size:
-                raise IndexError("the guest gave an address outside of its memory")
+                raise IndexError("the guest passed an address outside its memory")
         return self._whole[address:end]
 
     def window(self, address: int, length: int) -> memoryview:
@@ -79,7 +79,7 @@ class Memory:
         They are not memory: never to be read or written here.
         """
         if not WINDOWS_START <= address <= address + length <= WINDOWS_START + WINDOWS_BYTES:
-            raise IndexError("the guest gave an address where no file may be laid")
+            raise IndexError("the guest passed an address where no file can be mapped")
         return self._whole[address : address + length]
 
 
@@ -214,7 +214,7 @@ class Engine:
             try:
                 return self.wasmtime.Module.deserialize_file(self.engine, str(compiled))
             except self.wasmtime.WasmtimeError as exc:
-                logger.info("the cached module does not fit this wasmtime (%s): compiling it again", exc)
+                logger.info("the cached module does not match this wasmtime (%s): compiling it again", exc)
         _check_version()
         module = self.wasmtime.Module(self.engine, wasm)
         module_cache.store(key, bytes(module.serialize()))
@@ -365,7 +365,7 @@ def _bare_trampoline(name: str) -> Callable[[], int]:
 
 
 def _missing() -> None:
-    raise InternalError("the guest called a function that it was not given")
+    raise InternalError("the guest called a function it was not given")
 
 
 def can_write_output() -> bool:

@@ -23,7 +23,7 @@ class Savepoint(Uncopied):
 
     def __init__(self, connection: Connection, name: str) -> None:
         if "\0" in name:
-            raise ValueError("the name of a savepoint cannot contain a null character")
+            raise ValueError("a savepoint name cannot contain a null character")
         self.name: str = name
         where = quoted(name).encode()
         self._block = Block(

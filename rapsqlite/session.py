@@ -140,7 +140,7 @@ class Sessions:
         guest = self._session.guest
         reply = await guest.call(Request(abi.OP_SESSION_OPEN, params=_encode([name])))
         if not reply.handle:
-            raise InternalError("the engine's answer is malformed: a session without a handle")
+            raise InternalError("the engine's reply is malformed: a session without a handle")
         session = ChangeSession(cast("Connection", self), reply.handle)
         try:
             for table in tables or (None,):

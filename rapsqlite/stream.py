@@ -86,7 +86,7 @@ class ChunkStream(RowStream):
     ) -> None:
         super().__init__(connection, sql, parameters, plan)
         if chunk_size < 1:
-            raise ValueError(f"chunk_size is a number of rows, at least 1, not {chunk_size}")
+            raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
         self._chunk_size = self._first_rows = min(chunk_size, MOST_ROWS)
         self._error: Exception | None = None
 

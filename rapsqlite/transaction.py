@@ -30,7 +30,7 @@ def begin_statement(mode: str | None) -> bytes:
     """Return the BEGIN of this mode; None and "" leave it to SQLite, which is DEFERRED. ValueError for another mode."""
     statement = _BEGIN.get(mode.upper() or None if isinstance(mode, str) else mode)
     if statement is None:
-        raise ValueError(f"the mode of a transaction is 'DEFERRED', 'IMMEDIATE' or 'EXCLUSIVE', not {mode!r}")
+        raise ValueError(f"the mode of a transaction must be 'DEFERRED', 'IMMEDIATE' or 'EXCLUSIVE', not {mode!r}")
     return statement
 
 
@@ -57,7 +57,7 @@ class Transaction(Uncopied, Generic[ConnectionT]):
 
     async def __aenter__(self) -> ConnectionT:
         if self._entered:
-            raise ProgrammingError("one transaction() object is entered once: call transaction() again")
+            raise ProgrammingError("this transaction() object was already used: call transaction() again")
         await self._queue.enter(self._timeout_s)
         try:
             await self._block.enter()

@@ -48,7 +48,7 @@ class Place:
     def __init__(self, view: Callable[[int, int], memoryview], address: int) -> None:
         """Take the guest's memory, and the address of the place in it."""
         if address % 8:
-            raise InternalError("the guest's place for callbacks is not aligned")
+            raise InternalError("the guest's argument block is not aligned")
         whole = view(address, abi.CALLBACK_PLACE_HEAD + abi.CALLBACK_PLACE_ROOM)
         head = whole[: abi.CALLBACK_PLACE_HEAD]
         self.words: memoryview[int] = head.cast("q")
@@ -66,7 +66,7 @@ class Place:
         if form >= abi.FORM_FAR:
             data = self._view(words[abi.PLACE_ADDRESS], words[_VALUE])
             if len(data) > MOST_BODY_BYTES:
-                raise InternalError("the guest passed more than a callback can be passed")
+                raise InternalError("the guest passed more arguments than a callback can take")
         else:
             data = self.room[: words[_VALUE]]
         kind = form & ~abi.FORM_FAR

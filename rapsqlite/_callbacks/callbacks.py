@@ -95,7 +95,7 @@ class Callbacks:
     def hold_instance(self, item: object) -> int:
         """Return the handle of an aggregate's instance; MemoryError if the guest has not given enough of them back."""
         if len(self._handles) >= MOST_HANDLES:
-            raise MemoryError("too many instances of aggregates live at a time")
+            raise MemoryError("too many instances of aggregates are in use at once")
         return self._handles.hold((_INSTANCE, Instance(item)))
 
     def release(self, handle: int) -> None:
@@ -176,7 +176,7 @@ class Callbacks:
     def _instance(self, handle: int) -> Instance:
         kind, instance = self._handles.get(handle) or (None, None)
         if kind != _INSTANCE or not isinstance(instance, Instance):
-            raise InternalError("the guest asked something of an aggregate that it does not hold")
+            raise InternalError("the guest named an aggregate instance that does not exist")
         return instance
 
     def _registered(self, key: int, exc: BaseException) -> object:
@@ -193,7 +193,7 @@ class Callbacks:
         report(failure, self._registered(words[_KEY], exc))
         number = 0
         if words[_KEY] & (1 << _KIND_BITS) - 1 in _WITHOUT_CONSEQUENCE:
-            logger.error("a callback raised, which changes nothing for the statement", exc_info=failure)
+            logger.error("a callback raised; the statement is not affected", exc_info=failure)
         else:
             number = self.failures.keep(failure)
         if isinstance(exc, DeferredError) and exc.answers:

@@ -51,7 +51,7 @@ def runs_of(items: Iterable[Any]) -> Iterator[tuple[int, int, list[Any]]]:
     parts = iter(items)
     for key, width, values in zip(parts, parts, parts, strict=False):
         if type(key) is not int or type(width) is not int or type(values) is not list or not 0 <= width <= len(values):
-            raise InternalError("what the guest put off is malformed")
+            raise InternalError("the guest's deferred calls are malformed")
         yield key, width, values
 
 

@@ -30,7 +30,7 @@ class Handles(Generic[T]):
         with self._lock:
             self._last += 1
             if self._last > _LAST:
-                raise OverflowError("this connection has used up its handles for callbacks: open a new one")
+                raise OverflowError("this connection has used up its callback handles: open a new connection")
             self._objects[self._last] = item
             return self._last
 

@@ -36,7 +36,7 @@ def storable(value: Any) -> int | float | str | bytes | None:
         raise ProgrammingError(f"User-defined functions cannot return '{kind}' values to SQLite") from None
     _check_length(buffer.nbytes)  # before the bytes are copied
     if not buffer.c_contiguous:
-        raise BufferError("the buffer that a user-defined function returns is not contiguous")  # as in sqlite3
+        raise BufferError("the buffer returned by a user-defined function is not contiguous")  # as in sqlite3
     return value if type(value) is bytes else copy_of(buffer.cast("B"))
 
 

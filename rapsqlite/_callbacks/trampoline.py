@@ -88,4 +88,4 @@ def entrance(place: Place, strike: CallbackInterrupt, fail: Fail, fail_late: Fai
 
 def not_held(*_arguments: object) -> NoReturn:
     """Stand for what the guest calls without holding it: InternalError."""
-    raise InternalError("the guest called something that it does not hold, or for what it is not")
+    raise InternalError("the guest called a callback that does not exist, or as the wrong kind")

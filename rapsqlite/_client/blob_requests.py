@@ -39,7 +39,7 @@ class OpenValue(OpenObject):
         )
         data = b"".join((*pieces, _bytes_of(last.rows)))
         if len(data) != length:
-            raise InternalError(f"the engine's answer is malformed: {len(data)} bytes instead of {length}")
+            raise InternalError(f"the engine's reply is malformed: {len(data)} bytes instead of {length}")
         return data
 
     async def write(self, start: int, data: bytes | bytearray | memoryview, step: int = 1) -> None:

@@ -98,7 +98,7 @@ class Loader:
         with _about(opened.path):
             if memory_base == 0:
                 needed = opened.library.needs.data_bytes
-                raise OutOfMemoryError(f"it needs {needed} bytes of memory, which the engine does not have")
+                raise OutOfMemoryError(f"it needs {needed} bytes of memory, more than the engine has left")
             starts = _starts.pack(*opened.library.link(memory_base))
         self._linked[opened.path] = number
         return starts
@@ -121,7 +121,7 @@ class Loader:
     def _known(self, number: int) -> _Opened:
         opened = self._opened.get(number)
         if opened is None:
-            raise InternalError("the guest asked for an extension that it has not opened")
+            raise InternalError("the guest named an extension that is not open")
         return opened
 
     # -- names -------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class Loader:
             path = DIRECTORY / f"{name.lower()}.wasm"
             if not path.is_file():
                 raise NotSupportedError(
-                    f"the extension {name} is not in this build of rapsqlite, for its source could not be had; "
+                    f"the extension {name} is not in this build of rapsqlite, because its source was not available; "
                     "install a wheel that has it, or build with scripts/build_extensions.sh"
                 )
             return path, path.read_bytes()
@@ -144,7 +144,7 @@ class Loader:
             raise _native(name)
         known = ", ".join(sorted(BUILT_IN | SHIPPED))
         raise OperationalError(
-            f"there is no extension {name!r}: it is neither a file nor one of those that come with rapsqlite ({known})"
+            f"there is no extension {name!r}: it is neither a file nor one of the bundled extensions ({known})"
         )
 
     def _read(self, candidate: str, name: str) -> tuple[Path, bytes | None]:
@@ -172,9 +172,9 @@ def _checked(path: Path, content: bytes) -> bytes:
 
 def _native(name: str) -> NotSupportedError:
     return NotSupportedError(
-        f"{name} is a native library, which SQLite cannot load from inside its sandbox: build its source as a wasm"
-        " extension (docs/extensions.md), write the functions in Python with create_function(), or open the database"
-        " with sqlite3 for this"
+        f"{name} is a native library, which SQLite cannot load from inside its sandbox: build its source as a"
+        " WebAssembly extension (docs/extensions.md), write the functions in Python with create_function(), or open the database"
+        " with sqlite3"
     )
 
 

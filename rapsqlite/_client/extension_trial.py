@@ -43,8 +43,7 @@ async def try_out(target: OpenOptions, path: str, entrypoint: str | None) -> Non
     except Error:
         if guest.state == "broken":
             raise OperationalError(
-                f"extension {path!r} was tried beside the connection and ended its sandbox there, "
-                f"so it was not loaded: {guest.reason}"
+                f"extension {path!r} was tried in a separate sandbox and ended it, so it was not loaded: {guest.reason}"
             ) from None
     finally:
         await guest.close()

@@ -79,7 +79,7 @@ class FairLock:
         """Give the turn to whoever waited longest. Any thread; raises RuntimeError if nobody holds it."""
         with self._guard:
             if not self._taken:
-                raise RuntimeError("the turn was released by nobody who held it")
+                raise RuntimeError("the lock was released by a task that does not hold it")
             while self._waiting:
                 turn = self._waiting.popleft()
                 turn.granted = True

@@ -99,7 +99,7 @@ class Image:
         """Return the image's path; InternalError if there is no image, the guest said so. Not in a loop's thread."""
         path = Path(os.fsdecode(self.path))
         if not path.exists():
-            raise InternalError("the engine has made no copy, although it says so")
+            raise InternalError("the engine reported a copy that does not exist")
         return path
 
 

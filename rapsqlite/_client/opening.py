@@ -28,11 +28,11 @@ def file_name(database: object) -> bytes:
     if isinstance(database, (str, bytes, os.PathLike)):
         name = os.fsencode(database)
     elif database is None or isinstance(database, int):
-        raise TypeError(f"database is a str, bytes or path, not {type(database).__name__}")
+        raise TypeError(f"database must be str, bytes or a path, not {type(database).__name__}")
     else:
         name = os.fsencode(str(database))
     if b"\0" in name:
-        raise ValueError("the name of a database cannot contain a null character")
+        raise ValueError("a database name cannot contain a null character")
     return name
 
 

@@ -128,7 +128,7 @@ class SlowStatements:
             self._session.guest = plain
             return
         if not threshold_secs >= 0:
-            raise ValueError(f"threshold_secs is a number of seconds, not {threshold_secs!r}")
+            raise ValueError(f"threshold_secs must be a number of seconds, not {threshold_secs!r}")
         if callback is not None and not callable(callback):
             raise TypeError("callback is not callable")
         plain.state  # noqa: B018 - raises if the connection is closed

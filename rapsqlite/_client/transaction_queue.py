@@ -27,11 +27,11 @@ class TransactionQueue:
         """Wait for this task's turn, at most ``timeout_s`` seconds."""
         task = _current_task()
         if self.owner is task:
-            raise OperationalError("this task is inside a transaction() block already: use savepoint() to nest")
+            raise OperationalError("this task is already inside a transaction() block: use savepoint() to nest")
         if self.block in _blocks.get():
             raise ProgrammingError(
-                "this task was started inside the transaction() block that it would wait for: what it does is part of"
-                " that transaction already; use savepoint() in it, or start it when the block is over"
+                "this task was started inside the open transaction() block, so it is already part of that transaction:"
+                " use savepoint(), or start the task after the block"
             )
         if timeout_s is None:
             await self._turns.acquire()

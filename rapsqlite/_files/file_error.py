@@ -21,12 +21,12 @@ _WHAT_TO_DO = dict.fromkeys(
     (errno.EMFILE, errno.ENFILE), ": raise the limit of the process (ulimit -n), or close connections and files"
 )
 
-_CUT_OFF = "a transaction was cut off and must be undone or completed first"
+_CUT_OFF = "an interrupted transaction must be rolled back or completed first"
 EXPLANATIONS = {
-    sqlite.SQLITE_READONLY_ROLLBACK: f"{_CUT_OFF}: open the database once where it and its directory may be written",
-    sqlite.SQLITE_READONLY_RECOVERY: f"{_CUT_OFF}: open the database once where it and its directory may be written",
+    sqlite.SQLITE_READONLY_ROLLBACK: f"{_CUT_OFF}: open the database once with write access to it and its directory",
+    sqlite.SQLITE_READONLY_RECOVERY: f"{_CUT_OFF}: open the database once with write access to it and its directory",
     sqlite.SQLITE_READONLY_DBMOVED: "the file was renamed, replaced or deleted since it was opened: open it again",
-    sqlite.SQLITE_READONLY_CANTLOCK: "the WAL index may not be written, so readers cannot be counted in",
+    sqlite.SQLITE_READONLY_CANTLOCK: "the WAL index is not writable, so this reader cannot register in it",
 }
 """What SQLite decides by itself, without a failed operation to tell of, by result code."""
 

@@ -133,7 +133,7 @@ class FileLock:
         if level == sqlite.SQLITE_LOCK_SHARED:
             self._lock_shared()
         elif self.level < sqlite.SQLITE_LOCK_SHARED:
-            raise FileError(sqlite.SQLITE_MISUSE, "lock", self._path, "it is not yet locked for reading")
+            raise FileError(sqlite.SQLITE_MISUSE, "lock", self._path, "it is not locked for reading")
         elif level == sqlite.SQLITE_LOCK_RESERVED:
             self._set(WRITE, _RESERVED_BYTE, 1)
         else:

@@ -30,7 +30,7 @@ _EVERYDAY = (sqlite.SQLITE_BUSY, sqlite.SQLITE_IOERR_DELETE_NOENT, sqlite.SQLITE
 _CANNOT_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES)
 # No file has a name that is too long. A journal's name may be, where the name of its database just fits.
 _CANNOT_BE_THERE = (errno.ENOENT, errno.ENAMETOOLONG)
-_READ_ONLY = "limits={'read_only': True} lets no database be written or created"
+_READ_ONLY = "limits={'read_only': True} forbids writing and creating databases"
 # What changes a file that is there; without SQLITE_OPEN_CREATE.
 _CHANGING = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_EXCLUSIVE | sqlite.SQLITE_OPEN_DELETEONCLOSE
 
@@ -196,7 +196,7 @@ class FileTable(OpenFiles):
             while done < wanted:
                 count = os.pwrite(file.fd, data[done:] if done else data, offset + done)
                 if not count:
-                    raise FileError(sqlite.SQLITE_FULL, "write", file.path, "no room is left")
+                    raise FileError(sqlite.SQLITE_FULL, "write", file.path, "no space is left")
                 done += count
         except OSError as error:
             raise FileError(code_of_write(error), "write", file.path, error) from None

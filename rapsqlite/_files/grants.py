@@ -53,7 +53,7 @@ class Grants:
         database, directories = self._as_given
         for directory in directories:
             if directory not in EVERYWHERE and not os.path.isdir(directory):
-                reason = "limits={'directories': [...]} names it, and there is no such directory"
+                reason = "limits={'directories': [...]} names it, but it does not exist"
                 raise FileError(sqlite.SQLITE_CANTOPEN, "grant", directory, reason)
             self._add_root(_real(directory), spelled=directory)
         if database is not None:
@@ -218,7 +218,7 @@ def _working_directory(name: bytes) -> bytes:
     try:
         return os.getcwdb()
     except OSError:
-        reason = "its name is relative, and the working directory of the process does not exist any more"
+        reason = "its name is relative, and the working directory of the process no longer exists"
         raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, reason) from None
 
 

@@ -87,7 +87,7 @@ def _name(view: View, ptr: int, size: int) -> bytes:
 
 def _io(size: int) -> int:
     if size > MOST_IO_BYTES:
-        raise InternalError("the guest asked to read or write more than it does at a time")
+        raise InternalError("the guest requested a larger read or write than it ever makes")
     return size
 
 

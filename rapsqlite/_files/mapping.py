@@ -96,9 +96,9 @@ def _lay(address: int, fd: int, offset: int, length: int, *, writable: bool) -> 
     else:
         is_free = known[1] == fd
     if not is_free or (next_one < len(_starts) and _starts[next_one] < address + length):
-        raise ValueError("the guest asked for a mapping where there is another one")
+        raise ValueError("the guest requested a mapping over an existing one")
     if known is None and len(_starts) >= _MOST_MAPPINGS:
-        raise OSError(errno.ENOMEM, "too many parts of files are mapped")
+        raise OSError(errno.ENOMEM, "too many file ranges are mapped")
     access = mmap.PROT_READ | mmap.PROT_WRITE if writable else mmap.PROT_READ
     _map(address, length, access, mmap.MAP_SHARED | _MAP_FIXED, fd, offset)
     if sys.platform == "linux" and _madvise(address, length, mmap.MADV_DONTFORK):
@@ -162,7 +162,7 @@ def _map(address: int, length: int, access: int, flags: int, fd: int, offset: in
 
 def _check_pages(start: int, length: int) -> None:
     if start % mmap.PAGESIZE or length % mmap.PAGESIZE or length <= 0:
-        raise ValueError("the guest asked for a mapping that does not begin and end with a page")
+        raise ValueError("the guest requested a mapping that is not aligned to pages")
 
 
 def whole_pages(size_bytes: int) -> int:

@@ -81,7 +81,7 @@ def store(key: str, payload: bytes) -> bool:
             raise FileNotFoundError("the user has no home directory")
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_ours(directory.stat()):
-            raise PermissionError("others may write to the directory, or it belongs to someone else")
+            raise PermissionError("the directory is writable by other users, or belongs to another user")
         _write(directory, key, payload)
     except OSError as exc:
         where = "" if directory is None else f" in {directory}"

@@ -25,7 +25,7 @@ class OpenFiles:
         try:
             return self._files[handle]
         except KeyError:
-            raise FileError(sqlite.SQLITE_IOERR, "use", b"", "the guest has no such file open") from None
+            raise FileError(sqlite.SQLITE_IOERR, "use", b"", "the guest used a file that is not open") from None
 
     def lock(self, handle: int, level: int) -> tuple[int, int] | None:
         """Raise the lock; with SHARED, return the size of the file and what may be beside it (``FACT_*``)."""
@@ -83,7 +83,7 @@ class OpenFiles:
 
     def _refuse_more_mappings(self, file: OpenFile, code: int) -> None:
         if sum(each.mapping_count for each in self._files.values()) >= MOST_MAPPINGS:
-            raise FileError(code, "map", file.path, "this connection has too many parts of files mapped")
+            raise FileError(code, "map", file.path, "this connection has mapped too many file ranges")
 
     def drop_pages(self, unused: memoryview) -> None:
         """Give memory that a large value took back to the system, and the pages of files through which it came."""
@@ -94,4 +94,4 @@ class OpenFiles:
     def unmap_window(self, view: memoryview) -> None:
         """Take off the window that starts there."""
         if not any(file.windows.close_at(view) for file in self._files.values()):
-            raise FileError(sqlite.SQLITE_IOERR_MMAP, "unmap", b"", "the guest has no such window")
+            raise FileError(sqlite.SQLITE_IOERR_MMAP, "unmap", b"", "the guest unmapped a window that is not mapped")

@@ -138,5 +138,5 @@ def _temporary_directory() -> bytes:
     for directory in candidates:
         if directory and os.path.isdir(directory) and os.access(directory, os.W_OK | os.X_OK):
             return directory
-    reason = "no directory for them is writable"
+    reason = "no temporary directory is writable"
     raise FileError(sqlite.SQLITE_IOERR_GETTEMPPATH, "create temporary files", b"", reason)

@@ -111,9 +111,9 @@ class WalIndex:
     def map_region(self, number: int, view: memoryview, *, extend: bool) -> bool:
         """Lay region ``number`` over the guest's bytes; False if it does not exist and ``extend`` is not set."""
         if not 0 <= number < _MAX_REGIONS or len(view) != REGION_BYTES:
-            raise FileError(sqlite.SQLITE_IOERR_SHMMAP, "map", self.path, "the guest asked for an impossible region")
+            raise FileError(sqlite.SQLITE_IOERR_SHMMAP, "map", self.path, "the guest requested an impossible region")
         if number in self._regions:
-            raise FileError(sqlite.SQLITE_IOERR_SHMMAP, "map", self.path, "the guest asked for one region twice")
+            raise FileError(sqlite.SQLITE_IOERR_SHMMAP, "map", self.path, "the guest requested the same region twice")
         if not self._is_user:
             self._enter()
         offset = number * REGION_BYTES
@@ -147,7 +147,7 @@ class WalIndex:
     def lock(self, first: int, count: int, flags: int) -> None:
         """Take ``count`` locks. Raises FileError with SQLITE_BUSY if somebody else is in the way."""
         if first < 0 or count < 1 or first + count > sqlite.SQLITE_SHM_NLOCK:
-            raise FileError(sqlite.SQLITE_IOERR_SHMLOCK, "lock", self.path, "the guest asked for an impossible lock")
+            raise FileError(sqlite.SQLITE_IOERR_SHMLOCK, "lock", self.path, "the guest requested an impossible lock")
         kind = file_lock.READ if flags & sqlite.SQLITE_SHM_SHARED else file_lock.WRITE
         try:
             file_lock.set_lock(self._fd, kind, _FIRST_LOCK + first, count)

@@ -339,7 +339,7 @@ class Guest:
         self.host.counts = instance.counts
         instance.call("_initialize")
         if instance.call("rapsqlite_abi_version") != abi.ABI_VERSION:
-            raise InternalError("engine.wasm was built for another version of this package: build it again")
+            raise InternalError("engine.wasm was built for another version of this package: run scripts/build_wasm.sh")
         self.host.rings = rings = Rings(instance.memory.view, instance.call("rapsqlite_control"))
         place = rings.callback_place
         self.host.callbacks.attach(instance.memory.view, place, instance.table.add_entrance, instance.give_up)

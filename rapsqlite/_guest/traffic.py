@@ -348,10 +348,10 @@ class RequestQueue:
     def _accept(self, reply: Reply, woken: list[PendingRequest]) -> None:
         pending = self._pending.get(reply.id)
         if pending is None or reply.kind not in _KINDS:
-            raise MalformedReplyError("a reply that answers no request")
+            raise MalformedReplyError("a reply matches no request")
         op = pending.request.op
         if reply.kind == abi.REPLY_BATCH and op not in _IN_BATCHES:
-            raise MalformedReplyError("a batch that was not asked for")
+            raise MalformedReplyError("a batch was not requested")
         if self._result_limit_bytes and op in _WITH_ROWS:
             self._count_bytes(pending, reply)
         self.in_transaction = bool(reply.flags & abi.REPLY_IN_TRANSACTION)
@@ -374,7 +374,7 @@ class RequestQueue:
         if reply.kind in (abi.REPLY_ERROR, abi.REPLY_FAILED):
             most += max(most, abi.ERROR_TEXT_BYTES) + _HEAD_BYTES
         if pending.received_bytes > most:
-            raise MalformedReplyError("a result that is larger than its limit")
+            raise MalformedReplyError("a result exceeds its limit")
 
     def fail_all(self, failure: BaseException) -> list[PendingRequest]:
         """Let nothing in or out any more, with this reason; return the requests to wake. The lock is held."""

@@ -33,7 +33,7 @@ def current_loop(last: Loop | None = None) -> Loop:
     asyncio_module = sys.modules.get("asyncio")
     loop = asyncio_module._get_running_loop() if asyncio_module is not None else None
     if loop is None:
-        raise RuntimeError("no asyncio or Trio event loop runs in this thread: rapsqlite is awaited from coroutines")
+        raise RuntimeError("no asyncio or Trio event loop is running in this thread: use rapsqlite inside a coroutine")
     if type(last) is AsyncioLoop and last.key() is loop:
         return last
     return AsyncioLoop(loop)

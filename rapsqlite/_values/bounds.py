@@ -64,7 +64,7 @@ def check_values(body: bytes | memoryview) -> None:
     while position < len(body):
         count += 1
         if count > MOST_VALUES:
-            raise InternalError("the guest sent more values than one row has")
+            raise InternalError("the guest sent more values than a row can have")
         position = _end_of_head(body, position)
 
 

@@ -56,12 +56,12 @@ def checked_limits(limits: Mapping[str, Any] | None) -> CheckedLimits:
     checked: dict[str, Any] = {"directories": ()}
     for name, value in checked_mapping("limits", limits).items():
         if name not in CheckedLimits._fields:
-            raise TypeError(f"limits has no {name!r}: there are {', '.join(sorted(CheckedLimits._fields))}")
+            raise TypeError(f"unknown limit {name!r}: the limits are {', '.join(sorted(CheckedLimits._fields))}")
         if name == "directories":
             checked[name] = _checked_directories(value)
         elif name == "read_only":
             if not isinstance(value, bool):
-                raise TypeError(f"the limit read_only is a bool, not {type(value).__name__}")
+                raise TypeError(f"the limit read_only must be bool, not {type(value).__name__}")
             checked[name] = value
         else:
             checked[name] = _checked_number(name, value)
@@ -71,19 +71,19 @@ def checked_limits(limits: Mapping[str, Any] | None) -> CheckedLimits:
 def _checked_number(name: str, value: object) -> int | float:
     kinds = (int, float) if name == "statement_seconds" else (int,)
     if not isinstance(value, kinds) or isinstance(value, bool):
-        raise TypeError(f"the limit {name} is {'a number' if len(kinds) > 1 else 'an int'}, not {type(value).__name__}")
+        raise TypeError(f"the limit {name} must be {'number' if len(kinds) > 1 else 'int'}, not {type(value).__name__}")
     if not 0 <= value < _ENDLESS:
-        raise ValueError(f"the limit {name} is not negative, and finite")
+        raise ValueError(f"the limit {name} must be finite and not negative")
     return value
 
 
 def _checked_directories(value: object) -> tuple[bytes, ...]:
     # One path would be taken apart into its letters.
     if isinstance(value, (str, bytes, os.PathLike)) or not isinstance(value, Iterable):
-        raise TypeError("the limit directories is a list of paths")
+        raise TypeError("the limit directories must be a list of paths")
     # Whether they exist is seen when the connection opens: the file system may take its time to say.
     try:
         return tuple(os.path.abspath(os.fsencode(directory)) for directory in value)
     except FileNotFoundError:
-        reason = "the working directory of the process does not exist any more"
-        raise ValueError(f"the limit directories has a relative path, and {reason}") from None
+        reason = "the working directory of the process no longer exists"
+        raise ValueError(f"the limit directories contains a relative path, and {reason}") from None

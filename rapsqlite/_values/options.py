@@ -33,7 +33,7 @@ def checked_chunk_size(value: int) -> int:
     """Return a number of rows; TypeError for what is no integer, ValueError if it is not positive."""
     size = index(value)
     if size < 1:
-        raise ValueError(f"iter_chunk_size is a number of rows, at least 1, not {size}")
+        raise ValueError(f"iter_chunk_size must be at least 1, not {size}")
     return size
 
 
@@ -41,16 +41,16 @@ def checked_row_count(value: int) -> int:
     """Return how many rows to fetch at once; TypeError, ValueError or OverflowError as of the running sqlite3."""
     count = index(value)
     if count < 0 and ZERO_ROWS_ARE_NONE:
-        raise ValueError(f"a number of rows is not negative, as {count} is")
+        raise ValueError(f"the number of rows must not be negative, not {count}")
     if count > _MOST_ROWS:
-        raise OverflowError(f"a number of rows is at most {_MOST_ROWS}")
+        raise OverflowError(f"the number of rows must be at most {_MOST_ROWS}")
     return count
 
 
 def checked_callable(name: str, value: Any) -> Any:
     """Return a function; TypeError for what cannot be called."""
     if not callable(value):
-        raise TypeError(f"{name} is a function, not {type(value).__name__}")
+        raise TypeError(f"{name} must be callable, not {type(value).__name__}")
     return value
 
 
@@ -59,5 +59,5 @@ def checked_mapping(name: str, value: Any) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise TypeError(f"{name} is a mapping, not {type(value).__name__}")
+        raise TypeError(f"{name} must be a mapping, not {type(value).__name__}")
     return value

@@ -35,9 +35,9 @@ def pragma_statement(name: str, value: float | str | bool) -> str:
     OperationalError for a pragma that SQLite does not know, which it would pass over in silence.
     """
     if not isinstance(name, str):
-        raise TypeError(f"the name of a pragma is a str, not {type(name).__name__}")
+        raise TypeError(f"a pragma name must be str, not {type(name).__name__}")
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is not the name of a pragma")
+        raise ValueError(f"{name!r} is not a valid pragma name")
     literal = _literal(name, value)
     if not _is_known(name):
         raise OperationalError(f"no such pragma: {name}")
@@ -59,8 +59,8 @@ def _literal(name: str, value: object) -> str:
         return repr(value)
     if isinstance(value, str):
         if not _WORD.fullmatch(value):
-            raise ValueError(f"the value of the pragma {name} is not a plain word or number")
+            raise ValueError(f"the value of the pragma {name} must be a plain word or a number")
         return f"'{value}'"
     if isinstance(value, float):
-        raise ValueError(f"the value of the pragma {name} is not finite")  # noqa: TRY004 - the type is fine
-    raise TypeError(f"the value of the pragma {name} is a number or str, not {type(value).__name__}")
+        raise ValueError(f"the value of the pragma {name} must be finite")  # noqa: TRY004 - the type is fine
+    raise TypeError(f"the value of the pragma {name} must be a number or str, not {type(value).__name__}")

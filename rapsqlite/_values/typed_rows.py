@@ -55,7 +55,7 @@ class TypedRows:
             except msgspec.ValidationError as error:
                 raise _data_error(str(error), row_count) from error
             except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-                raise InternalError(f"the engine's answer is malformed: {error}") from error
+                raise InternalError(f"the engine's reply is malformed: {error}") from error
             row_count += len(rows)
             return rows
 
@@ -73,7 +73,7 @@ def typed_rows(kind: type[Any]) -> TypedRows:
         return TypedRows(_named_tuple_decoder(kind), _constants.FORMAT_MAPS)
     if not _is_record(kind):
         name = getattr(kind, "__qualname__", None) or repr(kind)
-        raise TypeError(f"into= takes a msgspec.Struct, a dataclass, a NamedTuple or a TypedDict, not {name}")
+        raise TypeError(f"into= must be a msgspec.Struct, dataclass, NamedTuple or TypedDict, not {name}")
     if _has_fields_beside_init(kind):
         return TypedRows(_dataclass_decoder(kind), _constants.FORMAT_MAPS)
     config = getattr(kind, "__struct_config__", None)

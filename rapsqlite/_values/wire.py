@@ -265,11 +265,11 @@ def _decoded(
     try:
         return decode(body)
     except malformed as error:
-        raise InternalError(f"the engine's answer is malformed: {error}") from error
+        raise InternalError(f"the engine's reply is malformed: {error}") from error
 
 
 def _refuse_extension(code: int, _data: memoryview) -> Any:
-    raise InternalError(f"the engine's answer is malformed: extension type {code}")
+    raise InternalError(f"the engine's reply is malformed: extension type {code}")
 
 
 class RowsOneByOne(Generic[T]):

@@ -73,7 +73,7 @@ class _Reader:
                 if value > 0xFFFF_FFFF:
                     break
                 return value
-        raise OperationalError("a number in it does not fit 32 bits")
+        raise OperationalError("it contains a number that does not fit 32 bits")
 
     def part(self, size: int) -> _Reader:
         """Return a reader of the next ``size`` bytes, and step over them."""
@@ -99,7 +99,7 @@ def read_side(wasm: bytes) -> Side:
     if wasm[:4] != _MAGIC:
         raise OperationalError("it is not a WebAssembly module")
     if wasm[4:8] != _VERSION:
-        raise OperationalError("it is truncated, or of a version of WebAssembly that is not known here")
+        raise OperationalError("it is truncated, or of an unknown WebAssembly version")
     reader = _Reader(wasm, 8, len(wasm))
     needs: Needs | None = None
     sections: list[tuple[int, bytes]] = []
@@ -116,7 +116,7 @@ def read_side(wasm: bytes) -> Side:
             raise NotSupportedError(f"it {_OWN[kind]}: build it as a side module, with -fPIC and -shared")
     if needs is None:
         raise NotSupportedError(
-            "it is not a side module, for it has no section dylink.0: build it with -fPIC and -shared"
+            "it is not a side module, because it has no section dylink.0: build it with -fPIC and -shared"
         )
     return Side(needs, _without_start(wasm, sections))
 
@@ -177,9 +177,9 @@ def _read_dylink(section: _Reader) -> Needs:
 
 def _checked(data_bytes: int, data_alignment_log2: int, table_slots: int, table_alignment_log2: int) -> Needs:
     if max(data_alignment_log2, table_alignment_log2) > _MOST_ALIGNMENT_LOG2:
-        raise OperationalError(f"it asks for an alignment of more than {1 << _MOST_ALIGNMENT_LOG2}")
+        raise OperationalError(f"it requests an alignment of more than {1 << _MOST_ALIGNMENT_LOG2}")
     if data_bytes >= _MOST_DATA_BYTES:
-        raise OutOfMemoryError(f"it asks for {data_bytes} bytes of memory")
+        raise OutOfMemoryError(f"it requests {data_bytes} bytes of memory")
     if table_slots > _MOST_TABLE_SLOTS:
-        raise OutOfMemoryError(f"it asks for {table_slots} slots of the table, of {_MOST_TABLE_SLOTS} at most")
+        raise OutOfMemoryError(f"it requests {table_slots} table slots; at most {_MOST_TABLE_SLOTS} are allowed")
     return Needs(data_bytes, 1 << data_alignment_log2, table_slots, 1 << table_alignment_log2)

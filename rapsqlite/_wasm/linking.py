@@ -58,7 +58,7 @@ class Library:
         if missing:
             more = f" and {len(missing) - _MOST_NAMES} more" if len(missing) > _MOST_NAMES else ""
             raise NotSupportedError(
-                f"it imports {', '.join(missing[:_MOST_NAMES])}{more}, which the sandbox does not have: "
+                f"it imports {', '.join(missing[:_MOST_NAMES])}{more}, which the sandbox does not provide: "
                 "docs/extensions.md lists what extensions may import"
             )
 
@@ -115,7 +115,7 @@ class Library:
         try:
             return int(self._engine[TABLE].grow(self._store, slots, function))
         except self._wasmtime.WasmtimeError:
-            raise OutOfMemoryError("the table has no room for its functions: too many extensions are loaded") from None
+            raise OutOfMemoryError("the function table is full: too many extensions are loaded") from None
 
     def _global(self, value: int, *, mutable: bool) -> Any:
         kind = self._wasmtime.GlobalType(self._wasmtime.ValType.i32(), mutable)
@@ -127,7 +127,7 @@ class Library:
             return self._grow_table(1, function)
         offset = self._exports[name].value(self._store)
         if not isinstance(offset, int):
-            raise OperationalError(f"its export {name} is no address")
+            raise OperationalError(f"its export {name} is not an address")
         return memory_base + int(offset)
 
     def _function(self, name: str, wanted: tuple[list[str], list[str]]) -> int:
@@ -137,7 +137,7 @@ class Library:
         function = self._exports[name]
         kind = function.type(self._store)
         if ([str(param) for param in kind.params], [str(result) for result in kind.results]) != wanted:
-            raise OperationalError(f"its function {name} has other parameters or another result than it must have")
+            raise OperationalError(f"its function {name} has the wrong parameters or result")
         return self._grow_table(1, function)
 
     def entry_point(self, name: str) -> int:

@@ -102,7 +102,7 @@ class Rings(Words):
         """
         super().__init__(view(control, abi.CONTROL_BYTES))
         if self._word(abi.CONTROL_MAGIC) != abi.MAGIC or self._word(abi.CONTROL_ABI_VERSION) != abi.ABI_VERSION:
-            raise MalformedReplyError("the control block has another magic number or version")
+            raise MalformedReplyError("the control block has an unexpected magic number or version")
         # Read once: what the guest writes to these words later changes nothing.
         requests = self._place_of_ring(abi.CONTROL_REQUEST_RING, abi.REQUEST_RING_BYTES)
         replies = self._place_of_ring(abi.CONTROL_REPLY_RING, abi.REPLY_RING_BYTES)
@@ -110,9 +110,9 @@ class Rings(Words):
         self.callback_place = callbacks[0]
         places = sorted([(control, abi.CONTROL_BYTES), requests, replies, callbacks])
         if any(address % 8 for address, _ in places):
-            raise MalformedReplyError("what host and guest share is not aligned")
+            raise MalformedReplyError("the control block or a ring is not aligned")
         if any(address + size > after for (address, size), (after, _) in pairwise(places)):
-            raise MalformedReplyError("what host and guest share overlaps")
+            raise MalformedReplyError("the control block and the rings overlap")
         self._shared = places
         self._requests = view(*requests)
         self._replies = view(*replies)
@@ -121,18 +121,18 @@ class Rings(Words):
         self._request_head = self._word(abi.CONTROL_REQUEST_HEAD)
         self._reply_tail = self._word(abi.CONTROL_REPLY_TAIL)
         if self._request_head % 8 or self._reply_tail % 8:
-            raise MalformedReplyError("a counter is not that of whole frames")
+            raise MalformedReplyError("a ring counter does not match whole frames")
         self.spilled: deque[bytes] = deque()  # bodies too large for the ring, oldest first
 
     def _place_of_ring(self, offset: int, size: int) -> tuple[int, int]:
         if self._word(offset + 4) != size:
-            raise MalformedReplyError("a ring has another size")
+            raise MalformedReplyError("a ring has an unexpected size")
         return self._word(offset), size
 
     def check_unshared(self, address: int, length: int) -> None:
         """Raise IndexError if host and guest share any of these bytes."""
         if any(address < start + size and start < address + length for start, size in self._shared):
-            raise IndexError("the guest gave an address of what it shares with the host")
+            raise IndexError("the guest passed an address that it shares with the host")
 
     # -- requests ----------------------------------------------------------------------------------
 
@@ -219,9 +219,9 @@ class Rings(Words):
             start = tail % self._reply_bytes
             length, request_id = _PREFIX.unpack_from(self._replies, start)
             if length < 8 or length % 8 or length > available or length > self._reply_bytes - start:
-                raise MalformedReplyError("a reply frame is longer than what the guest published")
+                raise MalformedReplyError("a reply frame is longer than the published bytes")
             if not request_id and (not start or length != self._reply_bytes - start):
-                raise MalformedReplyError("a skip frame that does not lead to the ring's end")
+                raise MalformedReplyError("a skip frame does not end at the end of the ring")
             reply = self._copy(start, length) if request_id else None
             self._reply_tail = (tail + length) & _COUNTER
             self._fence()
@@ -251,7 +251,7 @@ class Rings(Words):
             reply.last_insert_rowid,
         ) = _REPLY.unpack_from(self._replies, start)
         if reply.column_count > MOST_COLUMNS or reply.row_count > rows_len:
-            raise MalformedReplyError("a reply has more columns, or more rows, than there can be")
+            raise MalformedReplyError("a reply has an impossible number of columns or rows")
         is_spilled = reply.flags & abi.REPLY_SPILLED
         if is_spilled and columns_len > abi.REPLY_INLINE_BYTES:
             reply.columns, reply.rows = self._split_spilled(columns_len, rows_len)
@@ -270,6 +270,6 @@ class Rings(Words):
     def _split_spilled(self, columns_len: int, rows_len: int) -> tuple[bytes, bytes]:
         body = self.spilled.popleft() if self.spilled else b""
         if len(body) != columns_len + rows_len:
-            raise MalformedReplyError("a reply's body is not the one that was spilled")
+            raise MalformedReplyError("a reply's body does not match the spilled one")
         # The common case, rows alone, hands the one copy on instead of making another.
         return (body[:columns_len], body[columns_len:]) if columns_len else (b"", body)

@@ -99,7 +99,7 @@ def test_mappings_of_a_connection_are_counted(tmp_path: Path, monkeypatch: pytes
 
     for number in range(MOST_MAPPINGS):
         files.map_window(handle, memory[number * step : number * step + mmap.PAGESIZE], 0)
-    with pytest.raises(FileError, match="too many parts"):
+    with pytest.raises(FileError, match="too many file ranges"):
         files.map_window(handle, memory[-step : -mmap.PAGESIZE], 0)
 
     files.close()

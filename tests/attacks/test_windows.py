@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 MAPPED = must_be_ok(f"(call $window_map {FD} {WINDOW} (i32.const 65536) (i64.const 0))")
 CUT = must_be_ok(f"(call $file_truncate {FD} (i64.const 0))")
-OUTSIDE = "the guest gave an address outside of its memory"
-NO_PLACE = "the guest gave an address where no file may be laid"
+OUTSIDE = "the guest passed an address outside its memory"
+NO_PLACE = "the guest passed an address where no file can be mapped"
 TRAP = "out of bounds memory access"
 LEFT = "the guest left its service loop"
 SHARED = "the guest gave an address of what it shares with the host"

@@ -103,7 +103,7 @@ KINDS = {
     "commit": Kind(
         lambda conn, callback: conn.set_commit_hook(callback),
         (INSERT,),
-        "the commit hook refused the commit, which was rolled back instead",
+        "the commit hook refused the commit, which was rolled back",
         rapsqlite.IntegrityError,
     ),
     "rollback": Kind(

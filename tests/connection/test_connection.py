@@ -176,7 +176,7 @@ async def test_properties_of_a_closed_connection_say_so() -> None:
 async def test_connection_is_opened_once() -> None:
     conn = connect(":memory:")
     async with conn:
-        with pytest.raises(rapsqlite.ProgrammingError, match="opened once"):
+        with pytest.raises(rapsqlite.ProgrammingError, match="already opened"):
             await conn
 
 
@@ -290,8 +290,8 @@ async def test_pragmas_are_set_on_opening(database: Path) -> None:
             rapsqlite.OperationalError,
             "no such pragma: main.jounal_mode",
         ),
-        ({"cache_size": "7; DROP TABLE x"}, ValueError, "the pragma cache_size is not a plain word"),
-        ({"cache_size": None}, TypeError, "the pragma cache_size is a number or str"),
+        ({"cache_size": "7; DROP TABLE x"}, ValueError, "the pragma cache_size must be a plain word"),
+        ({"cache_size": None}, TypeError, "the pragma cache_size must be a number or str"),
     ],
 )
 def test_pragmas_that_cannot_be_set_are_refused_before_anything_is_opened(

@@ -352,5 +352,5 @@ def test_what_is_no_limit_is_refused(limits: Any, error: type[Exception]) -> Non
 
 async def test_directory_that_does_not_exist_is_no_limit(database: Path) -> None:
     """That is seen when the connection opens, on its own thread: the file system may take its time to say."""
-    with pytest.raises(rapsqlite.OperationalError, match=r"nowhere.*there is no such directory"):
+    with pytest.raises(rapsqlite.OperationalError, match=r"nowhere.*it does not exist"):
         await connect(database, limits={"directories": [str(database.parent / "nowhere")]})

@@ -57,20 +57,20 @@ async def test_memory_that_is_shared_and_copies_work(database: Path) -> None:
 
 
 async def test_relative_name_is_refused_with_the_reason() -> None:
-    with pytest.raises(rapsqlite.OperationalError, match=r"working directory.*does not exist") as caught:
+    with pytest.raises(rapsqlite.OperationalError, match=r"working directory.*no longer exists") as caught:
         await connect("test.db")
     assert caught.value.sqlite_errorcode == abi.SQLITE_CANTOPEN
 
     async with connect(":memory:") as conn:
-        with pytest.raises(rapsqlite.OperationalError, match=r"working directory.*does not exist"):
+        with pytest.raises(rapsqlite.OperationalError, match=r"working directory.*no longer exists"):
             await conn.execute("ATTACH 'test.db' AS other")
-        with pytest.raises(rapsqlite.OperationalError, match=r"working directory.*does not exist"):
+        with pytest.raises(rapsqlite.OperationalError, match=r"working directory.*no longer exists"):
             await conn.execute("VACUUM INTO 'test.db'")
         assert await conn.fetch_scalar("SELECT 1") == 1
 
 
 async def test_relative_directory_in_limits_is_refused_with_the_reason() -> None:
-    with pytest.raises(ValueError, match=r"working directory.*does not exist"):
+    with pytest.raises(ValueError, match=r"working directory.*no longer exists"):
         connect(":memory:", limits={"directories": ["data"]})
 
 

@@ -185,7 +185,7 @@ async def test_table_has_an_end(conn: rapsqlite.Connection, tmp_path: Path) -> N
         messages.append(str(caught.value))
 
     assert "no entry point" in messages[0]
-    assert "no room" in messages[-1]
+    assert "table is full" in messages[-1]
     assert await conn.fetch_scalar("SELECT 1") == 1
 
 

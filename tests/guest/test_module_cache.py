@@ -71,7 +71,7 @@ def test_directory_that_others_may_write_is_not_used(cache: Path) -> None:
     cache.chmod(0o777)
 
     assert module_cache.load(KEY) is None
-    with pytest.warns(RuntimeWarning, match="others may write"):
+    with pytest.warns(RuntimeWarning, match="writable by other users"):
         assert not module_cache.store(KEY, b"payload")
 
 

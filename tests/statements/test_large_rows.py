@@ -49,7 +49,7 @@ VERBS: dict[str, Callable[[rapsqlite.Connection], Awaitable[Any]]] = {
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
 async def test_rows_that_are_all_large_arrive(verb: str) -> None:
-    """More than four that the event loop had not taken yet were an error: "the host refused a reply of that size"."""
+    """More than four that the event loop had not taken yet were an error: "the host rejected a reply of that size"."""
     async with rapsqlite.connect(":memory:") as conn:
         rows = await VERBS[verb](conn)
 

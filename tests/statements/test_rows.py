@@ -430,7 +430,7 @@ class Plain:
 
 @pytest.mark.parametrize("kind", [int, dict, tuple, list[int], Plain, "StructRow", None, Plain()])
 def test_other_types_are_refused(kind: Any) -> None:
-    with pytest.raises(TypeError, match="into= takes"):
+    with pytest.raises(TypeError, match="into= must be"):
         typed_rows(kind)
 
 

@@ -20,7 +20,7 @@ impl Callbacks {
         let slot = slot.ok_or_else(|| Error::internal(format!("unknown kind of hook {kind}")))?;
         if kind == abi::CALLBACK_PREUPDATE && handle.is_some() && self.sessions.get() > 0 {
             return Err(Error::programming(
-                "SQLite has no preupdate hook while it records a session: close the session first",
+                "a preupdate hook cannot be set while a session is open: close the session first",
             ));
         }
         drop(slot.replace(handle));

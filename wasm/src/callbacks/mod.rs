@@ -100,7 +100,7 @@ impl Callbacks {
     pub fn begin_session(&self) -> Result<()> {
         if self.handle_of(abi::CALLBACK_PREUPDATE).is_some() {
             return Err(Error::programming(
-                "SQLite records no session while a preupdate hook is set: remove the hook first",
+                "a session cannot be opened while a preupdate hook is set: remove the hook first",
             ));
         }
         self.sessions.set(self.sessions.get() + 1);

@@ -48,7 +48,7 @@ impl Blocks {
         // SAFETY: a constant of SQLite's that ends in a NUL, for any code.
         let reason = unsafe { CStr::from_ptr(ffi::sqlite3_errstr(code & 0xff)) }.to_string_lossy();
         let message = format!(
-            "SQLite has rolled back the transaction of this block ({reason}): nothing is changed until the block ends"
+            "SQLite has rolled back the transaction of this block ({reason}): leave the block before changing data"
         );
         Err(Error::new(
             abi::ERROR_SQLITE,

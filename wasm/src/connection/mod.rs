@@ -169,7 +169,7 @@ impl Connection {
         }
         let slot = usize::from(kind - 1);
         if slot >= BEGINS.len() {
-            return Err(Error::internal(format!("no such kind of BEGIN: {kind}")));
+            return Err(Error::internal(format!("unknown kind of BEGIN: {kind}")));
         }
         let mut statement = match self.begins[slot].take() {
             Some(statement) => statement,

@@ -201,7 +201,7 @@ impl Watch {
     pub fn explained(&self, error: Error) -> Error {
         let explanation = match error.code & 0xff {
             ffi::SQLITE_CONSTRAINT if error.code == ffi::SQLITE_CONSTRAINT_COMMITHOOK => {
-                let message = "the commit hook refused the commit, which was rolled back instead";
+                let message = "the commit hook refused the commit, which was rolled back";
                 Error::new(abi::ERROR_SQLITE, error.code, message)
             }
             ffi::SQLITE_INTERRUPT if self.limit_reached.get() => {

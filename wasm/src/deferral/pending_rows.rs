@@ -82,7 +82,7 @@ impl PendingRows {
             push(&mut self.ends, self.rows.len())
         } else {
             Err(Error::internal(
-                "a statement calls other functions than its program says",
+                "a statement made other calls than its bytecode contains",
             ))
         }
     }

@@ -109,7 +109,7 @@ pub fn write(executor: &mut Executor, request: &Request<'_>, params: &[u8]) -> R
     let mut reader = Reader::new(params);
     reader.array()?;
     let Value::Blob(bytes) = reader.value()? else {
-        return Err(Error::internal("what is written to a blob is bytes"));
+        return Err(Error::internal("data written to a blob must be bytes"));
     };
     let (step, offset) = (c_integer(reader.integer()?)?, request.b.into());
     let blob = executor.objects.get::<Blob>(request.a);

@@ -51,7 +51,7 @@ pub fn deserialize(
         abi::DESERIALIZE_PIECE => {
             reader.array()?;
             let Value::Blob(piece) = reader.value()? else {
-                return Err(Error::internal("a piece of an image is bytes"));
+                return Err(Error::internal("a piece of an image must be bytes"));
             };
             let image = executor.objects.get::<Image>(request.a);
             image.ok_or_else(dropped)?.append(piece)?;
@@ -100,7 +100,7 @@ impl Image {
 
     fn append(&mut self, piece: &[u8]) -> Result<()> {
         if piece.len() > self.len - self.filled {
-            return Err(Error::internal("an image is longer than was said"));
+            return Err(Error::internal("an image is longer than announced"));
         }
         // SAFETY: `data` has `len` bytes, of which the piece's length is left, and nothing else points there.
         unsafe {
@@ -113,7 +113,7 @@ impl Image {
     /// Replaces the database. An image that is none is refused first, so that the connection keeps what it has.
     fn put_in_place(mut self, db: *mut ffi::sqlite3) -> Result<()> {
         if self.filled != self.len {
-            return Err(Error::internal("an image is shorter than was said"));
+            return Err(Error::internal("an image is shorter than announced"));
         }
         self.leave_wal_mode();
         self.try_out()?;

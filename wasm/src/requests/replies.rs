@@ -94,7 +94,7 @@ impl<'r> Replies<'r> {
         }
         self.counters.spills += 1;
         self.spilled += 1;
-        let refused = |_| Error::limit(code::TOOBIG, "the host refused a reply of that size");
+        let refused = |_| Error::limit(code::TOOBIG, "the host rejected a reply of that size");
         host::spill(body).map_err(refused)
     }
 

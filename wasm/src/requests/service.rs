@@ -239,7 +239,7 @@ impl<'r> Service<'r> {
         );
         assert!(
             sent.is_ok() || self.replies.host_left(),
-            "an error that could not be told: {error:?}"
+            "an error that could not be sent: {error:?}"
         );
     }
 }
@@ -303,7 +303,7 @@ fn external_body(request: &Request<'_>) -> Result<Option<Vec<u8>>> {
         Error::new(
             abi::ERROR_INTERNAL,
             code,
-            "the host did not hand over the request's body",
+            "the host did not provide the request's body",
         )
     })?;
     Ok(Some(body))

@@ -97,7 +97,7 @@ pub fn serve(executor: &mut Executor, request: &Request<'_>, params: &[u8]) -> R
                 stream.check(code, session.db)?;
             }
             what => {
-                let message = format!("a session does nothing of number {what}");
+                let message = format!("unknown session operation {what}");
                 return Err(Error::internal(message));
             }
         }

@@ -111,7 +111,7 @@ mod tests {
         assert!(wal.of(&header(0), 32));
         assert!(
             wal.of(&header(2), 568),
-            "rewritten, its page is in place already"
+            "rewritten, its page is already in place"
         );
     }
 

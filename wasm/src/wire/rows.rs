@@ -244,7 +244,7 @@ impl Batch {
         self.row_count == 0
     }
 
-    /// Adds the row that `write` encodes: one array or map. After an error the row is not there.
+    /// Adds the row that `write` encodes: one array or map. After an error the row does not exist.
     #[inline]
     pub fn row(&mut self, write: impl FnOnce(&mut Encoder) -> Result<()>) -> Result<()> {
         let start = self.encoder.len();

@@ -324,7 +324,7 @@ impl Database {
 
 fn done(result: Result<(), Code>) -> bool {
     if let Err(code) = result {
-        host::log(format!("a lock was not given back: result code {code}").as_bytes());
+        host::log(format!("a lock could not be released: result code {code}").as_bytes());
     }
     result.is_ok()
 }
