@@ -134,7 +134,9 @@ pub unsafe fn encode_small(
             _ => true,
         };
         if !*can_wait {
-            return Err(Error::internal("a call that must be immediate was deferred"));
+            return Err(Error::internal(
+                "a call that must be immediate was deferred",
+            ));
         }
         argument_block::encode(&value, out)?;
     }

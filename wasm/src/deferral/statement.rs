@@ -78,7 +78,8 @@ unsafe fn program_of(
     statement: *mut ffi::sqlite3_stmt,
 ) -> Result<Vec<Instruction>> {
     let (listing, _) = prepare(db, LISTING, 0)?;
-    let mut listing = listing.ok_or_else(|| Error::internal("the bytecode table function is missing"))?;
+    let mut listing =
+        listing.ok_or_else(|| Error::internal("the bytecode table function is missing"))?;
     let (listed, kind) = (statement.cast::<c_void>(), c"stmt-pointer".as_ptr());
     // SAFETY: the listing is prepared; it is dropped before `statement`, which nobody steps or drops meanwhile.
     let code = unsafe { ffi::sqlite3_bind_pointer(listing.raw(), 1, listed, kind, None) };

@@ -111,7 +111,9 @@ impl Change {
     /// What to tell whoever applied the changeset; no values.
     pub fn refusal(&self) -> String {
         let why = match self.conflict {
-            ffi::SQLITE_CHANGESET_DATA => "the row's values differ from the old values in the change",
+            ffi::SQLITE_CHANGESET_DATA => {
+                "the row's values differ from the old values in the change"
+            }
             ffi::SQLITE_CHANGESET_NOTFOUND => "the row does not exist",
             ffi::SQLITE_CHANGESET_CONFLICT => "a row with this key exists",
             ffi::SQLITE_CHANGESET_CONSTRAINT => "a constraint fails",
