@@ -173,8 +173,8 @@ def _checked(path: Path, content: bytes) -> bytes:
 def _native(name: str) -> NotSupportedError:
     return NotSupportedError(
         f"{name} is a native library, which SQLite cannot load from inside its sandbox: build its source as a"
-        " WebAssembly extension (docs/extensions.md), write the functions in Python with create_function(), or open the database"
-        " with sqlite3"
+        " WebAssembly extension (docs/extensions.md), write the functions in Python with create_function(), or open the"
+        " database with sqlite3"
     )
 
 
