@@ -1,9 +1,11 @@
 """Copies of whole databases: online backup, serialize and deserialize, SQL dump.
 
-Each connection has SQLite in a sandbox of its own, so pages travel between two of them as an *image*: a database file
-in a private directory. The source's SQLite writes it with its own backup interface and closes it; then the target's
-SQLite, in another sandbox or in Python's ``sqlite3``, copies it over its database in one transaction. No file is ever
-open in two SQLite libraries, and neither side holds more than its page cache in memory. https://sqlite.org/backup.html
+https://sqlite.org/backup.html
+
+Each connection has its own SQLite in a sandbox, so pages travel between two of them as an *image*: a database file in a
+private directory. The source's SQLite writes it with its own backup interface and closes it; then the target's SQLite,
+in another sandbox or in Python's ``sqlite3``, copies it over its database in one transaction. No file is ever open in
+two SQLite libraries, and neither side holds more than its page cache in memory.
 """
 
 from __future__ import annotations
@@ -42,17 +44,17 @@ _step_of = decoder_of(tuple[int, int, int])
 
 
 class Copies:
-    """What of `Connection` copies whole databases."""
+    """Copies whole databases: methods of `Connection`."""
 
     _session: ConnectionState
 
     def iterdump(self, *, filter: str | None = None, restorable: bool = False) -> Dump:
-        """Return the SQL text that makes this database again: iterate over its lines, or await the list of them.
+        """Return the SQL text that recreates this database: iterate over its lines, or await a list of them.
 
-        ``filter`` is a LIKE pattern for the names of tables, indexes, triggers and views; None: all. The lines are
-        those of `sqlite3.Connection.iterdump`. sqlite3's text fails where there are virtual tables, such as those for
-        full-text search: with ``restorable`` their rows stand only where they are stored, and the text can be run.
-        Each statement of the dump sees the newest state: take it in a transaction if others write meanwhile.
+        ``filter`` is a LIKE pattern for the names of tables, indexes, triggers and views; None: all. The lines are the
+        same as those of `sqlite3.Connection.iterdump`. That text fails for virtual tables, such as full-text indexes:
+        with ``restorable`` their rows appear only in the tables that store them, and the text can be run. Each
+        statement of the dump sees the newest state: run it in a transaction if others write meanwhile.
         """
         self._session.guest.state  # noqa: B018 - raises if the connection is closed
         return Dump(cast("Connection", self), filter, restorable)
@@ -68,16 +70,16 @@ class Copies:
     ) -> None:
         """Copy the database ``name`` over the main database of ``target``, while both may be in use.
 
-        ``pages``      how many to copy at a time; -1 or 0: all at once. Other statements run between two steps, and
-                       what they change is part of the copy
-        ``progress``   called after each step with status (SQLITE_OK, SQLITE_BUSY, SQLITE_LOCKED or, once the target
-                       is complete, SQLITE_DONE), pages that remain, pages in all; what it raises ends the backup
-        ``sleep``      seconds to wait before another try when the source or the target is locked. After a transaction
-                       of this connection's own it is a millisecond at first, and doubles up to that
+        ``pages``      number of pages per step; -1 or 0: all at once. Other statements run between steps, and changes
+                       made through this connection are part of the copy
+        ``progress``   called after each step with status (SQLITE_OK, SQLITE_BUSY, SQLITE_LOCKED or, once the target is
+                       complete, SQLITE_DONE), remaining pages, total pages; an exception in it ends the backup
+        ``sleep``      seconds to wait before a retry when the source or the target is locked. After a transaction of
+                       this connection itself it starts at a millisecond and doubles up to that
 
-        A transaction that is open on this connection locks the source until it ends. The target changes in one
-        transaction: whatever fails or is cancelled, it is complete or as it was. Raises ValueError for a backup onto
-        itself, OperationalError if the target has a transaction or a running statement, or the disk is full.
+        An open transaction on this connection locks the source until it ends. The target changes in one transaction:
+        after an error or a cancellation it is complete or unchanged. Raises ValueError for a backup onto itself,
+        OperationalError if the target has a transaction or a running statement, or the disk is full.
         """
         step_pages = _checked(self, target, pages, progress)
         name, sleep_s = checked_name(name, "backup", "name"), checked_seconds(sleep)
@@ -94,8 +96,8 @@ class Copies:
     async def restore(self, source: Copies | sqlite3.Connection, *, name: str = "main", sleep: float = 0.250) -> None:
         """Copy the database ``name`` of ``source`` over this connection's main database: `backup` the other way.
 
-        A connection of Python's sqlite3 is read in a thread if it was made with ``check_same_thread=False``; otherwise
-        here, in the thread it belongs to, and the event loop waits for as long as that takes. Tries again every
+        A connection of Python's sqlite3 is read in a separate thread if it was made with ``check_same_thread=False``;
+        otherwise in the current thread, which must be its own, and the event loop is blocked meanwhile. Retries every
         ``sleep`` seconds while either end is locked; raises as `backup` does.
         """
         if isinstance(source, Copies):
@@ -111,7 +113,7 @@ class Copies:
             await _copy(guest, image, abi.BACKUP_FROM_IMAGE, "main", 0, None, sleep_s)
 
     async def serialize(self, *, name: str = "main") -> bytes:
-        """Return the database ``name`` as the bytes of a database file; see `backup` for open transactions."""
+        """Return the database ``name`` as the bytes of a database file. An open transaction delays it, as `backup`."""
         name = checked_name(name, "serialize", "name")
         await self._session.apply_pending_setting()
         async with Image() as image:
@@ -119,10 +121,10 @@ class Copies:
             return await image.read()
 
     async def deserialize(self, data: bytes | bytearray | memoryview, /, *, name: str = "main") -> None:
-        """Put the database that ``data`` is, the bytes of a database file, in place of the database ``name``.
+        """Replace the database ``name`` with an in-memory copy of ``data``, the bytes of a database file.
 
-        From then on that is a database in memory; a file that it was before stays as it is. Raises DatabaseError if
-        the bytes are no database or not all of one, OperationalError if the database is in use: then nothing changes.
+        If it was a file, that file is not touched. Raises DatabaseError if the bytes are not a complete database,
+        OperationalError if the database is in use; nothing changes then. https://sqlite.org/c3ref/deserialize.html
         """
         view = bytes_of(data)
         name = checked_name(name, "deserialize", "name")
@@ -142,7 +144,7 @@ class Copies:
 
 
 def _checked(source: Copies, target: object, pages: int, progress: object) -> int:
-    """Return the number of pages of a step, 0 for all; raise what is wrong with the arguments, as sqlite3 does."""
+    """Return the number of pages per step, 0 for all; raises sqlite3's errors for invalid arguments."""
     if not isinstance(target, Copies | sqlite3.Connection):
         raise TypeError(_not_a_connection("backup() argument 'target'", target))
     if target is source:
@@ -169,7 +171,7 @@ async def _copy(
     progress: Progress | None,
     sleep_s: float,
 ) -> int:
-    """Run one of the two halves of a backup in a guest; return how many pages the database has."""
+    """Run one half of a backup in a guest; return the number of pages of the database."""
     pause_s = _FIRST_PAUSE_S
     with image.granted_to(guest.files):
         opened = await guest.call(Request(abi.OP_BACKUP_OPEN, image.path, _encode([name]), target=direction))
@@ -185,7 +187,7 @@ async def _copy(
                     progress(status, remaining, total)
                 if status not in RETRIED:
                     pause_s = _FIRST_PAUSE_S
-                elif guest.in_transaction:  # its own, which may end at once: the file grows meanwhile
+                elif guest.in_transaction:  # its own transaction, which may end soon
                     await pause(min(pause_s, sleep_s))
                     pause_s *= 2
                 else:

@@ -1,7 +1,7 @@
-"""Incremental input and output of one BLOB or TEXT value: `Blob`, made by ``blobopen()``.
+"""Incremental I/O on one BLOB or TEXT value: `Blob`, made by ``blobopen()``.
 
-The value is read and written in place, without being in memory as a whole; its length cannot change.
-https://docs.python.org/3/library/sqlite3.html#sqlite3.Blob
+The value is read and written in place and never held in memory as a whole; its length cannot change.
+https://docs.python.org/3/library/sqlite3.html#sqlite3.Blob, https://sqlite.org/c3ref/blob_open.html
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _encode = msgspec.msgpack.Encoder().encode
 class Blob(Uncopied):
     """One open value. All methods raise ProgrammingError once it is closed.
 
-    After its row was changed by other means the handle has expired: reading and writing raise OperationalError
-    (SQLITE_ABORT). Close it, or use it in ``async with``: until then its transaction stays open.
+    If its row is changed by other means the handle expires: reading and writing raise OperationalError (SQLITE_ABORT).
+    Close it, or use it in ``async with``: until then its transaction stays open.
 
-    Tasks may use one blob at the same time: the position moves as soon as a part is asked for, and each call is of one
-    moment, whatever its size.
+    Tasks may share a blob: the position moves as soon as a part is requested, and each call is atomic, whatever its
+    size.
     """
 
     __slots__ = ("_length", "_position", "_value")
@@ -49,10 +49,10 @@ class Blob(Uncopied):
         self._length = length
         self._position = 0
 
-    # -- as a file ---------------------------------------------------------------------------------
+    # -- file methods ------------------------------------------------------------------------------
 
     async def read(self, length: int = -1, /) -> bytes:
-        """Return ``length`` bytes from the position on, fewer at the end; all that are left if it is negative."""
+        """Return ``length`` bytes from the position, fewer at the end; all remaining bytes if it is negative."""
         self._value.require()
         start = self._position
         left = self._length - start
@@ -64,7 +64,7 @@ class Blob(Uncopied):
             raise
 
     async def write(self, data: bytes | bytearray | memoryview, /) -> None:
-        """Write at the position; ValueError if the value is too short for it: its length cannot change."""
+        """Write at the position; raises ValueError if the data extends beyond the value, whose length cannot change."""
         self._value.require()
         start = self._position
         end = start + memoryview(data).nbytes
@@ -78,33 +78,33 @@ class Blob(Uncopied):
             raise
 
     def _go_back(self, end: int, start: int) -> None:
-        """Take a move back whose bytes were not read or written, unless another task has moved on from there."""
+        """Move the position back if nothing was read or written, unless another task has moved on from there."""
         if self._position == end:
             self._position = start
 
     async def seek(self, offset: int, origin: int = os.SEEK_SET, /) -> None:
-        """Move the position, counted from the start, from itself, or from the end (os.SEEK_*); ValueError outside."""
+        """Move the position, relative to the start, itself, or the end (os.SEEK_*); ValueError outside the value."""
         self._value.require()
         self._position = position_of(offset, origin, self._position, self._length)
 
     async def tell(self) -> int:
-        """Return the position."""
+        """Return the position, in bytes."""
         self._value.require()
         return self._position
 
     @property
     def length(self) -> int:
-        """How many bytes the value has."""
+        """Length of the value in bytes."""
         self._value.require()
         return self._length
 
     def __len__(self) -> int:
         return self.length
 
-    # -- as a sequence, by methods: what indexing does cannot be awaited -----------------------------
+    # -- sequence methods, because indexing cannot be awaited ---------------------------------------
 
     async def get(self, key: int | slice, /) -> int | bytes:
-        """Return what ``blob[key]`` is in sqlite3: the byte at an index, the bytes of a slice. No position moves."""
+        """Return ``blob[key]`` of sqlite3: the byte at an index, the bytes of a slice. Does not move the position."""
         self._value.require()
         if not isinstance(key, slice):
             return (await self._value.read(index_of(key, self._length), 1))[0]
@@ -116,7 +116,7 @@ class Blob(Uncopied):
         return data if wanted.step == 1 else bytes(data[position - low] for position in wanted)
 
     async def set(self, key: int | slice, value: Any, /) -> None:
-        """Do what ``blob[key] = value`` does in sqlite3; a slice takes as many bytes as it has."""
+        """Set ``blob[key] = value`` of sqlite3; a slice takes as many bytes as it has. The position stays."""
         self._value.require()
         if not isinstance(key, slice):
             await self._value.write(index_of(key, self._length), bytes((byte_of(value),)))
@@ -128,15 +128,15 @@ class Blob(Uncopied):
         if not wanted or wanted.step == 1:
             await self._value.write(wanted.start, data)
             return
-        # The last position of a slice backwards comes first in the value.
+        # The last position of a backward slice comes first in the value.
         forwards = data if wanted.step > 0 else bytes(data[::-1])
         await self._value.write(min(wanted[0], wanted[-1]), forwards, abs(wanted.step))
 
     async def close(self) -> None:
         """Close it; idempotent.
 
-        Outside of a transaction that commits what was written: raises what a commit raises, and nothing was written
-        then. Cancellation does not stop it.
+        Outside a transaction this commits what was written. If the commit fails it raises, and nothing was written.
+        Cancellation does not stop it.
         """
         await self._value.close()
 
@@ -156,17 +156,17 @@ class Blob(Uncopied):
 
 
 class Blobs:
-    """What of `Connection` opens values for incremental input and output."""
+    """Opens values for incremental I/O: methods of `Connection`."""
 
     _session: ConnectionState
 
     def blobopen(
         self, table: str, column: str, row: int, /, *, readonly: bool = False, name: str = "main"
     ) -> Operation[Blob]:
-        """Open the BLOB or TEXT value in ``column`` of the row with row id ``row``: await it, or use ``async with``.
+        """Open the BLOB or TEXT value in ``column`` of the row with row id ``row``; await it, or use ``async with``.
 
-        ``name`` is the database: "main", "temp", or an attached one. OperationalError if there is no such table, column
-        or row, if the value is of another type, or if it is written and the column is part of an index.
+        ``name`` is the database: "main", "temp", or an attached one. Raises OperationalError if the table, column or
+        row does not exist, the value has another type, or it is opened for writing and the column is part of an index.
         """
         return Operation(self._blobopen(table, column, row, readonly, name))
 

@@ -29,7 +29,7 @@ class Conflict(NamedTuple):
 
     kind: int
     """SQLITE_CHANGESET_DATA (the row's values differ from the change's old values), _NOTFOUND (no such row), _CONFLICT
-    (a row with this key exists), _CONSTRAINT (a constraint fails), or _FOREIGN_KEY, once at the end for no single row."""
+    (a row with this key exists), _CONSTRAINT (a constraint fails), or _FOREIGN_KEY (once, at the end)."""
     action: int
     """SQLITE_INSERT, SQLITE_UPDATE, SQLITE_DELETE; 0 for _FOREIGN_KEY."""
     table: str | None

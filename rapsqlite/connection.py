@@ -1,4 +1,4 @@
-"""``connect()`` and `Connection`: one SQLite database connection, its life, its settings and its transactions."""
+"""``connect()`` and `Connection`: one SQLite database connection, its lifetime, settings and transactions."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class Connection(
     DriverAttributes,
     ExceptionAttributes,
 ):
-    """One connection to one SQLite database, in a sandbox and a thread of its own; made by `connect`.
+    """One connection to one SQLite database, with its own sandbox and thread; made by `connect`.
 
-    Await it, or use it in ``async with``, to open it; it can be opened once. Any task of any event loop in any thread
-    may use it then: statements are run in the order in which they arrive.
+    Await it, or use it in ``async with``, to open it. It can be opened once. Any task of any event loop in any thread
+    may then use it; statements run in the order in which they arrive.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Connection(
         strict_strings: bool = False,
         aiosqlite_compat: bool = False,
     ) -> None:
-        """Take the options that `connect` describes; nothing is opened yet."""
+        """Check and store the options of `connect`; opens nothing."""
         self._session = ConnectionState(
             isolation_level=isolation_level,
             autocommit=autocommit,
@@ -107,7 +107,7 @@ class Connection(
         self._was_opened = False
         self._savepoint_count = 0
 
-    # -- life --------------------------------------------------------------------------------------
+    # -- lifetime ----------------------------------------------------------------------------------
 
     def __await__(self: C) -> Generator[Any, Any, C]:
         return self._open().__await__()
@@ -154,9 +154,9 @@ class Connection(
             await self.close()
 
     async def close(self) -> None:
-        """Finish what was sent, roll back an open transaction, close the database and end its thread; idempotent.
+        """Finish pending statements, roll back an open transaction, close the database and end the thread; idempotent.
 
-        Cancellation does not stop it: it comes when the connection is closed.
+        Cancellation does not stop it; it is raised once the connection is closed.
         """
         guest, self._session.guest = self._session.guest, CLOSED
         try:
@@ -166,9 +166,9 @@ class Connection(
             self._target.release()
 
     def stop(self) -> Awaitable[None] | None:
-        """Interrupt what runs and close without waiting; `close` and ``async with`` are the better ways.
+        """Interrupt running statements and close without waiting. Prefer `close` or ``async with``.
 
-        Returns something to await until it is done; None without a running event loop.
+        Returns an awaitable that completes when the connection is closed, or None without a running event loop.
         """
         guest, self._session.guest = self._session.guest, CLOSED
         self._target.release()
@@ -178,13 +178,13 @@ class Connection(
         return _Ending(guest) if _in_event_loop() else None
 
     def is_alive(self) -> bool:
-        """Tell whether the connection is open and works."""
+        """Return True if the connection is open and usable."""
         guest = self._session.guest
         return guest is not CLOSED and guest is not NOT_CONNECTED and guest.state == "ok"
 
     def __del__(
         self,
-        # When the interpreter ends, this module may have lost its names, and its guests have ended.
+        # At interpreter shutdown this module may have lost its globals, and its guests have ended.
         _warn: Callable[..., None] = warnings.warn,
         _closed: object = CLOSED,
         _not_connected: object = NOT_CONNECTED,
@@ -197,7 +197,7 @@ class Connection(
         if guest.state == "forked":
             return
         if guest.state == "ok":
-            guest.stop()  # first, for warnings may be errors
+            guest.stop()  # first, because warnings may be errors
         _warn(
             f"{self!r}, opened at {self._place}, was deleted before being closed: use `async with` or `await close()`",
             _warning,
@@ -210,12 +210,12 @@ class Connection(
 
     @property
     def path(self) -> str:
-        """The database's name as it was given."""
+        """The database name as it was passed to `connect`."""
         return self._target.path
 
     @property
     def limits(self) -> Limits:
-        """The limits that were given, a copy: they hold as long as the connection."""
+        """A copy of the limits passed to `connect`; they cannot change."""
         return {**self._limits}
 
     # -- transactions ------------------------------------------------------------------------------
@@ -223,53 +223,55 @@ class Connection(
     async def begin(self, mode: str | None = None) -> None:
         """Begin a transaction: DEFERRED unless ``mode`` is "IMMEDIATE" or "EXCLUSIVE".
 
-        OperationalError if there is one already, or if the lock that the mode needs is not had within `timeout`.
+        Raises OperationalError if a transaction is already open, or if the lock that the mode needs is not available
+        within `timeout`. https://sqlite.org/lang_transaction.html
         """
         await self._session.begin(begin_statement(mode))
 
     async def commit(self) -> None:
         """Commit the open transaction, if there is one.
 
-        Cancelled, it raises the cancellation if SQLite did not commit; if it did, the cancellation comes later.
+        If cancelled, it raises the cancellation if SQLite did not commit; otherwise the cancellation is raised later.
         """
         await self._session.commit()
 
     async def rollback(self) -> None:
-        """Undo the open transaction, if there is one."""
+        """Roll back the open transaction, if there is one. Cancellation does not stop it."""
         await self._session.rollback()
 
     def transaction(self: C, mode: str | None = None, *, timeout: float | None = None) -> Transaction[C]:
-        """Return an ``async with`` block that is one transaction; `Transaction` says what it does.
+        """Return an ``async with`` block that is one transaction; see `Transaction`.
 
-        ``mode`` as for `begin`. ``timeout``: how many seconds to wait for other tasks' blocks; None: no limit.
+        ``mode`` as for `begin`. ``timeout``: seconds to wait for other tasks' blocks; None: no limit.
         """
         return Transaction(self, mode, timeout)
 
     def savepoint(self, name: str | None = None) -> Savepoint:
-        """Return an ``async with`` block whose statements can be undone alone; blocks nest. Any name will do."""
+        """Return an ``async with`` block that can be rolled back by itself; blocks nest. Any name is allowed."""
         if name is None:
             self._savepoint_count += 1
             name = f"rapsqlite_{self._savepoint_count}"
         return Savepoint(self, name)
 
     async def interrupt(self) -> None:
-        """Interrupt every statement of this connection: OperationalError (SQLITE_INTERRUPT).
+        """Interrupt every statement of this connection with OperationalError (SQLITE_INTERRUPT).
 
-        One that runs or waits fails; of one with rows left, those not yet there. Later ones are not affected.
+        Running and queued statements fail. Statements with rows left return the rows that have arrived, then fail.
+        Later statements are not affected. https://sqlite.org/c3ref/interrupt.html
         """
         self._session.guest.interrupt()
 
     async def statistics(self) -> dict[str, int]:
-        """Return counters since the opening: statement cache, open statements, batches, waits, host calls."""
+        """Return counters since opening: statement cache, open statements, batches, waits, host calls."""
         return await self._session.statistics()
 
     # -- settings ----------------------------------------------------------------------------------
 
     @property
     def isolation_level(self) -> str | None:
-        """Which BEGIN goes before a statement that changes data: "", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"; None: none.
+        """Kind of implicit BEGIN before a data change: "", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"; None: none.
 
-        Setting it to None commits an open transaction before the next statement, which raises what goes wrong.
+        Setting it to None commits an open transaction before the next statement, which raises any error.
         """
         return self._session.isolation_level
 
@@ -279,10 +281,11 @@ class Connection(
 
     @property
     def autocommit(self) -> bool | int:
-        """`LEGACY_TRANSACTION_CONTROL` (`isolation_level` decides), True (SQLite's own way), or False (PEP 249).
+        """`LEGACY_TRANSACTION_CONTROL` (`isolation_level` decides), True (SQLite's autocommit), or False (PEP 249).
 
-        With False a transaction is always open: commit and rollback begin the next one. Setting it to True commits, to
-        False begins, before the next statement, which raises what goes wrong.
+        With False a transaction is always open: commit and rollback begin the next one. Setting True commits, and
+        setting False begins, before the next statement, which raises any error.
+        https://docs.python.org/3/library/sqlite3.html#sqlite3.Connection.autocommit
         """
         return self._session.autocommit
 
@@ -292,7 +295,7 @@ class Connection(
 
     @property
     def row_factory(self) -> RowFactory:
-        """What rows are made into, for cursors made from now on: the documentation has the table."""
+        """Type or function that makes rows, for cursors created from now on; docs/cursor.md lists the values."""
         return self._session.row_factory
 
     @row_factory.setter
@@ -301,7 +304,7 @@ class Connection(
 
     @property
     def text_factory(self) -> TextFactory:
-        """What makes a TEXT value of its UTF-8 bytes, for statements from now on: str, bytes or any callable."""
+        """Type or function that makes a TEXT value from its UTF-8 bytes, for subsequent statements."""
         return self._session.text_factory
 
     @text_factory.setter
@@ -310,7 +313,7 @@ class Connection(
 
     @property
     def iter_chunk_size(self) -> int:
-        """How many rows `execute_iter` puts into a list unless told; ValueError if it is set to less than 1."""
+        """Default number of rows per list of `execute_iter`. Setting it to less than 1 raises ValueError."""
         return self._session.iter_chunk_size
 
     @iter_chunk_size.setter
@@ -318,16 +321,16 @@ class Connection(
         self._session.set_iter_chunk_size(value)
 
     def register_adapter(self, type: type[Any], adapter: Adapter[Any]) -> None:
-        """Bind values of exactly this type, on this connection, as what ``adapter`` makes of them."""
+        """Convert parameters of exactly this type with ``adapter``, on this connection only."""
         self._session.adapters.register(type, adapter)
 
     def register_converter(self, typename: str, converter: Converter) -> None:
-        """Make what ``converter`` returns of the bytes in columns of this type; ``detect_types`` says which."""
+        """Convert values of this column type, given as bytes, with ``converter``; ``detect_types`` selects columns."""
         self._session.converters.register(typename, converter)
 
 
 class _Ending:
-    """What `Connection.stop` returns; nobody has to await it."""
+    """Returned by `Connection.stop`; need not be awaited."""
 
     __slots__ = ("_guest",)
 
@@ -348,7 +351,7 @@ def _in_event_loop() -> bool:
 
 
 def _calling_line() -> str:
-    """Return file and line of the nearest caller outside of this package."""
+    """Return file and line of the nearest caller outside this package."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("rapsqlite."):
         frame = frame.f_back
@@ -373,30 +376,30 @@ def connect(
     limits: Limits | None = None,
     strict_strings: bool = False,
     loop: object = None,
-    check_same_thread: bool = True,  # noqa: ARG001 - sqlite3 has it; a connection works in any thread
+    check_same_thread: bool = True,  # noqa: ARG001 - for sqlite3 compatibility; a connection works in any thread
     factory: type[Connection] | None = None,
     aiosqlite_compat: bool = False,
 ) -> Connection:
-    """Return a connection to ``database``, to be awaited or used in ``async with``; that opens it.
+    """Return a connection to ``database``; await it, or use it in ``async with``, to open it.
 
-    ``database``           a file's name or path; ":memory:" for a private database in memory; "" for a temporary file
-    ``timeout``            how many seconds to wait for locks that other connections hold
-    ``isolation_level``, ``autocommit``  who begins transactions; see the properties of the same names
-    ``detect_types``       PARSE_DECLTYPES, PARSE_COLNAMES, or both: which columns go through converters
-    ``cached_statements``  how many statements stay prepared for when they come again
+    ``database``           a file name or path; ":memory:" for a private in-memory database; "" for a temporary file
+    ``timeout``            seconds to wait for locks held by other connections
+    ``isolation_level``, ``autocommit``  when transactions begin; see the properties of the same names
+    ``detect_types``       PARSE_DECLTYPES, PARSE_COLNAMES, or both: which columns are converted
+    ``cached_statements``  size of the statement cache
     ``uri``                whether ``database`` may be a URI: https://sqlite.org/uri.html
-    ``iter_chunk_size``    how many rows `execute_iter` puts into a list
-    ``row_factory``, ``text_factory``  what rows and TEXT values are made into
-    ``pragmas``            names and values of PRAGMAs to set when it is open; checked at once, as by `set_pragma`
-    ``init_hook``          an async function, called with the connection when it is open
-    ``read_only``          whether to open the file for reading alone; it must exist
-    ``limits``             what statements may use and reach, for SQL that is not trusted: see `Limits`
-    ``strict_strings``     whether text in double quotes is a name and never a string: else it is one where no name fits
-    ``factory``            a class derived from `Connection`, to make instead of it
-    ``aiosqlite_compat``   whether rows of ``fetch_all`` and its kin are tuples, like those of cursors, not lists
+    ``iter_chunk_size``    rows per list of `execute_iter`
+    ``row_factory``, ``text_factory``  types or functions that make rows and TEXT values
+    ``pragmas``            names and values of PRAGMAs to set on opening; checked immediately, as by `set_pragma`
+    ``init_hook``          an async function, called with the opened connection
+    ``read_only``          whether to open the file read-only; it must exist
+    ``limits``             what statements may use and reach, for untrusted SQL: see `Limits`
+    ``strict_strings``     whether double-quoted text is always a name; by default it is a string if no name matches
+    ``factory``            a subclass of `Connection` to create
+    ``aiosqlite_compat``   whether the ``fetch_*`` methods return tuples, as cursors do, instead of lists
 
     In ``async with`` a clean exit commits, an exception rolls back, and both close. Opening raises OperationalError if
-    the file cannot be opened; cancelled, it leaves nothing open.
+    the file cannot be opened. Cancelling it leaves nothing open.
     """
     if loop is not None:
         warnings.warn("connect() has no use for loop: it works in every event loop", DeprecationWarning, stacklevel=2)

@@ -1,7 +1,8 @@
-"""Cursors: execute a statement, then have its rows one by one, some at a time, or all.
+"""Cursors: execute a statement, then fetch its rows one by one, several at a time, or all.
 
-A cursor holds one batch of decoded rows and, once asked for more, the one the guest makes ahead (``batches``): a few
-hundred KiB for a result of any length. ``async for`` takes rows out of the batch; only between batches it waits.
+A cursor holds one batch of decoded rows and, once more rows are fetched, the batch that the guest prepares ahead
+(``batches``): a few hundred KiB for a result of any length. ``async for`` takes rows from the batch and waits only
+between batches.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ _WIRE_BITS = abi.FORMAT_SHAPE_MASK | abi.FORMAT_TEXT_AS_BYTES | abi.FORMAT_TEXT_
 
 
 class Cursor(Uncopied):
-    """One statement at a time and the rows it returns, as `sqlite3.Cursor` with ``await``.
+    """One statement at a time and the rows it returns: `sqlite3.Cursor` with ``await``.
 
-    Made by `Connection.cursor` and `Connection.execute`. Executing again, closing, and dropping the cursor end the
-    statement that runs. Every method raises ProgrammingError on a closed cursor or connection, and what SQLite reports.
-    A cancelled fetch ends the statement: later ones raise OperationalError (SQLITE_INTERRUPT).
+    Made by `Connection.cursor` and `Connection.execute`. Executing again, closing, or dropping the cursor ends the
+    running statement. Every method raises ProgrammingError on a closed cursor or connection, and SQLite's errors. A
+    cancelled fetch ends the statement: later fetches raise OperationalError (SQLITE_INTERRUPT).
     """
 
     __slots__ = (
@@ -69,26 +70,26 @@ class Cursor(Uncopied):
         self._row_factory: RowFactory = session.row_factory
         self._plan: RowDecoder = session.tuple_plan
         self._closed = False
-        self._batches: Batches | None = None  # None: no rows but those in hand
-        self._batch = b""  # the rows in hand as they came
-        self._base: Iterator[Any] = iter(())  # the same decoded, without those already handed out
-        self._rows: Iterator[Any] = self._base  # the same as the user gets them
+        self._batches: Batches | None = None  # None: no rows beyond the current batch
+        self._batch = b""  # the current batch, still encoded
+        self._base: Iterator[Any] = iter(())  # the current batch, decoded, without the rows already returned
+        self._rows: Iterator[Any] = self._base  # the same, as returned to the user
         self._columns = b""
         self._description: Description | None = None
         self._arraysize = 1
         self.iter_chunk_size: int = session.iter_chunk_size
-        """Kept for aiosqlite's sake; how many rows are read ahead does not depend on this."""
+        """For compatibility with aiosqlite. It does not affect how many rows are read ahead."""
         self.rowcount: int = -1
         """Rows changed by the last INSERT, UPDATE, DELETE or REPLACE; -1 after other statements."""
         self.lastrowid: int | None = None
-        """Row id of the last row that was inserted on the connection, as of the last `execute`; None before it."""
+        """Row id of the connection's last insert, as of the last `execute`; None before the first."""
 
     # -- executing ---------------------------------------------------------------------------------
 
     async def execute(self, sql: str, parameters: Parameters | None = None) -> Cursor:
-        """Execute one statement; return this cursor, with the first rows in hand.
+        """Execute one statement, fetch its first rows, and return this cursor.
 
-        Raises ProgrammingError for several statements in one. Cancellation interrupts the statement: an INSERT,
+        Raises ProgrammingError for several statements in one string. Cancellation interrupts the statement: an INSERT,
         UPDATE or DELETE is undone as a whole unless it had finished.
         """
         session = await self._begin()
@@ -98,9 +99,9 @@ class Cursor(Uncopied):
         return self
 
     async def _run(self, sql: bytes, handle: int, params: bytes, plan: RowDecoder, row_count: int = 1) -> None:
-        """Execute a statement (or the prepared one of this handle) whose rows are made as ``plan`` says.
+        """Execute a statement, or the prepared one with this handle; ``plan`` makes its rows.
 
-        The answer has ``row_count`` rows at most; 0: as many as a batch holds.
+        The reply has at most ``row_count`` rows; 0: as many as fit a batch.
         """
         await self._begin()
         self._plan = plan
@@ -110,7 +111,7 @@ class Cursor(Uncopied):
         session = self._session
         bits = session.statement_bits
         while True:
-            guest = session.guest  # by the time it answers the connection may be closed, and have none
+            guest = session.guest  # the connection may be closed before the reply arrives
             try:
                 reply = await guest.call(
                     Request(
@@ -129,7 +130,7 @@ class Cursor(Uncopied):
                 return
 
     def _start(self, guest: Guest, reply: Reply) -> None:
-        """Take the answer to EXECUTE or EXECUTE_PREPARED: the first rows, and the rest if there are any."""
+        """Process the reply to EXECUTE or EXECUTE_PREPARED: the first rows, and whether more follow."""
         if reply.handle or reply.error is not None:
             self._batches = Batches(guest, reply)
         self._columns = reply.columns
@@ -141,12 +142,13 @@ class Cursor(Uncopied):
             self._take(reply.rows)
 
     async def executemany(self, sql: str, parameters: ParameterSets) -> Cursor:
-        """Execute one data-changing statement once for each set of parameters; return this cursor.
+        """Execute one data-changing statement once for each parameter set; return this cursor.
 
-        ``rowcount`` is the sum. The sets come from an iterable or an asynchronous one, which is consumed as it goes;
-        other tasks run meanwhile, every few milliseconds unless one set takes longer. The first error ends it and
-        carries the index of its set as ``parameter_set``; so do cancellation and what the iterable raises. What was
-        done for the sets before is part of the open transaction, to be committed or rolled back.
+        ``rowcount`` is the total. The sets come from an iterable or async iterable, which is consumed as execution
+        proceeds; other tasks run meanwhile, every few milliseconds unless one set takes longer. The first error ends it
+        and has the index of its set, counted from 0, in ``parameter_set``. After an error, a cancellation or an
+        exception of the iterable, the changes of the preceding sets are part of the open transaction, to be committed
+        or rolled back.
         """
         session = await self._begin()
         changes = await execute_many(session, encode_sql(sql, "executemany"), parameters)
@@ -154,10 +156,10 @@ class Cursor(Uncopied):
         return self
 
     async def executescript(self, sql_script: str) -> Cursor:
-        """Execute any number of statements, dropping their rows; return this cursor.
+        """Execute any number of statements and discard their rows; return this cursor.
 
-        Commits an open transaction first unless ``autocommit`` is set to True or False, as sqlite3 does. Raises the
-        first statement's error, whose predecessors are then done; cancellation likewise.
+        As in sqlite3, commits an open transaction first unless ``autocommit`` is True or False. Raises the error of the
+        first statement that fails; the statements before it have been executed. The same holds for cancellation.
         """
         session = await self._begin()
         await session.guest.call(
@@ -166,7 +168,7 @@ class Cursor(Uncopied):
         return self
 
     async def _begin(self) -> ConnectionState:
-        """Leave the statement before behind."""
+        """Forget the previous statement."""
         if self._closed:
             raise ProgrammingError("Cannot operate on a closed cursor.")
         session = self._session
@@ -179,16 +181,16 @@ class Cursor(Uncopied):
         return session
 
     def _describe(self, columns: bytes, plan: RowDecoder) -> None:
-        """Have the columns of a result whose rows come another way: what row factories look at."""
+        """Set the columns of a result whose rows arrive another way, for row factories."""
         self._columns = columns
         self._plan = plan
 
     def _take(self, batch: bytes, already_out: int = 0) -> None:
-        """Have the rows of a batch in hand."""
+        """Decode a batch and make it the current one."""
         self._batch = batch
         try:
             self._base = iter(self._plan.decode(batch))
-        except Exception:  # noqa: BLE001 - a text factory's, or of a row that is not of its type: raised with that row
+        except Exception:  # noqa: BLE001 - of a text factory, or a row that does not match its type: raised with that row
             self._base = RowsOneByOne(self._plan.decode, batch)
         if already_out:
             deque(islice(self._base, already_out), maxlen=0)
@@ -196,7 +198,7 @@ class Cursor(Uncopied):
         self._rows = self._base if function is None else map(function, self._base)
 
     async def _next_batch(self, wanted: int) -> bool:
-        """Have the next batch in hand; False if there is none. ``wanted`` rows are to be fetched now, 0: all."""
+        """Make the next batch the current one; False if there is none. ``wanted`` rows will be fetched now; 0: all."""
         batches = self._batches
         if batches is None:
             return False
@@ -221,7 +223,7 @@ class Cursor(Uncopied):
     # -- fetching ----------------------------------------------------------------------------------
 
     async def fetchone(self) -> Any:
-        """Return the next row, None after the last one."""
+        """Return the next row, or None after the last one."""
         self._check()
         for row in self._rows:
             return row
@@ -232,7 +234,7 @@ class Cursor(Uncopied):
 
     @property
     def arraysize(self) -> int:
-        """How many rows `fetchmany` returns unless told; can be set."""
+        """Default number of rows for `fetchmany`; settable."""
         return self._arraysize
 
     @arraysize.setter
@@ -240,9 +242,9 @@ class Cursor(Uncopied):
         self._arraysize = checked_row_count(value)
 
     async def fetchmany(self, size: int | None = None) -> list[Any]:
-        """Return the next ``size`` rows (`arraysize` unless given), fewer at the end.
+        """Return the next ``size`` rows (by default `arraysize`), fewer at the end.
 
-        What 0 and negative numbers are depends on the running Python's sqlite3: all rows, or none and a ValueError.
+        0 and negative numbers behave as in the running Python's sqlite3: all rows, or none and a ValueError.
         """
         self._check()
         wanted = self._arraysize if size is None else checked_row_count(size)
@@ -253,13 +255,13 @@ class Cursor(Uncopied):
         return rows
 
     async def _extend(self, rows: list[Any], wanted: int) -> None:
-        """Add the next rows until there are so many; those before an error are there when it is raised."""
+        """Append up to so many further rows; if a row fails, append the rows before it, then raise."""
         rows += islice(self._rows, wanted)
         while len(rows) < wanted and await self._next_batch(wanted - len(rows)):
             rows += islice(self._rows, wanted - len(rows))
 
     async def fetchall(self) -> list[Any]:
-        """Return the rows that are left. Other tasks run between batches."""
+        """Return all remaining rows. Other tasks run between batches."""
         self._check()
         rows = list(self._rows)
         while self._batches is not None and await self._next_batch(0):
@@ -270,7 +272,7 @@ class Cursor(Uncopied):
         return self
 
     async def __anext__(self) -> Any:
-        # A coroutine with a loop that ends at once is the fastest way Python has to hand out the next item.
+        # A coroutine whose loop ends at once is the fastest way in Python to return the next item.
         for row in self._rows:
             return row
         self._check()
@@ -284,16 +286,16 @@ class Cursor(Uncopied):
             raise ProgrammingError("Cannot operate on a closed cursor.")
         self._session.guest.state  # noqa: B018 - raises if the connection is closed
 
-    # -- about the result --------------------------------------------------------------------------
+    # -- the result --------------------------------------------------------------------------------
 
     @property
     def connection(self) -> Connection:
-        """The connection this cursor belongs to."""
+        """The connection that this cursor belongs to."""
         return self._connection
 
     @property
     def description(self) -> Description | None:
-        """One 7-tuple for each column of the last statement, its name and six times None; None if it has no columns."""
+        """One 7-tuple per column of the last statement, a name and six times None; None if it returns no columns."""
         if self._description is None and self._columns:
             names = self._plan.names(self._columns)
             self._description = describe(names) if names else None
@@ -301,14 +303,14 @@ class Cursor(Uncopied):
 
     @property
     def _is_running(self) -> bool:
-        """Whether the statement has rows that are not in hand yet."""
+        """Whether the statement has rows beyond the current batch."""
         return self._batches is not None
 
     @property
     def row_factory(self) -> RowFactory:
-        """What rows are made into; first that of the connection.
+        """Type or function that makes rows; initially the connection's.
 
-        It can be changed while rows are left, unless from or to ``"dict"``: such rows are made in the guest.
+        It can change while rows are left, except from or to ``"dict"``: the guest builds those rows.
         """
         return self._row_factory
 
@@ -330,10 +332,10 @@ class Cursor(Uncopied):
     def setoutputsize(self, size: int, column: int | None = None, /) -> None:
         """Do nothing, as PEP 249 allows: SQLite needs no sizes."""
 
-    # -- life --------------------------------------------------------------------------------------
+    # -- lifetime ----------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """End the statement and the cursor; idempotent. A statement with rows left lets go of its locks first."""
+        """End the statement and the cursor; idempotent. Waits until an unfinished statement has released its locks."""
         self._closed = True
         batches = self._batches
         if batches is not None:

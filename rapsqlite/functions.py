@@ -1,7 +1,9 @@
 """SQL functions, aggregates, window functions and collations written in Python.
 
-They run in the connection's own thread, with the GIL, while the statement that called them waits; event loops go on
-meanwhile, as far as the GIL lets them. docs/callbacks.md says what they may do.
+https://sqlite.org/appfunc.html
+
+They run in the connection's thread, with the GIL, while the calling statement waits; event loops keep running as far as
+the GIL allows. docs/callbacks.md says what they may do.
 """
 
 from __future__ import annotations
@@ -28,14 +30,14 @@ if TYPE_CHECKING:
 
 
 class Functions:
-    """What of `Connection` teaches SQLite new functions.
+    """Registers SQL functions and collations: methods of `Connection`.
 
-    Each waits for the statements sent before it, and holds from then on for this connection. A function that takes the
-    place of another, or goes, while a statement has rows left raises OperationalError (SQLITE_BUSY).
+    Each method waits for the statements sent before it and applies to this connection from then on. Replacing or
+    removing a function while a statement has rows left raises OperationalError (SQLITE_BUSY).
 
-    What a callback returns is None, int, float, str or bytes-like; its arguments are such values too. An exception in
-    it ends the statement with OperationalError and sqlite3's words, MemoryError with OutOfMemoryError, OverflowError
-    with DataError; the exception itself is the ``__cause__``.
+    Arguments and results are None, int, float, str or bytes-like. An exception in a callback fails the statement with
+    OperationalError and sqlite3's message, MemoryError with OutOfMemoryError, OverflowError with DataError; the
+    original exception is the ``__cause__``.
     """
 
     _session: ConnectionState
@@ -43,11 +45,12 @@ class Functions:
     async def create_function(
         self, name: str, narg: int, func: Callable[..., Any] | None, *, deterministic: bool = False
     ) -> None:
-        """Let SQL call ``func`` as ``name`` with ``narg`` arguments (-1: any number); None removes the function.
+        """Register ``func`` as the SQL function ``name`` with ``narg`` arguments (-1: any number); None removes it.
 
-        ``deterministic``: the same arguments always give the same result, so that SQLite may call it once for many
-        rows and use it in indexes and generated columns. OperationalError if SQLite refuses the name or number; of the
-        number it is a ProgrammingError from Python 3.14 on.
+        ``deterministic``: the same arguments always give the same result, so SQLite may reuse results and allow the
+        function in indexes and generated columns. Raises OperationalError if SQLite rejects the name or the number of
+        arguments, and ProgrammingError for the number from Python 3.14 on.
+        https://sqlite.org/c3ref/create_function.html
         """
         name = checked_name(name, "create_function")
         checked_int(narg, "narg")
@@ -61,10 +64,10 @@ class Functions:
     async def create_aggregate(
         self, name: str, narg: int, aggregate_class: Callable[[], AggregateFunction] | None
     ) -> None:
-        """Let SQL call an aggregate: for each group an instance, ``step(*arguments)`` per row, then ``finalize()``.
+        """Register an aggregate: one instance per group, ``step(*arguments)`` per row, then ``finalize()``.
 
-        None removes it. Without rows no instance is made and the result is NULL. OperationalError if SQLite refuses
-        the name or number; of the number it is a ProgrammingError from Python 3.14 on.
+        None removes it. Without rows no instance is created and the result is NULL. Raises OperationalError if SQLite
+        rejects the name or the number of arguments, and ProgrammingError for the number from Python 3.14 on.
         """
         name = checked_name(name, "create_aggregate")
         checked_int(narg, "narg")
@@ -77,11 +80,11 @@ class Functions:
     async def create_window_function(
         self, name: str, num_params: int, aggregate_class: Callable[[], WindowFunction] | None
     ) -> None:
-        """Let SQL call an aggregate window function; None removes it.
+        """Register an aggregate window function; None removes it.
 
-        Beyond what an aggregate has, ``value()`` returns the result for the window as it is, and
-        ``inverse(*arguments)`` takes back the step of a row that leaves it. ProgrammingError if SQLite refuses the
-        name or number.
+        In addition to an aggregate's methods, ``value()`` returns the result for the current window and
+        ``inverse(*arguments)`` undoes the step of a row that leaves it. Raises ProgrammingError if SQLite rejects the
+        name or the number of arguments. https://sqlite.org/windowfunctions.html#udfwinfunc
         """
         name = checked_name(name, "create_window_function")
         checked_int(num_params, "num_params")
@@ -92,10 +95,11 @@ class Functions:
         await register_function(guest, abi.CALLBACK_NEW, make, name, num_params, 0, abi.FUNCTION_WINDOW)
 
     async def create_collation(self, name: str, callable: Callable[[str, str], int] | None) -> None:
-        """Let SQL sort by ``callable(left, right)``: negative, 0 or positive, as left goes before, with or after right.
+        """Register a collation: ``callable(left, right)`` is negative, 0 or positive (before, equal, after).
 
-        None removes it. Other than in sqlite3, an exception in it ends the statement, and rolls back the transaction of
-        one that changes data: what was sorted by made-up answers would be wrong without a sign.
+        None removes it. Unlike in sqlite3, an exception in it fails the statement and rolls back the transaction of a
+        statement that changes data: anything sorted by arbitrary answers would be wrong silently.
+        https://sqlite.org/c3ref/create_collation.html
         """
         name = checked_name(name, "create_collation")
         checked_callable(callable, "parameter")
@@ -104,7 +108,7 @@ class Functions:
 
 
 def _maker(aggregate_class: Callable[[], object], callbacks: Callbacks) -> Callable[[], int]:
-    """Return what makes an instance and gives the guest its handle."""
+    """Return a function that creates an instance and returns its handle to the guest."""
     return standing_for(lambda: callbacks.hold_instance(aggregate_class()), aggregate_class)
 
 

@@ -1,7 +1,7 @@
-"""Authorizer, progress, trace and busy handlers, and the hooks on updates, commits, rollbacks and the WAL.
+"""Authorizer, progress, trace and busy handlers, and the update, preupdate, commit, rollback and WAL hooks.
 
-They run in the connection's own thread, as functions do (`functions`). One of each kind is set at a time; setting
-another takes its place, None removes it.
+They run in the connection's thread, as functions do (`functions`). Each kind can be set once; setting it again replaces
+the callback, None removes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Hooks:
-    """What of `Connection` tells about, or has a say in, what SQLite does."""
+    """Sets hooks and handlers: methods of `Connection`."""
 
     _session: ConnectionState
 
@@ -27,19 +27,19 @@ class Hooks:
         self,
         authorizer_callback: Callable[[int, str | None, str | None, str | None, str | None], int] | None,
     ) -> None:
-        """Have every access of a statement allowed or not, when it is prepared.
+        """Call ``authorizer_callback`` for each access of a statement when it is prepared.
 
-        Called with the action (SQLITE_READ and so on), its two arguments, the database and the trigger or view;
-        returns SQLITE_OK, SQLITE_DENY (DatabaseError) or SQLITE_IGNORE. An exception, or what is no int, denies.
-        https://sqlite.org/c3ref/c_alter_table.html
+        It receives the action (SQLITE_READ and so on), its two arguments, the database and the trigger or view, and
+        returns SQLITE_OK, SQLITE_DENY (DatabaseError) or SQLITE_IGNORE. An exception or a result that is not an int
+        denies. https://sqlite.org/c3ref/set_authorizer.html, https://sqlite.org/c3ref/c_alter_table.html
         """
         await self._set(abi.CALLBACK_AUTHORIZER, authorizer_callback, _authorizing)
 
     async def set_progress_handler(self, progress_handler: Callable[[], object] | None, n: int) -> None:
-        """Have ``progress_handler()`` called about every ``n`` instructions of SQLite's virtual machine.
+        """Call ``progress_handler()`` about every ``n`` instructions of SQLite's virtual machine.
 
-        If it returns something true, or raises, the statement ends with OperationalError (SQLITE_INTERRUPT).
-        ``n`` below 1 removes it.
+        If it returns a true value or raises, the statement fails with OperationalError (SQLITE_INTERRUPT). ``n`` below
+        1 removes it. https://sqlite.org/c3ref/progress_handler.html
         """
         steps = checked_int(n, "n")
         handler = progress_handler if steps > 0 else None
@@ -47,17 +47,18 @@ class Hooks:
         await self._set(abi.CALLBACK_PROGRESS, handler, _telling, steps)
 
     async def set_trace_callback(self, trace_callback: Callable[[str], object] | None) -> None:
-        """Have ``trace_callback`` called with the SQL of each statement that begins, values filled in.
+        """Call ``trace_callback`` with the SQL of each statement that begins, with values filled in.
 
-        Also those of scripts, those that this library sends to begin and end transactions, and, as a comment that
-        starts with ``--``, those in triggers. An exception in it is logged (logger "rapsqlite"); the statement goes on.
+        This includes statements in scripts, the ones that this package sends to begin and end transactions, and, as
+        comments starting with ``--``, statements in triggers. An exception is logged (logger "rapsqlite") and does not
+        affect the statement. https://sqlite.org/c3ref/trace_v2.html
         """
         await self._set(abi.CALLBACK_TRACE, trace_callback, _ignoring)
 
     async def set_update_hook(self, callback: Callable[[int, str, str, int], object] | None) -> None:
-        """Have ``callback(action, database, table, rowid)`` called for each row of a rowid table that changes.
+        """Call ``callback(action, database, table, rowid)`` for each changed row of a rowid table.
 
-        The action is SQLITE_INSERT, SQLITE_UPDATE or SQLITE_DELETE. An exception ends the statement and rolls back its
+        The action is SQLITE_INSERT, SQLITE_UPDATE or SQLITE_DELETE. An exception fails the statement and rolls back its
         transaction. https://sqlite.org/c3ref/update_hook.html
         """
         await self._set(abi.CALLBACK_UPDATE, callback, _ignoring)
@@ -66,39 +67,41 @@ class Hooks:
         self,
         callback: Callable[[int, str, str, int | None, int | None, list[Any] | None, list[Any] | None], object] | None,
     ) -> None:
-        """Have ``callback(action, database, table, old_rowid, new_rowid, old, new)`` called before each row changes.
+        """Call ``callback(action, database, table, old_rowid, new_rowid, old, new)`` before each row changes.
 
-        The action is SQLITE_INSERT, SQLITE_UPDATE or SQLITE_DELETE; ``old`` and ``new`` are all values of the row
-        before and after. What an INSERT or DELETE does not have is None; so is ``new`` of an UPDATE that writes to an
-        open blob. The row ids of a WITHOUT ROWID table mean nothing. An exception ends the statement and rolls back its
-        transaction. ProgrammingError while a session is open: SQLite has one place for both. https://sqlite.org/c3ref/preupdate_blobwrite.html
+        The action is SQLITE_INSERT, SQLITE_UPDATE or SQLITE_DELETE; ``old`` and ``new`` are lists of the row's values
+        before and after the change, one per column. They are None where they do not apply, as ``old`` of an INSERT or
+        ``new`` of a DELETE; so is ``new`` of an UPDATE that writes to an open blob. The row ids of a WITHOUT ROWID
+        table are meaningless. An exception fails the statement and rolls back its transaction. Raises ProgrammingError
+        while a session is open, because SQLite has one slot for both. https://sqlite.org/c3ref/preupdate_blobwrite.html
         """
         await self._set(abi.CALLBACK_PREUPDATE, callback, _ignoring)
 
     async def set_commit_hook(self, callback: Callable[[], object] | None) -> None:
-        """Have ``callback()`` called before each commit; if it returns something true, or raises, that is undone.
+        """Call ``callback()`` before each commit; if it returns a true value or raises, the transaction is rolled back.
 
-        The statement that would have committed fails with IntegrityError then.
+        The statement that would have committed then raises IntegrityError. https://sqlite.org/c3ref/commit_hook.html
         """
         await self._set(abi.CALLBACK_COMMIT, callback, _telling)
 
     async def set_rollback_hook(self, callback: Callable[[], object] | None) -> None:
-        """Have ``callback()`` called at each rollback, other than that of closing. An exception in it is logged."""
+        """Call ``callback()`` at each rollback, except when the connection closes. An exception in it is logged."""
         await self._set(abi.CALLBACK_ROLLBACK, callback, _ignoring)
 
     async def set_wal_hook(self, callback: Callable[[str, int], object] | None) -> None:
-        """Have ``callback(database, pages)`` called after each commit in WAL mode, with the pages in the WAL.
+        """Call ``callback(database, pages)`` after each commit in WAL mode, with the number of pages in the WAL.
 
-        Automatic checkpoints go on; ``PRAGMA wal_autocheckpoint`` removes the hook. An exception is the error of the
-        statement, which is committed all the same.
+        Automatic checkpoints continue; ``PRAGMA wal_autocheckpoint`` removes the hook. An exception fails the
+        statement, although it is committed. https://sqlite.org/c3ref/wal_hook.html
         """
         await self._set(abi.CALLBACK_WAL, callback, _ignoring)
 
     async def set_busy_handler(self, callback: Callable[[int], object] | None) -> None:
-        """Have ``callback(attempt)`` called, with 0 first, when a lock is held elsewhere, in place of the timeout.
+        """Call ``callback(attempt)``, starting with 0, when another connection holds a lock; replaces the timeout.
 
-        If it returns something true the lock is tried again, else, or if it raises, the statement ends with
-        OperationalError (SQLITE_BUSY). It has to wait itself; None gives the ``timeout`` of `connect` back.
+        If it returns a true value the lock is tried again; otherwise, or if it raises, the statement fails with
+        OperationalError (SQLITE_BUSY). It has to wait itself. None restores the ``timeout`` of `connect`.
+        https://sqlite.org/c3ref/busy_handler.html
         """
         await self._set(abi.CALLBACK_BUSY, callback, _telling)
 

@@ -1,4 +1,7 @@
-"""Statements that stay prepared until they are closed."""
+"""Statements that stay prepared until they are closed.
+
+https://sqlite.org/c3ref/prepare.html
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,10 @@ T = TypeVar("T")
 
 
 class PreparedStatement(Uncopied):
-    """One statement, prepared when it is first used and kept so; made by `Connection.prepare`.
+    """One statement, prepared on first use and kept prepared; made by `Connection.prepare`.
 
-    What is wrong with the SQL is raised by that first use. Everything else is as with the connection's methods of the
-    same names, but for the SQL. Closing, also by ``async with``, or dropping it gives the statement back; so does
-    closing the connection.
+    The first use raises any error in the SQL. The methods are the connection's methods of the same names without the
+    SQL argument. Closing it, leaving ``async with``, dropping it, or closing the connection releases the statement.
     """
 
     __slots__ = (
@@ -49,19 +51,19 @@ class PreparedStatement(Uncopied):
     def __init__(self, connection: Connection, sql: str) -> None:
         self._encoded = encode_sql(sql, "prepare")
         self.sql: str = sql
-        """The statement's text."""
+        """The SQL text."""
         self._connection = connection
         self._guest: Guest = connection._session.guest
         self._guest.state  # noqa: B018 - raises if the connection is closed
         self._handle = 0  # not prepared yet
-        self._turns = FairLock()  # of the tasks that want to prepare it
+        self._turns = FairLock()  # for tasks that want to prepare it
         self._closed = False
-        self._runs_text = undoes(self._encoded)  # one request, which is carried through, instead of two
-        self._running: weakref.ref[Cursor] | None = None  # whose rows the statement is still making
+        self._runs_text = undoes(self._encoded)  # one request that always completes, instead of two
+        self._running: weakref.ref[Cursor] | None = None  # the cursor whose rows the statement is still producing
 
     @property
     def query(self) -> str:
-        """The statement's text, by another name."""
+        """The SQL text; another name for `sql`."""
         return self.sql
 
     async def _prepare(self) -> int:
@@ -76,7 +78,7 @@ class PreparedStatement(Uncopied):
         return self._handle
 
     async def _ready(self) -> int:
-        """Return the handle to use; 0 to run the text, while a cursor still reads the statement's rows."""
+        """Return the handle to use, or 0 to run the text while a cursor still reads the statement's rows."""
         if self._closed:
             raise ProgrammingError("Cannot operate on a closed statement.")
         if self._runs_text:
@@ -88,7 +90,7 @@ class PreparedStatement(Uncopied):
         return self._handle or await self._prepare()
 
     def execute(self, parameters: Parameters | None = None) -> Operation[Cursor]:
-        """Execute it; await the cursor, or use it in ``async with``."""
+        """Execute it; await the result or use it in ``async with`` to get the cursor."""
         return Operation(self._execute(parameters))
 
     async def _execute(self, parameters: Parameters | None) -> Cursor:
@@ -124,24 +126,24 @@ class PreparedStatement(Uncopied):
     @overload
     async def fetch_optional(self, parameters: Parameters | None = None, *, into: type[T]) -> T | None: ...
     async def fetch_optional(self, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> Any:
-        """Return the first row, None if there is none."""
+        """Return the first row, or None if there is none."""
         plan = fetching.plan_into(self._connection._session, into)
         handle = await self._ready()
         rows, _ = await fetching.fetch_first(self._connection, self._encoded, handle, parameters, plan)
         return rows[0] if rows else None
 
     async def fetch_scalar(self, parameters: Parameters | None = None) -> Any:
-        """Return the only column of the first row, None without rows."""
+        """Return the only column of the first row, or None without rows."""
         return await fetching.fetch_scalar(self._connection, self._encoded, await self._ready(), parameters)
 
     async def fetch_blob(self, parameters: Parameters | None = None) -> bytes | None:
-        """Return the only column of the first row, a BLOB or NULL; TypeError for another type."""
+        """Return the only column of the first row, a BLOB or NULL; raises TypeError for another type."""
         return await fetching.fetch_blob(self._connection, self._encoded, await self._ready(), parameters)
 
     def stream(self, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> RowStream:
-        """Return an asynchronous iterator over the rows.
+        """Return an async iterator over the rows.
 
-        It runs the text, through the statement cache: several streams may be under way at once.
+        It runs the text through the statement cache, so several streams may be active at once.
         """
         if self._closed:
             raise ProgrammingError("Cannot operate on a closed statement.")
@@ -149,7 +151,7 @@ class PreparedStatement(Uncopied):
         return RowStream(self._connection, self._encoded, parameters, plan)
 
     async def close(self) -> None:
-        """Give the statement back; idempotent, waits for nothing."""
+        """Release the statement; idempotent. Does not wait."""
         self._release()
 
     def _release(self) -> None:

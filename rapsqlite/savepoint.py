@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Savepoint(Uncopied):
-    """A part of a transaction that can be undone alone; blocks nest.
+    """A part of a transaction that can be rolled back by itself; blocks nest.
 
-    Released on a clean exit, undone when an exception leaves the block. Outside of a transaction the outermost
-    savepoint begins one and its release commits it, as SQLite defines: https://sqlite.org/lang_savepoint.html
+    Released on a clean exit, rolled back if an exception leaves the block. Outside a transaction the outermost
+    savepoint begins one and its release commits it: https://sqlite.org/lang_savepoint.html
     """
 
     __slots__ = ("_block", "name")

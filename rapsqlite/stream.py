@@ -1,7 +1,7 @@
-"""Rows of one running statement as asynchronous iterators: one by one, or in lists of a fixed size.
+"""Rows of one running statement as async iterators: one by one, or in lists of a fixed size.
 
-The statement starts with the first item that is asked for and ends with the last, or when the iterator is closed or
-dropped. Memory is bounded as for a cursor.
+The statement starts with the first item requested and ends with the last, or when the iterator is closed or dropped.
+Memory is bounded as for a cursor.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ S = TypeVar("S", bound="RowStream")
 class RowStream(Uncopied):
     """The rows of one statement, one by one; made by ``stream()``.
 
-    Leaving the loop early and dropping the iterator ends the statement; ``async with`` or ``aclose()`` does it at once.
+    Dropping the iterator after leaving the loop early ends the statement; ``async with`` or ``aclose()`` ends it
+    immediately.
     """
 
     __slots__ = ("_connection", "_cursor", "_first_rows", "_parameters", "_plan", "_rows", "_sql")
@@ -35,9 +36,9 @@ class RowStream(Uncopied):
         self._sql = sql
         self._parameters = parameters
         self._plan = plan
-        self._cursor: Cursor | None = None  # None before the start
+        self._cursor: Cursor | None = None  # None until started
         self._rows: Iterator[Any] = iter(())
-        self._first_rows = 1  # with the first answer
+        self._first_rows = 1  # in the first reply
 
     def __aiter__(self: S) -> S:
         return self
@@ -102,7 +103,7 @@ class ChunkStream(RowStream):
         except Exception as exc:
             if not rows:
                 raise
-            self._error = exc  # after the rows before it
+            self._error = exc  # raised after the rows before it
         if not rows:
             raise StopAsyncIteration
         return rows

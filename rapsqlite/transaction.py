@@ -1,8 +1,10 @@
 """Transactions as ``async with`` blocks.
 
-Transactions of one connection take turns in the order in which their tasks asked (``_client/transaction_queue``).
-What is decided is sent once: an exit is carried through although its task is cancelled meanwhile, and the
-cancellation is raised after it.
+https://sqlite.org/lang_transaction.html
+
+Blocks of one connection run one at a time, in the order in which their tasks requested them
+(``_client/transaction_queue``). An exit always completes, even if its task is cancelled meanwhile; the cancellation is
+raised afterwards.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _BEGIN = {
 
 
 def begin_statement(mode: str | None) -> bytes:
-    """Return the BEGIN of this mode; None and "" leave it to SQLite, which is DEFERRED. ValueError for another mode."""
+    """Return the BEGIN for this mode; None and "" use SQLite's default, DEFERRED. Raises ValueError for other modes."""
     statement = _BEGIN.get(mode.upper() or None if isinstance(mode, str) else mode)
     if statement is None:
         raise ValueError(f"the mode of a transaction must be 'DEFERRED', 'IMMEDIATE' or 'EXCLUSIVE', not {mode!r}")
@@ -35,14 +37,14 @@ def begin_statement(mode: str | None) -> bytes:
 
 
 class Transaction(Uncopied, Generic[ConnectionT]):
-    """One transaction: begun on entry, committed on a clean exit, rolled back when an exception leaves the block.
+    """One transaction: begun on entry, committed on a clean exit, rolled back if an exception leaves the block.
 
-    Entering waits until the blocks that other tasks of this connection entered or asked for earlier are over; after
-    ``timeout`` seconds it raises OperationalError (SQLITE_BUSY) instead. Statements that other tasks send to the
-    same connection outside of such blocks are not held back: they become part of the transaction.
+    Entering waits for blocks that other tasks of this connection entered or requested earlier; after ``timeout``
+    seconds it raises OperationalError (SQLITE_BUSY). Statements that other tasks run on the connection outside such
+    blocks are not held back: they become part of the transaction.
 
-    A block cancelled while it waits has not begun. Cancelled at its commit, it is committed or rolled back, and what
-    is reported is what SQLite did. If the commit fails, the transaction is rolled back and the error raised.
+    A block cancelled while it waits has not begun. A block cancelled at its commit is committed or rolled back, and
+    reports what SQLite did. If the commit fails, the transaction is rolled back and the error raised.
     """
 
     __slots__ = ("_block", "_connection", "_entered", "_queue", "_timeout_s")
