@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 __version__: str = "1.0.0.dev0"
 
-# Public modules, and those of the package's own that are imported by their names alone.
+# Public modules, and internal ones that are imported by name only.
 _MODULES = frozenset(
     "backup blob changeset connection cursor dbapi dump errors extensions functions hooks memory prepared rows runtime"
     " savepoint schema session stream transaction types".split()
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """Import what is asked for first (PEP 562): a program that only imports the package pays for nothing else."""
+        """Import a public name on first use (PEP 562), so that importing only the package costs almost nothing."""
         if name in _MODULES:
             return _import_module(f"rapsqlite.{name}")
         if name.startswith("_") and name != "__all__":
@@ -46,5 +46,5 @@ else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        """Return the public names, imported yet or not."""
+        """Return the public names, whether imported yet or not."""
         return sorted({*globals(), *__getattr__("__all__"), *_MODULES})

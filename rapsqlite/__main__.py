@@ -1,11 +1,11 @@
-"""The command line: a small shell, a look at this machine, and a warm module cache.
+"""The command line: a small shell, a check of this machine, and a warm module cache.
 
     python -m rapsqlite FILE [SQL]      run SQL, or read statements from standard input
     python -m rapsqlite doctor [DIR]    what works on this machine, and in this directory
     python -m rapsqlite warm            compile the modules into the cache, for container images
-    python -m rapsqlite --version       version of the SQLite inside
+    python -m rapsqlite --version       version of the bundled SQLite
 
-A database that is called "doctor" or "warm" is reached as ./doctor.
+To open a database named "doctor" or "warm", write ./doctor or ./warm.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MARKS = {True: "ok  ", False: "FAIL", None: "    "}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0 well, 1 failed, 2 wrong arguments."""
+    """Run the command line and return the exit code: 0 success, 1 failure, 2 invalid arguments."""
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in {"-h", "--help"} or len(words) > 2:
         print((__doc__ or "").strip(), file=sys.stdout if words[:1] in (["-h"], ["--help"]) else sys.stderr)
@@ -64,7 +64,7 @@ async def doctor(directory: Path | None) -> int:
 
 
 def warm() -> int:
-    """Compile the modules that the cache does not hold; fail if the cache cannot keep them."""
+    """Compile the modules missing from the cache; fail if the cache cannot store them."""
     started = time.perf_counter()
     engine = runtime.shared_engine()
     directory = module_cache.cache_directory()
@@ -80,7 +80,7 @@ def warm() -> int:
 
 
 def shell(database: str, sql: str | None) -> int:
-    """Run the SQL, or lines from standard input; fail if a statement did that nobody watched."""
+    """Run the SQL, or lines from standard input; fail if a statement fails non-interactively."""
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
@@ -107,7 +107,7 @@ async def _open(database: str) -> Connection:
 
 
 def read_input(runner: Shell) -> None:
-    """Run a script; stop at the first error, so that what follows does not build on what failed."""
+    """Run a script; stop at the first error, so that later statements do not build on a failed one."""
     for line in sys.stdin:
         if not runner.feed(line.rstrip("\n")) or runner.errors:
             return
@@ -115,8 +115,8 @@ def read_input(runner: Shell) -> None:
 
 
 def converse(runner: Shell) -> None:
-    """Read lines from a person until .quit or the end of the input."""
-    # Importing it gives `input` its line editing; it is not there on every system, and pipes do not need it.
+    """Read lines interactively until .quit or the end of the input."""
+    # Importing it gives `input` line editing. It is not available on every system, and pipes do not need it.
     try:
         import readline  # noqa: F401
     except ImportError:

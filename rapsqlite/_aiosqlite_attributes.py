@@ -1,7 +1,8 @@
-"""What programs written for aiosqlite take from inside of its connections, SQLAlchemy's ``sqlite+aiosqlite`` above all.
+"""Private attributes of aiosqlite's connections that other programs use, SQLAlchemy's ``sqlite+aiosqlite`` above all.
 
-aiosqlite has a thread with a queue of functions to call, and a connection of `sqlite3` in it. Here both are the
-`Connection` itself: its own settings can be set from anywhere, and a function given to the queue is called at once.
+aiosqlite has a thread with a queue of functions to call, and a `sqlite3` connection in it. Here both are the
+`Connection` itself: its settings can be changed from any thread, and a function put into the queue is called
+immediately.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class _Thread:
-    """The thread that a program makes a daemon, as ours always are."""
+    """The thread that a program marks as daemon; ours always is one."""
 
     __slots__ = ("daemon",)
 
@@ -22,13 +23,13 @@ class _Thread:
 
 
 class _Queue:
-    """A queue that is always empty: what is put into it is done."""
+    """A queue that is always empty: functions put into it are called immediately."""
 
     __slots__ = ()
 
     @staticmethod
     def put_nowait(item: tuple[Any, Callable[[], Any]]) -> None:
-        """Call the function of a pair and give the future what came of it."""
+        """Call the function of a pair and set the future to its result or exception."""
         future, function = item
         try:
             result = function()
@@ -44,7 +45,7 @@ class _Queue:
 
 
 class DriverAttributes:
-    """What of `Connection` stands for the private attributes of aiosqlite's."""
+    """The private attributes of aiosqlite's connections: attributes of `Connection`."""
 
     _tx = _Queue()
     _thread = _Thread()

@@ -1,6 +1,6 @@
-"""Whole results in one request each: what ``fetch_all`` and its kin of connections and prepared statements share.
+"""Whole results in one request: shared by the ``fetch_*`` methods of connections and prepared statements.
 
-A statement is given as its text, or as the handle of one that stays prepared.
+A statement is given as text, or as the handle of a prepared one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class TypedPlan:
-    """The plan of one result whose rows become objects of a type of the user's."""
+    """Decoder of one result whose rows become objects of a user's type."""
 
     __slots__ = ("decode", "format", "needs_columns")
 
@@ -52,18 +52,18 @@ class TypedPlan:
 
 
 def plan_into(session: ConnectionState, into: type[Any] | None) -> RowDecoder:
-    """Return how the rows of a whole result are made: lists unless a row factory or ``into`` says otherwise."""
+    """Return the decoder for a whole result: lists unless a row factory or ``into`` is set."""
     return session.list_plan if into is None else TypedPlan(into)
 
 
 async def fetch_rows(
     connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, plan: RowDecoder
 ) -> list[Any]:
-    """Return all rows. The event loop gets to run every few milliseconds while they are decoded."""
+    """Return all rows. The event loop runs every few milliseconds while they are decoded."""
     session = connection._session
     params = await session.encode(sql, parameters)
     if plan.needs_columns:
-        # Python has to be run for each row: batch by batch, so that other tasks run too.
+        # Python code runs for each row, so rows are decoded batch by batch and other tasks run in between.
         cursor = Cursor(connection)
         await cursor._run(sql, handle, params, plan, 0)
         return await cursor.fetchall()
@@ -96,7 +96,7 @@ async def _collect(
 async def fetch_first(
     connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, plan: RowDecoder
 ) -> tuple[list[Any], int]:
-    """Return a list with the first row or without any, and the number of columns. The rest is not computed."""
+    """Return a list with the first row or an empty list, and the number of columns. SQLite computes no further rows."""
     session = connection._session
     params = await session.encode(sql, parameters)
     rows, reply = await _collect(session, sql, handle, params, plan, 1)
@@ -112,7 +112,7 @@ async def fetch_first(
 async def fetch_one(
     connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, plan: RowDecoder
 ) -> Any:
-    """Return the first row; DatabaseError if there is none."""
+    """Return the first row; raises DatabaseError if there is none."""
     rows, _ = await fetch_first(connection, sql, handle, parameters, plan)
     if rows:
         return rows[0]
@@ -132,7 +132,7 @@ async def fetch_scalar(connection: Connection, sql: bytes, handle: int, paramete
 
 
 async def fetch_blob(connection: Connection, sql: bytes, handle: int, parameters: Parameters | None) -> bytes | None:
-    """Return the only column of the first row, which holds a BLOB or NULL."""
+    """Return the only column of the first row, which must be a BLOB or NULL."""
     value = await fetch_scalar(connection, sql, handle, parameters)
     if value is None or isinstance(value, bytes):
         return value
@@ -155,5 +155,5 @@ def rowid_row(connection: Connection, rowid: int) -> Any:
 
 
 def plain_plan(session: ConnectionState, shape: Literal["list", "dict"]) -> RowDecoder:
-    """Return how rows are made for the package's own questions, whatever factories the user has set."""
+    """Return the decoder for the package's own queries, which ignores the user's factories."""
     return plan_rows(shape, default=list, text_factory=str, detect_types=0, converters=session.converters)

@@ -1,4 +1,4 @@
-"""Every public name of the package. `rapsqlite` imports it when one of them is first asked for."""
+"""Every public name of the package. `rapsqlite` imports it when one is first used."""
 
 from sqlite3 import (
     PARSE_COLNAMES,
@@ -29,7 +29,7 @@ from rapsqlite._constants import (
     SQLITE_CHANGESET_REPLACE,
     SQLITE_VERSION,
 )
-from rapsqlite._sqlite_names import *  # noqa: F403 - all of its names are public, and it lists them
+from rapsqlite._sqlite_names import *  # noqa: F403 - all its names are public, and it lists them
 from rapsqlite._values.adapters import register_adapter
 from rapsqlite._values.converters import register_converter
 from rapsqlite._values.limits import Limits
@@ -64,7 +64,7 @@ from rapsqlite.transaction import Transaction
 apilevel: str = "2.0"
 paramstyle: str = "qmark"
 threadsafety: int = 3  # Threads may share the module, connections and cursors.
-version: str = "2.6.0"  # of sqlite3's interface, as sqlite3.version said
+version: str = "2.6.0"  # the version of sqlite3's interface, as in sqlite3.version
 sqlite_version: str = SQLITE_VERSION
 sqlite_version_info: tuple[int, ...] = tuple(int(part) for part in SQLITE_VERSION.split("."))
 

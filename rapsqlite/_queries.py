@@ -1,4 +1,4 @@
-"""The verbs of a connection that run a statement: cursors, whole results, streams."""
+"""Methods of a connection that run a statement: cursors, whole results, streams."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ T = TypeVar("T")
 
 
 class Queries:
-    """What of `Connection` sends SQL.
+    """Runs SQL: methods of `Connection`.
 
-    All raise what SQLite reports as the exceptions of `rapsqlite.errors`, and ProgrammingError (a ValueError too) once
-    the connection is closed. Statements run in the order in which they were awaited, whichever task awaited them.
-    Cancellation interrupts the statement and leaves the connection usable; a statement that had finished by then
-    returns its result, and the cancellation comes at the task's next checkpoint.
+    All raise SQLite's errors as exceptions of `rapsqlite.errors`, and ClosedError once the connection is closed.
+    Statements run in the order in which they were awaited, by any task. Cancellation interrupts the statement and
+    leaves the connection usable; a statement that has already finished returns its result, and the cancellation is
+    raised at the task's next checkpoint.
     """
 
     _session: ConnectionState
@@ -39,7 +39,7 @@ class Queries:
     # -- cursors -----------------------------------------------------------------------------------
 
     def cursor(self) -> Operation[Cursor]:
-        """Return a new cursor: await it, or use it in ``async with``, which closes it."""
+        """Return a new cursor; await it, or use it in ``async with``, which closes it."""
         return Operation(self._cursor())
 
     async def _cursor(self) -> Cursor:
@@ -47,19 +47,19 @@ class Queries:
         return Cursor(self._connection)
 
     def execute(self, sql: str, parameters: Parameters | None = None) -> Operation[Cursor]:
-        """Execute one statement on a new cursor: await it, or use it in ``async with``, which closes it.
+        """Execute one statement on a new cursor; await it, or use it in ``async with``, which closes it.
 
-        Raises ProgrammingError for several statements in one. A statement that changes data begins a transaction
-        unless there is one, as `isolation_level` and `autocommit` say.
+        Raises ProgrammingError for several statements in one string. A statement that changes data begins a transaction
+        unless one is open, according to `isolation_level` and `autocommit`.
         """
         return Operation(Cursor(self._connection).execute(sql, parameters))
 
     def executemany(self, sql: str, parameters: ParameterSets) -> Operation[Cursor]:
-        """Execute one data-changing statement for each set of parameters; see `Cursor.executemany`."""
+        """Execute one data-changing statement for each parameter set; see `Cursor.executemany`."""
         return Operation(Cursor(self._connection).executemany(sql, parameters))
 
     def execute_many(self, sql: str, parameters: ParameterSets) -> Operation[Cursor]:
-        """Do as `executemany`, whose other name this is."""
+        """Same as `executemany`."""
         return self.executemany(sql, parameters)
 
     def executescript(self, sql_script: str) -> Operation[Cursor]:
@@ -67,7 +67,7 @@ class Queries:
         return Operation(Cursor(self._connection).executescript(sql_script))
 
     def execute_insert(self, sql: str, parameters: Parameters | None = None) -> Operation[Any]:
-        """Execute one statement and return a row with the row id of the last row that was inserted: ``(42,)``.
+        """Execute one statement and return a row with the row id of the last inserted row: ``(42,)``.
 
         https://sqlite.org/c3ref/last_insert_rowid.html
         """
@@ -77,18 +77,18 @@ class Queries:
         cursor = await Cursor(self._connection).execute(sql, parameters)
         await cursor.close()
         rowid = cursor.lastrowid
-        if rowid is None:  # there was no statement
+        if rowid is None:  # the SQL contained no statement
             rowid = self._session.guest.last_insert_rowid
         return fetching.rowid_row(self._connection, rowid)
 
     def execute_fetchall(self, sql: str, parameters: Parameters | None = None) -> Operation[list[Any]]:
-        """Execute one statement and return all its rows, as tuples unless `row_factory` says otherwise."""
+        """Execute one statement and return all its rows, as tuples unless `row_factory` is set."""
         sql_bytes = encode_sql(sql, "execute_fetchall")
         return Operation(fetching.fetch_rows(self._connection, sql_bytes, 0, parameters, self._session.tuple_plan))
 
     # -- whole results -----------------------------------------------------------------------------
-    # Rows are lists unless `row_factory` says otherwise. ``into``: a msgspec.Struct, dataclass, NamedTuple or TypedDict
-    # whose fields are filled by column name; DataError for a value that does not suit its field.
+    # Rows are lists unless `row_factory` is set. ``into``: a msgspec.Struct, dataclass, NamedTuple or TypedDict whose
+    # fields are filled by column name; DataError for a value that does not match its field.
 
     @overload
     async def fetch_all(self, sql: str, parameters: Parameters | None = None) -> list[Any]: ...
@@ -97,10 +97,10 @@ class Queries:
     async def fetch_all(
         self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None
     ) -> list[Any]:
-        """Return all rows, as lists unless `row_factory` or ``into`` says otherwise.
+        """Return all rows, as lists unless `row_factory` or ``into`` is set.
 
-        ``into`` is a msgspec.Struct, dataclass, NamedTuple or TypedDict: its fields are filled by column name, and a
-        value that does not suit its field is a DataError. The event loop runs every few milliseconds meanwhile.
+        ``into`` is a msgspec.Struct, dataclass, NamedTuple or TypedDict. Its fields are filled by column name; a value
+        that does not match its field raises DataError. The event loop runs every few milliseconds meanwhile.
         """
         plan = fetching.plan_into(self._session, into)
         return await fetching.fetch_rows(self._connection, encode_sql(sql, "fetch_all"), 0, parameters, plan)
@@ -110,7 +110,7 @@ class Queries:
     @overload
     async def fetch_one(self, sql: str, parameters: Parameters | None = None, *, into: type[T]) -> T: ...
     async def fetch_one(self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> Any:
-        """Return the first row, made as by `fetch_all`; DatabaseError if there is none.
+        """Return the first row, made as in `fetch_all`; raises DatabaseError if there is none.
 
         SQLite computes no further rows.
         """
@@ -124,7 +124,7 @@ class Queries:
     async def fetch_optional(
         self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None
     ) -> Any:
-        """Return the first row, made as by `fetch_all`; None if there is none."""
+        """Return the first row, made as in `fetch_all`, or None if there is none."""
         plan = fetching.plan_into(self._session, into)
         sql_bytes = encode_sql(sql, "fetch_optional")
         rows, _ = await fetching.fetch_first(self._connection, sql_bytes, 0, parameters, plan)
@@ -143,33 +143,33 @@ class Queries:
     def execute_iter(
         self, sql: str, parameters: Parameters | None = None, chunk_size: int | None = None
     ) -> ChunkStream:
-        """Return an asynchronous iterator over the rows of one statement, in lists of ``chunk_size`` rows.
+        """Return an async iterator over the rows of one statement, in lists of ``chunk_size`` rows.
 
-        Without ``chunk_size``, in lists of the connection's ``iter_chunk_size``. Rows are made as by `fetch_all`.
+        ``chunk_size`` defaults to the connection's ``iter_chunk_size``. Rows are made as in `fetch_all`.
         """
         size = self._session.iter_chunk_size if chunk_size is None else chunk_size
         sql_bytes = encode_sql(sql, "execute_iter")
         return ChunkStream(self._connection, sql_bytes, parameters, self._session.list_plan, size)
 
     def stream(self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> RowStream:
-        """Return an asynchronous iterator over the rows of one statement; rows are made as by `fetch_all`."""
+        """Return an async iterator over the rows of one statement; rows are made as in `fetch_all`."""
         plan = fetching.plan_into(self._session, into)
         return RowStream(self._connection, encode_sql(sql, "stream"), parameters, plan)
 
     def prepare(self, sql: str) -> PreparedStatement:
-        """Return a statement that stays prepared until it is closed or dropped."""
+        """Return a statement that stays prepared until it is closed or garbage-collected."""
         return PreparedStatement(self._connection, sql)
 
     # -- counters ----------------------------------------------------------------------------------
 
     @property
     def in_transaction(self) -> bool:
-        """Whether a transaction is open, as of the newest answer: SQLite's own state, whoever began it."""
+        """Whether a transaction is open: SQLite's own state as of the latest reply."""
         return self._session.guest.in_transaction
 
     @property
     def total_changes(self) -> int:
-        """How many rows were inserted, updated or deleted since the connection was opened, as of the newest answer."""
+        """Rows inserted, updated or deleted since the connection was opened, as of the latest reply."""
         return self._session.guest.total_changes
 
     async def in_transaction_async(self) -> bool:
@@ -181,9 +181,9 @@ class Queries:
         return (await self._session.count()).total_changes
 
     async def changes(self) -> int:
-        """Return how many rows the last INSERT, UPDATE or DELETE changed, without those that triggers changed."""
+        """Return how many rows the last INSERT, UPDATE or DELETE changed, not counting triggers."""
         return decode_integer((await self._session.count()).rows)
 
     async def last_insert_rowid(self) -> int:
-        """Return the row id of the last row that was inserted, 0 if there was none."""
+        """Return the row id of the last inserted row, 0 if there was none."""
         return (await self._session.count()).last_insert_rowid

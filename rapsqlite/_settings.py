@@ -1,4 +1,4 @@
-"""What of `Connection` looks at SQLite's settings and limits, and changes them."""
+"""SQLite's settings and limits: methods of `Connection`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 
 class Settings(Queries):
-    """Pragmas, limits, configuration flags, query plans, on top of the statements that `Queries` sends."""
+    """Pragmas, limits, configuration flags, query plans, on top of the statements of `Queries`."""
 
     async def set_pragma(self, name: str, value: float | str | bool) -> None:
         """Set a PRAGMA, such as ``"journal_mode"`` to ``"WAL"``.
 
-        ``name`` may begin with a schema's name and a dot. Raises ValueError or TypeError unless ``value`` is a number,
-        a bool or a plain word, OperationalError for a pragma SQLite does not know, and whatever setting it raises.
+        ``name`` may have a schema name and a dot as prefix. Raises ValueError or TypeError unless ``value`` is a
+        number, a bool or a plain word, OperationalError for a pragma SQLite does not know, and any error of setting it.
+        https://sqlite.org/pragma.html
         """
         statement = pragma_statement(name, value)
         await self._session.apply_pending_setting()
@@ -45,8 +46,7 @@ class Settings(Queries):
     async def explain_query_plan(self, sql: str, parameters: Parameters | None = None) -> list[Any]:
         """Return how SQLite would run a statement, as rows of id, parent, an unused number, and text.
 
-        Rows are made as by `fetch_all`.
-        https://sqlite.org/eqp.html
+        Rows are made as in `fetch_all`. https://sqlite.org/eqp.html
         """
         if not isinstance(sql, str):
             raise TypeError(f"explain_query_plan() argument 'sql' must be str, not {type(sql).__name__}")
@@ -60,20 +60,20 @@ class Settings(Queries):
         return await self._control(abi.CONTROL_OP_LIMIT, [checked_int(category, "category")])
 
     async def setlimit(self, category: int, limit: int) -> int:
-        """Set a limit, no higher than SQLite was built for; return the one before. A negative one changes nothing."""
+        """Set a limit, capped at SQLite's compile-time maximum; return the previous one. Negative: no change."""
         arguments = [checked_int(category, "category"), checked_int(limit, "limit")]
         return await self._control(abi.CONTROL_OP_LIMIT, arguments)
 
     async def getconfig(self, op: int) -> bool:
-        """Return a flag of the connection; ``op`` is a ``SQLITE_DBCONFIG_`` number, else ValueError.
+        """Return a flag of the connection; ``op`` is a ``SQLITE_DBCONFIG_`` number, otherwise ValueError.
 
         https://sqlite.org/c3ref/c_dbconfig_defensive.html
         """
         return bool(await self._control(abi.CONTROL_OP_CONFIG, [_checked_flag(op)]))
 
     async def setconfig(self, op: int, enable: bool = True) -> None:
-        """Set a flag; OperationalError if SQLite does not."""
-        flag = bool(enable)  # as in sqlite3, whatever it is
+        """Set a flag; raises OperationalError if SQLite does not set it."""
+        flag = bool(enable)  # any object, as in sqlite3
         if bool(await self._control(abi.CONTROL_OP_CONFIG, [_checked_flag(op), int(flag)])) is not flag:
             raise OperationalError("Unable to set config")
 
@@ -82,7 +82,7 @@ class Settings(Queries):
 
     @property
     def timeout(self) -> float:
-        """How many seconds statements wait for locks that other connections hold; can be set."""
+        """Seconds that statements wait for locks held by other connections; settable."""
         return self._session.guest.host.busy_timeout_s
 
     @timeout.setter
@@ -93,7 +93,7 @@ class Settings(Queries):
 
 
 def _checked_flag(op: int) -> int:
-    """Return the number of a flag; ValueError, as of sqlite3, if it is that of something else or of nothing."""
+    """Return the number of a flag; ValueError, as in sqlite3, if it is not a flag."""
     if not abi.SQLITE_DBCONFIG_ENABLE_FKEY <= checked_int(op, "op") <= abi.SQLITE_DBCONFIG_MAX:
         raise ValueError(f"unknown config 'op': {op}")
     return op

@@ -1,7 +1,7 @@
-"""The constants of SQLite that the newest sqlite3 publishes, under any Python: what `rapsqlite` offers as ``SQLITE_*``.
+"""The SQLite constants of the newest sqlite3, on every Python version: `rapsqlite`'s ``SQLITE_*`` names.
 
-Result codes, actions and answers of authorizers, limits and switches of a connection. The numbers are those of the
-SQLite inside. https://docs.python.org/3/library/sqlite3.html#module-constants
+Result codes, authorizer actions and results, limits and configuration flags. The values are those of the bundled
+SQLite. https://docs.python.org/3/library/sqlite3.html#module-constants
 """
 
 from rapsqlite._constants import (  # noqa: I001 - one name a line would be 170 lines

@@ -1,4 +1,4 @@
-"""Changesets: what a session recorded, applied to another database, inverted, combined.
+"""Changesets: recorded by a session, applied to another database, inverted, combined.
 
 https://sqlite.org/session/sqlite3changeset_apply.html
 """
@@ -25,7 +25,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Conflict(NamedTuple):
-    """A change that does not fit the database it is applied to."""
+    """A change that does not fit the database to which it is applied."""
 
     kind: int
     """SQLITE_CHANGESET_DATA (the row's values differ from the change's old values), _NOTFOUND (no such row), _CONFLICT
@@ -34,19 +34,19 @@ class Conflict(NamedTuple):
     """SQLITE_INSERT, SQLITE_UPDATE, SQLITE_DELETE; 0 for _FOREIGN_KEY."""
     table: str | None
     indirect: bool
-    """Whether a trigger or foreign key made the change, or the session was set to say so."""
+    """Whether a trigger or foreign key made the change, or the session marked it as indirect."""
     old: list[Any] | None
-    """The values before, of an UPDATE or DELETE; `NO_CHANGE` where a change does not carry them."""
+    """The values before an UPDATE or DELETE, one per column; `NO_CHANGE` where the change does not contain one."""
     new: list[Any] | None
-    """The values after, of an INSERT or UPDATE; `NO_CHANGE` for those that stay."""
+    """The values after an INSERT or UPDATE, one per column; `NO_CHANGE` for unchanged ones."""
     found: list[Any] | None
-    """The row of the database that is in the way, for _DATA and _CONFLICT."""
+    """The existing row in the database, for _DATA and _CONFLICT."""
     violations: int
-    """How many foreign keys are violated, for _FOREIGN_KEY."""
+    """Number of violated foreign keys, for _FOREIGN_KEY."""
 
 
 class Changesets:
-    """What of `Connection` applies changes of others."""
+    """Applies and combines changesets: methods of `Connection`."""
 
     _session: ConnectionState
 
@@ -59,17 +59,17 @@ class Changesets:
         conflict: Callable[[Conflict], int] | None = None,
         invert: bool = False,
     ) -> None:
-        """Apply a changeset or patchset to the main database: all of it, or nothing if anything goes wrong.
+        """Apply a changeset or patchset to the main database: all of it, or none if anything goes wrong.
 
-        ``filter``    called with each table's name; its changes are applied if it returns something true
-        ``conflict``  called with each change that does not fit; returns SQLITE_CHANGESET_OMIT (leave it out), _REPLACE
-                      (only for the kinds _DATA and _CONFLICT: apply it all the same) or _ABORT. None: abort
+        ``filter``    called with each table's name; its changes are applied if it returns a true value
+        ``conflict``  called with each change that does not fit; returns SQLITE_CHANGESET_OMIT (skip), _REPLACE (apply it
+                      anyway, only for the kinds _DATA and _CONFLICT) or _ABORT. None: abort
         ``invert``    undo the changes instead; not for patchsets
 
-        Within an open transaction it is part of that, else one of its own. Tables that are not there or have other
-        columns are passed over, as SQLite does. Raises OperationalError (SQLITE_ABORT) or IntegrityError at a conflict
-        that is not resolved, with the callback's exception as ``__cause__``, DatabaseError (SQLITE_CORRUPT) for bytes
-        that are no changeset.
+        Inside an open transaction it is part of that transaction, otherwise one of its own. As in SQLite, tables that
+        do not exist or have different columns are skipped. Raises OperationalError (SQLITE_ABORT) or IntegrityError for
+        an unresolved conflict, with the callback's exception as ``__cause__``, and DatabaseError (SQLITE_CORRUPT) for
+        bytes that are not a changeset.
         """
         checked_callable(filter, "filter")
         checked_callable(conflict, "conflict")
@@ -84,16 +84,16 @@ class Changesets:
             await guest.call(Request(abi.OP_APPLY, params=_encode([*handles, flags])))
 
     async def invert_changeset(self, data: bytes | bytearray | memoryview, /) -> bytes:
-        """Return the changeset that undoes this one; DatabaseError if it is none, or a patchset."""
+        """Return the changeset that undoes this one; DatabaseError for a patchset or other bytes."""
         guest, buffer = await self._ready(), io.BytesIO()
         with held(guest, (abi.CALLBACK_INPUT, reader(data)), (abi.CALLBACK_OUTPUT, buffer.write)) as handles:
             await guest.call(Request(abi.OP_INVERT, params=_encode(handles)))
         return buffer.getvalue()
 
     async def combine_changesets(self, *changesets: bytes | bytearray | memoryview) -> bytes:
-        """Return one changeset that does what these do one after the other; it is made in the engine's memory.
+        """Return one changeset with the effect of applying these in order. It is built in the engine's memory.
 
-        All must be changesets, or all patchsets: else OperationalError.
+        Mixing changesets and patchsets raises OperationalError.
         """
         guest, buffer = await self._ready(), io.BytesIO()
         sources = ((abi.CALLBACK_INPUT, reader(data)) for data in changesets)

@@ -1,4 +1,4 @@
-"""The face of PEP 249, with coroutines where work is done: https://peps.python.org/pep-0249/.
+"""The DB-API 2.0 interface (PEP 249) with coroutines: https://peps.python.org/pep-0249/.
 
     from rapsqlite import dbapi
 
@@ -7,9 +7,9 @@
         await cursor.execute("SELECT ?", (1,))
         print(await cursor.fetchone())
 
-Everything `rapsqlite.Connection` and `rapsqlite.Cursor` do, these do too; rows are tuples, and the
-exceptions are the same classes. What is optional in PEP 249 and means nothing for SQLite (``callproc``,
-``nextset``) is not there.
+Connections and cursors have all methods of `rapsqlite.Connection` and `rapsqlite.Cursor`; rows are tuples, and the
+exceptions are the same classes. Optional parts of PEP 249 that do not apply to SQLite (``callproc``, ``nextset``) are
+missing.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ __all__ = [
 ]  # fmt: skip
 
 apilevel = "2.0"
-paramstyle = "qmark"  # Named parameters, ``:name``, ``@name`` and ``$name``, work as well.
+paramstyle = "qmark"  # Named parameters, ``:name``, ``@name`` and ``$name``, also work.
 threadsafety = 3  # Threads may share the module, connections and cursors.
 
 
 class ConnectOptions(TypedDict, total=False):
-    """The options of `rapsqlite.connect` that `connect` takes too."""
+    """The options of `rapsqlite.connect` that `connect` accepts."""
 
     timeout: float
     isolation_level: IsolationLevel | None
@@ -76,13 +76,13 @@ class ConnectOptions(TypedDict, total=False):
 
 
 class AsyncCursor(Cursor):
-    """`rapsqlite.Cursor`, which has all that PEP 249 asks of a cursor."""
+    """A `rapsqlite.Cursor`, which has everything PEP 249 requires of a cursor."""
 
     __slots__ = ()
 
 
 class AsyncConnection(Connection):
-    """`rapsqlite.Connection` whose cursors are `AsyncCursor`."""
+    """A `rapsqlite.Connection` whose cursors are `AsyncCursor`."""
 
     def cursor(self) -> Operation[AsyncCursor]:
         """Return a new cursor; see `rapsqlite.Connection.cursor`."""
@@ -97,7 +97,7 @@ class AsyncConnection(Connection):
         return cast("Operation[AsyncCursor]", Operation(AsyncCursor(self).execute(sql, parameters)))
 
     def executemany(self, sql: str, parameters: ParameterSets) -> Operation[AsyncCursor]:
-        """Execute one statement for each set of parameters; see `rapsqlite.Cursor.executemany`."""
+        """Execute one statement for each parameter set; see `rapsqlite.Cursor.executemany`."""
         return cast("Operation[AsyncCursor]", Operation(AsyncCursor(self).executemany(sql, parameters)))
 
     def executescript(self, sql_script: str) -> Operation[AsyncCursor]:
@@ -108,20 +108,20 @@ class AsyncConnection(Connection):
 def connect(
     database: str | bytes | os.PathLike[str] | os.PathLike[bytes], **options: Unpack[ConnectOptions]
 ) -> AsyncConnection:
-    """Return a connection to ``database``, to be awaited or used in ``async with``; see `rapsqlite.connect`.
+    """Return a connection to ``database``; await it, or use it in ``async with``; see `rapsqlite.connect`.
 
-    ``fetch_all`` and its kin give tuples here too.
+    The ``fetch_*`` methods return tuples too.
     """
     connection = _connect(database, factory=AsyncConnection, aiosqlite_compat=True, **options)
     return cast("AsyncConnection", connection)
 
 
-class TypeObject:  # noqa: PLW1641  equal to many strings: there is no hash
-    """A kind of column, equal to the declared types of columns of this kind. It cannot be hashed.
+class TypeObject:  # noqa: PLW1641  equal to many strings, so it cannot be hashed
+    """A kind of column; equal to the declared types of columns of this kind. It cannot be hashed.
 
-    SQLite has no column types to put into ``Cursor.description``, where the type code is always None; the
-    declared types of a table, which ``PRAGMA table_info`` gives, compare: ``STRING == "VARCHAR(20)"``. By
-    the rules of https://sqlite.org/datatype3.html#determination_of_column_affinity, and dates by name.
+    SQLite has no column types for ``Cursor.description``, where the type code is always None. Instead, compare the
+    declared types of a table, which ``PRAGMA table_info`` returns: ``STRING == "VARCHAR(20)"``. This follows
+    https://sqlite.org/datatype3.html#determination_of_column_affinity, and recognises dates by name.
     """
 
     __slots__ = ("_fragments", "_name")
@@ -131,7 +131,7 @@ class TypeObject:  # noqa: PLW1641  equal to many strings: there is no hash
         self._fragments = fragments
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether a declared type is of this kind."""
+        """Return True if a declared type is of this kind."""
         if isinstance(other, str):
             return _kind_of(other) is self
         return self is other
@@ -141,7 +141,7 @@ class TypeObject:  # noqa: PLW1641  equal to many strings: there is no hash
         return f"rapsqlite.dbapi.{self._name}"
 
     def contains(self, declared_type: str) -> bool:
-        """Tell whether a part of an upper-case declared type names this kind."""
+        """Return True if a part of an upper-case declared type names this kind."""
         return any(fragment in declared_type for fragment in self._fragments)
 
 

@@ -1,11 +1,11 @@
-"""``iterdump()``: a database as the SQL text that makes it again, as the running Python's sqlite3 writes it.
+"""``iterdump()``: a database as the SQL text that recreates it, as the running Python's sqlite3 writes it.
 
-What sqlite3 cannot dump, a table with a quote in its name for one, is dumped here too. Rows are streamed, in batches:
-memory is bounded by a few of them. https://docs.python.org/3/library/sqlite3.html#sqlite3.Connection.iterdump
+It also dumps what sqlite3 cannot, such as a table with a quote in its name. Rows are streamed in batches, so memory use
+is bounded. https://docs.python.org/3/library/sqlite3.html#sqlite3.Connection.iterdump
 
-sqlite3 writes the rows of a virtual table twice, as its own and as those of the ordinary tables that store them, and
-the text fails where the first are inserted; and it writes the rows of a temporary table that has the name of another
-in the other's place. A *restorable* dump does neither.
+sqlite3 writes the rows of a virtual table twice, for the table itself and for the ordinary tables that store them, and
+running the text fails at the former. For a temporary table with the name of another table, it writes the temporary
+table's rows for both. A *restorable* dump does neither.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _TABLES = """SELECT "name", "sql" FROM "sqlite_master"
     WHERE "sql" NOT NULL AND "type" == 'table' {} ORDER BY "name\""""
 _OTHERS = """SELECT "sql" FROM "sqlite_master"
     WHERE "sql" NOT NULL AND "type" IN ('index', 'trigger', 'view') {}"""
-# SQLite's depth of expressions is limited, to 1 000 by default: so many columns are one operand.
+# SQLite limits the depth of expressions, by default to 1000, so this many columns are grouped into one operand.
 _COLUMNS_AT_ONCE = 100
 _COLUMNS = "SELECT name FROM pragma_table_info(?, ?)"
 
 
 class _Query(NamedTuple):
-    """Rows that the script needs; with ``is_text`` each row is a line of the dump, and there may be many."""
+    """Rows that the script needs. With ``is_text`` each row is a line of the dump, and there may be many."""
 
     sql: str
     parameters: tuple[str | None, ...] = ()
@@ -47,7 +47,7 @@ class _Query(NamedTuple):
 
 
 class Dump:
-    """The lines of a dump, an asynchronous iterator; awaited, it gives the list of them. Made by ``iterdump()``."""
+    """The lines of a dump as an async iterator; awaiting it returns them as a list. Made by ``iterdump()``."""
 
     __slots__ = ("_chunks", "_connection", "_lines", "_plan", "_steps")
 
@@ -97,7 +97,7 @@ class Dump:
         return [line async for line in self]
 
     async def aclose(self) -> None:
-        """End the dump: no further lines."""
+        """End the dump; no further lines are returned."""
         self._steps.close()
         self._lines = iter(())
         chunks, self._chunks = self._chunks, None
@@ -106,7 +106,7 @@ class Dump:
 
 
 def _script(pattern: str | None, restorable: bool) -> Generator[str | _Query, list[Any] | None, None]:
-    """Yield lines, and queries; a query that is no text is answered with its rows."""
+    """Yield lines and queries; a query without ``is_text`` is answered with its rows."""
     clause, parameters = ('AND "name" LIKE ?', (pattern,)) if pattern else ("", ())
     if restorable or (_CHECKS_FOREIGN_KEYS and (yield _Query("PRAGMA foreign_key_check"))):
         yield "PRAGMA foreign_keys=OFF;"
@@ -139,7 +139,7 @@ def _script(pattern: str | None, restorable: bool) -> Generator[str | _Query, li
     for (sql,) in (yield _Query(_OTHERS.format(clause), parameters)) or ():
         yield _ended(sql)
     if writes_schema:
-        # RESET also reads the schema again, so that whoever runs the text has the virtual tables at once.
+        # RESET makes SQLite read the schema again, so the virtual tables are available once the text has run.
         yield f"PRAGMA writable_schema={'RESET' if restorable else 'OFF'};"
     if sequences is not None:
         yield 'DELETE FROM "sqlite_sequence";'
@@ -154,7 +154,7 @@ def _virtual_table(name: str, sql: str) -> str:
 
 
 def _inserts(table: str, place: str, values: list[str]) -> str:
-    """Return the query whose rows are the INSERT statements of a table; ``place`` says of which database."""
+    """Return the query whose rows are the INSERT statements of a table; ``place`` is the database's prefix."""
     start = _text(f"INSERT INTO {quoted(table)} VALUES(")
     groups = [values[first : first + _COLUMNS_AT_ONCE] for first in range(0, len(values), _COLUMNS_AT_ONCE)]
     line = "||','||".join(f"({each})" for each in map("||','||".join, groups))
@@ -162,9 +162,9 @@ def _inserts(table: str, place: str, values: list[str]) -> str:
 
 
 def _value(column: str, is_utf8: bool) -> str:
-    """Return the expression for a column's value as SQL. Of text with a NUL, ``quote`` gives what is before it.
+    """Return the expression for a column's value as SQL. For text with a NUL, ``quote`` stops at the NUL.
 
-    The bytes of a database in UTF-16 would be others in the one that the dump makes.
+    In a UTF-16 database this is not done: the bytes would differ in the database that the dump creates.
     """
     if not is_utf8:
         return f"quote({column})"
@@ -174,7 +174,7 @@ def _value(column: str, is_utf8: bool) -> str:
 
 
 def _ended(sql: str) -> str:
-    """Return a statement with its semicolon: behind the comment that it ends in, if it does."""
+    """Return a statement with its semicolon, placed after a trailing comment."""
     for end in (";", "\n;"):
         if sqlite3.complete_statement(sql + end):
             return sql + end

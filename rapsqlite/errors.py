@@ -1,17 +1,16 @@
-"""The DB-API exception tree, and the one place where a reply's error becomes an exception.
+"""The DB-API exceptions, and the only place where an error reply becomes an exception.
 
-Each class is also a subclass of its namesake in `sqlite3`, so ``except sqlite3.IntegrityError`` catches
-ours. Beyond what sqlite3 gives, every exception says where it comes from:
+Each class is a subclass of its namesake in `sqlite3`, so ``except sqlite3.IntegrityError`` also catches this package's.
+Every exception has more attributes than in sqlite3:
 
-``sqlite_errorcode``  SQLite's extended result code; for an error found before SQLite was asked, the code
-that fits
+``sqlite_errorcode``  SQLite's extended result code, or a fitting code for errors found before SQLite was called
 ``sqlite_errorname``  that code's name
 ``sqlite_offset``     byte offset of the offending token in the UTF-8 text of the statement, or None
 ``sql``               the statement, or None
-``parameter_set``     of `executemany`: index of the set of parameters at fault, counted from 0, or None
+``parameter_set``     for `executemany`: index of the offending parameter set, counted from 0, or None
 
-``str(error)`` is SQLite's message and nothing else. The statement and the parameter set are added as a
-note, which tracebacks show from Python 3.11 on. Parameter values appear nowhere.
+``str(error)`` is only SQLite's message. The statement and the parameter set are added as a note, which tracebacks show
+from Python 3.11 on. Parameter values appear nowhere.
 
 https://peps.python.org/pep-0249/#exceptions, https://sqlite.org/rescode.html
 """
@@ -45,15 +44,14 @@ _NOTE_SQL_CHARACTERS = 200
 
 
 class Warning(sqlite3.Warning):
-    """Something the user should know that is not an error (PEP 249; SQLite itself gives none)."""
+    """Something the user should know that is not an error (PEP 249; never raised by SQLite)."""
 
 
 class Error(sqlite3.Error):
-    """Whatever went wrong in this library; all other errors derive from it."""
+    """Base class of all errors of this package."""
 
-    # Class attributes hold what is true until an instance says otherwise, so that an exception raised with
-    # a message alone has them too, and pickling and copying need no code: instances keep theirs in
-    # ``__dict__``.
+    # Class attributes are defaults, so an exception raised with only a message has them too, and pickling and copying
+    # need no code: instances store theirs in ``__dict__``.
     sqlite_errorcode: int = _constants.SQLITE_ERROR
     sqlite_errorname: str = "SQLITE_ERROR"
     sqlite_offset: int | None = None
@@ -62,69 +60,69 @@ class Error(sqlite3.Error):
 
 
 class InterfaceError(Error, sqlite3.InterfaceError):
-    """The library was used in a way its interface does not allow."""
+    """The package was used in a way its interface does not allow."""
 
     sqlite_errorcode = _constants.SQLITE_MISUSE
     sqlite_errorname = "SQLITE_MISUSE"
 
 
 class DatabaseError(Error, sqlite3.DatabaseError):
-    """The database is at fault: a file that is corrupt or no database at all, and every class below."""
+    """An error of the database, such as a corrupt file or one that is not a database; base of all classes below."""
 
 
 class DataError(DatabaseError, sqlite3.DataError):
-    """A value or a result is too large, or does not have the form that was asked for."""
+    """A value or a result is too large, or does not have the requested type."""
 
     sqlite_errorcode = _constants.SQLITE_TOOBIG
     sqlite_errorname = "SQLITE_TOOBIG"
 
 
 class OperationalError(DatabaseError, sqlite3.OperationalError):
-    """SQLite could not do it: unknown table, locked file, full disk, interrupted statement."""
+    """SQLite could not execute the statement: unknown table, locked file, full disk, interrupted statement."""
 
 
 class IntegrityError(DatabaseError, sqlite3.IntegrityError):
-    """A constraint of the schema forbids it."""
+    """A constraint of the schema is violated."""
 
     sqlite_errorcode = _constants.SQLITE_CONSTRAINT
     sqlite_errorname = "SQLITE_CONSTRAINT"
 
 
 class InternalError(DatabaseError, sqlite3.InternalError):
-    """The engine contradicted itself or its contract with this package; report it."""
+    """The engine contradicted itself or its contract with this package; please report it."""
 
     sqlite_errorcode = _constants.SQLITE_INTERNAL
     sqlite_errorname = "SQLITE_INTERNAL"
 
 
 class ProgrammingError(DatabaseError, sqlite3.ProgrammingError):
-    """The call is wrong: closed connection, wrong number of parameters, several statements in one."""
+    """The call is wrong: closed connection, wrong number of parameters, several statements in one string."""
 
     sqlite_errorcode = _constants.SQLITE_MISUSE
     sqlite_errorname = "SQLITE_MISUSE"
 
 
 class ClosedError(ProgrammingError, ValueError):
-    """The connection is closed, or not connected yet. aiosqlite raises a ValueError there, which this also is."""
+    """The connection is closed or not open yet. Also a ValueError, which aiosqlite raises in this case."""
 
 
 class PositionsRefusedError(ProgrammingError):
-    """Internal: a sequence was given for named placeholders. What users see of it is up to `named_placeholders`."""
+    """Internal: a sequence was given for named placeholders. `named_placeholders` decides what users see."""
 
 
 class NotSupportedError(DatabaseError, sqlite3.NotSupportedError):
-    """SQLite, or a sandboxed SQLite, has no such thing."""
+    """SQLite, or SQLite in the sandbox, does not support this."""
 
 
 class OutOfMemoryError(OperationalError, MemoryError):
-    """The engine's memory limit was reached; sqlite3 raises a plain MemoryError, which this also is."""
+    """The engine's memory limit was reached. Also a MemoryError, which sqlite3 raises in this case."""
 
     sqlite_errorcode = _constants.SQLITE_NOMEM
     sqlite_errorname = "SQLITE_NOMEM"
 
 
 class ExceptionAttributes:
-    """The exceptions as attributes of a connection: an optional extension of PEP 249, which sqlite3 has."""
+    """The exceptions as attributes of a connection: an optional extension of PEP 249 that sqlite3 also has."""
 
     Warning = Warning
     Error = Error
@@ -138,8 +136,7 @@ class ExceptionAttributes:
     NotSupportedError = NotSupportedError
 
 
-# CPython moved a few codes between classes in 3.11; whoever catches by class gets that of the Python that
-# runs.
+# CPython 3.11 moved a few codes between classes; the running Python's choice applies.
 _SINCE_311 = sys.version_info >= (3, 11)
 
 _CLASS_BY_PRIMARY_CODE: dict[int, type[Error]] = {
@@ -177,12 +174,11 @@ _CLASS_BY_REPLY_CLASS: dict[int, type[Error]] = {
 
 
 def error_from_reply(code: int, message: str, offset: int, klass: int, row: int, sql: str | None) -> Exception:
-    """Return the exception for the error of one reply, whose fields the arguments are.
+    """Return the exception for an error reply, given its fields.
 
-    ``code`` is an extended result code and 0 where SQLite was not asked; ``offset`` and ``row`` are -1
-    where they say nothing (docs/abi.md, "Errors"). All of it comes from the guest: any values are taken
-    without complaint. An integer that does not fit is the builtin `OverflowError`, as in sqlite3;
-    everything else is an `Error`.
+    ``code`` is an extended result code, or 0 if the error is not SQLite's; ``offset`` and ``row`` are -1 if unknown
+    (docs/abi.md, "Errors"). Everything comes from the guest, so any value is accepted. An integer that does not fit
+    becomes the builtin `OverflowError`, as in sqlite3; everything else an `Error`.
     """
     if klass == _constants.ERROR_OVERFLOW:
         overflow = OverflowError(message)
@@ -206,19 +202,19 @@ def error_from_reply(code: int, message: str, offset: int, klass: int, row: int,
 
 
 def unsupported_parameters() -> Exception:
-    """Return what sqlite3 raises where parameters are neither a sequence nor a mapping."""
+    """Return the exception that sqlite3 raises if parameters are neither a sequence nor a mapping."""
     message = "parameters are of unsupported type"
     return ProgrammingError(message) if _SINCE_311 else ValueError(message)
 
 
 def _name_of(code: int) -> str:
-    """Return the name of an extended result code; that of its primary code if a newer SQLite made it up."""
+    """Return the name of an extended result code, or of its primary code if the extended one is unknown."""
     names = _constants.RESULT_CODES
     return names.get(code) or names.get(code & 0xFF, "unknown")
 
 
 def mark_parameter_set(error: Exception, index: int) -> None:
-    """Say in an exception, whoever made it, which set of an `executemany` it is about, counted from 0."""
+    """Record in any exception the index, counted from 0, of the `executemany` parameter set it is about."""
     if isinstance(error, Error):
         error.parameter_set = index
     _add_note(error, None, index)

@@ -1,7 +1,7 @@
-"""Extensions of SQLite: those that come with the package, by name, and those of others, as WebAssembly side modules.
+"""SQLite extensions: the bundled ones by name, others by path, as WebAssembly side modules.
 
-SQLite's own rules decide what is loaded when, and its own messages say what went wrong; docs/extensions.md has the list
-and the way to build one.
+SQLite decides what is loaded when, and its messages report errors; docs/extensions.md has the list and explains how to
+build one. https://sqlite.org/loadext.html
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Extensions:
-    """What of `Connection` loads extensions."""
+    """Loads extensions: methods of `Connection`."""
 
     _session: ConnectionState
     _target: OpenOptions
@@ -29,24 +29,23 @@ class Extensions:
     _loader_handle = 0
 
     async def enable_load_extension(self, enable: bool, /) -> None:
-        """Allow `load_extension` and the SQL function of that name, or forbid them again, as they are at first."""
+        """Allow or forbid `load_extension` and the SQL function of that name; initially forbidden."""
         await self._ask_about_extensions(abi.CONTROL_OP_EXTENSIONS, bool(enable))
 
     async def load_extension(self, name: str | os.PathLike[str], /, *, entrypoint: str | None = None) -> None:
-        """Load an extension: one that comes with the package, by its name, or a *wasm* side module, by its path.
+        """Load an extension: a bundled one by name, or a WebAssembly side module by path.
 
-        Without ``entrypoint``, SQLite looks for ``sqlite3_extension_init`` and for the name made from the file's.
-        What is built into the engine is there from the start; nothing is done for it.
+        Without ``entrypoint``, SQLite looks for ``sqlite3_extension_init`` and for the name derived from the file name.
+        Names of built-in extensions are accepted and do nothing.
 
-        A module of yours is tried beside the connection first, so one that traps or never returns when it is loaded
-        does no harm; a task that is cancelled meanwhile loads nothing.
+        Your own module is first tried in a separate sandbox, so a module that traps or never returns while loading does
+        no harm. A task cancelled meanwhile loads nothing.
 
-        OperationalError if loading is not enabled ("not authorized"), if there is no such extension, if it is
-        damaged or has no entry point, with the message of an entry point that fails, and if it traps; NotSupportedError
-        for a native library, and for a module that imports what the sandbox does not have; OutOfMemoryError if it asks
-        for more memory than the engine may have. The connection stays usable.
-
-        https://sqlite.org/loadext.html, https://docs.python.org/3/library/sqlite3.html#sqlite3.Connection.load_extension
+        Raises OperationalError if loading is not enabled ("not authorized"), the extension does not exist, is damaged,
+        has no entry point, traps, or its entry point fails, with its message; NotSupportedError for a native library
+        and for a module that imports what the sandbox does not provide; OutOfMemoryError if it requests more memory
+        than the engine may use. The connection stays usable.
+        https://docs.python.org/3/library/sqlite3.html#sqlite3.Connection.load_extension
         """
         path = os.fspath(name)
         for text in (path, entrypoint or ""):
@@ -59,7 +58,7 @@ class Extensions:
         try:
             await self._ask_about_extensions(abi.CONTROL_OP_LOAD_EXTENSION, path, entrypoint)
         except OperationalError as error:
-            # The guest knows only that it failed; what the loader raised says why.
+            # The guest knows only that loading failed; the loader's exception says why.
             if isinstance(error.__cause__, Error):
                 raise error.__cause__ from None
             raise

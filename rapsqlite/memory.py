@@ -1,4 +1,7 @@
-"""Databases in memory, private or shared by name."""
+"""In-memory databases, private or shared by name.
+
+https://sqlite.org/inmemorydb.html
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,20 @@ from rapsqlite.connection import Connection
 
 
 class MemoryConnection(Connection):
-    """A connection to a database in memory that others share by name; made by `connect_memory`."""
+    """A connection to an in-memory database that is shared by name; made by `connect_memory`."""
 
     def __init__(self, name: str, **options: Any) -> None:
-        """Take the options of `connect`; the database exists from now on, until the last such object is closed."""
+        """Take the options of `connect`. The database exists from now on, until the last such object is closed."""
         super().__init__(SharedMemory(name), **options)
         self.name: str = name
-        """What the connections that share the database call it."""
+        """The name shared by the database's connections."""
 
 
 def connect_memory(*, name: str | None = None, **options: Any) -> Connection:
-    """Return a connection to a database in memory, to be awaited or used in ``async with``.
+    """Return a connection to an in-memory database; await it, or use it in ``async with``.
 
-    Without ``name`` the database is private, as that of ``connect(":memory:")``. Connections of one process with the
-    same ``name`` share one, which lives until the last of them is closed. ``options`` are those of `connect`.
+    Without ``name`` the database is private, as with ``connect(":memory:")``. Connections of one process with the same
+    ``name`` share a database, which lives until the last of them closes. ``options`` are the options of `connect`.
     """
     if name is None:
         return Connection(":memory:", **options)

@@ -1,4 +1,4 @@
-"""Row, and the description of columns."""
+"""Row, and cursor descriptions."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ __all__ = ["Row", "describe", "row_maker"]
 
 
 class Row(sqlite3.Row):
-    """A row as `sqlite3.Row`, which it is, and a little more.
+    """A `sqlite3.Row` with a few more methods.
 
-    Values are had by index, slice and case-insensitive name, in turn, and by `keys`; rows compare and hash
-    by names and values. Use it as ``row_factory``, or make one from a cursor and a tuple.
+    Values are accessible by index, slice, case-insensitive name and iteration; rows compare and hash by names and
+    values. Use it as ``row_factory``, or create one from a cursor and a tuple.
+    https://docs.python.org/3/library/sqlite3.html#sqlite3.Row
     """
 
     __slots__ = ()
 
     def __new__(cls, cursor: CursorLike, values: tuple[Any, ...], /) -> Row:
-        """Make a row of the columns that ``cursor`` describes."""
+        """Make a row with the columns that ``cursor`` describes."""
         try:
             description = cursor.description
         except AttributeError:
@@ -41,11 +42,11 @@ class Row(sqlite3.Row):
         return tuple(self)
 
     def items(self) -> Iterator[tuple[str, Any]]:
-        """Yield pairs of column name and value; of columns with the same name, each."""
+        """Yield pairs of column name and value, including columns with the same name."""
         return zip(self.keys(), self, strict=True)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the values by column name; of columns with the same name the last one counts."""
+        """Return the values by column name; if columns share a name, the last one wins."""
         return dict(zip(self.keys(), self, strict=True))
 
     def __repr__(self) -> str:
@@ -67,10 +68,10 @@ def _restored_row(kind: type[Row], names: tuple[str, ...], values: tuple[Any, ..
 
 @lru_cache(maxsize=256)
 def _described(names: tuple[str, ...]) -> sqlite3.Cursor:
-    """Return a cursor that describes these columns, and does nothing else.
+    """Return a cursor that only describes these columns.
 
-    sqlite3.Row takes its names from a cursor of sqlite3 and from nowhere else. This one ran on a memory
-    database that is closed again: what is kept is the description.
+    sqlite3.Row takes its names only from a sqlite3 cursor. This one's in-memory database is already closed; the
+    description remains.
     """
     columns = ", ".join(f"NULL AS {quoted(name)}" for name in names)
     with closing(sqlite3.connect(":memory:")) as connection:
@@ -78,10 +79,10 @@ def _described(names: tuple[str, ...]) -> sqlite3.Cursor:
 
 
 def row_maker(kind: type[sqlite3.Row], names: tuple[str, ...]) -> Callable[[tuple[Any, ...]], sqlite3.Row]:
-    """Return what makes rows of these columns, of sqlite3.Row or any class derived from it."""
+    """Return a function that makes rows with these columns, of sqlite3.Row or a subclass."""
     described = _described(names)
     if kind.__new__ is Row.__new__:
-        return partial(_new_row, kind, described)  # Past our __new__, which is there for other callers.
+        return partial(_new_row, kind, described)  # Bypasses our __new__, which is for other callers.
     return partial(kind, described)
 
 

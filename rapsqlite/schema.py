@@ -1,7 +1,7 @@
-"""What a database is made of, as Python values: tables, views, columns, indexes, foreign keys.
+"""The schema of a database as Python values: tables, views, columns, indexes, foreign keys.
 
-Names are bound as parameters of SQLite's table-valued pragma functions, so any name will do. Rows are dicts whatever
-``row_factory`` says. https://sqlite.org/pragma.html#pragfunc
+Names are bound as parameters of SQLite's table-valued pragma functions, so any name works. Rows are dicts whatever
+``row_factory`` is. https://sqlite.org/pragma.html#pragfunc
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rapsqlite._client.state import ConnectionState
     from rapsqlite.connection import Connection
 
-# Users can put functions and collations of their own in the place of SQLite's: no function is called here, and no text
-# is compared, only numbers and blobs.
+# Users can override SQLite's functions and collations, so these queries call no functions and compare no text, only
+# numbers and blobs.
 _NAMES = "SELECT name FROM {}.sqlite_schema WHERE CAST(type AS BLOB) = CAST(? AS BLOB)"
 _INDEXES = """SELECT i.name, i.tbl_name AS "table", l."unique", i.sql
     FROM {}.sqlite_schema AS i, pragma_index_list(CASE WHEN ?1 IS NULL THEN i.tbl_name ELSE ?1 END, ?2) AS l
@@ -27,42 +27,42 @@ _TABLE_INFO = 'SELECT cid, name, type, "notnull", dflt_value, pk FROM pragma_tab
 _TABLE_XINFO = 'SELECT cid, name, type, "notnull", dflt_value, pk, hidden FROM pragma_table_xinfo(?, ?)'
 _INDEX_LIST = 'SELECT seq, name, "unique", origin, partial FROM pragma_index_list(?, ?)'
 _INDEX_INFO = "SELECT seqno, cid, name FROM pragma_index_info(?, ?)"
-_DATABASES = "SELECT name FROM pragma_database_list ORDER BY seq <> 1, seq"  # as SQL looks for a table
+_DATABASES = "SELECT name FROM pragma_database_list ORDER BY seq <> 1, seq"  # the order in which SQL looks up a table
 _FOREIGN_KEYS = """SELECT id, seq, "table", "from", "to", on_update, on_delete, "match"
     FROM pragma_foreign_key_list(?, ?)"""
 
 
 class Schema:
-    """What of `Connection` tells what the database is made of.
+    """Schema introspection: methods of `Connection`.
 
-    ``schema`` is "main", "temp" or the name of an attached database; left out, a table is looked for in all of them, as
-    SQL does, and lists are of "main". OperationalError for a table, view, index or database that is not there. Names
-    are compared as in SQL, without regard to the case of ASCII letters.
+    ``schema`` is "main", "temp" or the name of an attached database. Without it, a table is looked up in all of them,
+    as in SQL, and lists cover "main". Raises OperationalError for an unknown table, view, index or database. As in SQL,
+    names are compared ignoring the case of ASCII letters.
     """
 
     _session: ConnectionState
 
     async def get_tables(self, name: str | None = None, *, schema: str | None = None) -> list[str]:
-        """Return the names of the tables, virtual ones included and SQLite's own left out; or of the one table."""
+        """Return the names of the tables, or only ``name``. Includes virtual tables, excludes SQLite's own."""
         return await self._names("table", name, schema)
 
     async def get_views(self, name: str | None = None, *, schema: str | None = None) -> list[str]:
-        """Return the names of the views, or of the one view."""
+        """Return the names of the views, or only ``name``."""
         return await self._names("view", name, schema)
 
     async def get_table_info(self, table_name: str, *, schema: str | None = None) -> list[dict[str, Any]]:
         """Return the columns of a table or view: cid, name, type, notnull, dflt_value, pk.
 
-        Generated and hidden columns are left out: `get_table_xinfo` has them.
+        `get_table_xinfo` also returns generated and hidden columns.
         """
         return await self._about_table(_TABLE_INFO, table_name, schema)
 
     async def get_table_xinfo(self, table_name: str, *, schema: str | None = None) -> list[dict[str, Any]]:
-        """Return all columns: as `get_table_info`, and hidden: 0 no, 1 yes, 2 generated, 3 generated and stored."""
+        """Return all columns: as `get_table_info`, plus hidden: 0 no, 1 yes, 2 generated, 3 generated and stored."""
         return await self._about_table(_TABLE_XINFO, table_name, schema)
 
     async def get_indexes(self, table_name: str | None = None, *, schema: str | None = None) -> list[dict[str, Any]]:
-        """Return the indexes of all tables or of one: name, table, unique, sql (None if it came with the table)."""
+        """Return the indexes of all tables or of one: name, table, unique, sql (None for automatic indexes)."""
         if table_name is not None:
             schema = await self._database_of(table_name, schema)
         place = "main" if schema is None else schema
@@ -95,7 +95,7 @@ class Schema:
             "foreign_keys": await self.get_foreign_keys(table_name, schema=schema),
         }
 
-    # -- questions ---------------------------------------------------------------------------------
+    # -- queries -----------------------------------------------------------------------------------
 
     async def _dicts(self, sql: str, *parameters: str | None) -> list[dict[str, Any]]:
         plan = fetching.plain_plan(self._session, "dict")
@@ -108,13 +108,13 @@ class Schema:
         return names if name is None else [each for each in names if is_same(each, name)]
 
     async def _about(self, sql: str, name: str, schema: str | None) -> list[dict[str, Any]]:
-        """Return what a pragma function says: nothing of a name with a NUL, of which it would read what is before."""
+        """Return the rows of a pragma function; none for a name with a NUL, which it would truncate."""
         _require_names(name, schema)
         return [] if "\0" in name + (schema or "") else await self._dicts(sql, name, schema)
 
     async def _about_table(self, sql: str, table: str, schema: str | None) -> list[dict[str, Any]]:
         rows = await self._about(sql, table, schema)
-        # A table has at least one column, a hidden one if need be.
+        # A table has at least one column, possibly hidden.
         if not rows and not await self._about(_TABLE_XINFO, table, schema):
             raise _absent("table", table)
         return rows
@@ -135,7 +135,7 @@ def _require_names(*names: object) -> None:
 
 
 def _database(schema: str | None) -> str:
-    """Return the name of a database as SQL has it: the one name that no function takes as a parameter."""
+    """Return the name of a database quoted for SQL, which cannot be a parameter."""
     name = "main" if schema is None else schema
     _require_names(name)
     if "\0" in name:

@@ -1,9 +1,9 @@
-"""Sessions record what changes in tables, as changesets.
+"""Sessions record changes of tables as changesets.
 
 https://sqlite.org/sessionintro.html
 
-A changeset comes in pieces of 64 KiB, by a callback of the guest's: beside what a session itself remembers, only the
-bytes that the caller gets are in memory.
+A changeset arrives in pieces of 64 KiB through a callback of the guest, so apart from the session's own record only the
+bytes returned to the caller are in memory.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="ChangeSession")
 
-_LEAVE = -1  # a flag as it is
+_LEAVE = -1  # leave the flag unchanged
 
 _encode = msgspec.msgpack.Encoder().encode
 _state_of = decoder_of(tuple[int, int])
 
 
 class ChangeSession(Uncopied):
-    """Records what changes in tables of one connection, whoever of its tasks changes it; made by ``session()``.
+    """Records changes of tables made through one connection, by any task; made by ``session()``.
 
-    Only tables with a PRIMARY KEY are recorded, and rows whose key is NULL are not. Close it, or use it in ``async
-    with``. All methods raise ProgrammingError once it is closed.
+    Only tables with a PRIMARY KEY are recorded, and only rows whose key is not NULL. Close it, or use it in
+    ``async with``. All methods raise ProgrammingError once it is closed.
     """
 
     __slots__ = ("_guest", "_object")
@@ -49,42 +49,43 @@ class ChangeSession(Uncopied):
         self._object = OpenObject(self._guest, handle, "session")
 
     async def attach(self, table: str | None = None) -> None:
-        """Record changes of ``table`` from now on; None: of every table. A table that is not there yet may come."""
+        """Record changes of ``table`` from now on; None: of every table. The table need not exist yet."""
         await self._ask(abi.SESSION_ATTACH, table)
 
     async def enable(self, enabled: bool | None = None) -> bool:
-        """Record, or do not record, what changes from now on; None leaves it. Return whether changes are recorded."""
+        """Pause or resume recording; None leaves it unchanged. Return whether changes are recorded."""
         return await self._switch(abi.SESSION_ENABLE, enabled)
 
     async def indirect(self, indirect: bool | None = None) -> bool:
-        """Mark what changes from now on as indirect, or do not; None leaves it. Return whether changes are marked."""
+        """Mark further changes as indirect or not; None leaves it unchanged. Return whether they are marked."""
         return await self._switch(abi.SESSION_INDIRECT, indirect)
 
     async def diff(self, from_database: str, table: str) -> None:
-        """Record what would make the table of that name in an attached database into that of this session's.
+        """Record the changes that turn the table of that name in an attached database into this session's table.
 
-        OperationalError if there is no such table, or the two do not have the same columns and keys.
+        Raises OperationalError if the table does not exist, or the two differ in columns or keys.
+        https://sqlite.org/session/sqlite3session_diff.html
         """
         await self._ask(abi.SESSION_DIFF, from_database, table)
 
     async def is_empty(self) -> bool:
-        """Tell whether nothing was recorded. Changes that cancel each other out count."""
+        """Return True if nothing was recorded. Changes that cancel each other out count as recorded."""
         return bool((await self._state())[0])
 
     async def memory_used(self) -> int:
-        """Return how many bytes of the connection's memory the record takes."""
+        """Return the memory used by the record, in bytes."""
         return (await self._state())[1]
 
     async def changeset(self) -> bytes:
-        """Return what was recorded so far, with the old values, by which conflicts are found and it can be inverted."""
+        """Return the changes so far with the old values, which detect conflicts and allow inverting it."""
         return await self._collect(abi.SESSION_CHANGESET)
 
     async def patchset(self) -> bytes:
-        """Return what was recorded so far without most old values: smaller, but it cannot be inverted."""
+        """Return the changes so far without most old values: smaller, but it cannot be inverted."""
         return await self._collect(abi.SESSION_PATCHSET)
 
     async def close(self) -> None:
-        """Forget what was recorded; idempotent. Cancellation does not stop it."""
+        """Discard the record; idempotent. Cancellation does not stop it."""
         await self._object.close()
 
     async def __aenter__(self: S) -> S:
@@ -119,19 +120,19 @@ class ChangeSession(Uncopied):
         buffer = io.BytesIO()
         with held(self._guest, (abi.CALLBACK_OUTPUT, buffer.write)) as handles:
             await self._ask(what, *handles)
-        return buffer.getvalue()  # CPython hands its bytes over without a copy
+        return buffer.getvalue()  # CPython returns its bytes without copying
 
 
 class Sessions:
-    """What of `Connection` records changes."""
+    """Records changes: methods of `Connection`."""
 
     _session: ConnectionState
 
     def session(self, *tables: str, name: str = "main") -> Operation[ChangeSession]:
-        """Record changes of ``tables``, or of every table if none is named: await it, or use it in ``async with``.
+        """Record changes of ``tables``, or of every table if none is named; await it, or use it in ``async with``.
 
         ``name`` is the database: "main", "temp", or an attached one. Several sessions may record at the same time.
-        OperationalError for an unknown database, ProgrammingError while a preupdate hook is set.
+        Raises OperationalError for an unknown database, ProgrammingError while a preupdate hook is set.
         """
         return Operation(self._open_session(tables, name))
 
@@ -146,6 +147,6 @@ class Sessions:
             for table in tables or (None,):
                 await session.attach(table)
         except BaseException:
-            session._object.forget()  # who holds the error holds this frame, and the session with it
+            session._object.forget()  # the error's traceback keeps this frame alive, and with it the session
             raise
         return session

@@ -1,6 +1,6 @@
 """What works on this machine: versions, the module cache, locks, the write-ahead log, mapped reads, speed.
 
-Every line is something that was tried, not something that is assumed.
+Every line reports something that was tried.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from rapsqlite.errors import Error
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-# name of the check, whether it went well (None: a fact, neither good nor bad), what was found
+# name of the check, whether it passed (None: information only), what was found
 Finding = tuple[str, "bool | None", str]
 
 _QUERIES = 300
-# Larger than SQLite's page cache, so that reading it all reads the file.
+# Larger than SQLite's page cache, so that reading all of it reads the file.
 _ROWS = 4000
 _FILL = """
 WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < ?)
@@ -37,7 +37,7 @@ INSERT INTO t SELECT i, randomblob(1000) FROM n
 
 
 async def examine(directory: Path | None = None) -> AsyncIterator[Finding]:
-    """Yield findings, about databases in ``directory`` (default: the system's temporary directory)."""
+    """Yield findings about databases in ``directory`` (default: the system's temporary directory)."""
     for finding in versions():
         yield finding
     try:
@@ -54,7 +54,7 @@ async def examine(directory: Path | None = None) -> AsyncIterator[Finding]:
 
 
 def versions() -> list[Finding]:
-    """Return what is installed."""
+    """Return the installed versions."""
     packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("wasmtime", "msgspec", "anyio"))
     return [
         ("python", None, f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}"),
@@ -64,14 +64,14 @@ def versions() -> list[Finding]:
 
 
 def load_engine() -> Finding:
-    """Load the module, or compile it."""
+    """Load or compile the module."""
     started = time.perf_counter()
     runtime.shared_engine()
     return "module", True, f"ready in {time.perf_counter() - started:.2f} s"
 
 
 def cache() -> Finding:
-    """Tell whether the compiled module is kept."""
+    """Check whether the compiled module is cached."""
     directory = module_cache.cache_directory()
     kept = list(directory.glob("*.compiled")) if directory is not None and directory.is_dir() else []
     if not kept:
@@ -85,7 +85,7 @@ def cache() -> Finding:
 
 
 async def lock(path: Path) -> Finding:
-    """Hold a write lock and see whether Python's own sqlite3 notices."""
+    """Hold a write lock and check that Python's own sqlite3 sees it."""
     async with connect(path, isolation_level=None) as conn:
         await conn.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, data BLOB)")
         await conn.execute("BEGIN EXCLUSIVE")
@@ -98,7 +98,7 @@ async def lock(path: Path) -> Finding:
 
 
 async def log_and_reads(path: Path) -> AsyncIterator[Finding]:
-    """Try a write-ahead log, and reading through mapped windows."""
+    """Try a write-ahead log, and reads through mapped windows."""
     async with connect(path, isolation_level=None) as conn:
         mode = await conn.fetch_scalar("PRAGMA journal_mode = WAL")
         yield "write-ahead log", mode == "wal", "works" if mode == "wal" else f"not here: journal_mode stays {mode}"
@@ -108,12 +108,12 @@ async def log_and_reads(path: Path) -> AsyncIterator[Finding]:
         await conn.fetch_scalar("SELECT sum(length(data)) FROM t")
         counts = await conn.statistics()
     windows, reads = counts["window_map"], counts["file_read"]
-    # Slower, but right, where the file system cannot map: a fact and no failure.
+    # Slower but correct where the file system cannot map files: information, not a failure.
     yield "mapped reads", True if windows else None, f"{windows} windows, {reads} plain reads for {_ROWS // 1000} MB"
 
 
 async def speed() -> Finding:
-    """Time small queries one after the other."""
+    """Time small queries, one after another."""
     times_us = []
     async with connect(":memory:") as conn:
         for number in range(_QUERIES):

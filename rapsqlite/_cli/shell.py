@@ -1,7 +1,7 @@
 """A small shell: statements and dot commands in, aligned tables out.
 
-Reading a line blocks and running a statement awaits, so the event loop turns only while a statement runs. Ctrl-C
-there cancels the statement, which interrupts SQLite; the connection goes on.
+Reading a line blocks and running a statement awaits, so the event loop runs only during a statement. Ctrl-C then
+cancels the statement, which interrupts SQLite; the connection stays usable.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 HELP = """\
 .dump             print the database as SQL
-.headers on|off   names of the columns above the rows
+.headers on|off   print column names above the rows
 .help             print this
 .quit             leave
-.schema [NAME]    print the statements that made the tables, indexes, views and triggers
+.schema [NAME]    print the statements that created the tables, indexes, views and triggers
 .tables           list tables and views
 .timer on|off     print how long each statement took
-.version          print the version of the SQLite inside
+.version          print the version of the bundled SQLite
 """
 _TABLES = """
 SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY 1
@@ -38,7 +38,7 @@ _SCHEMA = """
 SELECT sql || ';' FROM sqlite_schema WHERE sql IS NOT NULL AND (?1 IS NULL OR tbl_name = ?1 COLLATE NOCASE)
 ORDER BY rowid
 """
-# Rows that are held to measure the columns' widths; later rows may stick out.
+# Rows kept to measure column widths; later rows may be wider.
 _MEASURED_ROWS = 1000
 
 
@@ -63,7 +63,7 @@ def shown(value: Any) -> str:
 
 
 class Shell:
-    """Runs lines on one connection and prints to ``out``; ``errors`` counts what failed."""
+    """Runs lines on one connection and prints to ``out``; ``errors`` counts failures."""
 
     def __init__(self, conn: Connection, loop: asyncio.AbstractEventLoop, out: TextIO = sys.stdout) -> None:
         self.conn: Connection = conn
@@ -76,11 +76,11 @@ class Shell:
 
     @property
     def prompt(self) -> str:
-        """What to print before the next line."""
+        """The prompt for the next line."""
         return "     ...> " if self._unfinished else "rapsqlite> "
 
     def feed(self, line: str) -> bool:
-        """Take one line; run what it completes. Return False once the shell should end."""
+        """Process one line; run the statements it completes. Return False to end the shell."""
         if not self._unfinished and line.strip().startswith("."):
             return self._guarded(self._command(line.strip()[1:].split()))
         text = f"{self._unfinished}\n{line}" if self._unfinished else line
@@ -91,12 +91,12 @@ class Shell:
         return True
 
     def finish(self) -> None:
-        """Run what was left without its semicolon, at the end of a script."""
+        """Run a final statement without a semicolon at the end of a script."""
         text, self._unfinished = self._unfinished, ""
         self.run(text)
 
     def forget(self) -> None:
-        """Drop the lines of a statement that is not finished."""
+        """Discard the lines of an unfinished statement."""
         self._unfinished = ""
 
     def run(self, text: str) -> bool:
@@ -109,9 +109,9 @@ class Shell:
         return True
 
     def _guarded(self, work: Coroutine[Any, Any, bool]) -> bool:
-        """Run a coroutine; print an error instead of raising it, and let Ctrl-C cancel it."""
+        """Run a coroutine; print errors instead of raising them, and let Ctrl-C cancel it."""
         task = self.loop.create_task(work)
-        # Cancelled through the loop: a KeyboardInterrupt could strike anywhere, also between a request and its reply.
+        # Cancelled through the loop: a KeyboardInterrupt could arrive anywhere, even between a request and its reply.
         before = signal.signal(signal.SIGINT, lambda *_: self.loop.call_soon_threadsafe(task.cancel))
         try:
             return self.loop.run_until_complete(task)
@@ -146,7 +146,7 @@ class Shell:
         return True
 
     def _heading(self, names: list[str], table: list[list[str]]) -> list[int]:
-        """Print the names of the columns if asked to; return the widths."""
+        """Print the column names if headers are on; return the widths."""
         lines = [names, *table] if self.headers else table
         widths = [max((len(line[index]) for line in lines), default=0) for index in range(len(names))]
         if self.headers:
@@ -159,7 +159,7 @@ class Shell:
             self.out.write("  ".join(cells).rstrip() + "\n")
 
     async def _command(self, words: list[str]) -> bool:
-        """Run what stands behind the dot; return False once the shell should end."""
+        """Run a dot command; return False to end the shell."""
         name, arguments = words[0] if words else "", words[1:]
         if name in {"quit", "exit"}:
             return False
@@ -180,7 +180,7 @@ class Shell:
         return True
 
     async def _dump(self) -> None:
-        """Print one snapshot: no other connection's commit tears it."""
+        """Print one snapshot, unaffected by other connections' commits."""
         begins = not self.conn.in_transaction
         if begins:
             await self.conn.begin()

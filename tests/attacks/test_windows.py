@@ -20,7 +20,7 @@ OUTSIDE = "the guest passed an address outside its memory"
 NO_PLACE = "the guest passed an address where no file can be mapped"
 TRAP = "out of bounds memory access"
 LEFT = "the guest left its service loop"
-SHARED = "the guest gave an address of what it shares with the host"
+SHARED = "the guest passed an address that it shares with the host"
 SIZE_NOW = PAGES << 16  # of a guest's memory
 
 

@@ -93,17 +93,17 @@ REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
     "address that is none": (
         side_module('(import "GOT.mem" "x" (global (mut i32))) (global (export "x") f64 (f64.const 1))'),
         rapsqlite.OperationalError,
-        "x is no address",
+        "x is not an address",
     ),
     "constructor of another type": (
         side_module('(func (export "__wasm_call_ctors") (param i32))'),
         rapsqlite.OperationalError,
-        "__wasm_call_ctors has other parameters",
+        "__wasm_call_ctors has the wrong parameters",
     ),
     "entry point of another type": (
         side_module('(func (export "sqlite3_extension_init") (result i32) (i32.const 0))'),
         rapsqlite.OperationalError,
-        "sqlite3_extension_init has other parameters",
+        "sqlite3_extension_init has the wrong parameters",
     ),
     "entry point that is no function": (
         side_module('(global (export "sqlite3_extension_init") i32 (i32.const 1))'),
