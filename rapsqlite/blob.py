@@ -146,7 +146,7 @@ class Blob(Uncopied):
 
     async def __aexit__(self, *exc_info: object) -> None:
         if exc_info[0] is GeneratorExit:
-            self._value.forget()  # nobody runs the task any more, so it cannot wait
+            self._value.forget()  # nothing runs the task any more, so it cannot wait
             return
         self._value.require()
         await self.close()

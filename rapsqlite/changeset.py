@@ -62,8 +62,8 @@ class Changesets:
         """Apply a changeset or patchset to the main database: all of it, or none if anything goes wrong.
 
         ``filter``    called with each table's name; its changes are applied if it returns a true value
-        ``conflict``  called with each change that does not fit; returns SQLITE_CHANGESET_OMIT (skip), _REPLACE (apply it
-                      anyway, only for the kinds _DATA and _CONFLICT) or _ABORT. None: abort
+        ``conflict``  called with each change that does not fit; returns SQLITE_CHANGESET_OMIT (skip it), _REPLACE
+                      (apply it anyway; only for the kinds _DATA and _CONFLICT) or _ABORT. None: abort
         ``invert``    undo the changes instead; not for patchsets
 
         Inside an open transaction it is part of that transaction, otherwise one of its own. As in SQLite, tables that

@@ -143,9 +143,9 @@ class Connection(
         return await self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        # Closing rolls back what is not committed.
+        # Closing rolls back uncommitted changes.
         if exc_info[0] is GeneratorExit:
-            self.stop()  # nobody runs the task any more, so it cannot wait
+            self.stop()  # nothing runs the task any more, so it cannot wait
             return
         try:
             if exc_info[0] is None and self._session.guest is not CLOSED:

@@ -70,7 +70,7 @@ class PreparedStatement(Uncopied):
         await self._turns.acquire()
         try:
             if self._handle == 0 and not self._closed:
-                timed = self._connection._session.guest  # it may have been asked for slow statements meanwhile
+                timed = self._connection._session.guest  # slow-statement reports may have been enabled meanwhile
                 self._handle = (await timed.call(Request(abi.OP_PREPARE, self._encoded))).handle
                 self._guest.prepared[self._handle] = self._encoded
         finally:

@@ -1,11 +1,12 @@
-"""The only user of wasmtime: engine, compiled module, store, instance, raw calls.
+"""The only module that uses wasmtime: engine, compiled module, store, instance, raw calls.
 
-One engine, module and linker serve the whole process; every guest has a store and an instance of its own and runs on
-one thread. Two C functions are bound directly instead of through wasmtime's Python layer, which would cost 12 to 60 µs
-per crossing: ``wasmtime_func_call_unchecked`` to enter the guest and ``wasmtime_linker_define_func_unchecked`` for its
-imports. Their signatures, and the private handles that they take, are pinned by tests/guest/test_binding.py.
+The process has one engine, module and linker; every guest has its own store and instance and runs on one thread. Two C
+functions are bound directly, because wasmtime's Python layer would cost 12 to 60 µs per crossing:
+``wasmtime_func_call_unchecked`` to enter the guest and ``wasmtime_linker_define_func_unchecked`` for its imports.
+tests/guest/test_binding.py pins their signatures and the private handles that they take.
+https://docs.wasmtime.dev/c-api/
 
-wasmtime is imported when the first connection opens, not with the package: that import alone takes about 40 ms.
+wasmtime is imported when the first connection opens, not with the package, because the import takes about 40 ms.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("rapsqlite")
 
-SUPPORTED_WASMTIME = (50,)  # major versions whose C interface the tests have pinned
-WASM_STACK_BYTES = 16 << 20  # what SQLite's own limits let it need is some 8 MiB; only what is used takes memory
-THREAD_STACK_BYTES = WASM_STACK_BYTES + (3 << 20)  # of a guest's thread: room for host calls as well
+SUPPORTED_WASMTIME = (50,)  # major versions whose C interface is pinned by tests
+WASM_STACK_BYTES = 16 << 20  # SQLite's own limits need about 8 MiB; only what is used takes memory
+THREAD_STACK_BYTES = WASM_STACK_BYTES + (3 << 20)  # of a guest's thread, including host calls
 _ADDRESS_SPACE = 1 << 32
 _U32 = 0xFFFF_FFFF
-_TABLE_LIMIT = 1 << 18  # slots, of 8 bytes each; the engine's own functions take a few thousand
-_CONFIG_NAME = "2"  # change with every change of ``_configure``: it is part of the cache key
+_TABLE_LIMIT = 1 << 18  # slots of 8 bytes; the engine's own functions take a few thousand
+_CONFIG_NAME = "2"  # change it with every change of ``_configure``: it is part of the cache key
 
 
 class TrapError(Exception):
@@ -46,10 +47,10 @@ class TrapError(Exception):
 
 
 class Memory:
-    """The guest's linear memory. Its base address never moves (the engine reserves the whole address space).
+    """The guest's linear memory. Its base address never moves, because the engine reserves the whole address space.
 
-    It never grows to ``WINDOWS_START``, where files are laid over the address space: so `view` gives nothing that could
-    vanish or refuse a write, whatever the guest does meanwhile, and nothing in Python touches what `window` gives.
+    It never grows to ``WINDOWS_START``, where files are mapped. So the bytes of `view` can neither vanish nor reject a
+    write, whatever the guest does meanwhile, and nothing in Python touches the addresses of `window`.
     """
 
     __slots__ = ("_known_size", "_size_now", "_whole", "base")
@@ -58,13 +59,13 @@ class Memory:
         self.base: int = base
         self._size_now = size_now
         self._known_size = min(size_now(), WINDOWS_START)
-        # One view over the reservation; ``view`` hands out only parts of it that are memory by now.
+        # One view over the whole reservation; ``view`` returns only parts that are memory by now.
         self._whole = memoryview((ctypes.c_ubyte * _ADDRESS_SPACE).from_address(base)).cast("B")
 
     def view(self, address: int, length: int) -> memoryview:
         """Return the bytes at ``address``; IndexError if they are not all inside the memory.
 
-        Growing is up to the guest, so beyond the known size only the guest's own thread may ask.
+        The guest may grow the memory, so beyond the known size only the guest's own thread may ask.
         """
         end = address + length
         if not 0 <= address <= end <= self._known_size:
@@ -74,9 +75,9 @@ class Memory:
         return self._whole[address:end]
 
     def window(self, address: int, length: int) -> memoryview:
-        """Return the bytes at ``address`` for a file to be laid over; IndexError if they are not all there for it.
+        """Return the bytes at ``address`` for mapping a file there; IndexError if they are not all in that region.
 
-        They are not memory: never to be read or written here.
+        They are not memory: never read or write them here.
         """
         if not WINDOWS_START <= address <= address + length <= WINDOWS_START + WINDOWS_BYTES:
             raise IndexError("the guest passed an address where no file can be mapped")
@@ -84,7 +85,7 @@ class Memory:
 
 
 class Instance:
-    """One guest: its store, its memory, its exports. Created and entered on one thread only."""
+    """One guest: its store, memory and exports. Created and entered on one thread only."""
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class Instance:
     ) -> None:
         """Instantiate the engine's module; ``functions`` are the imports by name, ``output`` its standard output."""
         self.functions = functions
-        # The guest itself counts those that take no arguments.
+        # The guest itself counts the ones without arguments.
         self.counts: dict[str, int] = dict.fromkeys((name for name in SIGNATURES if name not in _bare), 0)
         self.failure: BaseException | None = None
         trap_signals.mend()
@@ -116,9 +117,9 @@ class Instance:
         return int(self._engine.ffi.wasmtime_memory_data_size(self._store._context(), raw_memory))
 
     def call(self, name: str) -> int:
-        """Enter the guest's export ``name``, which takes nothing, and return its i32 (0 if it returns nothing).
+        """Enter the guest's export ``name``, which takes no arguments, and return its i32 (0 without a result).
 
-        Raises TrapError, with the exception that an import raised as its cause.
+        Raises TrapError, with the exception of an import as its cause.
         """
         func = self._exports[name]._func
         values = (ctypes.c_int64 * 2)()
@@ -138,21 +139,21 @@ class Instance:
         return values[0] & _U32
 
     def give_up(self, exc: BaseException, name: str = "callback") -> int:
-        """Return what a host function returns for the guest to end, as ``exc`` was raised in it: a trap's address."""
+        """Return what a host function must return to end the guest because of ``exc``: a trap's address."""
         self.failure = exc
         return self._engine.new_trap(f"host function {name} failed: {type(exc).__name__}")
 
     def open_library(self, wasm: bytes) -> Library:
         """Return a side module that can be linked into this guest. On its own thread, from a host function.
 
-        Raises what is wrong with it (`dylink`, `linking`); OperationalError if it does not compile.
+        Raises the errors of `dylink` and `linking`; OperationalError if it does not compile.
         """
         side = read_side(wasm)
         module = self._engine.side_module(side.wasm)
         return Library(self._engine.wasmtime, self._store, self._exports, module, side.needs, _store_lock)
 
     def prepare_output(self) -> None:
-        """Let wasmtime make what it needs to write to standard outputs, if it has not done so for another guest."""
+        """Let wasmtime set up writing to standard outputs, unless it has done so for another guest."""
         global _output_is_prepared
         if not _output_is_prepared and self._exports.get("rapsqlite_prepare_bell") is not None:
             self.call("rapsqlite_prepare_bell")
@@ -161,25 +162,25 @@ class Instance:
     def kill(self) -> None:
         """Trap the guest wherever it is, as soon as it runs wasm; the instance is lost. Any thread.
 
-        The last resort, for a guest that does not look at its cancel and stop words any more.
+        The last resort, for a guest that does not react to its cancel and stop words.
         """
         self.killed = True
         self._engine.engine.increment_epoch()
 
     def close(self) -> None:
-        """Free the store and everything in it: no view of the memory may be used from here on."""
+        """Free the store and everything in it; no view of the memory may be used afterwards."""
         mapping.forget(self.memory.base + WINDOWS_START, WINDOWS_BYTES)
         with _store_lock:
             self._store.close()
 
 
 class Engine:
-    """wasmtime's engine with one compiled module, linked with the imports: what all instances share."""
+    """wasmtime's engine with one compiled module, linked with the imports; shared by all instances."""
 
     def __init__(self, wasm: bytes) -> None:
-        """Load the compiled form of ``wasm`` from the cache, or compile it (1 to 2 s, without the GIL) and keep it.
+        """Load the compiled ``wasm`` from the cache, or compile it (1 to 2 s, without the GIL) and store it there.
 
-        Raises NotSupportedError for a wasmtime whose C interface is not known to be the one bound here.
+        Raises NotSupportedError for a wasmtime version whose C interface is not known to match.
         """
         import wasmtime
         from wasmtime import _ffi
@@ -194,11 +195,11 @@ class Engine:
         self._side_modules: dict[str, Any] = {}
         self._compiling = threading.Lock()
         self.module: Any = self._load_module(self._cache_key(wasm), wasm)
-        self._callbacks: list[object] = []  # the linker keeps bare addresses of these
+        self._callbacks: list[object] = []  # the linker holds only their addresses
         self.pre: Any = self._link()
 
     def side_module(self, wasm: bytes) -> Any:
-        """Return a compiled extension, from the cache if it is there; OperationalError if it does not compile."""
+        """Return a compiled extension, from the cache if possible; OperationalError if it does not compile."""
         key = self._cache_key(wasm)
         with self._compiling:
             if key not in self._side_modules:
@@ -221,7 +222,7 @@ class Engine:
         return module
 
     def _cache_key(self, wasm: bytes) -> str:
-        # Loads OpenSSL, which takes 4 ms: not before somebody connects.
+        # Imports OpenSSL, which takes 4 ms, so not before the first connection.
         import hashlib
 
         library = Path(self.ffi.filename).stat()
@@ -262,20 +263,20 @@ class Engine:
         return self.wasmtime.FuncType([kinds[letter]() for letter in params], [kinds[letter]() for letter in result])
 
     def new_store(self, memory_limit_bytes: int, output: str) -> Any:
-        """Return a store whose guest can be killed, whose memory is limited (-1: not), and writes to ``output``."""
+        """Return a killable store whose memory is limited (-1: unlimited) and which writes to ``output``."""
         store = self.wasmtime.Store(self.engine)
         store_pointer = ctypes.cast(store.ptr(), ctypes.c_void_p)
         self.c.set_epoch_callback(store_pointer, self._epoch_callback, None, None)
         most = WINDOWS_START if memory_limit_bytes < 0 else min(memory_limit_bytes, WINDOWS_START)
         store.set_limits(memory_size=most, table_elements=_TABLE_LIMIT)
-        wasi = self.wasmtime.WasiConfig()  # clocks and randomness; no directory, argument or variable
+        wasi = self.wasmtime.WasiConfig()  # clocks and randomness; no directories, arguments or environment variables
         if output:
             wasi.stdout_file = output
         store.set_wasi(wasi)
         return store
 
     def _on_epoch(self, _context: int, _data: int, delta: Any, kind: Any) -> int:
-        """Every running guest comes here after a ``kill``: trap the one that is meant, let the others go on."""
+        """Called for every running guest after a ``kill``: trap the killed one, let the others continue."""
         if _entered[threading.get_ident()].killed:
             return self.new_error("killed: it did not answer an interrupt")
         delta[0] = 1
@@ -304,9 +305,9 @@ class Engine:
 
 def _configure(config: Any, c: CFunctions) -> Any:
     config.wasm_threads = True  # atomic instructions, on an unshared memory
-    config.memory_may_move = False  # so that ``Memory.base`` holds for ever
+    config.memory_may_move = False  # so that ``Memory.base`` never changes
     config.memory_reservation = _ADDRESS_SPACE
-    # wasmtime wants stacks of asynchronous calls, of which there are none, to be no smaller.
+    # wasmtime requires stacks of asynchronous calls, which are not used, to be at least as large.
     c.set_async_stack_size(ctypes.cast(config.ptr(), ctypes.c_void_p), WASM_STACK_BYTES)
     config.max_wasm_stack = WASM_STACK_BYTES
     config.native_unwind_info = False  # nothing unwinds through the guest, and registering it costs start-up time
@@ -317,7 +318,7 @@ def _configure(config: Any, c: CFunctions) -> Any:
 
 
 def _check_version() -> None:
-    # Reading metadata loads the e-mail parser: not before somebody connects.
+    # Reading metadata imports the e-mail parser, so not before the first connection.
     from importlib.metadata import version
 
     found = version("wasmtime")
@@ -328,7 +329,7 @@ def _check_version() -> None:
 
 def _trampoline(name: str, params: str, returns: bool) -> Callable[..., int]:
     """Return the C callback of one import: finds the guest by its thread, converts, never raises."""
-    # Each value takes 16 bytes, of which an i32 fills the low four.
+    # Each value takes 16 bytes; an i32 is in the low four.
     slots = [(2 * index, letter == "I") for index, letter in enumerate(params)]
 
     def enter(_env: int, _caller: int, values: Any, _count: int) -> int:
@@ -337,7 +338,7 @@ def _trampoline(name: str, params: str, returns: bool) -> Callable[..., int]:
         try:
             arguments = [values[slot] if wide else values[slot] & _U32 for slot, wide in slots]
             result = instance.functions[name](*arguments)
-        except BaseException as exc:  # noqa: BLE001 - it must not cross the wasm frames; it is raised again from ``call``
+        except BaseException as exc:  # noqa: BLE001 - it must not cross the wasm frames; ``call`` raises it again
             return instance.give_up(exc, name)
         if returns:
             values[0] = result
@@ -347,11 +348,10 @@ def _trampoline(name: str, params: str, returns: bool) -> Callable[..., int]:
 
 
 def _bare_trampoline(name: str) -> Callable[[], int]:
-    """Return the C callback of an import without parameters and result, the cheapest there is.
+    """Return the C callback of an import without parameters and result, the cheapest kind.
 
-    As a C function it takes none of the arguments that it is called with: under the calling conventions of all
-    platforms with a wasmtime the caller itself takes them away again, and converting them would take longer than the
-    rest.
+    As a C function it ignores the arguments it is called with: in the calling conventions of all platforms that
+    wasmtime supports the caller removes them, and converting them would take longer than everything else.
     """
     functions = _bare[name]
 
@@ -369,7 +369,7 @@ def _missing() -> None:
 
 
 def can_write_output() -> bool:
-    """Tell whether a guest can be given a standard output: wasmtime ends the process if it has too little for that."""
+    """Return whether a guest can be given a standard output: wasmtime aborts if it has too few resources for that."""
     if _output_is_prepared:
         return shortage.has_descriptors(1)
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -377,7 +377,7 @@ def can_write_output() -> bool:
 
 
 def shared_engine() -> Engine:
-    """Return this process's engine with ``engine.wasm``, loading it at the first call."""
+    """Return this process's engine with ``engine.wasm``, loading it on the first call."""
     global _shared
     with _shared_lock:
         if _shared is None:
@@ -386,9 +386,9 @@ def shared_engine() -> Engine:
 
 
 def forget_after_fork() -> None:
-    """In a forked child: never touch the parent's engine again, start afresh with new locks."""
+    """In a forked child: never touch the parent's engine again; start afresh with new locks."""
     global _shared, _forked, _store_lock, _shared_lock
-    _leaked.append(_shared)  # dropping it would free what the parent's threads were using when the fork copied it
+    _leaked.append(_shared)  # dropping it would free what the parent's threads were using at the fork
     _shared = None
     _forked = True
     _store_lock = threading.Lock()
@@ -398,7 +398,7 @@ def forget_after_fork() -> None:
         by_thread.clear()
 
 
-_entered: dict[int, Instance] = {}  # thread to the guest that it runs
+_entered: dict[int, Instance] = {}  # thread to the guest it runs
 # Imports without parameters and result, by name: thread to the guest's function.
 _bare: dict[str, dict[int, Callable[..., int | None]]] = {
     name: {} for name, signature in SIGNATURES.items() if signature == ("", "")

@@ -94,7 +94,7 @@ class ChangeSession(Uncopied):
 
     async def __aexit__(self, *exc_info: object) -> None:
         if exc_info[0] is GeneratorExit:
-            self._object.forget()  # nobody runs the task any more, so it cannot wait
+            self._object.forget()  # nothing runs the task any more, so it cannot wait
             return
         await self.close()
 

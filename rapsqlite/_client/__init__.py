@@ -1,1 +1,1 @@
-"""What a connection is made of: its state, transactions, batches, and the parts of its objects."""
+"""The parts of a connection: its state, transactions, batches, and the parts of its objects."""

@@ -1,10 +1,9 @@
-"""The rows of one running statement, batch after batch.
+"""The rows of one running statement, batch by batch.
 
-Rows that were read do not change any more, whatever the connection writes afterwards, and sqlite3 reads a single row
-ahead. So batches begin with one row and grow while nobody writes on the connection: quickly at first, and once somebody
-has written, to as many rows as the consumer has had since then. From `PIPELINED_ROWS` on the guest makes the next batch
-while the consumer works on one, and no more: at most two batches (docs/abi.md, ``BATCH_BYTES``) are in memory, and the
-guest rests while the consumer is slow.
+Rows that have been read do not change, whatever the connection writes afterwards, and sqlite3 reads a single row ahead.
+So batches begin with one row and grow while the connection does not write: quickly at first, and after a write to as
+many rows as the consumer has taken since. From `PIPELINED_ROWS` on, the guest makes the next batch while the consumer
+works on one: at most two batches (docs/abi.md, ``BATCH_BYTES``) are in memory, and the guest waits for a slow consumer.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ if TYPE_CHECKING:
 
 
 PIPELINED_ROWS = 256
-"""Batches of so many rows, or more, are asked for ahead."""
-_GROWTH = 8  # times the rows that the consumer has had, up to `PIPELINED_ROWS`
+"""Batches of at least this many rows are requested ahead."""
+_GROWTH = 8  # times the rows that the consumer has taken, up to `PIPELINED_ROWS`
 MOST_ROWS = 0xFFFF_FFFF
-"""That a request can ask for."""
+"""The maximum that a request can ask for."""
 
 
 class Batches:
     """The batches after the first of a statement that is open in the guest.
 
-    Dropping the last reference, closing this, and a cancellation in ``next`` end the statement.
+    Dropping the last reference, closing it, and a cancellation in ``next`` end the statement.
     """
 
     __slots__ = (
@@ -51,20 +50,20 @@ class Batches:
     def __init__(self, guest: Guest, first: Reply) -> None:
         self._guest = guest
         self._handle = first.handle  # 0: the statement has ended
-        self._error = first.error  # what it ended with, after the rows in hand
+        self._error = first.error  # the error that ended it, raised after the rows already received
         self._ahead: PendingRequest | None = None
         self._changes = first.total_changes  # when the newest batch was read
         self._newest = first.row_count  # rows of the newest batch
-        self._quiet = 0  # rows of those before it, since the connection wrote
-        self._has_written = False  # the connection, since there are rows
+        self._quiet = 0  # rows of the batches before it since the connection's last write
+        self._has_written = False  # whether the connection wrote since the statement began
         self._interrupted = False
-        self._turns = FairLock()  # of tasks that fetch from the same cursor
+        self._turns = FairLock()  # for tasks that fetch from the same cursor
 
     async def next(self, wanted: int) -> Reply | None:
-        """Return the next batch, None after the last one; ``wanted`` rows are to be fetched now, 0: all.
+        """Return the next batch, None after the last one; ``wanted`` rows will be fetched now, 0: all.
 
-        Cancellation interrupts the statement, and so does any error: the rows that were not fetched are gone, and
-        ``next`` raises OperationalError (SQLITE_INTERRUPT) from then on instead of pretending that there were no more.
+        Cancellation and errors end the statement. Rows not yet fetched are lost, and ``next`` raises OperationalError
+        (SQLITE_INTERRUPT) from then on, so that the loss is not mistaken for the end of the result.
         """
         await self._turns.acquire()
         try:
@@ -77,7 +76,7 @@ class Batches:
             self._turns.release()
 
     def _row_count(self, wanted: int) -> int:
-        """Return how many rows to ask for, 0 for as many as a batch holds."""
+        """Return how many rows to request, 0 for as many as fit a batch."""
         if self._guest.total_changes != self._changes:
             self._quiet = 0
             self._has_written = True
@@ -124,19 +123,19 @@ class Batches:
             raise error
 
     async def finish(self) -> None:
-        """End the statement if it still runs, and wait until its locks are gone; cancelled, it ends all the same."""
+        """End the statement if it still runs, and wait until its locks are released. Cancellation does not stop it."""
         handle = self._take_handle()
         if not handle or self._guest.state != "ok":
             return
         try:
             request = self._guest.submit(Request(abi.OP_FINISH, target=handle))
-        except Error:  # it was not sent, as from one of the connection's own callbacks
+        except Error:  # it was not sent, for example from one of the connection's own callbacks
             self._guest.post(Request(abi.OP_FINISH, target=handle))
             raise
         await self._guest.result(request)
 
     def close(self) -> None:
-        """End the statement if it still runs; does not wait. Any thread."""
+        """End the statement if it still runs, without waiting. Any thread."""
         handle = self._take_handle()
         if handle:
             self._guest.post(Request(abi.OP_FINISH, target=handle))

@@ -1,4 +1,4 @@
-"""What the keys, positions and values of a blob mean, in the words of `sqlite3.Blob`."""
+"""Keys, positions and values of a blob, with the checks and messages of `sqlite3.Blob`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 LARGEST = (1 << 31) - 1
-"""The last position that SQLite can count to."""
+"""The last position that SQLite can address."""
 
 _BYTES = range(256)
 
@@ -28,7 +28,7 @@ def index_of(key: Any, length: int) -> int:
 
 
 def position_of(offset: int, origin: int, position: int, length: int) -> int:
-    """Return where a seek from ``position`` leads; ValueError outside of the blob, OverflowError far outside."""
+    """Return the result of a seek from ``position``; ValueError outside the blob, OverflowError far outside."""
     starts = {os.SEEK_SET: 0, os.SEEK_CUR: position, os.SEEK_END: length}
     if origin not in starts:
         raise ValueError("'origin' should be os.SEEK_SET, os.SEEK_CUR, or os.SEEK_END")
@@ -41,7 +41,7 @@ def position_of(offset: int, origin: int, position: int, length: int) -> int:
 
 
 def byte_of(value: Any) -> int:
-    """Return what one byte is set to; TypeError, ValueError."""
+    """Return the value for one byte; TypeError, ValueError."""
     byte = operator.index(value)
     if byte not in _BYTES:
         raise ValueError("byte must be in range(0, 256)")
@@ -57,6 +57,6 @@ def bytes_of(value: Any) -> memoryview:
 
 
 def extent_of(positions: range) -> tuple[int, int]:
-    """Return the first position, counted from the start, and how many bytes lie from there to the last one."""
+    """Return the first position, counted from the start, and the number of bytes from there to the last one."""
     low, high = min(positions[0], positions[-1]), max(positions[0], positions[-1])
     return low, high + 1 - low

@@ -1,6 +1,6 @@
-"""A value that the guest has open for `blob.Blob`: reading and writing it, each in one request.
+"""A value that the guest has open for `blob.Blob`: reads and writes, each in one request.
 
-A request of one task is not mixed with those of others, so what is read is of one moment, whatever its size.
+One task's request is never interleaved with another's, so each read sees one state of the value, whatever its size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _bytes_of = decoder_of(bytes)
 
 
 class OpenValue(OpenObject):
-    """The guest's handle of one value."""
+    """Handle of one open value in the guest."""
 
     __slots__ = ()
 
@@ -31,7 +31,7 @@ class OpenValue(OpenObject):
         super().__init__(guest, handle, "blob")
 
     async def read(self, start: int, length: int) -> bytes:
-        """Return that many bytes from ``start`` on; it is for the caller to know that there are so many."""
+        """Return that many bytes from ``start``; the caller ensures that they exist."""
         if length == 0:
             return b""
         pieces, last = await self._guest.collect(

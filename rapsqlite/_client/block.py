@@ -1,7 +1,7 @@
-"""A ``transaction()`` or ``savepoint()`` block as the guest knows it: entered, kept and undone by one request each.
+"""A ``transaction()`` or ``savepoint()`` block: entered, kept and undone by one request each.
 
-While it is open the guest watches over its transaction. Once SQLite has rolled that back by itself, nothing is changed
-until the block ends, and keeping it is an error (OperationalError, SQLITE_ABORT_ROLLBACK).
+While it is open the guest watches its transaction. Once SQLite has rolled that back by itself, statements that change
+data fail until the block ends, and so does keeping it (OperationalError, SQLITE_ABORT_ROLLBACK).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Block:
-    """One block; the texts are the statements that begin it, keep what it did, and undo it."""
+    """One block, with the statements that begin, keep and undo it."""
 
     __slots__ = ("_enter", "_keep", "_number", "_session", "_undo")
 
@@ -28,13 +28,13 @@ class Block:
         self._number = session.next_block()
 
     async def enter(self) -> None:
-        """Begin it. Cancelled or refused, it has not begun."""
+        """Begin it. If cancelled or rejected, it has not begun."""
         session = self._session
         await session.apply_pending_setting()
         try:
             await session.guest.call(Request(abi.OP_BLOCK_ENTER, self._enter, target=self._number))
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
-            self._post_undo()  # nobody waits for the answer any more, and it may have begun all the same
+            self._post_undo()  # nothing waits for the reply any more, and it may have begun anyway
             raise
 
     async def leave(self, exc_type: object) -> None:
@@ -42,7 +42,7 @@ class Block:
         if exc_type is None:
             await self._keep_or_undo()
         elif exc_type is GeneratorExit:
-            self._post_undo()  # nobody runs the task any more, so it cannot wait
+            self._post_undo()  # nothing runs the task any more, so it cannot wait
         else:
             await self._roll_back()
 

@@ -1,4 +1,4 @@
-"""What the guest calls during one request: it reads changesets, writes them, and asks about them."""
+"""Callbacks for one request, by which the guest reads and writes changesets and asks what to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def held(guest: Guest, *callbacks: tuple[int, Callable[..., Any] | None]) -> Iterator[list[int]]:
-    """Let the guest call functions, each given with its kind, during the block; their handles, 0 for None."""
+    """Register functions, each given with its kind, for the duration of the block; yields their handles, 0 for None."""
     handles: list[int] = []
     try:
         for kind, function in callbacks:
@@ -25,7 +25,7 @@ def held(guest: Guest, *callbacks: tuple[int, Callable[..., Any] | None]) -> Ite
 
 
 def reader(data: bytes | bytearray | memoryview) -> Callable[[int], memoryview]:
-    """Return what gives the bytes piece by piece, each at most as long as is asked for."""
+    """Return a function that returns the next bytes, at most as many as requested."""
     view = memoryview(data).cast("B")
     position = 0
 

@@ -1,8 +1,8 @@
-"""``executemany``: sets of parameters in chunks, one request each, encoded while the guest works on the one before.
+"""``executemany``: parameter sets in chunks, one request each, encoded while the guest executes the previous one.
 
-No more than one chunk is on its way: a chunk that was sent cannot be taken back, and the first error must be the last
-thing that is done. The user's code that makes the sets runs in the event loop's thread, so a chunk ends where that took
-`SLICE_S`, and other tasks run before it goes on.
+At most one chunk is in flight: a chunk cannot be recalled, and nothing may be executed after the first error. User code
+that produces the sets runs in the event loop's thread, so a chunk ends after `SLICE_S` and other tasks run before the
+next.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from rapsqlite.types import Parameters, ParameterSets
 
 SLICE_S = 0.002
-"""How long sets are taken from an iterable before other tasks run."""
+"""How long sets are taken from an iterable before other tasks run, in seconds."""
 
 _NO_SETS = b"\x90"  # an empty array in MessagePack
-_LISTED = (list, tuple)  # to iterate over these runs no code of the user's
+_LISTED = (list, tuple)  # iterating over these runs no user code
 clock = perf_counter
 
 
 async def execute_many(session: ConnectionState, sql: bytes, parameters: ParameterSets) -> int:
     """Execute ``sql`` for each set; return the number of rows changed.
 
-    Without any set the statement is prepared all the same, so that its errors are raised, as by sqlite3.
+    Without any set the statement is still prepared, so that its errors are raised, as in sqlite3.
     """
     if hasattr(parameters, "__iter__") or not hasattr(parameters, "__aiter__"):
         return await _execute_sets(session, sql, parameters)
@@ -58,7 +58,7 @@ async def _execute_sets(session: ConnectionState, sql: bytes, parameters: Any) -
                 chunk = list(islice(sets, encoder.count))
             else:
                 _take(sets, encoder.count, sending.deadline, chunk)
-        except Exception as error:  # noqa: BLE001 - raised when the sets before it are executed, as in sqlite3
+        except Exception as error:  # noqa: BLE001 - raised once the sets before it are executed, as in sqlite3
             failure = error
         if not chunk:
             break
@@ -69,7 +69,7 @@ async def _execute_sets(session: ConnectionState, sql: bytes, parameters: Any) -
 
 
 def _take(sets: Iterator[Parameters], count: int, deadline: float, chunk: list[Parameters]) -> None:
-    """Move up to so many sets into ``chunk``, until it is time for other tasks to run."""
+    """Move up to so many sets into ``chunk``, until other tasks should run."""
     for item in islice(sets, count):
         chunk.append(item)
         if clock() >= deadline:
@@ -77,7 +77,7 @@ def _take(sets: Iterator[Parameters], count: int, deadline: float, chunk: list[P
 
 
 async def _execute_async_sets(session: ConnectionState, sql: bytes, sets: AsyncIterator[Parameters]) -> int:
-    """Do as `_execute_sets`; while the iterator runs nothing is on its way, for it may use the connection itself."""
+    """Same as `_execute_sets`; nothing is in flight while the iterator runs, because it may use the connection."""
     sending = _Sending(session, sql)
     encoder: SetEncoder | None = None
     failure = None
@@ -101,8 +101,8 @@ async def _take_async(
 ) -> bool:
     """Move up to so many sets into ``chunk``; return whether there are no more.
 
-    Stops where it takes long, and where the connection was used meanwhile: what the iterator asks it is to be answered
-    as if each set were executed before the next is made.
+    Stops if it takes long, and if the connection was used meanwhile: the iterator's statements must see each set
+    executed before the next set is made.
     """
     guest = session.guest
     sent = guest.sent_count
@@ -114,7 +114,7 @@ async def _take_async(
 
 
 class _Sending:
-    """The chunks of one executemany, of which one may be on its way."""
+    """The chunks of one executemany; at most one is in flight."""
 
     __slots__ = ("_changes", "_first", "_sent", "_session", "_sql", "deadline")
 
@@ -125,15 +125,15 @@ class _Sending:
         self._first = 0  # of the next chunk
         self._sent: PendingRequest | None = None
         self.deadline = clock() + SLICE_S
-        """When other tasks are to run."""
+        """When other tasks should run."""
 
     async def send(self, encoder: SetEncoder, chunk: list[Parameters]) -> None:
-        """Send the sets, after what was sent before has succeeded."""
+        """Send the sets once the previous chunk has succeeded."""
         try:
             for encoded in encoder.encode(chunk):
                 await self._submit(encoded)
         except Exception:
-            # A value cannot be encoded: what was sent before is still done, as in sqlite3.
+            # A value cannot be encoded: the sets before it are still executed, as in sqlite3.
             await self.settle()
             raise
 
@@ -147,19 +147,19 @@ class _Sending:
         self._first += _set_count(encoded)
 
     async def settle(self) -> None:
-        """Wait for what was sent; raise its error."""
+        """Wait for the chunk in flight; raise its error."""
         sent, self._sent = self._sent, None
         if sent is not None:
             self._changes += await _changes_of(self._session, sent)
 
     async def let_others_run(self) -> None:
-        """Let other tasks run, whether the answer is there or not."""
+        """Let other tasks run, whether the reply has arrived or not."""
         if self._sent is not None:
             await self._session.guest.let_others_run(self._sent)
         self.deadline = clock() + SLICE_S
 
     async def finish(self, failure: Exception | None) -> int:
-        """Wait for the last chunk and return the sum of changes; raise what the iterable has raised."""
+        """Wait for the last chunk and return the total of changes; raise the iterable's exception."""
         if self._first == 0 and failure is None:
             await self._submit(_NO_SETS)
         await self.settle()
@@ -169,7 +169,7 @@ class _Sending:
 
 
 async def _changes_of(session: ConnectionState, sent: PendingRequest) -> int:
-    """Wait for the answer to a chunk; return how many rows it changed."""
+    """Wait for the reply to a chunk; return how many rows it changed."""
     try:
         return (await session.guest.result(sent)).changes
     except PositionsRefusedError:
@@ -178,7 +178,7 @@ async def _changes_of(session: ConnectionState, sent: PendingRequest) -> int:
 
 
 async def _execute_positions(session: ConnectionState, sql: bytes, chunk: bytes, first: int) -> int:
-    """Execute a chunk that was refused because of sequences for named placeholders, each after its warnings."""
+    """Execute a chunk that was rejected because of sequences for named placeholders, each set after its warnings."""
     changes = 0
     for by_position, count, sets in split_sets(chunk):
         bits = session.statement_bits
@@ -190,13 +190,13 @@ async def _execute_positions(session: ConnectionState, sql: bytes, chunk: bytes,
 
 
 async def _encoder(session: ConnectionState, sql: bytes, first: list[Parameters]) -> SetEncoder:
-    """Return an encoder with the names to ask each set for if the first one makes values of names it does not list."""
+    """Return an encoder that asks mappings with `__missing__` for the statement's names, if the first set is one."""
     names = await session.parameter_names(sql) if first and looks_names_up(first[0]) else None
     return SetEncoder(session.adapters, names)
 
 
 def _set_count(chunk: bytes) -> int:
-    """Return the length of the MessagePack array: a chunk is a few thousand sets at most."""
+    """Return the length of the MessagePack array: a few thousand sets at most."""
     marker = chunk[0]
     if marker == 0xDC:
         return int.from_bytes(chunk[1:3], "big")

@@ -1,9 +1,9 @@
-"""What the guest's ``xDlOpen`` asks: which file a name stands for, and the side module that it holds.
+"""The host side of the guest's ``xDlOpen``: finds the file for a name and reads its side module.
 
-``open``, ``link``, ``symbol`` and ``close`` are called by the guest, on its thread, with names and numbers that are not
-trusted. Through the SQL function load_extension() a name may come from anybody who may write SQL: such a name must lie
-in a directory that is granted to the connection, as that of any other file. Names that the program itself has given to
-`Connection.load_extension` may lie anywhere.
+The guest calls ``open``, ``link``, ``symbol`` and ``close`` on its thread, with untrusted names and numbers. Through
+the SQL function load_extension() anyone who can write SQL can choose a name, so such a name must lie in a directory
+granted to the connection, like any other file. Names that the program passes to `Connection.load_extension` may lie
+anywhere.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from rapsqlite._guest.guest import Guest
     from rapsqlite._wasm.linking import Library
 
-# Names by which programs ask for what every connection here has from the start.
+# Names of extensions that every connection has built in.
 BUILT_IN = frozenset({"fts5", "rtree", "geopoly", "json", "json1", "math", "dbstat", "bytecode", "session"})
-# Those that come with the package, each as a side module.
+# The bundled extensions, each a side module.
 SHIPPED = frozenset({"csv", "decimal", "regexp", "series", "sha3", "spellfix", "uuid"})
 DIRECTORY = Path(__file__).parent.with_name("extension_modules")
 
@@ -45,7 +45,7 @@ class _Opened:
     def __init__(self, path: Path, library: Library) -> None:
         self.path = path
         self.library = library
-        self.users = 1  # how often it was opened, less how often it was closed
+        self.users = 1  # number of opens minus closes
 
 
 class Loader:
@@ -59,12 +59,12 @@ class Loader:
         self._last = 0
 
     def announce(self, name: str) -> None:
-        """The program itself wants this extension, wherever it lies."""
+        """Note that the program itself requested this extension, which may lie anywhere."""
         self._announced.add(name)
 
     @property
     def methods(self) -> dict[int, Callable[..., object]]:
-        """What the guest may ask, by kind of callback."""
+        """The methods the guest may call, by kind of callback."""
         return {
             abi.CALLBACK_EXTENSION_OPEN: self.open,
             abi.CALLBACK_EXTENSION_LINK: self.link,
@@ -72,7 +72,7 @@ class Loader:
             abi.CALLBACK_EXTENSION_CLOSE: self.close,
         }
 
-    # -- the guest's questions ---------------------------------------------------------------------
+    # -- called by the guest -----------------------------------------------------------------------
 
     def open(self, name: bytes) -> bytes:
         """Return the words of `Opened` in wasm/src/callbacks/extensions.rs: number, bytes, alignment, is it linked."""
@@ -93,7 +93,7 @@ class Loader:
         return _words.pack(self._last, library.needs.data_bytes, library.needs.data_alignment, 0)
 
     def link(self, number: int, memory_base: int) -> bytes:
-        """Link it; return where the functions are that come before its entry point. Base 0: there was no memory."""
+        """Link it; return the table indexes of the functions to call before its entry point. Base 0: no memory."""
         opened = self._known(number)
         with _about(opened.path):
             if memory_base == 0:
@@ -104,13 +104,13 @@ class Loader:
         return starts
 
     def symbol(self, number: int, name: bytes) -> int:
-        """Return where the entry point is, 0 if the module has none of this name."""
+        """Return the table index of the entry point, 0 if the module has none of this name."""
         opened = self._known(number)
         with _about(opened.path):
             return opened.library.entry_point(name.decode("utf-8", "replace"))
 
     def close(self, number: int) -> None:
-        """SQLite does not use it any more. Its code and data stay, but once nobody does it would be linked anew."""
+        """SQLite no longer uses it. Its code and data stay; after the last close it would be linked again."""
         opened = self._known(number)
         opened.users -= 1
         if opened.users == 0:
@@ -127,7 +127,7 @@ class Loader:
     # -- names -------------------------------------------------------------------------------------
 
     def _find(self, name: str) -> tuple[Path, bytes]:
-        """Return the file that ``name`` stands for and the module that it holds; raise what says why there is none."""
+        """Return the file for ``name`` and its module; raise an error that says why there is none."""
         if name.lower() in SHIPPED:
             path = DIRECTORY / f"{name.lower()}.wasm"
             if not path.is_file():
@@ -148,7 +148,7 @@ class Loader:
         )
 
     def _read(self, candidate: str, name: str) -> tuple[Path, bytes | None]:
-        """Return the real name of a file and what it holds, None if there is no such file."""
+        """Return the real name of a file and its content, None if it does not exist."""
         encoded = os.fsencode(candidate)
         try:
             if name in self._announced:
@@ -162,7 +162,7 @@ class Loader:
 
 
 def _checked(path: Path, content: bytes) -> bytes:
-    """Return the bytes of a module; NotSupportedError for a native library, OperationalError if they are too many."""
+    """Return the bytes of a module; NotSupportedError for a native library, OperationalError if it is too large."""
     if content.startswith(_NATIVE_BEGINNINGS):
         raise _native(str(path))
     if len(content) > _MOST_BYTES:
@@ -180,7 +180,7 @@ def _native(name: str) -> NotSupportedError:
 
 @contextmanager
 def _about(path: Path) -> Iterator[None]:
-    """Put the module's name in front of what is wrong with it."""
+    """Prefix the module's name to error messages."""
     try:
         yield
     except Error as error:

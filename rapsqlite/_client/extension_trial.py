@@ -1,8 +1,8 @@
-"""An extension is loaded beside its connection first, in a sandbox that is thrown away.
+"""Loads an extension in a separate, temporary sandbox before its connection does.
 
-SQLite can take back an extension that answers with an error, but code that traps or never returns ends the instance it
-runs in. Tried in another one, with the same limits but without the files, that is not the user's. What a module does
-when it is loaded seldom depends on where; what it does when its functions are called later is not tried.
+SQLite can recover from an extension that returns an error, but code that traps or never returns ends its instance. The
+trial, with the same limits but without files, keeps the user's instance out of it. What a module does while loading
+rarely depends on where it is loaded; what its functions do later is not tried.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ async def ask_loader(guest: Guest, operation: int, loader_handle: int, *argument
 async def try_out(target: OpenOptions, path: str, entrypoint: str | None) -> None:
     """Load the module where nothing can be lost; OperationalError if that ends the sandbox.
 
-    Any other error is left to the connection's own SQLite, which will come to it in the same way.
+    Other errors are ignored: the connection's own SQLite will report them.
     """
     guest = await target.open_scratch()
     loader = Loader(guest)

@@ -1,7 +1,7 @@
-"""Tasks take turns, first come, first served: a lock for tasks of any event loop in any thread.
+"""A first-come, first-served lock for tasks of any event loop in any thread.
 
-asyncio's and Trio's own locks belong to one event loop; a connection may be used from several. Whoever releases hands
-the turn to the task that has waited longest, so a task that releases and asks again at once stands behind the others.
+asyncio's and Trio's locks belong to one event loop; a connection may be used from several. Releasing passes the lock to
+the task that has waited longest, so a task that releases and immediately acquires again queues behind the others.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ class _Turn:
 
     @property
     def grace_period_s(self) -> float:
-        """Return no limit: a cancelled wait is over at once."""
+        """Return no limit: a cancelled wait ends immediately."""
         return inf
 
     def is_ready(self) -> bool:
-        """Tell whether the wait is over, one way or the other."""
+        """Return True if the wait is over, with or without the lock."""
         return self.granted or self.withdrawn
 
     def on_cancel(self) -> None:
-        """Leave the queue, unless the turn was given at this very moment."""
+        """Leave the queue, unless the lock is being passed on at this moment."""
         self.turns.withdraw(self)
 
     def on_timeout(self) -> None:
-        """Nobody is asked for an answer."""
+        """Nothing to do: no guest is involved."""
 
 
 class FairLock:
-    """A fair lock. ``acquire`` waits for the turn, ``release`` passes it on; the releaser may be another task."""
+    """A fair lock. ``acquire`` waits for it, ``release`` passes it on; another task may release it."""
 
     __slots__ = ("_guard", "_taken", "_waiting")
 
@@ -59,10 +59,10 @@ class FairLock:
         self._waiting: deque[_Turn] = deque()
 
     async def acquire(self) -> None:
-        """Wait for the turn. Cancelled while waiting, the task leaves the queue and holds nothing.
+        """Wait for the lock. If cancelled while waiting, the task leaves the queue and does not hold it.
 
-        Cancelled at the moment the turn is given, it holds the turn, and the cancellation comes at the next
-        checkpoint: whoever acquires releases in a ``finally``.
+        If cancelled while the lock is being passed on, the task holds the lock, and the cancellation is raised at its
+        next checkpoint: release in a ``finally``.
         """
         loop = current_loop()
         with self._guard:
@@ -76,7 +76,7 @@ class FairLock:
         settle(loop, turn, finished=turn.granted)
 
     def release(self) -> None:
-        """Give the turn to whoever waited longest. Any thread; raises RuntimeError if nobody holds it."""
+        """Pass the lock to the task that has waited longest. Any thread; raises RuntimeError if it is not held."""
         with self._guard:
             if not self._taken:
                 raise RuntimeError("the lock was released by a task that does not hold it")
@@ -85,11 +85,11 @@ class FairLock:
                 turn.granted = True
                 if turn.loop.post(turn.loop.wake, turn):
                     return
-                # That event loop is closed, and its task with it: the next one, then.
+                # That task's event loop is closed: try the next one.
             self._taken = False
 
     def withdraw(self, turn: _Turn) -> None:
-        """Take a waiting task out of the queue and wake it."""
+        """Remove a waiting task from the queue and wake it."""
         with self._guard:
             if turn.granted:
                 return

@@ -1,7 +1,7 @@
-"""A database file in a directory of its own, by which a copy travels from one SQLite to another.
+"""A database file in a private directory, through which a copy travels from one SQLite to another.
 
-A process that is killed leaves its directory behind. So each has a lock file beside it, locked for as long as the
-process lives, and the first copy of a process removes the directories, in the same place, whose locks are free.
+A killed process leaves its directory behind. So each directory has a lock file next to it, locked for the lifetime of
+the process, and a process's first copy removes the directories in the same place whose locks are free.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 _PREFIX = "rapsqlite_"
 _SUFFIX = ".lock"
-GRACE_PERIOD_S = 5.0  # how long a cancelled task waits for a file system that does not answer
-_reclaimed: set[str] = set()  # places that this process has looked through
+GRACE_PERIOD_S = 5.0  # how long a cancelled task waits for a file system that does not respond
+_reclaimed: set[str] = set()  # places that this process has cleaned up
 
 
 class Image:
-    """A path for the image, and a private directory around it that goes with the ``async with`` block.
+    """A path for the image in a private directory, which is removed at the end of the ``async with`` block.
 
-    The directory is made and removed in a thread: removing a large file takes its time, and a file system may hang.
+    The directory is created and removed in a thread: removing a large file takes time, and a file system may hang.
     """
 
     __slots__ = ("_directory", "_guard", "_is_left", "_lock", "path")
 
     def __init__(self) -> None:
         self._directory = b""
-        self._guard = threading.Lock()  # the thread that makes the directory may go on without its task
+        self._guard = threading.Lock()  # the thread that creates the directory may outlive its task
         self._is_left = False
         self._lock = _Lock()
         self.path = b""
@@ -53,7 +53,7 @@ class Image:
 
     async def __aexit__(self, *exc_info: object) -> None:
         if exc_info[0] is GeneratorExit:
-            start(self._remove)  # nobody runs the task any more, so it cannot wait
+            start(self._remove)  # nothing runs the task any more, so it cannot wait
         else:
             await in_thread(self._remove, grace_period_s=GRACE_PERIOD_S)
 
@@ -64,7 +64,7 @@ class Image:
                 _reclaimed.add(place)
                 _reclaim(place)
             if self._is_left:
-                return  # its task has not waited
+                return  # its task did not wait
             directory = self._lock.acquire_new(place, _PREFIX)
             try:
                 directory.mkdir(0o700)
@@ -78,7 +78,7 @@ class Image:
         self._is_left = True
         with self._guard:
             if self._directory:
-                # A guest that is still about to drop it has it open: its name goes all the same.
+                # A guest that is about to drop the image may still have it open; its name is removed anyway.
                 shutil.rmtree(self._directory, ignore_errors=True)
                 self._lock.release()
 
@@ -96,7 +96,7 @@ class Image:
         return await in_thread(lambda: self.existing().read_bytes(), grace_period_s=GRACE_PERIOD_S)
 
     def existing(self) -> Path:
-        """Return the image's path; InternalError if there is no image, the guest said so. Not in a loop's thread."""
+        """Return the image's path; InternalError if it does not exist, as the guest claims. Not in a loop's thread."""
         path = Path(os.fsdecode(self.path))
         if not path.exists():
             raise InternalError("the engine reported a copy that does not exist")
@@ -105,13 +105,13 @@ class Image:
 
 def _place() -> str:
     """Return where SQLite's own temporary files go: the image may be a whole database."""
-    import tempfile  # only who copies pays for the import
+    import tempfile  # imported only by programs that copy
 
     return os.path.realpath(os.environ.get("SQLITE_TMPDIR") or tempfile.gettempdir())
 
 
 class _Lock:
-    """A lock file that is locked while its process lives, and bears the name of a directory."""
+    """A lock file named after a directory, locked during the lifetime of its process."""
 
     __slots__ = ("_fd", "_path")
 
@@ -120,17 +120,17 @@ class _Lock:
         self._path = ""
 
     def acquire_new(self, place: str, prefix: str) -> Path:
-        """Make a lock file under a new name and lock it; return the path of the directory that it is for."""
+        """Create a lock file with a new name and lock it; return the path of its directory."""
         import tempfile  # as in _place
 
         while True:
             self._fd, self._path = tempfile.mkstemp(_SUFFIX, prefix, place)
             if self._lock() and os.fstat(self._fd).st_nlink:
                 return Path(self._path.removesuffix(_SUFFIX))
-            os.close(self._fd)  # another process took it for a dead one's, in the moment before it was locked
+            os.close(self._fd)  # another process took it for a leftover before it was locked
 
     def acquire(self, path: str) -> bool:
-        """Lock an existing lock file; False if a living process has it, or it is not ours."""
+        """Lock an existing lock file; False if a living process holds it, or it belongs to another user."""
         try:
             self._fd, self._path = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)), path
         except OSError:
@@ -141,7 +141,7 @@ class _Lock:
         return False
 
     def release(self) -> None:
-        """Remove the lock file; another process may have done that, in the moment before this one locked it."""
+        """Remove the lock file; another process may have removed it just before this one locked it."""
         if sys.platform == "win32":
             os.close(self._fd)  # an open file cannot be removed there
             Path(self._path).unlink(missing_ok=True)
@@ -155,11 +155,11 @@ class _Lock:
     def _lock(self) -> bool:
         try:
             if sys.platform == "win32":
-                import msvcrt  # not everywhere
+                import msvcrt  # not available everywhere
 
                 msvcrt.locking(self._fd, msvcrt.LK_NBLCK, 1)
             else:
-                import fcntl  # not everywhere
+                import fcntl  # not available everywhere
 
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -168,7 +168,7 @@ class _Lock:
 
 
 def _reclaim(place: str) -> None:
-    """Remove what processes of this user left in ``place`` when they were killed."""
+    """Remove the directories in ``place`` that killed processes of this user left behind."""
     for entry in os.scandir(place):
         if entry.name.startswith(_PREFIX) and entry.name.endswith(_SUFFIX):
             lock = _Lock()

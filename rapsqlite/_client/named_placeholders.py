@@ -1,9 +1,8 @@
-"""Sequences for named placeholders: bound by position, after what the running Python's sqlite3 says about that.
+"""Sequences for named placeholders: bound by position, after the running Python's warning or error.
 
-Before Python 3.12 that is nothing, then a DeprecationWarning for each placeholder, from 3.14 on a ProgrammingError. The
-guest refuses such a request before it binds anything; the host warns, which may raise, and sends it again.
-
-https://docs.python.org/3/library/sqlite3.html#sqlite3-placeholders
+Before Python 3.12 sqlite3 says nothing; then it emits a DeprecationWarning for each placeholder, and from 3.14 on
+raises ProgrammingError. The guest rejects such a request before it binds anything; the host warns, which may raise, and
+sends it again. https://docs.python.org/3/library/sqlite3.html#sqlite3-placeholders
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _PACKAGE = str(Path(__file__).parent.parent)
 
 
 async def accept_positions(session: ConnectionState, sql: bytes, bits: int, sets: int = 1) -> int:
-    """Say of ``sets`` sequences that they are no mappings; return ``bits`` without the one that refuses them."""
+    """Warn or raise for sequences among ``sets``; return ``bits`` without the one that rejects them."""
     placeholders = await session.placeholders(sql)
     named = [(number, name) for number, name in enumerate(placeholders, 1) if name is not None and name[0] != "?"]
     for _ in range(sets):
@@ -40,5 +39,5 @@ def _complain(message: str) -> None:
         raise ProgrammingError(message)
     if sys.version_info >= (3, 12):
         message += " Starting with Python 3.14 an sqlite3.ProgrammingError will be raised."
-        # At the line of the program that awaits, as the stack is then.
+        # Attributed to the line of the program that awaits.
         warnings.warn(message, DeprecationWarning, skip_file_prefixes=(_PACKAGE,))

@@ -1,4 +1,4 @@
-"""Copies to and from connections of Python's own sqlite3: it reads or writes the image itself, in a thread."""
+"""Copies to and from connections of Python's sqlite3, which reads or writes the image itself, in a thread."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RETRIED = (abi.SQLITE_BUSY, abi.SQLITE_LOCKED)
 
 async def pause(seconds: float) -> None:
     """Let other tasks run for a while."""
-    from anyio import sleep  # only who meets a lock pays for the import
+    from anyio import sleep  # imported only when a lock is met
 
     await sleep(seconds)
 
@@ -34,7 +34,7 @@ async def hand_over(
     sleep_s: float,
     total: int,
 ) -> None:
-    """Let Python's sqlite3 copy the image, in a thread, over a database of its own."""
+    """Let Python's sqlite3 copy the image over its own database, in a thread."""
     while True:
         try:
             status = await in_thread(lambda: _restore(image, target), grace_period_s=math.inf)
@@ -48,7 +48,7 @@ async def hand_over(
 
 
 async def take_over(image: Image, source: sqlite3.Connection, name: str, sleep_s: float) -> None:
-    """Let Python's sqlite3 copy a database of its own into the image: in a thread, if the connection allows that."""
+    """Let Python's sqlite3 copy its own database into the image; in a thread if the connection allows that."""
     while True:
         try:
             try:
@@ -65,11 +65,11 @@ async def take_over(image: Image, source: sqlite3.Connection, name: str, sleep_s
 
 
 class _Locked(Exception):  # noqa: N818 - it ends one try, it is no error
-    """One end is locked; sqlite3 itself would try again for ever."""
+    """One end is locked; sqlite3 itself would retry forever."""
 
 
 def _restore(image: Image, target: sqlite3.Connection) -> int:
-    # sqlite3 would take a file that is not there for an empty database.
+    # sqlite3 would treat a missing file as an empty database.
     with contextlib.closing(sqlite3.connect(str(image.existing()))) as copy:
         return _copied(copy, target, "main")
 
@@ -80,7 +80,7 @@ def _save(image: Image, source: sqlite3.Connection, name: str) -> int:
 
 
 def _copied(source: sqlite3.Connection, target: sqlite3.Connection, name: str) -> int:
-    """Copy all pages; return SQLITE_DONE, or why it cannot be done now."""
+    """Copy all pages; return SQLITE_DONE, or the reason why it is not possible now."""
 
     def look(status: int, _remaining: int, _total: int) -> None:
         if status in RETRIED:
@@ -94,7 +94,7 @@ def _copied(source: sqlite3.Connection, target: sqlite3.Connection, name: str) -
 
 
 def _translated(error: sqlite3.Error, end: str) -> errors.Error:
-    """Return an error of sqlite3's as that of this package, which is one of sqlite3's too."""
+    """Return a sqlite3 error as this package's subclass of it."""
     kind: type[errors.Error] = getattr(errors, type(error).__name__, errors.DatabaseError)
     translated = kind(f"the {end}: {error}")
     translated.sqlite_errorcode = getattr(error, "sqlite_errorcode", abi.SQLITE_ERROR)

@@ -1,4 +1,4 @@
-"""What the guest has open for the user beside statements, by its handle: a blob's value, a session."""
+"""Objects other than statements that the guest has open for the user, by handle: a blob's value, a session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class OpenObject:
-    """The guest's handle of one object; 0 once it is closed. ``noun`` is what errors call it."""
+    """Handle of one object in the guest; 0 once it is closed. ``noun`` names it in errors."""
 
     __slots__ = ("_guest", "_handle", "_noun")
 
@@ -24,7 +24,7 @@ class OpenObject:
         self._noun = noun
 
     def require(self) -> int:
-        """Return the handle; ProgrammingError if the object, or its connection, is closed."""
+        """Return the handle; ProgrammingError if the object or its connection is closed."""
         guest = CLOSED if self._guest.state == "closed" else self._guest
         guest.in_transaction  # noqa: B018 - raises if the connection is closed
         if not self._handle:
@@ -32,9 +32,9 @@ class OpenObject:
         return self._handle
 
     async def close(self) -> None:
-        """Close it; idempotent, and no cancellation keeps it from being closed.
+        """Close it; idempotent. Cancellation does not stop it.
 
-        Raises what closing it in SQLite raises: a blob's value may commit.
+        Raises SQLite's error of closing it: closing a blob may commit.
         """
         if self._handle and self._is_there():
             dropped = self._guest.submit(
@@ -45,11 +45,11 @@ class OpenObject:
         self._handle = 0
 
     def forget(self) -> None:
-        """Close it without waiting. Any thread, also from a finalizer."""
+        """Close it without waiting. Any thread, including from a finalizer."""
         handle, self._handle = self._handle, 0
         if handle and self._is_there():
             self._guest.post(Request(abi.OP_DROP, target=handle))
 
     def _is_there(self) -> bool:
-        """Tell whether the guest still has it: the connection may have been closed before the guest had opened it."""
+        """Return True if the guest still has it; the connection may have been closed before it was opened."""
         return self._guest is not CLOSED and self._guest.state == "ok"

@@ -1,4 +1,4 @@
-"""What a connection is opened on, and the opening itself."""
+"""The database and options of a connection, and opening it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MEMORY = b":memory:"
 
 
 def file_name(database: object) -> bytes:
-    """Return the name of a database as bytes: of str, bytes, a path, or whatever else says its name as str()."""
+    """Return a database name as bytes, from str, bytes, a path, or any object with a str()."""
     if isinstance(database, (str, bytes, os.PathLike)):
         name = os.fsencode(database)
     elif database is None or isinstance(database, int):
@@ -75,11 +75,11 @@ class OpenOptions:
 
     @property
     def pragmas(self) -> dict[str, str]:
-        """The pragmas that go before the user's."""
+        """Pragmas to set before the user's."""
         return {} if self.memory is None else {**PRAGMAS}
 
     def release(self) -> None:
-        """Give up the use of a database that is shared; idempotent."""
+        """Release the use of a shared database; idempotent."""
         if self.memory is not None:
             self.memory.release()
 
@@ -96,13 +96,13 @@ class OpenOptions:
         return await self._start(self.name, files, self._options)
 
     async def open_scratch(self) -> Guest:
-        """Start a guest with an empty database in memory, with the same limits, that reaches no file."""
+        """Start a guest with an empty in-memory database and the same limits, without access to files."""
         files = FileTable(_MEMORY, directories=(), maps_reads=False)
         access = abi.SQLITE_OPEN_READWRITE | abi.SQLITE_OPEN_CREATE
         return await self._start(_MEMORY, files, {**self._options, "flags": access})
 
     async def _start(self, name: bytes, files: FileTable, options: dict[str, Any]) -> Guest:
-        await current_loop().deliver()  # a task that is cancelled already opens nothing
+        await current_loop().deliver()  # a task that is already cancelled opens nothing
         guest = Guest(
             os.fsdecode(name),
             files,
@@ -117,7 +117,7 @@ class OpenOptions:
         except Exception:
             await guest.close()
             raise
-        except BaseException:  # cancelled: its thread ends by itself, the sooner the better
+        except BaseException:  # cancelled: its thread ends by itself, as soon as possible
             guest.stop()
             raise
         return guest

@@ -1,4 +1,4 @@
-"""What ``execute()`` and its like return: something to await, or to use in ``async with``."""
+"""The result of ``execute()`` and similar methods: await it, or use it in ``async with``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
-    """An operation that has not begun: it begins when it is awaited or entered, and can be awaited once.
+    """An operation that begins when it is awaited or entered; it can be awaited once.
 
-    It is a coroutine as far as ``asyncio.create_task``, ``asyncio.gather`` and Trio's nurseries are concerned. In
-    ``async with`` it gives its result, and closes it on the way out if that is a cursor.
+    It also works as a coroutine for ``asyncio.create_task``, ``asyncio.gather`` and Trio's nurseries. ``async with``
+    yields its result and closes it on exit if it is a cursor.
     """
 
     __slots__ = ("_coroutine", "_result")

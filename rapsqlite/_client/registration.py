@@ -1,4 +1,4 @@
-"""Telling the guest about a callback: a handle for the object, a request, and the handle back if it is refused."""
+"""Registers callbacks with the guest: a handle for the object, a request, and the handle's release if rejected."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
     from rapsqlite._guest.guest import Guest
 
-# Before Python 3.14 sqlite3 leaves the number of arguments to SQLite, which tells no reason.
+# Before Python 3.14 sqlite3 leaves checking the number of arguments to SQLite, which gives no reason.
 _CHECKS_COUNTS = sys.version_info >= (3, 14)
 
 
 async def asked_for_number(guest: Guest, what: int, arguments: list[int]) -> int:
-    """Return the guest's answer to one of CONTROL_OP_*, for those that answer with a number."""
+    """Return the guest's reply to one of the CONTROL_OP_* that reply with a number."""
     reply = await guest.call(Request(abi.OP_CONTROL, params=msgspec.msgpack.encode(arguments), target=what))
     return decode_integer(reply.rows)
 
 
 async def check_count(guest: Guest, narg: int, what: str) -> None:
-    """Raise ProgrammingError, from Python 3.14 on, if no function may have so many arguments; -1 is any number."""
+    """From Python 3.14 on, raise ProgrammingError if no function may have so many arguments; -1 means any number."""
     if not _CHECKS_COUNTS:
         return
     limit = await asked_for_number(guest, abi.CONTROL_OP_LIMIT, [abi.SQLITE_LIMIT_FUNCTION_ARG])
@@ -39,7 +39,7 @@ async def check_count(guest: Guest, narg: int, what: str) -> None:
 async def register_function(
     guest: Guest, kind: int, function: Callable[..., Any] | None, name: str, narg: int, flags: int, what: int
 ) -> None:
-    """Define an SQL function; ``kind`` is that of the callback, ``what`` one of FUNCTION_*. None removes it."""
+    """Define an SQL function; ``kind`` is the callback's kind, ``what`` one of FUNCTION_*. None removes it."""
     await _register(guest, abi.CONTROL_OP_FUNCTION, kind, function, lambda handle: [handle, name, narg, flags, what])
 
 
@@ -61,34 +61,34 @@ async def _register(
     function: Callable[..., Any] | None,
     arguments: Callable[[int], list[Any]],
 ) -> None:
-    """Hold ``function`` and send the request. Once the guest has the handle, it alone gives it back."""
+    """Store ``function`` and send the request. Once the guest has the handle, only the guest releases it."""
     callbacks = guest.callbacks
     handle = callbacks.hold(kind, function) if function is not None else 0
     try:
         await guest.call(Request(abi.OP_CONTROL, params=msgspec.msgpack.encode(arguments(handle)), target=operation))
     except BaseException:
-        callbacks.release(handle)  # refused, or never begun; the guest may have given it back itself
+        callbacks.release(handle)  # rejected, or never begun; the guest may have released it itself
         raise
 
 
 def checked_name(name: object, what: str, place: int | str = 1) -> str:
-    """Return the name of a function, collation or table; TypeError or ValueError, as of sqlite3, if it is none."""
+    """Return the name of a function, collation or table; TypeError or ValueError, as in sqlite3, if it is invalid."""
     if not isinstance(name, str):
         raise TypeError(f"{what}() argument {place!r} must be str, not {type(name).__name__}")
     if "\0" in name:
         raise ValueError("embedded null character")
     name.encode()  # lone surrogates: UnicodeEncodeError, a ValueError
-    return str.__str__(name)  # a subclass cannot be encoded, and its methods have no say
+    return str.__str__(name)  # a subclass cannot be encoded, and its methods must not run
 
 
 def checked_callable(function: object, what: str) -> None:
-    """Raise TypeError unless it can be called or is None."""
+    """Raise TypeError unless it is callable or None."""
     if function is not None and not callable(function):
         raise TypeError(f"{what} must be callable")
 
 
 def checked_int(value: object, what: str) -> int:
-    """Return an argument that SQLite takes as a C int; TypeError or OverflowError if it is none."""
+    """Return an argument that SQLite takes as a C int; TypeError or OverflowError if it is not one."""
     if not isinstance(value, int):
         raise TypeError(f"{what} must be int, not {type(value).__name__}")
     if not -(1 << 31) <= value < 1 << 31:

@@ -1,8 +1,8 @@
-"""Databases in memory that the connections of this process share by name.
+"""In-memory databases that connections of this process share by name.
 
-An engine has its own memory, so a database that connections share cannot lie in it. A shared one is a file in a
-directory of its own that nobody else knows of, on a file system in memory where there is one: it is gone with the last
-connection that uses it, and nothing is synced. Connections lock it against each other as they do any file.
+Each engine has its own memory, so a database shared by connections cannot be in it. It is a file in a private
+directory, on an in-memory file system if there is one; it is removed with the last connection, and nothing is synced.
+Connections lock it against each other as they do any file.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import weakref
 from rapsqlite._files.grants import read_uri
 
 PRAGMAS = {"journal_mode": "MEMORY", "synchronous": "OFF"}
-"""What makes a file of it that lives in memory."""
+"""Settings for a file that lives in memory."""
 
-_MEMORY_FILE_SYSTEM = "/dev/shm"  # noqa: S108 - a directory with a random name, open to this user alone, is made in it
+_MEMORY_FILE_SYSTEM = "/dev/shm"  # noqa: S108 - a private directory with a random name is created in it
 _FILE = "memory.db"
 
-_lock = threading.Lock()  # guards the table; held for a few calls of the operating system
+_lock = threading.Lock()  # guards the table; held for a few system calls
 _shared: dict[str, _Directory] = {}
 
 
 class _Directory:
-    """One name's directory and how many connections use it."""
+    """One name's directory and the number of connections that use it."""
 
     __slots__ = ("path", "users")
 
     def __init__(self) -> None:
-        # Few programs share databases in memory: the others do not load this.
+        # Few programs share in-memory databases; others do not import this.
         import tempfile
 
         usable = os.access(_MEMORY_FILE_SYSTEM, os.W_OK | os.X_OK)
@@ -37,7 +37,7 @@ class _Directory:
         self.users = 0
 
     def remove(self) -> None:
-        """Delete the database and what SQLite keeps beside it."""
+        """Delete the database and SQLite's files next to it."""
         with os.scandir(self.path) as entries:
             for entry in entries:
                 os.unlink(entry.path)  # noqa: PTH108 - no path object needed for a name just listed
@@ -45,7 +45,7 @@ class _Directory:
 
 
 class SharedMemory:
-    """One connection's use of the database of a name: from its making until ``release``, or until it is deleted."""
+    """One connection's use of a named database, from creation until ``release`` or deletion."""
 
     __slots__ = ("__weakref__", "path", "release")
 
@@ -58,7 +58,7 @@ class SharedMemory:
 
 
 def shared_name(uri: bytes) -> str | None:
-    """Return the name of the database in memory that a URI asks to share, None if it asks for something else.
+    """Return the name of the in-memory database that a URI asks to share, None for other URIs.
 
     https://sqlite.org/inmemorydb.html#sharedmemdb
     """
@@ -73,7 +73,7 @@ def shared_name(uri: bytes) -> str | None:
 
 
 def _acquire(name: str) -> str:
-    """Return the path of the database of this name, which the caller releases."""
+    """Return the path of the database of this name; the caller releases it."""
     with _lock:
         directory = _shared.get(name)
         if directory is None:
@@ -84,7 +84,7 @@ def _acquire(name: str) -> str:
 
 def _release(name: str, process: int) -> None:
     if os.getpid() != process:
-        return  # a forked child: the database is the parent's
+        return  # a forked child: the database belongs to the parent
     with _lock:
         directory = _shared[name]
         directory.users -= 1

@@ -1,6 +1,6 @@
-"""A guest whose statements are timed: it stands before the guest of a connection that asks for slow ones.
+"""Slow-statement reports: a wrapper around a connection's guest that times its statements.
 
-Connections that do not ask pay nothing for it.
+Connections without reports pay nothing.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ _TIMED = frozenset(
 
 
 class SlowStatementGuest:
-    """Passes everything on to ``guest``, and tells of statements that take longer than ``threshold_s``."""
+    """Passes everything on to ``guest``, and reports statements that take longer than ``threshold_s``."""
 
     def __init__(self, guest: Guest, threshold_s: float, callback: Callable[[float, str], object] | None) -> None:
         self.guest = guest
         self._threshold_s = threshold_s
         self._callback = callback
-        self._sent: dict[int, tuple[float, bytes]] = {}  # start and SQL of submitted requests, by identity
+        self._sent: dict[int, tuple[float, bytes]] = {}  # start time and SQL of submitted requests, by identity
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.guest, name)
 
     async def call(self, request: Request) -> Reply:
-        """Do as `Guest.call`."""
+        """See `Guest.call`."""
         begun = time.perf_counter()
         try:
             return await self.guest.call(request)
@@ -55,7 +55,7 @@ class SlowStatementGuest:
             self._look(request, begun)
 
     async def collect(self, request: Request, decode: Callable[[bytes], list[Any]]) -> tuple[list[Any], Reply]:
-        """Do as `Guest.collect`."""
+        """See `Guest.collect`."""
         begun = time.perf_counter()
         try:
             return await self.guest.collect(request, decode)
@@ -63,14 +63,14 @@ class SlowStatementGuest:
             self._look(request, begun)
 
     def submit(self, request: Request) -> PendingRequest:
-        """Do as `Guest.submit`."""
+        """See `Guest.submit`."""
         pending = self.guest.submit(request)
         if request.op in _TIMED:
             self._sent[id(pending)] = (time.perf_counter(), self._text(request))
         return pending
 
     async def result(self, pending: PendingRequest) -> Reply:
-        """Do as `Guest.result`."""
+        """See `Guest.result`."""
         try:
             return await self.guest.result(pending)
         finally:
@@ -79,7 +79,7 @@ class SlowStatementGuest:
                 self._tell(time.perf_counter() - begun, sql)
 
     def abandon(self, pending: PendingRequest) -> None:
-        """Do as `Guest.abandon`."""
+        """See `Guest.abandon`."""
         self._sent.pop(id(pending), None)
         self.guest.abandon(pending)
 
@@ -88,16 +88,16 @@ class SlowStatementGuest:
             self._tell(time.perf_counter() - begun, self._text(request))
 
     def _text(self, request: Request) -> bytes:
-        """Return the SQL of a request: of a statement that stays prepared the request has the handle alone."""
+        """Return the SQL of a request; for a prepared statement the request has only the handle."""
         return request.sql or self.guest.prepared.get(request.target, b"")
 
     def _tell(self, seconds: float, sql: bytes) -> None:
         if seconds < self._threshold_s:
             return
-        import logging  # only who asks for slow statements pays for the import
+        import logging  # imported only with slow-statement reports
 
         logger = logging.getLogger("rapsqlite")
-        text = sql.decode("utf-8", "replace") or "COMMIT"  # a script of nothing, after which it commits
+        text = sql.decode("utf-8", "replace") or "COMMIT"  # an empty script, which only commits
         if self._callback is None:
             logger.warning("a statement took %.3f s: %s", seconds, text)
             return
@@ -108,19 +108,19 @@ class SlowStatementGuest:
 
 
 class SlowStatements:
-    """What of `Connection` reports slow statements."""
+    """Slow-statement reports: methods of `Connection`."""
 
     _session: ConnectionState
 
     def set_slow_query_threshold(
         self, threshold_secs: float | None, callback: Callable[[float, str], object] | None = None
     ) -> None:
-        """Report statements that take longer than ``threshold_secs`` seconds; None: none any more.
+        """Report statements that take longer than ``threshold_secs`` seconds; None turns reporting off.
 
-        ``callback`` is called with seconds and SQL, in the task that ran the statement, once it has finished or failed;
-        without it a line goes to the logger "rapsqlite". The time is that of one request: to the first rows of a
-        cursor, to the last one of a whole result, waiting for earlier statements included. What ``callback`` raises
-        is logged there too.
+        ``callback(seconds, sql)`` is called in the task that ran the statement, once it has finished or failed; without
+        it a line is logged to the logger "rapsqlite". The time covers one request: to the first rows of a cursor, or to
+        the last row of a whole result, including the wait for earlier statements. An exception in ``callback`` is
+        logged there too.
         """
         guest: Guest | SlowStatementGuest = self._session.guest
         plain = guest.guest if isinstance(guest, SlowStatementGuest) else guest

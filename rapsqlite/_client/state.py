@@ -1,6 +1,6 @@
-"""What a connection shares with its cursors, prepared statements and transactions: the guest and the settings.
+"""The state that a connection shares with its cursors, prepared statements and transactions: guest and settings.
 
-A setting takes effect for statements that begin after it was set.
+A setting applies to statements that begin after it was set.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _counters = decoder_of(dict[str, int])
 
 
 class RowDecoder(Protocol):
-    """What to ask the guest for and how to make rows of its answers; a `RowPlan` or `TypedPlan`."""
+    """What to request from the guest and how to make rows of its replies; a `RowPlan` or `TypedPlan`."""
 
     format: int
     needs_columns: bool
@@ -49,18 +49,18 @@ class RowDecoder(Protocol):
         ...
 
     def row_function(self, columns: bytes, cursor: CursorLike) -> RowFunction | None:
-        """Return what is left to do with each row."""
+        """Return the remaining conversion of each row."""
         ...
 
 
 class _Absent:
-    """Stands in for the guest while there is none: whatever is asked of it is the error that says why."""
+    """Placeholder while there is no guest; every attribute access raises the error that says why."""
 
     def __init__(self, message: str) -> None:
         self._message = message
 
     def post(self, *_: object, **__: object) -> None:
-        """Nothing: what nobody waits for need not be refused."""
+        """Do nothing: requests without a waiting caller need no error."""
 
     def __getattr__(self, name: str) -> Any:
         raise ClosedError(self._message)
@@ -71,7 +71,7 @@ CLOSED = cast("Guest", _Absent("Connection closed. Cannot operate on a closed da
 
 
 def encode_sql(sql: str, verb: str) -> bytes:
-    """Return a statement as the guest takes it; TypeError, ProgrammingError or ValueError where sqlite3 raises it."""
+    """Return a statement as the guest takes it; raises TypeError, ProgrammingError or ValueError as sqlite3 does."""
     if not isinstance(sql, str):
         raise TypeError(f"{verb}() argument 1 must be str, not {type(sql).__name__}")
     if "\0" in sql:
@@ -115,7 +115,7 @@ class ConnectionState(TransactionControl):
         self.detect_types = index(detect_types)
         self._iter_chunk_size = checked_chunk_size(iter_chunk_size)
         self.transactions = TransactionQueue()
-        self._default_shape = default_shape  # of the rows of whole results
+        self._default_shape = default_shape  # of rows of whole results
         self._row_factory = row_factory
         checked_callable("text_factory", text_factory)
         self._text_factory = text_factory
@@ -123,14 +123,14 @@ class ConnectionState(TransactionControl):
 
     @property
     def iter_chunk_size(self) -> int:
-        """Return how many rows ``execute_iter`` puts into a list unless told."""
+        """Return the default number of rows per list of ``execute_iter``."""
         return self._iter_chunk_size
 
     def set_iter_chunk_size(self, value: int) -> None:
         """Change it."""
         self._iter_chunk_size = checked_chunk_size(value)
 
-    # -- how rows are made -------------------------------------------------------------------------
+    # -- making rows --------------------------------------------------------------------------------
 
     @property
     def row_factory(self) -> RowFactory:
@@ -138,7 +138,7 @@ class ConnectionState(TransactionControl):
         return self._row_factory
 
     def set_row_factory(self, factory: RowFactory) -> None:
-        """Change it; ValueError if it is none."""
+        """Change it; ValueError if it is invalid."""
         previous, self._row_factory = self._row_factory, factory
         try:
             self._update_plans()
@@ -162,7 +162,7 @@ class ConnectionState(TransactionControl):
         self.scalar_plan: RowDecoder = self._make_plan("list", list)
 
     def plan(self, factory: RowFactory) -> RowDecoder:
-        """Return the plan for a cursor with this row factory."""
+        """Return the decoder for a cursor with this row factory."""
         return self.tuple_plan if factory is self._row_factory else self._make_plan(factory, tuple)
 
     def _make_plan(self, factory: RowFactory, default: type) -> RowDecoder:
@@ -191,16 +191,16 @@ class ConnectionState(TransactionControl):
         return {**_counters(reply.rows), **self.guest.statistics()}
 
     async def count(self) -> Reply:
-        """Return a reply, to no statement, with the counters that every reply has; its value is the newest changes."""
+        """Return a reply to no statement, for the counters that every reply has; its value is SQLite's changes()."""
         await self.apply_pending_setting()
         return await self.guest.call(Request(abi.OP_CONTROL, target=abi.CONTROL_OP_CHANGES))
 
     async def parameter_names(self, sql: bytes) -> list[str]:
-        """Return the names of the statement's parameters, without their prefix characters."""
+        """Return the names of the statement's parameters, without prefix characters."""
         return [name[1:] for name in await self.placeholders(sql) if name is not None]
 
     async def placeholders(self, sql: bytes) -> list[str | None]:
-        """Return the placeholders of the statement as they stand there; None for a plain ``?``."""
+        """Return the statement's placeholders as written; None for a plain ``?``."""
         reply = await self.guest.call(Request(abi.OP_PREPARE, sql))
         self.guest.post(Request(abi.OP_RELEASE, target=reply.handle))
         placeholders: list[str | None] = _described(reply.rows)["parameters"]

@@ -1,8 +1,7 @@
-"""Who begins and ends transactions: sqlite3's ``isolation_level`` and ``autocommit``.
+"""When transactions begin and end: sqlite3's ``isolation_level`` and ``autocommit``.
 
-Whether a statement needs a BEGIN before it is the guest's decision, for it knows the kind of the statement and runs all
-statements in order; the same goes for a COMMIT that has nothing to commit.
-
+The guest decides whether a statement needs a BEGIN before it, because it knows the kind of the statement and runs all
+statements in order. It also decides whether there is anything to commit.
 https://docs.python.org/3/library/sqlite3.html#transaction-control
 """
 
@@ -30,13 +29,14 @@ _BEGIN_BITS = {
     "EXCLUSIVE": 4 << abi.FORMAT_BEGIN_SHIFT,
 }
 _NOTHING_TO_ROLL_BACK = "cannot rollback - no transaction is active"
-# A sequence for named placeholders is refused at first, where the running Python's sqlite3 has something to say of it.
+# Where the running Python's sqlite3 warns about or rejects a sequence for named placeholders, the guest first rejects
+# it.
 _POSITIONS_BIT = abi.FORMAT_REFUSE_POSITIONS if sys.version_info >= (3, 12) else 0
-_THEN_BEGIN = 1 << abi.FORMAT_BEGIN_SHIFT  # of a script: it leaves a transaction open
+_THEN_BEGIN = 1 << abi.FORMAT_BEGIN_SHIFT  # for scripts: leaves a transaction open
 
 
 class TransactionControl:
-    """The settings of one connection, and what they mean for the guest."""
+    """One connection's settings, and what they mean for the guest."""
 
     __slots__ = (
         "_autocommit",
@@ -50,15 +50,15 @@ class TransactionControl:
 
     def __init__(self, guest: Guest, isolation_level: str | None, autocommit: bool | int) -> None:
         self.guest = guest
-        self.statement_bits = 0  # of the format of every request that carries one statement
+        self.statement_bits = 0  # added to the format of every request with one statement
         self.script_format = 0
         self._isolation_level = checked_isolation_level(isolation_level)
         self._autocommit = checked_autocommit(autocommit)
-        self._deferred = 0  # the format of the script that does what a changed setting asks for
+        self._deferred = 0  # the format of the script that applies a changed setting
         self._last_block = 0
         self._update_formats()
 
-    # -- settings that are plain attributes for the user, but need a statement ---------------------
+    # -- settings that users set as attributes, but that need a statement -----------------------------
 
     @property
     def isolation_level(self) -> str | None:
@@ -66,7 +66,7 @@ class TransactionControl:
         return self._isolation_level
 
     def set_isolation_level(self, value: str | None) -> None:
-        """Change it. None also commits, as in sqlite3: before the next statement, which raises what goes wrong."""
+        """Change it. As in sqlite3, None also commits: before the next statement, which raises any error."""
         self._isolation_level = checked_isolation_level(value)
         self._update_formats()
         if value is None and self._autocommit == LEGACY_TRANSACTION_CONTROL:
@@ -78,7 +78,7 @@ class TransactionControl:
         return self._autocommit
 
     def set_autocommit(self, value: bool | int) -> None:
-        """Change it; an open transaction is committed or one begun, before the next statement."""
+        """Change it; commits an open transaction or begins one, before the next statement."""
         self._autocommit = checked_autocommit(value)
         self._update_formats()
         if value is True:
@@ -92,7 +92,7 @@ class TransactionControl:
         self.script_format = abi.FORMAT_SCRIPT_COMMITS if legacy else 0
 
     async def apply_pending_setting(self) -> None:
-        """Run what a changed setting asks for, whatever cancels the task. Every verb does this first."""
+        """Apply a changed setting, whatever cancels the task. Every method does this first."""
         deferred, self._deferred = self._deferred, 0
         if not deferred:
             return
@@ -114,7 +114,7 @@ class TransactionControl:
     # -- transaction control -----------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Begin the transaction that is always open while ``autocommit`` is False."""
+        """Begin the transaction that is always open with ``autocommit=False``."""
         if self._autocommit is False:
             await self.begin(b"BEGIN")
 
@@ -124,7 +124,7 @@ class TransactionControl:
         await self.guest.call(Request(abi.OP_EXECUTE, statement))
 
     async def commit(self) -> None:
-        """Commit if there is a transaction, whoever began it; the guest decides, in the order of the requests."""
+        """Commit if there is a transaction; the guest decides, in the order of the requests."""
         await self.apply_pending_setting()
         if self._autocommit is True:
             self.guest.state  # noqa: B018 - raises if the connection is closed
@@ -134,7 +134,7 @@ class TransactionControl:
             await self._commit_open()
 
     async def rollback(self) -> None:
-        """Roll back if there is a transaction; also one that a changed setting should have committed but could not."""
+        """Roll back if there is a transaction, including one that a changed setting failed to commit."""
         settled = await self.apply_or_drop_pending_setting()
         if self._autocommit is False:
             await self.guest.call(Request(abi.OP_SCRIPT, b"ROLLBACK", format=_THEN_BEGIN))
@@ -157,7 +157,7 @@ class TransactionControl:
 
 
 async def _tolerate(message: str, step: Awaitable[None]) -> None:
-    """Await ``step``, content with the one error that says there was nothing to do.
+    """Await ``step``, ignoring only the error that says there was nothing to do.
 
     Asking for the state first would be a second request, and other tasks' statements could run between the two.
     """
@@ -169,19 +169,19 @@ async def _tolerate(message: str, step: Awaitable[None]) -> None:
 
 
 def checked_isolation_level(value: str | None) -> str | None:
-    """Return the level in upper case; ValueError or TypeError if it is none."""
+    """Return the level in upper case; ValueError or TypeError if it is invalid."""
     if value is None:
         return None
     if not isinstance(cast("object", value), str):
         raise TypeError(f"isolation_level must be str or None, not {type(value).__name__}")
-    level = str.upper(value)  # of a subclass too: what that makes of it may be no str
+    level = str.upper(value)  # for subclasses too, whose own upper() may not return a str
     if level not in _BEGIN_BITS:
         raise ValueError("isolation_level string must be '', 'DEFERRED', 'IMMEDIATE', or 'EXCLUSIVE'")
     return level
 
 
 def checked_autocommit(value: bool | int) -> bool | int:
-    """Return the mode; ValueError if it is none."""
+    """Return the mode; ValueError if it is invalid."""
     if value is True or value is False or value == LEGACY_TRANSACTION_CONTROL:
         return value
     raise ValueError("autocommit must be True, False, or LEGACY_TRANSACTION_CONTROL")

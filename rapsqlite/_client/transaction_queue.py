@@ -1,4 +1,4 @@
-"""Whose turn it is to have a ``transaction()`` block on one connection: first come, first served."""
+"""The queue of ``transaction()`` blocks of one connection: first come, first served."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from rapsqlite._client.fair_lock import FairLock
 from rapsqlite.errors import OperationalError, ProgrammingError
 
 _blocks: ContextVar[tuple[object, ...]] = ContextVar("rapsqlite_blocks", default=())
-"""The blocks, of whatever connection, that the running task is in or was started in: tasks inherit the context."""
+"""The blocks, of any connection, that contain the running task or in which it was started: tasks inherit the context.
+"""
 
 
 class TransactionQueue:
-    """Whose ``transaction()`` block it is, for one connection."""
+    """Lets one ``transaction()`` block of a connection run at a time."""
 
     __slots__ = ("_turns", "block", "owner")
 
     def __init__(self) -> None:
         self._turns = FairLock()
         self.owner: object = None  # the task inside its block
-        self.block: object = None  # stands for that block in ``_blocks``
+        self.block: object = None  # represents that block in ``_blocks``
 
     async def enter(self, timeout_s: float | None) -> None:
         """Wait for this task's turn, at most ``timeout_s`` seconds."""
@@ -42,7 +43,7 @@ class TransactionQueue:
         _blocks.set((*_blocks.get(), self.block))
 
     async def _acquire_within(self, timeout_s: float) -> None:
-        # anyio takes a while to import; a program that sets no time limit does without.
+        # anyio takes a while to import; programs that set no time limit do without.
         from anyio import move_on_after
 
         acquired = False
@@ -58,7 +59,7 @@ class TransactionQueue:
             raise error
 
     def leave(self) -> None:
-        """Give the turn to the next task."""
+        """Let the next task enter its block."""
         block, self.owner, self.block = self.block, None, None
         _blocks.set(tuple(other for other in _blocks.get() if other is not block))
         self._turns.release()

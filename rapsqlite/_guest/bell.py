@@ -1,9 +1,9 @@
-"""The pipe by which a guest wakes an event loop without the GIL, and which loop that is.
+"""The pipe through which a guest wakes an event loop without the GIL, and the choice of that loop.
 
-The pipe is the guest's standard output, so it rings by a write through wasmtime's own WASI, which runs no Python and
-whose errors are numbers. One loop watches the other end, the first that uses the guest. When a second one comes while
-that one lives, the guest goes back to calling the import, which finds out who waits; rings that are under way are heard
-by the first, which takes the replies of all.
+The pipe is the guest's standard output: the guest rings by writing through wasmtime's own WASI, which runs no Python
+and reports errors as numbers. The first loop that uses the guest watches the other end. If a second loop comes while
+the first still exists, the guest goes back to calling the import, which finds out which loops wait; rings in progress
+reach the first loop, which drains the replies for all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rapsqlite._loops import Loop
     from rapsqlite._wasm.control_block import Words
 
-_MOST_RINGS = 65_536  # what a pipe takes before writing blocks
+_MOST_RINGS = 65_536  # pipe capacity in bytes: beyond it a write blocks
 _POLLIN = 1
 _READ_ON_MS = 100
 
@@ -39,7 +39,7 @@ class _TimeSpec(ctypes.Structure):
 
 
 class Bell:
-    """One guest's pipe. ``watch_from`` and ``retire`` are called with the guest's lock held."""
+    """One guest's pipe. Call ``watch_from`` and ``retire`` with the guest's lock held."""
 
     def __init__(self) -> None:
         """Open the pipe; OSError if there are too many open files."""
@@ -50,23 +50,23 @@ class Bell:
         self._drain: Callable[[Loop], object] = lambda _loop: None
         self._is_shared = False
         self._key: object = None  # of the newest loop
-        self.is_heard = False  # by that one
+        self.is_heard = False  # whether the newest loop watches it
         self._is_read_on = False
         self._place.fd = self._reader
         self._ppoll = ctypes.CDLL(None).ppoll
 
     @property
     def path(self) -> str:
-        """Return the file for the guest to write to; opening it anew makes writes block instead of failing."""
+        """Return the file for the guest to write to. It is opened anew, so that writes block instead of failing."""
         return f"/proc/self/fd/{self._writer}"
 
     def hand_over(self) -> None:
-        """The guest has its own descriptor now."""
+        """Close our write end: the guest now has its own descriptor."""
         writer, self._writer = self._writer, -1
         _close(writer)
 
     def watch_from(self, loop: Loop, words: Words, drain: Callable[[Loop], object]) -> None:
-        """Let ``loop``, in whose thread this runs, hear the guest and then ``drain``, if no other one hears it."""
+        """Let ``loop``, which runs in this thread, watch the pipe and call ``drain``, unless another loop does."""
         if loop.key is self._key:
             return
         self._key, self._drain = loop.key, drain
@@ -88,35 +88,35 @@ class Bell:
         self._drain(loop)
 
     def silence(self) -> bool:
-        """Take the rings so far; False if there will be no more."""
+        """Read the rings so far; False if there will be no more."""
         try:
             return self._reader >= 0 and bool(os.read(self._reader, _MOST_RINGS))
         except BlockingIOError:
             return True
 
     def wait(self, seconds: float) -> None:
-        """Sleep until it rings, at most ``seconds``, less than 1. The thread of the loop that watches."""
+        """Sleep until it rings, at most ``seconds``, less than 1. Call in the thread of the watching loop."""
         timeout = _TimeSpec(0, int(seconds * 1e9))
         if self._ppoll(ctypes.byref(self._place), 1, ctypes.byref(timeout), None) == 1:
             self.silence()
 
     def retire(self) -> None:
-        """The guest has ended: close the pipe, in the thread of the loop that watches it. Idempotent.
+        """Close the pipe once the guest has ended, in the thread of the loop that watches it. Idempotent.
 
-        Not before: a write to a pipe without a reader ends a process in which SIGPIPE has its default action.
+        Not earlier: writing to a pipe without a reader ends a process in which SIGPIPE has its default action.
         """
         if self._loop is None or not self._loop.post(self._end_watch, self._loop):
             self.close()
 
     def read_on(self, has_ended: Callable[[], bool]) -> None:
-        """Read what the guest writes until it has ended: it may be stuck, for it wrote more than it was asked to."""
+        """Read what the guest writes until it has ended: it may block because it wrote more than requested."""
         if self._reader < 0 or self._is_read_on:
             return
         self._is_read_on = True
         with suppress(
             OSError, RuntimeError
-        ):  # too many open files, or the interpreter ends: then the guest stays stuck
-            # A descriptor of its own: the pipe's may be closed, and its number be another file's, at any time.
+        ):  # too many open files, or the interpreter is exiting: then the guest stays blocked
+            # Uses its own descriptor: the pipe's may be closed, and its number reused for another file, at any time.
             reader = os.dup(self._reader)
             threading.Thread(target=_read_until, args=(reader, has_ended), name="rapsqlite bell", daemon=True).start()
 
@@ -126,7 +126,7 @@ class Bell:
         self.close()
 
     def close(self) -> None:
-        """Close the pipe, which no loop watches (any more)."""
+        """Close the pipe. No loop watches it (any more)."""
         self._place.fd = -1
         reader, self._reader = self._reader, -1
         writer, self._writer = self._writer, -1
@@ -135,15 +135,15 @@ class Bell:
                 _close(descriptor)
 
     def __del__(self) -> None:
-        """A loop that is never run again does not get to closing it."""
+        """For a loop that never runs again and therefore cannot close it."""
         self.close()
 
 
 @contextmanager
 def bell_here(can_write: Callable[[], bool]) -> Iterator[tuple[Bell | None, str]]:
-    """Give a new bell and the file by which a guest that is created meanwhile gets at it; None and "" without one.
+    """Return a new bell and the file through which a guest created meanwhile opens it; None and "" without a bell.
 
-    ``can_write`` tells, when the pipe is open, whether a guest can write to a file; else there is no bell.
+    ``can_write`` says, once the pipe is open, whether a guest can write to a file; otherwise there is no bell.
     """
     bell = _open(can_write)
     yield bell, bell.path if bell is not None else ""
@@ -178,5 +178,5 @@ def _open(can_write: Callable[[], bool]) -> Bell | None:
 
 
 def _close(descriptor: int) -> None:
-    with suppress(OSError):  # whatever it reports, it has closed it
+    with suppress(OSError):  # it is closed, whatever it reports
         os.close(descriptor)

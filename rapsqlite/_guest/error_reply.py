@@ -1,4 +1,4 @@
-"""What a guest reports as an error, made an exception: with the file and reason that only the host knows."""
+"""Turns an error reply into an exception, adding the file and reason that only the host knows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reported_error(body: bytes, pending: PendingRequest, files: FileTable) -> Ex
     text = pending.request.sql.decode("utf-8", "replace") or None
     if pending.request.op not in (abi.OP_OPEN, abi.OP_BACKUP_OPEN):
         return error_from_reply(code, message, offset, klass, row, text)
-    # The text is a file's name: that of an image says nothing to anybody.
+    # The text is a file name; an image's name would mean nothing to the user.
     error = error_from_reply(code, message, offset, klass, row, None)
     if sys.version_info >= (3, 11) and pending.request.op == abi.OP_OPEN:
         error.add_note(f"database: {text}")

@@ -1,9 +1,9 @@
-"""A guest that does not answer although its request was cancelled: what is forced, and how hard.
+"""Forces a guest that does not answer a cancelled request, step by step.
 
-SQL that runs on is killed, with its connection. A callback of the user's that runs on is interrupted with an exception
-first (`async_exception`); if that does not reach it the connection is given up, and its thread left to the callback.
-A system call that does not return, of a file system that hangs, can be neither interrupted nor killed: its thread is
-left to it, with the files, which it closes when the call returns.
+A guest that keeps running SQL is killed, with its connection. A user's callback that keeps running is first interrupted
+with an exception (`async_exception`); if that does not reach it the connection is given up, and the thread is left to
+the callback. A system call that does not return, because a file system hangs, can be neither interrupted nor killed:
+its thread is left to it, with the files, which the thread closes when the call returns.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rapsqlite._guest.request import PendingRequest
     from rapsqlite._guest.traffic import RequestQueue
 
-# How many times as long the guest has for what is carried through, a rollback of gigabytes say; a minute.
+# Multiplies the grace period of requests that always complete, such as a rollback of gigabytes: a minute.
 _CARRIED_THROUGH = 12
 
 
@@ -42,7 +42,7 @@ class Escalation:
         self._killed = False
 
     def force_answer(self, pending: PendingRequest) -> None:
-        """Force the answer to a request that was waited for patiently; called again if it still does not come."""
+        """Force the reply to a request after its grace period; called again if it still does not arrive."""
         callbacks = self._traffic.host.callbacks
         pending.silences += 1
         if not callbacks.thread:
@@ -59,7 +59,7 @@ class Escalation:
             )
 
     def press_guest(self) -> None:
-        """Kill the guest; the second time, when that has not helped, leave it behind. Any thread."""
+        """Kill the guest; the second time, if that has not helped, leave it behind. Any thread."""
         if not self._killed:
             self._killed = True
             self._kill()
@@ -72,9 +72,9 @@ class Escalation:
         )
 
     def press_later(self) -> None:
-        """Interrupt a callback that runs now if, after as long as is waited for an answer, it still runs. Any thread.
+        """Interrupt a callback that is running now if it still runs after the grace period. Any thread.
 
-        Only for a request that is cancelled then.
+        Only if its request is cancelled by then.
         """
         if self._traffic.host.callbacks.thread:
             timer = threading.Timer(self._traffic.grace_period_s, self._strike_cancelled)
@@ -85,9 +85,9 @@ class Escalation:
         self._traffic.host.callbacks.interrupt(lambda: self._is_at(None))
 
     def _is_at(self, pending: PendingRequest | None) -> bool:
-        """Tell whether the guest is at this request, or if None at one that is cancelled; or is to end anyway.
+        """Return True if the guest is running this request (None: a cancelled one), or is being stopped.
 
-        Asked while the guest cannot leave its callback.
+        Called while the guest cannot leave its callback.
         """
         traffic = self._traffic
         with traffic.afterwards, traffic.lock:

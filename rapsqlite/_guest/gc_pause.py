@@ -1,12 +1,12 @@
 """Holds back full garbage collections while a large result arrives.
 
-A row that is a list stays tracked by Python's collector for as long as it lives, and a full collection walks every one
-of them: over a million rows the later collections stop the event loop for a tenth of a second each and take most of the
-fetch's time, to find nothing, for rows that are still arriving are no garbage. Young collections go on as ever, and so
-does a full one at the next occasion after the fetch. docs/decisions/0008-garbage-collection.md has the figures.
+Rows that are lists stay tracked by Python's collector, and a full collection walks all of them. Over a million rows,
+each of the later collections stops the event loop for a tenth of a second. Together they take most of the fetch's time,
+and find nothing, because rows that are still arriving are not garbage. Young collections continue, and a full one runs
+at the next occasion after the fetch. docs/decisions/0008-garbage-collection.md has the figures.
 
-The threshold is one setting of the whole process. A count of fetches guards it; a value that someone else sets
-meanwhile is left alone.
+The threshold is a setting of the whole process. A count of fetches guards it; a value set by other code meanwhile is
+left alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import gc
 import os
 import threading
 
-# Middle collections that would have to pass before a full one: more than any result that fits in memory causes.
+# Middle collections before a full one: more than any result that fits in memory causes.
 _HELD_BACK = 2_000_000_000
 
 
@@ -32,7 +32,7 @@ class FullCollectionsHeldBack:
 
 
 class _State:
-    """How many fetches are open, and the threshold to go back to once none is."""
+    """The number of open fetches, and the threshold to restore when it drops to 0."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -58,7 +58,7 @@ class _State:
             gc.set_threshold(young, middle, self._previous)
 
     def forget_after_fork(self) -> None:
-        """In a forked child: the fetches are the parent's, and so is a thread that may hold the lock."""
+        """In a forked child: reset, because the fetches and any thread that holds the lock belong to the parent."""
         self._lock = threading.Lock()
         self._open = 0
         self._restore()

@@ -1,7 +1,7 @@
-"""One running guest: its thread, the requests of its connection, its end.
+"""One running guest: its thread, the requests of its connection, its shutdown.
 
-The guest's thread enters wasm once and stays there until the connection closes: in steady state it runs no Python and
-needs no GIL. Everything a task does with a guest goes through ``call``, ``collect`` and ``post``.
+The guest's thread enters wasm once and stays there until the connection closes; in steady state it runs no Python and
+needs no GIL. Tasks use a guest only through ``call``, ``collect`` and ``post``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from rapsqlite._loops import Loop
     from rapsqlite._wasm.linking import Library
 
-_SLICE_S = 0.001  # how long one task decodes batches before it lets others run
+_SLICE_S = 0.001  # how long one task decodes batches before others run, in seconds
 
 
 class Guest:
@@ -76,15 +76,15 @@ class Guest:
         traffic.serve_through(self.host)
         self._escalation = Escalation(traffic, self.kill, self._give_up, self._leave_behind)
         traffic.force_answer = self._escalation.force_answer
-        self.prepared: dict[int, bytes] = {}  # the SQL of statements that stay prepared, by handle, to tell of it
+        self.prepared: dict[int, bytes] = {}  # the SQL of prepared statements by handle, for reports
         self._memory_limit_bytes = memory_limit_bytes
         self._watchdog = Watchdog(traffic, self._escalation, statement_limit_s)
         self._engine = engine  # called on the guest's thread: it may have to compile
         self._instance: runtime.Instance | None = None
         self._loop: Loop | None = None
         self._ended = False
-        self._given_up = False  # a callback of the user's, or a system call, holds the thread for ever
-        self._end_lock = threading.Lock()  # files are closed before the memory goes that they are mapped into
+        self._given_up = False  # a user's callback or a system call holds the thread forever
+        self._end_lock = threading.Lock()  # files are closed before the memory they are mapped into is freed
         self._waiting_for_end: list[PendingRequest] = []
         self._parking = parking.parking_here()
         self._thread = threading.Thread(target=self._main, name=f"rapsqlite {name}", daemon=True)
@@ -96,42 +96,42 @@ class Guest:
 
     @property
     def reason(self) -> str:
-        """Return what has ended a guest that is broken."""
+        """Return the reason why the guest is broken."""
         return self.host.last_message or reason_of(self._traffic.failure)
 
     @property
     def callbacks(self) -> Callbacks:
-        """Return what the guest may call."""
+        """Return the callbacks that the guest may call."""
         return self.host.callbacks
 
     @property
     def in_transaction(self) -> bool:
-        """Tell whether SQLite has left autocommit mode, as of the newest reply."""
+        """Return True if SQLite has left autocommit mode, as of the latest reply."""
         return self._traffic.in_transaction
 
     @property
     def total_changes(self) -> int:
-        """Return SQLite's ``total_changes``, as of the newest reply."""
+        """Return SQLite's ``total_changes`` as of the latest reply."""
         return self._traffic.total_changes
 
     @property
     def last_insert_rowid(self) -> int:
-        """Return SQLite's ``last_insert_rowid``, as of the newest reply."""
+        """Return SQLite's ``last_insert_rowid`` as of the latest reply."""
         return self._traffic.last_insert_rowid
 
     @property
     def sent_count(self) -> int:
-        """Return a number that differs after each request."""
+        """Return a number that changes with each request."""
         return self._traffic.last_id
 
-    # -- requests, any event loop ------------------------------------------------------------------
+    # -- requests, from any event loop ---------------------------------------------------------------
 
     def call(self, request: Request) -> Coroutine[Any, Any, Reply]:
-        """Send a request that has exactly one reply; to be awaited at once, for the reply.
+        """Send a request that has exactly one reply, and wait for it; await immediately.
 
-        Raises what the guest reports; what it reports of a row after the first ones of a result is the reply's
-        ``error``. Cancellation interrupts the request and waits for its answer; if the request finished all the same,
-        its reply is returned and the cancellation comes at the task's next checkpoint.
+        Raises the error that the guest reports. An error of a later row of a result is the reply's ``error`` instead.
+        Cancellation interrupts the request and waits for its reply; if the request finished anyway, its reply is
+        returned and the cancellation is raised at the task's next checkpoint.
         """
         if held_back and not is_carried_through(request):
             return self._call_unless_cancelled(request)
@@ -142,15 +142,15 @@ class Guest:
         return await self.result(self.submit(request))
 
     async def checkpoint(self) -> None:
-        """Raise a cancellation that was held back for a request of this task that had finished."""
+        """Raise a cancellation that was held back because a request of this task had finished."""
         if held_back:
             await deliver_held_back(current_loop(self._loop))
 
     async def collect(self, request: Request, decode: Callable[[bytes], list[Any]]) -> tuple[list[Any], Reply]:
         """Run a request that is answered in batches; return all rows, decoded, and the last reply.
 
-        The columns of the first reply stand in the returned one. The event loop gets to run every few milliseconds.
-        Errors and cancellation as for ``call``.
+        The returned reply has the columns of the first one. The event loop runs every few milliseconds. Errors and
+        cancellation as for ``call``.
         """
         loop = self._loop = current_loop(self._loop)
         if held_back and not is_carried_through(request):
@@ -164,7 +164,7 @@ class Guest:
             reply = self._settle(pending, loop)
             if reply.kind == abi.REPLY_DONE:
                 return decode(reply.rows) if reply.row_count else [], reply
-            # Waiting and decoding take turns from here on, and every batch makes the heap of rows larger.
+            # From here on waiting and decoding alternate, and every batch enlarges the heap of rows.
             with FullCollectionsHeldBack():
                 pending.looks_itself = True
                 rows = decode(reply.rows) if reply.row_count else []
@@ -201,7 +201,7 @@ class Guest:
                 return reply
 
     def _settle(self, pending: PendingRequest, loop: Loop) -> Reply:
-        """Take one reply; raise what it reports, or the cancellation that it makes true."""
+        """Take one reply; raise its error, or the cancellation that it confirms."""
         if not pending.replies:
             settle(loop, pending, finished=False)
             raise pending.error or InternalError("the guest ended without an answer")
@@ -218,16 +218,17 @@ class Guest:
         return reply
 
     def submit(self, request: Request) -> PendingRequest:
-        """Send a request that has exactly one reply and return at once; ``result`` waits for the reply.
+        """Send a request that has exactly one reply and return immediately; ``result`` waits for the reply.
 
-        So the guest works while the caller does something else. Whoever does not want the reply any more
-        calls ``abandon``. This is no checkpoint: a task that submits one after the other calls ``checkpoint`` before.
+        This lets the guest work while the caller does something else. A caller that no longer wants the reply calls
+        ``abandon``. This is no checkpoint: a task that submits several requests in a row calls ``checkpoint`` before
+        each.
         """
         loop = self._loop = current_loop(self._loop)
         return self._traffic.submit(loop, request)
 
     async def result(self, pending: PendingRequest) -> Reply:
-        """Return the reply of a submitted request, also in another event loop; otherwise as ``call``."""
+        """Return the reply of a submitted request, possibly in another event loop; otherwise as ``call``."""
         loop = self._loop = current_loop(self._loop)
         if pending.loop is not None and pending.loop.key is not loop.key:
             self._traffic.move(pending, loop)
@@ -242,32 +243,32 @@ class Guest:
         return self._settle(pending, loop)
 
     async def let_others_run(self, pending: PendingRequest) -> None:
-        """Let other tasks run while a submitted request is under way; ``result`` raises what cancels this one."""
+        """Let other tasks run while a submitted request is in flight; ``result`` raises this task's cancellation."""
         await current_loop(self._loop).checkpoint(pending)
 
     def abandon(self, pending: PendingRequest) -> None:
-        """Interrupt a submitted request and drop its reply. Any thread, also from a finalizer."""
+        """Interrupt a submitted request and drop its reply. Any thread, including from a finalizer."""
         self._traffic.discard(pending)
 
     def post(self, request: Request) -> None:
-        """Send a request whose answer nobody waits for. Any thread, also from a finalizer."""
+        """Send a request without waiting for its reply. Any thread, including from a finalizer."""
         self._traffic.post(request)
 
     def interrupt(self) -> None:
-        """Interrupt every request, queued or running, and what has rows left; a long callback, too. Any thread."""
+        """Interrupt every request, queued or running, statements with rows left, and a long callback. Any thread."""
         self._traffic.cancel_all()
         self._traffic.post(Request(abi.OP_CONTROL, target=abi.CONTROL_OP_INTERRUPT))
         self._escalation.press_later()
 
     def _give_up(self, failure: BaseException) -> None:
-        """End the connection while a callback still runs, which nothing interrupts: files and locks are let go of.
+        """End the connection while a callback still runs that nothing interrupts; release its files and locks.
 
-        The guest is marked as killed, so it never gets to anything once the callback returns.
+        The guest is marked as killed, so it does nothing once the callback returns.
         """
         self.kill()
         if not self._given_up:
             self._given_up = True
-            # Closing files may take time, which an event loop does not have.
+            # Closing files may take time, which must not block an event loop.
             try:
                 threading.Thread(target=self._close_for_callback, args=(failure,), daemon=True).start()
             except RuntimeError:  # there are too many threads already
@@ -281,7 +282,7 @@ class Guest:
         self._wake(woken + self._note_end())
 
     def _leave_behind(self, failure: BaseException) -> None:
-        """End the connection while its thread is in a system call: tasks wait no longer, the thread keeps the files."""
+        """End the connection while its thread is in a system call: tasks stop waiting, the thread keeps the files."""
         if not self._given_up:
             self._given_up = True
             with self._traffic.afterwards, self._traffic.lock:
@@ -289,16 +290,16 @@ class Guest:
             self._wake(woken + self._note_end())
 
     def _note_end(self) -> list[PendingRequest]:
-        """Nobody needs to wait for the guest any longer; return those who did."""
+        """Mark the guest as ended; return the requests that waited for it."""
         registry.forget(self)
         with self._traffic.afterwards, self._traffic.lock:
             self._ended = True
             return self._waiting_for_end
 
-    # -- the guest's thread ------------------------------------------------------------------------
+    # -- on the guest's thread -----------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread; requests may be submitted at once, they wait until the guest is there."""
+        """Start the thread. Requests may be submitted immediately; they wait until the guest is up."""
         try:
             registry.start(self, self._thread)
             self._watchdog.start(self.name)
@@ -351,7 +352,7 @@ class Guest:
             instance.call("rapsqlite_run")
 
     def _end(self, failure: BaseException | None) -> None:
-        """Hand out the last replies, then free the memory, the files and the waiting tasks."""
+        """Deliver the last replies, then free the memory and the files and wake the waiting tasks."""
         woken = self._traffic.finish(failure)
         self._watchdog.end()
         self.host.leave()
@@ -369,10 +370,10 @@ class Guest:
             if pending.loop is not None:
                 pending.loop.post(pending.loop.wake, pending)
 
-    # -- the end -----------------------------------------------------------------------------------
+    # -- shutdown ----------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """Close the database and end the thread; idempotent. A cancellation waits until that is done."""
+        """Close the database and end the thread; idempotent. A cancellation is raised once that is done."""
         if self.state == "forked":
             return
         if self.host.callbacks.thread:
@@ -380,7 +381,7 @@ class Guest:
         try:
             await self._close()
         except BaseException:
-            self.stop()  # without a loop, or in one that is closed meanwhile, nobody can wait, nor come again
+            self.stop()  # without a loop, or in one that is closed meanwhile, nothing can wait
             raise
 
     async def _close(self) -> None:
@@ -416,15 +417,15 @@ class Guest:
         while not pending.done:
             await loop.wait(pending)
         if not self._given_up:
-            self._thread.join()  # it has done everything by now but return
+            self._thread.join()  # it has finished everything except returning
         settle(loop, pending, finished=True)
 
     def stop(self) -> None:
-        """Tell the guest to leave at once, interrupting what runs; does not wait. Any thread, also a finalizer."""
+        """Make the guest stop immediately, interrupting what runs; does not wait. Any thread, also a finalizer."""
         self._traffic.stop()
 
     def open_library(self, wasm: bytes) -> Library:
-        """Return a side module for this guest (`runtime.Instance.open_library`). From a callback."""
+        """Return a side module for this guest (`runtime.Instance.open_library`). Call from a callback."""
         return cast("runtime.Instance", self._instance).open_library(wasm)
 
     def kill(self) -> None:
@@ -439,15 +440,15 @@ class Guest:
         self._thread.join(timeout_s)
 
     def is_running(self) -> bool:
-        """Tell whether the guest's thread is there."""
+        """Return True while the guest's thread exists."""
         return self._thread.is_alive()
 
     def abandon_after_fork(self) -> None:
-        """In a forked child: let go of the files; everything else belongs to the parent."""
+        """In a forked child: close the files; everything else belongs to the parent."""
         self._traffic.abandon_after_fork()
         self.files.abandon()
 
     def statistics(self) -> dict[str, int]:
-        """Return how often each host function was called, by name, the waits for locks, and what went through calls."""
+        """Return the number of calls of each host function, the waits for locks, and the bytes transferred by calls."""
         counts = dict(self._instance.counts) if self._instance is not None else {}
         return {**counts, "busy_waits": self.host.busy_waits, **self.files.statistics()}

@@ -1,7 +1,7 @@
-"""What the guest asks of the host beside files: parking, large bodies, sleep, waits for locks, local time, messages.
+"""Host functions other than file operations: parking, large bodies, sleep, lock waits, local time, messages.
 
-These run on the guest's thread. They share the guest's lock with the submitting side, so that "is there news?" and
-"I am asleep" are one step: no wake-up is lost.
+They run on the guest's thread. They share the guest's lock with the submitting side, so that "is there news?" and "I am
+asleep" are one step and no wake-up is lost.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LONGEST_NAP_S = 0.05
 
 
 class HostFunctions:
-    """The plain callables behind the guest's non-file imports, and the thread's sleep."""
+    """The callables behind the guest's non-file imports, and the thread's sleep."""
 
     def __init__(
         self,
@@ -51,30 +51,30 @@ class HostFunctions:
         is_cancelled: Callable[[], bool],
         result_limit_bytes: int,
     ) -> None:
-        """``result_limit_bytes`` is `Limits.max_bytes`; ``afterwards`` and the callables are the traffic's."""
+        """``result_limit_bytes`` is `Limits.max_bytes`; ``afterwards`` and the callables belong to the traffic."""
         self.busy_timeout_s = busy_timeout_s
         self.leaving = False
         self.ringing = False
         self.last_message = ""
         self.busy_waits = 0
-        self.sleeps = False  # because the statement asked for it, and not for want of work or a lock
+        self.sleeps = False  # because the statement sleeps, not for lack of requests or a lock
         self._lock = lock
         self._afterwards = afterwards
         self._wake = threading.Lock()
         self._wake.acquire()
         self._asleep = False
-        self._parking: Parking | None = None  # where the guest sleeps, once it does not sleep in ``park``
+        self._parking: Parking | None = None  # where the guest sleeps instead of in ``park``, if set
         self._busy_until = 0.0
         self._waiter = waiter
         waiter.wake_by(self._wake_waiter)
         self.rings: Rings | None = None  # set once the guest is up
         self.memory: Memory | None = None
-        self.counts: dict[str, int] = {}  # of calls by import, once the guest is up
+        self.counts: dict[str, int] = {}  # number of calls by import, once the guest is up
         self.callbacks = Callbacks()
         self._ring_bell = ring_bell
         self._body_of = body_of
         self._is_cancelled = is_cancelled
-        # What is no row of a result is sent in pieces of a megabyte, or short.
+        # Everything except result rows is short, or sent in pieces of a megabyte.
         most = max(result_limit_bytes, _MOST_OTHERWISE_BYTES) + abi.BATCH_BYTES
         self._most_spilled_bytes = min(most, MOST_BODY_BYTES) if result_limit_bytes else MOST_BODY_BYTES
 
@@ -88,7 +88,7 @@ class HostFunctions:
     # -- the thread's sleep ------------------------------------------------------------------------
 
     def park(self, reason: int) -> int:
-        """Block until there is a request (idle) or room for a reply (full); say how to go on (PARKED_*)."""
+        """Block until there is a request (idle) or space for a reply (full); return how to continue (PARKED_*)."""
         with self._afterwards, self._lock:
             self._asleep = not self.leaving and not self._has_news(reason)
             sleeps = self._asleep
@@ -97,11 +97,11 @@ class HostFunctions:
         return abi.PARKED_LEAVE if self.leaving else abi.PARKED_AGAIN
 
     def park_in(self, parking: Parking) -> None:
-        """Say where the guest sleeps, instead of in ``park``. Before it runs."""
+        """Set where the guest sleeps instead of in ``park``, before it runs."""
         self._parking = parking
 
     def leave(self) -> None:
-        """The guest's thread ends: give up what it holds."""
+        """Release resources when the guest's thread ends."""
         self.rings = self.memory = None
         self.callbacks.clear()
 
@@ -112,7 +112,7 @@ class HostFunctions:
         return rings.has_unanswered() if reason == abi.PARK_IDLE else not rings.has_replies()
 
     def unpark(self) -> None:
-        """Wake the thread if it sleeps. The lock is held."""
+        """Wake the thread if it sleeps. Call with the lock held."""
         if self._asleep:
             self._asleep = False
             self._wake.release()
@@ -120,16 +120,16 @@ class HostFunctions:
             self.rings.wake_if_parked(self._parking.unlock, self._parking.mutex)
 
     def wake_unconditionally(self) -> None:
-        """Wake the thread, whatever it says of itself: it is to end. Any thread."""
+        """Wake the thread unconditionally: the guest must stop. Any thread."""
         if self._parking is not None:
             self._parking.wake()
 
     def is_asleep(self) -> bool:
-        """Tell whether the thread sleeps. The lock is held."""
+        """Return True if the thread sleeps. Call with the lock held."""
         return self._asleep or (self._parking is not None and self.rings is not None and self.rings.is_parked())
 
     def _nap(self, seconds: float, is_over: Callable[[], bool] = lambda: False) -> bool:
-        """Sleep at most ``seconds``; False if the running request was cancelled or the guest is to leave.
+        """Sleep at most ``seconds``; False if the running request was cancelled or the guest must stop.
 
         Make ``is_over`` true before the wake-up, in case the thread does not sleep yet.
         """
@@ -142,7 +142,7 @@ class HostFunctions:
         woken = self._wake.acquire(timeout=seconds)
         with self._afterwards, self._lock:
             if not woken and not self._asleep:
-                self._wake.acquire()  # the wake-up came between the two: take it, so that none is left for later
+                self._wake.acquire()  # the wake-up came between the two: consume it, so that none is left over
             self._asleep = False
             return not self._is_unwanted()
 
@@ -150,10 +150,10 @@ class HostFunctions:
         return self.leaving or self._is_cancelled()
 
     def busy(self, attempt: int) -> int:
-        """Wait for a lock that someone else holds; 0 once the timeout is over or the statement was cancelled.
+        """Wait for a lock held by another connection; 0 once the timeout is over or the statement was cancelled.
 
-        A connection of this process wakes the first waiter when it releases the lock (`waiters`). For other holders
-        the pause doubles from 0.5 ms to 50 ms and varies by half, so that two waiters do not keep in step.
+        When a connection of this process releases the lock it wakes the first waiter (`waiters`). For other holders the
+        pause doubles from 0.5 ms to 50 ms and varies by half, so that two waiters do not keep in step.
         """
         waiter = self._waiter
         now = time.monotonic()
@@ -179,26 +179,26 @@ class HostFunctions:
                 self.unpark()
 
     def busy_timeout(self, milliseconds: int) -> int:
-        """Set how long `busy` waits, unless told to keep it; return that in milliseconds, as `PRAGMA busy_timeout`."""
+        """Set how long `busy` waits, unless told to keep it; return it in milliseconds, as `PRAGMA busy_timeout`."""
         if milliseconds != abi.BUSY_TIMEOUT_KEEP & _U32:
             self.busy_timeout_s = milliseconds / 1000
         return min(int(self.busy_timeout_s * 1000), _MOST_MILLISECONDS)
 
     def sleep(self, microseconds: int) -> None:
-        """Sleep for that long, less if the running request is cancelled or the guest is to leave."""
+        """Sleep for that long; less if the running request is cancelled or the guest must stop."""
         until = time.monotonic() + microseconds / 1_000_000
         self.sleeps = True
         try:
             while (left := until - time.monotonic()) > 0 and self._nap(left):
-                pass  # woken for a request that has to wait
+                pass  # woken for a request, which has to wait
         finally:
             self.sleeps = False
 
     # -- bodies too large for a ring ---------------------------------------------------------------
 
     def bell(self) -> None:
-        """A reply is there and the host had asked to be told."""
-        # A thread that is woken for the reply takes the GIL at once, so that this one waits to return.
+        """A reply is ready and the host had requested a bell."""
+        # A thread that is woken for the reply takes the GIL at once, so this one has to wait before it returns.
         self.ringing = True
         self._ring_bell()
         self.ringing = False
@@ -215,9 +215,9 @@ class HostFunctions:
         return 0
 
     def spill(self, address: int, length: int) -> int:
-        """Take a private copy of a reply's body; 1 if it is too large, or the host's memory does not allow for it."""
+        """Take a private copy of a reply's body; 1 if it is too large, or the host's memory does not suffice."""
         rings = self.rings
-        # The guest waits until these were taken; if it does not, it wants our memory.
+        # An honest guest waits until these were taken; any other one tries to exhaust the host's memory.
         if rings is None or self.memory is None or len(rings.spilled) >= abi.SPILLS_AT_ONCE:
             return 1
         if length > self._most_spilled_bytes:
@@ -240,7 +240,7 @@ class HostFunctions:
             return _NO_TIME
 
     def log(self, address: int, length: int) -> None:
-        """Log a message of the guest: a panic, or what SQLite reports through its error log."""
+        """Log a message of the guest: a panic, or a message of SQLite's error log."""
         if self.memory is not None:
             message = bytes(self.memory.view(address, min(length, 4096)))
             self.last_message = message.decode("utf-8", "replace")
@@ -249,7 +249,7 @@ class HostFunctions:
     # -- the user's callbacks ----------------------------------------------------------------------
 
     def callback_answer(self, address: int, length: int) -> int:
-        """Copy the last callback's answer to ``address``; 1 if it is not that long."""
+        """Copy the last callback's result to ``address``; 1 if it does not have that length."""
         if self.memory is None:
             raise InternalError("the guest called back before its memory was known")
         return self.callbacks.fetch_answer(self.memory.view(address, length))

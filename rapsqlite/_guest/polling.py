@@ -1,9 +1,10 @@
-"""Waiting for an answer right where it was asked for, instead of in the event loop.
+"""Waits for a reply by spinning and napping in the task itself, instead of in the event loop.
 
 A guest that is awake answers a small request within a few microseconds, sooner than an event loop could go to sleep for
-it: waking the loop's thread alone costs five times as much. So a request that is alone in flight is waited for here:
-first by looking for its reply, then, for a guest that needs the host meanwhile and so the GIL, in a nap that lets go of
-it. Seldom where it did not help, and never for long in a row without letting other tasks run.
+it; waking the loop's thread alone takes five times as long. So a request that is alone in flight is polled for: first
+by spinning, then, if the guest meanwhile needs the host and so the GIL, in a short sleep (nap) without the GIL. Polling
+backs off where it does not help, and never keeps other tasks waiting for long.
+docs/decisions/0001-how-a-lone-task-waits.md has the figures.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ if TYPE_CHECKING:
 
 _LOOKS = 400  # about 15 µs
 _NAP_S = 0.0002
-_IN_ROW = 32  # then other tasks get to run
-_IN_ROW_S = 0.0004  # the same for answers that had to be napped for
-_TOO_MANY_MISSES = 2  # in a row: then some requests are not waited for here
-_MOST_MISSES = 6  # in a row: then one request in 64 is tried
+_IN_ROW = 32  # then other tasks run
+_IN_ROW_S = 0.0004  # the same for naps, in seconds
+_TOO_MANY_MISSES = 2  # in a row: then some requests are not polled for
+_MOST_MISSES = 6  # in a row: then one request in 64 is polled for
 _YIELDS = 40
-_DEAR_S = 0.0003  # an answer that took this long here had better been waited for in the loop
-# Both let go of the GIL; on Linux sleep(0) takes 60 µs, for timers have slack there.
+_DEAR_S = 0.0003  # a reply that took this long to poll for should have been awaited in the loop
+# Both release the GIL. On Linux sleep(0) takes 60 µs, because timers have slack there.
 _yield_gil: Callable[[], object] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
 class Polling:
-    """Whether to poll one guest, from how it went so far. The guest's lock is held, except in ``nap``."""
+    """Decides whether to poll one guest, from past results. Call with the guest's lock held, except for ``nap``."""
 
     __slots__ = ("_host", "_in_row", "_in_row_s", "_locks", "_misses", "_started", "_to_skip", "_woken", "naps")
 
@@ -50,11 +51,11 @@ class Polling:
         self.naps = False  # the next bell is for ``nap``
 
     def may_start(self, rings: Rings) -> bool:
-        """Tell whether to wait for the next request's answer here; asked before the request is written."""
+        """Return True if the next request's reply should be polled for; called before the request is written."""
         return not self._host.is_asleep() and self.may_nap(rings)
 
     def may_nap(self, rings: Rings) -> bool:
-        """Tell the same of a request whose answer is not looked for, so that its guest may as well be asleep."""
+        """The same for a request that is not spun for, whose guest may therefore be asleep."""
         self._started = time.perf_counter()
         if rings.has_replies():
             return False
@@ -64,30 +65,30 @@ class Polling:
         return True
 
     def look(self, rings: Rings) -> bool:
-        """Look for the reply a bounded number of times; True if it is there."""
+        """Spin for the reply a bounded number of times; True if it arrived."""
         self._started = time.perf_counter()
         for _ in range(_YIELDS):
             if not self._host.ringing:
                 break
-            _yield_gil()  # the guest waits for it, to return from ringing for the answer before this
+            _yield_gil()  # the guest needs the GIL to return from ringing for the previous reply
         if self._asks_for_locks():
-            return False  # it waits for the GIL, which is let go of in ``nap``
+            return False  # it waits for the GIL, which ``nap`` releases
         found = rings.poll(_LOOKS)
         if found:
             self._account(found=True)
         return found
 
     def _asks_for_locks(self) -> bool:
-        """Tell whether the guest has called the host for a lock since the last look, as it probably will again."""
+        """Return True if the guest has called for a lock since the last check, and so probably will again."""
         counts = self._host.counts
         locks = counts.get("file_lock", 0) + counts.get("shm_lock", 0)
         asked, self._locks = locks != self._locks, locks
         return asked
 
     def nap(self, bell: Bell | None) -> None:
-        """Sleep until the bell is rung, but not for long. The lock is not held, and ``naps`` is set.
+        """Sleep until the bell rings, but not for long. Call without the lock, with ``naps`` set.
 
-        A guest whose ``bell`` is not heard by the running loop calls ``wake`` instead.
+        If the running loop does not watch the guest's ``bell``, the guest calls ``wake`` instead.
         """
         if bell is not None and bell.is_heard:
             bell.wait(_NAP_S)
@@ -95,26 +96,26 @@ class Polling:
             self._woken.acquire(timeout=_NAP_S)
 
     def end_nap(self, rings: Rings | None) -> None:
-        """After ``nap``: the next bell is the event loop's again."""
+        """After ``nap``: the next bell is for the event loop again."""
         self.naps = False
-        self._woken.acquire(blocking=False)  # it may have been rung after the nap's time was over
+        self._woken.acquire(blocking=False)  # it may have been rung after the nap timed out
         self._account(found=rings is not None and rings.has_replies())
 
     def wake(self) -> None:
-        """Ring the bell of ``nap``. The guest's thread."""
+        """End ``nap``. The guest's thread."""
         self.naps = False
         self._woken.release()
 
     def _account(self, *, found: bool) -> None:
         took_s = time.perf_counter() - self._started
         self._in_row_s += took_s
-        # On a machine whose processors are all taken, letting go of one can cost milliseconds.
+        # On a machine whose processors are all busy, yielding one can cost milliseconds.
         paid = found and took_s < _DEAR_S
         self._misses = 0 if paid else min(self._misses + 1, _MOST_MISSES)
         self._to_skip = 0 if self._misses < _TOO_MANY_MISSES else 1 << self._misses
 
     def should_yield(self, *, answered: bool) -> bool:
-        """Tell whether a task has kept others from running for long enough; without an answer it waits in the loop."""
+        """Return True if a task has kept others waiting long enough; without a reply it waits in the loop anyway."""
         self._in_row += 1
         if answered and self._in_row < _IN_ROW and self._in_row_s < _IN_ROW_S:
             return False

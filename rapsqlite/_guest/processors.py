@@ -1,7 +1,7 @@
-"""How many processors this process may really use at once.
+"""The number of processors that this process may actually use at once.
 
-What counts is not the machine: the process's affinity (``taskset``, a cpuset) and the quota of its control group (a
-container's CPU limit) may leave less, down to one, and both may change while it runs.
+The machine's count is not enough: the process's affinity (``taskset``, a cpuset) and the quota of its control group (a
+container's CPU limit) may leave fewer, down to one, and both may change at run time.
 https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files
 """
 
@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from time import perf_counter
 
-_AFFINITY_S = 0.005  # how long an answer is good: asking takes a microsecond
+_AFFINITY_S = 0.005  # how long a result is reused: asking takes a microsecond
 _QUOTA_S = 1.0  # the same for the quota, which is read from files
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -40,7 +40,7 @@ def _processors_now(now: float) -> int:
 
 
 def _read_quota() -> float:
-    """Return the quota of the process's control group as the container sees it, version 2 or 1; 0 if there is none."""
+    """Return the quota of the process's control group (version 2 or 1) as the container sees it; 0 if there is none."""
     try:
         quota, period = (_CGROUPS / "cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Why a connection takes no request any more."""
+"""The reason why a connection accepts no more requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from rapsqlite.errors import Error, OperationalError, ProgrammingError
 
 
 def refusal_of(state: str, name: str, failure: BaseException | None, last_message: str) -> Exception:
-    """Return the exception for a guest in this state, which ``failure`` ended or ``last_message`` tells about."""
+    """Return the exception for a guest in this state, given the ``failure`` that ended it or its ``last_message``."""
     if state == "closed":
         return ProgrammingError("Cannot operate on a closed database.")
     if state == "forked":

@@ -1,4 +1,4 @@
-"""The guests that run in this process: how their threads start, and what becomes of them at its exit and in a fork."""
+"""The guests of this process: starting their threads, and what happens to them at exit and in a fork."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rapsqlite._guest import spin_budget
 if TYPE_CHECKING:
     from rapsqlite._callbacks.callbacks import Callbacks
 
-_JOIN_S = 5.0  # how long the interpreter waits for a guest when it exits
+_JOIN_S = 5.0  # how long the interpreter waits for a guest when it exits, in seconds
 
 
 class Running(Protocol):
@@ -54,7 +54,7 @@ _exit_registered = False
 
 
 def start(guest: Running, thread: threading.Thread) -> None:
-    """Start a guest's thread, with the stack that wasm needs."""
+    """Start a guest's thread with the stack size that wasm needs."""
     _register_exit()
     with _stack_lock:
         previous = threading.stack_size(runtime.THREAD_STACK_BYTES)
@@ -66,7 +66,7 @@ def start(guest: Running, thread: threading.Thread) -> None:
 
 
 def forget(guest: Running) -> None:
-    """Do not count on a guest any more: its thread is about to end."""
+    """Remove a guest whose thread is about to end."""
     _live.discard(guest)
 
 
@@ -80,7 +80,7 @@ def _register_exit() -> None:
 
 
 def _stop_all() -> None:
-    """End every guest before the interpreter does: its thread must not call into Python afterwards."""
+    """End every guest before the interpreter exits: threads must not call into Python afterwards."""
     guests = list(_live)
     for guest in guests:
         guest.stop()

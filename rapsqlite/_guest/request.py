@@ -23,14 +23,14 @@ _UNDOES = re.compile(
 
 
 def undoes(sql: bytes) -> bool:
-    """Tell whether the text begins with a statement that undoes or releases: ROLLBACK, ROLLBACK TO or RELEASE."""
+    """Return True if the text begins with a statement that undoes or releases: ROLLBACK, ROLLBACK TO or RELEASE."""
     return _UNDOES.match(sql) is not None
 
 
 def is_carried_through(request: Request) -> bool:
-    """Tell whether a request is sent and waited for although its task is cancelled: it undoes, ends or releases.
+    """Return True if a request always completes, even if its task is cancelled: it undoes, ends or releases.
 
-    A script that commits first is not: to undo what it would have committed comes too late.
+    A script that commits first does not: rolling back after its commit would be too late.
     """
     if request.op in _ENDS or request.format & abi.FORMAT_CARRIED_THROUGH:
         return True
@@ -42,7 +42,7 @@ class Sender(Protocol):
 
     @property
     def grace_period_s(self) -> float:
-        """How long a cancelled task waits for the guest's answer."""
+        """How long a cancelled task waits for the guest's reply, in seconds."""
         ...
 
     def cancel(self, pending: PendingRequest) -> None:
@@ -84,30 +84,30 @@ class PendingRequest:
 
     def __init__(self, sender: Sender, loop: Loop | None, request: Request) -> None:
         self.sender = sender
-        self.loop = loop  # None: nobody waits for the answer
+        self.loop = loop  # None: no task waits for the reply
         self.request = request
         self.number = 0  # by which the guest answers it
-        self.position: int | None = None  # in the request ring, once it is there
+        self.position: int | None = None  # in the request ring, once written
         self.received_bytes = 0  # counted only under a limit
         self.replies: deque[Reply] = deque()
         self.silences = 0  # how often the guest has let the grace period pass
-        self.done = False  # the final reply is there, or never comes
-        self.error: Exception | None = None  # why it never comes
-        self.cause: BaseException | None = None  # what a callback raised
+        self.done = False  # the final reply has arrived, or never will
+        self.error: Exception | None = None  # why it never will
+        self.cause: BaseException | None = None  # the exception raised in a callback
         self.cancelled = False
         self.discarded = False
         self.overdue = False  # cancelled by the watchdog
-        self.looks_itself = False  # its task drains before it sleeps, so that no bell is needed while it is awake
-        self.yields = False  # its task is to let others run, although the answer is there
+        self.looks_itself = False  # its task drains before it sleeps, so it needs no bell while awake
+        self.yields = False  # its task should let others run although the reply has arrived
         self.waiter: Any = None
         self.cancellation: BaseException | None = None
 
     def is_ready(self) -> bool:
-        """Tell whether there is a reply, or never will be."""
+        """Return True if there is a reply, or never will be one."""
         return self.done or bool(self.replies)
 
     def wake_from(self, loop: Loop) -> None:
-        """Let the task that waits go on, if one does. The thread of ``loop``."""
+        """Let the waiting task continue, if there is one. The thread of ``loop``."""
         if self.loop is None:
             return
         if self.loop.key is loop.key:
@@ -117,12 +117,12 @@ class PendingRequest:
 
     @property
     def is_carried_through(self) -> bool:
-        """Tell whether its answer is waited for, whatever cancels its task."""
+        """Return True if its reply is awaited whatever cancels its task."""
         return is_carried_through(self.request)
 
     @property
     def is_spared(self) -> bool:
-        """Tell whether its cancel word stays 0. The guest knows by itself what of a script is carried through."""
+        """Return True if its cancel word stays 0. The guest knows which statements of a script always complete."""
         return self.is_carried_through and not (self.request.op == abi.OP_SCRIPT and self.request.sql)
 
     @property
@@ -131,14 +131,14 @@ class PendingRequest:
         return self.sender.grace_period_s
 
     def on_cancel(self) -> None:
-        """Interrupt this request in the guest, queued or running. Closing is not undone: it is sped up."""
+        """Interrupt this request in the guest, queued or running. Closing is not undone but sped up."""
         if self.request.op == abi.OP_CLOSE:
             self.sender.stop()
         else:
             self.sender.cancel(self)
 
     def on_timeout(self) -> None:
-        """The guest does not answer: see to it that it does, or end it."""
+        """The guest does not answer: force it to, or end it."""
         self.sender.force_answer(self)
 
 

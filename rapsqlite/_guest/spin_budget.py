@@ -1,10 +1,10 @@
-"""How long a guest that has nothing to do looks for a request before it sleeps, and whether anybody waits so.
+"""How long an idle guest spins for a request before it sleeps, and whether tasks spin for replies.
 
-A guest that looks answers within microseconds, one that sleeps has to be woken, which takes ten times as long and more.
-But a processor is busy meanwhile. So only a guest with which a conversation goes on looks for long, and only while
-there are processors for all of these at once and for what they talk to: half of them. When more guests than that are
-talked to, all of them sleep soon, and their answers are waited for in the event loop. On a single processor a
-spin keeps the other side from running: nobody spins there.
+A spinning guest answers within microseconds; a sleeping one has to be woken, which takes at least ten times as long.
+But spinning occupies a processor. So a guest spins for long only while requests arrive in quick succession, and only as
+many guests do so as half of the processors, which leaves the other half for the tasks. When more guests are active than
+that, all of them sleep soon, and their replies are awaited in the event loop. On a single processor spinning would keep
+the other side from running, so nothing spins. docs/decisions/0001-how-a-lone-task-waits.md has the figures.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from rapsqlite._wasm.control_block import Words
 
 FEW_SPINS = 4_000  # about 4 µs
-MANY_SPINS = 200_000  # longer than the host takes to sleep and to be woken for one answer
-_SOON_S = 0.0003  # a request that comes sooner after an answer is part of a conversation
-_SILENCE_S = 0.001  # and it is over after this
+MANY_SPINS = 200_000  # longer than the host takes to sleep and wake up for one reply
+_SOON_S = 0.0003  # a request this soon after a reply continues a conversation
+_SILENCE_S = 0.001  # a conversation is over after this
 _CROWDED_S = 0.005
 
 _lock = threading.Lock()
 _spinners: list[SpinBudget] = []
-_newest: SpinBudget | None = None  # to have been refused
+_newest: SpinBudget | None = None  # the latest guest that was refused
 _crowded_until = 0.0
 
 
@@ -41,11 +41,11 @@ class SpinBudget:
         self._spoke_s = 0.0
 
     def answered(self) -> None:
-        """The answer to a request was taken."""
+        """The reply to a request was taken."""
         self._spoke_s = perf_counter()
 
     def note_request(self, words: Words) -> None:
-        """A request is sent: say how long to look for the one after it."""
+        """A request is sent: set how long to spin for the next one."""
         now = perf_counter()
         soon = now - self._spoke_s < _SOON_S
         self._spoke_s = now
@@ -58,7 +58,7 @@ class SpinBudget:
 
 
 def _add_spinner(guest: SpinBudget, now: float) -> None:
-    """Give the guest a seat, if there is one; if all who sit talk, nobody is to sit for a while."""
+    """Let the guest spin if the budget allows; if all spinners are active, let none spin for a while."""
     global _newest, _crowded_until
     with _lock:
         if now < _crowded_until:
@@ -82,12 +82,12 @@ def _dismiss(guest: SpinBudget) -> None:
 
 
 def is_crowded() -> bool:
-    """Tell whether more guests are talked to than can be waited for without sleeping."""
+    """Return True if more guests are active than may spin."""
     return perf_counter() < _crowded_until
 
 
 def may_spin() -> bool:
-    """Tell whether an answer may be waited for without giving up the processor: its guest has another one."""
+    """Return True if a task may spin for a reply, because its guest has another processor."""
     return usable_processors() > 1
 
 
@@ -99,7 +99,7 @@ def forget(guest: SpinBudget) -> None:
 
 
 def forget_after_fork() -> None:
-    """In a forked child: the parent's guests are not here, and nobody holds the lock."""
+    """In a forked child: forget the parent's guests, and replace the lock, which a parent's thread may hold."""
     global _lock
     _lock = threading.Lock()
     _spinners.clear()

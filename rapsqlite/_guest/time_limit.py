@@ -1,7 +1,7 @@
-"""The limit on a statement's time: interrupts what takes longer, and ends a guest that does not even notice.
+"""The limit on a statement's time: interrupts statements that exceed it, and kills a guest that does not react.
 
-A thread of the connection's own looks at what the guest works on. An interrupt is noticed within a thousand steps of
-SQLite's virtual machine; but a single step can take for ever, a search for one long string in another, say.
+A watchdog thread checks what the guest is working on. SQLite notices an interrupt within a thousand steps of its
+virtual machine, but a single step can take forever, such as a search for one long string in another.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from rapsqlite._guest.request import PendingRequest
     from rapsqlite._guest.traffic import RequestQueue
 
-_LOOKS = 8  # in the time that a request may take
+_LOOKS = 8  # checks within the time limit
 _SHORTEST_PAUSE_S = 0.005
 
 
 class Watchdog:
-    """Lets the guest work on one request for ``limit_s`` without a pause; 0: for ever."""
+    """Lets the guest work on one request for at most ``limit_s`` seconds; 0: no limit."""
 
     def __init__(self, traffic: RequestQueue, escalation: Escalation, limit_s: float) -> None:
         self._traffic = traffic
@@ -29,12 +29,12 @@ class Watchdog:
         self._ended = threading.Event()
 
     def start(self, name: str) -> None:
-        """Start the thread, if there is a limit to watch."""
+        """Start the thread, if there is a limit."""
         if self._limit_s:
             threading.Thread(target=self._watch, name=f"rapsqlite watchdog {name}", daemon=True).start()
 
     def end(self) -> None:
-        """Let the thread end soon. Any thread."""
+        """Make the thread end soon. Any thread."""
         self._ended.set()
 
     def _watch(self) -> None:

@@ -1,9 +1,9 @@
 """Requests in flight: from the task that submits one to the task that gets its replies.
 
-Requests go out from whichever thread runs an event loop; replies are drained in a loop's thread after a bell and handed
-to the tasks that wait. ``lock`` guards the rings, the table of requests and the state; it is held for microseconds,
-never across a wait, and what finalizers post meanwhile is sent afterwards. Once the state is not "ok" the rings are
-gone and nobody touches the guest's memory any more.
+Any thread that runs an event loop submits requests. After a bell, replies are drained in a loop's thread and passed to
+the waiting tasks. ``lock`` guards the rings, the table of requests and the state; it is held for microseconds, never
+across a wait, and requests that finalizers post meanwhile are sent afterwards. Once the state is not "ok" the rings are
+gone and nothing touches the guest's memory any more.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from rapsqlite._guest.host_functions import HostFunctions
     from rapsqlite._loops import Loop
 
-_FRAMES_PER_DRAIN = 256  # then the event loop gets to run before the rest
+_FRAMES_PER_DRAIN = 256  # then the event loop runs before the rest
 _IN_BATCHES = frozenset({abi.OP_FETCH, abi.OP_FETCH_PREPARED, abi.OP_BLOB_READ})
 _WITH_ROWS = frozenset({abi.OP_FETCH, abi.OP_FETCH_PREPARED, abi.OP_EXECUTE, abi.OP_EXECUTE_PREPARED, abi.OP_NEXT})
-_HEAD_BYTES = 64  # of what is around rows and error texts, at most
+_HEAD_BYTES = 64  # at most, around rows and error texts
 _KINDS = frozenset({abi.REPLY_BATCH, abi.REPLY_DONE, abi.REPLY_ERROR, abi.REPLY_FAILED})
 
 
 class _Afterwards:
     """Sends what was posted while the lock was held: ``with traffic.afterwards, traffic.lock``.
 
-    Not a lock of its own: a KeyboardInterrupt that comes between two steps of Python's would leave it locked.
+    Not a lock class itself: a KeyboardInterrupt between two Python steps would leave it locked.
     """
 
     __slots__ = ("_traffic",)
@@ -83,10 +83,10 @@ class RequestQueue:
         self.left = False
 
     def serve_through(self, host: HostFunctions) -> None:
-        """Set the guest's host functions: the two know each other."""
+        """Connect the guest's host functions with this."""
         self.host = host
         self._drain_posted: object = None  # the key of the loop that is about to drain
-        self._rung: set[object] = set()  # the keys of those that are about to because the guest rang
+        self._rung: set[object] = set()  # the keys of the loops that are about to drain because the guest rang
         self._spin_budget = SpinBudget()
         self._bell: Bell | None = None
         self._polling = Polling(host)
@@ -94,7 +94,7 @@ class RequestQueue:
     # -- submitting, any thread --------------------------------------------------------------------
 
     def submit(self, loop: Loop, request: Request) -> PendingRequest:
-        """Send a request that ``loop``'s running task will wait for. Raises if the connection cannot take it."""
+        """Send a request that ``loop``'s running task will wait for. Raises if the connection cannot accept it."""
         if self.host.callbacks.thread:
             self.host.callbacks.refuse_use()
         pending = PendingRequest(self, loop, request)
@@ -112,11 +112,11 @@ class RequestQueue:
         return pending
 
     def _send(self, pending: PendingRequest, loop: Loop) -> None:
-        """Write the request; wait for its answer if that is worth it, else ask to be told of it. The lock is held."""
+        """Write the request; poll for its reply if worthwhile, otherwise request a bell. Call with the lock held."""
         if self.state != "ok":
             raise self.refusal()
         if self._posts:
-            self._send_posts()  # what the same task posted before goes before
+            self._send_posts()  # what the same task posted earlier is sent first
         if loop.key is not self._newest_key:
             self._drop_orphans()
             self._newest_key, self._several_loops = loop.key, bool(self._pending)
@@ -138,14 +138,14 @@ class RequestQueue:
         rings.ask_for_bell()
         if spins or (waits_here and not may_spin() and self._polling.may_nap(rings)):
             self._polling.naps = True
-        # It may have answered before it was asked to ring, or sleep behind replies nobody was waiting for.
+        # It may have answered before the bell was requested, or sleep behind replies that nothing waited for.
         elif rings.has_replies() and self._drain_posted is not loop.key:
-            self._drain_posted = loop.key  # once for all that are submitted before it runs
+            self._drain_posted = loop.key  # once for all requests submitted before it runs
             loop.post(self.drain, loop)
         self.host.unpark()
 
     def _is_of_the_same_task(self, loop: Loop) -> bool:
-        """Tell whether the task that sends this has sent the last one, too: where several talk, they share wake-ups."""
+        """Return True if this request's task also sent the last one; several active tasks share wake-ups."""
         task = loop.current_task()
         is_same = self._newest_task is not None and self._newest_task() is task
         if not is_same:
@@ -153,7 +153,7 @@ class RequestQueue:
         return is_same
 
     def _nap(self, loop: Loop) -> None:
-        """Wait for the bell right here, for a moment; what has not been answered by then is the event loop's."""
+        """Nap until the bell rings, for a moment; a reply that arrives later goes through the event loop."""
         try:
             rings = self._rings
             if rings is not None and not rings.has_replies():
@@ -169,11 +169,11 @@ class RequestQueue:
         self._flush_posts()
 
     def stop(self) -> None:
-        """Tell the guest to leave at once, interrupting what runs. Any thread, also from a finalizer."""
+        """Make the guest stop immediately, interrupting what runs. Any thread, including from a finalizer."""
         self.post(None)
 
     def cancel(self, pending: PendingRequest) -> None:
-        """Interrupt one request, whose task does not wait any longer if it has not begun. Any thread."""
+        """Interrupt one request; if it has not begun, its task stops waiting. Any thread."""
         with self.afterwards, self.lock:
             self._cancel(pending)
             if not pending.done and not pending.is_carried_through and self._has_not_begun(pending):
@@ -181,7 +181,7 @@ class RequestQueue:
                 pending.done = pending.discarded = True
 
     def _has_not_begun(self, pending: PendingRequest) -> bool:
-        """Tell whether the guest is certain to be busy with, or before, an older request."""
+        """Return True if the guest is certainly still busy with an older request."""
         for other in self._pending.values():
             if other is pending:
                 return self._rings is None or pending.position is None
@@ -190,7 +190,7 @@ class RequestQueue:
         return False
 
     def _drop_orphans(self) -> None:
-        """Interrupt what tasks of closed event loops have sent: nobody waits for it, and others wait behind it."""
+        """Interrupt the requests of closed event loops: nothing waits for them, and other requests wait behind them."""
         for pending in self._pending.values():
             if pending.loop is not None and pending.loop.is_closed():
                 pending.discarded = True
@@ -199,24 +199,24 @@ class RequestQueue:
     def cancel_all(self) -> None:
         """Interrupt every request, queued or running. Any thread."""
         with self.afterwards, self.lock:
-            # The newest first: a guest ends what it runs as soon as that is marked, and would begin the next one.
+            # The newest first: once the running request is marked, the guest ends it and would begin the next one.
             for pending in reversed(self._pending.values()):
                 self._cancel(pending)
 
     def discard(self, pending: PendingRequest) -> None:
-        """Drop what is still to come for a request that nobody will wait for any more. Any thread, also a finalizer."""
+        """Drop the further replies of a request that nothing awaits any more. Any thread, including a finalizer."""
         if not pending.done:
             pending.discarded = True
             pending.replies.clear()
             self._posts.append(pending)
             self._flush_posts()
             if pending.looks_itself and pending.loop is not None:
-                # It does not look any more, and the guest may sleep behind a full ring without having rung.
+                # Its task no longer drains, and the guest may sleep behind a full ring without having rung.
                 pending.looks_itself = False
                 pending.loop.post(self.drain, pending.loop)
 
     def move(self, pending: PendingRequest, loop: Loop) -> None:
-        """Let the reply of a request come to another event loop than that which sent it."""
+        """Deliver the reply of a request to a different event loop than the one that sent it."""
         with self.afterwards, self.lock:
             pending.loop = loop
             self._several_loops = True
@@ -231,7 +231,7 @@ class RequestQueue:
         self.host.unpark()  # it may be napping for a lock
 
     def _enqueue(self, pending: PendingRequest) -> None:
-        """Give the request its number and write it into the ring, or keep it until there is room."""
+        """Give the request its id and write it into the ring, or keep it until there is space."""
         pending.number = number = self.last_id = self.last_id % 0xFFFF_FFFE + 1
         self._pending[number] = pending
         self._closing = self._closing or pending.request.op == abi.OP_CLOSE
@@ -255,9 +255,9 @@ class RequestQueue:
             self._backlog.popleft()
 
     def _flush_posts(self) -> None:
-        """Submit what was posted, unless the lock is held: whoever holds it looks here after letting it go.
+        """Submit what was posted, unless the lock is held; its holder checks for posts after releasing it.
 
-        A finalizer can run anywhere, also in this thread while it holds the lock; so it must not wait for it.
+        A finalizer can run anywhere, even in this thread while it holds the lock, so it must not wait for the lock.
         """
         while self._posts and self.lock.acquire(blocking=False):
             try:
@@ -267,7 +267,7 @@ class RequestQueue:
                 self.lock.release()
 
     def _send_posts(self) -> None:
-        """Submit what was posted. The lock is held; finalizers may post more meanwhile."""
+        """Submit what was posted. Call with the lock held; finalizers may post more meanwhile."""
         while self._posts:
             posted = self._posts.popleft()
             if isinstance(posted, PendingRequest):
@@ -290,18 +290,18 @@ class RequestQueue:
         return refusal_of(self.state, self.name, self.failure, self.host.last_message)
 
     def oldest(self) -> PendingRequest | None:
-        """Return the request that the guest is at, or has just answered. The lock is held."""
+        """Return the request that the guest is running, or has just answered. Call with the lock held."""
         return next(iter(self._pending.values()), None)
 
     def is_unanswered(self, pending: PendingRequest) -> bool:
-        """Tell whether the guest has yet to answer the request, or is at it. The lock is held."""
+        """Return True if the guest has not yet answered the request. Call with the lock held."""
         rings, position = self._rings, pending.position
         return rings is not None and position is not None and rings.is_unanswered(position)
 
-    # -- draining, an event loop's thread ----------------------------------------------------------
+    # -- draining, in an event loop's thread ---------------------------------------------------------
 
     def drain(self, loop: Loop) -> None:
-        """Take the replies that are there and wake their tasks."""
+        """Take the available replies and wake their tasks."""
         with self.lock:
             self._drain_posted = None
             self._rung.discard(loop.key)
@@ -316,7 +316,7 @@ class RequestQueue:
             self._flush_posts()
 
     def _take_replies(self) -> list[PendingRequest]:
-        """Take replies, at most a drain's worth, and return the requests to wake."""
+        """Take replies, at most ``_FRAMES_PER_DRAIN``, and return the requests to wake."""
         woken: list[PendingRequest] = []
         rings = self._rings
         if rings is None:
@@ -336,9 +336,9 @@ class RequestQueue:
         return woken
 
     def _is_busy(self) -> bool:
-        """Tell whether the one task that waits for anything has work at hand, and looks here before it sleeps.
+        """Return True if the only waiting task is busy and will drain before it sleeps.
 
-        A bell would be worse than useless: the guest would have to wait for the GIL, which decoding holds, to ring it.
+        A bell would be worse than useless: to ring, the guest would have to wait for the GIL, which decoding holds.
         """
         if len(self._pending) > 1:
             return False
@@ -368,7 +368,7 @@ class RequestQueue:
             woken.append(pending)
 
     def _count_bytes(self, pending: PendingRequest, reply: Reply) -> None:
-        """Hold the guest to the limit of a result, which it counts to itself: without the heads of batches."""
+        """Enforce the limit on a result's size, which the guest counts too, without the heads of batches."""
         pending.received_bytes += max(len(reply.columns) + len(reply.rows) - _HEAD_BYTES, 0)
         most = self._result_limit_bytes
         if reply.kind in (abi.REPLY_ERROR, abi.REPLY_FAILED):
@@ -377,7 +377,7 @@ class RequestQueue:
             raise MalformedReplyError("a result exceeds its limit")
 
     def fail_all(self, failure: BaseException) -> list[PendingRequest]:
-        """Let nothing in or out any more, with this reason; return the requests to wake. The lock is held."""
+        """Stop all traffic for this reason; return the requests to wake. Call with the lock held."""
         if self.state == "ok":
             self.state = "broken"
             self.failure = failure
@@ -395,10 +395,10 @@ class RequestQueue:
             pending.error = self.refusal()
         return orphans
 
-    # -- the guest's thread ------------------------------------------------------------------------
+    # -- on the guest's thread -----------------------------------------------------------------------
 
     def attach(self, rings: Rings, bell: Bell | None) -> bool:
-        """Let the requests that waited for the guest out; False if it is to leave again at once."""
+        """Send the requests that waited for the guest to start; False if it must stop immediately."""
         with self.afterwards, self.lock:
             self._bell = bell
             if self.host.leaving:
@@ -411,7 +411,7 @@ class RequestQueue:
             return True
 
     def finish(self, failure: BaseException | None) -> list[PendingRequest]:
-        """The guest has left: take its last replies, then end everything; the requests returned are to be woken."""
+        """The guest has stopped: take its last replies, then fail the rest; the returned requests are to be woken."""
         with self.afterwards, self.lock:
             self.left = True
             woken = self._take_replies()
@@ -422,26 +422,26 @@ class RequestQueue:
             return woken + self.fail_all(failure or RuntimeError("the guest left its service loop"))
 
     def retire(self) -> None:
-        """Nothing is to ring any more. What this posts to an event loop comes before what is posted there later."""
+        """Stop ringing. Whatever this posts to an event loop precedes what is posted there later."""
         forget(self._spin_budget)
         with self.afterwards, self.lock:
             if self._bell is not None:
                 self._bell.retire()
 
     def let_ring(self) -> None:
-        """The guest is to end, but may be stuck in ringing. Any thread."""
+        """The guest must stop, but may be blocked in ringing. Any thread."""
         with self.afterwards, self.lock:
             if self._bell is not None:
                 self._bell.read_on(lambda: self.left)
 
     def ring(self) -> None:
-        """The guest's bell: have the waiting loops drain."""
+        """The guest's bell: make the waiting loops drain."""
         with self.afterwards, self.lock:
             if self._polling.naps:
                 self._polling.wake()  # it drains for all
                 return
             waiting = waiting_loops(self._pending, several=self._several_loops)
-            # Whoever rings and rings adds nothing to what a loop has to do.
+            # Ringing repeatedly adds no work to a loop.
             loops = [loop for loop in waiting if loop.key not in self._rung]
             self._rung.update(loop.key for loop in loops)
         for loop in loops:
@@ -454,12 +454,12 @@ class RequestQueue:
         return (pending.request.sql, pending.request.params) if pending is not None else None
 
     def is_cancelled(self) -> bool:
-        """Tell whether the running request, the oldest one in flight, was cancelled. The lock is held."""
+        """Return True if the running request, the oldest in flight, was cancelled. Call with the lock held."""
         oldest = self.oldest()
         return oldest is not None and oldest.cancelled and not oldest.is_spared
 
     def running(self) -> PendingRequest | None:
-        """Return the request that the guest works on; None if it is idle, waits for a lock or runs a callback."""
+        """Return the request the guest is working on; None if it is idle, waits for a lock or runs a callback."""
         with self.afterwards, self.lock:
             rings, host = self._rings, self.host
             if rings is None or host.callbacks.thread or (host.is_asleep() and not host.sleeps):
@@ -468,12 +468,12 @@ class RequestQueue:
             return next((pending for pending in sent if rings.is_unanswered(pending.position or 0)), None)
 
     def abandon_after_fork(self) -> None:
-        """In a forked child: the guest's thread is not here, and what it ran is the parent's business."""
+        """In a forked child: the guest's thread does not exist here, and its work belongs to the parent."""
         self.lock = threading.Lock()
         self.state = "forked"
         self._rings = None
         if self._bell is not None:
-            self._bell.close()  # whatever watches it watches the parent's
+            self._bell.close()  # anything that watches it watches the parent's
         self._pending.clear()
         self._backlog.clear()
         self._posts.clear()
