@@ -111,7 +111,11 @@ REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
         "no entry point",
     ),
     "huge memory": (side_module(ENTRY, dylink(mem_info(3 << 30))), rapsqlite.OutOfMemoryError, "3221225472 bytes"),
-    "huge table": (side_module(ENTRY, dylink(mem_info(0, 0, 1 << 20))), rapsqlite.OutOfMemoryError, "1048576 slots"),
+    "huge table": (
+        side_module(ENTRY, dylink(mem_info(0, 0, 1 << 20))),
+        rapsqlite.OutOfMemoryError,
+        "1048576 table slots",
+    ),
 }
 
 
