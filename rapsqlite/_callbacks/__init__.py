@@ -1,1 +1,1 @@
-"""The user's Python callbacks: registered, called by the guest, and what they raise."""
+"""The user's Python callbacks: registration, calls by the guest, and exceptions."""

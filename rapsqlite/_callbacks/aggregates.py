@@ -1,4 +1,4 @@
-"""Instances of aggregates and window functions, and the steps that the guest puts off and hands over by the hundred."""
+"""Instances of aggregates and window functions, and the deferred steps that the guest hands over in bulk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class NoMethodError(Exception):
 
 
 class Instance:
-    """One group's instance of a user's class. After a step has raised no more are done."""
+    """One group's instance of a user's class. After a step raises, no further steps run."""
 
     __slots__ = ("_failure", "_item", "_within")
 
@@ -28,11 +28,11 @@ class Instance:
 
     @property
     def registered(self) -> type:
-        """The user's class."""
+        """The class that the user registered."""
         return type(self._item)
 
     def method(self, name: str) -> Callable[..., Any]:
-        """Return the method; NoMethodError if there is none."""
+        """Return the method; raises NoMethodError if it is missing."""
         try:
             found: Callable[..., Any] = getattr(self._item, name)
         except AttributeError as exc:
@@ -40,30 +40,30 @@ class Instance:
         return found
 
     def step(self, is_inverse: bool) -> Callable[..., Any]:
-        """Return what does a step; NoMethodError, or DeferredError if an earlier one had raised."""
+        """Return the function for a step; raises NoMethodError, or DeferredError if an earlier step raised."""
         self._check()
         return self.method("inverse" if is_inverse else "step")
 
     def fail(self, failure: BaseException, is_inverse: bool) -> DeferredError:
-        """Keep what a step raised: nothing more is made of this instance. Return what to raise."""
+        """Record the exception of a step: the instance is not used any more. Return the exception to raise."""
         self._failure = failure
         self._within = abi.CALLBACK_IN_INVERSE if is_inverse else abi.CALLBACK_IN_STEP
         return DeferredError(self.registered, self._within)
 
     def value(self) -> Any:
-        """Return the result for the rows so far; DeferredError if a step had raised."""
+        """Return the result for the rows so far; raises DeferredError if a step raised."""
         self._check()
         return self.method("value")()
 
     def finalize(self) -> Any:
-        """Return the result; DeferredError if a step had raised: the user's method runs all the same, as in sqlite3."""
+        """Return the result; raises DeferredError if a step raised. As in sqlite3, the user's method runs anyway."""
         try:
             return self.method("finalize")()
         finally:
             self._check()
 
     def abandon(self) -> None:
-        """Let the user's object end without its result; the statement has failed, whatever this raises."""
+        """Finalize the user's object without using its result; the statement has failed, whatever this raises."""
         with suppress(BaseException):
             self.method("finalize")()
 
@@ -73,9 +73,9 @@ class Instance:
 
 
 def run_steps(instance_of: Callable[[int], Instance], runs: Iterable[Any]) -> None:
-    """Do the steps of ``runs`` (`runs_of`), whose keys are handles of instances, negative for inverse steps.
+    """Run the steps of ``runs`` (`runs_of`), whose keys are handles of instances, negative for inverse steps.
 
-    The first step that raises ends them all: DeferredError.
+    The first step that raises ends them all with DeferredError.
     """
     for handle, width, values in runs_of(runs):
         instance = instance_of(abs(handle))

@@ -1,7 +1,6 @@
-"""The place in the guest's memory where a callback's arguments and answer pass: docs/abi.md, "Callbacks".
+"""The block of the guest's memory through which a callback's arguments and result pass: docs/abi.md, "Callbacks".
 
-What the guest wrote is untrusted: addresses are checked by ``view``, arrays decoded by msgspec. The guest's own thread
-alone comes here.
+What the guest wrote is untrusted: ``view`` checks addresses, msgspec decodes arrays. Used only on the guest's thread.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _MOST_KEPT = 256
 
 
 class _Starts(dict[int, memoryview]):
-    """The first bytes of some memory, by how many: to slice it anew for each call takes longer than to decode it."""
+    """The first bytes of a buffer, by their number: slicing it for each call takes longer than decoding."""
 
     __slots__ = ("_memory",)
 
@@ -38,15 +37,15 @@ class _Starts(dict[int, memoryview]):
 
 
 class Place:
-    """The place of one guest; ``words`` and ``floats`` are the same memory, ``room`` is behind them.
+    """One guest's argument block; ``words`` and ``floats`` are the same memory, followed by the buffer ``room``.
 
-    ``starts[length]`` are the first bytes of the room.
+    ``starts[length]`` are the first bytes of the buffer.
     """
 
     __slots__ = ("_large", "_view", "floats", "room", "starts", "words")
 
     def __init__(self, view: Callable[[int, int], memoryview], address: int) -> None:
-        """Take the guest's memory, and the address of the place in it."""
+        """Take the guest's memory and the block's address."""
         if address % 8:
             raise InternalError("the guest's argument block is not aligned")
         whole = view(address, abi.CALLBACK_PLACE_HEAD + abi.CALLBACK_PLACE_ROOM)
@@ -59,7 +58,7 @@ class Place:
         self._large = b""
 
     def arguments(self, form: int) -> list[Any]:
-        """Return arguments of any form that is no number: those do not get here."""
+        """Return arguments of any form except numbers, which are handled elsewhere."""
         words = self.words
         if form == abi.FORM_NULL:
             return [None]
@@ -76,12 +75,12 @@ class Place:
         return [str(data, "utf-8") if kind == abi.FORM_TEXT else copy_of(data)]
 
     def put(self, value: Any) -> None:
-        """Write an answer; raises as `storable` does."""
+        """Write a result; raises as `storable` does."""
         words = self.words
         if value is None:
             words[_FORM] = abi.FORM_NULL
             return
-        if value is True or value is False:  # what conditions answer: there is nothing to look at
+        if value is True or value is False:  # the result of a condition, which needs no checks
             words[_VALUE] = value
             words[_FORM] = abi.FORM_INTEGER
             return
@@ -98,7 +97,7 @@ class Place:
             self._put_bytes(abi.FORM_BLOB, value)
 
     def _put_bytes(self, form: int, data: bytes) -> None:
-        """Write a text or blob, or keep it for `fetch` if there is no room."""
+        """Write a text or blob, or keep it for `fetch` if it does not fit."""
         length = len(data)
         if length <= len(self.room):
             self.room[:length] = data
@@ -108,7 +107,7 @@ class Place:
         self.words[_FORM] = form
 
     def fetch(self, target: memoryview) -> int:
-        """Copy the last answer, which was too large, once; 1 if it has another length."""
+        """Copy the last result, which did not fit, once; 1 if it has another length."""
         large, self._large = self._large, b""
         if len(large) != len(target):
             return 1

@@ -1,10 +1,10 @@
-"""Interrupt a callback that does not return: an exception is raised in the thread that runs it, wherever it is.
+"""Interrupts a callback that does not return, by raising an exception in its thread.
 
-CPython delivers such an exception some time after it was asked for, so it could hit code that knows nothing of it.
-`CallbackInterrupt` makes sure that it hits nothing but the callback it was meant for, or the few lines that wait for it
-to come: either the sender sees that no callback runs, or the thread sees, before it leaves its callback, that an
-exception is under way, waits until that is decided, and takes it back if it was not delivered. What blocks outside of
-Python, such as ``time.sleep``, is not interrupted. https://docs.python.org/3/c-api/threads.html#c.PyThreadState_SetAsyncExc
+CPython delivers such an exception some time after the request, so it could hit unrelated code. `CallbackInterrupt`
+ensures that it hits only the intended callback, or the few lines that wait for it: either the sender sees that no
+callback runs, or the thread, before it leaves its callback, sees that an exception is on its way, waits until that is
+decided, and withdraws it if it was not delivered. Code that blocks outside Python, such as ``time.sleep``, is not
+interrupted. https://docs.python.org/3/c-api/threads.html#c.PyThreadState_SetAsyncExc
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class CallbackInterrupt:
     __slots__ = ("_lock", "left", "state", "target")
 
     def __init__(self) -> None:
-        self.target = 0  # the thread, while it runs a callback: it alone writes this
+        self.target = 0  # the thread, while it runs a callback; written only by that thread
         self.state = _NONE  # not 0: before it leaves its callback, and after it cleared the target, the thread settles
-        self.left: list[Any] = []  # arguments of calls that this callback is to make yet
+        self.left: list[Any] = []  # arguments of calls that this callback still has to make
         self._lock = threading.Lock()
 
     def send(self, is_wanted: Callable[[], bool]) -> bool:
-        """Raise CallbackInterrupted in the callback that runs; False if there is none, or it was struck before.
+        """Raise CallbackInterrupted in the running callback; False if there is none, or it was already interrupted.
 
-        ``is_wanted`` is asked when the callback can no longer end unnoticed. Any other thread.
+        ``is_wanted`` is called when the callback can no longer end unnoticed. Any other thread.
         """
         with self._lock:
             if self.state != _NONE:
@@ -51,19 +51,19 @@ class CallbackInterrupt:
             self.state = _UNDER_WAY
             sent = False
             try:
-                # In this order: the thread clears the target before it looks at the state.
+                # In this order: the thread clears the target before it checks the state.
                 target = self.target
                 if target and is_wanted():
-                    self.left.clear()  # first: what swallows the exception is not called again
+                    self.left.clear()  # first, so that code which swallows the exception is not called again
                     sent = _raise_in(target, CallbackInterrupted) == 1
             finally:
                 self.state = _SENT if sent else _NONE
             return sent
 
     def settle(self) -> None:
-        """Wait for a strike that is under way and take it back if it has not hit. The thread itself.
+        """Wait for an interrupt in progress and withdraw it if it has not been delivered. Call on the thread itself.
 
-        CallbackInterrupted if it hits now: then call it again, once.
+        Raises CallbackInterrupted if it is delivered now: then call it again, once.
         """
         while self.state == _UNDER_WAY:
             time.sleep(_PAUSE_S)

@@ -1,9 +1,10 @@
-"""The guest calls Python: one import for all kinds of callbacks, the objects they call, what they raise.
+"""The guest's calls into Python: one import for all kinds of callbacks, the objects they call, and exceptions.
 
-Arguments and answer pass at one place in the guest's memory (`Place`). What is called often the guest calls without the
-import (`Slots`); both ways lead through an `entrance`. Everything but ``hold``, ``failures`` and ``interrupt`` runs on
-the guest's thread. No lock of the guest's is held while a callback runs, so requests can be sent and interrupted
-meanwhile. What the guest passes is untrusted: an unknown handle, or one of another kind, is answered like an exception.
+Arguments and results pass through a block of the guest's memory (`argument_block`). The guest calls frequent callbacks
+through its table instead of the import (`Slots`); both lead to an `entrance`. Everything but ``hold``, ``failures`` and
+``interrupt`` runs on the guest's thread. No lock of the guest's is held while a callback runs, so requests can be sent
+and interrupted meanwhile. What the guest passes is untrusted: an unknown handle, or one of another kind, counts as an
+exception.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ logger = logging.getLogger("rapsqlite")
 
 _KEY, _FORM, _VALUE, _SLOT = abi.PLACE_KEY, abi.PLACE_FORM, abi.PLACE_VALUE, abi.PLACE_SLOT
 _KIND_BITS = 8
-_INSTANCE = 0  # the kind of an aggregate's instance: no guest can call one, for as a kind this is RELEASE
-_SEVERAL = -1  # what answers to several kinds, each with a function of its own
+_INSTANCE = 0  # the kind of an aggregate's instance: no guest can call one, because as a kind this is RELEASE
+_SEVERAL = -1  # a handle for several kinds, each with its own function
 _WITHOUT_CONSEQUENCE = frozenset({abi.CALLBACK_TRACE, abi.CALLBACK_ROLLBACK})
 
 
 class Callbacks:
-    """What one guest may call."""
+    """The callbacks that one guest may call."""
 
     __slots__ = ("_finalized", "_functions", "_give_up", "_handles", "_place", "_slots", "_strike", "failures")
 
@@ -48,11 +49,11 @@ class Callbacks:
     _give_up: Callable[[BaseException], int]
 
     def __init__(self) -> None:
-        self._handles: Handles[tuple[int, Any]] = Handles()  # kind, and what is called or the instance
+        self._handles: Handles[tuple[int, Any]] = Handles()  # kind, and the function or instance
         self._functions: dict[int, Callable[..., Any]] = {}  # by kind and handle, as the guest writes them in one word
         self._slots = Slots()
         self._strike = CallbackInterrupt()
-        self._finalized: type | None = None  # the class of the last instance, should it raise
+        self._finalized: type | None = None  # the class of the last instance, in case it raises
         self.failures = Failures()
 
     def attach(
@@ -62,10 +63,10 @@ class Callbacks:
         add_to_table: Callable[[Enter], int],
         give_up: Callable[[BaseException], int],
     ) -> None:
-        """Take the guest's memory, and the address of its place for callbacks. The guest's thread.
+        """Take the guest's memory and the address of its argument block. Call on the guest's thread.
 
-        ``add_to_table`` puts what it is given into the guest's table and returns the place, 0 if there is none;
-        ``give_up`` returns what that is to return so that the guest ends.
+        ``add_to_table`` puts a function into the guest's table and returns its index, 0 if there is no space.
+        ``give_up`` returns the value that a host function must return to end the guest.
         """
         self._place = Place(view, address)
         self._give_up = give_up
@@ -76,7 +77,7 @@ class Callbacks:
 
     @property
     def thread(self) -> int:
-        """The thread that runs a callback now, 0 if none does."""
+        """The thread that is running a callback, 0 if none is."""
         return self._strike.target
 
     def hold(self, kind: int, function: Callable[..., Any]) -> int:
@@ -86,14 +87,14 @@ class Callbacks:
         return handle
 
     def hold_several(self, functions: Mapping[int, Callable[..., Any]]) -> int:
-        """Return the one handle by which the guest calls each of ``functions``, which are by kind."""
+        """Return one handle by which the guest calls each of ``functions``, which are by kind."""
         handle = self._handles.hold((_SEVERAL, functions))
         for kind, function in functions.items():
             self._functions[handle << _KIND_BITS | kind] = function
         return handle
 
     def hold_instance(self, item: object) -> int:
-        """Return the handle of an aggregate's instance; MemoryError if the guest has not given enough of them back."""
+        """Return the handle of an aggregate's instance; MemoryError if the guest has not released enough of them."""
         if len(self._handles) >= MOST_HANDLES:
             raise MemoryError("too many instances of aggregates are in use at once")
         return self._handles.hold((_INSTANCE, Instance(item)))
@@ -109,7 +110,7 @@ class Callbacks:
                 self._slots.close(key)
 
     def clear(self) -> None:
-        """The guest has ended: nothing of what it called is kept."""
+        """Drop all callbacks, because the guest has ended."""
         self._handles.clear()
         self._functions.clear()
         self._slots.clear()
@@ -117,20 +118,20 @@ class Callbacks:
         self._finalized = None
 
     def refuse_use(self) -> None:
-        """Raise if this thread is in a callback: the connection cannot answer before that returns."""
+        """Raise if this thread is in a callback: the connection cannot answer until it returns."""
         if self.thread == threading.get_ident():
             raise ProgrammingError(
                 "a callback cannot use the connection that calls it: it is busy until the callback returns"
             )
 
     def interrupt(self, is_wanted: Callable[[], bool]) -> bool:
-        """Raise an exception in the callback that runs, if ``is_wanted`` says so then; False if it was not done."""
+        """Raise an exception in the running callback if ``is_wanted`` then agrees; False if it was not raised."""
         return self._strike.send(is_wanted)
 
     # -- imports -----------------------------------------------------------------------------------
 
     def call(self) -> int:
-        """Call what the guest's place says, and write the answer there; give it a slot if it asks for one."""
+        """Make the call in the argument block and write its result there; give the callback a slot if requested."""
         words = self._place.words
         key = words[_KEY]
         function = self._functions.get(key)
@@ -143,7 +144,7 @@ class Callbacks:
         return self._place.fetch(target)
 
     def _call_method(self, *arguments: Any) -> object:
-        """Do what is no single call: give a handle back, do what was put off, ask an aggregate's instance."""
+        """Handle what is not a single call: release a handle, run deferred calls, use an aggregate's instance."""
         key = self._place.words[_KEY]
         kind, handle = key & (1 << _KIND_BITS) - 1, key >> _KIND_BITS
         if kind == abi.CALLBACK_RELEASE:
@@ -180,7 +181,7 @@ class Callbacks:
         return instance
 
     def _registered(self, key: int, exc: BaseException) -> object:
-        """Return what the user registered and what now raised ``exc``."""
+        """Return the object that the user registered and that raised ``exc``."""
         if isinstance(exc, DeferredError):
             return exc.registered
         entry = self._handles.get(key >> _KIND_BITS)
@@ -203,13 +204,13 @@ class Callbacks:
         words[_FORM] = code
 
     def _fail_late(self, exc: BaseException) -> int:
-        """Answer what came when the callback was over: a strike, of which there is one for each, or the guest's end."""
+        """Answer after an exception that arrived once the callback was over: an interrupt, or the end of the guest."""
         try:
             if not isinstance(exc, CallbackInterrupted):
                 return self._give_up(exc)
             self._strike.target = 0
             self._fail(exc)
             self._strike.settle()
-        except BaseException as another:  # noqa: BLE001 - it must not cross the wasm frames; it is raised when they are left
+        except BaseException as another:  # noqa: BLE001 - it must not cross the wasm frames; it is raised outside them
             return self._give_up(another)
         return 0

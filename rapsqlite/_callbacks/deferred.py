@@ -1,7 +1,7 @@
-"""Calls that the guest puts off and hands over by the hundred; what they raise, and what put-off steps raise.
+"""Calls that the guest defers and hands over in bulk, and the exceptions of deferred calls and steps.
 
-Where the result of a function goes to the row alone, the guest need not know it before the row is sent (docs/abi.md,
-"Callbacks"). On the guest's thread.
+If a function's result is only a column of the row, the guest does not need it before the row is sent (docs/abi.md,
+"Callbacks"). Used on the guest's thread.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from rapsqlite._callbacks.async_exception import CallbackInterrupt
 
 _FAILURE = Struct("<iI")  # a code, and the number of the exception
-_MOST_BYTES = 131_072  # of the answers in one go: rows are sent before more are made
-_INT64_BITS = 64  # one is for the sign
-_SHORT = 64  # characters of a text that is looked at no closer
+_MOST_BYTES = 131_072  # of results at a time: rows are sent before more calls are made
+_INT64_BITS = 64  # one is the sign
+_SHORT = 64  # characters; shorter texts need no size check
 
 
 class DeferredError(Exception):
-    """What had been put off raised; the cause is what it raised.
+    """A deferred call raised; the cause is its exception.
 
     ``registered`` is the user's function or class, ``within`` one of CALLBACK_IN_*, or 0 for a call. ``answers`` are
-    those of the calls before it, which are for rows before the one that fails.
+    the results of the calls before it, for rows before the one that fails.
     """
 
     def __init__(self, registered: object, within: int, answers: Sequence[Any] = ()) -> None:
@@ -43,10 +43,10 @@ class DeferredError(Exception):
 
 
 def runs_of(items: Iterable[Any]) -> Iterator[tuple[int, int, list[Any]]]:
-    """Return what was put off, ``[key, width, values, key, width, values, …]``, run by run.
+    """Return the deferred calls, ``[key, width, values, key, width, values, …]``, run by run.
 
-    A run's values are those of all its calls, ``width`` of them each (`arguments_of`); one None for a call without
-    values. What the guest wrote is untrusted: InternalError for anything else.
+    A run's values are the values of all its calls, ``width`` for each (`arguments_of`); one None for a call without
+    values. What the guest wrote is untrusted: anything else raises InternalError.
     """
     parts = iter(items)
     for key, width, values in zip(parts, parts, parts, strict=False):
@@ -56,7 +56,7 @@ def runs_of(items: Iterable[Any]) -> Iterator[tuple[int, int, list[Any]]]:
 
 
 def arguments_of(width: int, values: list[Any]) -> Iterable[Any]:
-    """Return the arguments of each call of a run: the only one by itself, several as a tuple."""
+    """Return the arguments of each call of a run: a single one by itself, several as a tuple."""
     if width == 1:
         return values
     return zip(*[iter(values)] * width, strict=False) if width else [()] * len(values)
@@ -84,7 +84,7 @@ def run_calls(
                 answer = function(argument) if is_single else function(*argument)
                 if answer is True or answer is False:
                     answer = int(answer)
-                # What is surely as SQLite has it is looked at no closer.
+                # Values that SQLite can certainly store need no further checks.
                 elif (type(answer) is int and answer.bit_length() < _INT64_BITS) or (
                     type(answer) is str and len(answer) <= short and answer.isascii()
                 ):
@@ -104,5 +104,5 @@ def run_calls(
 
 
 def with_failure(answers: Sequence[Any], code: int, number: int) -> bytes:
-    """Return answers to deferred calls, followed by the failure of the call after them."""
+    """Return the results of deferred calls, followed by the failure of the next call."""
     return encode_answers([*answers, Ext(abi.EXT_UNSUPPORTED, _FAILURE.pack(code, number))])

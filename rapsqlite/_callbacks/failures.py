@@ -1,4 +1,4 @@
-"""What callbacks raised, under numbers: the guest says with a reply which of them made its request fail."""
+"""Exceptions of callbacks, by number: a reply contains the number of the one that made its request fail."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rapsqlite import _constants as abi
 from rapsqlite._callbacks.aggregates import NoMethodError
 from rapsqlite._callbacks.deferred import DeferredError
 
-_MOST = 4096  # nobody asked for: a guest that answers nothing must not fill our memory
+_MOST = 4096  # a bound, so that a guest that never replies cannot fill the host's memory
 
 
 class Failures:
@@ -24,7 +24,7 @@ class Failures:
         return len(self._kept)
 
     def keep(self, failure: BaseException) -> int:
-        """Return the number by which `take` gives this exception."""
+        """Return the number with which `take` returns this exception."""
         number = next(self._numbers) & 0x7FFF_FFFF
         self._kept[number] = failure
         while len(self._kept) > _MOST:
@@ -32,7 +32,7 @@ class Failures:
         return number
 
     def take(self, number: int) -> BaseException | None:
-        """Return the exception with this number; it and those before it are forgotten. Any thread."""
+        """Return the exception with this number, and forget it and all earlier ones. Any thread."""
         failure = self._kept.pop(number, None)
         for older in [known for known in list(self._kept) if known < number]:
             self._kept.pop(older, None)
@@ -44,7 +44,7 @@ class Failures:
 
 
 def code_of(exc: BaseException) -> tuple[int, BaseException]:
-    """Return the guest's word for an exception, and the exception that the user is to see."""
+    """Return the guest's code for an exception, and the exception to show to the user."""
     if isinstance(exc, DeferredError) and exc.__cause__ is not None:
         code, failure = code_of(exc.__cause__)
         return exc.within + code, failure

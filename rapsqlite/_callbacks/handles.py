@@ -1,7 +1,7 @@
-"""Integer handle to Python object, for whatever the guest holds.
+"""Integer handles of Python objects that the guest holds.
 
-Handles start at 1 and are not used twice, so that a stale one finds nothing. Every method is one step under the GIL or
-takes the lock: handles are made in the event loops' threads and given back in the guest's.
+Handles start at 1 and are never reused, so a stale one finds nothing. Every method is one step under the GIL or takes
+the lock: handles are created in the event loops' threads and released in the guest's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_LAST = 0x7FFF_FFFF  # the guest keeps them in 32 bits
+_LAST = 0x7FFF_FFFF  # the guest stores them in 32 bits
 
 
 class Handles(Generic[T]):
@@ -23,7 +23,7 @@ class Handles(Generic[T]):
         self._objects: dict[int, T] = {}
         self._last = 0
         self._lock = threading.Lock()
-        self.get = self._objects.get  # called once for every row: no method of our own in between
+        self.get = self._objects.get  # called for every row, so without a method in between
 
     def hold(self, item: T) -> int:
         """Return a new handle for ``item``."""
@@ -35,7 +35,7 @@ class Handles(Generic[T]):
             return self._last
 
     def release(self, handle: int) -> T | None:
-        """Forget what ``handle`` stands for and return it, if anything."""
+        """Forget the object of ``handle`` and return it, if there is one."""
         return self._objects.pop(handle, None)
 
     def clear(self) -> None:

@@ -1,4 +1,4 @@
-"""What a callback may return, as SQLite's own types: one rule for all ways in which answers pass."""
+"""The values that a callback may return, as SQLite's types: one rule for all kinds of callbacks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ LEAST, MOST = -1 << 63, (1 << 63) - 1
 
 
 def storable(value: Any) -> int | float | str | bytes | None:
-    """Return an answer as None, int, float, str or bytes; subclasses and buffers become these.
+    """Return a result as None, int, float, str or bytes; subclasses and buffers become these.
 
-    ProgrammingError for a type that SQLite does not store; OverflowError for what is too large, in sqlite3's words;
-    UnicodeEncodeError for text that is no Unicode; BufferError for a buffer that is not contiguous.
+    Raises ProgrammingError for a type that SQLite cannot store; OverflowError, with sqlite3's message, for a value that
+    is too large; UnicodeEncodeError for text with lone surrogates; BufferError for a buffer that is not contiguous.
     """
     if value is None:
         return None
@@ -41,13 +41,13 @@ def storable(value: Any) -> int | float | str | bytes | None:
 
 
 def length_of(answer: float | str | bytes | None) -> int:
-    """Return how many bytes a text or blob has for SQLite, 0 for anything else; UnicodeEncodeError as `storable`."""
+    """Return the size of a text or blob in bytes, 0 for other values; raises UnicodeEncodeError as `storable`."""
     if isinstance(answer, str):
         return len(answer) if answer.isascii() else len(answer.encode())
     return len(answer) if isinstance(answer, bytes) else 0
 
 
 def _check_length(length: int) -> None:
-    """OverflowError for what no SQLite stores: as in sqlite3, its error is that of a value that is too large."""
+    """Raise OverflowError for a length that SQLite can never store: as in sqlite3, the error of a large value."""
     if length > LARGEST:
         raise OverflowError("a text or blob is longer than INT_MAX bytes")

@@ -1,8 +1,8 @@
-"""The guest's table holds functions of the host's for the callbacks that it calls often: one slot for each.
+"""Host functions in the guest's table, one slot for each callback that is called often.
 
-The import that all callbacks share has to find out who called and what is meant. A function in the table is made for
-one callback at a time and knows. The guest asks for it with the callback's first call (docs/abi.md, "Callbacks"); slots
-of callbacks that are gone serve others, for a table only grows.
+The import shared by all callbacks has to look up each call. A function in the table is bound to one callback at a time.
+The guest requests it with the callback's first call (docs/abi.md, "Callbacks"). Slots of released callbacks are reused,
+because a table only grows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Slots:
-    """Those of one guest: where in the table they are, and what they call. The guest's thread."""
+    """The slots of one guest: table indexes, and the functions they call. Use on the guest's thread."""
 
     __slots__ = ("_add_to_table", "_free", "_make", "_shared", "_used")
 
@@ -31,19 +31,19 @@ class Slots:
         self._free: list[tuple[int, Bind]] = []
 
     def attach(self, make: Callable[[], tuple[Enter, Bind]], add_to_table: Callable[[Enter], int]) -> None:
-        """``make`` returns a new entrance, ``add_to_table`` where in the table it put one, 0 if there is no room."""
+        """``make`` returns a new entrance, ``add_to_table`` its table index, 0 if there is no space."""
         self._make = make
         self._add_to_table = add_to_table
         self._shared = make()
 
     def call(self, function: Callable[..., Any]) -> int:
-        """Call it without a slot; return what its entrance does."""
+        """Call it without a slot; return the result of its entrance."""
         enter, bind = self._shared
         bind(function)
         return enter()
 
     def open(self, key: int, function: Callable[..., Any]) -> int:
-        """Return where in the table ``function`` can be called from now on, NO_FUNCTION if nowhere."""
+        """Return the table index at which ``function`` can be called from now on, NO_FUNCTION if there is none."""
         slot = self._used.get(key) or (self._free.pop() if self._free else self._new())
         if slot is None:
             return NO_FUNCTION
@@ -58,14 +58,14 @@ class Slots:
         return (place, bind) if place else None
 
     def close(self, key: int) -> None:
-        """Call what was opened no more, and let go of it; nothing is done if it was not."""
+        """Unbind and drop the function of a slot, if it has one."""
         slot = self._used.pop(key, None)
         if slot is not None:
             slot[1](None)
             self._free.append(slot)
 
     def clear(self) -> None:
-        """Let go of everything that is called."""
+        """Drop all functions."""
         for key in list(self._used):
             self.close(key)
         if hasattr(self, "_shared"):

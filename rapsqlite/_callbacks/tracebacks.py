@@ -1,7 +1,8 @@
-"""``enable_callback_tracebacks``: show what callbacks raise where it happens, as sqlite3 does.
+"""``enable_callback_tracebacks``: reports exceptions of callbacks where they occur, as sqlite3 does.
 
-One switch for the process, that of `sqlite3`, which cannot be read there: what we are told is remembered here. Without
-it an exception is still the ``__cause__`` of the statement's error, where it has one.
+There is one switch per process, in `sqlite3`, where it cannot be read, so its value is also stored here. Without it an
+exception is still the ``__cause__`` of the statement's error, if there is one.
+https://docs.python.org/3/library/sqlite3.html#sqlite3.enable_callback_tracebacks
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ _enabled = False
 
 
 def enable_callback_tracebacks(enable: bool, /) -> None:
-    """Have exceptions in callbacks, of this package and of `sqlite3`, reported as they happen; False ends it.
+    """Report exceptions in callbacks, of this package and of `sqlite3`, as they occur; False turns it off.
 
-    They go to `sys.unraisablehook`, with the function or class that was registered, which from Python 3.14 on is named
-    by the message; under Python 3.10 their tracebacks are printed.
+    They go to `sys.unraisablehook` with the registered function or class; from Python 3.14 on the message names it. On
+    Python 3.10 their tracebacks are printed.
     """
     global _enabled
     sqlite3.enable_callback_tracebacks(enable)
@@ -34,7 +35,7 @@ def enable_callback_tracebacks(enable: bool, /) -> None:
 
 
 def report(exc: BaseException, function: Any) -> None:
-    """Report an exception that ``function`` raised, if that is asked for; raises nothing itself."""
+    """Report an exception raised by ``function``, if reporting is on; never raises."""
     if not _enabled:
         return
     try:
@@ -46,7 +47,7 @@ def report(exc: BaseException, function: Any) -> None:
 def _tell(exc: BaseException, registered: object) -> None:
     message = f"Exception ignored on sqlite3 callback {registered!r}" if _HAS_MESSAGE else None
     if not _HAS_UNRAISABLE or sys.unraisablehook is sys.__unraisablehook__:
-        # The interpreter's own hook takes objects of a private class alone, so this prints what it would.
+        # The interpreter's own hook accepts only objects of a private class, so this prints what it would print.
         sys.stderr.write(f"{message or f'Exception ignored in: {registered!r}'}\n")
         traceback.print_exception(type(exc), exc, exc.__traceback__)
         return
@@ -61,6 +62,6 @@ def _tell(exc: BaseException, registered: object) -> None:
 
 
 def standing_for(wrapper: F, registered: object) -> F:
-    """Return ``wrapper``, which calls what the user registered, marked so that `report` names that."""
+    """Return ``wrapper``, which calls the user's function, marked so that `report` names the function."""
     cast("Any", wrapper).__wrapped__ = registered
     return wrapper

@@ -1,7 +1,7 @@
-"""How the guest enters Python: what runs for each call of a callback, written for speed.
+"""The guest's entry into Python for each call of a callback, written for speed.
 
-Every row of a statement may have to wait for this, so it looks nothing up: all that it needs is bound beforehand.
-Arguments and answer pass at the guest's place for callbacks (`Place`). On the guest's thread.
+Every row of a statement may have to wait for this, so it looks nothing up: everything it needs is bound beforehand.
+Arguments and results pass through the guest's argument block. Runs on the guest's thread.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def entrance(place: Place, strike: CallbackInterrupt, fail: Fail, fail_late: Fai
                     try:
                         words[_VALUE] = value
                     except ValueError:
-                        place.put(value)  # which says what is wrong
+                        place.put(value)  # reports what is wrong with it
                     if form != _INTEGER:
                         words[_FORM] = _INTEGER
                 elif kind is float:
@@ -87,5 +87,5 @@ def entrance(place: Place, strike: CallbackInterrupt, fail: Fail, fail_late: Fai
 
 
 def not_held(*_arguments: object) -> NoReturn:
-    """Stand for what the guest calls without holding it: InternalError."""
+    """Placeholder for a callback the guest does not hold: raises InternalError."""
     raise InternalError("the guest called a callback that does not exist, or as the wrong kind")

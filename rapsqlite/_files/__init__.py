@@ -1,4 +1,4 @@
-"""Files, locks and memory mappings of the operating system: what SQLite's VFS asks of the host."""
+"""Files, locks and memory mappings of the operating system, for SQLite's VFS."""
 
 try:
     import fcntl as fcntl

@@ -1,12 +1,13 @@
 """Descriptors of files that other SQLite libraries in this process may have locked.
 
-Closing **any** descriptor of a file drops the POSIX locks that this process holds on it: a database of ours,
-closed, would silently unlock the same database in the standard library's ``sqlite3``. So a descriptor is
-closed only if no other code in this process has the file open, without a lock that others could meet. Otherwise
-it is parked, by device and inode, and the next connection to the file takes it over.
+Closing **any** descriptor of a file drops the POSIX locks that this process holds on it: closing our database would
+silently unlock the same database in the standard library's ``sqlite3``. So a descriptor is closed only if no other code
+in this process has the file open. Otherwise it is parked, by device and inode, and reused by the next connection to the
+file. No lock that others could meet is taken for this.
+https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_
 
-A forked child shares our open files, and with them our locks. It closes its copies at once; that drops
-nothing of the parent's, as the parent's descriptors are still open.
+A forked child shares our open files, and with them our locks. It closes its copies at once; that drops none of the
+parent's locks, because the parent's descriptors are still open.
 """
 
 from __future__ import annotations
@@ -25,27 +26,27 @@ from rapsqlite._files.file_error import FileError
 
 PERMISSION_BITS = 0o777
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY)
-"""Why a file that cannot be opened for writing may still be worth opening for reading; SQLite itself tries always."""
+"""Errors of opening for writing after which opening for reading is worth a try; SQLite itself always tries."""
 
 _UNKNOWN = -1  # no device
 _DESCRIPTORS = "/proc/self/fd"
 _parked: dict[tuple[int, int, bool], list[int]] = {}  # device, inode, writable
-_open: dict[int, tuple[int, int]] = {}  # device and inode of each, by which a forked child knows its copy
+_open: dict[int, tuple[int, int]] = {}  # device and inode of each, by which a forked child recognises its copy
 _forks = 0
-# Held for a moment only, never across a system call: some wait as long as the file system likes, and every thread that
-# opens, closes or forks comes by here.
+# Held for a moment only, never across a system call: some system calls wait for the file system, and every thread that
+# opens, closes or forks takes this lock.
 _guard = threading.Lock()
 
 
 class NotAFileError(OSError):
-    """The name leads to a directory, a pipe or a socket."""
+    """The name is a directory, a pipe or a socket."""
 
 
 def open_file(name: bytes, flags: int, mode: int, directory: int | None) -> int:
-    """Open a file beside others in ``directory``, None for a path; take a parked descriptor of it, if there is one.
+    """Open a file in ``directory``, or by path if that is None; reuse a parked descriptor of it, if there is one.
 
-    Raises OSError, NotAFileError among them, and FileError if it is open but cannot be looked at. Nobody is waited for
-    at the other end of a pipe.
+    Raises OSError, including NotAFileError, and FileError if the open file cannot be examined. Opening a pipe does not
+    wait for its other end.
     """
     writable = flags & os.O_ACCMODE != os.O_RDONLY
     if _parked and not flags & os.O_EXCL:
@@ -59,16 +60,16 @@ def open_file(name: bytes, flags: int, mode: int, directory: int | None) -> int:
             if forks == _forks:
                 _open[fd] = (status.st_dev, status.st_ino)
                 return fd
-        # A child may have a copy of it that it does not know of: no lock is taken through this one.
+        # A child may have a copy that it does not know of, but no lock is taken through this one.
         _close_or_park((_UNKNOWN, fd, False), [fd])
-        flags &= ~os.O_EXCL  # the file is there now
+        flags &= ~os.O_EXCL  # the file exists now
 
 
 def _open_new(name: bytes, flags: int, mode: int, directory: int | None) -> tuple[int, os.stat_result]:
     try:
         fd = os.open(name, flags | os.O_NONBLOCK, mode, dir_fd=directory)
     except BlockingIOError:
-        # No pipe, but a file that somebody has leased, who gives it back for one who waits.
+        # Not a pipe, but a file on which another process has a lease, which it gives up for an opener that waits.
         fd = os.open(name, flags, mode, dir_fd=directory)
     try:
         status = os.fstat(fd)
@@ -85,7 +86,7 @@ def _take_parked(name: bytes, directory: int | None, writable: bool) -> int | No
     try:
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except OSError:
-        return None  # opening it tells what is wrong
+        return None  # opening it reports what is wrong
     key = (found.st_dev, found.st_ino, writable)
     with _guard:
         same = _parked.get(key)
@@ -98,7 +99,7 @@ def _take_parked(name: bytes, directory: int | None, writable: bool) -> int | No
 
 
 def _above_standard_streams(fd: int) -> int:
-    """Move ``fd`` where nobody prints to it: a closed stdout's number must not become a database's."""
+    """Move ``fd`` above the standard streams: output for a closed stdout must not be written to a database."""
     if fd > 2:
         return fd
     moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
@@ -111,7 +112,7 @@ def _above_standard_streams(fd: int) -> int:
 
 
 def give(fd: int, mode: int, model: os.stat_result | None) -> None:
-    """Give a file that is new the exact permission bits ``mode`` (0: it keeps its own) and the owner of ``model``."""
+    """Give a new file the exact permission bits ``mode`` (0: unchanged) and the owner of ``model``."""
     # Failures are tolerable: another user may then be unable to roll back, as with SQLite itself.
     if mode:
         with contextlib.suppress(OSError):
@@ -126,8 +127,8 @@ def give(fd: int, mode: int, model: os.stat_result | None) -> None:
 def release(fd: int, *, writable: bool, lockable: bool = True) -> None:
     """Close ``fd``, or park it while another library in this process may lock its file.
 
-    The caller has dropped all its locks and mappings of it. A file that is not ``lockable`` is no database and no WAL
-    index: nobody locks it.
+    The caller has released all its locks and mappings of the file. A file that is not ``lockable`` is neither a
+    database nor a WAL index, and is never locked.
     """
     if not lockable:
         _close(fd)
@@ -136,18 +137,18 @@ def release(fd: int, *, writable: bool, lockable: bool = True) -> None:
         status = os.fstat(fd)
         key = (status.st_dev, status.st_ino, writable)
     except OSError:
-        key = (_UNKNOWN, fd, writable)  # whose it is cannot be told: nobody takes it over, but it is closed in time
+        key = (_UNKNOWN, fd, writable)  # its file is unknown: it is never reused, but closed in time
     _close_or_park(key, [fd])
 
 
 def sweep() -> None:
-    """Close what has been parked and is no longer locked by anyone."""
+    """Close parked descriptors whose files are no longer locked by other code."""
     for key in list(_parked):
         _close_or_park(key, [])
 
 
 def _close_or_park(key: tuple[int, int, bool], unwanted: list[int]) -> None:
-    """Close these descriptors of one file and the parked ones of it, or park them (again)."""
+    """Close these and the parked descriptors of one file, or park them (again)."""
     with _guard:
         unwanted += _parked.pop(key, [])
     still_waiting = [fd for fd in unwanted if not _close_if_alone(fd)]
@@ -157,7 +158,7 @@ def _close_or_park(key: tuple[int, int, bool], unwanted: list[int]) -> None:
 
 
 def _close_if_alone(fd: int) -> bool:
-    # Code that has opened the file since the first look has not come to lock it, or is seen by the second.
+    # Code that opened the file since the first check has not yet locked it, or is found by the second check.
     try:
         if _is_open_elsewhere(fd) or _is_locked_by_this_process(fd):
             return False
@@ -168,9 +169,9 @@ def _close_if_alone(fd: int) -> bool:
 
 
 def _is_open_elsewhere(fd: int) -> bool:
-    """Whether other code in this process has the file open, by its name: asking the files themselves may block.
+    """Return whether other code in this process has the file open, by its name: asking the file itself may block.
 
-    Where that is not listed, it is held to have it open only while somebody has locked the file.
+    If open files cannot be listed, the file counts as open elsewhere only while it is locked.
     """
     if not Path(_DESCRIPTORS).is_dir():
         return file_lock.conflicting_lock(fd, file_lock.WRITE, 0, 0) is not None
@@ -183,7 +184,7 @@ def _name_of(number: str) -> str:
     try:
         return os.readlink(f"{_DESCRIPTORS}/{number}")  # noqa: PTH115 - there may be thousands
     except OSError:
-        return ""  # closed by now
+        return ""  # already closed
 
 
 def _is_locked_by_this_process(fd: int) -> bool:
@@ -193,11 +194,11 @@ def _is_locked_by_this_process(fd: int) -> bool:
 
 def _close(fd: int) -> None:
     noted = _open.get(fd)
-    # What close(2) complains of, writes that failed, has been told by the last sync; and the descriptor is gone.
+    # The last sync has already reported failed writes, which is all that close(2) could report; the descriptor is gone.
     with contextlib.suppress(OSError):
         os.close(fd)
     with _guard:
-        # Another thread may have opened another file under its number by now.
+        # Another thread may meanwhile have opened another file with the same number.
         if noted is not None and _open.get(fd) is noted:
             del _open[fd]
 
@@ -213,7 +214,7 @@ def _close_all_in_child() -> None:
     for fd, identity in _open.items():
         with contextlib.suppress(OSError):
             status = os.fstat(fd)
-            if identity == (status.st_dev, status.st_ino):  # else the parent was about to forget the number
+            if identity == (status.st_dev, status.st_ino):  # otherwise the parent was about to forget the number
                 os.close(fd)
     _open.clear()
     _parked.clear()
@@ -229,8 +230,8 @@ def _end_fork_in_parent() -> None:
     _guard.release()
 
 
-# A child that knew nothing of a descriptor would keep it, and with it the lock, for as long as it lives. So the tables
-# stand still during a fork, and what is open is in them, from before its first lock until after it is closed.
+# A child that did not know of a descriptor would keep it, and its lock, for its whole lifetime. So the tables do not
+# change during a fork, and an open descriptor is in them from before its first lock until after it is closed.
 os.register_at_fork(
     before=_begin_fork,
     after_in_parent=_end_fork_in_parent,

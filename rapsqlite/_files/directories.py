@@ -1,4 +1,4 @@
-"""Descriptors of directories, by real name: files are opened relative to them, and no link on the way is followed."""
+"""Descriptors of directories, by real name: files are opened relative to them, without following links."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _ONLY_SEARCH: int = getattr(os, "O_PATH", 0)
 
 
 class Directories:
-    """The directories that one connection has open. Only ``forget`` may be called by any thread."""
+    """The directories that one connection has open. Only ``forget`` may be called from any thread."""
 
     def __init__(self) -> None:
         self._descriptors: dict[bytes, int] = {}
         self._unwanted: list[bytes] = []
 
     def known(self, directory: bytes) -> int | None:
-        """Return the descriptor of a directory that is open."""
+        """Return the descriptor of an open directory."""
         while self._unwanted:
             descriptor = self._descriptors.pop(self._unwanted.pop(), None)
             if descriptor is not None:
@@ -28,9 +28,9 @@ class Directories:
         return self._descriptors.get(directory)
 
     def open(self, directory: bytes, roots: list[bytes]) -> int:
-        """Return a descriptor of the directory. Roots are opened by name, what is below them step by step.
+        """Return a descriptor of the directory. Roots are opened by name, directories below them step by step.
 
-        Raises FileError if there is no such directory.
+        Raises FileError if the directory does not exist.
         """
         known = self._descriptors.get(directory)
         if known is not None:
@@ -62,18 +62,18 @@ class Directories:
         return descriptor
 
     def forget(self, directory: bytes) -> None:
-        """Have the descriptor of a directory closed by the thread that uses it."""
+        """Let the thread that uses a directory close its descriptor."""
         self._unwanted.append(directory)
 
     def close(self) -> None:
-        """Close all."""
+        """Close all descriptors."""
         for descriptor in self._descriptors.values():
             _close(descriptor)
         self._descriptors.clear()
 
 
 def _close(descriptor: int) -> None:
-    # Nothing was written through it, and it is gone whatever close(2) says.
+    # Nothing was written through it, and it is closed whatever close(2) reports.
     with contextlib.suppress(OSError):
         os.close(descriptor)
 
@@ -85,5 +85,5 @@ def _open(path: bytes, parent: int | None) -> int:
     except PermissionError:
         if not _ONLY_SEARCH:
             raise
-        # A directory that may be searched but not listed: files in it open, only it cannot be synced itself.
+        # A directory that may be searched but not listed: files in it can be opened, but it cannot be synced.
         return os.open(path, flags | _ONLY_SEARCH, dir_fd=parent)

@@ -1,7 +1,7 @@
-"""What SQLite looks for as soon as it has locked a database: the file's size, and a journal or WAL beside it.
+"""What SQLite checks as soon as it has locked a database: the file's size, and whether it has a journal or WAL.
 
-On a local file system these calls keep the GIL: they take a microsecond each, and under a thread that computes in
-Python it costs 5 ms to get it back.
+On a local file system these calls keep the GIL: they take a microsecond each, while getting the GIL back takes 5 ms if
+another thread runs pure Python.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if sys.platform == "linux":
 
 
 class Facts:
-    """Looks at one open database, and at what its directory has beside it."""
+    """Examines one open database and its companion files."""
 
     __slots__ = ("_directory", "_fd", "_is_local", "_journal", "_path", "_wal")
 
@@ -46,17 +46,17 @@ class Facts:
             size_bytes = self._size_at_once() if self._is_local else os.fstat(self._fd).st_size
         except OSError as error:
             raise FileError(sqlite.SQLITE_IOERR_FSTAT, "measure", self._path, error) from None
-        # SQLite on Unix takes a single byte for an empty database.
+        # SQLite on Unix treats a single byte as an empty database.
         return 0 if size_bytes == 1 else size_bytes
 
     def _size_at_once(self) -> int:
-        size_bytes: int = _lseek(self._fd, 0, os.SEEK_END)  # the position is nobody's: all reads and writes name theirs
+        size_bytes: int = _lseek(self._fd, 0, os.SEEK_END)  # the position is unused: reads and writes give theirs
         if size_bytes < 0:
             raise _last_error()
         return size_bytes
 
     def companions(self) -> int:
-        """Return which files may be beside the database (``FACT_*``)."""
+        """Return which companion files may exist (``FACT_*``)."""
         journal = sqlite.FACT_JOURNAL if self._may_exist(self._journal) else 0
         return journal | (sqlite.FACT_WAL if self._may_exist(self._wal) else 0)
 
@@ -69,7 +69,7 @@ class Facts:
         except FileNotFoundError:
             return False
         except OSError:
-            pass  # SQLite asks for the file itself, and learns the reason
+            pass  # SQLite asks for the file itself, and gets the reason
         return True
 
 

@@ -1,7 +1,7 @@
-"""What a failed file operation is: SQLite's result code, and the file and reason for people.
+"""A failed file operation: SQLite's result code, and the file and reason for people.
 
-The code goes to the guest as SQLite's own VFS for Unix would give it; the rest stays on the host, since a
-guest has no room for it, and is added to the exception that the statement ends with.
+The guest gets the code that SQLite's own VFS for Unix would return. The rest stays on the host, because a guest has no
+place for it, and is added to the statement's exception. https://sqlite.org/rescode.html
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import os
 
 from rapsqlite import _constants as sqlite
 
-# What the lock calls answer when somebody else is in the way, or the lock service has a hiccup.
+# Errors of lock calls if another lock is in the way, or the lock service fails temporarily.
 _IN_THE_WAY = frozenset((errno.EACCES, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOLCK, errno.ETIMEDOUT))
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
-# A file system that answers a read with these is broken itself; SQLite then calls the database corrupt.
+# If reading fails with these, the file system itself is broken; SQLite then reports a corrupt database.
 _BROKEN_DEVICE = frozenset((errno.ERANGE, errno.EIO, errno.ENXIO))
 
 _WHAT_TO_DO = dict.fromkeys(
@@ -28,7 +28,7 @@ EXPLANATIONS = {
     sqlite.SQLITE_READONLY_DBMOVED: "the file was renamed, replaced or deleted since it was opened: open it again",
     sqlite.SQLITE_READONLY_CANTLOCK: "the WAL index is not writable, so this reader cannot register in it",
 }
-"""What SQLite decides by itself, without a failed operation to tell of, by result code."""
+"""Explanations, by result code, of errors that SQLite decides by itself without a failed operation."""
 
 
 class FileError(Exception):

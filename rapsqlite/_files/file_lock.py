@@ -1,10 +1,9 @@
-"""SQLite's lock levels, as byte-range locks that SQLite's own VFS for Unix understands.
+"""SQLite's lock levels, as byte-range locks that are compatible with SQLite's own VFS for Unix.
 
-The locks belong to the open file description (``F_OFD_SETLK``): two connections of one process exclude each
-other, and the descriptors that other code in the process closes do not drop them, as they would drop POSIX
-locks. Toward the POSIX locks of other SQLite libraries they behave like those of another process. The bytes
-and the order in which they are taken follow SQLite's "File Locking And Concurrency"
-(https://sqlite.org/lockingv3.html).
+The locks belong to the open file description (``F_OFD_SETLK``): two connections of one process exclude each other, and
+closing other descriptors in the process does not drop them, as it would drop POSIX locks. To other SQLite libraries'
+POSIX locks they behave like another process's. The bytes and the order in which they are locked follow SQLite's "File
+Locking And Concurrency" (https://sqlite.org/lockingv3.html).
 """
 
 from __future__ import annotations
@@ -55,8 +54,8 @@ else:
     _FLOCK = struct.Struct("@hhqqi0q")
     _SET, _GET = fcntl.F_OFD_SETLK, fcntl.F_OFD_GETLK
 
-    # The calls never wait, and `fcntl.fcntl` would give up the GIL for each: under a thread that computes in
-    # Python that costs 5 ms to get back, three times for one shared lock.
+    # The calls never wait, and `fcntl.fcntl` would release the GIL for each: getting it back takes 5 ms if another
+    # thread runs pure Python, three times for one shared lock.
     _fcntl = ctypes.PyDLL(None, use_errno=True).fcntl
     _fcntl.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_char_p)
 
@@ -87,15 +86,15 @@ _packed = functools.cache(_pack)
 
 
 def set_lock(fd: int, kind: int, start: int, length: int) -> None:
-    """Take, change or drop (``NONE``) the lock on some bytes; a length of 0 reaches to infinity.
+    """Take, change or release (``NONE``) the lock on a byte range; a length of 0 means to infinity.
 
-    Raises OSError, with EAGAIN or EACCES if somebody else holds a lock in the way. Never waits.
+    Raises OSError, with EAGAIN or EACCES if another lock is in the way. Never waits.
     """
     _set(fd, _packed(kind, start, length))
 
 
 def conflicting_lock(fd: int, kind: int, start: int, length: int) -> tuple[int, int] | None:
-    """Return kind and process of a lock that would refuse this one, or None (process -1: an open file's)."""
+    """Return kind and process of a lock that conflicts with this one, or None (process -1: an open file's)."""
     found, pid = _unpack(_get(fd, _packed(kind, start, length)))
     return None if found == NONE else (found, pid)
 
@@ -112,10 +111,9 @@ class FileLock:
         self.level = sqlite.SQLITE_LOCK_NONE
 
     def lock(self, level: int) -> None:
-        """Raise the lock to ``level``. Raises FileError: SQLITE_BUSY if somebody else is in the way.
+        """Raise the lock to ``level``. Raises FileError: SQLITE_BUSY if another lock is in the way.
 
-        After a refused EXCLUSIVE the lock may be left at PENDING: no new reader gets in, and SQLite tries
-        again.
+        After a failed EXCLUSIVE the lock may stay at PENDING: no new readers get in, and SQLite tries again.
         """
         if self.level >= level:
             return
@@ -140,7 +138,7 @@ class FileLock:
             self._lock_exclusive()
 
     def _lock_shared(self) -> None:
-        # Readers pass through the pending byte, so that a writer that holds it sees no new ones.
+        # Readers pass through the pending byte, so a writer that holds it keeps new ones out.
         self._set(READ, PENDING_BYTE, 1)
         try:
             self._set(READ, _SHARED_FIRST, _SHARED_SIZE)
@@ -171,13 +169,13 @@ class FileLock:
             else:
                 set_lock(self._fd, NONE, 0, 0)
         except OSError as error:
-            # Never BUSY: nobody can be in the way of less.
+            # Never BUSY: a weaker lock cannot conflict.
             raise FileError(sqlite.SQLITE_IOERR_UNLOCK, "unlock", self._path, error) from None
         wrote, self.level = self.level > sqlite.SQLITE_LOCK_SHARED, level
         self._contention.released(by_writer=wrote)
 
     def is_reserved(self) -> bool:
-        """Whether anyone, this connection included, holds RESERVED or more."""
+        """Return whether any connection, including this one, holds RESERVED or more."""
         if self.level > sqlite.SQLITE_LOCK_SHARED:
             return True
         try:

@@ -1,8 +1,8 @@
 """The files of one connection: open, read, write, sync, delete. Plain callables, usable without wasm.
 
-One descriptor per file and connection, opened relative to a granted directory. The result codes are those of
-SQLite's own VFS for Unix. A table belongs to the thread that runs its guest; ``close`` is called when that
-has ended.
+One descriptor per file and connection, opened relative to a granted directory. The result codes are those of SQLite's
+own VFS for Unix (https://sqlite.org/c3ref/io_methods.html). A table belongs to the thread that runs its guest;
+``close`` is called when that has ended.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from rapsqlite._values.bounds import MOST_OPEN_FILES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Answers that lead to no message of their own.
+# Results that need no message of their own.
 _EVERYDAY = (sqlite.SQLITE_BUSY, sqlite.SQLITE_IOERR_DELETE_NOENT, sqlite.SQLITE_IOERR_MMAP)
-# A directory that the file system, or our right to it, does not let us sync.
+# Errors if the file system, or our permissions, do not allow syncing a directory.
 _CANNOT_SYNC = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES)
-# No file has a name that is too long. A journal's name may be, where the name of its database just fits.
+# No file has a name that is too long, but a journal's name may be if its database's name just fits.
 _CANNOT_BE_THERE = (errno.ENOENT, errno.ENAMETOOLONG)
 _READ_ONLY = "limits={'read_only': True} forbids writing and creating databases"
-# What changes a file that is there; without SQLITE_OPEN_CREATE.
+# Flags that change an existing file, without SQLITE_OPEN_CREATE.
 _CHANGING = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_EXCLUSIVE | sqlite.SQLITE_OPEN_DELETEONCLOSE
 
 
 class FileTable(OpenFiles):
-    """All files of one connection, by the small integers that the guest knows them by.
+    """All files of one connection, by the small integers that the guest uses.
 
-    ``failure`` is the last error that was worth telling, for the message of the exception it leads to.
+    ``failure`` is the last error worth reporting, for the message of the exception it leads to.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class FileTable(OpenFiles):
         read_only: bool = False,
         file_bytes: int = 0,
     ) -> None:
-        """Take what `connect` was told of the database, and its limits.
+        """Take the database and limits passed to `connect`.
 
-        ``directories`` are reached beside the database itself; under ``read_only`` no file that has a name is written,
-        created or deleted, whatever the guest asks; no file grows beyond ``file_bytes`` (0: no limit).
+        ``directories`` can be reached in addition to the database itself. Under ``read_only`` no named file is written,
+        created or deleted, whatever the guest requests. No file grows beyond ``file_bytes`` (0: no limit).
         """
         super().__init__(maps_reads=maps_reads)
         self._grants = Grants(database_path(database, uri=uri), directories)
@@ -72,20 +72,20 @@ class FileTable(OpenFiles):
         self._grants.grant(directory)
 
     def revoke(self, directory: bytes) -> None:
-        """Take back what `grant` gave; files that are open stay so. Any thread."""
+        """Undo `grant`; open files stay open. Any thread."""
         self._grants.revoke(directory)
 
     def statistics(self) -> dict[str, int]:
-        """Return the bytes that calls, not mappings, have read and written, and the syncs of files and directories."""
+        """Return the bytes read and written by calls (not mappings), and the syncs of files and directories."""
         return {"bytes_read": self.bytes_read, "bytes_written": self.bytes_written, "syncs": self.sync_count}
 
     def note(self, error: FileError) -> None:
-        """Keep an error for the message to come, unless it is an everyday answer."""
+        """Keep an error for a later message, unless it is an ordinary result."""
         if error.code not in _EVERYDAY:
             self.failure = error
 
     def take_failure(self, code: int) -> FileError | None:
-        """Return, once, the error that a statement which failed with ``code`` came from, if it came from here."""
+        """Return, once, the error that caused a statement's failure with ``code``, if it came from here."""
         failure = self.failure
         if failure is None:
             return None
@@ -97,23 +97,23 @@ class FileTable(OpenFiles):
         return failure
 
     def full_path(self, name: bytes) -> tuple[bytes, bool]:
-        """Return the absolute form of a name, and whether symbolic links lead to it."""
+        """Return the absolute form of a name, and whether it contains symbolic links."""
         return self._grants.resolve(name)
 
     def read_whole(self, name: bytes, most_bytes: int) -> tuple[bytes, bytes | None]:
-        """Return the real name of a file that is granted, and what it holds, as `opening.read_whole`.
+        """Return the real name of a granted file and its content, as `opening.read_whole`.
 
-        It is opened as any other file is: what changes after the name was checked leads nowhere else.
+        It is opened like any other file, so changes after the check of its name lead nowhere else.
         """
         real, _ = self._grants.resolve(name)
         directory, last = self._grants.locate(real)
         return real, opening.read_whole(real, directory, last, most_bytes)
 
     def open(self, name: bytes, flags: int) -> tuple[int, int]:
-        """Open a file, an anonymous temporary one if there is no name; return handle and flags as granted.
+        """Open a file, or an anonymous temporary one if there is no name; return handle and granted flags.
 
-        A file that may only be read is opened so, as SQLite wants it. A NUL and the name of another file may follow,
-        whose permission bits a new one gets.
+        As SQLite expects, a file that is not writable is opened read-only. The name may be followed by a NUL and the
+        name of another file, whose permission bits a new file gets.
         """
         reads_index = bool(flags & sqlite.OPEN_INDEX_READONLY)
         flags &= ~sqlite.OPEN_INDEX_READONLY
@@ -150,13 +150,13 @@ class FileTable(OpenFiles):
         return self._last_handle, flags
 
     def _is_protected(self, name: bytes) -> bool:
-        """Tell whether this file must stay as it is, and must not come into being."""
+        """Return True if this file must neither be changed nor created."""
         return self._read_only and not self._grants.is_lent(name)
 
     def _flags_for_reading(self, name: bytes, flags: int) -> int:
         """Return the flags to open a protected file with; raises FileError if it was to be written or created.
 
-        An open database in WAL mode may get an empty WAL: SQLite does not read it without one.
+        An open database in WAL mode may get an empty WAL, because SQLite does not read it without one.
         """
         if flags & sqlite.SQLITE_OPEN_WAL and any(file.is_database_of_wal(name) for file in self._files.values()):
             return flags & ~_CHANGING | sqlite.SQLITE_OPEN_READONLY | sqlite.SQLITE_OPEN_CREATE
@@ -170,7 +170,7 @@ class FileTable(OpenFiles):
         file.close()
 
     def read_into(self, handle: int, data: memoryview, offset: int) -> int:
-        """Fill ``data``; what lies beyond the end of the file becomes zeros and SQLITE_IOERR_SHORT_READ."""
+        """Fill ``data``; bytes beyond the end of the file become zeros, with SQLITE_IOERR_SHORT_READ."""
         file = self._file(handle)
         wanted, got = len(data), 0
         try:
@@ -217,7 +217,7 @@ class FileTable(OpenFiles):
             raise FileError(sqlite.SQLITE_IOERR_TRUNCATE, "truncate", file.path, error) from None
 
     def sync(self, handle: int, flags: int) -> None:
-        """Make what was written durable; with ``SYNC_DIRECTORY`` also that the file exists."""
+        """Make written data durable; with ``SYNC_DIRECTORY`` also the file's existence."""
         file = self._file(handle)
         self.sync_count += 1
         try:
@@ -249,10 +249,10 @@ class FileTable(OpenFiles):
             self._sync_directory(directory, name)
 
     def access(self, name: bytes, flags: int) -> bool:
-        """Whether the file exists and is not empty, or with SQLITE_ACCESS_READWRITE may be read and written.
+        """Return whether the file exists and is not empty, or with SQLITE_ACCESS_READWRITE is readable and writable.
 
-        A name outside of the granted directories is an error, not absent: SQLite would take a journal whose
-        super-journal is absent for settled, and not roll back.
+        A name outside the granted directories is an error, not absent: SQLite would consider a journal whose
+        super-journal is absent finished, and not roll back.
         """
         directory, last = self._grants.locate(name)
         if flags == sqlite.SQLITE_ACCESS_READWRITE:
@@ -266,7 +266,7 @@ class FileTable(OpenFiles):
         return not stat.S_ISREG(status.st_mode) or status.st_size > 0
 
     def has_moved(self, handle: int) -> bool:
-        """Whether the file has lost its name: what is written to it would be lost, or belong elsewhere."""
+        """Return whether the file has lost its name: writes to it would be lost, or belong elsewhere."""
         file = self._file(handle)
         if not file.name:
             return False
@@ -279,7 +279,7 @@ class FileTable(OpenFiles):
             raise FileError(sqlite.SQLITE_IOERR_FSTAT, "look at", file.path, error) from None
 
     def close(self) -> None:
-        """Release every lock and close every file, also after the guest has died. What fails is in ``failure``."""
+        """Release every lock and close every file, even if the guest has died. Errors are in ``failure``."""
         self.waiter.leave()
         files, self._files = self._files, {}
         for file in files.values():
@@ -295,7 +295,7 @@ class FileTable(OpenFiles):
             self.note(FileError(sqlite.SQLITE_IOERR_CLOSE, "close", file.path, error))
 
     def abandon(self) -> None:
-        """Forget all files, in a forked child: the locks are the parent's, and stay.
+        """Forget all files, in a forked child: the locks belong to the parent, and stay.
 
         ``descriptors`` has closed the child's copies of all but the temporary files.
         """

@@ -1,10 +1,10 @@
-"""Names to directories: which files a connection may reach, and how a name from SQL becomes one of them.
+"""Which files a connection may reach, and how a name from SQL becomes one of them.
 
-Every connection may reach its own database, with the journal, WAL and index that SQLite keeps beside it. Beyond that a
-grant is a directory tree; without limits it is the whole tree, as with SQLite itself. A name is walked as SQLite's own
-VFS walks it, ``..`` and symbolic links included, but a link is only looked at inside a grant, and the name that comes
-out must lie inside one. The file is then opened relative to a descriptor of its directory, without following links:
-what changes in the tree meanwhile cannot lead out.
+Every connection may reach its own database, with SQLite's journal, WAL and index next to it. Beyond that a grant is a
+directory tree; without limits it is the whole file system, as with SQLite itself. A name is resolved as SQLite's own
+VFS does, including ``..`` and symbolic links, but links are read only inside a grant, and the resulting name must lie
+inside one. The file is then opened relative to a descriptor of its directory, without following links, so that changes
+in the tree meanwhile cannot lead out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EVERYWHERE = (b"/",)
 """The grant of a connection without limits."""
 
 _MAX_LINKS = 200  # SQLITE_MAX_SYMLINK
-# What SQLite keeps beside a database: a super-journal is named after the main database of its transaction.
+# SQLite's files next to a database; a super-journal is named after the main database of its transaction.
 _COMPANION = re.compile(rb"-(?:journal|wal|shm|mj[0-9A-F]{6}9[0-9A-F]{2})")
 _NOT_GRANTED = "it is not granted to this connection: name its directory in limits={'directories': [...]}"
 
@@ -34,20 +34,19 @@ class Grants:
     """What one connection may reach."""
 
     def __init__(self, database: bytes | None, directories: Iterable[bytes]) -> None:
-        """Grant ``directories`` with all that is below them, and ``database``, which is None if it is no file.
+        """Grant ``directories`` and everything below them, and ``database``, which is None if it is not a file.
 
-        What these names stand for is found out when the first one is needed, on the guest's thread: the file system
-        may take its time.
+        The names are resolved when first needed, on the guest's thread, because the file system may take its time.
         """
         self._as_given: tuple[bytes | None, Iterable[bytes]] | None = (database, directories)
         self._database: bytes | None = None  # its real name
-        self._real: dict[bytes, bytes] = {}  # a name as the user wrote it, made absolute: what it really is
+        self._real: dict[bytes, bytes] = {}  # the real name of a name as the user wrote it, made absolute
         self._roots: list[bytes] = []
         self._lent: list[bytes] = []
         self._directories = Directories()
 
     def _find_given(self) -> None:
-        """Find out what the names stand for that were given. Raises FileError if that cannot be."""
+        """Resolve the names that were given. Raises FileError if that fails."""
         if self._as_given is None:
             return
         database, directories = self._as_given
@@ -72,20 +71,20 @@ class Grants:
         self._lent.append(directory)
 
     def revoke(self, directory: bytes) -> None:
-        """Take back what `grant` gave. Any thread."""
+        """Undo `grant`. Any thread."""
         self._lent.remove(directory)
         self._roots.remove(directory)
         self._real.pop(_absolute(directory), None)
         self._directories.forget(directory)
 
     def is_lent(self, name: bytes) -> bool:
-        """Whether the host itself wants this file written, in a directory of its own."""
+        """Return whether the host itself wants this file written, in a private directory."""
         return os.path.dirname(name) in self._lent
 
     def resolve(self, name: bytes) -> tuple[bytes, bool]:
-        """Return the real, absolute name, and whether links had to be followed to it.
+        """Return the real, absolute name, and whether links had to be followed.
 
-        Raises FileError if it lies outside of the granted directories.
+        Raises FileError if it lies outside the granted directories.
         """
         self._find_given()
         spelled = _absolute(name)
@@ -96,19 +95,19 @@ class Grants:
         return real, followed or start != spelled
 
     def _is_own(self, real: bytes) -> bool:
-        """Whether this is the connection's own database, or what SQLite keeps beside it."""
+        """Return whether this is the connection's own database, or one of SQLite's files next to it."""
         own = self._database
         if own is None or not real.startswith(own):
             return False
         return real == own or _COMPANION.fullmatch(real, len(own)) is not None
 
     def refuse_as_database(self, name: bytes) -> None:
-        """Raise FileError if ``name``, resolved, is reached only as a companion: SQL must not attach a journal."""
+        """Raise FileError if ``name``, resolved, is reachable only as a companion: SQL must not attach a journal."""
         if name != self._database and not self._is_granted(os.path.dirname(name)):
             raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, _NOT_GRANTED)
 
     def _begin(self, spelled: bytes) -> bytes:
-        """Replace the longest beginning of ``spelled`` whose real name is known."""
+        """Replace the longest prefix of ``spelled`` whose real name is known."""
         head, tail = spelled, b""
         while True:
             real = self._real.get(head)
@@ -148,7 +147,7 @@ class Grants:
         try:
             return os.readlink(path)
         except OSError as error:
-            if error.errno in (errno.EINVAL, errno.ENOENT):  # not a link, or nothing yet
+            if error.errno in (errno.EINVAL, errno.ENOENT):  # not a link, or does not exist yet
                 return None
             raise FileError(sqlite.SQLITE_CANTOPEN, "open", path, error) from None
 
@@ -158,13 +157,13 @@ class Grants:
     def locate(self, name: bytes) -> tuple[int, bytes]:
         """Return a descriptor of the directory of ``name``, and the last part of the name.
 
-        Raises FileError if there is no such directory or it is not granted.
+        Raises FileError if the directory does not exist or is not granted.
         """
         self._find_given()
         directory, last = os.path.split(name)
         descriptor = self._directories.known(directory)
         if descriptor is not None and last not in (b"", b".", b".."):
-            # It has been resolved before: only granted directories are opened, and that of the own database.
+            # It has been resolved before, so only granted directories and the database's own directory are opened.
             if not self._is_granted(directory) and not self._is_own(name):
                 raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, _NOT_GRANTED)
             return descriptor, last
@@ -172,7 +171,7 @@ class Grants:
         return self._directories.open(directory, self._ways_in()), last
 
     def _ways_in(self) -> list[bytes]:
-        """Return the directories that the user has named: how they are reached is not the SQL's business."""
+        """Return the directories that the user named; SQL need not know how they are reached."""
         return self._roots if self._database is None else [*self._roots, os.path.dirname(self._database)]
 
     def close(self) -> None:
@@ -180,9 +179,9 @@ class Grants:
 
 
 def database_path(name: bytes, *, uri: bool) -> bytes | None:
-    """Return the file that ``name`` means to SQLite, None for a database in memory or a temporary one.
+    """Return the file that ``name`` means to SQLite, None for an in-memory or temporary database.
 
-    With ``uri``, names that begin with ``file:`` are read by SQLite's rules: <https://sqlite.org/uri.html>.
+    With ``uri``, names that begin with ``file:`` follow SQLite's rules: <https://sqlite.org/uri.html>.
     """
     if uri and name.startswith(b"file:"):
         name, parameters = read_uri(name)
@@ -192,7 +191,7 @@ def database_path(name: bytes, *, uri: bool) -> bytes | None:
 
 
 def read_uri(uri: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    """Return the path and the parameters of a name that begins with ``file:``; of equal parameters the last counts."""
+    """Return the path and the parameters of a name that begins with ``file:``; the last of equal parameters wins."""
     path, _, query = uri[5:].partition(b"#")[0].partition(b"?")
     if path.startswith(b"//"):
         path = b"/" + path[2:].partition(b"/")[2]
@@ -206,9 +205,9 @@ def _decoded(text: bytes) -> bytes:
 
 
 def _absolute(name: bytes) -> bytes:
-    """Make ``name`` absolute without a look at the disk; ``..`` stays, as what it means depends on links.
+    """Make ``name`` absolute without accessing the disk; ``..`` stays, because its meaning depends on links.
 
-    Raises FileError if that takes a working directory and there is none.
+    Raises FileError if that needs a working directory and there is none.
     """
     path = name if name.startswith(b"/") else os.path.join(_working_directory(name), name)
     return b"/" + b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))

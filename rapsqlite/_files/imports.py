@@ -1,9 +1,9 @@
-"""The host functions that concern files (docs/abi.md, "Imports"), over one connection's file table.
+"""The host functions for files (docs/abi.md, "Imports"), on top of one connection's file table.
 
-Addresses come from the guest: every byte goes through ``view``, which raises IndexError for what is not memory. Files
-are laid over what ``window`` gives, which is no memory. Pages are dropped of what ``unshared`` gives: memory that the
-host itself neither reads nor writes. A failed operation is answered with its result code; any other exception is the
-caller's, who ends the guest.
+Addresses come from the guest: all bytes go through ``view``, which raises IndexError outside the memory. Files are
+mapped over what ``window`` returns, which is not memory. Pages are dropped from what ``unshared`` returns: memory that
+the host itself neither reads nor writes. A failed operation returns its result code; any other exception propagates to
+the caller, who ends the guest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rapsqlite._files.file_table import FileTable
 
     class View(Protocol):
-        """Some of the guest's bytes, as `runtime.Memory.view` and `runtime.Memory.window` give them."""
+        """Some of the guest's bytes, as returned by `runtime.Memory.view` and `runtime.Memory.window`."""
 
         def __call__(self, address: int, length: int, /) -> memoryview: ...
 
@@ -35,7 +35,7 @@ _FACTS = struct.Struct("<qq")
 
 
 def file_imports(files: FileTable, view: View, window: View, unshared: View) -> dict[str, Callable[..., int]]:
-    """Return the functions by their import's name; they take and return plain integers."""
+    """Return the functions by name of the import; they take and return plain integers."""
     return {
         "path_full": _answering(files, partial(_path_full, files, view)),
         "file_open": _answering(files, partial(_open, files, view)),
@@ -79,7 +79,7 @@ def _answering(files: FileTable, call: Callable[..., int | None]) -> Callable[..
 
 
 def _name(view: View, ptr: int, size: int) -> bytes:
-    """Return a file's name; FileError for one that no file has."""
+    """Return a file name; FileError for one that is too long for any file."""
     if size > MOST_NAME_BYTES:
         raise FileError(sqlite.SQLITE_CANTOPEN, "open", bytes(view(ptr, 64)) + b"...", "the name is too long")
     return bytes(view(ptr, size))

@@ -1,9 +1,9 @@
-"""Laying parts of files over a guest's address space, and taking them off again.
+"""Maps parts of files over a guest's address space, and unmaps them.
 
-A mapping may cover nothing but what the caller has checked to be set aside for it: the functions here check that it
-consists of pages, lies over no other mapping, and is not one too many. Mappings are not inherited by a forked child,
-which could otherwise keep a dead parent's locks alive: a mapping holds the open file. Freeing a guest's memory frees
-what is laid over its address space, too.
+The caller has checked that a mapping covers only addresses reserved for it. The functions here check that it consists
+of pages, overlaps no other mapping, and does not exceed the maximum number. A forked child does not inherit mappings,
+which would keep the open file, and so a dead parent's locks, alive. Freeing a guest's memory also frees the mappings in
+its address space.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _MAP_NORESERVE = 0x4000
 _PROT_NONE = 0
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
-# These calls take microseconds: the GIL stays, since getting it back can take far longer.
+# These calls take microseconds, so they keep the GIL: getting it back can take far longer.
 _libc = ctypes.PyDLL(None, use_errno=True)
 _mmap = _libc.mmap
 _mmap.restype = ctypes.c_void_p
 _mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64)
 _madvise = _libc.madvise
 _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-# But giving back many pages takes long.
+# But dropping many pages takes long.
 _madvise_many = ctypes.CDLL(None).madvise
 _madvise_many.argtypes = _madvise.argtypes
 
-# Kinds of file system whose mappings and locks are shared by everybody who has the file open (statfs(2)).
-# Network file systems, FUSE and 9p are not among them: another machine may be using the same file.
+# File systems on which everyone who has the file open shares mappings and locks (statfs(2)). Network file systems, FUSE
+# and 9p are not among them: another machine may be using the same file.
 _LOCAL_FILE_SYSTEMS = {
     0xEF53: "ext4",
     0x5846_5342: "xfs",
@@ -57,10 +57,10 @@ _LOCAL_FILE_SYSTEMS = {
 }
 
 
-# Of a process: Linux lets it have 65 530 by default, and each of ours may split what it lies in.
+# Per process: Linux allows 65 530 by default, and each of ours may split the mapping around it.
 _MOST_MAPPINGS = 24_576
 _lock = threading.Lock()
-_starts: list[int] = []  # of what is laid, in order
+_starts: list[int] = []  # of the mappings, in order
 _laid: dict[int, tuple[int, int]] = {}  # by start: the end, and the file
 
 
@@ -76,10 +76,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def lay(address: int, fd: int, offset: int, length: int, *, writable: bool) -> None:
-    """Lay ``length`` bytes of a file, shared with everyone who has it open, over what is at ``address``.
+    """Map ``length`` bytes of a file, shared with everyone who has it open, at ``address``.
 
-    The same file may be laid at the same address anew. Raises OSError; everything is then as it was. ValueError:
-    something is not a multiple of a page, or another mapping is in the way.
+    The same file may be mapped again at the same address. Raises OSError, in which case nothing has changed, and
+    ValueError if something is not a multiple of a page, or another mapping is in the way.
     """
     _check_pages(address, length)
     _check_pages(offset, length)
@@ -111,9 +111,9 @@ def _lay(address: int, fd: int, offset: int, length: int, *, writable: bool) -> 
 
 
 def drop_pages(view: memoryview) -> None:
-    """Give the whole pages within plain memory back to the system; what they held is lost.
+    """Give whole pages of plain memory back to the system; their content is lost.
 
-    Linux alone has a call for that which takes effect at once. Where it is refused (locked memory), everything stays.
+    Only Linux has a call for that which takes effect immediately. If it is refused (locked memory), nothing changes.
     """
     if sys.platform == "linux" and len(view) >= mmap.PAGESIZE:
         address = address_of(view)
@@ -123,14 +123,14 @@ def drop_pages(view: memoryview) -> None:
 
 
 def drop_laid_pages(address: int) -> None:
-    """Let this process have no pages of what ``lay`` laid at ``address`` until they are read again."""
+    """Drop this process's pages of the mapping at ``address`` until they are read again."""
     with _lock:
         if sys.platform == "linux" and address in _laid:
             _madvise_many(address, _laid[address][0] - address, mmap.MADV_DONTNEED)
 
 
 def clear(address: int) -> None:
-    """Take off what ``lay`` laid at ``address``: nothing can be read or written there then."""
+    """Unmap the mapping at ``address``: nothing can be read or written there afterwards."""
     with _lock:
         if address in _laid:
             _clear(address, _laid[address][0] - address)
@@ -139,7 +139,7 @@ def clear(address: int) -> None:
 
 
 def forget(address: int, length: int) -> None:
-    """All that is laid there goes with the memory that it is laid over: what could not be cleared stays until then."""
+    """Forget all mappings there: the memory under them is freed, and mappings that could not be cleared with it."""
     with _lock:
         first, last = bisect_left(_starts, address), bisect_left(_starts, address + length)
         for start in _starts[first:last]:
@@ -150,7 +150,7 @@ def forget(address: int, length: int) -> None:
 def _clear(address: int, length: int) -> None:
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
     if sys.platform == "linux":
-        flags |= _MAP_NORESERVE  # as wasmtime has reserved it: one mapping with what is around
+        flags |= _MAP_NORESERVE  # as wasmtime has reserved it, so that it merges with the mapping around it
     _map(address, length, _PROT_NONE, flags, -1, 0)
 
 
@@ -166,17 +166,17 @@ def _check_pages(start: int, length: int) -> None:
 
 
 def whole_pages(size_bytes: int) -> int:
-    """Round up to whole pages: what may be mapped of a file of that size."""
+    """Round up to whole pages: the mappable size of a file of that size."""
     return -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 def address_of(view: memoryview) -> int:
-    """Return where the bytes of a writable view are."""
+    """Return the address of a writable view's bytes."""
     return ctypes.addressof(ctypes.c_char.from_buffer(view))
 
 
 def is_shared_by_all(fd: int) -> bool:
-    """Whether everyone who has this file open sees the same memory: not so on network file systems."""
+    """Return whether everyone who has this file open sees the same memory, which is false on network file systems."""
     return sys.platform != "linux" or _file_system(fd) in _LOCAL_FILE_SYSTEMS
 
 

@@ -1,8 +1,8 @@
-"""The compiled module on disk: where it lies, whether it may be trusted, how it gets there.
+"""The compiled module on disk: its location, whether it may be trusted, and how it is written.
 
-Compiled code is run as it is, so a file is used only if it is a regular file of this user in a directory of this user,
-neither writable by anyone else, and if its contents have the digest written behind them. Anything else is as good
-as absent: the module is compiled again. Knows nothing of wasmtime; the caller chooses the key and the payload.
+Compiled code runs as it is, so a file is used only if it is a regular file of this user in a directory of this user,
+neither writable by anyone else, and its content matches the digest after it. Anything else counts as absent, and the
+module is compiled again. Knows nothing of wasmtime; the caller chooses the key and the payload.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 def cache_directory() -> Path | None:
     """Return the directory for compiled modules: ``RAPSQLITE_CACHE_DIR``, or ``rapsqlite`` in the user's cache.
 
-    None if that cannot be told: HOME is not set, and the user is not in the list of users.
+    None if it is unknown: HOME is not set, and the user is not in the list of users.
     """
     chosen = os.environ.get("RAPSQLITE_CACHE_DIR")
     if chosen:
@@ -40,7 +40,7 @@ def cache_directory() -> Path | None:
 
 
 def _digest(payload: bytes | memoryview) -> bytes:
-    # Loads OpenSSL, which takes 4 ms: not before somebody connects.
+    # Imports OpenSSL, which takes 4 ms, so not before the first connection.
     import hashlib
 
     return hashlib.sha256(payload).digest()
@@ -48,14 +48,14 @@ def _digest(payload: bytes | memoryview) -> bytes:
 
 def _is_ours(status: os.stat_result) -> bool:
     if not hasattr(os, "geteuid"):
-        return True  # Windows: the user's profile is protected by its access control list.
+        return True  # Windows: an access control list protects the user's profile.
     return status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_MAY_WRITE
 
 
 def load(key: str) -> Path | None:
-    """Return the file whose start is the payload stored under ``key``, or None if there is none to be trusted.
+    """Return the file whose start is the payload stored under ``key``, or None if there is no trustworthy one.
 
-    A path, for wasmtime maps it: processes share its pages, and nothing is copied.
+    It returns a path because wasmtime maps it: processes share its pages, and nothing is copied.
     """
     directory = cache_directory()
     try:
@@ -96,7 +96,7 @@ def store(key: str, payload: bytes) -> bool:
 
 
 def _write(directory: Path, key: str, payload: bytes) -> None:
-    # Takes 4 ms to load, and only a first start ever writes.
+    # Takes 4 ms to import, and only a first start ever writes.
     import tempfile
 
     descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=".compiled-")

@@ -23,8 +23,8 @@ if sys.platform == "darwin":
     import fcntl
 
     def sync_descriptor(fd: int, *, full: bool) -> None:
-        """Make the content of a file durable; ``full``: also against loss of power to the drive."""
-        # fsync only reaches the drive's cache; the barrier keeps order in it, the full sync empties it.
+        """Make the content of a file durable; ``full``: also against power loss of the drive."""
+        # fsync only reaches the drive's cache; the barrier keeps order in it, the full sync flushes it.
         try:
             fcntl.fcntl(fd, fcntl.F_FULLFSYNC if full else 85)  # F_BARRIERFSYNC
         except OSError:
@@ -37,7 +37,7 @@ else:
         os.fdatasync(fd)
 
 
-# Of the locks on a WAL index (https://sqlite.org/walformat.html#wal_locks): those before the marks of readers.
+# Of the locks on a WAL index (https://sqlite.org/walformat.html#wal_locks), the ones before the readers' marks.
 _WRITE_LOCK = 0
 _LAST_EXCLUSIVE_LOCK = 2
 _EXCLUSIVE_LOCKS = 0b111
@@ -81,13 +81,13 @@ class OpenFile:
         self.name = name
         self.writable = writable
         self.reads_index = reads_index or protected  # and never writes it
-        self.protected = protected  # it and what SQLite keeps beside it
-        self.is_database = is_database  # or a journal, which nobody locks
+        self.protected = protected  # including SQLite's files next to it
+        self.is_database = is_database  # or a journal, which is never locked
         self.contention = Contention(waiter, fd)
         self.lock = FileLock(fd, path, self.contention)
         self.index: WalIndex | None = None
         self.windows = Windows(fd, path)
-        self._facts: Facts | None = None  # of a database that has been locked
+        self._facts: Facts | None = None  # for a database that has been locked
 
     @property
     def is_temporary(self) -> bool:
@@ -95,7 +95,7 @@ class OpenFile:
         return self.directory < 0
 
     def is_database_of_wal(self, name: bytes) -> bool:
-        """Tell whether this is a database in WAL mode, and its WAL is called so."""
+        """Return True if this is a database in WAL mode whose WAL has this name."""
         return self.path + b"-wal" == name and self._is_in_wal_mode()
 
     def _is_in_wal_mode(self) -> bool:
@@ -107,24 +107,24 @@ class OpenFile:
 
     @property
     def mapping_count(self) -> int:
-        """How many parts of it and of its WAL index are mapped."""
+        """Number of mapped parts of it and of its WAL index."""
         return len(self.windows) + (self.index.region_count if self.index is not None else 0)
 
     def take_lock(self, level: int) -> None:
-        """Raise the lock, unless the WAL index shows that somebody uses the database without one."""
+        """Raise the lock, unless the WAL index shows that another library uses the database without one."""
         if level == sqlite.SQLITE_LOCK_EXCLUSIVE and self.index and self.index.is_used_by_others():
-            # A library that lost its lock on the database by a stray close.
+            # A library that lost its lock on the database because of a stray close.
             raise FileError(sqlite.SQLITE_BUSY, "lock", self.path, "its WAL index is in use")
         self.lock.lock(level)
 
     def look(self) -> tuple[int, int]:
-        """Return the size of the file and what may be beside it, as `Facts` says."""
+        """Return the size of the file and its companions, as `Facts` does."""
         if self._facts is None:
             self._facts = Facts(self.fd, self.path, self.directory, self.name)
         return self._facts.size(), self._facts.companions()
 
     def map_index(self, region: int, view: memoryview, *, extend: bool) -> int:
-        """Lay a region of the WAL index over ``view``; opens the index the first time."""
+        """Map a region of the WAL index over ``view``; the first call opens the index."""
         if self.index is None:
             self.index = WalIndex(
                 self.path,
@@ -150,7 +150,7 @@ class OpenFile:
             self.contention.granted()
 
     def unlock_index(self, locks: int) -> None:
-        """Drop locks of the WAL index, one bit each."""
+        """Release locks of the WAL index, one bit each."""
         self._open_index().unlock(locks)
         self.contention.released(by_writer=bool(locks & _EXCLUSIVE_LOCKS))
 
@@ -160,7 +160,7 @@ class OpenFile:
         return self.index
 
     def unmap_index(self, *, delete: bool) -> None:
-        """Let go of the WAL index."""
+        """Release the WAL index."""
         index, self.index = self.index, None
         if index is not None:
             index.close(delete=delete)
@@ -178,8 +178,8 @@ class OpenFile:
 
     def _release(self) -> None:
         if self.is_temporary:
-            with contextlib.suppress(OSError):  # nobody will read it again
+            with contextlib.suppress(OSError):  # it will not be read again
                 os.close(self.fd)
         elif not self.windows:
             descriptors.release(self.fd, writable=self.writable, lockable=self.is_database)
-        # Else something could not be unmapped and keeps the open file alive: a lock taken to close it would stay.
+        # Otherwise something could not be unmapped and keeps the open file alive: a lock taken to close it would stay.

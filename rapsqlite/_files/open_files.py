@@ -1,4 +1,4 @@
-"""The open files of one connection, by handle: what is shared with other connections, locks and mapped memory."""
+"""The open files of one connection, by handle: locks and mapped memory shared with other connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class OpenFiles:
-    """Files by the small integers that the guest knows them by; `FileTable` opens, reads and writes them."""
+    """Files by the small integers that the guest uses; `FileTable` opens, reads and writes them."""
 
     def __init__(self, *, maps_reads: bool) -> None:
         self._maps_reads = maps_reads
@@ -28,7 +28,7 @@ class OpenFiles:
             raise FileError(sqlite.SQLITE_IOERR, "use", b"", "the guest used a file that is not open") from None
 
     def lock(self, handle: int, level: int) -> tuple[int, int] | None:
-        """Raise the lock; with SHARED, return the size of the file and what may be beside it (``FACT_*``)."""
+        """Raise the lock; with SHARED, return the size of the file and its companions (``FACT_*``)."""
         file = self._file(handle)
         file.take_lock(level)
         if level != sqlite.SQLITE_LOCK_SHARED:
@@ -46,7 +46,7 @@ class OpenFiles:
             size_bytes = os.fstat(file.fd).st_size
         except OSError as error:
             raise FileError(sqlite.SQLITE_IOERR_FSTAT, "measure", file.path, error) from None
-        # SQLite on Unix takes a single byte for an empty database.
+        # SQLite on Unix treats a single byte as an empty database.
         return 0 if size_bytes == 1 else size_bytes
 
     def unlock(self, handle: int, level: int) -> None:
@@ -56,7 +56,7 @@ class OpenFiles:
         return self._file(handle).lock.is_reserved()
 
     def map_index(self, handle: int, region: int, view: memoryview, *, extend: bool) -> int:
-        """Lay a region of the WAL index over the guest's bytes: SQLITE_OK, READONLY, or NOTFOUND if there is none."""
+        """Map a region of the WAL index over the guest's bytes: SQLITE_OK, READONLY, or NOTFOUND without one."""
         file = self._file(handle)
         self._refuse_more_mappings(file, sqlite.SQLITE_IOERR_SHMMAP)
         return file.map_index(region, view, extend=extend)
@@ -66,15 +66,15 @@ class OpenFiles:
         self._file(handle).lock_index(first, count, flags)
 
     def unlock_index(self, handle: int, locks: int) -> None:
-        """Drop locks of the WAL index, one bit each."""
+        """Release locks of the WAL index, one bit each."""
         self._file(handle).unlock_index(locks)
 
     def unmap_index(self, handle: int, *, delete: bool) -> None:
-        """Let go of the WAL index."""
+        """Release the WAL index."""
         self._file(handle).unmap_index(delete=delete)
 
     def map_window(self, handle: int, view: memoryview, offset: int) -> None:
-        """Lay a part of the file over the guest's bytes, read-only; less than asked for where the file ends."""
+        """Map a part of the file over the guest's bytes, read-only; less than requested at the end of the file."""
         file = self._file(handle)
         if not self._maps_reads:
             raise FileError(sqlite.SQLITE_IOERR_MMAP, "map", file.path, "mapped reads are turned off")
@@ -86,12 +86,12 @@ class OpenFiles:
             raise FileError(code, "map", file.path, "this connection has mapped too many file ranges")
 
     def drop_pages(self, unused: memoryview) -> None:
-        """Give memory that a large value took back to the system, and the pages of files through which it came."""
+        """Give memory used for a large value back to the system, with the pages of files through which it was read."""
         mapping.drop_pages(unused)
         for file in self._files.values():
             file.windows.drop_pages()
 
     def unmap_window(self, view: memoryview) -> None:
-        """Take off the window that starts there."""
+        """Unmap the window that starts there."""
         if not any(file.windows.close_at(view) for file in self._files.values()):
             raise FileError(sqlite.SQLITE_IOERR_MMAP, "unmap", b"", "the guest unmapped a window that is not mapped")

@@ -1,4 +1,4 @@
-"""Opening one file as SQLite's own VFS for Unix does: access, permission bits, owner, temporary files."""
+"""Opens one file as SQLite's own VFS for Unix does: access, permission bits, owner, temporary files."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 def open_named(path: bytes, directory: int, last: bytes, flags: int, mode: int = 0) -> tuple[int, int]:
-    """Open ``last`` in ``directory``; return the descriptor and the flags as granted.
+    """Open ``last`` in ``directory``; return the descriptor and the granted flags.
 
-    ``path`` is for messages, ``mode`` the permission bits of a new file (0: the usual ones). Where writing is not
-    allowed but reading is, the file is opened for reading.
+    ``path`` is for messages, ``mode`` the permission bits of a new file (0: the usual ones). If the file is readable
+    but not writable, it is opened read-only.
     """
     model = _model(path, directory, last, flags)
     mode = mode or _mode(model, flags)
@@ -51,9 +51,9 @@ def _open(last: bytes, directory: int, flags: int, mode: int) -> int:
 
 
 def read_whole(path: bytes, directory: int | None, last: bytes, most_bytes: int) -> bytes | None:
-    """Return what ``last`` in ``directory`` holds, as far as ``most_bytes``; None if it is no regular file, nor a link.
+    """Return the content of ``last`` in ``directory``, up to ``most_bytes``; None for links and non-regular files.
 
-    ``path`` is for messages. FileError if it cannot be read.
+    ``path`` is for messages. Raises FileError if it cannot be read.
     """
     how = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
@@ -66,7 +66,7 @@ def read_whole(path: bytes, directory: int | None, last: bytes, most_bytes: int)
         raise FileError(sqlite.SQLITE_CANTOPEN, "open", path, error) from None
     try:
         status = os.fstat(fd)
-        # A descriptor that was parked has been read before: its own position means nothing.
+        # A parked descriptor has been read before, so its position is arbitrary.
         return os.pread(fd, min(status.st_size, most_bytes), 0) if stat.S_ISREG(status.st_mode) else None
     except OSError as error:
         raise FileError(sqlite.SQLITE_IOERR_READ, "read", path, error) from None
@@ -83,7 +83,7 @@ def _exists(last: bytes, directory: int) -> bool:
 
 
 def _model(path: bytes, directory: int, last: bytes, flags: int) -> os.stat_result | None:
-    """Return the status of the database that a journal or WAL belongs to: it gets the same bits and owner."""
+    """Return the status of the database of a journal or WAL, which gets the same permission bits and owner."""
     if not flags & _LIKE_ITS_DATABASE:
         return None
     database, _, suffix = last.rpartition(b"-")
@@ -104,18 +104,18 @@ def bits_of(path: bytes, directory: int, last: bytes) -> int:
 
 
 def _mode(model: os.stat_result | None, flags: int) -> int:
-    """Return the exact permission bits for a new file, or 0: the usual ones and the user's mask."""
+    """Return the exact permission bits for a new file, or 0 for the usual ones and the user's mask."""
     if model is not None:
         return model.st_mode & descriptors.PERMISSION_BITS
     return _TEMPORARY_MODE if flags & sqlite.SQLITE_OPEN_DELETEONCLOSE else 0
 
 
 def open_temporary() -> int:
-    """Return a descriptor of a new file without a name, in the first usable directory for such files."""
+    """Return a descriptor of a new file without a name, in the first usable temporary directory."""
     directory = _temporary_directory()
     unnamed = getattr(os, "O_TMPFILE", 0)
     if unnamed:
-        with contextlib.suppress(OSError):  # not every file system has them
+        with contextlib.suppress(OSError):  # not every file system supports it
             return os.open(directory, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC | unnamed, _TEMPORARY_MODE)
     path = os.path.join(directory, b"etilqs_" + os.urandom(16).hex().encode())
     try:

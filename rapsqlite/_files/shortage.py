@@ -1,7 +1,7 @@
-"""What a connection takes from the process and may not get: descriptors, threads, address space.
+"""Resources of the process that a connection needs and may not get: descriptors, threads, address space.
 
-wasmtime makes what its WASI needs for writing when it is first needed, and where it cannot, it ends the process. So
-that is made early, and only where there is enough of everything. What else is missing becomes an error that says so.
+wasmtime sets up WASI output when it is first needed, and aborts the process if it cannot. So this is done early, and
+only if there is enough of everything. Any other shortage becomes an error that names it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from rapsqlite import _constants as sqlite
 from rapsqlite.errors import OperationalError
 
 DESCRIPTORS_TO_WRITE = 16
-"""More than wasmtime takes, which is three, as other threads may open files at the same time."""
+"""More than the three that wasmtime needs, because other threads may open files at the same time."""
 
 _TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 def has_descriptors(count: int) -> bool:
-    """Try whether so many more files can be open."""
+    """Try whether so many more files can be opened."""
     taken: list[int] = []
     try:
         while len(taken) < count:
@@ -35,7 +35,7 @@ def has_descriptors(count: int) -> bool:
 
 
 def has_threads(count: int) -> bool:
-    """Try whether so many more threads can run."""
+    """Try whether so many more threads can be started."""
     enough = threading.Event()
     started: list[threading.Thread] = []
     try:
@@ -54,7 +54,7 @@ def has_threads(count: int) -> bool:
 
 
 def explained(failure: BaseException, name: str) -> BaseException:
-    """Return the error to raise for what kept a guest from starting: what is short, and what can be done about it."""
+    """Return the error for what kept a guest from starting: which resource is short, and what to do about it."""
     if isinstance(failure, OSError) and failure.errno in _TOO_MANY_FILES:
         return too_many_files(name, failure)
     if "failed to reserve" in str(failure):
@@ -68,7 +68,7 @@ def explained(failure: BaseException, name: str) -> BaseException:
 
 
 def too_many_files(name: str, failure: BaseException | None = None) -> OperationalError:
-    """Return the error for a process that has as many files open as it may have."""
+    """Return the error for a process that has reached its limit of open files."""
     reason = "too many open files: raise the limit of the process (ulimit -n), or close connections and files"
     return _error(name, reason, failure)
 

@@ -1,9 +1,9 @@
-"""What a load from a truncated file does: a trap in the guest instead of the end of the process.
+"""Makes a load from a truncated file trap the guest instead of ending the process.
 
 Touching a mapped page that its file no longer has raises SIGBUS. wasmtime turns faults of wasm code into traps, but on
-Linux it only listens to SIGSEGV. Its handler looks at where the fault happened, not at which signal told it, so the
-same handler serves SIGBUS. wasmtime does not promise that: before it is relied on, a child process tries it, once for
-each version of wasmtime, and reads are mapped only if that went well.
+Linux it only handles SIGSEGV. Its handler checks where the fault happened, not which signal reported it, so the same
+handler works for SIGBUS. wasmtime does not promise that, so a child process tests it, once for each version of
+wasmtime, and reads are mapped only if the test passes. https://man7.org/linux/man-pages/man2/mmap.2.html#ERRORS
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _key = ""
 
 
 def identify(library: str | Path) -> None:
-    """Tell which build of wasmtime is in use: its shared library."""
+    """Identify the build of wasmtime by its shared library."""
     global _key
     status = Path(library).stat()
     identity = f"{library} {status.st_size} {status.st_mtime_ns} {platform.release()} {sys.executable} {_PLACE}"
@@ -40,9 +40,9 @@ def identify(library: str | Path) -> None:
 
 
 def turns_into_trap() -> bool:
-    """Whether SIGBUS in wasm code is a trap, here and now. The engine exists, and its build has been told.
+    """Return whether SIGBUS in wasm code traps on this machine. Requires `identify` and an engine.
 
-    The first time ever this takes a trial; its verdict lies beside the compiled module.
+    The first call ever runs a trial; its result is stored next to the compiled module.
     """
     global _verdict
     if _verdict is None:
@@ -56,25 +56,25 @@ def _known_verdict() -> bool:
         return known.read_bytes().startswith(_PASSED)
     directory = module_cache.cache_directory()
     if not _key or directory is None or not os.access(directory, os.W_OK):
-        return False  # every process would have to try anew
+        return False  # every process would have to run the trial
     passed = _passes_trial()
     module_cache.store(_key, _PASSED if passed else b"failed")
     return passed
 
 
 def arm() -> bool:
-    """Let wasmtime's handler for SIGSEGV handle SIGBUS too; False if there is none, or others have replaced it.
+    """Let wasmtime's handler for SIGSEGV handle SIGBUS too; False if there is none, or other code has replaced it.
 
-    To be called when wasmtime's engine exists. Cheap when called again.
+    Call once wasmtime's engine exists. Cheap when called again.
     """
     return trap_signals.extend_to(signal.SIGBUS) and trap_signals.mend()
 
 
 def _passes_trial() -> bool:
-    """Try in a child process whether a fault ends in a trap. Takes the time to start Python and wasmtime."""
+    """Try in a child process whether a fault traps. Takes as long as starting Python and wasmtime."""
     if sys.platform != "linux" or getattr(sys, "frozen", False):
         return False
-    # An embedding program's own executable must not be started a second time.
+    # An embedding program's executable must not be started a second time.
     if not sys.executable or not Path(sys.executable).name.startswith("python"):
         return False
     command = [sys.executable, "-c", "from rapsqlite._files import sigbus; sigbus.try_fault()"]
@@ -93,15 +93,15 @@ def _passes_trial() -> bool:
 _MODULE = bytes.fromhex(
     "0061736d0100000001060160017f017e030201000503010002071102066d656d6f72790200046c6f616400000a0901070020002903000b"
 )
-_PLACE = WINDOWS_START  # beyond the memory, where files are laid
+_PLACE = WINDOWS_START  # beyond the memory, where files are mapped
 
 
 def try_fault() -> None:
-    """Load from a page beyond the memory, whose file is then truncated, in this process; print the verdict."""
-    import wasmtime  # not before it is needed: this runs in the trial's own process alone
+    """Load from a page beyond the memory whose file is then truncated, in this process; print the result."""
+    import wasmtime  # imported only in the trial's own process
 
     config = wasmtime.Config()
-    config.memory_reservation = 1 << 32  # as every guest has it
+    config.memory_reservation = 1 << 32  # like every guest
     config.memory_may_move = False
     store = wasmtime.Store(wasmtime.Engine(config))
     trap_signals.note_handlers()
@@ -119,5 +119,5 @@ def try_fault() -> None:
     try:
         load(store, _PLACE - (1 << 32))
     except wasmtime.Trap:
-        if load(store, 0) == 0:  # and wasm runs on
+        if load(store, 0) == 0:  # and wasm continues
             sys.stdout.write(_PASSED.decode())

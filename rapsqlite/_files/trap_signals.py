@@ -1,9 +1,9 @@
-"""The signals by which wasmtime learns that wasm code has to trap, and who else may have put handlers there.
+"""The signals that make wasmtime trap wasm code, and other code's handlers for them.
 
-wasmtime installs its handlers with the first engine. If others replace them later, a fault of wasm code ends the
+wasmtime installs its handlers with the first engine. If other code replaces them later, a fault of wasm code ends the
 process. Python's faulthandler does so when it is enabled later. (Enabled before, it keeps working: wasmtime passes on
-faults that are not its own.) Its handlers are replaced again, as all they do is describe a fault that ends the process.
-Handlers of anybody else stay, and the log says what that means.
+faults that are not its own.) Its handlers are replaced again, because they only describe a fault that ends the process.
+Any other handlers stay, and a warning is logged.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _NO_HANDLERS = (0, 1)  # SIG_DFL, SIG_IGN
 
 logger = logging.getLogger("rapsqlite")
 _libc = ctypes.PyDLL(None)
-_installed: dict[int, bytes] = {}  # by signal: what sigaction(2) told when wasmtime had installed its handler
-_told: set[int] = set()  # handlers of others that the log has told of
+_installed: dict[int, bytes] = {}  # by signal: sigaction(2)'s result after wasmtime had installed its handler
+_told: set[int] = set()  # other code's handlers for which a warning was logged
 
 
 class _Symbol(ctypes.Structure):
-    """What dladdr(3) tells of an address."""
+    """The result of dladdr(3) for an address."""
 
     _fields_ = (
         ("file", ctypes.c_char_p),
@@ -36,7 +36,7 @@ class _Symbol(ctypes.Structure):
 
 
 def note_handlers() -> None:
-    """Note the handlers that are wasmtime's. Called when its first engine was created, and without effect later."""
+    """Remember wasmtime's handlers. Called when its first engine was created; later calls do nothing."""
     segv = _action(signal.SIGSEGV)
     if _installed or _handler(segv) in _NO_HANDLERS or sys.platform == "win32":
         return
@@ -47,7 +47,7 @@ def note_handlers() -> None:
 
 
 def extend_to(number: int) -> bool:
-    """Let wasmtime's handler for SIGSEGV handle this signal too; False if that cannot be. Cheap when called again."""
+    """Let wasmtime's handler for SIGSEGV handle this signal too; False if that is impossible. Cheap."""
     action = _installed.get(signal.SIGSEGV)
     if action is None:
         return False
@@ -59,7 +59,7 @@ def extend_to(number: int) -> bool:
 
 
 def mend() -> bool:
-    """Put wasmtime's handlers back where Python's faulthandler has replaced them; False if others have. Cheap."""
+    """Restore wasmtime's handlers if Python's faulthandler has replaced them; False if other code has. Cheap."""
     is_whole = True
     for number, action in list(_installed.items()):
         found = _handler(_action(number))
@@ -88,7 +88,7 @@ def _tell(handler: int, message: str) -> None:
 
 
 def _is_faulthandler(number: int, handler: int) -> bool:
-    """Tell whether this is a handler of Python's own, and none that the program has set with `signal.signal`."""
+    """Return True if this is Python's own handler and none that the program has set with `signal.signal`."""
     if not faulthandler.is_enabled() or callable(signal.getsignal(number)):
         return False
     python = ctypes.cast(ctypes.pythonapi.Py_IsInitialized, ctypes.c_void_p).value or 0
@@ -97,7 +97,7 @@ def _is_faulthandler(number: int, handler: int) -> bool:
 
 
 def _base_of(address: int) -> int | None:
-    """Return where the library or program begins in memory that an address is in."""
+    """Return the load address of the library or program that contains an address."""
     symbol = _Symbol()
     is_found = _libc.dladdr(ctypes.c_void_p(address), ctypes.byref(symbol))
     return symbol.base if is_found else None
@@ -110,5 +110,5 @@ def _action(number: int) -> bytes:
 
 
 def _handler(action: bytes) -> int:
-    # The handler comes first in Linux's and every libc's structure; the rest is not all defined.
+    # The handler comes first in Linux's and every libc's structure; the rest is partly undefined.
     return int.from_bytes(action[:_ADDRESS_BYTES], sys.byteorder)

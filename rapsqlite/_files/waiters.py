@@ -1,8 +1,9 @@
-"""Which connections of this process wait for a lock on which file: the next one is woken when it can be had.
+"""Queues of this process's connections that wait for locks, by file: the next one is woken when it can get the lock.
 
-First come, first served, as far as possible: a waiter that is woken tries again, and if another connection was
-faster, it sleeps again in its old place. Holders in other processes wake nobody, so each waiter also tries from time
-to time: the first in the queue as often as one that is alone, the others the less often, the more of them wait.
+First come, first served, as far as possible: a woken waiter tries again, and if another connection was faster, it
+sleeps again in its old place. Holders in other processes wake no one, so each waiter also retries from time to time:
+the first in the queue as often as if it were alone, the others less often the more of them wait.
+docs/decisions/0005-waiting-for-locks.md has the figures.
 """
 
 from __future__ import annotations
@@ -17,38 +18,38 @@ if TYPE_CHECKING:
 
 _NAP_PER_WAITER_S = 0.005
 
-_guard = threading.Lock()  # of the queues and of what stands in waiters; held for a moment, by any guest's thread
-_queues: dict[tuple[int, int], list[Waiter]] = {}  # by device and inode, in the order in which they came
+_guard = threading.Lock()  # of the queues and the waiters' fields; held for a moment, by any guest's thread
+_queues: dict[tuple[int, int], list[Waiter]] = {}  # by device and inode, in the order of arrival
 
 
 class Waiter:
-    """One connection: it waits for one lock at a time. Its guest's thread calls everything but ``_wake``."""
+    """One connection; waits for one lock at a time. Its guest's thread calls everything but ``_wake``."""
 
     __slots__ = ("_is_asleep", "_key", "_refused_at", "_wake", "is_woken", "needs_all", "was_refused")
 
     def __init__(self) -> None:
-        self._key: tuple[int, int] | None = None  # of the queue that it stands in
+        self._key: tuple[int, int] | None = None  # of the queue that it is in
         self._refused_at: tuple[int, int] | None = None
         self._is_asleep = False
         self._wake: Callable[[], object] = bool
         self.is_woken = False  # a lock was released since it last tried
         self.was_refused = False  # since it last began to try
-        self.needs_all = False  # a lock that readers are in the way of, too
+        self.needs_all = False  # a lock that conflicts with readers, too
 
     def wake_by(self, wake: Callable[[], object]) -> None:
-        """Set what ends the sleep. Any thread calls it, also when the waiter does not sleep yet or any more."""
+        """Set the function that ends the sleep. Any thread calls it, even before or after the sleep."""
         self._wake = wake
 
     def refuse(self, key: tuple[int, int] | None, *, needs_all: bool) -> None:
-        """Note that a lock on this file was refused."""
+        """Record that a lock on this file was refused."""
         self._refused_at = key
         self.was_refused = True
         self.needs_all = needs_all
 
     def may_sleep(self) -> bool:
-        """Stand in the queue; False if the lock is to be tried again first.
+        """Enter the queue; False if the lock should be tried again first.
 
-        That is so for one who comes: what was released before went unheard.
+        A newcomer tries again, because it may have missed a release.
         """
         key = self._refused_at
         if key != self._key:
@@ -68,14 +69,14 @@ class Waiter:
             return True
 
     def nap_s(self, alone_s: float) -> float:
-        """Return how long to sleep before looking again, which is ``alone_s`` for one who is alone."""
+        """Return how long to sleep before the next try, in seconds; ``alone_s`` for a waiter that is alone."""
         queue = _queues.get(self._key) if self._key is not None else None
         if not queue or queue[0] is self:
             return alone_s
         return max(alone_s, len(queue) * _NAP_PER_WAITER_S)
 
     def is_called(self) -> bool:
-        """Tell whether the lock was released meanwhile."""
+        """Return True if the lock was released meanwhile."""
         return self.is_woken
 
     def rise(self) -> None:
@@ -87,7 +88,7 @@ class Waiter:
         self._is_asleep = self.is_woken = self.was_refused = False
 
     def leave(self) -> None:
-        """Leave the queue: the lock is held, or not wanted any more."""
+        """Leave the queue: the lock is held, or no longer wanted."""
         key = self._key
         if key is None:
             return
@@ -100,14 +101,14 @@ class Waiter:
                 del _queues[key]
 
     def give_up(self) -> None:
-        """Leave the queue without having had the lock, for which the next one then has to look."""
+        """Leave the queue without having got the lock, and let the next waiter try."""
         key = self._key
         self.leave()
         if key is not None:
             wake_next(key)
 
     def _take_wake(self, *, writer_left: bool) -> bool:
-        """Whether this is the one to wake; it need not be woken if it is about to try anyway. The guard is held."""
+        """Return whether to wake this waiter: not if it is about to try anyway. Call with the guard held."""
         if not writer_left and not self.needs_all:
             return False
         self.is_woken = True
@@ -116,7 +117,7 @@ class Waiter:
 
 
 def wake_next(key: tuple[int, int], *, writer_left: bool = True) -> None:
-    """Wake the first who waits for this file; if only a reader has left, the first whom readers are in the way of."""
+    """Wake the first waiter for this file; if only a reader has left, the first one that conflicts with readers."""
     with _guard:
         queue = _queues.get(key, ())
         woken = next((waiter for waiter in queue if waiter._take_wake(writer_left=writer_left)), None)
@@ -125,7 +126,7 @@ def wake_next(key: tuple[int, int], *, writer_left: bool = True) -> None:
 
 
 class Contention:
-    """The locks of one connection on one file, as others see them: each change is noted here, by the guest's thread."""
+    """One connection's locks on one file as they affect waiters; its guest's thread records each change."""
 
     __slots__ = ("_fd", "_key", "_waiter")
 
@@ -136,26 +137,26 @@ class Contention:
 
     def _find_key(self) -> tuple[int, int] | None:
         if self._key is None:
-            with contextlib.suppress(OSError):  # then nobody is woken
+            with contextlib.suppress(OSError):  # then no waiter is woken
                 status = os.fstat(self._fd)
                 self._key = (status.st_dev, status.st_ino)
         return self._key
 
     def refused(self, *, needs_all: bool) -> None:
-        """A lock was refused; ``needs_all``: one that excludes readers."""
+        """A lock was refused; ``needs_all``: one that conflicts with readers."""
         self._waiter.refuse(self._find_key(), needs_all=needs_all)
 
     def granted(self) -> None:
-        """The lock was granted that lets one connection write: the wait is over."""
+        """The lock that lets one connection write was granted: the wait is over."""
         self._waiter.leave()
 
     def released(self, *, by_writer: bool) -> None:
-        """A lock was released, the one that lets write or one of a reader."""
+        """A lock was released, either the writer's or a reader's."""
         if not _queues:
             return
         waiter = self._waiter
         if waiter._key is not None and not waiter.was_refused:
-            waiter.give_up()  # it has waited, and read: the next one may do so too
+            waiter.give_up()  # it has waited, and read: let the next one do so too
         key = self._find_key()
         if key is not None:
             wake_next(key, writer_left=by_writer)

@@ -1,8 +1,8 @@
-"""The WAL index of one database: its ``-shm`` file, mapped into the guest, and the locks on it.
+"""The WAL index of one database: its ``-shm`` file, mapped into the guest, and its locks.
 
-The file, its bytes and its locks are those of SQLite's own VFS for Unix (https://sqlite.org/walformat.html), so that
-any SQLite may use the database at the same time. Regions are mapped, never copied: SQLite reads the index between
-lock calls and counts on seeing what others write.
+The file, its bytes and its locks are those of SQLite's own VFS for Unix (https://sqlite.org/walformat.html), so any
+SQLite may use the database at the same time. Regions are mapped, never copied: SQLite reads the index between lock
+calls and relies on seeing other connections' writes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rapsqlite._files.file_error import FileError
 REGION_BYTES = 32_768
 _MAX_REGIONS = 4096  # 128 MiB of index: a WAL of about 16 million frames
 _FIRST_LOCK = 120
-_DEAD_MAN_SWITCH = _FIRST_LOCK + sqlite.SQLITE_SHM_NLOCK  # held for reading by everyone who uses the index
+_DEAD_MAN_SWITCH = _FIRST_LOCK + sqlite.SQLITE_SHM_NLOCK  # share-locked by every user of the index
 _PAGE = 4096
 _NO_FALLOCATE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -36,16 +36,16 @@ class WalIndex:
         read_only: bool = False,
         create: bool = True,
     ) -> None:
-        """Open the ``-shm`` file beside the database, for reading alone if it may not be written or so asked.
+        """Open the ``-shm`` file of the database; read-only if it is not writable or if requested.
 
-        ``create``: make it, empty, if it does not exist.
+        ``create``: create it, empty, if it does not exist.
         """
         self.path = database + b"-shm"
         self._regions: dict[int, int] = {}  # number to address
         self._directory = directory
         self._name = name + b"-shm"
         self._fd, self.writable = self._open(self._look_at(database_fd), read_only=read_only, create=create)
-        self._is_user = False  # holds the switch
+        self._is_user = False  # holds the dead man switch
 
     def _look_at(self, database_fd: int) -> os.stat_result:
         """Return the status of the database, if its file system can share an index."""
@@ -77,10 +77,10 @@ class WalIndex:
         return fd, not read_only
 
     def _enter(self) -> None:
-        """Take the switch for reading. Nobody held it: the file is from before a crash, perhaps, and is emptied.
+        """Share-lock the dead man switch. If no one held it, the file may be from before a crash, and is emptied.
 
-        Raises FileError: SQLITE_BUSY while another connection does that; SQLITE_READONLY_CANTINIT if it would have to
-        be emptied but may only be read: SQLite then makes an index of its own, and tries again the next time.
+        Raises FileError: SQLITE_BUSY while another connection does that; SQLITE_READONLY_CANTINIT if the file would
+        have to be emptied but is read-only: SQLite then makes its own index, and tries again the next time.
         """
         try:
             other = file_lock.conflicting_lock(self._fd, file_lock.WRITE, _DEAD_MAN_SWITCH, 1)
@@ -93,7 +93,7 @@ class WalIndex:
                         "it may only be read, and nobody uses it",
                     )
                 file_lock.set_lock(self._fd, file_lock.WRITE, _DEAD_MAN_SWITCH, 1)
-                os.ftruncate(self._fd, 3)  # as SQLite does: 3 tells this from a stray truncation to nothing
+                os.ftruncate(self._fd, 3)  # as SQLite does: 3 distinguishes this from a stray truncation to nothing
             elif other[0] == file_lock.WRITE:
                 raise FileError(sqlite.SQLITE_BUSY, "open", self.path, "another connection is initialising it")
             file_lock.set_lock(self._fd, file_lock.READ, _DEAD_MAN_SWITCH, 1)
@@ -105,11 +105,11 @@ class WalIndex:
 
     @property
     def region_count(self) -> int:
-        """How many regions are mapped."""
+        """Number of mapped regions."""
         return len(self._regions)
 
     def map_region(self, number: int, view: memoryview, *, extend: bool) -> bool:
-        """Lay region ``number`` over the guest's bytes; False if it does not exist and ``extend`` is not set."""
+        """Map region ``number`` over the guest's bytes; False if it does not exist and ``extend`` is not set."""
         if not 0 <= number < _MAX_REGIONS or len(view) != REGION_BYTES:
             raise FileError(sqlite.SQLITE_IOERR_SHMMAP, "map", self.path, "the guest requested an impossible region")
         if number in self._regions:
@@ -145,7 +145,7 @@ class WalIndex:
                 os.pwrite(self._fd, b"\0", page * _PAGE + _PAGE - 1)
 
     def lock(self, first: int, count: int, flags: int) -> None:
-        """Take ``count`` locks. Raises FileError with SQLITE_BUSY if somebody else is in the way."""
+        """Take ``count`` locks. Raises FileError with SQLITE_BUSY if another lock is in the way."""
         if first < 0 or count < 1 or first + count > sqlite.SQLITE_SHM_NLOCK:
             raise FileError(sqlite.SQLITE_IOERR_SHMLOCK, "lock", self.path, "the guest requested an impossible lock")
         kind = file_lock.READ if flags & sqlite.SQLITE_SHM_SHARED else file_lock.WRITE
@@ -155,7 +155,7 @@ class WalIndex:
             raise FileError(sqlite.SQLITE_BUSY, "lock", self.path, error) from None
 
     def unlock(self, locks: int) -> None:
-        """Drop locks, one bit each."""
+        """Release locks, one bit each."""
         try:
             for number in range(sqlite.SQLITE_SHM_NLOCK):
                 if locks >> number & 1:
@@ -170,7 +170,7 @@ class WalIndex:
             return True
 
     def close(self, *, delete: bool) -> None:
-        """Take all regions off, drop all locks and close the file.
+        """Unmap all regions, release all locks and close the file.
 
         Raises FileError if a region stays mapped, which keeps the open file and its locks alive.
         """
@@ -180,7 +180,7 @@ class WalIndex:
                 mapping.clear(address)
                 del self._regions[number]
             if delete and self.writable:
-                # Left behind it does no harm: its next user finds that nobody else uses it, and empties it.
+                # Left behind it does no harm: its next user finds that no one else uses it, and empties it.
                 with contextlib.suppress(OSError):
                     os.unlink(self._name, dir_fd=self._directory)
             self._let_go()

@@ -1,4 +1,4 @@
-"""The windows of one file: parts of it that the guest reads in its address space."""
+"""The windows of one file: parts of it mapped into the guest's address space."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rapsqlite._files.file_error import FileError
 
 
 class Windows:
-    """What is mapped of one open file, by address. The guest decides what; this checks that it may."""
+    """The mapped parts of one open file, by address. The guest chooses them; this checks that it may."""
 
     __slots__ = ("_addresses", "_fd", "_path")
 
@@ -20,13 +20,13 @@ class Windows:
         self._addresses: set[int] = set()
 
     def __len__(self) -> int:
-        """How many parts are mapped."""
+        """Number of mapped parts."""
         return len(self._addresses)
 
     def open(self, view: memoryview, offset: int) -> None:
-        """Lay the file from ``offset`` over ``view``, as far as the file goes: to its last page, never beyond.
+        """Map the file from ``offset`` over ``view``, up to the file's last page and never beyond.
 
-        Raises FileError (SQLITE_IOERR_MMAP) where mapped reads are not safe; the guest then reads by calls.
+        Raises FileError (SQLITE_IOERR_MMAP) if mapped reads are not safe here; the guest then reads by calls.
         """
         if not sigbus.turns_into_trap():
             raise self._refusal("a truncated file would end the process")
@@ -47,12 +47,12 @@ class Windows:
         return FileError(sqlite.SQLITE_IOERR_MMAP, "map", self._path, reason)
 
     def drop_pages(self) -> None:
-        """Let this process have none of the file's pages until they are read again."""
+        """Drop this process's pages of the file until they are read again."""
         for address in self._addresses:
             mapping.drop_laid_pages(address)
 
     def close_at(self, view: memoryview) -> bool:
-        """Take the window at this address off; False if it is none of this file's."""
+        """Unmap the window at this address; False if it is not one of this file's."""
         address = mapping.address_of(view)
         if address not in self._addresses:
             return False
@@ -64,7 +64,7 @@ class Windows:
         return True
 
     def close(self) -> None:
-        """Take all windows off: a mapping keeps the file open, and with it its locks."""
+        """Unmap all windows: a mapping keeps the file open, and with it its locks."""
         while self._addresses:
             address = next(iter(self._addresses))
             mapping.clear(address)

@@ -1,10 +1,10 @@
-"""Waiting for a guest on whichever event loop runs: asyncio (uvloop included) or Trio.
+"""Waiting for a guest on the running event loop: asyncio (including uvloop) or Trio.
 
-A ``Ticket`` is one thing a task waits for. ``Loop.wait`` suspends the task until ``Loop.wake`` is called for the ticket
-in the loop's own thread; ``Loop.post`` gets a callback there from any thread, through the loop's public interface.
-
-Cancellation never abandons a ticket: it is remembered on the ticket, ``ticket.on_cancel`` asks the guest to stop, and
-the wait goes on until the guest has answered. What the guest did then decides what becomes of it (``cancellation``).
+A ``Ticket`` is something a task waits for. ``Loop.wait`` suspends the task until ``Loop.wake`` is called for the ticket
+in the loop's own thread; ``Loop.post`` schedules a callback there from any thread, through the loop's public interface.
+Cancellation never abandons a ticket: it is stored on the ticket, ``ticket.on_cancel`` asks the guest to stop, and the
+wait continues until the guest has answered. The guest's answer decides what happens to the cancellation
+(``cancellation``).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def current_loop(last: Loop | None = None) -> Loop:
-    """Return the event loop that runs in this thread now, as ``last`` if it is still that one.
+    """Return the event loop running in this thread, as ``last`` if it is the same one.
 
-    Raises RuntimeError outside of an event loop.
+    Raises RuntimeError outside an event loop.
     """
     trio_module = sys.modules.get("trio")
     if trio_module is not None and trio_module.lowlevel.in_trio_task():

@@ -1,7 +1,8 @@
-"""Waiting for a guest on a loop of asyncio, uvloop's included.
+"""Waiting for a guest on an asyncio loop, including uvloop.
 
-Guests outlive loops, so nothing that a guest reaches may keep a loop, a task or what tasks hold: a loop that was closed
-with requests in flight is collected with them, and its connections with it. A waiting task is kept by its own loop.
+Guests outlive loops, so nothing that a guest reaches may keep a loop, a task or a task's objects alive: a loop that was
+closed with requests in flight is collected with them and their connections. A waiting task is kept alive by its own
+loop.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ class AsyncioLoop:
     allows_polling = True  # a coroutine need not suspend each time it is awaited
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        # A program that runs in an asyncio loop has imported asyncio; at exit it is gone before the last tasks are.
+        # A program that runs in an asyncio loop has imported asyncio; at exit the module is gone before the last tasks
+        # are.
         self._asyncio: Any = sys.modules["asyncio"]
         self._loop = ref(loop)
-        self.key = self._loop  # there is one such reference for each loop
+        self.key = self._loop  # there is one such reference per loop
 
     def post(self, callback: Callable[..., object], *args: object) -> bool:
         """Run ``callback`` in the loop's thread soon; False if the loop is closed. Any thread."""
@@ -43,7 +45,7 @@ class AsyncioLoop:
         return True
 
     def watch(self, descriptor: int, callback: Callable[..., object], *args: object) -> bool:
-        """Run ``callback`` whenever the descriptor is readable; False where that cannot be had. Its own thread."""
+        """Run ``callback`` whenever the descriptor is readable; False if not supported. The loop's own thread."""
         try:
             self._running().add_reader(descriptor, callback, *args)
         except (NotImplementedError, OSError):
@@ -51,11 +53,11 @@ class AsyncioLoop:
         return True
 
     def unwatch(self, descriptor: int) -> None:
-        """End ``watch``. The loop's own thread."""
+        """Undo ``watch``. The loop's own thread."""
         self._running().remove_reader(descriptor)
 
     def is_closed(self) -> bool:
-        """Tell whether nothing runs in this loop any more."""
+        """Return True if nothing runs in this loop any more."""
         loop = self._loop()
         return loop is None or loop.is_closed()
 
@@ -65,7 +67,7 @@ class AsyncioLoop:
         return loop
 
     async def wait(self, ticket: Ticket) -> None:
-        """Suspend until the ticket is woken; once its task was cancelled, until it is ready."""
+        """Suspend until the ticket is woken; once its task is cancelled, until it is ready."""
         if ticket.cancellation is None:
             loop = self._running()
             waiter = loop.create_future()
@@ -75,7 +77,7 @@ class AsyncioLoop:
             try:
                 await waiter
             except self._asyncio.CancelledError as exc:
-                ticket.cancellation = exc.with_traceback(None)  # which holds this frame
+                ticket.cancellation = exc.with_traceback(None)  # a traceback would hold this frame
                 ticket.on_cancel()
             else:
                 return
@@ -84,9 +86,9 @@ class AsyncioLoop:
         await wait_shielded(self, ticket)
 
     async def wait_shielded(self, ticket: Ticket, timeout_s: float) -> None:
-        """Wait so long until the ticket is ready, whatever cancels the task."""
-        # The shield keeps anyio's level cancellation from waking the task over and over meanwhile. Only a cancelled
-        # task comes here, so anyio's import time is not paid by programs that never cancel.
+        """Wait at most so long until the ticket is ready, whatever cancels the task."""
+        # The shield keeps anyio's level cancellation from waking the task repeatedly meanwhile. Only a cancelled task
+        # gets here, so programs that never cancel do not pay for importing anyio.
         from anyio import move_on_after
 
         with move_on_after(timeout_s, shield=True) as scope:
@@ -106,13 +108,13 @@ class AsyncioLoop:
                     kept.discard(waiter)
 
     def wake(self, ticket: Ticket) -> None:
-        """Let the ticket's task go on. The loop's own thread."""
+        """Resume the ticket's task. The loop's own thread."""
         waiter = ticket.waiter and ticket.waiter()
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
     async def checkpoint(self, ticket: Ticket) -> None:
-        """Let other tasks run, in the middle of what the ticket stands for."""
+        """Let other tasks run while the ticket is in progress."""
         try:
             await self._asyncio.sleep(0)
         except self._asyncio.CancelledError as exc:
@@ -120,13 +122,13 @@ class AsyncioLoop:
             ticket.on_cancel()
 
     def redeliver(self, cancellation: BaseException) -> None:
-        """See to it that a cancellation which was held back arrives at the task's next checkpoint."""
+        """Deliver a cancellation that was held back at the task's next checkpoint."""
         if not _is_anyio_cancellation(cancellation):
             task = self.current_task()
             self._running().call_soon(_redeliver, task, _cancellation_count(task), cancellation)
 
     async def deliver(self) -> None:
-        """Be cancelled now if that is due: what ``redeliver`` and anyio's scopes have posted comes before the task."""
+        """Be cancelled now if that is due: callbacks posted by ``redeliver`` and anyio's scopes run first."""
         await self._asyncio.sleep(0)
 
     def current_task(self) -> Any:
@@ -135,7 +137,7 @@ class AsyncioLoop:
 
 
 def _kept_by(loop: Any) -> set[Any]:
-    """Return the futures that a loop keeps alive, and with them the tasks that wait for them."""
+    """Return the futures that a loop keeps alive, and with them the tasks waiting for them."""
     try:
         kept: set[Any] = loop._rapsqlite_waiters
     except AttributeError:
@@ -144,15 +146,15 @@ def _kept_by(loop: Any) -> set[Any]:
 
 
 def _is_anyio_cancellation(exc: BaseException) -> bool:
-    """Tell whether an anyio cancel scope cancelled the task: it will do so again by itself."""
+    """Return True if an anyio cancel scope cancelled the task: it will do so again by itself."""
     return bool(exc.args) and str(exc.args[0]).startswith("Cancelled via cancel scope")
 
 
 def _redeliver(task: Any, count: int, cancellation: BaseException) -> None:
-    """Cancel again a task whose cancellation was held back because its request had finished.
+    """Cancel a task again whose cancellation was held back because its request had finished.
 
-    One turn of the loop later, so that an ``asyncio.timeout`` block which the task has left by now, and which took
-    its own cancellation back, is not held against it. The count of cancellation requests stays as it is.
+    This happens one turn of the loop later, so that an ``asyncio.timeout`` block that the task has left by then, and
+    which withdrew its own cancellation, is not affected. The count of cancellation requests is unchanged.
     """
     if task.done() or _cancellation_count(task) < count:
         return
@@ -162,5 +164,5 @@ def _redeliver(task: Any, count: int, cancellation: BaseException) -> None:
 
 
 def _cancellation_count(task: Any) -> int:
-    """Return how many requests to cancel the task are not taken back; 0 before Python 3.11, which does not count."""
+    """Return how many requests to cancel the task are not withdrawn; 0 before Python 3.11, without a count."""
     return task.cancelling() if hasattr(task, "cancelling") else 0

@@ -1,10 +1,10 @@
-"""Cancellations that come while a guest works for the task: raised, or held back and raised later.
+"""Cancellations that arrive while a guest works for the task: raised now, or held back and raised later.
 
-A request that failed raises the cancellation. A request that finished is returned although its task was cancelled, and
-the cancellation arrives at the task's next checkpoint: so nothing done is reported as undone, nor the reverse. The next
-checkpoint is at the latest the task's next request, before it is sent. Otherwise a task that does nothing but short
-statements could outrun its cancellation: cancelled again and again, each time while it waits for a statement that the
-guest has just finished.
+If the request failed, the cancellation is raised. If it finished, its result is returned although its task was
+cancelled, and the cancellation is raised at the task's next checkpoint, so work that was done is never reported as
+undone, nor the reverse. That is at the latest the task's next request, before it is sent. Otherwise a task that only
+runs short statements could outrun its cancellation: cancelled repeatedly, each time while it waits for a statement that
+has just finished.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ held_back: dict[int, weakref.ref[Any]] = {}
 
 
 def settle(loop: Loop, ticket: Ticket, finished: bool) -> None:
-    """Account for a cancellation that came while the ticket was waited for: raise it unless the request finished."""
+    """Handle a cancellation that arrived while the ticket was awaited: raise it unless the request finished."""
     cancellation = ticket.cancellation
     if cancellation is None:
         return
@@ -34,6 +34,6 @@ def settle(loop: Loop, ticket: Ticket, finished: bool) -> None:
 
 
 async def deliver_held_back(loop: Loop) -> None:
-    """Raise a cancellation of the running task that was held back and is still due."""
+    """Raise the running task's cancellation if one was held back and is still due."""
     if held_back.pop(id(loop.current_task()), None) is not None:
         await loop.deliver()

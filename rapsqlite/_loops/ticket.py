@@ -1,4 +1,4 @@
-"""What a task waits for, and how long it goes on waiting once it was cancelled."""
+"""What a task waits for, and how long it keeps waiting once it is cancelled."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ if TYPE_CHECKING:
 
 
 class Ticket(Protocol):
-    """What ``wait`` needs to know of the thing that is waited for."""
+    """What ``wait`` needs to know about the object it waits for."""
 
-    waiter: Any  # a weak reference to the future or the Trio task to wake; None while nobody waits
-    cancellation: BaseException | None  # that of the task, held back until the guest has answered
+    waiter: Any  # weak reference to the future or Trio task to wake; None if nothing waits
+    cancellation: BaseException | None  # the task's cancellation, held back until the guest has answered
 
     @property
     def grace_period_s(self) -> float:
-        """How long a cancelled task waits for the answer before it says that there is none."""
+        """How long a cancelled task waits for the reply before ``on_timeout`` is called, in seconds."""
         ...
 
     def is_ready(self) -> bool:
-        """Tell whether there is something to take, so that waiting is over."""
+        """Return True if there is something to take, so the wait is over."""
         ...
 
     def on_cancel(self) -> None:
@@ -28,12 +28,12 @@ class Ticket(Protocol):
         ...
 
     def on_timeout(self) -> None:
-        """Make the guest answer, or end it; called again after as long if it still does not."""
+        """Force the guest to answer, or end it; called again after the same time if it still does not."""
         ...
 
 
 class Shield(Protocol):
-    """The one thing that ``wait_shielded`` asks of an event loop."""
+    """The only thing ``wait_shielded`` needs from an event loop."""
 
     def wait_shielded(self, ticket: Ticket, timeout_s: float) -> Awaitable[None]:
         """Wait until the ticket is ready or the time is over, whatever cancels the task."""
@@ -41,7 +41,7 @@ class Shield(Protocol):
 
 
 async def wait_shielded(loop: Shield, ticket: Ticket) -> None:
-    """Wait until the ticket is ready, shielded from cancellation; say so as long as the guest is silent."""
+    """Wait until the ticket is ready, shielded from cancellation; ``on_timeout`` if the guest does not answer."""
     await loop.wait_shielded(ticket, ticket.grace_period_s)
     while not ticket.is_ready():
         ticket.on_timeout()

@@ -19,7 +19,7 @@ class TrioLoop:
     """One running Trio scheduler."""
 
     __slots__ = ("_token", "_trio", "key")
-    allows_polling = False  # Trio's rule is that every call is a checkpoint
+    allows_polling = False  # in Trio every call is a checkpoint
 
     def __init__(self, trio_module: Any, token: trio.lowlevel.TrioToken) -> None:
         self._trio = trio_module
@@ -35,30 +35,30 @@ class TrioLoop:
         return True
 
     def watch(self, _descriptor: int, _callback: Callable[..., object], *_args: object) -> bool:
-        """False: Trio has tasks wait for descriptors, and a task belongs to somebody."""
+        """Return False: in Trio a task waits for a descriptor, and no task could own this one."""
         return False
 
     def unwatch(self, _descriptor: int) -> None:
-        """Nothing: see ``watch``."""
+        """Do nothing: see ``watch``."""
 
     def is_closed(self) -> bool:
-        """Tell whether nothing runs in this loop any more."""
+        """Return True if nothing runs in this loop any more."""
         return not self.post(_do_nothing)
 
     async def wait(self, ticket: Ticket) -> None:
-        """Suspend until the ticket is woken; once its task was cancelled, until it is ready."""
+        """Suspend until the ticket is woken; once its task is cancelled, until it is ready."""
         if ticket.cancellation is None:
             try:
                 await self._sleep(ticket)
             except self._trio.Cancelled as exc:
-                ticket.cancellation = exc.with_traceback(None)  # which holds this frame
+                ticket.cancellation = exc.with_traceback(None)  # a traceback would hold this frame
                 ticket.on_cancel()
             else:
                 return
         await wait_shielded(self, ticket)
 
     async def wait_shielded(self, ticket: Ticket, timeout_s: float) -> None:
-        """Wait so long until the ticket is ready, whatever cancels the task."""
+        """Wait at most so long until the ticket is ready, whatever cancels the task."""
         with self._trio.move_on_after(timeout_s, shield=True):
             while not ticket.is_ready():
                 await self._sleep(ticket)
@@ -70,24 +70,24 @@ class TrioLoop:
             ticket.waiter = None
             return lowlevel.Abort.SUCCEEDED
 
-        ticket.waiter = ref(lowlevel.current_task())  # Trio keeps its tasks
+        ticket.waiter = ref(lowlevel.current_task())  # Trio keeps its tasks alive
         await lowlevel.wait_task_rescheduled(abort)
 
     def wake(self, ticket: Ticket) -> None:
-        """Let the ticket's task go on. Trio's own thread."""
+        """Resume the ticket's task. Trio's own thread."""
         waiter, ticket.waiter = ticket.waiter and ticket.waiter(), None
         if waiter is not None:
             self._trio.lowlevel.reschedule(waiter)
 
     async def checkpoint(self, _ticket: Ticket) -> None:
-        """Let other tasks run, in the middle of what the ticket stands for; cancellation waits for ``wait``."""
+        """Let other tasks run while the ticket is in progress; cancellation waits for ``wait``."""
         await self._trio.lowlevel.cancel_shielded_checkpoint()
 
     def redeliver(self, _cancellation: BaseException) -> None:
-        """Nothing: Trio delivers a cancellation at every checkpoint until its scope is left."""
+        """Do nothing: Trio delivers a cancellation at every checkpoint until its scope is left."""
 
     async def deliver(self) -> None:
-        """Be cancelled now if that is due."""
+        """Be cancelled now if a cancellation is due."""
         await self._trio.lowlevel.checkpoint_if_cancelled()
 
     def current_task(self) -> Any:
@@ -96,4 +96,4 @@ class TrioLoop:
 
 
 def _do_nothing() -> None:
-    """Be posted, to see whether that is possible."""
+    """Posted to find out whether posting is possible."""

@@ -1,7 +1,7 @@
-"""Work that may block, in a thread of its own, for a task of either event loop.
+"""Blocking work in its own thread, for a task of either event loop.
 
-Not in a thread of anyio's: that keeps the loop it works for, and with it the tasks of a loop that was closed meanwhile,
-what they hold, and so their connections.
+It does not use anyio's threads: they keep the loop they work for alive, and with it the tasks of a loop that was closed
+meanwhile, their objects, and so their connections.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class _Work:
-    """One function that a thread runs, and what its task waits for (a ``Ticket``)."""
+    """One function running in a thread, and what its task waits for (a ``Ticket``)."""
 
     def __init__(self, loop: Loop, function: Callable[[], object], grace_period_s: float) -> None:
         self.grace_period_s = grace_period_s
@@ -51,17 +51,17 @@ class _Work:
         return self._done or self.abandoned
 
     def on_cancel(self) -> None:
-        """Nothing: it cannot be interrupted."""
+        """Do nothing: it cannot be interrupted."""
 
     def on_timeout(self) -> None:
         self.abandoned = True
 
 
 async def in_thread(function: Callable[[], R], *, grace_period_s: float) -> R:
-    """Return what ``function`` returns, or raise what it raises.
+    """Run ``function`` in a thread; return its result or raise its exception.
 
-    A cancelled task waits for so long until it has ended. If it has then, the cancellation comes at the task's next
-    checkpoint; otherwise it is raised, and the thread goes on by itself.
+    A cancelled task waits at most so long for it to end. If it does, the cancellation is raised at the task's next
+    checkpoint; otherwise it is raised immediately, and the thread continues by itself.
     """
     loop = current_loop()
     work = _Work(loop, function, grace_period_s)
@@ -77,16 +77,16 @@ async def in_thread(function: Callable[[], R], *, grace_period_s: float) -> R:
         try:
             raise work.error
         finally:
-            del work  # whose error would lead back to it
+            del work  # its error would refer back to it
     return cast("R", work.result)
 
 
 def start(function: Callable[[], object], _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-    """Run ``function`` in a thread that nobody waits for; here where none can be had. Any thread, also a finalizer."""
+    """Run ``function`` in a thread without waiting; here if none can be started. Any thread, also a finalizer."""
     if _is_finalizing():
-        function()  # a thread that begins now never runs
+        function()  # a thread started now would never run
         return
     try:
         threading.Thread(target=function, name="rapsqlite copy", daemon=True).start()
-    except RuntimeError:  # there are too many already
+    except RuntimeError:  # there are too many threads already
         function()

@@ -1,1 +1,1 @@
-"""Values and options: MessagePack both ways, rows, parameters, adapters and converters."""
+"""Values and options: MessagePack in both directions, rows, parameters, adapters and converters."""

@@ -1,11 +1,10 @@
-"""Adapters: Python objects to values that SQLite stores, before they are encoded.
+"""Adapters: convert Python objects to values that SQLite stores, before encoding.
 
-The module-level registry is that of `sqlite3`, shared, not copied: `sqlite3.register_adapter` and ours are
-one function and a program that registered its adapters there finds them here. A connection's own adapters
-go before them.
+The module-level registry is `sqlite3`'s own, shared rather than copied: `sqlite3.register_adapter` and this package's
+are one function, so adapters registered there are found here. A connection's own adapters take precedence.
 
-An adapter is looked up by a value's exact type. Values of the plain types go to SQLite as they are and are
-not looked up at all, unless an adapter for one of these very types was registered.
+An adapter is looked up by a value's exact type. Values of plain types are not looked up unless an adapter for one of
+these very types was registered. https://docs.python.org/3/library/sqlite3.html#sqlite3-adapters
 """
 
 from __future__ import annotations
@@ -21,17 +20,16 @@ if TYPE_CHECKING:
 __all__ = ["PLAIN_TYPES", "Adapters", "register_adapter"]
 
 PLAIN_TYPES: frozenset[type] = frozenset({int, float, str, bytes, bool, type(None), bytearray, memoryview})
-"""Types that MessagePack carries and SQLite binds without help. Exact types: a subclass may mean something
-else."""
+"""Types that MessagePack carries and SQLite binds without help. Exact types: a subclass may mean something else."""
 
 register_adapter: Callable[[type[Any], Adapter[Any]], None] = sqlite3.register_adapter
 
-# (type, protocol) -> adapter; the very dict that sqlite3 looks into.
+# (type, protocol) -> adapter; the dict that sqlite3 itself uses.
 _shared = sqlite3.adapters
 
 
 class Adapters:
-    """The adapters one connection uses: its own, then the shared ones."""
+    """The adapters of one connection: its own, then the shared ones."""
 
     __slots__ = ("_own", "_plain", "_shared_count")
 
@@ -48,8 +46,8 @@ class Adapters:
     def plain(self) -> frozenset[type]:
         """Return the types whose values need no adapter.
 
-        This runs for every statement, so it notices a change of the shared registry by its size alone:
-        replacing an adapter does not change which types have one.
+        This runs for every statement, so it detects a change of the shared registry only by its size; replacing an
+        adapter does not change which types have one.
         """
         if len(_shared) != self._shared_count:
             adapted = self._own.keys() | {kind for kind, _ in _shared}
@@ -58,7 +56,7 @@ class Adapters:
         return self._plain
 
     def adapt(self, value: Any) -> Any:
-        """Return what is to be bound: an adapter's or ``__conform__``'s answer, else the value itself.
+        """Return the value to bind: the result of an adapter or ``__conform__``, otherwise the value itself.
 
         Raises whatever the adapter raises.
         """

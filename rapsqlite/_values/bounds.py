@@ -1,7 +1,7 @@
-"""How much a guest may ask the host for: every count and length that it gives is compared with one of these first.
+"""Bounds on what a guest may request: every count and length from it is compared with one of these first.
 
-The engine stays below them. A guest that goes beyond is refused, as by a limit of the system, where SQL alone could ask
-for as much, and otherwise ended.
+The engine stays below them. A guest that exceeds one gets an error, as from a limit of the system, if SQL alone could
+request as much; otherwise it is ended.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from rapsqlite._constants import BATCH_BYTES, REPLY_INLINE_BYTES
 from rapsqlite.errors import InternalError
 
 MOST_BODY_BYTES = 1 << 30
-"""Of a reply's body, and of a callback's arguments: a value of SQLite's has at most 1 000 000 000 bytes, and so has a
-row of a table (https://sqlite.org/limits.html)."""
+"""Of a reply's body, and of a callback's arguments: a SQLite value, like a table row, has at most 1 000 000 000 bytes
+(https://sqlite.org/limits.html).
+"""
 
 MOST_COLUMNS = 32_767
-"""Of a result, which SQLite bounds at this."""
+"""Of a result, SQLite's own maximum."""
 
 MOST_VALUES = 5 * MOST_COLUMNS + 16
-"""In a body larger than `LARGE_BYTES`: that is one row, with the names of its columns and their declared types."""
+"""In a body larger than `LARGE_BYTES`: that is one row, with the names and declared types of its columns."""
 
 LARGE_BYTES = 1 << 20
 """Up to this, what a body of few lists decodes to is not large: of a single list it is some 20 MiB at the most."""
@@ -35,17 +36,16 @@ MOST_IO_BYTES = 16 << 20
 """Of a single read or write of a file: the engine reads pages, and writes at most 256 KiB."""
 
 MOST_OPEN_FILES = 256
-"""Of one connection: a database has four at a time, and SQLite attaches ten; the rest is for temporary files."""
+"""Of one connection: a database has up to four, and SQLite attaches ten; the rest is for temporary files."""
 
 MOST_MAPPINGS = 1_024
-"""Of one connection: 48 windows, the ends of logs, and 32 KiB of WAL index for each 4 096 frames."""
+"""Of one connection: 48 windows, the ends of logs, and 32 KiB of WAL index per 4096 frames."""
 
 MOST_HANDLES = 1 << 16
-"""Of callbacks and the instances of aggregates that live at a time, of which a statement needs one for each of its
-aggregates."""
+"""Of callbacks and live instances of aggregates; a statement needs one for each of its aggregates."""
 
 MOST_LIBRARIES = 128
-"""Of extensions that are open at a time."""
+"""Of open extensions."""
 
 
 # First bytes of arrays and maps: https://github.com/msgpack/msgpack/blob/master/spec.md
@@ -88,13 +88,13 @@ def _end_of_head(body: bytes | memoryview, position: int) -> int:
     return position + digits + (more + length if has_content else 0)
 
 
-# Bytes behind the first one: floats and integers, and extensions of a fixed size with their type.
+# Bytes after the first one: floats and integers, and fixed-size extensions with their type.
 _SIZES = {0xCA: 4, 0xCB: 8}
 for _power in range(4):
     _SIZES[0xCC + _power] = _SIZES[0xD0 + _power] = 1 << _power
 for _power in range(5):
     _SIZES[0xD4 + _power] = 1 + (1 << _power)
-# Bytes of a length, bytes before the content, and whether there is any: bin, extensions, str, array, map.
+# Bytes of the length, bytes before the content, and whether there is content: bin, extensions, str, array, map.
 _LENGTHS = {
     **{0xC4 + power: (1 << power, 0, True) for power in range(3)},
     **{0xC7 + power: (1 << power, 1, True) for power in range(3)},

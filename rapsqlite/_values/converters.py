@@ -1,8 +1,8 @@
-"""Converters: stored values to Python objects, chosen by a column's declared type or by its name.
+"""Converters: convert stored values to Python objects, chosen by a column's declared type or its name.
 
-The semantics are those of `sqlite3`: https://docs.python.org/3/library/sqlite3.html#sqlite3-converters. The
-module-level registry is that of `sqlite3` itself, shared, with its default converters for ``date`` and
-``timestamp``. A connection's own converters go before them.
+The semantics are `sqlite3`'s: https://docs.python.org/3/library/sqlite3.html#sqlite3-converters. The module-level
+registry is `sqlite3`'s own, shared, with its default converters for ``date`` and ``timestamp``. A connection's own
+converters take precedence.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["Converters", "UncheckedText", "column_name", "conversion", "register
 
 register_converter: Callable[[str, Converter], None] = sqlite3.register_converter
 
-# Upper-case name -> converter; the very dict that sqlite3 looks into.
+# Upper-case name -> converter; the dict that sqlite3 itself uses.
 _shared = sqlite3.converters
 
 
 class Converters:
-    """The converters one connection uses: its own, then the shared ones. Type names are case-insensitive."""
+    """The converters of one connection: its own, then the shared ones. Type names are case-insensitive."""
 
     __slots__ = ("_own",)
 
@@ -33,11 +33,11 @@ class Converters:
         self._own: dict[str, Converter] = {}
 
     def register(self, type_name: str, converter: Converter) -> None:
-        """Convert the values of columns of this type with ``converter`` from the next statement on."""
+        """Convert the values of columns of this type with ``converter``, from the next statement on."""
         self._own[type_name.upper()] = converter
 
     def for_column(self, name: str, declared_type: str | None, detect_types: int) -> Converter | None:
-        """Return the converter for a column, or None; a type in its name goes before its declared type."""
+        """Return the converter for a column, or None; a type in its name takes precedence over its declared type."""
         found = None
         if detect_types & sqlite3.PARSE_COLNAMES:
             found = self._get(_type_in_name(name))
@@ -53,21 +53,21 @@ class Converters:
 
 
 def column_name(name: str, detect_types: int) -> str:
-    """Return what a column is called: without the ``[type]`` at its end if that is parsed."""
+    """Return the name of a column, without a trailing ``[type]`` if that is parsed."""
     bracket = name.find("[") if detect_types & sqlite3.PARSE_COLNAMES else -1
     if bracket < 0:
         return name
-    # sqlite3 takes away one space in front of the bracket, but never the name's first character.
+    # sqlite3 removes one space before the bracket, but never the name's first character.
     return name[: bracket - 1] if bracket > 0 and name[bracket - 1] == " " else name[:bracket]
 
 
 def stored_bytes(value: int | float | str | bytes) -> bytes:
-    """Return a value as SQLite gives it to who asks for bytes: numbers as their text in ASCII.
+    """Return a value as the bytes that SQLite returns for it: numbers as ASCII text.
 
     https://sqlite.org/c3ref/column_blob.html
     """
     if isinstance(value, bytes):
-        return bytes(value)  # A copy of UncheckedText alone: bytes itself is returned as it is.
+        return bytes(value)  # Copies only UncheckedText; bytes itself is returned as it is.
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, float):
@@ -87,11 +87,11 @@ def _type_in_declaration(declared_type: str | None) -> str | None:
 
 
 def _real_text(value: float) -> str:
-    """Return the text SQLite makes of a REAL: https://sqlite.org/floatingpoint.html.
+    """Return the text that SQLite makes of a REAL: https://sqlite.org/floatingpoint.html.
 
-    It has 17 significant digits, or fewer where 17 would end in a run of nines or zeros that fewer avoid.
-    That is not always the shortest text that reads back as the same number, which is Python's repr. The
-    last of 17 digits may be one off: SQLite does not round them correctly in every case.
+    It has 17 significant digits, or fewer if 17 would end in a run of nines or zeros that fewer avoid. This is not
+    always the shortest text that reads back as the same number, which is Python's repr. The last of 17 digits may be
+    off by one: SQLite does not always round them correctly.
     """
     if math.isinf(value):
         return "Inf" if value > 0 else "-Inf"
@@ -112,7 +112,7 @@ def _digits(value: float, count: int) -> tuple[str, int]:
 
 
 def _rounded_up(digits: str, exponent: int) -> tuple[str, int]:
-    """Return digits without the last, rounded half up by it alone: SQLite rounds twice."""
+    """Return digits without the last one, rounded half up by it alone: SQLite rounds twice."""
     rounded = str((int(digits) + 5) // 10)
     return rounded, exponent + (len(rounded) == len(digits))
 
@@ -129,7 +129,7 @@ def _positional(digits: str, exponent: int) -> str:
 
 
 class UncheckedText(bytes):
-    """The bytes of a TEXT value, told from those of a BLOB."""
+    """The bytes of a TEXT value, as distinct from a BLOB."""
 
     __slots__ = ()
 
@@ -137,9 +137,9 @@ class UncheckedText(bytes):
 def conversion(
     chosen: list[Converter | None], text_factory: TextFactory | None
 ) -> Callable[[list[Any]], list[Any]] | None:
-    """Return what converts a decoded row in place and returns it; None if there is nothing to do.
+    """Return a function that converts a decoded row in place and returns it; None if nothing needs converting.
 
-    ``chosen`` has one entry per column. Text that came as `UncheckedText` and has no converter goes to
+    ``chosen`` has one entry per column. Text that arrived as `UncheckedText` and has no converter goes to
     ``text_factory``.
     """
     converters = [(index, converter) for index, converter in enumerate(chosen) if converter is not None]
@@ -148,7 +148,7 @@ def conversion(
         for index, converter in converters:
             value = row[index]
             if value is not None:
-                # SQLite has no bytes for an empty value, which sqlite3 takes for NULL.
+                # SQLite returns no bytes for an empty value, and sqlite3 treats it as NULL.
                 row[index] = converter(stored) if (stored := stored_bytes(value)) else None
         return row
 

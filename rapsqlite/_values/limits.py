@@ -16,28 +16,26 @@ _ENDLESS = 1 << 63  # more than anything that can be counted
 
 
 class Limits(TypedDict, total=False):
-    """What a connection may use and reach, for programs that run SQL they do not trust; docs/sandbox.md has examples.
+    """What a connection may use and reach, for programs that run untrusted SQL; docs/sandbox.md has examples.
 
-    A number that is left out or 0 sets no limit. ``directories`` is different: a connection that has limits reaches its
-    own database and what is listed, nothing else; without any ``limits`` it reaches what the process may, as sqlite3.
-
-    Beyond ``max_rows``, ``max_bytes``, ``statement_steps`` or ``statement_seconds`` a statement ends with DataError,
-    beyond ``memory_bytes`` whatever asked for memory with OutOfMemoryError, beyond ``file_bytes`` a write with
-    OperationalError (SQLITE_FULL).
+    A number that is missing or 0 sets no limit. ``directories`` is different: a connection with limits reaches only its
+    own database and what is listed; without any ``limits`` it reaches everything the process can, as in sqlite3. A
+    statement that exceeds ``max_rows``, ``max_bytes``, ``statement_steps`` or ``statement_seconds`` raises DataError;
+    exceeding ``memory_bytes`` raises OutOfMemoryError, and ``file_bytes`` OperationalError (SQLITE_FULL).
     """
 
     max_rows: int  # of one result
     max_bytes: int  # of one result, as encoded for the transfer
     statement_steps: int  # instructions of SQLite's virtual machine
-    statement_seconds: float  # of one request: a statement, or the next rows of one; waits for locks do not count
+    statement_seconds: float  # of one request: a statement, or fetching its next rows; lock waits do not count
     memory_bytes: int  # of the whole guest: SQLite, its caches and the rings
     file_bytes: int  # of each file: databases, journals, temporary files
-    directories: Iterable[str | bytes | os.PathLike[str]]  # with all that is below them
-    read_only: bool  # every database, attached ones too; none is created
+    directories: Iterable[str | bytes | os.PathLike[str]]  # including everything below them
+    read_only: bool  # every database, including attached ones; none is created
 
 
 class CheckedLimits(NamedTuple):
-    """Limits whose types are right; 0 is none. ``directories`` is None where every directory is granted."""
+    """Limits of the right types; 0 means none. ``directories`` is None if every directory is granted."""
 
     max_rows: int = 0
     max_bytes: int = 0
@@ -50,7 +48,7 @@ class CheckedLimits(NamedTuple):
 
 
 def checked_limits(limits: Mapping[str, Any] | None) -> CheckedLimits:
-    """Return limits that are what they should be; TypeError or ValueError for what is no limit."""
+    """Return checked limits; raises TypeError or ValueError for invalid ones."""
     if limits is None:
         return CheckedLimits()
     checked: dict[str, Any] = {"directories": ()}
@@ -78,10 +76,10 @@ def _checked_number(name: str, value: object) -> int | float:
 
 
 def _checked_directories(value: object) -> tuple[bytes, ...]:
-    # One path would be taken apart into its letters.
+    # A single path would be split into its letters.
     if isinstance(value, (str, bytes, os.PathLike)) or not isinstance(value, Iterable):
         raise TypeError("the limit directories must be a list of paths")
-    # Whether they exist is seen when the connection opens: the file system may take its time to say.
+    # Whether they exist is checked when the connection opens: the file system may take its time.
     try:
         return tuple(os.path.abspath(os.fsencode(directory)) for directory in value)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What stands for a value that a change leaves as it is."""
+"""The marker for a value that a change leaves as it is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class NoChange(Enum):
-    """The type of `NO_CHANGE`, which is no value that SQLite has: None is one."""
+    """The type of `NO_CHANGE`. None cannot serve, because it is a SQLite value."""
 
     NO_CHANGE = "no change"
 

@@ -1,6 +1,6 @@
-"""Options of ``connect``, checked when they are given: an error then names the line that is wrong, not the opening.
+"""Options of ``connect``, checked when given, so that the error's traceback shows the line that is wrong.
 
-Numbers are taken as sqlite3 takes them. https://docs.python.org/3/library/sqlite3.html#sqlite3.connect
+Numbers are converted as in sqlite3. https://docs.python.org/3/library/sqlite3.html#sqlite3.connect
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from types import GetSetDescriptorType
 from typing import Any
 
 _MOST_STATEMENTS = 1 << 20
-# Releases of Python 3.13 and 3.14 from late 2025 on take 0 rows for none and refuse fewer; until then both are all
-# rows. Those that do have a setter for the attribute. https://github.com/python/cpython/issues/139283
+# Releases of Python 3.13 and 3.14 from late 2025 on treat 0 rows as none and reject fewer; earlier ones return all rows
+# for both. The newer ones have a setter for the attribute. https://github.com/python/cpython/issues/139283
 ZERO_ROWS_ARE_NONE = isinstance(vars(sqlite3.Cursor)["arraysize"], GetSetDescriptorType)
 _MOST_ROWS = (1 << 32 if ZERO_ROWS_ARE_NONE else 1 << 31) - 1
 
 
 def checked_seconds(value: float) -> float:
-    """Return a timeout as a float; a negative one waits as little as 0. TypeError for what is no real number."""
+    """Return a timeout as a float; a negative one is like 0. TypeError for anything but a real number."""
     return max(ldexp(value, 0), 0.0)
 
 
 def checked_cache_size(value: int) -> int:
-    """Return how many statements to keep, none if it is negative; TypeError for what is no integer."""
+    """Return how many statements to keep, none if negative; TypeError for anything but an integer."""
     return min(max(index(value), 0), _MOST_STATEMENTS)
 
 
 def checked_chunk_size(value: int) -> int:
-    """Return a number of rows; TypeError for what is no integer, ValueError if it is not positive."""
+    """Return a number of rows; TypeError for anything but an integer, ValueError if it is not positive."""
     size = index(value)
     if size < 1:
         raise ValueError(f"iter_chunk_size must be at least 1, not {size}")
@@ -38,7 +38,7 @@ def checked_chunk_size(value: int) -> int:
 
 
 def checked_row_count(value: int) -> int:
-    """Return how many rows to fetch at once; TypeError, ValueError or OverflowError as of the running sqlite3."""
+    """Return how many rows to fetch at once; TypeError, ValueError or OverflowError as in the running sqlite3."""
     count = index(value)
     if count < 0 and ZERO_ROWS_ARE_NONE:
         raise ValueError(f"the number of rows must not be negative, not {count}")
@@ -48,7 +48,7 @@ def checked_row_count(value: int) -> int:
 
 
 def checked_callable(name: str, value: Any) -> Any:
-    """Return a function; TypeError for what cannot be called."""
+    """Return a function; TypeError if it is not callable."""
     if not callable(value):
         raise TypeError(f"{name} must be callable, not {type(value).__name__}")
     return value

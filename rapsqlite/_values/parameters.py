@@ -1,7 +1,7 @@
-"""One set of parameters, value by value: what sqlite3 would bind for it, in types that MessagePack carries.
+"""One parameter set, value by value: what sqlite3 would bind, in types that MessagePack carries.
 
-This is the slow path of `wire`: adapters, subclasses, buffers, mappings that are no dict, and what cannot
-be bound.
+This is the slow path of `wire`: adapters, subclasses, buffers, mappings other than dicts, and values that cannot be
+bound.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _ENCODABLE_MAX = 2**64 - 1
 
 
 def looks_names_up(params: object) -> bool:
-    """Return whether parameters answer to names they do not list, so that the statement's are needed."""
+    """Return whether a mapping has values for names it does not list, so that the statement's names are needed."""
     return isinstance(params, Mapping) and hasattr(type(params), "__missing__") and type(params) is not dict
 
 
 def bindable_set(params: Any, adapters: Adapters, names: Iterable[str] | None) -> list[Any] | dict[str, Any]:
-    """Return one set of parameters with every value made encodable."""
+    """Return one parameter set with every value made encodable."""
     if isinstance(params, Mapping):
         if names is not None:
             return _looked_up(params, adapters, names)
@@ -36,7 +36,7 @@ def bindable_set(params: Any, adapters: Adapters, names: Iterable[str] | None) -
         }
     if not hasattr(type(params), "__getitem__"):
         raise unsupported_parameters()
-    # Length and index, not iteration: what sqlite3 asks a sequence for.
+    # Length and index, not iteration, as sqlite3 uses a sequence.
     return [_bindable(params[index], adapters) for index in range(len(params))]
 
 
@@ -46,17 +46,17 @@ def _looked_up(params: Mapping[str, Any], adapters: Adapters, names: Iterable[st
         try:
             value = params[name]
         except LookupError:
-            continue  # The guest names the missing one, in the order of the statement.
+            continue  # The guest reports the missing one, in the order of the statement.
         found[name] = _bindable(value, adapters)
     return found
 
 
 def _bindable(value: Any, adapters: Adapters) -> Any:
-    """Return ``value`` as a plain type that binds to the same, or as what makes the guest refuse it."""
+    """Return ``value`` as a plain type that binds to the same, or as a marker that the guest rejects."""
     if type(value) not in adapters.plain():
         value = adapters.adapt(value)
     if isinstance(value, int):
-        # int.__index__ and its like strip a subclass without asking its overrides, as sqlite3 does in C.
+        # int.__index__ and so on strip a subclass without calling its overrides, as sqlite3 does in C.
         integer = int.__index__(value)
         return integer if _INTEGER_MIN <= integer <= _ENCODABLE_MAX else _ENCODABLE_MAX
     if type(value) in PLAIN_TYPES:

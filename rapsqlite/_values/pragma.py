@@ -1,4 +1,4 @@
-"""PRAGMA statements from names and values. They take no parameters, so what goes into them is checked instead."""
+"""PRAGMA statements from names and values, which are checked, because PRAGMAs take no parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PRAGMAS = frozenset(
     user_version wal_autocheckpoint wal_checkpoint writable_schema
     """.split()
 )
-"""The pragmas that the engine knows, as ``PRAGMA pragma_list`` tells; a test compares the two."""
+"""The pragmas that the engine knows, as listed by ``PRAGMA pragma_list``; a test compares the two."""
 
 _NAME = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*\.)?[A-Za-z_][A-Za-z0-9_]*")
 _WORD = re.compile(r"[A-Za-z0-9_.+-]+")
@@ -30,9 +30,9 @@ _WORD = re.compile(r"[A-Za-z0-9_.+-]+")
 def pragma_statement(name: str, value: float | str | bool) -> str:
     """Return ``PRAGMA name=value``.
 
-    ``name`` may begin with a schema's name and a dot. ``value`` is a number, a bool (1 or 0), or a word of letters,
-    digits and ``_.+-``. Raises ValueError for anything that is not of this form, TypeError for another type, and
-    OperationalError for a pragma that SQLite does not know, which it would pass over in silence.
+    ``name`` may have a schema name and a dot as prefix. ``value`` is a number, a bool (1 or 0), or a word of letters,
+    digits and ``_.+-``. Raises ValueError for anything of another form, TypeError for another type, and
+    OperationalError for a pragma that SQLite does not know and would silently ignore.
     """
     if not isinstance(name, str):
         raise TypeError(f"a pragma name must be str, not {type(name).__name__}")
@@ -45,9 +45,9 @@ def pragma_statement(name: str, value: float | str | bool) -> str:
 
 
 def _is_known(name: str) -> bool:
-    """Tell whether SQLite has a pragma of this name, which may begin with a schema's name and a dot.
+    """Return True if SQLite has a pragma of this name, which may have a schema name and a dot as prefix.
 
-    SQLite could be asked, but by a statement that the user's functions, factories and authorizer have a part in.
+    Asking SQLite would need a statement, which the user's functions, factories and authorizer could affect.
     """
     return name.rpartition(".")[2].lower() in PRAGMAS
 

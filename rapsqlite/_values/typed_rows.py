@@ -1,13 +1,12 @@
-"""Rows decoded straight into the user's own types: Struct, dataclass, NamedTuple, TypedDict.
+"""Decodes rows directly into the user's types: Struct, dataclass, NamedTuple, TypedDict.
 
-msgspec builds the objects in C from rows that the guest sends as maps, so columns are matched to fields by
-name: their order does not matter, columns without a field are ignored, fields with a default may lack a
-column. (A Struct with ``array_like=True`` is matched by position.)
+msgspec builds the objects in C from rows that the guest sends as maps, so columns match fields by name: their order
+does not matter, columns without a field are ignored, fields with a default may lack a column. (A Struct with
+``array_like=True`` is matched by position.)
 
-A field's type is checked. As SQLite has no booleans, dates and the like, values are read as msgspec reads
-them with ``strict=False``: 0 and 1 for bool, RFC 3339 text or seconds since 1970 for datetime, text for
-UUID, Decimal and Enum, text of digits for int.
-https://jcristharif.com/msgspec/usage.html#strict-vs-lax-mode
+Field types are checked. Because SQLite has no booleans, dates and so on, values are read in msgspec's lax mode
+(``strict=False``): 0 and 1 for bool, RFC 3339 text or seconds since 1970 for datetime, text for UUID, Decimal and Enum,
+text of digits for int. https://jcristharif.com/msgspec/usage.html#strict-vs-lax-mode
 """
 
 from __future__ import annotations
@@ -27,24 +26,24 @@ if TYPE_CHECKING:
 
 __all__ = ["TypedRows", "typed_rows"]
 
-# Where msgspec says in its message what it could not decode: `$[row].field` and what is inside of it.
+# The part of msgspec's message that says what it could not decode: `$[row].field` and what is inside.
 _LOCATION = r"(?s)^(?P<problem>.*?) - at `\$\[(?P<row>\d+)\](?:\.(?P<column>[^.\[`]+))?(?P<inside>[^`]*)`$"
 
 
 class TypedRows:
-    """How rows become objects of one type; made by `typed_rows` and used by any number of results."""
+    """How rows become objects of one type; made by `typed_rows` and reusable for any number of results."""
 
     __slots__ = ("_decode", "format")
 
     def __init__(self, decode: Callable[[bytes], list[Any]], row_format: int) -> None:
         self._decode = decode
-        self.format = row_format  # The row shape to ask the guest for.
+        self.format = row_format  # The row shape to request from the guest.
 
     def decoder(self) -> Callable[[bytes], list[Any]]:
         """Return a decoder for the batches of one result, in order.
 
-        It raises DataError if a value does not suit its field or a required column is missing, naming the
-        row, counted from 0 over all batches, and the column; InternalError if the batch is malformed.
+        It raises DataError if a value does not match its field or a required column is missing, naming the row, counted
+        from 0 over all batches, and the column; InternalError if the batch is malformed.
         """
         row_count = 0
 
@@ -66,8 +65,8 @@ class TypedRows:
 def typed_rows(kind: type[Any]) -> TypedRows:
     """Return how rows become objects of ``kind``.
 
-    Raises TypeError for anything but a msgspec.Struct, dataclass, NamedTuple or TypedDict, and for one with
-    fields that msgspec cannot decode.
+    Raises TypeError for anything but a msgspec.Struct, dataclass, NamedTuple or TypedDict, and for one with fields that
+    msgspec cannot decode.
     """
     if _is_named_tuple(kind):
         return TypedRows(_named_tuple_decoder(kind), _constants.FORMAT_MAPS)
@@ -101,7 +100,7 @@ def _decoder(kind: Any) -> Callable[[bytes], list[Any]]:
 
 
 def _named_tuple_decoder(kind: Any) -> Callable[[bytes], list[Any]]:
-    """Decode Structs with the same fields and make tuples of them: msgspec fills tuples by position only."""
+    """Decode Structs with the same fields and convert them to tuples: msgspec fills tuples by position only."""
     types = typing.get_type_hints(kind, include_extras=True)
     defaults = kind._field_defaults
     fields = [(name, types.get(name, Any), defaults.get(name, msgspec.NODEFAULT)) for name in kind._fields]
@@ -111,11 +110,11 @@ def _named_tuple_decoder(kind: Any) -> Callable[[bytes], list[Any]]:
 
 
 def _dataclass_decoder(kind: Any) -> Callable[[bytes], list[Any]]:
-    """Decode Structs, and have the class make its objects: msgspec wants every field that has no default in the row.
+    """Decode Structs and let the class create its objects: msgspec requires every field without a default in the row.
 
-    A field that ``__init__`` does not take is set if the row has it, else it is what the class makes of it.
+    A field that ``__init__`` does not take is set if the row has it; otherwise the class decides.
     """
-    import dataclasses  # only who uses one needs it
+    import dataclasses  # imported only by users of dataclasses
 
     types = typing.get_type_hints(kind, include_extras=True)
     fields: list[tuple[str, Any, Any]] = []
@@ -144,7 +143,7 @@ def _dataclass_decoder(kind: Any) -> Callable[[bytes], list[Any]]:
 
 
 def _data_error(message: str, rows_before: int) -> DataError:
-    location = re.match(_LOCATION, message)  # compiled when it is needed, to keep the import quick
+    location = re.match(_LOCATION, message)  # compiled on use, to keep the import fast
     if location is not None:
         row = rows_before + int(location["row"])
         column = f", column {location['column']!r}" if location["column"] else ""

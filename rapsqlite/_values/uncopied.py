@@ -1,4 +1,4 @@
-"""Objects that stand for something open in the guest: a copy would share it, and close it when the copy is dropped."""
+"""Objects that represent something open in the guest: a copy would share it, and close it when it is dropped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 
 class Uncopied:
-    """Base of what can be neither copied nor pickled, like the classes of `sqlite3`."""
+    """Base of classes that can be neither copied nor pickled, like the classes of `sqlite3`."""
 
     __slots__ = ()
 

@@ -1,8 +1,8 @@
-"""Parameters to bytes, bytes to rows: MessagePack as docs/abi.md defines it. Pure functions, no I/O.
+"""Parameters to bytes, bytes to rows: MessagePack as defined in docs/abi.md. Pure functions, no I/O.
 
-Encoding has a fast path, one check of the types and one call of the encoder, both in C, and a slow path,
-value by value, for everything that needs an adapter or is no value SQLite knows. msgspec by itself would
-also encode dates, decimals, enums and dataclasses in ways of its own; the check keeps them away from it.
+Encoding has a fast path, one type check and one encoder call, both in C, and a slow path, value by value, for
+everything that needs an adapter or is not a SQLite value. msgspec alone would also encode dates, decimals, enums and
+dataclasses in its own ways; the check keeps them away from it.
 
 Decoding takes the host's private copy of what the guest wrote and trusts nothing in it.
 """
@@ -45,18 +45,18 @@ __all__ = [
 T = TypeVar("T")
 
 CHUNK_BYTES = 49_152
-"""How large the requests of one executemany are meant to be: small enough to fill the ring with several."""
+"""Target size of the requests of one executemany: small enough that several fit the ring."""
 
 CHUNK_BYTES_LIMIT = 4 * CHUNK_BYTES
-"""What no such request exceeds, unless a single set of parameters does."""
+"""No such request exceeds this, unless a single parameter set does."""
 
 CHUNK_ROWS_LIMIT = 1_024
 
-_HEADER_BYTES = 3  # The most an array of a chunk's sets begins with.
+_HEADER_BYTES = 3  # Maximum size of the head of a chunk's array.
 
 _encode = msgspec.msgpack.Encoder().encode
 encode_answers: Callable[[list[int | float | str | bytes | msgspec.msgpack.Ext | None]], bytes] = _encode
-"""Return the answers to calls that were put off."""
+"""Encodes the results of deferred calls."""
 _raw_sets = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
 _SEQUENCES = frozenset({tuple, list})
@@ -67,20 +67,18 @@ _KEYS = frozenset({str})
 def encode_params(params: Parameters | None, adapters: Adapters, names: Iterable[str] | None = None) -> bytes:
     """Return the parameters of one execution as a MessagePack array or map; empty bytes for None.
 
-    Sequences are what sqlite3 takes for one, anything with a length that can be indexed; mappings are dicts
-    and whatever else is a `collections.abc.Mapping`. Keys that are no str are left out: no statement can
-    ask for them.
+    Sequences are objects with a length that can be indexed, as in sqlite3; mappings are dicts and other
+    `collections.abc.Mapping` objects. Keys that are not str are left out, because no statement can use them.
 
-    ``names`` are the parameters that the statement has, if the caller knows them. Then exactly these are
-    looked up in a mapping, and those it does not have are left out. A dict with ``__missing__`` needs that,
-    see `parameters.looks_names_up`.
+    ``names`` are the statement's parameters, if the caller knows them. Then exactly these are looked up in a mapping,
+    and missing ones are left out. A dict with ``__missing__`` needs this, see `parameters.looks_names_up`.
 
-    An integer beyond 64 bits, or a value of a type that cannot be bound, is encoded as such: the guest
-    raises the error when it binds it, so that an error in the statement itself comes first and a parameter
-    nobody asks for does no harm, as in sqlite3.
+    An integer beyond 64 bits, or a value of a type that cannot be bound, is encoded as such. The guest raises the error
+    when it binds the value, so that an error in the statement itself comes first and an unused parameter does no harm,
+    as in sqlite3.
 
-    Raises ProgrammingError (Python 3.10: ValueError) if ``params`` is neither, UnicodeEncodeError for lone
-    surrogates, BufferError for a buffer that is not contiguous, and whatever an adapter raises.
+    Raises ProgrammingError (Python 3.10: ValueError) if ``params`` is neither, UnicodeEncodeError for lone surrogates,
+    BufferError for a buffer that is not contiguous, and whatever an adapter raises.
     """
     if params is None:
         return b""
@@ -100,7 +98,7 @@ def _is_plain(params: Any, plain: frozenset[type]) -> bool:
 
 
 class SetEncoder:
-    """Encodes the parameter sets of one executemany, some at a time, for MANY requests."""
+    """Encodes the parameter sets of one executemany for MANY requests, some at a time."""
 
     __slots__ = ("_adapters", "_first", "_names", "count")
 
@@ -109,13 +107,14 @@ class SetEncoder:
         self._names = names
         self._first = 0
         self.count = 1
-        """How many sets to encode next: one at first, so that the guest starts early, then as many as fit a request."""
+        """Number of sets to encode next: one at first, so that the guest starts early, then as many as fit a request.
+        """
 
     def encode(self, sets: list[Parameters]) -> Iterator[bytes]:
         """Yield the next sets as MessagePack arrays, in one piece if their size allows it.
 
-        Raises as `encode_params` does, with the index of the set as ``parameter_set``. All sets before the one at
-        fault have been yielded by then: as in sqlite3, they are executed.
+        Raises as `encode_params` does, with the index of the set as ``parameter_set``. All sets before the failing one
+        have been yielded by then, and as in sqlite3 they are executed.
         """
         size = 0
         for encoded in _encode_chunk(sets, self._first, self._adapters, self._names):
@@ -130,7 +129,7 @@ class SetEncoder:
 def _encode_chunk(
     chunk: list[Parameters], first: int, adapters: Adapters, names: Iterable[str] | None
 ) -> Iterator[bytes]:
-    """Yield the chunk in one piece where that is possible, in as few as possible otherwise."""
+    """Yield the chunk in one piece if possible, otherwise in as few as possible."""
     encoded = _encode_plain_sets(chunk, adapters) if names is None and chunk else None
     if encoded is not None and len(encoded) <= CHUNK_BYTES_LIMIT:
         yield encoded
@@ -155,13 +154,13 @@ def _encode_plain_sets(chunk: list[Any], adapters: Adapters) -> bytes | None:
     try:
         return _encode(chunk)
     except (OverflowError, UnicodeEncodeError, BufferError):
-        return None  # The slow path knows which set it was.
+        return None  # The slow path finds out which set failed.
 
 
 def _encode_one_by_one(
     chunk: list[Parameters], first: int, adapters: Adapters, names: Iterable[str] | None
 ) -> Iterator[bytes]:
-    """Yield the sets, made encodable value by value, in pieces below the limit; an error says which it was."""
+    """Yield the sets, made encodable value by value, in pieces below the limit; an error says which set failed."""
     parts: list[bytes] = []
     size = _HEADER_BYTES
     failure = None
@@ -194,7 +193,7 @@ def _array(items: list[bytes]) -> bytes:
 
 
 def split_sets(chunk: bytes) -> Iterator[tuple[bool, int, bytes]]:
-    """Yield the runs of sets of one kind in what `SetEncoder` made: whether by position, how many, and the run."""
+    """Yield the runs of sets of one kind in the output of `SetEncoder`: whether by position, how many, and the run."""
     sets: list[bytes] = [bytes(encoded) for encoded in _raw_sets(chunk)]
     for by_position, run in groupby(sets, _is_array):
         parts = list(run)
@@ -219,7 +218,7 @@ def decode_tuples(batch: bytes) -> list[tuple[Any, ...]]:
 
 
 def decode_dicts(batch: bytes) -> list[dict[str, Any]]:
-    """Return the rows of one batch of maps; of columns with one name the last counts. See `decode_lists`."""
+    """Return the rows of one batch of maps; if columns share a name the last one wins. See `decode_lists`."""
     return _decoded(_dicts, batch)
 
 
@@ -234,7 +233,7 @@ def decode_declared_columns(columns: bytes) -> tuple[tuple[str, str | None], ...
 
 
 def decoder_of(kind: type[T]) -> Callable[[bytes], T]:
-    """Return a decoder for the answers that are no rows; it raises as `decode_lists` does."""
+    """Return a decoder for replies other than rows; it raises as `decode_lists` does."""
     decode = msgspec.msgpack.Decoder(kind, ext_hook=_refuse_extension).decode
     return lambda body: _decoded(decode, body)
 
@@ -273,7 +272,7 @@ def _refuse_extension(code: int, _data: memoryview) -> Any:
 
 
 class RowsOneByOne(Generic[T]):
-    """The rows of one batch, each decoded when it is asked for: what one raises comes after the rows before it."""
+    """The rows of one batch, each decoded on demand: an error in one comes after the rows before it."""
 
     __slots__ = ("_decode", "_rest")
 
@@ -297,13 +296,13 @@ def count_rows(batch: bytes) -> int:
 
 
 def split_failed(body: bytes) -> tuple[bytes, bytes]:
-    """Return the rows and the error of a reply of kind FAILED, both still encoded; see `decode_lists`."""
+    """Return the rows and the error of a FAILED reply, both still encoded; see `decode_lists`."""
     rows, error = _decoded(_pair, body)
     return bytes(rows), bytes(error)
 
 
 decode_integer: Callable[[bytes], int] = decoder_of(int)
-"""Return an answer that is one number; raises as `decode_lists` does."""
+"""Return a reply that is one number; raises as `decode_lists` does."""
 
 
 def _argument_extension(code: int, data: memoryview) -> Any:
@@ -315,9 +314,9 @@ def _argument_extension(code: int, data: memoryview) -> Any:
 decode_arguments: Callable[[memoryview], list[Any]] = msgspec.msgpack.Decoder(
     list[Any], ext_hook=_argument_extension
 ).decode
-"""Return the arguments of a callback; raises what msgspec does for malformed ones."""
+"""Return the arguments of a callback; raises msgspec's errors for malformed ones."""
 decode_text_argument: Callable[[memoryview], str] = msgspec.msgpack.Decoder(str).decode
-"""Return the only argument of a callback, a text; raises as `decode_arguments` does."""
+"""Return the single text argument of a callback; raises as `decode_arguments` does."""
 _pair = msgspec.msgpack.Decoder(tuple[msgspec.Raw, msgspec.Raw]).decode
 _lists = msgspec.msgpack.Decoder(list[list[Any]], ext_hook=_refuse_extension).decode
 _tuples = msgspec.msgpack.Decoder(list[tuple[Any, ...]], ext_hook=_refuse_extension).decode

@@ -1,4 +1,4 @@
-"""wasmtime's C functions that are called directly, and the types of the callbacks that they take.
+"""wasmtime's C functions that are called directly, and the types of the callbacks they take.
 
 tests/guest/test_binding.py pins their signatures: https://docs.wasmtime.dev/c-api/
 """
@@ -16,13 +16,13 @@ EpochCallback = ctypes.CFUNCTYPE(
     ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64), ctypes.POINTER(ctypes.c_uint8)
 )
 EPOCH_CONTINUE = 0  # WASMTIME_UPDATE_DEADLINE_CONTINUE
-BareImport = ctypes.CFUNCTYPE(ctypes.c_size_t)  # leaves its arguments where they are
+BareImport = ctypes.CFUNCTYPE(ctypes.c_size_t)  # ignores its arguments
 Import = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t, ValuesPtr, ctypes.c_size_t)
 _POINTER, _SIZE, _TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
 
 
 class CFunctions:
-    """Those of one loaded library. All let go of the GIL while they run."""
+    """The functions of one loaded library. All release the GIL while they run."""
 
     call_unchecked: Callable[..., int | None]
     define_unchecked: Callable[..., int | None]

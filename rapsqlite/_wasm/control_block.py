@@ -1,6 +1,6 @@
 """The words of a guest's control block by which host and guest steer each other (docs/abi.md, Control block).
 
-The memory is the guest's: what is read here is untrusted, and no word decides about anything but when to look or wake.
+The memory belongs to the guest: what is read here is untrusted, and no word decides anything but when to check or wake.
 Every method is called with the guest's lock held.
 """
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def _machine() -> str:
-    # Not platform.machine(): that module alone takes milliseconds to import.
+    # Not platform.machine(): importing that module alone takes milliseconds.
     name = os.uname().machine if hasattr(os, "uname") else os.environ.get("PROCESSOR_ARCHITECTURE", "")
     return name.lower()
 
 
-# x86-64 reorders nothing but a load with stores before it.
+# x86-64 reorders only a load with earlier stores.
 _STRONGLY_ORDERED = _machine() in ("x86_64", "amd64")
 
 
@@ -38,16 +38,16 @@ class Words:
         return self._words[offset // 4]
 
     def _fence(self) -> None:
-        """Order what this processor does not order by itself but for stores before loads."""
+        """Order what this processor does not order by itself, except earlier stores with later loads."""
         if not _STRONGLY_ORDERED:
             self._full_fence()
 
     def _full_fence(self) -> None:
         """Order the stores (and loads) before this call before the loads and stores after it.
 
-        Python has no fence. But on x86-64 acquiring a lock is one, for it is a locked instruction; elsewhere releasing
-        a lock keeps what comes before it there, and acquiring one keeps what comes after it there. Nobody else sees
-        these locks, and dropping one releases it: so no exception, wherever it comes, leaves one locked.
+        Python has no fence. On x86-64 acquiring a lock is one, because it uses a locked instruction. Elsewhere
+        releasing a lock keeps earlier accesses before it, and acquiring one keeps later accesses after it. Nothing else
+        uses these locks, and dropping one releases it, so no exception, wherever it comes, leaves one locked.
         """
         allocate_lock().acquire()
         if not _STRONGLY_ORDERED:
@@ -55,9 +55,9 @@ class Words:
 
     def ask_for_bell(self) -> None:
         """Ask the guest to ring after its next reply."""
-        self._fence()  # how to ring was said before
+        self._fence()  # how to ring was written before
         self._words[abi.CONTROL_NOTIFY // 4] = 1
-        # The guest publishes a reply and then looks at this word; the host sets it and then looks for replies.
+        # The guest publishes a reply and then checks this word; the host sets it and then checks for replies.
         self._full_fence()
 
     def ask_to_stop(self) -> None:
@@ -65,25 +65,25 @@ class Words:
         self._words[abi.CONTROL_STOP // 4] = 1
 
     def set_spins(self, count: int) -> None:
-        """Set how often the guest looks for a request before it sleeps."""
+        """Set how many times the guest checks for a request before it sleeps."""
         self._words[abi.CONTROL_LOOKS // 4] = count
 
     def set_sleep(self, place: int) -> None:
-        """Have the guest sleep by the function at ``place`` of its table."""
+        """Make the guest sleep with the function at index ``place`` of its table."""
         self._words[abi.CONTROL_SLEEP // 4] = place
 
     def set_bell(self, kind: int) -> None:
-        """Have the guest ring by calling (BELL_CALLS) or by writing (BELL_WRITES)."""
+        """Make the guest ring by calling (BELL_CALLS) or by writing (BELL_WRITES)."""
         self._words[abi.CONTROL_BELL // 4] = kind
 
     def is_parked(self) -> bool:
-        """Tell whether the guest sleeps, or is about to, by the function of ``set_sleep``."""
+        """Return True if the guest sleeps, or is about to, in the function of ``set_sleep``."""
         return bool(self._word(abi.CONTROL_PARKED))
 
     def wake_if_parked(self, wake: Callable[[Any], object], argument: Any) -> None:
-        """Call ``wake``, a C function, if the guest sleeps, after news for it was written: once for each of its sleeps.
+        """Call ``wake``, a C function, once if the guest sleeps, after writing the news for it.
 
-        No exception comes between the word and the call: a signal's handler runs after calls, not before.
+        No exception comes between the word and the call: signal handlers run after calls, not before.
         """
         self._full_fence()
         if self.is_parked():

@@ -1,9 +1,8 @@
-"""What a WebAssembly side module says of itself: the section ``dylink.0``, and what it must not have.
+"""What a WebAssembly side module declares: the section ``dylink.0``, and what it must not contain.
 
-The bytes are untrusted. Only the frame of the module is read here, section by section, every length checked against
-what is left; the compiler validates the rest. A start function becomes an export, for otherwise it would run while the
-host links the module, where nothing can end it.
-
+The bytes are untrusted. Only the outer structure of the module is read here, section by section, with every length
+checked; the compiler validates the rest. A start function becomes an export, because it would otherwise run while the
+host links the module, where nothing can stop it.
 https://github.com/WebAssembly/tool-conventions/blob/main/DynamicLinking.md
 https://webassembly.github.io/spec/core/binary/modules.html
 """
@@ -30,11 +29,11 @@ _OWN = {
 
 
 START = "rapsqlite start"
-"""What the start function of a side module is exported as."""
+"""The export name for the start function of a side module."""
 
 
 class Needs(NamedTuple):
-    """What the module's data and functions need: bytes of memory and slots of the table, with their alignment."""
+    """What the module's data and functions need: bytes of memory and table slots, with their alignment."""
 
     data_bytes: int
     data_alignment: int
@@ -43,14 +42,14 @@ class Needs(NamedTuple):
 
 
 class Side(NamedTuple):
-    """A side module without a start section; what that named is exported as `START`."""
+    """A side module without a start section, whose function is exported as `START`."""
 
     needs: Needs
     wasm: bytes
 
 
 class _Reader:
-    """A position in some bytes, and their end."""
+    """A position in a byte string, and its end."""
 
     def __init__(self, data: bytes, position: int, end: int) -> None:
         self.data = data
@@ -61,7 +60,7 @@ class _Reader:
         return self.position >= self.end
 
     def number(self) -> int:
-        """Return an unsigned LEB128 of 32 bits."""
+        """Return an unsigned 32-bit LEB128 number."""
         value = 0
         for shift in range(0, 35, 7):
             if self.position >= self.end:
@@ -76,7 +75,7 @@ class _Reader:
         raise OperationalError("it contains a number that does not fit 32 bits")
 
     def part(self, size: int) -> _Reader:
-        """Return a reader of the next ``size`` bytes, and step over them."""
+        """Return a reader of the next ``size`` bytes, and skip them."""
         start = self.position
         if size > self.end - start:
             raise OperationalError("it is truncated")
@@ -91,10 +90,10 @@ class _Reader:
 
 
 def read_side(wasm: bytes) -> Side:
-    """Return what the side module asks for, and the module as it is to be compiled.
+    """Return the side module's needs, and the module in the form to compile.
 
-    Raises OperationalError for what is no WebAssembly module, NotSupportedError for a module of another kind or one
-    that has what only the engine may have, OutOfMemoryError if it asks for more than any engine has.
+    Raises OperationalError for bytes that are not a WebAssembly module, NotSupportedError for another kind of module or
+    one that contains what only the engine may have, OutOfMemoryError if it requests more than any engine has.
     """
     if wasm[:4] != _MAGIC:
         raise OperationalError("it is not a WebAssembly module")
@@ -130,7 +129,7 @@ def _without_start(wasm: bytes, sections: list[tuple[int, bytes]]) -> bytes:
     function = _Reader(starts[0], 0, len(starts[0])).number()
     entry = sized(START.encode()) + _FUNCTION + leb128(function)
     if all(kind != _EXPORT for kind, _ in sections):
-        # Exports come right before where the start was.
+        # Exports come directly before the place of the start section.
         changed = [(_EXPORT, leb128(1) + entry) if kind == _START else (kind, content) for kind, content in sections]
     else:
         changed = [

@@ -1,15 +1,15 @@
 """The functions the guest may call: name, signature, plain callable (docs/abi.md, "Imports").
 
 They run on the guest's own thread with the GIL. Addresses and lengths come from the guest: each callable takes its
-bytes through ``view``, which raises for anything outside the memory; an exception here traps the guest and so ends
-the connection, it never crosses the wasm frames.
+bytes through ``view``, which raises outside the memory. An exception here traps the guest and so ends the connection;
+it never crosses the wasm frames.
 """
 
 from __future__ import annotations
 
 MODULE = "rapsqlite"
 
-# Parameters and result, one letter each: i is i32, I is i64. Those without any are called in a cheaper way.
+# Parameters and result, one letter each: i is i32, I is i64. Functions without any are called in a cheaper way.
 SIGNATURES: dict[str, tuple[str, str]] = {
     "park": ("i", "i"),
     "bell": ("", ""),
@@ -49,4 +49,4 @@ WASI = "wasi_snapshot_preview1"
 WASI_FUNCTIONS = frozenset(
     {"clock_time_get", "environ_get", "environ_sizes_get", "fd_write", "proc_exit", "random_get"},
 )
-"""What a guest has of WASI: nothing that waits, for a guest that waits there cannot be woken."""
+"""The WASI functions a guest may import; none waits, because a guest waiting there cannot be woken."""

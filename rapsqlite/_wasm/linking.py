@@ -1,12 +1,10 @@
-"""Linking a side module into a running guest: what `runtime` does with wasmtime for extensions.
+"""Links a side module into a running guest: the part of extensions that deals with wasmtime's objects.
 
-A side module has no memory, no stack and no table of its own. It gets the engine's, a place in each, and those of the
-engine's C functions that are listed; of the host's functions it gets none. So whatever it does, it does as the guest,
-whose bytes are not trusted and whose limits hold. Everything here runs on the guest's thread, inside a host function:
-the guest has entered wasm and stays there. No code of the module's runs meanwhile, its start function neither
-(`dylink.Side`): the guest calls that later, where it can be interrupted and killed like anything else.
-
-https://github.com/WebAssembly/tool-conventions/blob/main/DynamicLinking.md
+A side module has no memory, stack or table of its own. It gets a part of the engine's, and the listed C functions of
+the engine; it gets none of the host's functions. So whatever it does, it does as the guest, whose bytes are untrusted
+and whose limits apply. Everything here runs on the guest's thread, inside a host function. None of the module's code
+runs meanwhile, not even its start function (`dylink.Side`): the guest calls that later, where it can be interrupted and
+killed. https://github.com/WebAssembly/tool-conventions/blob/main/DynamicLinking.md
 """
 
 from __future__ import annotations
@@ -33,12 +31,12 @@ _STARTS = (START, "__wasm_apply_data_relocs", "__wasm_call_ctors")
 
 
 class Library:
-    """One side module, for one guest: checked, then linked, then asked for its entry points."""
+    """One side module for one guest: checked, then linked, then used for its entry points."""
 
     def __init__(
         self, wasmtime: Any, store: Any, engine_exports: Any, module: Any, needs: Needs, lock: threading.Lock
     ) -> None:
-        """Check what the compiled ``module`` imports: NotSupportedError for what there is not.
+        """Check the imports of the compiled ``module``; raises NotSupportedError for an import that does not exist.
 
         ``lock`` guards wasmtime's Python layer.
         """
@@ -63,7 +61,7 @@ class Library:
             )
 
     def _has(self, module: str, name: str, kind: str) -> bool:
-        """Tell whether there is such a thing to import; its type in all detail is checked by the linker."""
+        """Return True if it can be imported; the linker checks the details of its type."""
         if module == "env":
             if kind == "FuncType":
                 return name in EXTENSION_FUNCTIONS
@@ -77,9 +75,8 @@ class Library:
     def link(self, memory_base: int) -> list[int]:
         """Put the module's data at ``memory_base`` and its functions into the table.
 
-        Returns where in the table those functions are that have to be called then, in this order, 0 for none: its
-        start function, the one that makes pointers in its data right, and its constructors. Raises OperationalError
-        if it cannot be linked.
+        Returns the table indexes of the functions to call next, in this order, 0 for none: its start function, the one
+        that relocates pointers in its data, and its constructors. Raises OperationalError if it cannot be linked.
         """
         try:
             with self._lock:
@@ -106,12 +103,12 @@ class Library:
         return [self._function(name, _START_TYPE) for name in _STARTS]
 
     def _reserve_table(self) -> int:
-        """Return where in the table the module's functions go; the slots before are for the alignment."""
+        """Return the table index for the module's functions; the slots before it are padding for the alignment."""
         padding = -int(self._engine[TABLE].size(self._store)) % self.needs.table_alignment
         return self._grow_table(padding + self.needs.table_slots) + padding
 
     def _grow_table(self, slots: int, function: Any = None) -> int:
-        """Return where the new slots are, which hold ``function``; there is no way to give any back."""
+        """Return the index of the new slots, filled with ``function``; they can never be given back."""
         try:
             return int(self._engine[TABLE].grow(self._store, slots, function))
         except self._wasmtime.WasmtimeError:
@@ -131,7 +128,7 @@ class Library:
         return memory_base + int(offset)
 
     def _function(self, name: str, wanted: tuple[list[str], list[str]]) -> int:
-        """Return where in the table the exported function is, 0 if there is none; OperationalError for another type."""
+        """Return the table index of the exported function, 0 if there is none; OperationalError for another type."""
         if self._exported.get(name) != "FuncType":
             return 0
         function = self._exports[name]
@@ -141,13 +138,13 @@ class Library:
         return self._grow_table(1, function)
 
     def entry_point(self, name: str) -> int:
-        """Return where in the table this entry point of an extension is, 0 if there is none."""
+        """Return the table index of this entry point of an extension, 0 if there is none."""
         with self._lock:
             return self._function(name, _ENTRY_TYPE)
 
 
 def reason_of(exc: BaseException | None) -> str:
-    """Return wasmtime's message without the backtrace: what went wrong, and what that came from."""
+    """Return wasmtime's message without the backtrace: the error and its cause."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     whole = [line for line in (lines[:1] + lines[-1:]) if not line.startswith("error while executing")]
     return ": ".join(dict.fromkeys(whole))

@@ -1,10 +1,11 @@
-"""The sleep of a guest's thread in a C function: no Python runs there, so neither end of it takes the GIL.
+"""Puts a guest's thread to sleep in a C function, so that neither sleeping nor waking takes the GIL.
 
-The guest calls ``pthread_mutex_lock`` itself, as a function in its table, on a mutex that is locked all the time;
-whoever wakes it unlocks that. Of all the C functions that wait this is the one which no signal interrupts and which
-returns nothing but 0, as wasmtime asks of a host function without a trap. POSIX leaves it open what unlocking does in
-another thread than that which has locked; Linux's C libraries do it for mutexes of the type PTHREAD_MUTEX_NORMAL, which
-have no owner, and ``works`` tries it for each guest. https://man7.org/linux/man-pages/man3/pthread_mutex_lock.3p.html
+The guest calls ``pthread_mutex_lock``, a function in its table, on a mutex that is always locked; waking it means
+unlocking the mutex. Among C functions that wait, this one is not interrupted by signals and returns only 0, which
+wasmtime requires of a host function that does not trap. POSIX leaves unlocking in another thread than the one that
+locked undefined. Linux's C libraries support it for mutexes of the type PTHREAD_MUTEX_NORMAL, which have no owner, and
+``works`` tests it for each guest. https://man7.org/linux/man-pages/man3/pthread_mutex_lock.3p.html,
+docs/decisions/0003-how-a-guest-sleeps.md
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 _STRUCT_WORDS = 16  # 128 bytes: more than any C library's pthread_mutex_t and its attributes
 _PTHREAD_MUTEX_NORMAL = 0
-# Where a function may be called with more arguments than it takes: in registers, which it does not look at.
+# Where functions may be called with extra arguments: they are in registers, which the function ignores.
 _ARCHITECTURES = ("x86_64", "aarch64")
 
 _Words = ctypes.c_uint64 * _STRUCT_WORDS
@@ -32,7 +33,7 @@ class Parking:
     """Where one guest's thread sleeps."""
 
     def __init__(self) -> None:
-        library = ctypes.PyDLL(None)  # does not let go of the GIL: none of these calls waits
+        library = ctypes.PyDLL(None)  # keeps the GIL: none of these calls waits
         attributes = _Words()
         self.mutex = _Words()
         self.unlock = library.pthread_mutex_unlock
@@ -45,7 +46,7 @@ class Parking:
         self._try_lock(self.mutex)
 
     def works(self) -> bool:
-        """Try what is relied on. In another thread than that which created it, before the guest runs."""
+        """Test the assumptions. Call in another thread than the one that created it, before the guest runs."""
         as_host_function = _AsHostFunction(self.function)
         was_locked = self._try_lock(self.mutex) != 0
         unlocked = self.unlock(self.mutex) == 0 and self._try_lock(self.mutex) == 0
@@ -53,25 +54,25 @@ class Parking:
         return was_locked and unlocked and int(as_host_function(self.argument, 1, 2, 3)) == 0
 
     def wake(self) -> None:
-        """End the sleep, or the next one at once if there is none. Any thread."""
+        """End the sleep, or the next one immediately if there is none. Any thread."""
         self.unlock(self.mutex)
 
 
 def is_possible() -> bool:
-    """Tell whether there is such a place on this machine."""
+    """Return True if this machine supports it."""
     return sys.platform == "linux" and os.uname().machine in _ARCHITECTURES and ctypes.sizeof(ctypes.c_void_p) == 8
 
 
 def parking_here() -> Parking | None:
-    """Return a new place to sleep, None where there is none."""
+    """Return a new place to sleep, None if it is not supported."""
     return Parking() if is_possible() else None
 
 
 def install(parking: Parking, words: Words, add_to_table: Callable[[int, int], int]) -> bool:
-    """Have a guest sleep there, before it runs and on its own thread; False if it must sleep in the import.
+    """Make a guest sleep there, before it runs and on its own thread; False if it must sleep in the import.
 
-    ``add_to_table(address, argument)`` puts a C function into its table and returns the place, 0 if there is none.
-    The thread is not the one that made ``parking``, so the trial is of what waking does.
+    ``add_to_table(address, argument)`` puts a C function into its table and returns the index, 0 if there is no space.
+    The thread is not the one that made ``parking``, so the test covers waking from another thread.
     """
     place = add_to_table(parking.function, parking.argument) if parking.works() else 0
     if place:

@@ -1,9 +1,9 @@
 """The two rings in a guest's memory: put a request, take a reply, check every bound.
 
-Layout and rules: docs/abi.md. The host is the only producer of requests and the only consumer of replies; every
-method is called with the guest's lock held, so that no two threads of the host are in here at once. The words the
-guest writes are untrusted: a counter or a length that cannot be true raises ``MalformedReplyError``, and nothing
-outside the ring's own bytes is ever touched.
+Layout and rules: docs/abi.md. The host is the only producer of requests and the only consumer of replies. Every method
+is called with the guest's lock held, so only one thread of the host is in here at once. The words that the guest writes
+are untrusted: an impossible counter or length raises ``MalformedReplyError``, and nothing outside the ring's own bytes
+is accessed.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _LARGEST_INLINE = abi.REQUEST_HEADER_BYTES + abi.REQUEST_INLINE_BYTES
 
 
 class MalformedReplyError(Exception):
-    """The guest wrote something no honest guest writes; the connection is not to be used again."""
+    """The guest wrote something that no honest guest writes; the connection must not be used again."""
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """What a guest is asked to do: the fields of a request frame (docs/abi.md, "Request frame")."""
+    """A request for the guest: the fields of a request frame (docs/abi.md, "Request frame")."""
 
     op: int
     sql: bytes = b""
     params: bytes = b""
     format: int = 0
     target: int = 0
-    """What it is about: a statement's handle, an object's, a block's number, one of CONTROL_OP_*."""
+    """The handle of a statement or object, the number of a block, or one of CONTROL_OP_*."""
     argument: int = 0
     """A number of rows, pages or bytes, or one of SESSION_*."""
 
@@ -77,7 +77,7 @@ class Reply:
     last_insert_rowid: int
     columns: bytes
     rows: bytes
-    error: Exception | None  # of the row after the last one, in a reply of kind FAILED
+    error: Exception | None  # of the row after the last one, in a FAILED reply
 
 
 class Rings(Words):
@@ -98,12 +98,12 @@ class Rings(Words):
     def __init__(self, view: Callable[[int, int], memoryview], control: int) -> None:
         """Check the control block at address ``control`` and map both rings.
 
-        ``view(address, length)`` returns the bytes there or raises if they are not inside the memory.
+        ``view(address, length)`` returns the bytes there, or raises if they are not inside the memory.
         """
         super().__init__(view(control, abi.CONTROL_BYTES))
         if self._word(abi.CONTROL_MAGIC) != abi.MAGIC or self._word(abi.CONTROL_ABI_VERSION) != abi.ABI_VERSION:
             raise MalformedReplyError("the control block has an unexpected magic number or version")
-        # Read once: what the guest writes to these words later changes nothing.
+        # Read once: later writes of the guest to these words change nothing.
         requests = self._place_of_ring(abi.CONTROL_REQUEST_RING, abi.REQUEST_RING_BYTES)
         replies = self._place_of_ring(abi.CONTROL_REPLY_RING, abi.REPLY_RING_BYTES)
         callbacks = (self._word(abi.CONTROL_CALLBACK_PLACE), abi.CALLBACK_PLACE_HEAD + abi.CALLBACK_PLACE_ROOM)
@@ -137,9 +137,9 @@ class Rings(Words):
     # -- requests ----------------------------------------------------------------------------------
 
     def put(self, number: int, request: Request, cancelled: bool) -> int | None:
-        """Write one request frame and return its position, or None when the ring has no room for it now.
+        """Write one request frame and return its position, or None if the ring has no space for it now.
 
-        SQL and parameters that are too large for the ring stay behind: the guest fetches them.
+        SQL and parameters that are too large for the ring are not written: the guest fetches them.
         """
         sql, params = request.sql, request.params
         sql_end = abi.REQUEST_HEADER_BYTES + len(sql)
@@ -164,7 +164,7 @@ class Rings(Words):
         return position
 
     def _reserve(self, length: int) -> int | None:
-        """Return where a frame of ``length`` bytes starts, after a skip frame if it would cross the ring's end."""
+        """Return the start of a frame of ``length`` bytes, after a skip frame if it would cross the ring's end."""
         head, size = self._request_head, self._request_bytes
         used = (head - self._word(abi.CONTROL_REQUEST_TAIL)) & _COUNTER
         if used > size:
@@ -180,37 +180,37 @@ class Rings(Words):
     def cancel(self, position: int) -> None:
         """Set the cancel word of the request at ``position``, if the guest has not answered it yet.
 
-        Whatever request the guest has not answered, as seen after this, it has not looked beyond: where this one is
-        behind that, the guest sees its cancel word before it begins.
+        The guest has not read beyond the request that it has not answered, as seen after this. If this one comes later,
+        the guest sees its cancel word before it begins.
         """
         if self.is_unanswered(position):
             start = position % self._request_bytes
             self._requests[start + 8 : start + 12] = b"\x01\x00\x00\x00"
-            # The guest hands a frame back and then looks at the next one's cancel word.
+            # The guest releases a frame and then checks the next one's cancel word.
             self._full_fence()
 
     def is_unanswered(self, position: int) -> bool:
-        """Tell whether the guest still has the request at ``position`` before it, waiting or running."""
+        """Return True if the guest has not yet answered the request at ``position``."""
         return ((position - self._word(abi.CONTROL_REQUEST_TAIL)) & _COUNTER) < self._request_bytes
 
     def has_unanswered(self) -> bool:
-        """Tell whether the guest has any request before it."""
+        """Return True if the guest has any unanswered request."""
         return self._word(abi.CONTROL_REQUEST_TAIL) != self._request_head
 
     # -- replies -----------------------------------------------------------------------------------
 
     def has_replies(self) -> bool:
-        """Tell whether a reply waits to be taken."""
+        """Return True if a reply is waiting to be taken."""
         return self._word(abi.CONTROL_REPLY_HEAD) != self._reply_tail
 
     def poll(self, looks: int) -> bool:
-        """Look for a reply, again and again but a bounded number of times (about 40 ns each)."""
+        """Check for a reply repeatedly, but a bounded number of times (about 40 ns each)."""
         words, index, tail = self._words, abi.CONTROL_REPLY_HEAD // 4, self._reply_tail
         return any(words[index] != tail for _ in range(looks))
 
     def take(self) -> Reply | None:
-        """Copy the next reply out and free its room."""
-        for _ in range(2):  # a skip frame leads to the ring's start, and there is none at the start
+        """Copy the next reply out and free its space."""
+        for _ in range(2):  # a skip frame leads to the ring's start, and none is at the start
             tail = self._reply_tail
             available = (self._word(abi.CONTROL_REPLY_HEAD) - tail) & _COUNTER
             if not available:

@@ -1,8 +1,8 @@
-"""Functions of the host's in the guest's table, which it calls without an import: C functions and Python functions.
+"""Host functions in the guest's table, which the guest calls without an import: C functions and Python functions.
 
-To the guest each is one without parameters and result. wasmtime calls it as a C function with four arguments and takes
-what it returns for the address of a trap; as under the calling conventions of all platforms with a wasmtime the caller
-takes its arguments away again, functions may have fewer parameters, or none.
+To the guest each has no parameters and no result. wasmtime calls it as a C function with four arguments and treats its
+return value as the address of a trap. In the calling conventions of all platforms that wasmtime supports the caller
+removes the arguments, so functions may have fewer parameters, or none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Table:
-    """The table of one guest. Its own thread, also from a host function."""
+    """The table of one guest. Use on its own thread, including from a host function."""
 
     def __init__(
         self, new_unchecked: Callable[..., Any], wasmtime: Any, store: Any, exports: Any, lock: threading.Lock
@@ -31,10 +31,10 @@ class Table:
         self._store = store
         self._exports = exports
         self._lock = lock
-        self._entrances: list[object] = []  # the store keeps bare addresses of these
+        self._entrances: list[object] = []  # the store keeps only their addresses
 
     def add(self, address: int, argument: int) -> int:
-        """Put the C function at ``address`` there, whose first argument is ``argument``; 0 if there is no room."""
+        """Add the C function at ``address``, whose first argument is ``argument``; 0 if there is no space."""
         with self._lock:
             functype = self._wasmtime.FuncType([], [])
             raw = self._ffi.wasmtime_func_t()
@@ -44,10 +44,10 @@ class Table:
             try:
                 return int(self._exports[TABLE].grow(self._store, 1, self._wasmtime.Func._from_raw(raw)))
             except (KeyError, self._wasmtime.WasmtimeError):
-                return 0  # there is no table, or it is as large as the module lets it be
+                return 0  # there is no table, or it has reached the module's maximum
 
     def add_entrance(self, enter: Callable[[], int]) -> int:
-        """Put a Python function there, which must not raise; 0 if there is no room."""
+        """Add a Python function, which must not raise; 0 if there is no space."""
         entrance = BareImport(enter)
         self._entrances.append(entrance)
         return self.add(ctypes.cast(entrance, ctypes.c_void_p).value or 0, 0)
