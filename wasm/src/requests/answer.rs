@@ -1,4 +1,4 @@
-//! What a request is answered with, and the buffers that answers are written to.
+//! The answer to a request, and the buffers for answers.
 
 use crate::abi;
 use crate::connection::Connection;
@@ -8,10 +8,10 @@ use crate::ring::reply::ReplyHeader;
 use crate::sqlite::statement::Statement;
 use crate::wire::rows::{Batch, Encoder};
 
-/// A buffer that a large row made grow past this is given back after the request.
+/// A buffer that a large row made grow beyond this is freed after the request.
 const KEPT_BYTES: usize = 4 * abi::BATCH_BYTES as usize;
 
-/// What a reply says beside its body.
+/// What a reply contains besides its body.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer {
     pub flags: u8,
@@ -67,7 +67,7 @@ impl Answer {
         }
     }
 
-    /// The header of a reply about the connection as it is now.
+    /// The header of a reply, from the connection's current state.
     pub fn header(
         &self,
         id: u32,
@@ -99,17 +99,17 @@ impl Answer {
     }
 }
 
-/// Bodies in the making; kept from request to request.
+/// Bodies being built; reused from request to request.
 #[derive(Default)]
 pub struct Output {
     pub columns: Encoder,
     pub batch: Batch,
-    /// Whatever is neither columns nor rows.
+    /// Bodies other than columns and rows.
     pub value: Encoder,
 }
 
 impl Output {
-    /// Begins anew, before a request and after each batch.
+    /// Starts over, before a request and after each batch.
     pub fn restart(&mut self) -> Result<()> {
         self.columns.clear(KEPT_BYTES);
         self.clear_rows();

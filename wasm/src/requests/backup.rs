@@ -1,7 +1,7 @@
-//! Owns `sqlite3_backup*`: copies one database of this connection to an image file, or an image file over it.
+//! Owns `sqlite3_backup*`: copies a database of this connection to an image file, or an image file over it.
 //!
-//! Two connections never share a guest, so pages travel between them as an image: a file that the host made for
-//! this one purpose and lets both guests open, one after the other. <https://sqlite.org/c3ref/backup_finish.html>
+//! Two connections never share a guest, so pages travel between them as an image: a file that the host creates for
+//! this purpose and lets both guests open, one after the other. <https://sqlite.org/c3ref/backup_finish.html>
 
 use core::ffi::c_int;
 use core::ptr;
@@ -19,22 +19,22 @@ use crate::requests::objects::Object;
 use crate::ring::request::Request;
 use crate::wire::params::Reader;
 
-/// Pages copied between two looks at the request's cancel word.
+/// Pages copied between two checks of the request's cancel word.
 const PAGES_PER_LOOK: u32 = 64;
 
-/// The image needs no journal: it is thrown away if the copy does not succeed.
+/// The image needs no journal: it is discarded if the copy does not succeed.
 const IMAGE_SETTINGS: &core::ffi::CStr = c"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF";
 
 pub struct Backup {
     raw: *mut ffi::sqlite3_backup,
     image: *mut ffi::sqlite3,
-    /// Where errors are told: the destination's handle.
+    /// Where errors are reported: the destination's handle.
     told_at: *mut ffi::sqlite3,
-    /// Reads the schema of the source, and so pins its snapshot; none where the image is the source.
+    /// Reads the source's schema and so pins its snapshot; none if the image is the source.
     pin: Option<Vec<u8>>,
 }
 
-/// What one step came to.
+/// The result of one step.
 #[derive(Clone, Copy)]
 struct Progress {
     code: c_int,
@@ -42,7 +42,7 @@ struct Progress {
     page_count: c_int,
 }
 
-/// `BACKUP_OPEN`: the handle of a backup that has copied nothing yet.
+/// `BACKUP_OPEN`: the handle of a backup; nothing is copied yet.
 pub fn open(executor: &mut Executor, request: &Request<'_>, input: Input<'_>) -> Result<Answer> {
     let mut reader = Reader::new(input.params);
     reader.array()?;
@@ -55,7 +55,8 @@ pub fn open(executor: &mut Executor, request: &Request<'_>, input: Input<'_>) ->
     })
 }
 
-/// `BACKUP_STEP`: copies pages; the body is `[code, remaining, page count]`. After `SQLITE_DONE` the handle is gone.
+/// `BACKUP_STEP`: copies pages; the body is `[code, remaining, page count]`. After `SQLITE_DONE` the handle is
+/// gone.
 pub fn step(executor: &mut Executor, request: &Request<'_>) -> Result<Answer> {
     let backup = executor.objects.get::<Backup>(request.a);
     let backup = backup.ok_or_else(|| Error::programming("the backup has ended"))?;
@@ -67,7 +68,7 @@ pub fn step(executor: &mut Executor, request: &Request<'_>) -> Result<Answer> {
         let ended = executor.objects.take::<Backup>(request.a);
         ended.map_or(Ok(()), |backup| backup.finish())
     };
-    // What went wrong first is what is told.
+    // The first error is the one reported.
     let progress = result?;
     finished?;
     let value = &mut executor.output.value;
@@ -126,14 +127,14 @@ impl Backup {
         Ok(backup)
     }
 
-    /// Copies `page_count` pages, 0 for all that there are.
+    /// Copies `page_count` pages, 0 for all.
     fn step(&mut self, connection: &Connection, page_count: u32) -> Result<Progress> {
         let mut left = if page_count == 0 {
             u32::MAX
         } else {
             page_count
         };
-        // A copy in one go is of one snapshot, whatever other connections write between two looks.
+        // A copy in one go is of one snapshot, whatever other connections write between two checks.
         let pin = match &self.pin {
             Some(sql) if page_count == 0 => pinned(connection, sql)?,
             _ => Pin::NotNeeded,
@@ -171,7 +172,7 @@ impl Backup {
         })
     }
 
-    /// Ends the backup; without `SQLITE_DONE` before, the destination is as it was.
+    /// Ends the backup; unless it reached `SQLITE_DONE`, the destination is unchanged.
     fn finish(mut self) -> Result<()> {
         let raw = core::mem::replace(&mut self.raw, ptr::null_mut());
         // SAFETY: `raw` came from `sqlite3_backup_init`, and this is its last use.
@@ -184,7 +185,8 @@ impl Backup {
 
 impl Drop for Backup {
     fn drop(&mut self) {
-        // SAFETY: both calls take null, and a valid handle for the last time. No statement of the image's is left.
+        // SAFETY: both calls take null, or a valid handle for the last time. None of the image's statements are
+        // left.
         unsafe {
             ffi::sqlite3_backup_finish(self.raw);
             ffi::sqlite3_close(self.image);

@@ -18,14 +18,14 @@ use crate::ring::reply::ReplyHeader;
 use crate::ring::request::Request;
 use crate::wire::params::{Reader, Value};
 
-/// What one reply carries of a value.
+/// How much of a value one reply carries.
 const PIECE_BYTES: u32 = 1 << 20;
 
 pub struct Blob {
     raw: *mut ffi::sqlite3_blob,
-    /// The connection's handle, where errors are told.
+    /// The connection's handle, where errors are reported.
     db: *mut ffi::sqlite3,
-    /// The last access failed, which SQLite repeats when the blob is closed.
+    /// The last access failed; SQLite repeats its error when the blob is closed.
     has_failed: bool,
 }
 
@@ -68,8 +68,8 @@ pub fn open(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
     })
 }
 
-/// `BLOB_READ`: `b` bytes from the offset in the parameters, in as many replies as it takes. No other request comes
-/// in between, so all of them are of one moment.
+/// `BLOB_READ`: `b` bytes from the offset in the parameters, in as many replies as needed. No other request runs
+/// in between, so they all show one state.
 pub fn read(
     executor: &mut Executor,
     request: &Request<'_>,
@@ -104,7 +104,7 @@ pub fn read(
     }
 }
 
-/// `BLOB_WRITE`: the bytes in the parameters, the first at offset `b` and each `step` behind the one before.
+/// `BLOB_WRITE`: the bytes in the parameters, the first at offset `b` and each `step` after the previous one.
 pub fn write(executor: &mut Executor, request: &Request<'_>, params: &[u8]) -> Result<Answer> {
     let mut reader = Reader::new(params);
     reader.array()?;
@@ -145,7 +145,7 @@ impl Blob {
         // SAFETY: the blob is open, and `bytes` holds `len`.
         let code = unsafe { ffi::sqlite3_blob_write(self.raw, bytes.as_ptr().cast(), len, offset) };
         self.checked(code)?;
-        // That it will not be committed is told now.
+        // It will not be committed, which is reported now.
         self.has_failed = callbacks.is_spoiled();
         callbacks.check()
     }
@@ -160,12 +160,12 @@ impl Blob {
 }
 
 impl Object for Blob {
-    /// An open blob counts as a statement that runs.
+    /// An open blob counts as a running statement.
     fn runs(&self) -> bool {
         true
     }
 
-    /// Outside of a transaction that is the commit of what was written, which may fail.
+    /// Outside a transaction this commits what was written, which may fail.
     fn close(mut self: Box<Self>) -> Result<()> {
         let raw = core::mem::replace(&mut self.raw, ptr::null_mut());
         // SAFETY: open, and used for the last time.
@@ -180,7 +180,7 @@ impl Object for Blob {
 
 impl Drop for Blob {
     fn drop(&mut self) {
-        // SAFETY: null, or open and used for the last time. Nobody is there to be told of an error.
+        // SAFETY: null, or open and used for the last time. There is no caller to report an error to.
         unsafe { ffi::sqlite3_blob_close(self.raw) };
     }
 }

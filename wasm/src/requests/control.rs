@@ -1,4 +1,4 @@
-//! `CONTROL`: what a connection can be asked or told without SQL.
+//! `CONTROL`: settings and queries of a connection that need no SQL.
 
 use core::ffi::c_int;
 
@@ -14,7 +14,7 @@ use crate::requests::replies::Counters;
 use crate::vfs;
 use crate::wire::params::Reader;
 
-/// Answers one `CONTROL` request into the executor's value.
+/// Puts the answer to one `CONTROL` request into the executor's value.
 pub fn control(
     executor: &mut Executor,
     what: u32,
@@ -73,7 +73,7 @@ fn small(argument: i64) -> Result<c_int> {
     c_int::try_from(argument).map_err(|_| Error::internal("an argument is out of range"))
 }
 
-/// The handle of what the host holds, `None` for the 0 that removes.
+/// The handle of a host object, `None` for 0, which removes.
 fn handle(reader: &mut Reader<'_>) -> Result<Option<Handle>> {
     let number = u32::try_from(reader.integer()?);
     Ok(Handle::new(number.map_err(|_| {
@@ -81,7 +81,7 @@ fn handle(reader: &mut Reader<'_>) -> Result<Option<Handle>> {
     })?))
 }
 
-/// Loads an extension, or says whether SQL may.
+/// Loads an extension, or allows SQL to.
 fn extend(connection: &Connection, reader: &mut Reader<'_>, loads: bool) -> Result<()> {
     let loader = handle(reader)?.ok_or_else(|| Error::internal("there is no loader"))?;
     // SAFETY: the callbacks outlive the connection.
@@ -110,7 +110,7 @@ fn define_function(connection: &Connection, reader: &mut Reader<'_>) -> Result<(
     unsafe { functions::define(connection.db(), callbacks, handle, &signature) }
 }
 
-/// What is asked for, and the new value; -1, which both functions take as "leave it", if there is none.
+/// The category and the new value; -1, which both functions treat as "unchanged", if there is none.
 fn one_or_two(reader: &mut Reader<'_>, count: usize) -> Result<(c_int, c_int)> {
     if !(1..=2).contains(&count) {
         return Err(Error::internal("one or two arguments were expected"));
@@ -123,7 +123,7 @@ fn one_or_two(reader: &mut Reader<'_>, count: usize) -> Result<(c_int, c_int)> {
 }
 
 fn limit(connection: &Connection, category: c_int, value: c_int) -> Result<c_int> {
-    // SAFETY: `db` is open; an unknown category is answered with -1.
+    // SAFETY: `db` is open; for an unknown category it returns -1.
     match unsafe { ffi::sqlite3_limit(connection.db(), category, value) } {
         -1 => Err(Error::programming("'category' is out of bounds")),
         previous => Ok(previous),

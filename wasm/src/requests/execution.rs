@@ -1,4 +1,4 @@
-//! One execution of a statement: how far it has come, and its rows on their way into a batch.
+//! One execution of a statement: its progress, and encoding its rows into a batch.
 
 use crate::abi;
 use crate::connection::Connection;
@@ -12,12 +12,12 @@ use crate::vfs;
 use crate::wire::params::Params;
 use crate::wire::rows::{Batch, Encoder};
 
-/// Where the statement stands.
+/// The statement's position.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stand {
-    /// On a row that was not read yet.
+    /// On a row that has not been read yet.
     Row,
-    /// On one that was read.
+    /// On a row that has been read.
     Read,
     End,
 }
@@ -31,17 +31,17 @@ impl Stand {
 pub struct Run {
     shape: RowShape,
     stand: Stand,
-    /// Sent so far.
+    /// Rows sent so far.
     pub rows: u64,
-    /// After so many rows nothing is stepped any more: the rest is not wanted.
+    /// After this many rows the statement is not stepped any more: the rest is not wanted.
     pub last: u64,
     bytes: u64,
-    /// Once calls of functions are put off.
+    /// Set once calls of functions are deferred.
     ahead: Option<Box<ReadAhead>>,
 }
 
 impl Run {
-    /// Binds, opens a transaction if asked to, and makes the first step; encodes the columns.
+    /// Binds, opens a transaction if requested, and makes the first step; encodes the columns.
     ///
     /// # Safety
     /// As `Statement::bind`: with `Lifetime::Request` the statement is cleared within the request.
@@ -66,7 +66,7 @@ impl Run {
         vfs::before_statement(statement.needs);
         let stand = Stand::after_step(statement.step()?);
         let mut run = Self {
-            // Only after the first step, which prepares anew after a change of the schema.
+            // Only after the first step, which re-prepares the statement after a schema change.
             shape: RowShape::of(statement, format)?,
             stand,
             rows: 0,
@@ -82,7 +82,7 @@ impl Run {
         Ok(run)
     }
 
-    /// Whether there are rows that were not sent yet.
+    /// Whether there are unsent rows.
     pub fn has_more(&self) -> bool {
         match &self.ahead {
             Some(ahead) => ahead.has_more(),
@@ -116,7 +116,7 @@ impl Run {
         result
     }
 
-    /// As `fill`, until it is known that rows are to be read ahead.
+    /// As `fill`, until it is known that rows should be read ahead.
     fn fill_now(
         &mut self,
         statement: &mut Statement,
@@ -151,7 +151,7 @@ impl Run {
         Ok(())
     }
 
-    /// As `fill`, by way of rows that are read ahead. One more than is sent is read: it shows that there are more.
+    /// As `fill`, through rows that are read ahead. One more than is sent is read, to know whether there are more.
     fn fill_ahead(
         &mut self,
         ahead: &mut ReadAhead,

@@ -1,4 +1,4 @@
-//! One request from SQL to its answer: execute, fetch, next rows, prepared statements.
+//! One SQL request: execute, fetch, next rows, prepared statements.
 //!
 //! Owns what outlives a request: the connection, statements by handle, and the buffers of answers.
 
@@ -18,10 +18,10 @@ use crate::sqlite::statement::{Lifetime, Statement};
 use crate::vfs;
 use crate::wire::params::Params;
 
-/// How many rows of RETURNING a reply has at least.
+/// Minimum number of RETURNING rows in a reply, if there are that many.
 const RETURNED_ROWS: u32 = 256;
 
-/// The SQL and the parameters of a request.
+/// The SQL and parameters of a request.
 #[derive(Clone, Copy)]
 pub struct Input<'a> {
     pub sql: &'a [u8],
@@ -82,7 +82,7 @@ impl Executor {
         }
     }
 
-    /// `EXECUTE_PREPARED`: as `execute`, under the handle there is.
+    /// `EXECUTE_PREPARED`: as `execute`, with the existing handle.
     pub fn execute_prepared(&mut self, request: &Request<'_>, params: &[u8]) -> Result<Answer> {
         let mut held = self.handles.take_prepared(request.a)?;
         match self.start(&mut held.statement, request, params, Lifetime::Call) {
@@ -120,7 +120,7 @@ impl Executor {
         }
     }
 
-    /// Ends an execution: back under its handle if prepared, else into the cache.
+    /// Ends an execution: the statement goes back under its handle if prepared, otherwise into the cache.
     fn put_away(&mut self, handle: u32, mut held: Held) {
         if held.prepared {
             held.run = None;
@@ -131,7 +131,7 @@ impl Executor {
         }
     }
 
-    /// `FETCH`: all rows, in as many replies as it takes.
+    /// `FETCH`: all rows, in as many replies as needed.
     pub fn fetch(
         &mut self,
         request: &Request<'_>,
@@ -159,7 +159,7 @@ impl Executor {
         result
     }
 
-    /// Runs to the end and sends a batch whenever one is full; the caller clears the statement.
+    /// Runs to the end and sends each batch as it fills up; the caller clears the statement.
     fn fetch_all(
         &mut self,
         statement: &mut Statement,
@@ -192,7 +192,7 @@ impl Executor {
             self.output.restart()?;
         }
         if statement.changes_data {
-            // RETURNING: the change is only complete, and only counted, at the end.
+            // RETURNING: the change is complete, and counted, only at the end.
             statement.run()?;
         }
         Ok(Answer::of(statement, &self.connection))
@@ -206,8 +206,8 @@ impl Executor {
         lifetime: Lifetime,
     ) -> Result<Run> {
         let (connection, output) = (&mut self.connection, &mut self.output);
-        // SAFETY: a statement that is not held on to is cleared before its request is answered, and one that
-        // is held on to copies what is bound.
+        // SAFETY: a statement that is not kept is cleared before its request is answered, and one that is kept
+        // copies what is bound.
         unsafe {
             Run::start(
                 connection,
@@ -220,12 +220,12 @@ impl Executor {
         }
     }
 
-    /// One reply's rows: at most `most`, 0 for as many as a batch holds. The error of a row comes after the rows
-    /// before it, and execution itself fails with the first step alone.
+    /// One reply's rows: at most `most`, 0 for as many as fit a batch. A row's error comes after the rows before
+    /// it; execution itself fails only with the first step.
     fn page(&mut self, statement: &mut Statement, run: &mut Run, most: u32) -> Result<Answer> {
         let most = match most {
             0 => u64::MAX,
-            // All its rows are known with the first, and it is done as soon as they were read.
+            // All its rows are known with the first, and it is complete as soon as they are read.
             _ if statement.changes_data => run.rows + u64::from(most.max(RETURNED_ROWS)),
             _ => run.rows + u64::from(most),
         };
@@ -249,8 +249,8 @@ impl Executor {
         Ok(Answer { changes, ..answer })
     }
 
-    /// Puts an error behind the rows of the batch, if there are any or it `is_first`. After a cancellation nobody
-    /// waits for rows.
+    /// Puts an error after the rows of the batch, if there are any or it `is_first`. After a cancellation the rows
+    /// are not wanted.
     fn fail_after_rows(&mut self, error: Error, is_first: bool) -> Result<()> {
         let watch = &self.connection.watch;
         let batch = &mut self.output.batch;
@@ -272,7 +272,7 @@ impl Executor {
         many::script(&self.connection, request, sql)
     }
 
-    /// `PREPARE`: a statement that stays prepared, and what there is to know about it.
+    /// `PREPARE`: a prepared statement, and its properties.
     pub fn prepare(&mut self, sql: &[u8]) -> Result<Answer> {
         let statement = self.connection.prepare(sql)?;
         let statement =
@@ -293,8 +293,8 @@ impl Executor {
         })
     }
 
-    /// The result of a request with what only the callbacks know: why a statement was interrupted, or that it
-    /// ended well with answers made up for a callback that raised.
+    /// Adds to a request's result what only the callbacks know: why a statement was interrupted, or that it
+    /// succeeded with arbitrary answers after a callback raised.
     pub fn checked(&mut self, result: Result<Answer>) -> Result<Answer> {
         let result = self.explained(result);
         let (blocks, in_transaction) = (&self.connection.blocks, self.connection.in_transaction());
@@ -307,7 +307,7 @@ impl Executor {
 
     fn explained(&mut self, result: Result<Answer>) -> Result<Answer> {
         let callbacks = &self.connection.watch.callbacks;
-        // Whoever reads the answer finds all steps done.
+        // All steps are complete before the host reads the answer.
         callbacks.flush_rest();
         let spoiled = callbacks.check();
         self.connection.undo_spoiled();
@@ -324,16 +324,17 @@ impl Executor {
         Err(Error { row, ..error })
     }
 
-    /// `FINISH`: the rest of the rows is not wanted.
+    /// `FINISH`: the remaining rows are not wanted.
     pub fn finish(&mut self, handle: u32) {
         if let Some(held) = self.handles.take(handle) {
             self.put_away(handle, held);
         }
     }
 
-    /// Interrupts the statements that have rows left. SQLite undoes what one of them changes.
+    /// Interrupts the statements with rows left. SQLite undoes the changes of one that changes data.
     pub fn interrupt(&mut self) {
-        // With an open blob, which counts as a statement that runs, SQLite would go on interrupting until it is closed.
+        // With an open blob, which counts as a running statement, SQLite would keep interrupting until it is
+        // closed.
         if !self.objects.run() {
             // SAFETY: the connection is open.
             unsafe { ffi::sqlite3_interrupt(self.connection.db()) };
@@ -344,13 +345,13 @@ impl Executor {
         blocks.note_failure(in_transaction, ffi::SQLITE_INTERRUPT);
     }
 
-    /// `RELEASE`: a prepared statement is not wanted any more.
+    /// `RELEASE`: drops a prepared statement.
     pub fn release(&mut self, handle: u32) {
         self.handles.release(handle);
     }
 }
 
-/// An empty statement does nothing, but it takes no parameters either.
+/// An empty statement does nothing, but also accepts no parameters.
 fn nothing_to_run(params: &[u8]) -> Result<Answer> {
     match Params::of_request(params)? {
         Params::ByPosition { count, .. } if count > 0 => Err(Error::binding_count(0, count)),

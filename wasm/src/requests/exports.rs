@@ -39,13 +39,13 @@ pub extern "C" fn rapsqlite_control() -> u32 {
     ptr::from_ref(rings().control) as usize as u32
 }
 
-/// Called once for each process, by a guest whose standard output is a pipe.
+/// Called once per process, by a guest whose standard output is a pipe.
 #[unsafe(no_mangle)]
 pub extern "C" fn rapsqlite_prepare_bell() {
     sleep::prepare_bell();
 }
 
-/// Returns 0 once `CLOSE` was answered or the host wants the guest to leave.
+/// Returns 0 once `CLOSE` was answered or the host wants the guest to stop.
 #[unsafe(no_mangle)]
 pub extern "C" fn rapsqlite_run() -> i32 {
     // The trap that follows a panic carries no message.

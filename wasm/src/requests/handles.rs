@@ -1,6 +1,6 @@
-//! Statements that outlive a request, by the handle that the host knows them by.
+//! Statements that outlive a request, by handle.
 //!
-//! A cursor's handle dies with its last row; one of `PREPARE` lives until `RELEASE`.
+//! A cursor's handle ends with its last row; a `PREPARE` handle lives until `RELEASE`.
 
 use std::collections::HashMap;
 
@@ -11,10 +11,10 @@ use crate::sqlite::statement::Statement;
 
 pub struct Held {
     pub statement: Statement,
-    /// The execution that `NEXT` goes on with.
+    /// The execution that `NEXT` continues.
     pub run: Option<Run>,
     pub prepared: bool,
-    /// There were rows left, but not any more.
+    /// There were rows left when it was interrupted.
     pub interrupted: bool,
 }
 
@@ -29,7 +29,7 @@ impl Handles {
         self.held.len()
     }
 
-    /// Keeps a statement under a new handle.
+    /// Stores a statement under a new handle.
     pub fn hold(&mut self, held: Held) -> Result<u32> {
         reserve_entry(&mut self.held)?;
         loop {
@@ -41,7 +41,7 @@ impl Handles {
         }
     }
 
-    /// Puts a statement back under the handle it was taken from.
+    /// Returns a statement to the handle it was taken from.
     pub fn put_back(&mut self, handle: u32, held: Held) {
         self.held.insert(handle, held);
     }
@@ -50,7 +50,7 @@ impl Handles {
         self.held.remove(&handle)
     }
 
-    /// Ends the executions that have rows left. SQLite has been told to interrupt what it steps.
+    /// Ends the executions that have rows left. SQLite interrupts the statement it is stepping.
     pub fn interrupt(&mut self) {
         for held in self.held.values_mut() {
             if held.run.take().is_some() {
@@ -61,7 +61,7 @@ impl Handles {
         }
     }
 
-    /// A statement with rows to come, and how far it is.
+    /// A statement with rows left, and its progress.
     pub fn take_running(&mut self, handle: u32) -> Result<(Held, Run)> {
         let closed = || Error::programming("the cursor's statement is closed");
         let mut held = self.held.remove(&handle).ok_or_else(closed)?;
@@ -95,7 +95,7 @@ impl Handles {
         Ok(held)
     }
 
-    /// Drops a prepared statement; any other handle is left alone.
+    /// Drops a prepared statement; ignores other handles.
     pub fn release(&mut self, handle: u32) {
         if self.held.get(&handle).is_some_and(|held| held.prepared) {
             self.held.remove(&handle);

@@ -1,4 +1,4 @@
-//! A database as bytes on its way in: collected piece by piece, tried, and put in place of one of the connection's.
+//! A database arriving as bytes: collected piece by piece, checked, and put in place of one of the connection's.
 //!
 //! <https://sqlite.org/c3ref/deserialize.html>
 
@@ -16,21 +16,21 @@ use crate::requests::objects::Object;
 use crate::ring::request::Request;
 use crate::wire::params::{Reader, Value};
 
-/// Where the header says how the database is written and read: 1 with a rollback journal, 2 with a WAL.
+/// The header's format versions: 1 with a rollback journal, 2 with a WAL.
 /// <https://sqlite.org/fileformat2.html#file_format_version_numbers>
 const FORMAT_VERSIONS: core::ops::Range<usize> = 18..20;
 const WITH_WAL: [u8; 2] = [2, 2];
 const WITH_JOURNAL: [u8; 2] = [1, 1];
 
 pub struct Image {
-    /// From SQLite's allocator, which takes it over in the end; null if there is nothing to hold.
+    /// From SQLite's allocator; SQLite takes it over at the end; null if there is nothing.
     data: *mut u8,
     len: usize,
     filled: usize,
     schema: CString,
 }
 
-/// `DESERIALIZE`, in the stage that `b` names.
+/// `DESERIALIZE`, in the stage given by `b`.
 pub fn deserialize(
     executor: &mut Executor,
     request: &Request<'_>,
@@ -110,7 +110,8 @@ impl Image {
         Ok(())
     }
 
-    /// Replaces the database. An image that is none is refused first, so that the connection keeps what it has.
+    /// Replaces the database. Bytes that are not a database are rejected first, so that the connection keeps what
+    /// it has.
     fn put_in_place(mut self, db: *mut ffi::sqlite3) -> Result<()> {
         if self.filled != self.len {
             return Err(Error::internal("an image is shorter than announced"));
@@ -124,7 +125,8 @@ impl Image {
         let flags = ffi::SQLITE_DESERIALIZE_FREEONCLOSE | ffi::SQLITE_DESERIALIZE_RESIZEABLE;
         let data = core::mem::replace(&mut self.data, ptr::null_mut());
         let len = self.len as i64;
-        // SAFETY: `db` is open; `data` is from SQLite's allocator and is SQLite's from here on, errors included.
+        // SAFETY: `db` is open; `data` is from SQLite's allocator and belongs to SQLite from here on, even after
+        // an error.
         let code = unsafe {
             ffi::sqlite3_deserialize(db, self.schema.as_ptr(), data, len, len, flags as _)
         };
@@ -134,7 +136,7 @@ impl Image {
         }
     }
 
-    /// The bytes, all of which were written.
+    /// The bytes, all of which have been written.
     fn bytes_mut(&mut self) -> &mut [u8] {
         if self.len == 0 {
             return &mut [];
@@ -143,7 +145,7 @@ impl Image {
         unsafe { core::slice::from_raw_parts_mut(self.data, self.len) }
     }
 
-    /// A database in memory has no WAL, and SQLite would not open one that says otherwise.
+    /// An in-memory database has no WAL, and SQLite would not open one whose header says otherwise.
     fn leave_wal_mode(&mut self) {
         let bytes = self.bytes_mut();
         if bytes.len() >= FORMAT_VERSIONS.end && bytes[FORMAT_VERSIONS] == WITH_WAL {
@@ -151,7 +153,7 @@ impl Image {
         }
     }
 
-    /// Has SQLite read header, length and schema of the image, in a connection of its own.
+    /// Lets SQLite read header, length and schema of the image, in a separate connection.
     fn try_out(&self) -> Result<()> {
         let mut db = ptr::null_mut();
         // SAFETY: the name ends in a NUL. The image outlives `db`, which may only read it and does not free it.
@@ -178,18 +180,18 @@ impl Image {
     }
 }
 
-/// Whether the last page is not whole, or not there: SQLite would read zeros for what is missing of it.
+/// Whether the last page is incomplete or missing: SQLite would read zeros for it.
 /// <https://sqlite.org/fileformat2.html#the_database_header>
 fn is_cut_off(image: &[u8]) -> bool {
     if image.len() < 100 {
-        return false; // empty: SQLite has read what there is, and it is no header
+        return false; // empty: SQLite has read what there is, and it is not a header
     }
     let word = |at: usize| u32::from_be_bytes([0, 1, 2, 3].map(|offset| image[at + offset]));
     let (page, counter, pages, valid_for) = (word(16) >> 16, word(24), word(28), word(92));
-    // 65536 does not fit the two bytes there are, and is written as 1.
+    // 65536 does not fit the two bytes, and is stored as 1.
     let page_bytes = u64::from(if page == 1 { 65_536 } else { page });
     let len = image.len() as u64;
-    // Programs from before 2010 do not count the pages, and leave the number that was there.
+    // Programs from before 2010 do not update the page count, and leave the old number.
     if counter == valid_for && pages > 0 {
         return len < page_bytes * u64::from(pages);
     }

@@ -1,4 +1,4 @@
-//! Requests that give back no rows: `MANY` and `SCRIPT`, and the begin and the end of blocks.
+//! Requests that return no rows: `MANY` and `SCRIPT`, and the begin and end of blocks.
 
 use crate::abi;
 use crate::buffers::joined;
@@ -60,7 +60,7 @@ fn run_sets(
     Ok(changes)
 }
 
-/// Before any set is bound: so that the host can send the same request again.
+/// Before any set is bound, so that the host can send the same request again.
 fn check_positions(
     statement: &Statement,
     format: u16,
@@ -110,10 +110,10 @@ pub fn script(connection: &Connection, request: &Request<'_>, sql: &[u8]) -> Res
     Ok(Answer::nothing())
 }
 
-/// Runs one statement after the other.
+/// Runs the statements one after another.
 pub fn run_all(connection: &Connection, sql: &[u8]) -> Result<()> {
-    // With its NUL in the length, SQLite parses the text where it is, and does not copy the rest of the script
-    // for every statement.
+    // With its NUL in the length, SQLite parses the text in place instead of copying the rest of the script for
+    // every statement.
     let text = joined(&[sql, b"\0"])?;
     let mut start = 0;
     while start < sql.len() {
@@ -127,8 +127,8 @@ pub fn run_all(connection: &Connection, sql: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Runs the first statement in `text`, which ends in a NUL; returns how much of it that was. Once cancelled, only
-/// what undoes is still run.
+/// Runs the first statement in `text`, which ends in a NUL; returns its length. Once cancelled, only statements
+/// that undo are still run.
 fn run_first(connection: &Connection, text: &[u8]) -> Result<usize> {
     let watch = &connection.watch;
     watch.forget_kind();
@@ -155,7 +155,7 @@ fn run_first(connection: &Connection, text: &[u8]) -> Result<usize> {
     Ok(taken)
 }
 
-/// Answers `BLOCK_ENTER`, `BLOCK_KEEP` and `BLOCK_UNDO`; `sql` is what begins or ends the block.
+/// Answers `BLOCK_ENTER`, `BLOCK_KEEP` and `BLOCK_UNDO`; `sql` begins or ends the block.
 pub fn block(connection: &mut Connection, request: &Request<'_>, sql: &[u8]) -> Result<Answer> {
     let block = request.a;
     match request.op {
@@ -163,7 +163,7 @@ pub fn block(connection: &mut Connection, request: &Request<'_>, sql: &[u8]) -> 
             run_cached(connection, sql)?;
             connection.blocks.open(block);
         }
-        // One that is not open was never entered.
+        // A block that is not open was never entered.
         _ if !connection.blocks.is_open(block) => {}
         abi::OP_BLOCK_KEEP => {
             connection.blocks.check()?;

@@ -1,4 +1,4 @@
-//! From a request to its answer.
+//! From a request to its reply.
 
 #[cfg(target_arch = "wasm32")]
 pub mod answer;

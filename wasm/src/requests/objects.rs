@@ -1,7 +1,7 @@
-//! What outlives a request beside statements: backups, images on their way in, open blobs and sessions, each by its
+//! Objects other than statements that outlive a request: backups, incoming images, open blobs and sessions, by
 //! handle.
 //!
-//! They hold on to the connection's `sqlite3*`, so all of them go before it is closed.
+//! They use the connection's `sqlite3*`, so all of them are closed before it.
 
 use core::any::Any;
 use std::collections::HashMap;
@@ -9,11 +9,11 @@ use std::collections::HashMap;
 use crate::buffers::reserve_entry;
 use crate::error::Result;
 
-/// Statements have smaller handles: a handle says by itself what it is not.
+/// Statements have smaller handles, so the ranges are disjoint.
 const FIRST_HANDLE: u32 = 1 << 31;
 
 pub trait Object: Any {
-    /// Whether SQLite takes it for a statement that runs.
+    /// Whether SQLite counts it as a running statement.
     fn runs(&self) -> bool {
         false
     }
@@ -31,7 +31,7 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// Keeps an object under a new handle.
+    /// Stores an object under a new handle.
     pub fn hold(&mut self, object: impl Object) -> Result<u32> {
         reserve_entry(&mut self.held)?;
         loop {
@@ -43,25 +43,25 @@ impl Objects {
         }
     }
 
-    /// The object under a handle, if it is one of this kind.
+    /// The object with this handle, if it is of this kind.
     pub fn get<T: Object>(&mut self, handle: u32) -> Option<&mut T> {
         let object: &mut dyn Any = self.held.get_mut(&handle)?.as_mut();
         object.downcast_mut()
     }
 
-    /// Removes the object under a handle, if it is one of this kind.
+    /// Removes the object with this handle, if it is of this kind.
     pub fn take<T: Object>(&mut self, handle: u32) -> Option<Box<T>> {
         self.get::<T>(handle)?;
         let object: Box<dyn Any> = self.held.remove(&handle)?;
         object.downcast().ok()
     }
 
-    /// Ends an object. An unknown handle is not an error: who drops one need not know that it has ended.
+    /// Closes an object. An unknown handle is not an error: the caller need not know that the object has ended.
     pub fn close(&mut self, handle: u32) -> Result<()> {
         self.held.remove(&handle).map_or(Ok(()), Object::close)
     }
 
-    /// Whether SQLite takes one of them for a statement that runs.
+    /// Whether SQLite counts one of them as a running statement.
     pub fn run(&self) -> bool {
         self.held.values().any(|object| object.runs())
     }

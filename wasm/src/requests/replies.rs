@@ -1,4 +1,4 @@
-//! Sends the replies of one request: spill what is large, wait for room, ring the bell.
+//! Sends the replies of one request: spills large bodies, waits for space, rings the bell.
 
 use crate::abi;
 use crate::buffers::joined;
@@ -9,7 +9,7 @@ use crate::ring::reply::ReplyHeader;
 use crate::ring::sleep;
 use crate::vfs;
 
-/// What `statistics` tells about replies.
+/// The counters of replies for `statistics`.
 #[derive(Clone, Copy, Default)]
 pub struct Counters {
     pub batches: u64,
@@ -19,7 +19,7 @@ pub struct Counters {
     pub waits_for_room: u64,
 }
 
-/// The body of a reply in its two parts.
+/// The two parts of a reply's body.
 #[derive(Clone, Copy, Default)]
 pub struct Body<'a> {
     pub columns: &'a [u8],
@@ -29,7 +29,7 @@ pub struct Body<'a> {
 pub struct Replies<'r> {
     rings: &'r Rings,
     left: bool,
-    /// Bodies handed over outside the ring since it was last seen empty.
+    /// Bodies handed over outside the ring since it was last empty.
     spilled: u32,
     pub counters: Counters,
 }
@@ -49,7 +49,7 @@ impl<'r> Replies<'r> {
         self.left
     }
 
-    /// Puts a frame into the ring, once there is room, without telling the host.
+    /// Puts a frame into the ring, once there is space, without notifying the host.
     pub fn put(&mut self, mut header: ReplyHeader, body: Body<'_>) -> Result<()> {
         let parts = match self.hand_over(&mut header, body)? {
             None => [body.columns, body.rows],
@@ -112,7 +112,7 @@ impl<'r> Replies<'r> {
         Ok(())
     }
 
-    /// Tells the host about what was put, if it waits for it.
+    /// Notifies the host about what was put, if it waits for it.
     pub fn ring_bell(&mut self) {
         if self.rings.control.take_notify() {
             self.counters.bells += 1;

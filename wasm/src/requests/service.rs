@@ -1,6 +1,6 @@
 //! The service loop: take a request, dispatch it, reply, park.
 //!
-//! The guest's thread is in here from the connection's start to its end.
+//! The guest's thread stays in here from the connection's start to its end.
 
 use crate::abi;
 use crate::buffers::zeroed;
@@ -23,10 +23,10 @@ use crate::sqlite::options::Options;
 use crate::vfs;
 use crate::wire::rows::Encoder;
 
-/// Kept for the body of an error, so that running out of memory can be told.
+/// Reserved for an error's body, so that running out of memory can be reported.
 const SCRATCH_BYTES: usize = 4096;
 
-/// Serves requests until `CLOSE` was answered or the host wants the guest to leave.
+/// Serves requests until `CLOSE` was answered or the host wants the guest to stop.
 pub fn serve(rings: &Rings) {
     let mut service = Service {
         rings,
@@ -50,7 +50,7 @@ struct Service<'r> {
 }
 
 impl<'r> Service<'r> {
-    /// The next request, or `None` if the host wants the guest to leave.
+    /// The next request, or `None` if the host wants the guest to stop.
     fn wait(&mut self) -> Option<Request<'r>> {
         let mut looks = 0;
         loop {
@@ -86,20 +86,20 @@ impl<'r> Service<'r> {
             executor.connection.watch.settle_busy_timeout();
         }
         let closes = request.op == abi::OP_CLOSE;
-        // Whoever has the answer finds no lock of ours.
+        // We hold no lock by the time the host has the answer.
         vfs::after_statement(self.rings.requests.has_more_than(&request));
         self.answer(request.id, result);
         if let Some(executor) = &self.executor {
             executor.connection.watch.leave();
         }
-        // The frame goes back before the bell: a host that waits for room looks for it when it is rung.
+        // The frame is released before the bell: a host that waits for space checks for it when the bell rings.
         self.rings.requests.release(request);
         self.replies.ring_bell();
         closes || self.replies.host_left()
     }
 
     fn dispatch(&mut self, request: &Request<'_>) -> Result<Answer> {
-        // A script may begin with what is carried through.
+        // A script may begin with statements that always run.
         let goes_on = matches!(
             request.op,
             abi::OP_CLOSE
@@ -244,7 +244,7 @@ impl<'r> Service<'r> {
     }
 }
 
-/// Answers the requests about what outlives a request beside statements.
+/// Answers the requests about objects other than statements.
 fn serve_object(
     executor: &mut Executor,
     request: &Request<'_>,

@@ -1,4 +1,4 @@
-//! Owns `sqlite3_session*`: records what changes in tables. <https://sqlite.org/sessionintro.html>
+//! Owns `sqlite3_session*`: records changes of tables. <https://sqlite.org/sessionintro.html>
 
 use core::ffi::{c_char, c_int};
 use core::ptr;
@@ -34,8 +34,8 @@ pub fn open(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
     let watch = &executor.connection.watch;
     let callbacks = &watch.callbacks;
     let mut raw = ptr::null_mut();
-    // SAFETY: `db` is open and the name ends in a NUL. Without a preupdate hook of the user's, what SQLite finds in
-    // its place is a session.
+    // SAFETY: `db` is open and the name ends in a NUL. Without a preupdate hook of the user's, the hook that
+    // SQLite finds is a session's.
     let code = unsafe {
         if ffi::sqlite3_db_readonly(db, name.as_ptr()) < 0 {
             let message = format!("unknown database {}", shown(schema));
@@ -46,7 +46,7 @@ pub fn open(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
     };
     let session = Session { raw, db, callbacks };
     session.check(code)?;
-    // SAFETY: `db` is open, and `watch` outlives it. Statements from before would pass the session by.
+    // SAFETY: `db` is open, and `watch` outlives it. Statements prepared before would bypass the session.
     unsafe { watch.install(db)? };
     let handle = executor.objects.hold(session)?;
     Ok(Answer {
@@ -55,7 +55,7 @@ pub fn open(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
     })
 }
 
-/// `SESSION`: what `b` names.
+/// `SESSION`: the operation given by `b`.
 pub fn serve(executor: &mut Executor, request: &Request<'_>, params: &[u8]) -> Result<Answer> {
     let mut reader = Reader::new(params);
     if !params.is_empty() {
@@ -105,7 +105,7 @@ pub fn serve(executor: &mut Executor, request: &Request<'_>, params: &[u8]) -> R
     Ok(Answer::value())
 }
 
-/// 1, 0, or what leaves the flag as it is.
+/// 1, 0, or the value that leaves the flag unchanged.
 fn flag(value: i64) -> c_int {
     c_int::try_from(value).unwrap_or(-1)
 }
@@ -119,7 +119,7 @@ impl Session {
             _ => None,
         };
         let name = name.as_ref().map_or(ptr::null(), |name| name.as_ptr());
-        // SAFETY: the session is open; null is for all tables.
+        // SAFETY: the session is open; null means all tables.
         self.check(unsafe { ffi::sqlite3session_attach(self.raw, name) })
     }
 

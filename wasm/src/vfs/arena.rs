@@ -1,8 +1,8 @@
-//! The part of the address space that files are laid over: the host's, beyond what our memory can grow to.
+//! The part of the address space where the host maps files, beyond the maximum size of our memory.
 //!
-//! Nothing is there but what the host has mapped. Only loads and stores of wasm code reach it: `memory.copy`, the
-//! functions of WASI and the host itself know no memory beyond its size, so that a page that vanishes is a trap of
-//! this instance wherever it is touched.
+//! Only what the host has mapped is accessible there, and only to loads and stores of wasm code: to `memory.copy`,
+//! WASI's functions and the host itself, addresses beyond the memory's size do not exist. So a page that vanishes
+//! traps this instance wherever it is touched.
 
 use core::ptr::{NonNull, with_exposed_provenance_mut};
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +15,7 @@ const BITS: usize = u64::BITS as usize;
 
 static USED: Mutex<[u64; UNITS / BITS]> = Mutex::new([0; UNITS / BITS]);
 
-/// Returns a place of `bytes`, a power of two from `UNIT_BYTES` on, aligned alike; `None` if there is no more.
+/// Returns an aligned range of `bytes`, a power of two of at least `UNIT_BYTES`; `None` if there is no space.
 pub fn take(bytes: usize) -> Option<NonNull<u8>> {
     debug_assert!(bytes.is_power_of_two() && bytes >= UNIT_BYTES);
     let count = bytes / UNIT_BYTES;
@@ -29,7 +29,7 @@ pub fn take(bytes: usize) -> Option<NonNull<u8>> {
     ))
 }
 
-/// Gives back what `take` returned, over which nothing is laid any more.
+/// Returns a range from `take`, in which nothing is mapped any more.
 pub fn give(place: NonNull<u8>, bytes: usize) {
     let first = (place.as_ptr().addr() - abi::WINDOWS_START as usize) / UNIT_BYTES;
     let mut used = USED.lock().unwrap_or_else(PoisonError::into_inner);

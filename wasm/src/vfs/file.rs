@@ -1,4 +1,4 @@
-//! One open file: what each of SQLite's methods does, in terms of the host and the buffer.
+//! One open file: what each of SQLite's methods does with the host and the buffer.
 
 use core::cell::RefCell;
 use core::ffi::c_int;
@@ -15,15 +15,16 @@ use crate::vfs::mapped_reads::Windows;
 use crate::vfs::write_buffer::{Buffer, Source};
 use crate::vfs::write_order::{Kind, Urgency};
 
-// What SQLite has written and the host has not. Temporary files take no part in the order in which a crash
-// may cut the others' writes off.
+// What SQLite has written and the host has not. Temporary files are exempt from the order that a crash must
+// preserve.
 static LASTING: Shared = Shared(RefCell::new(Buffer::new()));
 static TEMPORARY: Shared = Shared(RefCell::new(Buffer::new()));
 
-/// How large a file may grow. The host refuses what goes beyond, so it must not wait in a buffer, reported as done.
+/// Maximum size of a file. The host rejects what exceeds it, so such a write must not wait in a buffer, reported
+/// as done.
 static MOST_BYTES: AtomicI64 = AtomicI64::new(i64::MAX);
 
-/// Sets how large any file may grow; 0 is no limit.
+/// Sets the maximum size of any file; 0 is no limit.
 pub fn limit_size(most_bytes: i64) {
     let most_bytes = if most_bytes == 0 {
         i64::MAX
@@ -45,7 +46,7 @@ impl Shared {
     }
 }
 
-/// What the guest knows of an open file.
+/// What the guest knows about an open file.
 pub struct OpenFile {
     source: Source,
     /// The level SQLite was granted. After a failed attempt at EXCLUSIVE the host may hold PENDING.
@@ -60,7 +61,7 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
-    /// `flags` are those SQLite asked for; `database` is what a journal or WAL belongs to.
+    /// `flags` are SQLite's; `database` is the database of a journal or WAL.
     pub fn new(
         fd: Fd,
         name: &[u8],
@@ -212,7 +213,7 @@ impl OpenFile {
         self.shm.unmap(self.source.fd, delete)
     }
 
-    /// The file is closed in any case.
+    /// The file is closed even after an error.
     pub fn close(self) -> Result<(), Code> {
         let flushed = self.with_buffer(|buffer| {
             let flushed = buffer.flush_file(self.source.fd, host::file_write);
@@ -238,7 +239,7 @@ fn kind_of(flags: c_int) -> Kind {
     }
 }
 
-/// Hands over all that SQLite has written to files that last.
+/// Writes out everything that SQLite has written to non-temporary files.
 pub fn flush() -> Result<(), Code> {
     LASTING.with(|buffer| buffer.flush(host::file_write))
 }

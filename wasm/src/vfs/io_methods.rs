@@ -90,7 +90,7 @@ pub unsafe extern "C" fn open(
     ffi::SQLITE_OK
 }
 
-/// Passes on what a URI says of how the host is to open the file: <https://sqlite.org/uri.html>
+/// Passes on the URI parameters that affect how the host opens the file: <https://sqlite.org/uri.html>
 fn open_at_host(
     name: ffi::sqlite3_filename,
     bytes: &[u8],
@@ -114,7 +114,7 @@ fn open_at_host(
     host::file_open(&both, asked)
 }
 
-/// The database that a journal or WAL is opened for.
+/// The database of a journal or WAL that is being opened.
 fn database_of(name: ffi::sqlite3_filename, flags: c_int) -> Option<Fd> {
     if flags & (ffi::SQLITE_OPEN_MAIN_JOURNAL | ffi::SQLITE_OPEN_WAL) == 0 {
         return None;
@@ -256,7 +256,7 @@ unsafe extern "C" fn file_control(
     ffi::SQLITE_OK
 }
 
-/// Reports the flag if `*value` is negative, else sets it.
+/// Reports the flag if `*value` is negative, otherwise sets it.
 ///
 /// # Safety
 /// `value` is valid for reads and writes.

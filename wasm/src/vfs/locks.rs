@@ -11,7 +11,7 @@ use crate::host::{self, Code, Fd};
 static LOCKS: Mutex<KeptLocks> = Mutex::new(KeptLocks::new());
 
 fn with<R>(use_locks: impl FnOnce(&mut KeptLocks) -> R) -> R {
-    // An instance runs on one thread, and the host never comes back here.
+    // An instance runs on one thread, and the host never re-enters here.
     use_locks(&mut LOCKS.lock().expect("a panic ends the guest"))
 }
 

@@ -1,9 +1,9 @@
-//! Reads from mapped windows: parts of a file, laid by the host over places of the arena.
+//! Reads from mapped windows: parts of a file that the host maps into the arena.
 //!
-//! A window is shared with everyone who writes to the file, so it is never out of date. Whoever truncates
-//! the file makes a load fail: then the instance traps and the connection ends, but not the process. That
-//! holds for the loads of wasm code alone, hence the rules: only `copy_out` reads windows, and their
-//! addresses are never passed to SQLite, to the host, or to `memory.copy`, for which they are outside of the memory.
+//! A window is shared with everyone who writes the file, so it is never stale. If the file is truncated, a load
+//! fails: the instance traps and the connection ends, but not the process. That holds only for loads of wasm code.
+//! Therefore only `copy_out` reads windows, and their addresses are never passed to SQLite, to the host, or to
+//! `memory.copy`, for which they are outside the memory.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -14,18 +14,18 @@ use crate::vfs::arena;
 const WINDOW_BYTES: usize = 16 << 20;
 /// Windows of all files: three quarters of the arena.
 const MOST_WINDOWS: usize = 48;
-/// Windows of one file that are open or being thought of.
+/// Windows of one file that are open or candidates.
 const MOST_CANDIDATES: usize = 128;
-/// Reads that a window must have missed before it is mapped, or mapped anew as the file has grown.
+/// Misses after which a window is mapped, or mapped again because the file has grown.
 const MISSES_TO_MAP: u32 = 3;
-/// The same once another window must go for it: random reads of a huge file go to the host one by one.
+/// The same if another window must be evicted: random reads of a huge file go to the host one by one.
 const MISSES_TO_REPLACE: u32 = 64;
 
 static OPEN_WINDOWS: AtomicUsize = AtomicUsize::new(0);
 static HITS: AtomicU64 = AtomicU64::new(0);
 static MISSES: AtomicU64 = AtomicU64::new(0);
 
-/// How many reads of databases and WALs were served from windows, and how many went to the host.
+/// How many reads of databases and WALs were served from windows, and how many by the host.
 pub fn hits_and_misses() -> (u64, u64) {
     (HITS.load(Ordering::Relaxed), MISSES.load(Ordering::Relaxed))
 }
@@ -34,10 +34,10 @@ pub fn hits_and_misses() -> (u64, u64) {
 #[derive(Default)]
 pub struct Windows {
     windows: Vec<Window>,
-    /// Where the last read was served.
+    /// The window of the last read.
     last: usize,
     reads: u64,
-    /// The host has refused to map this file, or there is no place: do not ask again.
+    /// The host has refused to map this file, or there is no space: do not ask again.
     refused: bool,
 }
 
@@ -52,7 +52,7 @@ struct Window {
 }
 
 impl Windows {
-    /// Fills `data` from `offset`, or returns false: the host must read.
+    /// Fills `data` from `offset`, or returns false: then the host must read.
     pub fn read(&mut self, fd: Fd, data: &mut [u8], offset: i64) -> bool {
         let served = self.serve(fd, data, offset);
         let counter = if served { &HITS } else { &MISSES };
@@ -105,7 +105,7 @@ impl Windows {
         self.windows.len() - 1
     }
 
-    /// Maps window `number` if that has become worth it; true if it then holds its first `end` bytes.
+    /// Maps window `number` if it has become worthwhile; true if it then holds its first `end` bytes.
     fn miss(&mut self, fd: Fd, number: usize, end: usize) -> bool {
         let crowded = OPEN_WINDOWS.load(Ordering::Relaxed) >= MOST_WINDOWS;
         let window = &mut self.windows[number];
@@ -130,7 +130,7 @@ impl Windows {
         let Some(place) = self.place_for(number, crowded) else {
             return false;
         };
-        // SAFETY: the place is ours while the window is open; only `copy_out` reads it.
+        // SAFETY: the range is ours while the window is open; only `copy_out` reads it.
         if unsafe { host::window_map(fd, place, WINDOW_BYTES, offset) }.is_err() {
             self.refused = true;
             return false;
@@ -156,7 +156,7 @@ impl Windows {
         self.windows[number].place
     }
 
-    /// Takes off what lies beyond the file's new end.
+    /// Unmaps what lies beyond the file's new end.
     pub fn cut(&mut self, size_bytes: i64) {
         for window in &mut self.windows {
             if window.index * WINDOW_BYTES as i64 + window.len as i64 > size_bytes {
@@ -179,13 +179,14 @@ impl Window {
         OPEN_WINDOWS.fetch_sub(1, Ordering::Relaxed);
         // SAFETY: mapped in `miss` if it has bytes.
         if len > 0 && unsafe { host::window_unmap(place, WINDOW_BYTES) }.is_err() {
-            return; // the place is lost: something may still be mapped over it
+            return; // the range is lost: something may still be mapped there
         }
         arena::give(place, WINDOW_BYTES);
     }
 }
 
-/// Copies out of a window with loads of its own: for a `memory.copy` a window is outside of the memory. Volatile, so that the compiler makes no `memory.copy` of it.
+/// Copies out of a window with its own loads, because a window is outside the memory for `memory.copy`. They are
+/// volatile, so that the compiler does not turn them into a `memory.copy`.
 ///
 /// # Safety
 /// `data.len()` bytes from `source` are mapped, and are not part of `data`.

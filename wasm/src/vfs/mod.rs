@@ -1,9 +1,8 @@
-//! The one VFS of the guest: SQLite's view of the host's files.
+//! The guest's only VFS: SQLite's view of the host's files.
 //!
 //! SQLite is built with `SQLITE_OS_OTHER`, so `sqlite3_os_init` below is its whole operating system.
-//! <https://sqlite.org/c3ref/vfs.html>. All policy is here (when to flush, map, sync a directory); the
-//! host keeps descriptors, names and locks. What needs neither SQLite nor the host is tested on the
-//! build machine.
+//! <https://sqlite.org/c3ref/vfs.html>. All policy is here (when to flush, map, sync a directory); the host keeps
+//! descriptors, names and locks. Code that needs neither SQLite nor the host is tested on the build machine.
 
 pub mod arena;
 pub mod kept_locks;
@@ -31,7 +30,7 @@ pub use mapped_reads::hits_and_misses;
 #[cfg(target_arch = "wasm32")]
 pub use locks::{after_statement, before_statement, give_back as give_back_locks};
 
-/// On the build machine there is no host that could hold a lock.
+/// On the build machine there is no host to hold a lock.
 #[cfg(not(target_arch = "wasm32"))]
 mod no_locks {
     use super::kept_locks::Needs;

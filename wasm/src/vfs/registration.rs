@@ -1,4 +1,4 @@
-//! Registers the VFS and serves its methods that concern names, time and randomness.
+//! Registers the VFS and implements its methods for names, time and randomness.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use libsqlite3_sys as ffi;
 use crate::host::{self, code};
 use crate::vfs::{file, io_methods, locks};
 
-/// Longest name, as in SQLite's own VFS for Unix, with its terminator.
+/// Maximum length of a name, as in SQLite's own VFS for Unix, including the terminator.
 const MAX_NAME: usize = 4096 + 1;
 
 /// Julian day number of 1970-01-01 00:00, in milliseconds.
@@ -41,11 +41,11 @@ pub extern "C" fn sqlite3_os_init() -> c_int {
         xGetSystemCall: None,
         xNextSystemCall: None,
     }));
-    // SAFETY: the structure lives for ever and SQLite alone changes it from here on.
+    // SAFETY: the structure lives forever, and only SQLite changes it from here on.
     unsafe { ffi::sqlite3_vfs_register(vfs, 1) }
 }
 
-/// Called by `sqlite3_shutdown`; the VFS owns nothing that would have to go.
+/// Called by `sqlite3_shutdown`; the VFS owns nothing that needs freeing.
 #[unsafe(no_mangle)]
 pub extern "C" fn sqlite3_os_end() -> c_int {
     ffi::SQLITE_OK
@@ -58,7 +58,7 @@ unsafe extern "C" fn delete(
 ) -> c_int {
     // SAFETY: SQLite passes a terminated name.
     let name = unsafe { CStr::from_ptr(name) };
-    // What was written before must not come after: deleting a journal commits.
+    // Earlier writes must come first: deleting a journal commits.
     code(file::flush().and_then(|()| host::file_delete(name.to_bytes(), sync_directory & 1 != 0)))
 }
 
@@ -99,7 +99,7 @@ unsafe extern "C" fn full_pathname(
             core::slice::from_raw_parts_mut(full.cast::<u8>(), capacity as usize),
         )
     };
-    // SQLITE_OK_SYMLINK comes through as an "error", which is what SQLite wants to see.
+    // SQLITE_OK_SYMLINK arrives as an "error", which is what SQLite expects.
     code(host::path_full(name.to_bytes(), full))
 }
 

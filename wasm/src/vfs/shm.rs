@@ -1,7 +1,7 @@
-//! The WAL index: regions of the host's `-shm` file, laid over places of the arena.
+//! The WAL index: regions of the host's `-shm` file, mapped into the arena.
 //!
-//! Other processes change the regions at any time. SQLite reads them through `volatile` pointers and
-//! orders its accesses with `xShmBarrier`; Rust never looks at them.
+//! Other processes change the regions at any time. SQLite reads them through `volatile` pointers and orders its
+//! accesses with `xShmBarrier`; Rust never reads them.
 
 use core::ffi::c_int;
 use core::ptr::NonNull;
@@ -12,10 +12,10 @@ use libsqlite3_sys as ffi;
 use super::arena;
 use crate::host::{self, Code, Fd};
 
-/// SQLite asks for regions of this size, always.
+/// SQLite always requests regions of this size.
 const REGION_BYTES: usize = 32_768;
 
-/// The regions of one database file that are mapped, by number.
+/// The mapped regions of one database file, by number.
 #[derive(Default)]
 pub struct Shm {
     regions: Vec<NonNull<u8>>,
@@ -23,8 +23,8 @@ pub struct Shm {
 }
 
 impl Shm {
-    /// Returns the address of region `number`, null if it does not exist and may not be made; the
-    /// code is `SQLITE_READONLY` along with a valid address if the index may not be written.
+    /// Returns the address of region `number`, null if it does not exist and may not be created; the code is
+    /// `SQLITE_READONLY` with a valid address if the index is not writable.
     pub fn map(&mut self, fd: Fd, number: c_int, size: c_int, extend: bool) -> (*mut u8, c_int) {
         if size as usize != REGION_BYTES {
             return (core::ptr::null_mut(), ffi::SQLITE_IOERR_SHMMAP);
@@ -50,7 +50,7 @@ impl Shm {
     fn map_next(&mut self, fd: Fd, extend: bool) -> Result<bool, Code> {
         let place = arena::take(REGION_BYTES).ok_or(ffi::SQLITE_IOERR_NOMEM)?;
         let number = self.regions.len() as c_int;
-        // SAFETY: the place is ours until `unmap`, page-aligned, and touched by nobody but SQLite.
+        // SAFETY: the range is ours until `unmap`, page-aligned, and used only by SQLite.
         match unsafe { host::shm_map(fd, number, REGION_BYTES as c_int, extend, place) } {
             Ok(true) => {}
             Err(ffi::SQLITE_READONLY) => self.read_only = true,
@@ -63,9 +63,9 @@ impl Shm {
         Ok(true)
     }
 
-    /// Takes all mappings off and lets the host close its file, after deleting it if so asked.
+    /// Unmaps all regions and lets the host close its file, after deleting it if requested.
     pub fn unmap(&mut self, fd: Fd, delete: bool) -> Result<(), Code> {
-        // On failure the places are lost: something may still be mapped over them.
+        // On failure the ranges are lost: something may still be mapped there.
         let regions = core::mem::take(&mut self.regions);
         self.read_only = false;
         host::shm_unmap(fd, delete)?;
@@ -76,7 +76,7 @@ impl Shm {
     }
 }
 
-/// All loads and stores before the barrier are done before any after it.
+/// All loads and stores before the barrier complete before any after it.
 pub fn barrier() {
     fence(Ordering::SeqCst);
 }

@@ -1,24 +1,24 @@
-//! Writes that wait to be handed to the host together.
+//! Combines writes before they go to the host.
 //!
 //! SQLite writes in small pieces: a WAL frame's header, then its page. One buffer serves all files of the
-//! connection and holds one contiguous range of one file. Whatever does not continue the range makes it
-//! go out first, so the host sees all writes in SQLite's order, only in fewer calls: a process killed at
-//! any point leaves files as it would have without the buffer, minus what SQLite had not yet been
-//! promised (`urgency.rs` says what goes out at once).
+//! connection and holds one contiguous range of one file. A write that does not continue the range flushes it
+//! first, so the host sees all writes in SQLite's order, only in fewer calls. A process killed at any point leaves
+//! files as it would have without the buffer, minus writes that SQLite had not yet been promised (`write_order.rs`
+//! decides what is written immediately).
 //!
-//! What could not be handed over stays in the buffer: the writes it came from were reported as done.
+//! What could not be written stays in the buffer, because its writes were reported as done.
 
 use crate::buffers::reserve;
 use crate::host::{Code, Fd};
 
-/// The range goes out when it would grow beyond this.
+/// The range is flushed before it would grow beyond this.
 pub const LIMIT_BYTES: usize = 256 * 1024;
 
-/// Takes a range: file, bytes, offset.
+/// Writes a range: file, bytes, offset.
 pub trait Sink: FnMut(Fd, &[u8], i64) -> Result<(), Code> {}
 impl<F: FnMut(Fd, &[u8], i64) -> Result<(), Code>> Sink for F {}
 
-/// A file, and the database it belongs to: itself, or that of a journal or WAL.
+/// A file, and the database it belongs to: itself, or a journal's or WAL's database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
     pub fd: Fd,
@@ -41,7 +41,7 @@ impl Buffer {
         }
     }
 
-    /// Adds a write, which on an error counts as not done. An urgent one is with the host on return.
+    /// Adds a write; after an error it counts as not done. An urgent one has reached the host on return.
     pub fn write(
         &mut self,
         file: Source,
@@ -83,7 +83,7 @@ impl Buffer {
         self.offset + self.data.len() as i64
     }
 
-    /// Hands everything over.
+    /// Writes everything out.
     pub fn flush(&mut self, mut sink: impl Sink) -> Result<(), Code> {
         if let Some(file) = self.file
             && !self.data.is_empty()
@@ -99,7 +99,7 @@ impl Buffer {
         self.data.clear();
     }
 
-    /// Hands everything over if any of these bytes is among it.
+    /// Writes everything out if it includes any of these bytes.
     pub fn flush_range(
         &mut self,
         fd: Fd,
@@ -115,7 +115,7 @@ impl Buffer {
         }
     }
 
-    /// Hands everything over if it is this file's.
+    /// Writes everything out if it belongs to this file.
     pub fn flush_file(&mut self, fd: Fd, sink: impl Sink) -> Result<(), Code> {
         if self.is_of(fd) {
             self.flush(sink)
@@ -124,17 +124,18 @@ impl Buffer {
         }
     }
 
-    /// Hands everything over before a lock on `database` goes; what the lock protected is empty then.
+    /// Writes everything out before a lock on `database` is released; the buffer then holds nothing that the lock
+    /// protected.
     ///
-    /// What cannot be handed over by now belongs to a transaction that has ended, and ended badly, as a
-    /// commit goes out before it is reported. Written later it would hit what others have written.
+    /// What cannot be written by now belongs to a transaction that has ended in failure, because a commit is
+    /// written before it is reported. Written later it would overwrite others' changes.
     pub fn settle(&mut self, database: Fd, sink: impl Sink) {
         if self.flush(sink).is_err() && self.file.is_some_and(|file| file.database == database) {
             self.clear();
         }
     }
 
-    /// Forgets what waits for beyond `size_bytes` of the file, which is about to be cut there.
+    /// Drops what is buffered beyond `size_bytes` of the file, which is about to be truncated there.
     pub fn cut(&mut self, fd: Fd, size_bytes: i64) {
         if self.is_of(fd) {
             let kept = (size_bytes - self.offset).clamp(0, self.data.len() as i64);
@@ -142,7 +143,7 @@ impl Buffer {
         }
     }
 
-    /// Forgets what waits for this file, which is closed.
+    /// Drops what is buffered for this file, which is closed.
     pub fn forget(&mut self, fd: Fd) {
         if self.is_of(fd) {
             self.clear();
@@ -314,7 +315,7 @@ mod tests {
         assert_eq!(disk.calls, 1);
     }
 
-    /// Any sequence of writes, then a flush, leaves the files that writing directly leaves.
+    /// Any sequence of writes, followed by a flush, leaves the same files as writing directly.
     #[test]
     fn the_files_are_those_of_unbuffered_writes() {
         let (mut buffer, mut disk, mut direct) =

@@ -1,16 +1,16 @@
-//! Which writes must be with the host before SQLite is told that they are done.
+//! Which writes must reach the host before SQLite is told that they are done.
 //!
-//! A write error can only be reported by the write itself or by a later call that SQLite makes before it
-//! relies on the write. So a write waits only if such a call is certain to come.
+//! A write error can only be reported by the write itself or by a later call that SQLite makes before it relies on
+//! the write. So a write may wait only if such a call is certain to follow.
 
-/// What a file is to SQLite.
+/// What SQLite uses a file for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Database,
     /// A rollback journal or a super-journal.
     Journal,
     Wal,
-    /// Whatever nobody reads after a crash.
+    /// A file that is never read after a crash.
     Temporary,
 }
 
@@ -47,24 +47,24 @@ impl Urgency {
         self.checkpoint = running;
     }
 
-    /// Takes note of the next write and tells whether it is urgent.
+    /// Records the next write and returns whether it is urgent.
     pub fn of(&mut self, data: &[u8], offset: i64) -> bool {
         let appended = offset == self.end;
         self.end = offset + data.len() as i64;
         match self.kind {
-            // Before it commits, SQLite asks for SYNC, with `synchronous=OFF` too. A checkpoint ends with
-            // a store to shared memory that tells readers to use the database: nothing may wait then.
+            // Before it commits, SQLite requests SYNC, even with `synchronous=OFF`. A checkpoint ends with a store
+            // to shared memory that tells readers to use the database: then nothing may wait.
             Kind::Database => self.checkpoint,
             // The start of a journal is overwritten to end a transaction (`journal_mode=PERSIST`), and with
-            // `synchronous=OFF` no call follows. Records wait for the sync or for the database's writes.
+            // `synchronous=OFF` no call follows. Records wait for the sync or for writes to the database.
             Kind::Journal => offset == 0,
             Kind::Wal => self.of_wal(data, appended),
             Kind::Temporary => false,
         }
     }
 
-    /// Once a transaction's last frame is written, SQLite publishes it in shared memory. And what is
-    /// overwritten, a frame's header with its new checksum, may have been published before.
+    /// Once a transaction's last frame is written, SQLite publishes it in shared memory. A frame header that is
+    /// overwritten with a new checksum may have been published before.
     fn of_wal(&mut self, data: &[u8], appended: bool) -> bool {
         if data.len() == FRAME_HEADER_BYTES {
             self.commits = data[4..8] != [0; 4];

@@ -18,18 +18,18 @@ use crate::requests::executor::Executor;
 use crate::wire::params::Reader;
 use crate::wire::rows::Encoder;
 
-/// What is asked while a changeset is applied.
+/// The user's filter and conflict handler while a changeset is applied.
 struct Application<'a> {
     watch: &'a Watch,
     filter: u32,
     conflict: u32,
-    /// What raised, although nobody may have been told.
+    /// What raised, although SQLite may not know of it.
     raised: Cell<Option<&'static str>>,
-    /// Why the last conflict ends it all.
+    /// Why the last conflict aborted.
     refused: RefCell<String>,
 }
 
-/// `APPLY`: `[input, filter, conflict, flags]`; handle 0 where the user gave none.
+/// `APPLY`: `[input, filter, conflict, flags]`; handle 0 for callbacks that the user did not give.
 pub fn apply(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
     let mut reader = Reader::new(params);
     reader.array()?;
@@ -48,7 +48,7 @@ pub fn apply(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
         .apply(db, &source, flags)
         .and_then(|()| run(db, c"RELEASE rapsqlite_changeset"));
     if applied.is_err() {
-        // Where SQLite has rolled everything back there is no savepoint, and these say so.
+        // If SQLite has rolled everything back there is no savepoint, and these fail.
         let _ = run(db, c"ROLLBACK TO rapsqlite_changeset");
         let _ = run(db, c"RELEASE rapsqlite_changeset");
     }
@@ -100,7 +100,7 @@ impl Application<'_> {
         source.check(code, db)
     }
 
-    /// The host's answer, and 2 (`SQLITE_CHANGESET_ABORT`) if it raised.
+    /// The host's answer, or 2 (`SQLITE_CHANGESET_ABORT`) if it raised.
     fn ask(
         &self,
         what: &'static str,
@@ -137,7 +137,7 @@ unsafe extern "C" fn on_table(context: *mut c_void, table: *const c_char) -> c_i
     application.ask("filter", kind, application.filter, encode) & 1
 }
 
-/// What becomes of a change that does not fit: `SQLITE_CHANGESET_OMIT`, `_REPLACE` or `_ABORT`.
+/// What to do with a change that does not fit: `SQLITE_CHANGESET_OMIT`, `_REPLACE` or `_ABORT`.
 unsafe extern "C" fn on_conflict(
     context: *mut c_void,
     conflict: c_int,

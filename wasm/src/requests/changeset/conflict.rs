@@ -13,11 +13,11 @@ use crate::callbacks::encode_text;
 use crate::error::{Error, Result};
 use crate::wire::rows::Encoder;
 
-/// One change that does not fit, while SQLite waits to be told what becomes of it.
+/// One change that does not fit, while SQLite waits for a decision.
 pub struct Change {
     iter: *mut ffi::sqlite3_changeset_iter,
     conflict: c_int,
-    /// NULL where foreign keys are violated: that is of no one change.
+    /// NULL for violated foreign keys, which belong to no single change.
     table: *const c_char,
     column_count: c_int,
     action: c_int,
@@ -108,7 +108,7 @@ impl Change {
         Ok(())
     }
 
-    /// What to tell whoever applied the changeset; no values.
+    /// The message for whoever applied the changeset; contains no values.
     pub fn refusal(&self) -> String {
         let why = match self.conflict {
             ffi::SQLITE_CHANGESET_DATA => {
@@ -124,7 +124,7 @@ impl Change {
             ffi::SQLITE_UPDATE => "UPDATE",
             _ => "DELETE",
         };
-        // SAFETY: not NULL, for this is of one row; it ends in a NUL.
+        // SAFETY: not NULL, because the conflict is about one row; it ends in a NUL.
         let table = shown(unsafe { CStr::from_ptr(self.table) }.to_bytes());
         format!("the changeset conflicts at an {action} of {table} ({why}): nothing was applied")
     }

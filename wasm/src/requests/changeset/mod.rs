@@ -1,6 +1,6 @@
-//! Changesets on their way in and out, in pieces: applied, inverted, combined.
+//! Changesets in pieces: applied, inverted, combined.
 //!
-//! A changeset is never in the guest's memory as a whole, but where several are combined.
+//! A changeset is never in the guest's memory as a whole, except when several are combined.
 //! <https://sqlite.org/session/sqlite3changeset_apply.html>
 
 mod apply;
@@ -39,7 +39,7 @@ pub fn invert(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
     Ok(Answer::nothing())
 }
 
-/// Changes of several changesets in one.
+/// Changes of several changesets merged into one.
 struct Group(*mut ffi::sqlite3_changegroup);
 
 impl Drop for Group {

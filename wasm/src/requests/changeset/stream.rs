@@ -1,4 +1,4 @@
-//! One end of a changeset: SQLite asks for a piece, or has one, and the host is called.
+//! One end of a changeset: when SQLite requests or produces a piece, the host is called.
 
 use core::cell::Cell;
 use core::ffi::{c_int, c_void};
@@ -20,7 +20,7 @@ pub struct Stream<'a> {
     raised: Cell<bool>,
 }
 
-/// What the host holds for the time of the request.
+/// A handle that the host holds for the duration of the request.
 pub fn handle(reader: &mut Reader<'_>) -> Result<u32> {
     u32::try_from(reader.integer()?).map_err(|_| Error::internal("a handle is out of range"))
 }
@@ -38,7 +38,7 @@ impl<'a> Stream<'a> {
         ptr::from_ref(self).cast_mut().cast()
     }
 
-    /// What a call that was given this stream answered.
+    /// Checks the result of a call that was given this stream.
     pub fn check(&self, code: c_int, db: *mut ffi::sqlite3) -> Result<()> {
         if self.watch.is_cancelled() && code != ffi::SQLITE_OK {
             return Err(Error::interrupted());
@@ -61,7 +61,7 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// SQLite wants at most `*len` bytes; none is the end.
+/// SQLite requests at most `*len` bytes; none means the end.
 pub unsafe extern "C" fn input(context: *mut c_void, data: *mut c_void, len: *mut c_int) -> c_int {
     // SAFETY: registered with a `Stream`; SQLite passes room for `*len` bytes.
     let (stream, room) = unsafe {
@@ -86,7 +86,7 @@ pub unsafe extern "C" fn input(context: *mut c_void, data: *mut c_void, len: *mu
         read,
     ) {
         Ok(Some(count)) => {
-            // SAFETY: SQLite reads there how many bytes there are.
+            // SAFETY: SQLite reads the number of bytes there.
             unsafe { *len = count as c_int };
             ffi::SQLITE_OK
         }
@@ -94,7 +94,7 @@ pub unsafe extern "C" fn input(context: *mut c_void, data: *mut c_void, len: *mu
     }
 }
 
-/// SQLite has bytes to hand over.
+/// SQLite produces bytes.
 pub unsafe extern "C" fn output(context: *mut c_void, data: *const c_void, len: c_int) -> c_int {
     // SAFETY: registered with a `Stream`; SQLite passes `len` bytes.
     let (stream, bytes) = unsafe {

@@ -1,13 +1,14 @@
-//! Locks that SQLite has given up and the host still holds, so that one call gives them all back.
+//! Locks that SQLite has released and the host still holds, so that one call releases them all.
 //!
-//! A statement in autocommit mode takes and drops several locks, and each call of the host waits for Python's GIL. An
-//! unlock is noted here instead. All that is noted goes to the host before the statement is answered, before the
-//! guest waits for anything or calls Python, and before a lock of another kind or of another database is asked for.
-//! Only if the next request is in the ring already the locks stay, up to `LONGEST`: then the statement that wants the
-//! same lock has it. Nothing can have changed under it, for the host has held it without a break.
+//! A statement in autocommit mode takes and releases several locks, and each host call waits for Python's GIL. So
+//! an unlock is only recorded here. Recorded unlocks are sent to the host before the statement is answered, before
+//! the guest waits for anything or calls Python, and before a lock of another kind or on another database is
+//! requested. Only if the next request is already in the ring do the locks stay, for at most `LONGEST`, for a
+//! statement that needs the same lock. Nothing can have changed under it, because the host has held it without a
+//! break.
 //!
-//! Locks on a file are noted at SHARED only. Of the WAL index (<https://sqlite.org/walformat.html#locks>) single locks on
-//! readers' marks are, and the writer's where a transaction has ended; a checkpoint and recovery unlock at once.
+//! On a file only SHARED is kept. On the WAL index (<https://sqlite.org/walformat.html#locks>) single locks on
+//! readers' marks are kept, and the writer's after its transaction; checkpoints and recovery unlock immediately.
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ use std::time::Instant;
 use crate::abi;
 use crate::host::{self, Code, Fd};
 
-/// How long a lock goes from one queued statement to the next.
+/// How long a lock may pass from one queued statement to the next.
 pub const LONGEST: Duration = Duration::from_millis(5);
 
 // SQLITE_SHM_*: <https://sqlite.org/c3ref/c_shm_exclusive.html>
@@ -29,12 +30,12 @@ const SHARED: c_int = 4;
 
 const WRITER: u8 = 1;
 const CHECKPOINT_OR_RECOVERY: u8 = 0b110;
-/// Locks of readers: the first stands for "nothing but the database", those on the other marks follow.
+/// Readers' locks: the first stands for "only the database", the others for the other marks.
 const MARKS: u8 = 0b1111_1000;
 
 const COMPANIONS: [(&[u8], i32); 2] = [(b"-journal", abi::FACT_JOURNAL), (b"-wal", abi::FACT_WAL)];
 
-/// What SQLite asks of `xShmLock`.
+/// The request that SQLite makes with `xShmLock`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockRequest {
     pub first: c_int,
@@ -43,14 +44,14 @@ pub struct LockRequest {
 }
 
 impl LockRequest {
-    /// One bit for each lock.
+    /// One bit per lock.
     fn locks(self) -> u8 {
         let bits = ((1_u32 << self.count) - 1) << self.first;
         bits as u8
     }
 }
 
-/// What the host saw when it granted SHARED on a database; true until the lock is dropped or we change the file.
+/// What the host saw when it granted SHARED on a database; valid until the lock is released or we change the file.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
     pub size_bytes: i64,
@@ -58,17 +59,17 @@ pub struct Facts {
     pub companions: i32,
 }
 
-/// Holds the locks, and knows the time.
+/// Holds the locks, and tells the time.
 pub trait LockHost {
     fn share_file(&mut self, fd: Fd) -> Result<Facts, Code>;
     fn unlock_file(&mut self, fd: Fd) -> Result<(), Code>;
     fn lock_index(&mut self, fd: Fd, request: LockRequest) -> Result<(), Code>;
-    /// Drops locks of the index, one bit each.
+    /// Releases locks of the index, one bit each.
     fn unlock_index(&mut self, fd: Fd, locks: u8) -> Result<(), Code>;
     fn now(&self) -> Instant;
 }
 
-/// What a statement asks for first, as far as it is known before it runs.
+/// The locks that a statement needs first, as far as they are known before it runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Needs {
     #[default]
@@ -92,11 +93,11 @@ struct Database {
     checkpoints: bool,
 }
 
-/// The noted unlocks of all databases of this guest.
+/// The recorded unlocks of all databases of this guest.
 #[derive(Default)]
 pub struct KeptLocks {
     databases: Vec<Database>,
-    /// Since when locks have gone from request to request.
+    /// Since when locks have passed from request to request.
     since: Option<Instant>,
 }
 
@@ -122,7 +123,7 @@ impl KeptLocks {
         });
     }
 
-    /// The file is about to be closed, and its locks with it.
+    /// The file is about to be closed, which releases its locks.
     pub fn close(&mut self, fd: Fd) {
         self.databases.retain(|database| database.fd != fd);
     }
@@ -131,7 +132,7 @@ impl KeptLocks {
         self.databases.iter_mut().find(|database| database.fd == fd)
     }
 
-    /// SQLite wants SHARED on the file.
+    /// SQLite requests SHARED on the file.
     pub fn share_file(&mut self, fd: Fd, host: &mut impl LockHost) -> Result<(), Code> {
         self.give_back_others(fd, host);
         let Some(database) = self.find(fd) else {
@@ -145,7 +146,7 @@ impl KeptLocks {
         Ok(())
     }
 
-    /// SQLite gives SHARED on the file up; false: the host must be asked.
+    /// SQLite releases SHARED on the file; false: the host must be asked.
     pub fn unshare_file(&mut self, fd: Fd) -> bool {
         self.find(fd).map(|database| database.file = true).is_some()
     }
@@ -186,7 +187,7 @@ impl KeptLocks {
             database.exclusive
         };
         if kept & locks != locks {
-            // If the other kind is kept this changes it; refused, that stays.
+            // If the other kind is kept, this converts it; if refused, the kept one stays.
             host.lock_index(fd, request)?;
         }
         database.shared &= !locks;
@@ -198,7 +199,7 @@ impl KeptLocks {
         Ok(())
     }
 
-    /// Cannot fail: what the host does not take back is offered again.
+    /// Cannot fail: if the host does not release a lock, it is sent again later.
     fn unlock_index(&mut self, fd: Fd, request: LockRequest, host: &mut impl LockHost) {
         let locks = request.locks();
         let Some(database) = self.find(fd) else {
@@ -219,12 +220,12 @@ impl KeptLocks {
         }
     }
 
-    /// Whether there is anything to give back.
+    /// Whether nothing is recorded.
     pub fn is_empty(&self) -> bool {
         !self.databases.iter().any(Database::keeps)
     }
 
-    /// Gives back all that is noted.
+    /// Releases everything that is recorded.
     pub fn give_back(&mut self, host: &mut impl LockHost) {
         self.since = None;
         for database in &mut self.databases {
@@ -240,7 +241,7 @@ impl KeptLocks {
         }
     }
 
-    /// A statement begins: gives back what it does not need.
+    /// A statement begins: releases what it does not need.
     pub fn before_statement(&mut self, needs: Needs, host: &mut impl LockHost) {
         match needs {
             Needs::Nothing => self.give_back(host),
@@ -253,7 +254,7 @@ impl KeptLocks {
         }
     }
 
-    /// A statement ends; `queued`: the next one is there already.
+    /// A statement ends; `queued`: the next request is already in the ring.
     pub fn after_statement(&mut self, queued: bool, host: &mut impl LockHost) {
         if self.is_empty() {
             self.since = None;
@@ -269,13 +270,13 @@ impl KeptLocks {
         self.give_back(host);
     }
 
-    /// What is known of a database that SQLite holds SHARED on.
+    /// The facts about a database on which SQLite holds SHARED.
     pub fn facts(&mut self, fd: Fd) -> Option<Facts> {
         let database = self.find(fd)?;
         database.facts.filter(|_| !database.file)
     }
 
-    /// The database is about to be changed by us, or to be changed by others under its SHARED lock.
+    /// The database is about to be changed, by us or by others under its SHARED lock.
     pub fn forget_facts(&mut self, fd: Fd) {
         if let Some(database) = self.find(fd) {
             database.facts = None;

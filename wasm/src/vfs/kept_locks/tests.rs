@@ -1,4 +1,4 @@
-//! Schedules as SQLite makes them, against a host that notes what it is asked and lets others in wherever it may.
+//! Schedules as SQLite produces them, against a host that records requests and lets others in wherever it may.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ const MARKS_FROM_1: LockRequest = LockRequest {
 type Lock = (i32, c_int);
 const FILE: c_int = -1;
 
-/// What is locked for us, and what is in our way.
+/// The locks that we hold, and the ones that others hold.
 struct Played {
     held: BTreeMap<Lock, c_int>,
     in_the_way: Vec<c_int>,
@@ -110,7 +110,7 @@ impl LockHost for Played {
     }
 }
 
-/// SQLite and what it believes to hold.
+/// SQLite and the locks it believes to hold.
 struct Sqlite {
     locks: KeptLocks,
     host: Played,
@@ -160,7 +160,7 @@ impl Sqlite {
         self.ask(request).expect("an unlock does not fail");
     }
 
-    /// What SQLite believes to hold is held.
+    /// Checks that SQLite holds what it believes to hold.
     fn check(&self) {
         for (lock, kind) in &self.believed {
             assert_eq!(self.host.held.get(lock), Some(kind), "{lock:?}");
@@ -393,7 +393,8 @@ fn what_the_host_does_not_take_back_is_offered_again() {
     assert!(sqlite.host.held.is_empty());
 }
 
-/// Any order of reads, writes, checkpoints and new logs: SQLite holds what it believes, and in the end nothing else is.
+/// Any order of reads, writes, checkpoints and new logs: SQLite holds what it believes to hold, and at the end
+/// nothing else is held.
 #[test]
 fn random_schedules_end_without_a_lock() {
     for seed in 0..500_u64 {
