@@ -77,8 +77,8 @@ class Settings(Queries):
         if bool(await self._control(abi.CONTROL_OP_CONFIG, [_checked_flag(op), int(flag)])) is not flag:
             raise OperationalError("Unable to set config")
 
-    async def _control(self, what: int, arguments: list[int]) -> int:
-        return await asked_for_number(self._session.guest, what, arguments)
+    async def _control(self, operation: int, arguments: list[int]) -> int:
+        return await asked_for_number(self._session.guest, operation, arguments)
 
     @property
     def timeout(self) -> float:

@@ -171,14 +171,16 @@ class Blobs:
         return Operation(self._blobopen(table, column, row, readonly, name))
 
     async def _blobopen(self, table: str, column: str, row: int, readonly: bool, name: str) -> Blob:
-        names = [checked_name(each, "blobopen", place) for each, place in ((name, "name"), (table, 1), (column, 2))]
+        names = [
+            checked_name(each, "blobopen", argument) for each, argument in ((name, "name"), (table, 1), (column, 2))
+        ]
         if not isinstance(row, int):
             raise TypeError(f"blobopen() argument 3 must be int, not {type(row).__name__}")
         if not -(1 << _BITS - 1) <= row < 1 << _BITS - 1:
             raise OverflowError("Python int too large to convert to SQLite INTEGER")
         await self._session.apply_pending_setting()
-        what = _encode([*names, int(row), int(not readonly)])
-        reply = await self._session.guest.call(Request(abi.OP_BLOB_OPEN, params=what))
+        value = _encode([*names, int(row), int(not readonly)])
+        reply = await self._session.guest.call(Request(abi.OP_BLOB_OPEN, params=value))
         length = decode_integer(reply.rows)
         if not reply.handle or not 0 <= length <= LARGEST:
             raise InternalError(f"the engine's reply is malformed: a blob of {length} bytes")

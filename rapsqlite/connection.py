@@ -103,7 +103,7 @@ class Connection(
         self._limits: Limits = {**limits} if limits else {}
         self._strict_strings = bool(strict_strings)
         self._init_hook = init_hook and checked_callable("init_hook", init_hook)
-        self._place = _calling_line()
+        self._opened_at = _calling_line()
         self._was_opened = False
         self._savepoint_count = 0
 
@@ -199,7 +199,8 @@ class Connection(
         if guest.state == "ok":
             guest.stop()  # first, because warnings may be errors
         _warn(
-            f"{self!r}, opened at {self._place}, was deleted before being closed: use `async with` or `await close()`",
+            f"{self!r}, opened at {self._opened_at}, was deleted before being closed:"
+            " use `async with` or `await close()`",
             _warning,
             stacklevel=1,
             source=self,

@@ -58,8 +58,8 @@ class Functions:
         guest = self._session.guest
         await check_count(guest, narg, "narg")
         flags = abi.SQLITE_DETERMINISTIC if deterministic else 0
-        kind, what = abi.CALLBACK_FUNCTION, abi.FUNCTION_SCALAR
-        await register_function(guest, kind, func, name, narg, flags, what)
+        kind, shape = abi.CALLBACK_FUNCTION, abi.FUNCTION_SCALAR
+        await register_function(guest, kind, func, name, narg, flags, shape)
 
     async def create_aggregate(
         self, name: str, narg: int, aggregate_class: Callable[[], AggregateFunction] | None

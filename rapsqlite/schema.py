@@ -65,8 +65,8 @@ class Schema:
         """Return the indexes of all tables or of one: name, table, unique, sql (None for automatic indexes)."""
         if table_name is not None:
             schema = await self._database_of(table_name, schema)
-        place = "main" if schema is None else schema
-        return await self._dicts(_INDEXES.format(_database(schema)), table_name, place)
+        database = "main" if schema is None else schema
+        return await self._dicts(_INDEXES.format(_database(schema)), table_name, database)
 
     async def get_index_list(self, table_name: str, *, schema: str | None = None) -> list[dict[str, Any]]:
         """Return the indexes of a table: seq, name, unique, origin (c, u or pk: CREATE INDEX, UNIQUE, key), partial."""
@@ -121,10 +121,10 @@ class Schema:
 
     async def _database_of(self, table: str, schema: str | None) -> str:
         """Return the name of the database in which SQL finds the table or view."""
-        places = [schema] if schema is not None else [row["name"] for row in await self._dicts(_DATABASES)]
-        for place in places:
-            if await self._about(_TABLE_XINFO, table, place):
-                return place
+        databases = [schema] if schema is not None else [row["name"] for row in await self._dicts(_DATABASES)]
+        for database in databases:
+            if await self._about(_TABLE_XINFO, table, database):
+                return database
         raise _absent("table", table)
 
 

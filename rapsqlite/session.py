@@ -103,23 +103,23 @@ class ChangeSession(Uncopied):
 
     # -- the guest's side --------------------------------------------------------------------------
 
-    async def _ask(self, what: int, *arguments: Any) -> bytes:
+    async def _ask(self, operation: int, *arguments: Any) -> bytes:
         reply = await self._guest.call(
-            Request(abi.OP_SESSION, params=_encode(arguments), target=self._object.require(), argument=what)
+            Request(abi.OP_SESSION, params=_encode(arguments), target=self._object.require(), argument=operation)
         )
         return reply.rows
 
-    async def _switch(self, what: int, value: bool | None) -> bool:
-        return bool(decode_integer(await self._ask(what, _LEAVE if value is None else int(value))))
+    async def _switch(self, operation: int, value: bool | None) -> bool:
+        return bool(decode_integer(await self._ask(operation, _LEAVE if value is None else int(value))))
 
     async def _state(self) -> tuple[int, int]:
         return _state_of(await self._ask(abi.SESSION_STATE))
 
-    async def _collect(self, what: int) -> bytes:
+    async def _collect(self, operation: int) -> bytes:
         self._object.require()
         buffer = io.BytesIO()
         with held(self._guest, (abi.CALLBACK_OUTPUT, buffer.write)) as handles:
-            await self._ask(what, *handles)
+            await self._ask(operation, *handles)
         return buffer.getvalue()  # CPython returns its bytes without copying
 
 

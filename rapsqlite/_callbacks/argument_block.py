@@ -17,7 +17,7 @@ from rapsqlite.errors import InternalError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_VALUE, _FORM = abi.PLACE_VALUE, abi.PLACE_FORM
+_VALUE, _FORM = abi.ARGUMENT_BLOCK_VALUE, abi.ARGUMENT_BLOCK_FORM
 _MOST_KEPT = 256
 
 
@@ -36,7 +36,7 @@ class _Starts(dict[int, memoryview]):
         return start
 
 
-class Place:
+class ArgumentBlock:
     """One guest's argument block; ``words`` and ``floats`` are the same memory, followed by the buffer ``room``.
 
     ``starts[length]`` are the first bytes of the buffer.
@@ -48,11 +48,11 @@ class Place:
         """Take the guest's memory and the block's address."""
         if address % 8:
             raise InternalError("the guest's argument block is not aligned")
-        whole = view(address, abi.CALLBACK_PLACE_HEAD + abi.CALLBACK_PLACE_ROOM)
-        head = whole[: abi.CALLBACK_PLACE_HEAD]
+        whole = view(address, abi.ARGUMENT_BLOCK_HEAD + abi.ARGUMENT_BLOCK_ROOM)
+        head = whole[: abi.ARGUMENT_BLOCK_HEAD]
         self.words: memoryview[int] = head.cast("q")
         self.floats: memoryview[Any] = head.cast("d")
-        self.room: memoryview[int] = whole[abi.CALLBACK_PLACE_HEAD :]
+        self.room: memoryview[int] = whole[abi.ARGUMENT_BLOCK_HEAD :]
         self.starts = _Starts(self.room)
         self._view = view
         self._large = b""
@@ -63,7 +63,7 @@ class Place:
         if form == abi.FORM_NULL:
             return [None]
         if form >= abi.FORM_FAR:
-            data = self._view(words[abi.PLACE_ADDRESS], words[_VALUE])
+            data = self._view(words[abi.ARGUMENT_BLOCK_ADDRESS], words[_VALUE])
             if len(data) > MOST_BODY_BYTES:
                 raise InternalError("the guest passed more arguments than a callback can take")
         else:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
 from rapsqlite._callbacks.aggregates import Instance, run_steps
-from rapsqlite._callbacks.argument_block import Place
+from rapsqlite._callbacks.argument_block import ArgumentBlock
 from rapsqlite._callbacks.async_exception import CallbackInterrupt, CallbackInterrupted
 from rapsqlite._callbacks.deferred import DeferredError, run_calls, with_failure
 from rapsqlite._callbacks.failures import Failures, code_of
@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("rapsqlite")
 
-_KEY, _FORM, _VALUE, _SLOT = abi.PLACE_KEY, abi.PLACE_FORM, abi.PLACE_VALUE, abi.PLACE_SLOT
+_KEY, _FORM, _VALUE, _SLOT = (
+    abi.ARGUMENT_BLOCK_KEY,
+    abi.ARGUMENT_BLOCK_FORM,
+    abi.ARGUMENT_BLOCK_VALUE,
+    abi.ARGUMENT_BLOCK_SLOT,
+)
 _KIND_BITS = 8
 _INSTANCE = 0  # the kind of an aggregate's instance: no guest can call one, because as a kind this is RELEASE
 _SEVERAL = -1  # a handle for several kinds, each with its own function
@@ -43,9 +48,9 @@ _WITHOUT_CONSEQUENCE = frozenset({abi.CALLBACK_TRACE, abi.CALLBACK_ROLLBACK})
 class Callbacks:
     """The callbacks that one guest may call."""
 
-    __slots__ = ("_finalized", "_functions", "_give_up", "_handles", "_place", "_slots", "_strike", "failures")
+    __slots__ = ("_block", "_finalized", "_functions", "_give_up", "_handles", "_slots", "_strike", "failures")
 
-    _place: Place
+    _block: ArgumentBlock
     _give_up: Callable[[BaseException], int]
 
     def __init__(self) -> None:
@@ -68,9 +73,9 @@ class Callbacks:
         ``add_to_table`` puts a function into the guest's table and returns its index, 0 if there is no space.
         ``give_up`` returns the value that a host function must return to end the guest.
         """
-        self._place = Place(view, address)
+        self._block = ArgumentBlock(view, address)
         self._give_up = give_up
-        self._slots.attach(lambda: entrance(self._place, self._strike, self._fail, self._fail_late), add_to_table)
+        self._slots.attach(lambda: entrance(self._block, self._strike, self._fail, self._fail_late), add_to_table)
 
     def __len__(self) -> int:
         return len(self._handles)
@@ -132,7 +137,7 @@ class Callbacks:
 
     def call(self) -> int:
         """Make the call in the argument block and write its result there; give the callback a slot if requested."""
-        words = self._place.words
+        words = self._block.words
         key = words[_KEY]
         function = self._functions.get(key)
         if words[_SLOT]:
@@ -140,12 +145,12 @@ class Callbacks:
         return self._slots.call(function or self._call_method)
 
     def fetch_answer(self, target: memoryview) -> int:
-        """As `Place.fetch`."""
-        return self._place.fetch(target)
+        """As `ArgumentBlock.fetch`."""
+        return self._block.fetch(target)
 
     def _call_method(self, *arguments: Any) -> object:
         """Handle what is not a single call: release a handle, run deferred calls, use an aggregate's instance."""
-        key = self._place.words[_KEY]
+        key = self._block.words[_KEY]
         kind, handle = key & (1 << _KIND_BITS) - 1, key >> _KIND_BITS
         if kind == abi.CALLBACK_RELEASE:
             self.release(handle)
@@ -189,7 +194,7 @@ class Callbacks:
         return item.registered if isinstance(item, Instance) else item
 
     def _fail(self, exc: BaseException) -> None:
-        words = self._place.words
+        words = self._block.words
         code, failure = code_of(exc)
         report(failure, self._registered(words[_KEY], exc))
         number = 0
@@ -198,7 +203,7 @@ class Callbacks:
         else:
             number = self.failures.keep(failure)
         if isinstance(exc, DeferredError) and exc.answers:
-            self._place.put(with_failure(exc.answers, code, number))
+            self._block.put(with_failure(exc.answers, code, number))
             return
         words[_VALUE] = number
         words[_FORM] = code

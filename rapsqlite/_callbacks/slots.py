@@ -48,14 +48,14 @@ class Slots:
         if slot is None:
             return NO_FUNCTION
         self._used[key] = slot
-        place, bind = slot
+        index, bind = slot
         bind(function)
-        return place
+        return index
 
     def _new(self) -> tuple[int, Bind] | None:
         enter, bind = self._make()
-        place = self._add_to_table(enter)
-        return (place, bind) if place else None
+        index = self._add_to_table(enter)
+        return (index, bind) if index else None
 
     def close(self, key: int) -> None:
         """Unbind and drop the function of a slot, if it has one."""

@@ -16,7 +16,7 @@ from rapsqlite.errors import InternalError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rapsqlite._callbacks.argument_block import Place
+    from rapsqlite._callbacks.argument_block import ArgumentBlock
     from rapsqlite._callbacks.async_exception import CallbackInterrupt
 
     Enter = Callable[[], int]
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     Fail = Callable[[BaseException], None]
     FailLate = Callable[[BaseException], int]
 
-_FORM, _VALUE, _ROOM_BYTES = abi.PLACE_FORM, abi.PLACE_VALUE, abi.CALLBACK_PLACE_ROOM
+_FORM, _VALUE, _ROOM_BYTES = abi.ARGUMENT_BLOCK_FORM, abi.ARGUMENT_BLOCK_VALUE, abi.ARGUMENT_BLOCK_ROOM
 _INTEGER, _FLOAT, _TEXT = abi.FORM_INTEGER, abi.FORM_FLOAT, abi.FORM_TEXT
 _ARRAY, _PACKED_TEXT = abi.FORM_ARRAY, abi.FORM_PACKED_TEXT
 
 
-def entrance(place: Place, strike: CallbackInterrupt, fail: Fail, fail_late: FailLate) -> tuple[Enter, Bind]:
+def entrance(block: ArgumentBlock, strike: CallbackInterrupt, fail: Fail, fail_late: FailLate) -> tuple[Enter, Bind]:
     """Return ``enter``, for the guest to call in this thread, and ``bind``, which says what that calls (None: nothing).
 
     ``fail`` answers an exception of what is called, ``fail_late`` one that comes when that is over; it returns what
     ``enter`` is to return.
     """
-    words, floats, room, starts, thread = place.words, place.floats, place.room, place.starts, get_ident()
+    words, floats, room, starts, thread = block.words, block.floats, block.room, block.starts, get_ident()
     function: Callable[..., Any] = not_held
 
     def bind(new: Callable[..., Any] | None) -> None:
@@ -56,13 +56,13 @@ def entrance(place: Place, strike: CallbackInterrupt, fail: Fail, fail_late: Fai
                 elif form == _FLOAT:
                     value = function(floats[_VALUE])
                 else:
-                    value = function(*place.arguments(form))
+                    value = function(*block.arguments(form))
                 kind = type(value)
                 if kind is int:
                     try:
                         words[_VALUE] = value
                     except ValueError:
-                        place.put(value)  # reports what is wrong with it
+                        block.put(value)  # reports what is wrong with it
                     if form != _INTEGER:
                         words[_FORM] = _INTEGER
                 elif kind is float:
@@ -73,7 +73,7 @@ def entrance(place: Place, strike: CallbackInterrupt, fail: Fail, fail_late: Fai
                     words[_VALUE] = len(data)
                     words[_FORM] = _TEXT
                 else:
-                    place.put(value)
+                    block.put(value)
             except BaseException as exc:  # noqa: BLE001 - it must not cross the wasm frames; it becomes the error's cause
                 fail(exc)
             strike.target = 0

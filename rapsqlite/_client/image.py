@@ -1,7 +1,7 @@
 """A database file in a private directory, through which a copy travels from one SQLite to another.
 
 A killed process leaves its directory behind. So each directory has a lock file next to it, locked for the lifetime of
-the process, and a process's first copy removes the directories in the same place whose locks are free.
+the process, and a process's first copy removes the directories in the same shared whose locks are free.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _PREFIX = "rapsqlite_"
 _SUFFIX = ".lock"
 GRACE_PERIOD_S = 5.0  # how long a cancelled task waits for a file system that does not respond
-_reclaimed: set[str] = set()  # places that this process has cleaned up
+_reclaimed: set[str] = set()  # directories that this process has cleaned up
 
 
 class Image:
@@ -59,13 +59,13 @@ class Image:
 
     def _make(self) -> None:
         with self._guard:
-            place = _place()
-            if place not in _reclaimed:
-                _reclaimed.add(place)
-                _reclaim(place)
+            shared = _shared_directory()
+            if shared not in _reclaimed:
+                _reclaimed.add(shared)
+                _reclaim(shared)
             if self._is_left:
                 return  # its task did not wait
-            directory = self._lock.acquire_new(place, _PREFIX)
+            directory = self._lock.acquire_new(shared, _PREFIX)
             try:
                 directory.mkdir(0o700)
             except BaseException:
@@ -103,7 +103,7 @@ class Image:
         return path
 
 
-def _place() -> str:
+def _shared_directory() -> str:
     """Return where SQLite's own temporary files go: the image may be a whole database."""
     import tempfile  # imported only by programs that copy
 
@@ -119,12 +119,12 @@ class _Lock:
         self._fd = -1
         self._path = ""
 
-    def acquire_new(self, place: str, prefix: str) -> Path:
+    def acquire_new(self, shared: str, prefix: str) -> Path:
         """Create a lock file with a new name and lock it; return the path of its directory."""
-        import tempfile  # as in _place
+        import tempfile  # as in _shared_directory
 
         while True:
-            self._fd, self._path = tempfile.mkstemp(_SUFFIX, prefix, place)
+            self._fd, self._path = tempfile.mkstemp(_SUFFIX, prefix, shared)
             if self._lock() and os.fstat(self._fd).st_nlink:
                 return Path(self._path.removesuffix(_SUFFIX))
             os.close(self._fd)  # another process took it for a leftover before it was locked
@@ -167,9 +167,9 @@ class _Lock:
         return True
 
 
-def _reclaim(place: str) -> None:
-    """Remove the directories in ``place`` that killed processes of this user left behind."""
-    for entry in os.scandir(place):
+def _reclaim(shared: str) -> None:
+    """Remove the directories in ``shared`` that killed processes of this user left behind."""
+    for entry in os.scandir(shared):
         if entry.name.startswith(_PREFIX) and entry.name.endswith(_SUFFIX):
             lock = _Lock()
             if lock.acquire(entry.path):

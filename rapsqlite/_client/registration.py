@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 _CHECKS_COUNTS = sys.version_info >= (3, 14)
 
 
-async def asked_for_number(guest: Guest, what: int, arguments: list[int]) -> int:
+async def asked_for_number(guest: Guest, operation: int, arguments: list[int]) -> int:
     """Return the guest's reply to one of the CONTROL_OP_* that reply with a number."""
-    reply = await guest.call(Request(abi.OP_CONTROL, params=msgspec.msgpack.encode(arguments), target=what))
+    reply = await guest.call(Request(abi.OP_CONTROL, params=msgspec.msgpack.encode(arguments), target=operation))
     return decode_integer(reply.rows)
 
 
-async def check_count(guest: Guest, narg: int, what: str) -> None:
+async def check_count(guest: Guest, narg: int, argument: str) -> None:
     """From Python 3.14 on, raise ProgrammingError if no function may have so many arguments; -1 means any number."""
     if not _CHECKS_COUNTS:
         return
     limit = await asked_for_number(guest, abi.CONTROL_OP_LIMIT, [abi.SQLITE_LIMIT_FUNCTION_ARG])
     if not -1 <= narg <= limit:
-        raise ProgrammingError(f"{what!r} must be between -1 and {limit}, not {narg}")
+        raise ProgrammingError(f"{argument!r} must be between -1 and {limit}, not {narg}")
 
 
 async def register_function(
-    guest: Guest, kind: int, function: Callable[..., Any] | None, name: str, narg: int, flags: int, what: int
+    guest: Guest, kind: int, function: Callable[..., Any] | None, name: str, narg: int, flags: int, shape: int
 ) -> None:
-    """Define an SQL function; ``kind`` is the callback's kind, ``what`` one of FUNCTION_*. None removes it."""
-    await _register(guest, abi.CONTROL_OP_FUNCTION, kind, function, lambda handle: [handle, name, narg, flags, what])
+    """Define an SQL function; ``kind`` is the callback's kind, ``shape`` one of FUNCTION_*. None removes it."""
+    await _register(guest, abi.CONTROL_OP_FUNCTION, kind, function, lambda handle: [handle, name, narg, flags, shape])
 
 
 async def register_collation(guest: Guest, function: Callable[..., Any] | None, name: str) -> None:
@@ -71,26 +71,26 @@ async def _register(
         raise
 
 
-def checked_name(name: object, what: str, place: int | str = 1) -> str:
+def checked_name(name: object, function: str, argument: int | str = 1) -> str:
     """Return the name of a function, collation or table; TypeError or ValueError, as in sqlite3, if it is invalid."""
     if not isinstance(name, str):
-        raise TypeError(f"{what}() argument {place!r} must be str, not {type(name).__name__}")
+        raise TypeError(f"{function}() argument {argument!r} must be str, not {type(name).__name__}")
     if "\0" in name:
         raise ValueError("embedded null character")
     name.encode()  # lone surrogates: UnicodeEncodeError, a ValueError
     return str.__str__(name)  # a subclass cannot be encoded, and its methods must not run
 
 
-def checked_callable(function: object, what: str) -> None:
+def checked_callable(function: object, argument: str) -> None:
     """Raise TypeError unless it is callable or None."""
     if function is not None and not callable(function):
-        raise TypeError(f"{what} must be callable")
+        raise TypeError(f"{argument} must be callable")
 
 
-def checked_int(value: object, what: str) -> int:
+def checked_int(value: object, argument: str) -> int:
     """Return an argument that SQLite takes as a C int; TypeError or OverflowError if it is not one."""
     if not isinstance(value, int):
-        raise TypeError(f"{what} must be int, not {type(value).__name__}")
+        raise TypeError(f"{argument} must be int, not {type(value).__name__}")
     if not -(1 << 31) <= value < 1 << 31:
-        raise OverflowError(f"{what} does not fit a C int")
+        raise OverflowError(f"{argument} does not fit a C int")
     return int(value)

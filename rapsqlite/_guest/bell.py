@@ -44,7 +44,7 @@ class Bell:
     def __init__(self) -> None:
         """Open the pipe; OSError if there are too many open files."""
         self._reader = self._writer = -1
-        self._place = _PollFd(-1, _POLLIN, 0)
+        self._pollfd = _PollFd(-1, _POLLIN, 0)
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._loop: Loop | None = None
         self._drain: Callable[[Loop], object] = lambda _loop: None
@@ -52,7 +52,7 @@ class Bell:
         self._key: object = None  # of the newest loop
         self.is_heard = False  # whether the newest loop watches it
         self._is_read_on = False
-        self._place.fd = self._reader
+        self._pollfd.fd = self._reader
         self._ppoll = ctypes.CDLL(None).ppoll
 
     @property
@@ -97,7 +97,7 @@ class Bell:
     def wait(self, seconds: float) -> None:
         """Sleep until it rings, at most ``seconds``, less than 1. Call in the thread of the watching loop."""
         timeout = _TimeSpec(0, int(seconds * 1e9))
-        if self._ppoll(ctypes.byref(self._place), 1, ctypes.byref(timeout), None) == 1:
+        if self._ppoll(ctypes.byref(self._pollfd), 1, ctypes.byref(timeout), None) == 1:
             self.silence()
 
     def retire(self) -> None:
@@ -127,7 +127,7 @@ class Bell:
 
     def close(self) -> None:
         """Close the pipe. No loop watches it (any more)."""
-        self._place.fd = -1
+        self._pollfd.fd = -1
         reader, self._reader = self._reader, -1
         writer, self._writer = self._writer, -1
         for descriptor in (reader, writer):

@@ -342,8 +342,8 @@ class Guest:
         if instance.call("rapsqlite_abi_version") != abi.ABI_VERSION:
             raise InternalError("engine.wasm was built for another version of this package: run scripts/build_wasm.sh")
         self.host.rings = rings = Rings(instance.memory.view, instance.call("rapsqlite_control"))
-        place = rings.callback_place
-        self.host.callbacks.attach(instance.memory.view, place, instance.table.add_entrance, instance.give_up)
+        block = rings.argument_block
+        self.host.callbacks.attach(instance.memory.view, block, instance.table.add_entrance, instance.give_up)
         if bell is not None:
             instance.prepare_output()
         if self._parking is not None and parking.install(self._parking, rings, instance.table.add):

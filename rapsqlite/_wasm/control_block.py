@@ -66,11 +66,11 @@ class Words:
 
     def set_spins(self, count: int) -> None:
         """Set how many times the guest checks for a request before it sleeps."""
-        self._words[abi.CONTROL_LOOKS // 4] = count
+        self._words[abi.CONTROL_SPINS // 4] = count
 
-    def set_sleep(self, place: int) -> None:
-        """Make the guest sleep with the function at index ``place`` of its table."""
-        self._words[abi.CONTROL_SLEEP // 4] = place
+    def set_sleep(self, index: int) -> None:
+        """Make the guest sleep with the function at index ``index`` of its table."""
+        self._words[abi.CONTROL_SLEEP // 4] = index
 
     def set_bell(self, kind: int) -> None:
         """Make the guest ring by calling (BELL_CALLS) or by writing (BELL_WRITES)."""

@@ -74,7 +74,7 @@ def install(parking: Parking, words: Words, add_to_table: Callable[[int, int], i
     ``add_to_table(address, argument)`` puts a C function into its table and returns the index, 0 if there is no space.
     The thread is not the one that made ``parking``, so the test covers waking from another thread.
     """
-    place = add_to_table(parking.function, parking.argument) if parking.works() else 0
-    if place:
-        words.set_sleep(place)
-    return bool(place)
+    index = add_to_table(parking.function, parking.argument) if parking.works() else 0
+    if index:
+        words.set_sleep(index)
+    return bool(index)

@@ -91,7 +91,7 @@ class Rings(Words):
         "_request_head",
         "_requests",
         "_shared",
-        "callback_place",
+        "argument_block",
         "spilled",
     )
 
@@ -104,16 +104,16 @@ class Rings(Words):
         if self._word(abi.CONTROL_MAGIC) != abi.MAGIC or self._word(abi.CONTROL_ABI_VERSION) != abi.ABI_VERSION:
             raise MalformedReplyError("the control block has an unexpected magic number or version")
         # Read once: later writes of the guest to these words change nothing.
-        requests = self._place_of_ring(abi.CONTROL_REQUEST_RING, abi.REQUEST_RING_BYTES)
-        replies = self._place_of_ring(abi.CONTROL_REPLY_RING, abi.REPLY_RING_BYTES)
-        callbacks = (self._word(abi.CONTROL_CALLBACK_PLACE), abi.CALLBACK_PLACE_HEAD + abi.CALLBACK_PLACE_ROOM)
-        self.callback_place = callbacks[0]
-        places = sorted([(control, abi.CONTROL_BYTES), requests, replies, callbacks])
-        if any(address % 8 for address, _ in places):
+        requests = self._ring(abi.CONTROL_REQUEST_RING, abi.REQUEST_RING_BYTES)
+        replies = self._ring(abi.CONTROL_REPLY_RING, abi.REPLY_RING_BYTES)
+        callbacks = (self._word(abi.CONTROL_ARGUMENT_BLOCK), abi.ARGUMENT_BLOCK_HEAD + abi.ARGUMENT_BLOCK_ROOM)
+        self.argument_block = callbacks[0]
+        ranges = sorted([(control, abi.CONTROL_BYTES), requests, replies, callbacks])
+        if any(address % 8 for address, _ in ranges):
             raise MalformedReplyError("the control block or a ring is not aligned")
-        if any(address + size > after for (address, size), (after, _) in pairwise(places)):
+        if any(address + size > after for (address, size), (after, _) in pairwise(ranges)):
             raise MalformedReplyError("the control block and the rings overlap")
-        self._shared = places
+        self._shared = ranges
         self._requests = view(*requests)
         self._replies = view(*replies)
         self._request_bytes = abi.REQUEST_RING_BYTES
@@ -124,7 +124,7 @@ class Rings(Words):
             raise MalformedReplyError("a ring counter does not match whole frames")
         self.spilled: deque[bytes] = deque()  # bodies too large for the ring, oldest first
 
-    def _place_of_ring(self, offset: int, size: int) -> tuple[int, int]:
+    def _ring(self, offset: int, size: int) -> tuple[int, int]:
         if self._word(offset + 4) != size:
             raise MalformedReplyError("a ring has an unexpected size")
         return self._word(offset), size

@@ -41,7 +41,7 @@ from tests.guest.calling import ARGUMENTS, PLACE, ROOM, Played
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CONTROL, CALLBACK_PLACE, REQUESTS, REPLIES = 1024, 2048, 65536, 131072
+CONTROL, ARGUMENT_BLOCK, REQUESTS, REPLIES = 1024, 2048, 65536, 131072
 MEMORY_BYTES = REPLIES + abi.REPLY_RING_BYTES
 EXTREMES = (0, 1, 2, 7, 8, 63, 64, 4095, 4096, 32_768, 65_535, 65_536, (1 << 24) - 1, 1 << 30, abi.WINDOWS_START)
 LONGEST_S = 0.05  # that the loop's thread is kept
@@ -124,7 +124,7 @@ class Replies:
         self.memory[CONTROL : CONTROL + abi.CONTROL_BYTES] = bytes(abi.CONTROL_BYTES)
         words = {
             abi.CONTROL_MAGIC: (abi.MAGIC, abi.ABI_VERSION, REQUESTS, abi.REQUEST_RING_BYTES, REPLIES),
-            abi.CONTROL_REPLY_RING + 4: (abi.REPLY_RING_BYTES, CALLBACK_PLACE),
+            abi.CONTROL_REPLY_RING + 4: (abi.REPLY_RING_BYTES, ARGUMENT_BLOCK),
         }
         for offset, values in words.items():
             struct.pack_into(f"<{len(values)}I", self.memory, CONTROL + offset, *values)
@@ -238,7 +238,7 @@ class Callbacks:
         if played.ended_by or len(played.callbacks) < 5 or len(played.callbacks) > 100:
             self.start()
             played = self.played
-        data = dice.choice((self.runs, lambda: some_body(dice)))()[: abi.CALLBACK_PLACE_ROOM]
+        data = dice.choice((self.runs, lambda: some_body(dice)))()[: abi.ARGUMENT_BLOCK_ROOM]
         played.memory[ROOM : ROOM + len(data)] = data
         played.memory[ARGUMENTS : ARGUMENTS + len(data)] = data
         key = dice.choice(self.keys) if dice.random() < 0.9 else some_integer(dice, 40)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MEMORY_BYTES = 1 << 20
 PLACE = 4096
-ROOM = PLACE + abi.CALLBACK_PLACE_HEAD
+ROOM = PLACE + abi.ARGUMENT_BLOCK_HEAD
 ARGUMENTS = 65536
 NO_ARGUMENTS = b"\x90"
 
@@ -58,11 +58,11 @@ class Played:
         if slot:
             returned = self.table[slot - 1]()
         else:
-            struct.pack_into("<q", self.memory, PLACE + 8 * abi.PLACE_SLOT, 1)
+            struct.pack_into("<q", self.memory, PLACE + 8 * abi.ARGUMENT_BLOCK_SLOT, 1)
             returned = self.callbacks.call()
-            self.slots[key] = self.word(abi.PLACE_SLOT)
+            self.slots[key] = self.word(abi.ARGUMENT_BLOCK_SLOT)
         assert returned == (1 if self.ended_by else 0)
-        return self.word(abi.PLACE_FORM), self.word(abi.PLACE_VALUE)
+        return self.word(abi.ARGUMENT_BLOCK_FORM), self.word(abi.ARGUMENT_BLOCK_VALUE)
 
     def call(self, kind: int, handle: int, arguments: bytes = NO_ARGUMENTS) -> tuple[int, int]:
         """Call with an array in MessagePack."""
@@ -70,13 +70,13 @@ class Played:
 
     def put_bytes(self, key: int, form: int, data: bytes, far: bool = False) -> tuple[int, int]:
         """Call with arguments that lie in the place, or elsewhere if it has no room for them or they are to be far."""
-        far = far or len(data) > abi.CALLBACK_PLACE_ROOM
+        far = far or len(data) > abi.ARGUMENT_BLOCK_ROOM
         start = ARGUMENTS if far else ROOM
         self.memory[start : start + len(data)] = data
         return self.put(key, form + far * abi.FORM_FAR, len(data), ARGUMENTS)
 
     def failure(self) -> BaseException | None:
-        return self.callbacks.failures.take(self.word(abi.PLACE_VALUE))
+        return self.callbacks.failures.take(self.word(abi.ARGUMENT_BLOCK_VALUE))
 
     def text(self) -> bytes:
-        return bytes(self.memory[ROOM : ROOM + self.word(abi.PLACE_VALUE)])
+        return bytes(self.memory[ROOM : ROOM + self.word(abi.ARGUMENT_BLOCK_VALUE)])

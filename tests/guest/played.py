@@ -50,7 +50,7 @@ def module(
         abi.CONTROL_REQUEST_RING + 4: abi.REQUEST_RING_BYTES,
         abi.CONTROL_REPLY_RING: REPLIES,
         abi.CONTROL_REPLY_RING + 4: RING,
-        abi.CONTROL_CALLBACK_PLACE: PLACE,
+        abi.CONTROL_ARGUMENT_BLOCK: PLACE,
         **(control or {}),
     }
     text = f"""

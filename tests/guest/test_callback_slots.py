@@ -32,12 +32,12 @@ def test_slot_is_given_to_who_asks_alone() -> None:
     for _ in range(3):
         struct.pack_into("<6q", guest.memory, PLACE, abi.CALLBACK_FUNCTION | handle << 8, abi.FORM_ARRAY, 0, 0, 0, 0)
         guest.callbacks.call()
-        assert guest.word(abi.PLACE_SLOT) == abi.NO_FUNCTION
+        assert guest.word(abi.ARGUMENT_BLOCK_SLOT) == abi.NO_FUNCTION
     unknown = abi.CALLBACK_FUNCTION | 99 << 8
     struct.pack_into("<6q", guest.memory, PLACE, unknown, abi.FORM_ARRAY, 0, 0, 0, 1)
     guest.callbacks.call()
 
-    assert guest.word(abi.PLACE_SLOT) == abi.NO_FUNCTION
+    assert guest.word(abi.ARGUMENT_BLOCK_SLOT) == abi.NO_FUNCTION
     assert not guest.table
 
 

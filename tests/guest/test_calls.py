@@ -26,7 +26,7 @@ def made(guest: Played, *runs: Any, most: int = MOST) -> list[Any]:
     """Have calls made; return the answers."""
     form, length = guest.call(abi.CALLBACK_CALLS, most, msgspec.msgpack.encode([*runs]))
     assert form == abi.FORM_BLOB
-    if length > abi.CALLBACK_PLACE_ROOM:
+    if length > abi.ARGUMENT_BLOCK_ROOM:
         answer = bytearray(length)
         assert guest.callbacks.fetch_answer(memoryview(answer)) == 0
         return msgspec.msgpack.decode(answer, type=list[Any])

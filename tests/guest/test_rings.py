@@ -27,7 +27,7 @@ class PlayedGuest:
         self.word(abi.CONTROL_ABI_VERSION, abi.ABI_VERSION)
         self.words(abi.CONTROL_REQUEST_RING, REQUESTS, REQUEST_RING)
         self.words(abi.CONTROL_REPLY_RING, REPLIES, RING)
-        self.word(abi.CONTROL_CALLBACK_PLACE, PLACE)
+        self.word(abi.CONTROL_ARGUMENT_BLOCK, PLACE)
 
     def view(self, address: int, length: int) -> memoryview:
         if address + length > len(self.memory):
@@ -262,9 +262,9 @@ def test_spilled_body_must_be_the_one_handed_over(guest: PlayedGuest) -> None:
         (abi.CONTROL_REPLY_RING, REQUESTS),
         (abi.CONTROL_REPLY_RING, REQUESTS + REQUEST_RING - 8),
         (abi.CONTROL_REQUEST_RING, CONTROL),
-        (abi.CONTROL_CALLBACK_PLACE, CONTROL + abi.CONTROL_BYTES - 8),
-        (abi.CONTROL_CALLBACK_PLACE, PLACE + 4),
-        (abi.CONTROL_CALLBACK_PLACE, REPLIES),
+        (abi.CONTROL_ARGUMENT_BLOCK, CONTROL + abi.CONTROL_BYTES - 8),
+        (abi.CONTROL_ARGUMENT_BLOCK, PLACE + 4),
+        (abi.CONTROL_ARGUMENT_BLOCK, REPLIES),
         (abi.CONTROL_REQUEST_HEAD, 4),
         (abi.CONTROL_REPLY_TAIL, 12),
     ],

@@ -80,12 +80,12 @@ impl Allocator {
         self.block.get().cast()
     }
 
-    fn holds(&self, place: *mut u8) -> bool {
-        (place as usize).wrapping_sub(self.start() as usize) < SLOT_BYTES * SLOTS
+    fn holds(&self, pointer: *mut u8) -> bool {
+        (pointer as usize).wrapping_sub(self.start() as usize) < SLOT_BYTES * SLOTS
     }
 
-    fn give_back(&self, place: *mut u8, layout: Layout) {
-        let first = (place as usize - self.start() as usize) / SLOT_BYTES;
+    fn give_back(&self, pointer: *mut u8, layout: Layout) {
+        let first = (pointer as usize - self.start() as usize) / SLOT_BYTES;
         self.used.set(self.used.get() & !(mask(layout) << first));
     }
 }
@@ -105,18 +105,18 @@ mod heap {
         fn rapsqlite_realloc(block: *mut c_void, size: usize) -> *mut c_void;
     }
 
-    pub unsafe fn free(place: *mut u8, _: Layout) {
+    pub unsafe fn free(pointer: *mut u8, _: Layout) {
         // SAFETY: the caller's promise; the system's allocator has it from the C library.
-        unsafe { rapsqlite_free(place.cast()) }
+        unsafe { rapsqlite_free(pointer.cast()) }
     }
 
     /// Null if that cannot be done.
-    pub unsafe fn resize(place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+    pub unsafe fn resize(pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if layout.align() > ALIGN {
             return ptr::null_mut();
         }
         // SAFETY: as above.
-        unsafe { rapsqlite_realloc(place.cast(), size).cast() }
+        unsafe { rapsqlite_realloc(pointer.cast(), size).cast() }
     }
 }
 
@@ -124,14 +124,14 @@ mod heap {
 mod heap {
     use std::alloc::{GlobalAlloc, Layout, System};
 
-    pub unsafe fn free(place: *mut u8, layout: Layout) {
+    pub unsafe fn free(pointer: *mut u8, layout: Layout) {
         // SAFETY: the caller's promise.
-        unsafe { System.dealloc(place, layout) }
+        unsafe { System.dealloc(pointer, layout) }
     }
 
-    pub unsafe fn resize(place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+    pub unsafe fn resize(pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller's promise.
-        unsafe { System.realloc(place, layout, size) }
+        unsafe { System.realloc(pointer, layout, size) }
     }
 }
 
@@ -141,40 +141,40 @@ fn mask(layout: Layout) -> u128 {
     (1 << count) - 1
 }
 
-// SAFETY: places come from the system's allocator or are slots that nobody else has until they are given back, which are
+// SAFETY: pointers come from the system's allocator or are slots that nobody else has until they are given back, which are
 // aligned for every layout that gets some.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
-        let place = unsafe { System.alloc(layout) };
-        if place.is_null() {
+        let pointer = unsafe { System.alloc(layout) };
+        if pointer.is_null() {
             return self.take(layout);
         }
-        place
+        pointer
     }
 
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        if self.holds(place) {
-            return self.give_back(place, layout);
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        if self.holds(pointer) {
+            return self.give_back(pointer, layout);
         }
         // SAFETY: the caller's promise, and it is none of the slots.
-        unsafe { heap::free(place, layout) }
+        unsafe { heap::free(pointer, layout) }
     }
 
-    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if !self.holds(place) {
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if !self.holds(pointer) {
             // SAFETY: the caller's promise, and it is none of the slots.
-            let larger = unsafe { heap::resize(place, layout, size) };
+            let larger = unsafe { heap::resize(pointer, layout, size) };
             if !larger.is_null() {
                 return larger;
             }
         }
-        // SAFETY: the caller's promise for `size`; what is copied lies in both places.
+        // SAFETY: the caller's promise for `size`; what is copied lies in both pointers.
         unsafe {
             let moved = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
             if !moved.is_null() {
-                ptr::copy_nonoverlapping(place, moved, layout.size().min(size));
-                self.dealloc(place, layout);
+                ptr::copy_nonoverlapping(pointer, moved, layout.size().min(size));
+                self.dealloc(pointer, layout);
             }
             moved
         }
@@ -192,14 +192,14 @@ mod tests {
     #[test]
     fn the_reserve_holds_what_was_taken_until_it_is_given_back() {
         let allocator = Allocator::new();
-        let places: Vec<_> = (0..SLOTS).map(|_| allocator.take(layout(1))).collect();
-        assert!(places.iter().all(|place| allocator.holds(*place)));
+        let pointers: Vec<_> = (0..SLOTS).map(|_| allocator.take(layout(1))).collect();
+        assert!(pointers.iter().all(|pointer| allocator.holds(*pointer)));
         assert!(allocator.take(layout(1)).is_null());
 
-        for place in &places[3..7] {
-            allocator.give_back(*place, layout(1));
+        for pointer in &pointers[3..7] {
+            allocator.give_back(*pointer, layout(1));
         }
-        assert_eq!(allocator.take(layout(4 * SLOT_BYTES)), places[3]);
+        assert_eq!(allocator.take(layout(4 * SLOT_BYTES)), pointers[3]);
         assert!(allocator.take(layout(1)).is_null());
     }
 
@@ -215,11 +215,11 @@ mod tests {
     #[test]
     fn what_moves_keeps_its_bytes() {
         let allocator = Allocator::new();
-        let place = allocator.take(layout(5));
-        // SAFETY: each place has the size it was asked for.
+        let pointer = allocator.take(layout(5));
+        // SAFETY: each pointer has the size it was asked for.
         unsafe {
-            place.copy_from_nonoverlapping(b"kept!".as_ptr(), 5);
-            let moved = allocator.realloc(place, layout(5), 5000);
+            pointer.copy_from_nonoverlapping(b"kept!".as_ptr(), 5);
+            let moved = allocator.realloc(pointer, layout(5), 5000);
             assert!(!allocator.holds(moved));
             assert_eq!(core::slice::from_raw_parts(moved, 5), b"kept!");
             allocator.dealloc(moved, layout(5000));

@@ -315,21 +315,21 @@ pub fn shm_unmap(fd: Fd, delete: bool) -> Result<(), Code> {
     check(unsafe { import::shm_unmap(fd.0, delete.into()) })
 }
 
-/// Calls what the place for callbacks says, and has the answer put there (`callbacks::place`).
+/// Calls what the argument block says, and has the answer put there (`callbacks::argument_block`).
 pub fn callback() {
-    // SAFETY: takes and returns nothing. The host reads the arguments that the place points to, and writes to
-    // the place alone.
+    // SAFETY: takes and returns nothing. The host reads the arguments that the block points to, and writes to
+    // the block alone.
     unsafe { import::callback() }
 }
 
-/// What the host has put into the table at `place`: a function that takes and returns nothing, as these imports do.
-pub fn table_function(place: u32) -> Option<extern "C" fn()> {
-    if place == abi::NO_FUNCTION {
+/// What the host has put into the table at `index`: a function that takes and returns nothing, as these imports do.
+pub fn table_function(index: u32) -> Option<extern "C" fn()> {
+    if index == abi::NO_FUNCTION {
         return None;
     }
     // SAFETY: the host put a function of this type there before it said so. (A call through the table checks the
     // type in any case, and traps.)
-    Some(unsafe { transmute::<usize, extern "C" fn()>(place as usize) })
+    Some(unsafe { transmute::<usize, extern "C" fn()>(index as usize) })
 }
 
 /// Fills `answer` with the answer of the last callback, which was too large for its `out`.

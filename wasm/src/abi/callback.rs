@@ -37,21 +37,21 @@ pub const CALLBACK_EXTENSION_LINK: i32 = 25;
 pub const CALLBACK_EXTENSION_SYMBOL: i32 = 26;
 pub const CALLBACK_EXTENSION_CLOSE: i32 = 27;
 
-// Words of the place where a callback's arguments and answer are, in 8 bytes each.
+// Words of the argument block, where a callback's arguments and answer are, in 8 bytes each.
 /// Kind, and the handle above its eight bits.
-pub const PLACE_KEY: u32 = 0;
+pub const ARGUMENT_BLOCK_KEY: u32 = 0;
 /// What the arguments are, then what the answer is: `FORM_*`, or one of the failures.
-pub const PLACE_FORM: u32 = 1;
+pub const ARGUMENT_BLOCK_FORM: u32 = 1;
 /// An integer, a float, a length, or the number of an exception.
-pub const PLACE_VALUE: u32 = 2;
+pub const ARGUMENT_BLOCK_VALUE: u32 = 2;
 /// Where text, blob or array of the arguments start, if they are far.
-pub const PLACE_ADDRESS: u32 = 3;
+pub const ARGUMENT_BLOCK_ADDRESS: u32 = 3;
 /// How many callbacks there have been.
-pub const PLACE_COUNT: u32 = 4;
+pub const ARGUMENT_BLOCK_COUNT: u32 = 4;
 /// Not 0: the guest wants a function in the table for this key. The host's answer: where that is.
-pub const PLACE_SLOT: u32 = 5;
+pub const ARGUMENT_BLOCK_SLOT: u32 = 5;
 /// Behind the words: room for text, blob or array of the arguments, then for text or blob of the answer.
-pub const CALLBACK_PLACE_HEAD: u32 = 64;
+pub const ARGUMENT_BLOCK_HEAD: u32 = 64;
 
 // Forms. One argument goes as it is, none or several as an array in MessagePack.
 pub const FORM_NULL: i64 = 0;
@@ -62,7 +62,7 @@ pub const FORM_BLOB: i64 = 4;
 pub const FORM_ARRAY: i64 = 5;
 /// One text in MessagePack, of arguments only and never far: the host decodes that fastest.
 pub const FORM_PACKED_TEXT: i64 = 6;
-/// Added to the form of arguments that the place has no room for: they are at `PLACE_ADDRESS`.
+/// Added to the form of arguments that the block has no room for: they are at `ARGUMENT_BLOCK_ADDRESS`.
 pub const FORM_FAR: i64 = 8;
 
 // Why `callback` has no answer.
@@ -74,7 +74,7 @@ pub const CALLBACK_NO_METHOD: i64 = -4;
 pub const CALLBACK_IN_STEP: i64 = -16;
 pub const CALLBACK_IN_INVERSE: i64 = -32;
 /// Larger arguments are far, a larger answer is fetched with `callback_answer`.
-pub const CALLBACK_PLACE_ROOM: u32 = 1_024;
+pub const ARGUMENT_BLOCK_ROOM: u32 = 1_024;
 
 // Kinds of SQL functions.
 pub const FUNCTION_SCALAR: i64 = 0;

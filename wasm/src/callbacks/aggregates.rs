@@ -101,13 +101,13 @@ unsafe fn answer(context: *mut ffi::sqlite3_context, kind: i32, messages: &Messa
 unsafe fn instance<'a>(context: *mut ffi::sqlite3_context) -> Option<&'a mut u32> {
     // SAFETY: the caller's promise; SQLite zeroes the memory, aligns it to 8 bytes and frees it itself.
     unsafe {
-        let place =
+        let instance =
             ffi::sqlite3_aggregate_context(context, size_of::<u32>() as c_int).cast::<u32>();
-        let Some(place) = place.as_mut() else {
+        let Some(instance) = instance.as_mut() else {
             ffi::sqlite3_result_error_nomem(context);
             return None;
         };
-        if *place == 0 {
+        if *instance == 0 {
             let function = function_of(context);
             let maker = function.handle.callee(abi::CALLBACK_NEW);
             let callbacks = &*function.callbacks;
@@ -116,12 +116,12 @@ unsafe fn instance<'a>(context: *mut ffi::sqlite3_context) -> Option<&'a mut u32
                 _ => 0,
             };
             match callbacks.call_with(maker, NOTHING, number) {
-                Ok(handle) if handle != 0 => *place = handle,
+                Ok(handle) if handle != 0 => *instance = handle,
                 Ok(_) => NEW.put(context, (Failure::Raised, During::Call)),
                 Err(failed) => NEW.put(context, failed),
             }
         }
-        (*place != 0).then_some(place)
+        (*instance != 0).then_some(instance)
     }
 }
 
@@ -132,7 +132,7 @@ unsafe fn instance<'a>(context: *mut ffi::sqlite3_context) -> Option<&'a mut u32
 unsafe fn started_instance(context: *mut ffi::sqlite3_context) -> u32 {
     // SAFETY: the caller's promise; a size of 0 makes nothing.
     unsafe {
-        let place = ffi::sqlite3_aggregate_context(context, 0).cast::<u32>();
-        place.as_ref().copied().unwrap_or(0)
+        let instance = ffi::sqlite3_aggregate_context(context, 0).cast::<u32>();
+        instance.as_ref().copied().unwrap_or(0)
     }
 }

@@ -1,8 +1,8 @@
-//! The place in memory where the arguments of a callback and its answer pass.
+//! The argument block: where the arguments of a callback and its answer pass.
 //!
 //! The host knows its address from the start, so the import takes and returns nothing: reading arguments of an import
 //! is most of what one costs in Python. Layout: docs/abi.md, "Callbacks". One instance runs on one thread and is not
-//! entered while the host runs a callback, so one place serves them all.
+//! entered while the host runs a callback, so one block serves them all.
 
 use core::cell::{Cell, UnsafeCell};
 
@@ -14,20 +14,20 @@ use crate::vfs;
 use crate::wire::params::Value;
 use crate::wire::rows::Encoder;
 
-const HEAD_BYTES: usize = abi::CALLBACK_PLACE_HEAD as usize;
-const ROOM_BYTES: usize = abi::CALLBACK_PLACE_ROOM as usize;
+const HEAD_BYTES: usize = abi::ARGUMENT_BLOCK_HEAD as usize;
+const ROOM_BYTES: usize = abi::ARGUMENT_BLOCK_ROOM as usize;
 const WORDS: usize = (HEAD_BYTES + ROOM_BYTES) / 8;
 
-struct Place(UnsafeCell<[i64; WORDS]>);
+struct ArgumentBlock(UnsafeCell<[i64; WORDS]>);
 
 // SAFETY: an instance runs on one thread.
-unsafe impl Sync for Place {}
+unsafe impl Sync for ArgumentBlock {}
 
-static PLACE: Place = Place(UnsafeCell::new([0; WORDS]));
+static BLOCK: ArgumentBlock = ArgumentBlock(UnsafeCell::new([0; WORDS]));
 
 fn word(index: u32) -> *mut i64 {
     // SAFETY: the indexes are those of the head, which lies within the array.
-    unsafe { PLACE.0.get().cast::<i64>().add(index as usize) }
+    unsafe { BLOCK.0.get().cast::<i64>().add(index as usize) }
 }
 
 fn read(index: u32) -> i64 {
@@ -42,12 +42,12 @@ fn write(index: u32, value: i64) {
 
 /// Where it is, for the control block.
 pub fn address() -> u32 {
-    PLACE.0.get() as usize as u32
+    BLOCK.0.get() as usize as u32
 }
 
 /// How many callbacks there have been.
 pub fn count() -> i64 {
-    read(abi::PLACE_COUNT)
+    read(abi::ARGUMENT_BLOCK_COUNT)
 }
 
 /// What a callback is called with.
@@ -58,7 +58,7 @@ pub enum Arguments<'a> {
     Array(&'a [u8]),
 }
 
-/// What the host answered, where the answer is not a value that fits the place.
+/// What the host answered, where the answer is not a value that fits the block.
 pub(super) enum Answered {
     Value(Value<'static>),
     /// A text or blob that is still to be fetched.
@@ -78,10 +78,10 @@ pub fn key(kind: i32, number: u32) -> i64 {
 }
 
 /// Calls the host. A text or blob of the answer is valid until the next call.
-pub(super) fn cross(callee: Callee<'_>, arguments: Arguments<'_>) -> Answered {
+pub(super) fn call_host(callee: Callee<'_>, arguments: Arguments<'_>) -> Answered {
     // It may take as long as it likes.
     vfs::give_back_locks();
-    write(abi::PLACE_KEY, key(callee.kind, callee.number));
+    write(abi::ARGUMENT_BLOCK_KEY, key(callee.kind, callee.number));
     let bytes = |form: i64, bytes: &[u8]| (form + put(bytes), bytes.len() as i64);
     let (form, value) = match arguments {
         Arguments::One(Value::Integer(value)) => (abi::FORM_INTEGER, value),
@@ -94,11 +94,14 @@ pub(super) fn cross(callee: Callee<'_>, arguments: Arguments<'_>) -> Answered {
         Arguments::One(_) => (abi::FORM_NULL, 0),
         Arguments::Array(array) => bytes(abi::FORM_ARRAY, array),
     };
-    write(abi::PLACE_VALUE, value);
-    write(abi::PLACE_FORM, form);
-    write(abi::PLACE_COUNT, count() + 1);
+    write(abi::ARGUMENT_BLOCK_VALUE, value);
+    write(abi::ARGUMENT_BLOCK_FORM, form);
+    write(abi::ARGUMENT_BLOCK_COUNT, count() + 1);
     enter(callee.slot);
-    let (form, value) = (read(abi::PLACE_FORM), read(abi::PLACE_VALUE));
+    let (form, value) = (
+        read(abi::ARGUMENT_BLOCK_FORM),
+        read(abi::ARGUMENT_BLOCK_VALUE),
+    );
     match form {
         abi::FORM_INTEGER => Answered::Value(Value::Integer(value)),
         abi::FORM_FLOAT => Answered::Value(Value::Float(f64::from_bits(value as u64))),
@@ -136,7 +139,7 @@ fn put_packed(text: &[u8]) -> Option<i64> {
 /// Puts arguments where the host looks for them; what that adds to their form.
 fn put(bytes: &[u8]) -> i64 {
     if bytes.len() > ROOM_BYTES {
-        write(abi::PLACE_ADDRESS, bytes.as_ptr() as usize as i64);
+        write(abi::ARGUMENT_BLOCK_ADDRESS, bytes.as_ptr() as usize as i64);
         return abi::FORM_FAR;
     }
     // SAFETY: behind the head there are `ROOM_BYTES`. Whoever was lent an answer there has let go of it (`bytes_of_answer`).
@@ -146,7 +149,7 @@ fn put(bytes: &[u8]) -> i64 {
 
 fn room() -> *mut u8 {
     // SAFETY: the head lies within the array.
-    unsafe { PLACE.0.get().cast::<u8>().add(HEAD_BYTES) }
+    unsafe { BLOCK.0.get().cast::<u8>().add(HEAD_BYTES) }
 }
 
 /// Enters the host by the function that it has put into the table for this callee; the first time, asks for one.
@@ -155,10 +158,10 @@ fn enter(slot: Option<&Cell<u32>>) {
     if let Some(function) = known {
         return function();
     }
-    write(abi::PLACE_SLOT, slot.is_some().into());
+    write(abi::ARGUMENT_BLOCK_SLOT, slot.is_some().into());
     host::callback();
     if let Some(slot) = slot {
-        slot.set(read(abi::PLACE_SLOT) as u32);
+        slot.set(read(abi::ARGUMENT_BLOCK_SLOT) as u32);
     }
 }
 
@@ -167,7 +170,7 @@ fn bytes_of_answer(form: i64, len: usize) -> Answered {
         return Answered::Large { form, len };
     }
     // SAFETY: behind the head there are `ROOM_BYTES`, and the host writes there during the import alone. The reference
-    // is gone before the next call: `Callbacks::cross`, the only one who looks at answers, lends it to a closure.
+    // is gone before the next call: `Callbacks::call_host`, the only one who looks at answers, lends it to a closure.
     let bytes = unsafe { core::slice::from_raw_parts(room(), len) };
     Answered::Value(value_of(form, bytes))
 }

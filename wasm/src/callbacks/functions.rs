@@ -18,7 +18,7 @@ pub struct Signature<'a> {
     pub name: &'a [u8],
     /// -1 for any number.
     pub argument_count: c_int,
-    /// `SQLITE_DETERMINISTIC` and its kin.
+    /// `SQLITE_DETERMINISTIC` and other `SQLITE_*` flags.
     pub flags: c_int,
     /// `abi::FUNCTION_*`.
     pub kind: i64,

@@ -35,7 +35,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        argument_block::cross(Callee::new(abi::CALLBACK_RELEASE, self.number()), NOTHING);
+        argument_block::call_host(Callee::new(abi::CALLBACK_RELEASE, self.number()), NOTHING);
     }
 }
 

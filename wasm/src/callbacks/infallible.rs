@@ -14,23 +14,23 @@ use crate::callbacks::Callbacks;
 use crate::error::{Error, Result, code};
 
 impl Callbacks {
-    /// Lets the running statement fail, since `what` cannot. `db` calls us.
-    pub(super) fn spoil(&self, what: &'static str, db: *mut ffi::sqlite3) {
-        self.complain(what);
+    /// Lets the running statement fail, since the callback that `noun` names cannot. `db` calls us.
+    pub(super) fn spoil(&self, noun: &'static str, db: *mut ffi::sqlite3) {
+        self.complain(noun);
         if changes_run(db) {
-            self.doomed.set(true);
+            self.rollback_pending.set(true);
         }
     }
 
     /// Lets the running statement fail without taking back what it has done.
-    pub(super) fn complain(&self, what: &'static str) {
+    pub(super) fn complain(&self, noun: &'static str) {
         // It may not have been called at all, for a function that was to be called before.
-        let what = if self.deferral.has_failed() {
+        let noun = if self.deferral.has_failed() {
             "function"
         } else {
-            what
+            noun
         };
-        self.spoiled.set(Some(what));
+        self.spoiled.set(Some(noun));
     }
 
     /// Whether a callback of the running request has raised that could not fail: none is called any more.
@@ -40,21 +40,21 @@ impl Callbacks {
 
     /// Fails if a callback has raised that could not.
     pub fn check(&self) -> Result<()> {
-        let Some(what) = self.spoiled.get() else {
+        let Some(noun) = self.spoiled.get() else {
             return Ok(());
         };
-        let message = format!("user-defined {what} raised exception");
+        let message = format!("user-defined {noun} raised exception");
         Err(Error::new(abi::ERROR_SQLITE, code::ERROR, message))
     }
 
     /// Whether what is about to be committed must not be. It is rolled back then.
     pub(super) fn refuses_commit(&self) -> bool {
-        self.doomed.take()
+        self.rollback_pending.take()
     }
 
     /// Whether there are changes that are still to be rolled back.
-    pub fn is_doomed(&self) -> bool {
-        self.doomed.get()
+    pub fn is_rollback_pending(&self) -> bool {
+        self.rollback_pending.get()
     }
 
     /// The request ends: the ROLLBACK that may follow is not to be ended for what came before.
@@ -64,8 +64,8 @@ impl Callbacks {
 
     /// No transaction is open any more. A blob that is open for writing, or rows that a change still has to return, hold
     /// up the end of their change: its commit will be refused.
-    pub fn forget_doomed(&self, db: *mut ffi::sqlite3) {
-        self.doomed.set(changes_run(db));
+    pub fn forget_pending_rollback(&self, db: *mut ffi::sqlite3) {
+        self.rollback_pending.set(changes_run(db));
     }
 }
 

@@ -1,6 +1,6 @@
 //! The user's callbacks: SQLite calls these functions, they call the host.
 //!
-//! The guest is not entered while the host runs a callback, so one buffer for arguments and one place for answers
+//! The guest is not entered while the host runs a callback, so one buffer for arguments and one block for answers
 //! serve them all.
 
 mod aggregates;
@@ -68,7 +68,7 @@ pub struct Callbacks {
     /// What raised although SQLite does not let it fail; the statement does.
     spoiled: Cell<Option<&'static str>>,
     /// What was changed on the way is still to be rolled back.
-    doomed: Cell<bool>,
+    rollback_pending: Cell<bool>,
 }
 
 impl Callbacks {
@@ -87,7 +87,7 @@ impl Callbacks {
             checkpoint_pages: Cell::new(0),
             failure: Cell::new(0),
             spoiled: Cell::new(None),
-            doomed: Cell::new(false),
+            rollback_pending: Cell::new(false),
         }
     }
 
@@ -192,7 +192,7 @@ impl Callbacks {
         arguments: Arguments<'_>,
         receive: impl FnOnce(Value<'_>) -> R,
     ) -> core::result::Result<R, Failed> {
-        match argument_block::cross(callee, arguments) {
+        match argument_block::call_host(callee, arguments) {
             Answered::Value(value) => Ok(receive(value)),
             Answered::Failed { code, number } => {
                 self.note_failure(number);

@@ -13,7 +13,7 @@ use libsqlite3_sys as ffi;
 use crate::abi;
 use crate::host;
 
-/// What the authorizer has seen of the pragma since the last `settle`.
+/// What the authorizer has seen of the pragma since the last `apply`.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Seen {
     #[default]
@@ -62,7 +62,7 @@ impl BusyTimeout {
         unsafe { ffi::sqlite3_busy_timeout(db, milliseconds) };
     }
 
-    /// Whether there is anything to settle.
+    /// Whether there is anything to apply.
     pub fn is_due(&self) -> bool {
         self.seen.get() != Seen::Nothing
     }
@@ -71,7 +71,7 @@ impl BusyTimeout {
     ///
     /// # Safety
     /// `db` is open.
-    pub unsafe fn settle(&self, db: *mut ffi::sqlite3) -> bool {
+    pub unsafe fn apply(&self, db: *mut ffi::sqlite3) -> bool {
         let is_set = self.seen.replace(Seen::Question) == Seen::Write;
         if is_set {
             // SAFETY: the caller's promise.

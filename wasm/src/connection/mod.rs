@@ -184,7 +184,7 @@ impl Connection {
     /// Rolls back what a statement has changed whose callback has raised without a way to let it fail.
     pub fn undo_spoiled(&self) {
         let callbacks = &self.watch.callbacks;
-        if !callbacks.is_doomed() {
+        if !callbacks.is_rollback_pending() {
             return;
         }
         callbacks.forget_spoiled();
@@ -195,7 +195,7 @@ impl Connection {
             drop(rollback.run());
         }
         if !self.in_transaction() {
-            callbacks.forget_doomed(self.db);
+            callbacks.forget_pending_rollback(self.db);
         }
     }
 

@@ -17,8 +17,8 @@ use crate::host;
 use crate::sqlite::statement::{Step, bytes_of};
 use crate::vfs;
 
-/// VDBE steps between two looks at the request's cancel word: well under a millisecond of work.
-const STEPS_PER_LOOK: c_int = 1000;
+/// VDBE steps between two checks of the request's cancel word: well under a millisecond of work.
+const STEPS_PER_CHECK: c_int = 1000;
 
 /// What the callbacks look at and note down; SQLite holds its address.
 pub struct Watch {
@@ -55,7 +55,7 @@ impl Watch {
             step: Cell::new(Step::None),
             uses_database: Cell::new(false),
             attaches: Cell::new(false),
-            period: Cell::new(STEPS_PER_LOOK),
+            period: Cell::new(STEPS_PER_CHECK),
             db: Cell::new(ptr::null_mut()),
             busy_timeout: BusyTimeout::default(),
             callbacks: Callbacks::new(deferral.clone()),
@@ -86,14 +86,14 @@ impl Watch {
 
     /// After a statement was compiled, which may have been `PRAGMA busy_timeout`: locks are waited for by our handler,
     /// as long as that has said. As in SQLite, setting the timeout removes a busy handler of the user's.
-    pub fn settle_busy_timeout(&self) {
+    pub fn apply_busy_timeout(&self) {
         if !self.busy_timeout.is_due() {
             return;
         }
         let db = self.db.get();
         // SAFETY: `db` is open, as a statement of it was compiled since the last time.
-        let settle = || unsafe { self.busy_timeout.settle(db) };
-        if self.callbacks.without_hooks(settle) {
+        let apply = || unsafe { self.busy_timeout.apply(db) };
+        if self.callbacks.without_hooks(apply) {
             drop(self.callbacks.replace(abi::CALLBACK_BUSY, None));
         }
         let context = ptr::from_ref(self).cast_mut().cast::<c_void>();
@@ -101,8 +101,8 @@ impl Watch {
         unsafe { ffi::sqlite3_busy_handler(db, Some(on_busy), context) };
     }
 
-    /// Lets `cancel` interrupt whatever runs, and the limit on steps start anew, until `leave`.
-    pub fn enter(&self, cancel: *const AtomicU32) {
+    /// Lets `cancel` interrupt whatever runs, and the limit on steps start anew, until `end_request`.
+    pub fn begin_request(&self, cancel: *const AtomicU32) {
         self.callbacks.set_cancel(cancel);
         self.steps_left.set(self.step_limit);
         self.limit_reached.set(false);
@@ -125,7 +125,7 @@ impl Watch {
             let user = handle.is_some().then_some(number);
             // Often enough for the user and for the interrupt.
             self.period
-                .set(user.map_or(STEPS_PER_LOOK, |steps| steps.clamp(1, STEPS_PER_LOOK)));
+                .set(user.map_or(STEPS_PER_CHECK, |steps| steps.clamp(1, STEPS_PER_CHECK)));
             self.callbacks.set_progress_steps(number);
         }
         self.callbacks.replace(kind, handle)?;
@@ -142,7 +142,7 @@ impl Watch {
     }
 
     /// The request is answered: its cancel word is not looked at any more.
-    pub fn leave(&self) {
+    pub fn end_request(&self) {
         self.callbacks.set_cancel(ptr::null());
     }
 

@@ -2,7 +2,7 @@
 //!
 //! SQLite may call such a function as often or as seldom as it likes, but only leaves out calls with constant
 //! arguments. Here an answer serves for the rest of the request, so that a column of few different values takes
-//! few crossings to the host. Small answers to small arguments are kept; the newest takes its slot's place.
+//! few crossings to the host. Small answers to small arguments are kept; the newest replaces what was in its slot.
 
 use crate::buffers::reserve;
 use crate::error::Result;
@@ -47,7 +47,7 @@ impl Memo {
             self.request = request;
             self.slots.fill(EMPTY);
         }
-        let slot = self.slots.get(place_of(key))?;
+        let slot = self.slots.get(slot_of(key))?;
         let known = &slot.key[..usize::from(slot.key_len)];
         (!key.is_empty() && known == key).then(|| &slot.answer[..usize::from(slot.answer_len)])
     }
@@ -69,7 +69,7 @@ impl Memo {
             }
             self.slots.resize(SLOTS, EMPTY);
         }
-        let slot = &mut self.slots[place_of(key)];
+        let slot = &mut self.slots[slot_of(key)];
         slot.key_len = key.len() as u8;
         slot.key[..key.len()].copy_from_slice(key);
         slot.answer_len = answer.len() as u8;
@@ -78,7 +78,7 @@ impl Memo {
 }
 
 /// FNV-1a, folded: <https://datatracker.ietf.org/doc/html/draft-eastlake-fnv>
-fn place_of(key: &[u8]) -> usize {
+fn slot_of(key: &[u8]) -> usize {
     let hash = key.iter().fold(0x811c_9dc5_u32, |hash, byte| {
         (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
     });

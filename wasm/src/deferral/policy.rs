@@ -23,7 +23,7 @@ use crate::wire::params::{Reader, Value};
 use crate::wire::rows::Encoder;
 
 /// Calls that an execution makes one by one before its program is read, to see whether they could be put off.
-const WORTH_A_LOOK: u32 = 32;
+const CALLS_BEFORE_PLANNING: u32 = 32;
 
 /// A function that is defined.
 struct Defined {
@@ -62,7 +62,7 @@ impl Policy {
             return None;
         }
         let defines = |signature: &[u8]| self.defines(signature);
-        statement::plan(statement, calls >= WORTH_A_LOOK, defines)
+        statement::plan(statement, calls >= CALLS_BEFORE_PLANNING, defines)
     }
 
     fn defines(&self, signature: &[u8]) -> bool {
@@ -71,12 +71,12 @@ impl Policy {
         defined.any(|function| &*function.signature == signature)
     }
 
-    /// Lets calls be put off, until `take_back`, while one statement is stepped.
-    pub fn lend(&self, calls: PendingCalls) {
+    /// Lets calls be put off, until `stop_deferring`, while one statement is stepped.
+    pub fn start_deferring(&self, calls: PendingCalls) {
         self.calls.replace(Some(calls));
     }
 
-    pub fn take_back(&self) -> PendingCalls {
+    pub fn stop_deferring(&self) -> PendingCalls {
         self.calls.take().unwrap_or_default()
     }
 
@@ -93,8 +93,8 @@ impl Policy {
 
     /// Makes the calls that were put off; no more are until they are sent for again.
     fn flush_calls(&self, callbacks: &Callbacks) -> Called {
-        let mut lent = self.calls.borrow_mut();
-        match lent.as_mut() {
+        let mut current = self.calls.borrow_mut();
+        match current.as_mut() {
             Some(calls) if calls.is_unfinished() => {
                 calls.stop();
                 calls.make_all(callbacks)
@@ -122,8 +122,8 @@ impl Policy {
         function: &Function,
         values: Values,
     ) -> Option<Called> {
-        let mut lent = self.calls.borrow_mut();
-        let calls = lent.as_mut()?;
+        let mut current = self.calls.borrow_mut();
+        let calls = current.as_mut()?;
         if !self.is_planned(calls, function.number) {
             return None;
         }
@@ -132,7 +132,7 @@ impl Policy {
         }
         // SAFETY: the caller's promise.
         let put = unsafe { calls.put(&function.handle, values) };
-        drop(lent);
+        drop(current);
         Some(match put {
             Ok(true) => Ok(()),
             // SAFETY: the caller's promise.

@@ -100,9 +100,10 @@ impl ReadAhead {
         wanted: &Wanted,
     ) -> Result<()> {
         self.rows.clear();
-        self.policy.lend(core::mem::take(&mut self.rows.calls));
+        self.policy
+            .start_deferring(core::mem::take(&mut self.rows.calls));
         let read = self.read(statement, shape, wanted);
-        self.rows.calls = self.policy.take_back();
+        self.rows.calls = self.policy.stop_deferring();
         read.map_err(|error| self.rows.calls.error_after(callbacks, error))?;
         self.rows.make_calls(callbacks)
     }

@@ -1,26 +1,26 @@
-//! Imports that lay files over places of the arena. What they do outlives the call, hence they are `unsafe`.
+//! Imports that lay files over addresses of the arena. What they do outlives the call, hence they are `unsafe`.
 
 use core::ffi::c_int;
 use core::ptr::NonNull;
 
 use super::{Code, Fd, check, import};
 
-/// Lays one region of the WAL index over the `size_bytes` at `place`, which is one of the arena's.
+/// Lays one region of the WAL index over the `size_bytes` at `address`, which is one of the arena's.
 ///
 /// `Ok(false)`: the region does not exist and `extend` was false; nothing is laid there.
 ///
 /// # Safety
-/// `place` starts a place of that size that belongs to the caller for good and is only
+/// `address` starts a range of that size that belongs to the caller for good and is only
 /// accessed through raw pointers: other processes change it at any time until `shm_unmap`.
 pub unsafe fn shm_map(
     fd: Fd,
     region: c_int,
     size_bytes: c_int,
     extend: bool,
-    place: NonNull<u8>,
+    address: NonNull<u8>,
 ) -> Result<bool, Code> {
     // SAFETY: the caller's promise.
-    match unsafe { import::shm_map(fd.0, region, size_bytes, extend.into(), place.as_ptr()) } {
+    match unsafe { import::shm_map(fd.0, region, size_bytes, extend.into(), address.as_ptr()) } {
         0 => Ok(true),
         SHM_ABSENT => Ok(false),
         code => Err(code),
@@ -30,21 +30,26 @@ pub unsafe fn shm_map(
 /// `shm_map` without `extend` found no such region. `SQLITE_NOTFOUND` means nothing else there.
 const SHM_ABSENT: i32 = 12;
 
-/// Lays a read-only window of the file from `offset` over the `len` bytes at `place`.
+/// Lays a read-only window of the file from `offset` over the `len` bytes at `address`.
 ///
 /// # Safety
-/// `place` starts a place of `len` bytes that belongs to the caller for good, is only
+/// `address` starts a range of `len` bytes that belongs to the caller for good, is only
 /// read, and only through raw pointers: the file changes under it until `window_unmap`.
-pub unsafe fn window_map(fd: Fd, place: NonNull<u8>, len: usize, offset: i64) -> Result<(), Code> {
+pub unsafe fn window_map(
+    fd: Fd,
+    address: NonNull<u8>,
+    len: usize,
+    offset: i64,
+) -> Result<(), Code> {
     // SAFETY: the caller's promise.
-    check(unsafe { import::window_map(fd.0, place.as_ptr(), len, offset) })
+    check(unsafe { import::window_map(fd.0, address.as_ptr(), len, offset) })
 }
 
-/// Takes a window off; its place cannot be touched any more.
+/// Takes a window off; its address cannot be touched any more.
 ///
 /// # Safety
-/// `place` and `len` are those of a `window_map` that succeeded.
-pub unsafe fn window_unmap(place: NonNull<u8>, len: usize) -> Result<(), Code> {
+/// `address` and `len` are those of a `window_map` that succeeded.
+pub unsafe fn window_unmap(address: NonNull<u8>, len: usize) -> Result<(), Code> {
     // SAFETY: the caller's promise.
-    check(unsafe { import::window_unmap(place.as_ptr(), len) })
+    check(unsafe { import::window_unmap(address.as_ptr(), len) })
 }

@@ -20,7 +20,7 @@ use crate::ring::request::Request;
 use crate::wire::params::Reader;
 
 /// Pages copied between two checks of the request's cancel word.
-const PAGES_PER_LOOK: u32 = 64;
+const PAGES_PER_CHECK: u32 = 64;
 
 /// The image needs no journal: it is discarded if the copy does not succeed.
 const IMAGE_SETTINGS: &core::ffi::CStr = c"PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF";
@@ -47,7 +47,7 @@ pub fn open(executor: &mut Executor, request: &Request<'_>, input: Input<'_>) ->
     let mut reader = Reader::new(input.params);
     reader.array()?;
     let schema = reader.text()?;
-    let backup = Backup::open(&executor.connection, input.sql, schema, request.a)?;
+    let backup = Backup::open(&executor.connection, input.sql, schema, request.target)?;
     let handle = executor.objects.hold(backup)?;
     Ok(Answer {
         handle,
@@ -58,14 +58,14 @@ pub fn open(executor: &mut Executor, request: &Request<'_>, input: Input<'_>) ->
 /// `BACKUP_STEP`: copies pages; the body is `[code, remaining, page count]`. After `SQLITE_DONE` the handle is
 /// gone.
 pub fn step(executor: &mut Executor, request: &Request<'_>) -> Result<Answer> {
-    let backup = executor.objects.get::<Backup>(request.a);
+    let backup = executor.objects.get::<Backup>(request.target);
     let backup = backup.ok_or_else(|| Error::programming("the backup has ended"))?;
-    let result = backup.step(&executor.connection, request.b);
+    let result = backup.step(&executor.connection, request.argument);
     let goes_on = matches!(&result, Ok(progress) if progress.code != ffi::SQLITE_DONE);
     let finished = if goes_on {
         Ok(())
     } else {
-        let ended = executor.objects.take::<Backup>(request.a);
+        let ended = executor.objects.take::<Backup>(request.target);
         ended.map_or(Ok(()), |backup| backup.finish())
     };
     // The first error is the one reported.
@@ -144,7 +144,7 @@ impl Backup {
             if connection.watch.is_cancelled() {
                 return Err(Error::interrupted());
             }
-            let slice = left.min(PAGES_PER_LOOK);
+            let slice = left.min(PAGES_PER_CHECK);
             // SAFETY: `raw` is valid until `finish` or `drop`.
             code = unsafe { ffi::sqlite3_backup_step(self.raw, slice as c_int) };
             if code != ffi::SQLITE_OK {

@@ -79,14 +79,14 @@ pub fn read(
     let mut reader = Reader::new(params);
     reader.array()?;
     let mut offset = reader.integer()?;
-    let mut left = request.b;
+    let mut left = request.argument;
     let mut piece = zeroed(left.min(PIECE_BYTES) as usize)?;
     loop {
         if executor.connection.watch.is_cancelled() {
             return Err(Error::interrupted());
         }
         piece.truncate(left as usize);
-        let blob = executor.objects.get::<Blob>(request.a);
+        let blob = executor.objects.get::<Blob>(request.target);
         let blob = blob.ok_or_else(closed)?;
         blob.read_into(&mut piece, offset)?;
         executor.output.value.blob(&piece)?;
@@ -111,8 +111,8 @@ pub fn write(executor: &mut Executor, request: &Request<'_>, params: &[u8]) -> R
     let Value::Blob(bytes) = reader.value()? else {
         return Err(Error::internal("data written to a blob must be bytes"));
     };
-    let (step, offset) = (c_integer(reader.integer()?)?, request.b.into());
-    let blob = executor.objects.get::<Blob>(request.a);
+    let (step, offset) = (c_integer(reader.integer()?)?, request.argument.into());
+    let blob = executor.objects.get::<Blob>(request.target);
     let blob = blob.ok_or_else(closed)?;
     let callbacks = &executor.connection.watch.callbacks;
     if step <= 1 || bytes.len() < 2 {
@@ -124,8 +124,8 @@ pub fn write(executor: &mut Executor, request: &Request<'_>, params: &[u8]) -> R
         .saturating_add(1);
     let mut around = zeroed(extent)?;
     blob.read_into(&mut around, offset)?;
-    for (place, byte) in around.iter_mut().step_by(step as usize).zip(bytes) {
-        *place = *byte;
+    for (target, byte) in around.iter_mut().step_by(step as usize).zip(bytes) {
+        *target = *byte;
     }
     blob.write_from(&around, offset, callbacks)?;
     Ok(Answer::nothing())

@@ -17,7 +17,7 @@ use crate::wire::params::Reader;
 /// Puts the answer to one `CONTROL` request into the executor's value.
 pub fn control(
     executor: &mut Executor,
-    what: u32,
+    operation: u32,
     arguments: &[u8],
     replies: Counters,
 ) -> Result<Answer> {
@@ -27,7 +27,7 @@ pub fn control(
     } else {
         reader.array()?
     };
-    match what {
+    match operation {
         abi::CONTROL_OP_STATISTICS => statistics(executor, replies)?,
         abi::CONTROL_OP_LIMIT => {
             let (category, value) = one_or_two(&mut reader, count)?;
@@ -61,10 +61,14 @@ pub fn control(
             unsafe { watch.set_hook(connection.db(), small(kind)?, handle, number)? };
         }
         abi::CONTROL_OP_EXTENSIONS | abi::CONTROL_OP_LOAD_EXTENSION => {
-            let loads = what == abi::CONTROL_OP_LOAD_EXTENSION;
+            let loads = operation == abi::CONTROL_OP_LOAD_EXTENSION;
             extend(&executor.connection, &mut reader, loads)?;
         }
-        _ => return Err(Error::internal(format!("unknown control operation {what}"))),
+        _ => {
+            return Err(Error::internal(format!(
+                "unknown control operation {operation}"
+            )));
+        }
     }
     Ok(Answer::value())
 }
@@ -148,7 +152,7 @@ fn config(connection: &Connection, option: c_int, value: c_int) -> Result<c_int>
 /// Counters by name; sizes in bytes.
 fn statistics(executor: &mut Executor, replies: Counters) -> Result<()> {
     let connection = &executor.connection;
-    let status = |what| db_status(connection, what);
+    let status = |counter| db_status(connection, counter);
     let (window_hits, window_misses) = vfs::hits_and_misses();
     let entries: [(&str, i64); 18] = [
         ("callbacks", argument_block::count()),
@@ -185,9 +189,9 @@ fn statistics(executor: &mut Executor, replies: Counters) -> Result<()> {
         .integer(core::arch::wasm32::memory_size::<0>() as i64 * 65_536)
 }
 
-fn db_status(connection: &Connection, what: c_int) -> i64 {
+fn db_status(connection: &Connection, counter: c_int) -> i64 {
     let (mut current, mut highest) = (0, 0);
     // SAFETY: `db` is open; the counters are not reset.
-    unsafe { ffi::sqlite3_db_status(connection.db(), what, &mut current, &mut highest, 0) };
+    unsafe { ffi::sqlite3_db_status(connection.db(), counter, &mut current, &mut highest, 0) };
     current.into()
 }

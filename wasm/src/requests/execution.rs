@@ -14,7 +14,7 @@ use crate::wire::rows::{Batch, Encoder};
 
 /// The statement's position.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stand {
+enum Position {
     /// On a row that has not been read yet.
     Row,
     /// On a row that has been read.
@@ -22,7 +22,7 @@ enum Stand {
     End,
 }
 
-impl Stand {
+impl Position {
     fn after_step(is_row: bool) -> Self {
         if is_row { Self::Row } else { Self::End }
     }
@@ -30,7 +30,7 @@ impl Stand {
 
 pub struct Run {
     shape: RowShape,
-    stand: Stand,
+    position: Position,
     /// Rows sent so far.
     pub rows: u64,
     /// After this many rows the statement is not stepped any more: the rest is not wanted.
@@ -64,11 +64,11 @@ impl Run {
         }
         connection.watch.deferral.begin_execution();
         vfs::before_statement(statement.needs);
-        let stand = Stand::after_step(statement.step()?);
+        let position = Position::after_step(statement.step()?);
         let mut run = Self {
             // Only after the first step, which re-prepares the statement after a schema change.
             shape: RowShape::of(statement, format)?,
-            stand,
+            position,
             rows: 0,
             last: u64::MAX,
             bytes: 0,
@@ -86,13 +86,13 @@ impl Run {
     pub fn has_more(&self) -> bool {
         match &self.ahead {
             Some(ahead) => ahead.has_more(),
-            None => self.stand != Stand::End,
+            None => self.position != Position::End,
         }
     }
 
     /// There are no more rows.
     pub fn end(&mut self) {
-        self.stand = Stand::End;
+        self.position = Position::End;
         self.ahead = None;
     }
 
@@ -125,7 +125,7 @@ impl Run {
         most: u64,
     ) -> Result<()> {
         let watch = &connection.watch;
-        while self.stand == Stand::Row && self.has_room(batch, most) {
+        while self.position == Position::Row && self.has_room(batch, most) {
             self.send(batch, &connection.options, |run, batch| {
                 let format = run.shape.format;
                 let encode =
@@ -139,14 +139,14 @@ impl Run {
                 self.shape.format,
             );
             if self.ahead.is_some() {
-                self.stand = Stand::Read;
+                self.position = Position::Read;
                 return Ok(());
             }
             if self.rows == self.last {
-                self.stand = Stand::Read;
+                self.position = Position::Read;
                 return Ok(());
             }
-            self.stand = Stand::after_step(statement.step()?);
+            self.position = Position::after_step(statement.step()?);
         }
         Ok(())
     }

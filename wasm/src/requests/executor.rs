@@ -63,8 +63,8 @@ impl Executor {
         };
         let mut run = None;
         let result = self.start(&mut statement, request, input.params, lifetime);
-        let result =
-            result.and_then(|started| self.page(&mut statement, run.insert(started), request.b));
+        let result = result
+            .and_then(|started| self.page(&mut statement, run.insert(started), request.argument));
         match (result, run) {
             (Ok(answer), Some(run)) if run.has_more() => {
                 let handle = self.handles.hold(Held {
@@ -84,11 +84,11 @@ impl Executor {
 
     /// `EXECUTE_PREPARED`: as `execute`, with the existing handle.
     pub fn execute_prepared(&mut self, request: &Request<'_>, params: &[u8]) -> Result<Answer> {
-        let mut held = self.handles.take_prepared(request.a)?;
+        let mut held = self.handles.take_prepared(request.target)?;
         match self.start(&mut held.statement, request, params, Lifetime::Call) {
             Ok(run) => self.go_on(request, held, run),
             Err(error) => {
-                self.put_away(request.a, held);
+                self.check_in(request.target, held);
                 Err(error)
             }
         }
@@ -96,32 +96,32 @@ impl Executor {
 
     /// `NEXT`: more rows of an open statement.
     pub fn next(&mut self, request: &Request<'_>) -> Result<Answer> {
-        let (held, run) = self.handles.take_running(request.a)?;
+        let (held, run) = self.handles.take_running(request.target)?;
         vfs::before_statement(held.statement.needs);
         self.go_on(request, held, run)
     }
 
     /// Sends rows of a statement that has a handle; it keeps the handle while there are more.
     fn go_on(&mut self, request: &Request<'_>, mut held: Held, mut run: Run) -> Result<Answer> {
-        let result = self.page(&mut held.statement, &mut run, request.b);
+        let result = self.page(&mut held.statement, &mut run, request.argument);
         match result {
             Ok(answer) if run.has_more() => {
                 held.run = Some(run);
-                self.handles.put_back(request.a, held);
+                self.handles.put_back(request.target, held);
                 Ok(Answer {
-                    handle: request.a,
+                    handle: request.target,
                     ..answer
                 })
             }
             result => {
-                self.put_away(request.a, held);
+                self.check_in(request.target, held);
                 result
             }
         }
     }
 
     /// Ends an execution: the statement goes back under its handle if prepared, otherwise into the cache.
-    fn put_away(&mut self, handle: u32, mut held: Held) {
+    fn check_in(&mut self, handle: u32, mut held: Held) {
         if held.prepared {
             held.run = None;
             held.statement.clear();
@@ -153,9 +153,9 @@ impl Executor {
         params: &[u8],
         replies: &mut Replies<'_>,
     ) -> Result<Answer> {
-        let mut held = self.handles.take_prepared(request.a)?;
+        let mut held = self.handles.take_prepared(request.target)?;
         let result = self.fetch_all(&mut held.statement, request, params, replies);
-        self.put_away(request.a, held);
+        self.check_in(request.target, held);
         result
     }
 
@@ -168,10 +168,10 @@ impl Executor {
         replies: &mut Replies<'_>,
     ) -> Result<Answer> {
         let mut run = self.start(statement, request, params, Lifetime::Request)?;
-        let most = if request.b == 0 {
+        let most = if request.argument == 0 {
             u64::MAX
         } else {
-            request.b.into()
+            request.argument.into()
         };
         run.last = most;
         loop {
@@ -327,7 +327,7 @@ impl Executor {
     /// `FINISH`: the remaining rows are not wanted.
     pub fn finish(&mut self, handle: u32) {
         if let Some(held) = self.handles.take(handle) {
-            self.put_away(handle, held);
+            self.check_in(handle, held);
         }
     }
 

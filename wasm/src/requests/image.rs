@@ -37,7 +37,7 @@ pub fn deserialize(
     params: &[u8],
 ) -> Result<Answer> {
     let mut reader = Reader::new(params);
-    match request.b {
+    match request.argument {
         abi::DESERIALIZE_BEGIN => {
             reader.array()?;
             let db = executor.connection.db();
@@ -53,12 +53,12 @@ pub fn deserialize(
             let Value::Blob(piece) = reader.value()? else {
                 return Err(Error::internal("a piece of an image must be bytes"));
             };
-            let image = executor.objects.get::<Image>(request.a);
+            let image = executor.objects.get::<Image>(request.target);
             image.ok_or_else(dropped)?.append(piece)?;
             Ok(Answer::nothing())
         }
         abi::DESERIALIZE_END => {
-            let image = executor.objects.take::<Image>(request.a);
+            let image = executor.objects.take::<Image>(request.target);
             image
                 .ok_or_else(dropped)?
                 .put_in_place(executor.connection.db())?;

@@ -51,7 +51,7 @@ fn run_sets(
     connection.refuse_if_lost(statement)?;
     connection.begin_for(statement, request.format)?;
     check_positions(statement, request.format, sets.clone(), count)?;
-    let first = request.a as usize;
+    let first = request.target as usize;
     let mut changes = 0;
     for row in 0..count {
         run_set(connection, statement, &mut sets).map_err(|error| error.in_row(first + row))?;
@@ -133,7 +133,7 @@ fn run_first(connection: &Connection, text: &[u8]) -> Result<usize> {
     let watch = &connection.watch;
     watch.forget_kind();
     let prepared = statement::prepare(connection.db(), text, 0);
-    watch.settle_busy_timeout();
+    watch.apply_busy_timeout();
     let (statement, taken) = prepared?;
     if let Some(mut statement) = statement {
         vfs::give_back_locks();
@@ -157,7 +157,7 @@ fn run_first(connection: &Connection, text: &[u8]) -> Result<usize> {
 
 /// Answers `BLOCK_ENTER`, `BLOCK_KEEP` and `BLOCK_UNDO`; `sql` begins or ends the block.
 pub fn block(connection: &mut Connection, request: &Request<'_>, sql: &[u8]) -> Result<Answer> {
-    let block = request.a;
+    let block = request.target;
     match request.op {
         abi::OP_BLOCK_ENTER => {
             run_cached(connection, sql)?;

@@ -52,7 +52,7 @@ struct Service<'r> {
 impl<'r> Service<'r> {
     /// The next request, or `None` if the host wants the guest to stop.
     fn wait(&mut self) -> Option<Request<'r>> {
-        let mut looks = 0;
+        let mut spins = 0;
         loop {
             if self.rings.control.is_stopped() {
                 return None;
@@ -61,8 +61,8 @@ impl<'r> Service<'r> {
                 return Some(request);
             }
             let (control, requests) = (self.rings.control, &self.rings.requests);
-            while looks < control.looks() && requests.is_empty() {
-                looks += 1;
+            while spins < control.spins() && requests.is_empty() {
+                spins += 1;
                 core::hint::spin_loop();
             }
             if requests.is_empty() {
@@ -71,7 +71,7 @@ impl<'r> Service<'r> {
                 if !sleep::park(control, abi::PARK_IDLE, || !requests.is_empty()) {
                     return None;
                 }
-                looks = 0;
+                spins = 0;
             }
         }
     }
@@ -79,18 +79,21 @@ impl<'r> Service<'r> {
     /// Answers one request; `true` if it was the last.
     fn serve(&mut self, request: Request<'r>) -> bool {
         if let Some(executor) = &self.executor {
-            executor.connection.watch.enter(request.cancel_word());
+            executor
+                .connection
+                .watch
+                .begin_request(request.cancel_word());
         }
         let result = self.dispatch(&request);
         if let Some(executor) = &self.executor {
-            executor.connection.watch.settle_busy_timeout();
+            executor.connection.watch.apply_busy_timeout();
         }
         let closes = request.op == abi::OP_CLOSE;
         // We hold no lock by the time the host has the answer.
         vfs::after_statement(self.rings.requests.has_more_than(&request));
         self.answer(request.id, result);
         if let Some(executor) = &self.executor {
-            executor.connection.watch.leave();
+            executor.connection.watch.end_request();
         }
         // The frame is released before the bell: a host that waits for space checks for it when the bell rings.
         self.rings.requests.release(request);
@@ -160,13 +163,13 @@ impl<'r> Service<'r> {
             abi::OP_BLOCK_ENTER | abi::OP_BLOCK_KEEP | abi::OP_BLOCK_UNDO => {
                 many::block(&mut executor.connection, request, input.sql)
             }
-            abi::OP_CONTROL => control(executor, request.a, input.params, replies.counters),
+            abi::OP_CONTROL => control(executor, request.target, input.params, replies.counters),
             abi::OP_FINISH => {
-                executor.finish(request.a);
+                executor.finish(request.target);
                 Ok(Answer::nothing())
             }
             abi::OP_RELEASE => {
-                executor.release(request.a);
+                executor.release(request.target);
                 Ok(Answer::nothing())
             }
             _ => serve_object(executor, request, input, replies),
@@ -253,7 +256,7 @@ fn serve_object(
 ) -> Result<Answer> {
     let changes = match request.op {
         abi::OP_APPLY | abi::OP_DESERIALIZE => true,
-        abi::OP_BACKUP_OPEN => request.a == abi::BACKUP_FROM_IMAGE,
+        abi::OP_BACKUP_OPEN => request.target == abi::BACKUP_FROM_IMAGE,
         _ => false,
     };
     if changes {
@@ -272,7 +275,7 @@ fn serve_object(
         abi::OP_INVERT => changeset::invert(executor, input.params),
         abi::OP_COMBINE => changeset::combine(executor, input.params),
         abi::OP_DROP => {
-            executor.objects.close(request.a)?;
+            executor.objects.close(request.target)?;
             Ok(Answer::nothing())
         }
         op => Err(Error::internal(format!("unknown operation {op}"))),

@@ -62,13 +62,13 @@ pub fn serve(executor: &mut Executor, request: &Request<'_>, params: &[u8]) -> R
         reader.array()?;
     }
     let watch = &executor.connection.watch;
-    let session = executor.objects.get::<Session>(request.a);
+    let session = executor.objects.get::<Session>(request.target);
     let session =
         session.ok_or_else(|| Error::programming("Cannot operate on a closed session."))?;
     let value = &mut executor.output.value;
     // SAFETY: the session and its connection are open.
     unsafe {
-        match request.b {
+        match request.argument {
             abi::SESSION_ATTACH => session.attach(reader.value()?)?,
             abi::SESSION_ENABLE => {
                 let flag = flag(reader.integer()?);

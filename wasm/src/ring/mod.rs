@@ -42,8 +42,8 @@ impl Control {
     }
 
     /// How often to look for a request before sleeping; the host changes its mind at any time.
-    pub fn looks(&self) -> u32 {
-        self.word(abi::CONTROL_LOOKS).load(Ordering::Relaxed)
+    pub fn spins(&self) -> u32 {
+        self.word(abi::CONTROL_SPINS).load(Ordering::Relaxed)
     }
 
     /// Where the host's function to sleep is in the table, 0 if it has none.
@@ -104,8 +104,8 @@ pub struct Rings {
 }
 
 impl Rings {
-    /// `callback_place` is told to the host with the rest.
-    pub fn allocate(request_bytes: u32, reply_bytes: u32, callback_place: u32) -> Self {
+    /// `argument_block` is told to the host with the rest.
+    pub fn allocate(request_bytes: u32, reply_bytes: u32, argument_block: u32) -> Self {
         let control: &'static Control = Box::leak(Box::new(Control {
             words: [const { AtomicU32::new(0) }; CONTROL_WORDS],
         }));
@@ -117,7 +117,7 @@ impl Rings {
             (abi::CONTROL_REQUEST_RING + 4, requests.size),
             (abi::CONTROL_REPLY_RING, replies.address()),
             (abi::CONTROL_REPLY_RING + 4, replies.size),
-            (abi::CONTROL_CALLBACK_PLACE, callback_place),
+            (abi::CONTROL_ARGUMENT_BLOCK, argument_block),
             (abi::CONTROL_MAGIC, abi::MAGIC),
         ] {
             control.word(offset).store(value, Ordering::Release);
@@ -162,16 +162,16 @@ mod tests {
                 .word(abi::CONTROL_REQUEST_TAIL)
                 .load(Ordering::Acquire);
             let free = ring.memory.size - self.head.wrapping_sub(tail);
-            let (mut place, contiguous) = ring.memory.at(self.head);
+            let (mut start, contiguous) = ring.memory.at(self.head);
             let skipped = if length > contiguous { contiguous } else { 0 };
             if free < length + skipped {
                 return false;
             }
             if skipped > 0 {
                 // SAFETY: at least 8 bytes are left before the end.
-                unsafe { place.cast::<[u32; 2]>().write([skipped, 0]) };
+                unsafe { start.cast::<[u32; 2]>().write([skipped, 0]) };
                 self.head = self.head.wrapping_add(skipped);
-                place = ring.memory.at(self.head).0;
+                start = ring.memory.at(self.head).0;
             }
             let mut frame = vec![0_u8; length as usize];
             frame[0..4].copy_from_slice(&length.to_le_bytes());
@@ -182,7 +182,7 @@ mod tests {
             frame[24..28].copy_from_slice(&7_u32.to_le_bytes());
             frame[32..32 + body.len()].copy_from_slice(body);
             // SAFETY: checked above to fit.
-            unsafe { place.copy_from_nonoverlapping(frame.as_ptr(), frame.len()) };
+            unsafe { start.copy_from_nonoverlapping(frame.as_ptr(), frame.len()) };
             self.head = self.head.wrapping_add(length);
             ring.control
                 .word(abi::CONTROL_REQUEST_HEAD)
@@ -244,7 +244,7 @@ mod tests {
             let request = rings.requests.next().expect("it was sent");
             assert_eq!((request.id, request.body), (id, &body[..]));
             assert_eq!(
-                (request.op, request.format, request.a, request.b),
+                (request.op, request.format, request.target, request.argument),
                 (3, 9, 7, 0)
             );
             rings.requests.release(request);

@@ -100,13 +100,13 @@ impl ReplyRing {
 
     /// Copies `pieces` one after the other to the head; the caller checked that they fit.
     fn write(&self, pieces: &[&[u8]]) {
-        let (mut place, contiguous) = self.memory.at(self.head.get());
+        let (mut start, contiguous) = self.memory.at(self.head.get());
         assert!(pieces.iter().map(|piece| piece.len()).sum::<usize>() <= contiguous as usize);
         for piece in pieces {
             // SAFETY: within the ring, as just asserted, and the host does not read past the head.
             unsafe {
-                place.copy_from_nonoverlapping(piece.as_ptr(), piece.len());
-                place = place.add(piece.len());
+                start.copy_from_nonoverlapping(piece.as_ptr(), piece.len());
+                start = start.add(piece.len());
             }
         }
     }

@@ -19,8 +19,8 @@ pub struct Request<'r> {
     pub format: u16,
     pub sql_len: usize,
     pub params_len: usize,
-    pub a: u32,
-    pub b: u32,
+    pub target: u32,
+    pub argument: u32,
     cancel: *const AtomicU32,
     /// SQL, then parameters; empty if the body is external.
     pub body: &'r [u8],
@@ -125,7 +125,7 @@ unsafe fn parse<'r>(frame: *mut u8, length: u32, id: u32) -> Request<'r> {
     );
     let header_len = abi::REQUEST_HEADER_BYTES as usize;
     // SAFETY: the header lies in the frame; the cancel word is left out of every slice.
-    let (flags, sql_len, params_len, a, b) = unsafe {
+    let (flags, sql_len, params_len, target, argument) = unsafe {
         (
             read_u32(frame, 12),
             read_u32(frame, 16) as usize,
@@ -153,8 +153,8 @@ unsafe fn parse<'r>(frame: *mut u8, length: u32, id: u32) -> Request<'r> {
         format: u16::from_le_bytes(format),
         sql_len,
         params_len,
-        a,
-        b,
+        target,
+        argument,
         // SAFETY: in the header.
         cancel: unsafe { frame.add(8) }.cast(),
         // SAFETY: checked above to lie in the frame.

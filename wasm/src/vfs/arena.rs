@@ -30,8 +30,8 @@ pub fn take(bytes: usize) -> Option<NonNull<u8>> {
 }
 
 /// Returns a range from `take`, in which nothing is mapped any more.
-pub fn give(place: NonNull<u8>, bytes: usize) {
-    let first = (place.as_ptr().addr() - abi::WINDOWS_START as usize) / UNIT_BYTES;
+pub fn give(address: NonNull<u8>, bytes: usize) {
+    let first = (address.as_ptr().addr() - abi::WINDOWS_START as usize) / UNIT_BYTES;
     let mut used = USED.lock().unwrap_or_else(PoisonError::into_inner);
     (first..first + bytes / UNIT_BYTES).for_each(|unit| used[unit / BITS] &= !bit(unit));
 }
@@ -50,7 +50,7 @@ mod tests {
         let large = take(512 * UNIT_BYTES).expect("there is room");
         let other = take(UNIT_BYTES).expect("there is room");
 
-        let offset = |place: NonNull<u8>| place.as_ptr().addr() - abi::WINDOWS_START as usize;
+        let offset = |address: NonNull<u8>| address.as_ptr().addr() - abi::WINDOWS_START as usize;
         assert_eq!(
             (offset(small), offset(large), offset(other)),
             (0, 512 * UNIT_BYTES, UNIT_BYTES)
@@ -58,17 +58,17 @@ mod tests {
 
         give(small, UNIT_BYTES);
         assert_eq!(take(UNIT_BYTES), Some(small));
-        for (place, bytes) in [
+        for (address, bytes) in [
             (small, UNIT_BYTES),
             (other, UNIT_BYTES),
             (large, 512 * UNIT_BYTES),
         ] {
-            give(place, bytes);
+            give(address, bytes);
         }
 
-        let mut places = Vec::new();
-        places.extend(core::iter::from_fn(|| take(512 * UNIT_BYTES)));
-        assert_eq!(places.len(), UNITS / 512);
+        let mut addresses = Vec::new();
+        addresses.extend(core::iter::from_fn(|| take(512 * UNIT_BYTES)));
+        assert_eq!(addresses.len(), UNITS / 512);
         assert_eq!(take(UNIT_BYTES), None);
     }
 }

@@ -11,9 +11,9 @@ use super::locks;
 use super::shm::Shm;
 use crate::abi;
 use crate::host::{self, Code, Fd};
-use crate::vfs::mapped_reads::Windows;
+use crate::vfs::mapped_reads::MappedRanges;
 use crate::vfs::write_buffer::{Buffer, Source};
-use crate::vfs::write_order::{Kind, Urgency};
+use crate::vfs::write_order::{Kind, WriteOrder};
 
 // What SQLite has written and the host has not. Temporary files are exempt from the order that a crash must
 // preserve.
@@ -55,9 +55,9 @@ pub struct OpenFile {
     sync_directory: bool,
     pub powersafe_overwrite: bool,
     pub persist_wal: bool,
-    pub urgency: Urgency,
+    pub write_order: WriteOrder,
     shm: Shm,
-    windows: Windows,
+    windows: MappedRanges,
 }
 
 impl OpenFile {
@@ -83,9 +83,9 @@ impl OpenFile {
                 && matches!(kind, Kind::Journal | Kind::Wal),
             powersafe_overwrite,
             persist_wal: false,
-            urgency: Urgency::new(kind),
+            write_order: WriteOrder::new(kind),
             shm: Shm::default(),
-            windows: Windows::default(),
+            windows: MappedRanges::default(),
         }
     }
 
@@ -98,7 +98,7 @@ impl OpenFile {
             buffer.flush_range(self.source.fd, offset, data.len(), host::file_write)
         })?;
         let fd = self.source.fd;
-        let lasts = matches!(self.urgency.kind(), Kind::Database | Kind::Wal);
+        let lasts = matches!(self.write_order.kind(), Kind::Database | Kind::Wal);
         if lasts && self.windows.read(fd, data, offset) {
             return Ok(());
         }
@@ -111,12 +111,12 @@ impl OpenFile {
             self.with_buffer(|buffer| buffer.flush(host::file_write))?;
             return host::file_write(self.source.fd, data, offset);
         }
-        let urgent = self.urgency.of(data, offset);
+        let urgent = self.write_order.of(data, offset);
         self.with_buffer(|buffer| buffer.write(self.source, data, offset, urgent, host::file_write))
     }
 
     fn with_buffer<T>(&self, action: impl FnOnce(&mut Buffer) -> T) -> T {
-        match self.urgency.kind() {
+        match self.write_order.kind() {
             Kind::Temporary => TEMPORARY.with(action),
             _ => LASTING.with(action),
         }
@@ -171,7 +171,7 @@ impl OpenFile {
             return Ok(());
         }
         let fd = self.source.fd;
-        self.settle();
+        self.flush_before_unlock();
         if self.level > ffi::SQLITE_LOCK_SHARED || !locks::unshare_file(fd) {
             host::file_unlock(fd, level)?;
         }
@@ -179,8 +179,8 @@ impl OpenFile {
         Ok(())
     }
 
-    fn settle(&self) {
-        LASTING.with(|buffer| buffer.settle(self.source.fd, host::file_write));
+    fn flush_before_unlock(&self) {
+        LASTING.with(|buffer| buffer.flush_before_unlock(self.source.fd, host::file_write));
     }
 
     pub fn is_reserved(&mut self) -> Result<bool, Code> {
@@ -198,7 +198,7 @@ impl OpenFile {
 
     pub fn shm_lock(&mut self, first: c_int, count: c_int, flags: c_int) -> Result<(), Code> {
         if flags & ffi::SQLITE_SHM_UNLOCK != 0 && flags & ffi::SQLITE_SHM_EXCLUSIVE != 0 {
-            self.settle();
+            self.flush_before_unlock();
         }
         let request = LockRequest {
             first,

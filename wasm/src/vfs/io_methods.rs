@@ -233,8 +233,8 @@ unsafe extern "C" fn file_control(
         match op {
             // All pages of a transaction are written; it is about to commit.
             ffi::SQLITE_FCNTL_SYNC => return code(file::flush()),
-            ffi::SQLITE_FCNTL_CKPT_START => open.urgency.set_checkpoint(true),
-            ffi::SQLITE_FCNTL_CKPT_DONE => open.urgency.set_checkpoint(false),
+            ffi::SQLITE_FCNTL_CKPT_START => open.write_order.set_checkpoint(true),
+            ffi::SQLITE_FCNTL_CKPT_DONE => open.write_order.set_checkpoint(false),
             ffi::SQLITE_FCNTL_LOCKSTATE => *argument.cast::<c_int>() = open.level,
             ffi::SQLITE_FCNTL_PERSIST_WAL => {
                 exchange(&mut open.persist_wal, argument.cast());

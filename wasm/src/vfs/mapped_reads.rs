@@ -1,8 +1,8 @@
-//! Reads from mapped windows: parts of a file that the host maps into the arena.
+//! Reads from mapped ranges: parts of a file that the host maps into the arena.
 //!
-//! A window is shared with everyone who writes the file, so it is never stale. If the file is truncated, a load
+//! A range is shared with everyone who writes the file, so it is never stale. If the file is truncated, a load
 //! fails: the instance traps and the connection ends, but not the process. That holds only for loads of wasm code.
-//! Therefore only `copy_out` reads windows, and their addresses are never passed to SQLite, to the host, or to
+//! Therefore only `copy_out` reads ranges, and their addresses are never passed to SQLite, to the host, or to
 //! `memory.copy`, for which they are outside the memory.
 
 use core::ptr::NonNull;
@@ -11,47 +11,47 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::host::{self, Fd};
 use crate::vfs::arena;
 
-const WINDOW_BYTES: usize = 16 << 20;
-/// Windows of all files: three quarters of the arena.
-const MOST_WINDOWS: usize = 48;
-/// Windows of one file that are open or candidates.
+const RANGE_BYTES: usize = 16 << 20;
+/// MappedRanges of all files: three quarters of the arena.
+const MOST_RANGES: usize = 48;
+/// MappedRanges of one file that are open or candidates.
 const MOST_CANDIDATES: usize = 128;
-/// Misses after which a window is mapped, or mapped again because the file has grown.
+/// Misses after which a range is mapped, or mapped again because the file has grown.
 const MISSES_TO_MAP: u32 = 3;
-/// The same if another window must be evicted: random reads of a huge file go to the host one by one.
+/// The same if another range must be evicted: random reads of a huge file go to the host one by one.
 const MISSES_TO_REPLACE: u32 = 64;
 
-static OPEN_WINDOWS: AtomicUsize = AtomicUsize::new(0);
+static OPEN_RANGES: AtomicUsize = AtomicUsize::new(0);
 static HITS: AtomicU64 = AtomicU64::new(0);
 static MISSES: AtomicU64 = AtomicU64::new(0);
 
-/// How many reads of databases and WALs were served from windows, and how many by the host.
+/// How many reads of databases and WALs were served from ranges, and how many by the host.
 pub fn hits_and_misses() -> (u64, u64) {
     (HITS.load(Ordering::Relaxed), MISSES.load(Ordering::Relaxed))
 }
 
-/// The windows of one file.
+/// The ranges of one file.
 #[derive(Default)]
-pub struct Windows {
-    windows: Vec<Window>,
-    /// The window of the last read.
+pub struct MappedRanges {
+    ranges: Vec<MappedRange>,
+    /// The range of the last read.
     last: usize,
     reads: u64,
     /// The host has refused to map this file, or there is no space: do not ask again.
     refused: bool,
 }
 
-struct Window {
-    /// Which part of the file, in units of `WINDOW_BYTES`.
+struct MappedRange {
+    /// Which part of the file, in units of `RANGE_BYTES`.
     index: i64,
-    place: Option<NonNull<u8>>,
+    address: Option<NonNull<u8>>,
     /// How many of its bytes exist in the file.
     len: usize,
     misses: u32,
     last_used: u64,
 }
 
-impl Windows {
+impl MappedRanges {
     /// Fills `data` from `offset`, or returns false: then the host must read.
     pub fn read(&mut self, fd: Fd, data: &mut [u8], offset: i64) -> bool {
         let served = self.serve(fd, data, offset);
@@ -61,131 +61,131 @@ impl Windows {
     }
 
     fn serve(&mut self, fd: Fd, data: &mut [u8], offset: i64) -> bool {
-        let index = offset / WINDOW_BYTES as i64;
-        let start = (offset % WINDOW_BYTES as i64) as usize;
+        let index = offset / RANGE_BYTES as i64;
+        let start = (offset % RANGE_BYTES as i64) as usize;
         let end = start + data.len();
-        if self.refused || end > WINDOW_BYTES {
+        if self.refused || end > RANGE_BYTES {
             return false;
         }
         let number = self.find(index);
-        if self.windows[number].len < end && !self.miss(fd, number, end) {
+        if self.ranges[number].len < end && !self.miss(fd, number, end) {
             return false;
         }
         self.reads += 1;
         self.last = number;
-        let window = &mut self.windows[number];
-        window.last_used = self.reads;
-        let place = window.place.expect("a window with bytes has a place");
-        // SAFETY: `end` bytes of the file are mapped at `place`, and `data` is other memory.
-        unsafe { copy_out(place.as_ptr().add(start), data) };
+        let range = &mut self.ranges[number];
+        range.last_used = self.reads;
+        let address = range.address.expect("a range with bytes has an address");
+        // SAFETY: `end` bytes of the file are mapped at `address`, and `data` is other memory.
+        unsafe { copy_out(address.as_ptr().add(start), data) };
         true
     }
 
     fn find(&mut self, index: i64) -> usize {
         if self
-            .windows
+            .ranges
             .get(self.last)
-            .is_some_and(|window| window.index == index)
+            .is_some_and(|range| range.index == index)
         {
             return self.last;
         }
-        if let Some(number) = self.windows.iter().position(|window| window.index == index) {
+        if let Some(number) = self.ranges.iter().position(|range| range.index == index) {
             return number;
         }
-        if self.windows.len() >= MOST_CANDIDATES {
-            self.windows.retain(|window| window.place.is_some());
+        if self.ranges.len() >= MOST_CANDIDATES {
+            self.ranges.retain(|range| range.address.is_some());
         }
-        self.windows.push(Window {
+        self.ranges.push(MappedRange {
             index,
-            place: None,
+            address: None,
             len: 0,
             misses: 0,
             last_used: 0,
         });
-        self.windows.len() - 1
+        self.ranges.len() - 1
     }
 
-    /// Maps window `number` if it has become worthwhile; true if it then holds its first `end` bytes.
+    /// Maps range `number` if it has become worthwhile; true if it then holds its first `end` bytes.
     fn miss(&mut self, fd: Fd, number: usize, end: usize) -> bool {
-        let crowded = OPEN_WINDOWS.load(Ordering::Relaxed) >= MOST_WINDOWS;
-        let window = &mut self.windows[number];
-        let enough = if crowded && window.place.is_none() {
+        let crowded = OPEN_RANGES.load(Ordering::Relaxed) >= MOST_RANGES;
+        let range = &mut self.ranges[number];
+        let enough = if crowded && range.address.is_none() {
             MISSES_TO_REPLACE
         } else {
             MISSES_TO_MAP
         };
-        window.misses += 1;
-        if window.misses < enough {
+        range.misses += 1;
+        if range.misses < enough {
             return false;
         }
-        window.misses = 0;
-        let offset = window.index * WINDOW_BYTES as i64;
+        range.misses = 0;
+        let offset = range.index * RANGE_BYTES as i64;
         let Ok(size) = host::file_size(fd) else {
             return false;
         };
-        let len = (size - offset).clamp(0, WINDOW_BYTES as i64) as usize;
+        let len = (size - offset).clamp(0, RANGE_BYTES as i64) as usize;
         if len < end {
             return false;
         }
-        let Some(place) = self.place_for(number, crowded) else {
+        let Some(address) = self.address_for(number, crowded) else {
             return false;
         };
-        // SAFETY: the range is ours while the window is open; only `copy_out` reads it.
-        if unsafe { host::window_map(fd, place, WINDOW_BYTES, offset) }.is_err() {
+        // SAFETY: the range is ours while the range is open; only `copy_out` reads it.
+        if unsafe { host::window_map(fd, address, RANGE_BYTES, offset) }.is_err() {
             self.refused = true;
             return false;
         }
-        self.windows[number].len = len;
+        self.ranges[number].len = len;
         true
     }
 
-    fn place_for(&mut self, number: usize, crowded: bool) -> Option<NonNull<u8>> {
-        if self.windows[number].place.is_none() {
+    fn address_for(&mut self, number: usize, crowded: bool) -> Option<NonNull<u8>> {
+        if self.ranges[number].address.is_none() {
             if crowded {
                 let oldest = self
-                    .windows
+                    .ranges
                     .iter_mut()
-                    .filter(|window| window.place.is_some());
-                oldest.min_by_key(|window| window.last_used)?.close();
+                    .filter(|range| range.address.is_some());
+                oldest.min_by_key(|range| range.last_used)?.close();
             }
-            let place = arena::take(WINDOW_BYTES);
-            self.refused = place.is_none();
-            self.windows[number].place = place;
-            OPEN_WINDOWS.fetch_add(place.is_some().into(), Ordering::Relaxed);
+            let address = arena::take(RANGE_BYTES);
+            self.refused = address.is_none();
+            self.ranges[number].address = address;
+            OPEN_RANGES.fetch_add(address.is_some().into(), Ordering::Relaxed);
         }
-        self.windows[number].place
+        self.ranges[number].address
     }
 
     /// Unmaps what lies beyond the file's new end.
     pub fn cut(&mut self, size_bytes: i64) {
-        for window in &mut self.windows {
-            if window.index * WINDOW_BYTES as i64 + window.len as i64 > size_bytes {
-                window.close();
+        for range in &mut self.ranges {
+            if range.index * RANGE_BYTES as i64 + range.len as i64 > size_bytes {
+                range.close();
             }
         }
     }
 }
 
-impl Drop for Windows {
+impl Drop for MappedRanges {
     fn drop(&mut self) {
-        self.windows.iter_mut().for_each(Window::close);
+        self.ranges.iter_mut().for_each(MappedRange::close);
     }
 }
 
-impl Window {
+impl MappedRange {
     fn close(&mut self) {
-        let (place, len) = (self.place.take(), core::mem::take(&mut self.len));
-        let Some(place) = place else { return };
-        OPEN_WINDOWS.fetch_sub(1, Ordering::Relaxed);
+        let (address, len) = (self.address.take(), core::mem::take(&mut self.len));
+        let Some(address) = address else { return };
+        OPEN_RANGES.fetch_sub(1, Ordering::Relaxed);
         // SAFETY: mapped in `miss` if it has bytes.
-        if len > 0 && unsafe { host::window_unmap(place, WINDOW_BYTES) }.is_err() {
+        if len > 0 && unsafe { host::window_unmap(address, RANGE_BYTES) }.is_err() {
             return; // the range is lost: something may still be mapped there
         }
-        arena::give(place, WINDOW_BYTES);
+        arena::give(address, RANGE_BYTES);
     }
 }
 
-/// Copies out of a window with its own loads, because a window is outside the memory for `memory.copy`. They are
+/// Copies out of a range with its own loads, because a range is outside the memory for `memory.copy`. They are
 /// volatile, so that the compiler does not turn them into a `memory.copy`.
 ///
 /// # Safety

@@ -48,18 +48,18 @@ impl Shm {
     }
 
     fn map_next(&mut self, fd: Fd, extend: bool) -> Result<bool, Code> {
-        let place = arena::take(REGION_BYTES).ok_or(ffi::SQLITE_IOERR_NOMEM)?;
+        let address = arena::take(REGION_BYTES).ok_or(ffi::SQLITE_IOERR_NOMEM)?;
         let number = self.regions.len() as c_int;
         // SAFETY: the range is ours until `unmap`, page-aligned, and used only by SQLite.
-        match unsafe { host::shm_map(fd, number, REGION_BYTES as c_int, extend, place) } {
+        match unsafe { host::shm_map(fd, number, REGION_BYTES as c_int, extend, address) } {
             Ok(true) => {}
             Err(ffi::SQLITE_READONLY) => self.read_only = true,
             refused => {
-                arena::give(place, REGION_BYTES);
+                arena::give(address, REGION_BYTES);
                 return refused;
             }
         }
-        self.regions.push(place);
+        self.regions.push(address);
         Ok(true)
     }
 
@@ -69,8 +69,8 @@ impl Shm {
         let regions = core::mem::take(&mut self.regions);
         self.read_only = false;
         host::shm_unmap(fd, delete)?;
-        for place in regions {
-            arena::give(place, REGION_BYTES);
+        for address in regions {
+            arena::give(address, REGION_BYTES);
         }
         Ok(())
     }

@@ -129,7 +129,7 @@ impl Buffer {
     ///
     /// What cannot be written by now belongs to a transaction that has ended in failure, because a commit is
     /// written before it is reported. Written later it would overwrite others' changes.
-    pub fn settle(&mut self, database: Fd, sink: impl Sink) {
+    pub fn flush_before_unlock(&mut self, database: Fd, sink: impl Sink) {
         if self.flush(sink).is_err() && self.file.is_some_and(|file| file.database == database) {
             self.clear();
         }
@@ -291,9 +291,9 @@ mod tests {
         let (mut buffer, mut disk) = (Buffer::default(), Disk::default());
         buffer.write(ONE, b"junk", 0, false, disk.sink()).unwrap();
         disk.fails = true;
-        buffer.settle(TWO.database, disk.sink());
+        buffer.flush_before_unlock(TWO.database, disk.sink());
         assert_eq!(buffer.file, Some(ONE), "another database's lock");
-        buffer.settle(ONE.database, disk.sink());
+        buffer.flush_before_unlock(ONE.database, disk.sink());
         disk.fails = false;
         buffer.flush(disk.sink()).unwrap();
         assert!(disk.files.is_empty());

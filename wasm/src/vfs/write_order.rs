@@ -19,7 +19,7 @@ const FRAME_HEADER_BYTES: usize = 24;
 
 /// Follows the writes to one file.
 #[derive(Debug)]
-pub struct Urgency {
+pub struct WriteOrder {
     kind: Kind,
     /// Where the last write ended.
     end: i64,
@@ -28,7 +28,7 @@ pub struct Urgency {
     checkpoint: bool,
 }
 
-impl Urgency {
+impl WriteOrder {
     pub fn new(kind: Kind) -> Self {
         Self {
             kind,
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn frames_wait_until_the_one_that_commits_is_whole() {
-        let mut wal = Urgency::new(Kind::Wal);
+        let mut wal = WriteOrder::new(Kind::Wal);
         assert!(wal.of(&[0; 32], 0), "the log's own header");
         assert!(!wal.of(&header(0), 32));
         assert!(!wal.of(&[1; 512], 56));
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_page_written_in_two_parts_is_urgent_to_the_end() {
-        let mut wal = Urgency::new(Kind::Wal);
+        let mut wal = WriteOrder::new(Kind::Wal);
         wal.of(&header(3), 32);
         assert!(wal.of(&[1; 100], 56));
         assert!(wal.of(&[1; 412], 156));
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn overwritten_frames_are_urgent() {
-        let mut wal = Urgency::new(Kind::Wal);
+        let mut wal = WriteOrder::new(Kind::Wal);
         wal.of(&header(0), 32);
         wal.of(&[1; 512], 56);
         assert!(wal.of(&header(0), 32));
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn the_start_of_a_journal_is_urgent() {
-        let mut journal = Urgency::new(Kind::Journal);
+        let mut journal = WriteOrder::new(Kind::Journal);
         assert!(journal.of(&[1; 512], 0));
         assert!(!journal.of(&[1; 4], 512));
         assert!(journal.of(&[0; 28], 0));
@@ -125,12 +125,12 @@ mod tests {
 
     #[test]
     fn databases_wait_except_in_a_checkpoint() {
-        let mut database = Urgency::new(Kind::Database);
+        let mut database = WriteOrder::new(Kind::Database);
         assert!(!database.of(&[1; 512], 0));
         database.set_checkpoint(true);
         assert!(database.of(&[1; 512], 512));
         database.set_checkpoint(false);
         assert!(!database.of(&[1; 512], 1024));
-        assert!(!Urgency::new(Kind::Temporary).of(&[1], 0));
+        assert!(!WriteOrder::new(Kind::Temporary).of(&[1], 0));
     }
 }

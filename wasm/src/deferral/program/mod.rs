@@ -154,7 +154,7 @@ Goto 0 1 0 - 0";
     }
 
     #[test]
-    fn calls_are_counted_as_they_come_and_holes_are_by_column() {
+    fn calls_are_counted_as_they_come_and_slots_are_by_column() {
         let second = SCAN.replace("Column 0 1 2 - 0", "Function 0 4 2 g(0) 0");
         let plan = planned(&second).expect("both are put off");
         assert_eq!(plan.slots, [(0, 0), (1, 1)]);

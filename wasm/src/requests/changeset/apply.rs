@@ -85,8 +85,8 @@ impl Application<'_> {
                 flags,
             )
         };
-        if let Some(what) = self.raised.get() {
-            let message = format!("user-defined {what} raised exception");
+        if let Some(noun) = self.raised.get() {
+            let message = format!("user-defined {noun} raised exception");
             return Err(Error::new(abi::ERROR_SQLITE, ffi::SQLITE_ABORT, message));
         }
         if code != ffi::SQLITE_OK && self.watch.is_cancelled() {
@@ -103,7 +103,7 @@ impl Application<'_> {
     /// The host's answer, or 2 (`SQLITE_CHANGESET_ABORT`) if it raised.
     fn ask(
         &self,
-        what: &'static str,
+        noun: &'static str,
         kind: i32,
         handle: u32,
         encode: impl FnOnce(&mut Encoder) -> Result<()>,
@@ -112,7 +112,7 @@ impl Application<'_> {
         match callbacks.call(Callee::new(kind, handle), encode, integer) {
             Ok(answer) => answer,
             Err(_) => {
-                self.raised.set(Some(what));
+                self.raised.set(Some(noun));
                 ffi::SQLITE_CHANGESET_ABORT
             }
         }

@@ -31,13 +31,13 @@ def test_addresses_outside_of_the_memory_are_an_exception_of_the_callback(form: 
 
 
 @pytest.mark.parametrize("form, expected", [(abi.FORM_TEXT, str), (abi.FORM_BLOB, bytes)])
-@pytest.mark.parametrize("length", [1 << 62, abi.CALLBACK_PLACE_ROOM + 1, -1, -(1 << 63)])
+@pytest.mark.parametrize("length", [1 << 62, abi.ARGUMENT_BLOCK_ROOM + 1, -1, -(1 << 63)])
 def test_length_beyond_the_place_reads_nothing_else(form: int, expected: type, length: int) -> None:
     guest = Played()
     seen: list[Any] = []
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, seen.append)
-    end = ROOM + abi.CALLBACK_PLACE_ROOM
-    guest.memory[ROOM:end] = b"a" * abi.CALLBACK_PLACE_ROOM
+    end = ROOM + abi.ARGUMENT_BLOCK_ROOM
+    guest.memory[ROOM:end] = b"a" * abi.ARGUMENT_BLOCK_ROOM
     guest.memory[end : end + 100] = b"b" * 100
 
     for _ in range(2):
@@ -46,7 +46,7 @@ def test_length_beyond_the_place_reads_nothing_else(form: int, expected: type, l
     assert all(type(argument) is expected for argument in seen)
     for argument in seen:
         assert set(argument) <= set("a" if form == abi.FORM_TEXT else b"a")
-        assert len(argument) <= abi.CALLBACK_PLACE_ROOM
+        assert len(argument) <= abi.ARGUMENT_BLOCK_ROOM
 
 
 @pytest.mark.parametrize("far", [False, True], ids=["near", "far"])
@@ -140,7 +140,7 @@ def test_lengths_of_arguments_that_were_seen_take_little_memory() -> None:
     for length in (*range(1000), -1, -5000, 1 << 40):
         guest.put(abi.CALLBACK_FUNCTION | handle << 8, abi.FORM_PACKED_TEXT, length)
 
-    kept = guest.callbacks._place.starts
+    kept = guest.callbacks._block.starts
     assert set(kept) == set(range(257))
     assert all(len(start) == length for length, start in kept.items())
 
