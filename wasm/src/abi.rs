@@ -27,13 +27,13 @@ pub const CONTROL_SPINS: u32 = 388;
 pub const CONTROL_SLEEP: u32 = 392;
 pub const CONTROL_BELL: u32 = 396;
 pub const CONTROL_PARKED: u32 = 448;
-/// At `CONTROL_SLEEP`: there is an import instead.
+/// At `CONTROL_SLEEP`: use the import instead.
 pub const NO_FUNCTION: u32 = 0;
 // At `CONTROL_BELL`: call the import, or write a byte to the standard output.
 pub const BELL_CALLS: u32 = 0;
 pub const BELL_WRITES: u32 = 1;
 
-// Where files are laid over, and nothing else: memory never grows to there.
+// Where files are mapped, and nothing else: the memory never grows to there.
 pub const WINDOWS_START: u32 = 3_221_225_472;
 pub const WINDOWS_BYTES: u32 = 1_056_964_608;
 
@@ -46,16 +46,16 @@ pub const REPLY_HEADER_BYTES: u32 = 56;
 pub const REQUEST_INLINE_BYTES: u32 = 8_192;
 /// A reply with a larger body is spilled.
 pub const REPLY_INLINE_BYTES: u32 = 98_304;
-/// A batch of rows is closed once it has grown to this.
+/// A batch of rows is closed once it reaches this size.
 pub const BATCH_BYTES: u32 = 65_536;
 
-/// No limit on the bytes of a result cuts the text of an error shorter than this.
+/// An error's text is never truncated below this, whatever the limit on the bytes of a result.
 pub const ERROR_TEXT_BYTES: u32 = 1_024;
 
-/// For the import `busy_timeout`: it is not to be changed.
+/// For the import `busy_timeout`: leave it unchanged.
 pub const BUSY_TIMEOUT_KEEP: i32 = -1;
 
-/// Bodies of replies that the host keeps outside of the ring at a time.
+/// Spilled bodies of replies that the host keeps at a time.
 pub const SPILLS_AT_ONCE: u32 = 4;
 
 // Operations.
@@ -81,7 +81,7 @@ pub const OP_DESERIALIZE: u8 = 34;
 pub const OP_BLOB_OPEN: u8 = 35;
 pub const OP_BLOB_READ: u8 = 36;
 pub const OP_BLOB_WRITE: u8 = 37;
-/// Drops a backup, an image on its way in, or a blob.
+/// Drops a backup, an incoming image, a blob or a session.
 pub const OP_DROP: u8 = 38;
 
 pub const OP_SESSION_OPEN: u8 = 39;
@@ -90,10 +90,10 @@ pub const OP_APPLY: u8 = 41;
 pub const OP_INVERT: u8 = 42;
 pub const OP_COMBINE: u8 = 43;
 
-// What `SESSION` does: `b`.
-/// `[table]` or `[nil]` for all: records its changes from now on.
+// Operations of `SESSION`: `b`.
+/// `[table]`, or `[nil]` for all: records its changes from now on.
 pub const SESSION_ATTACH: u32 = 0;
-/// `[1 or 0]`, any other number to ask: records changes; body is what holds now.
+/// `[1 or 0]`, or any other number to query: records changes; body is the current setting.
 pub const SESSION_ENABLE: u32 = 1;
 /// As `SESSION_ENABLE`: marks changes as indirect.
 pub const SESSION_INDIRECT: u32 = 2;
@@ -101,7 +101,7 @@ pub const SESSION_INDIRECT: u32 = 2;
 pub const SESSION_DIFF: u32 = 3;
 /// Body is `[1 if nothing was recorded, bytes of memory used]`.
 pub const SESSION_STATE: u32 = 4;
-/// `[handle]` of what takes the bytes, piece by piece.
+/// `[handle]` of the callback that takes the bytes, piece by piece.
 pub const SESSION_CHANGESET: u32 = 5;
 pub const SESSION_PATCHSET: u32 = 6;
 
@@ -114,7 +114,7 @@ pub const DESERIALIZE_BEGIN: u32 = 0;
 pub const DESERIALIZE_PIECE: u32 = 1;
 pub const DESERIALIZE_END: u32 = 2;
 
-// What OP_CONTROL asks for: `a`.
+// Operations of OP_CONTROL: `a`.
 /// `[timeout_ms]`: statistics of the guest; body is a map of counters.
 pub const CONTROL_OP_STATISTICS: u32 = 1;
 /// `[category]` or `[category, value]`: `sqlite3_limit`; body is the previous value.
@@ -123,7 +123,7 @@ pub const CONTROL_OP_LIMIT: u32 = 2;
 pub const CONTROL_OP_CONFIG: u32 = 3;
 /// No arguments: body is `sqlite3_changes64`.
 pub const CONTROL_OP_CHANGES: u32 = 4;
-/// No arguments: ends the statements that have rows left; to ask for these is an error from then on.
+/// No arguments: ends the statements with rows left; fetching these is an error from then on.
 pub const CONTROL_OP_INTERRUPT: u32 = 5;
 /// `[handle, name, argument count, flags, kind]`: defines a function; handle 0 removes it.
 pub const CONTROL_OP_FUNCTION: u32 = 16;
@@ -176,27 +176,27 @@ pub const ERROR_POSITIONS: u8 = 7;
 
 /// MessagePack extension type of a parameter that cannot be bound; its payload names the type.
 pub const EXT_UNSUPPORTED: i8 = 1;
-/// MessagePack extension type of unchecked text in rows, where `FORMAT_TEXT_AS_EXTENSION` asks for it.
+/// MessagePack extension type of unchecked text in rows, used with `FORMAT_TEXT_AS_EXTENSION`.
 pub const EXT_TEXT: i8 = 2;
-/// MessagePack extension type, without payload, of a value that a change leaves as it is.
+/// MessagePack extension type, without payload, of a value that a change leaves unchanged.
 pub const EXT_NO_CHANGE: i8 = 3;
 
 // Why the guest parks.
 pub const PARK_IDLE: i32 = 0;
 pub const PARK_FULL: i32 = 1;
 
-// What `park` answers: look for a request again, leave the service loop, or look again and from now on
-// for long before parking.
+// Results of `park`: check for a request again, leave the service loop, or check again and from now on longer
+// before parking.
 pub const PARKED_AGAIN: i32 = 0;
 pub const PARKED_LEAVE: i32 = 1;
 
-/// Bit in the flags of `file_open`: the WAL index of this database is only to be read.
+/// Bit in the flags of `file_open`: the WAL index of this database is only read.
 pub const OPEN_INDEX_READONLY: i32 = 0x4000_0000;
 
 /// Bit in the flags of `file_sync`: sync the directory as well.
 pub const SYNC_DIRECTORY: i32 = 0x100;
 
-/// In what `file_lock` writes for SHARED: beside the database there may be a journal.
+/// In what `file_lock` writes for SHARED: the database may have a journal.
 pub const FACT_JOURNAL: i32 = 1;
-/// Likewise a WAL.
+/// The same for a WAL.
 pub const FACT_WAL: i32 = 2;

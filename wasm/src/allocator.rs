@@ -1,8 +1,8 @@
 //! The crate's own memory, at a limit.
 //!
-//! SQLite answers SQLITE_NOMEM where it gets no memory; Rust's collections end the process, and with it the connection. So what
-//! can be large is asked for through `buffers`, and is an error where it is refused. Everything else is small and short-lived
-//! (a message, a file's object) and comes from a reserve where the heap has nothing left.
+//! SQLite returns SQLITE_NOMEM if it gets no memory; Rust's collections abort the process, and with it the
+//! connection. So large allocations are made through `buffers`, and fail with an error. Everything else is small
+//! and short-lived (a message, a file's object) and comes from a reserve when the heap is exhausted.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::{Cell, UnsafeCell};
@@ -11,19 +11,19 @@ use std::alloc::System;
 
 const SLOT_BYTES: usize = 256;
 const SLOTS: usize = 128;
-/// More is never taken from the reserve at once.
+/// Larger allocations never come from the reserve.
 const LARGEST: usize = 4096;
 const ALIGN: usize = 16;
 
 #[repr(C, align(16))]
 struct Block([u8; SLOT_BYTES * SLOTS]);
 
-/// The heap, and behind it the reserve: memory that nobody else can use up.
+/// The heap, and after it the reserve: memory that nothing else can use up.
 pub struct Allocator {
     block: UnsafeCell<Block>,
     /// One bit for each slot in use.
     used: Cell<u128>,
-    /// Whoever asks can do without.
+    /// The caller can do without the memory.
     is_optional: Cell<bool>,
 }
 
@@ -34,7 +34,7 @@ unsafe impl Sync for Allocator {}
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator::new();
 
-/// Calls `ask`, whose allocations may fail: they leave the reserve to those that may not.
+/// Calls `ask`, whose allocations may fail: they leave the reserve to allocations that may not.
 #[cfg(target_arch = "wasm32")]
 pub fn optional<T>(ask: impl FnOnce() -> T) -> T {
     let before = ALLOCATOR.is_optional.replace(true);
@@ -58,7 +58,7 @@ impl Allocator {
         }
     }
 
-    /// Null if there is no room, or it is not for this.
+    /// Null if there is no space, or it is not for this allocation.
     fn take(&self, layout: Layout) -> *mut u8 {
         if self.is_optional.get() || layout.size() > LARGEST || layout.align() > ALIGN {
             return ptr::null_mut();
@@ -90,14 +90,14 @@ impl Allocator {
     }
 }
 
-/// The C library's heap, whose large blocks give their pages back (`host::large_blocks`).
+/// The C library's heap, whose large blocks return their pages (`host::large_blocks`).
 #[cfg(target_arch = "wasm32")]
 mod heap {
     use core::alloc::Layout;
     use core::ffi::c_void;
     use core::ptr;
 
-    /// What every block of the C library's is aligned to.
+    /// The alignment of every block of the C library.
     const ALIGN: usize = 8;
 
     unsafe extern "C" {
@@ -110,7 +110,7 @@ mod heap {
         unsafe { rapsqlite_free(pointer.cast()) }
     }
 
-    /// Null if that cannot be done.
+    /// Null if that is impossible.
     pub unsafe fn resize(pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if layout.align() > ALIGN {
             return ptr::null_mut();

@@ -1,4 +1,4 @@
-//! Buffers as large as somebody asks for: memory that cannot be had is an error, not a trap.
+//! Buffers of arbitrary size: memory that is not available is an error, not a trap.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -8,10 +8,10 @@ use std::hash::{BuildHasher, Hash};
 use crate::allocator::optional;
 use crate::error::{Error, Result};
 
-/// Of a text that only names something, in a message.
+/// Of a name in a message.
 const SHOWN_BYTES: usize = 500;
 
-/// Makes room for `more` items.
+/// Reserves space for `more` items.
 #[inline]
 pub fn reserve<T>(items: &mut Vec<T>, more: usize) -> Result<()> {
     if items.capacity() - items.len() < more {
@@ -20,7 +20,7 @@ pub fn reserve<T>(items: &mut Vec<T>, more: usize) -> Result<()> {
     Ok(())
 }
 
-/// Makes room for one more entry.
+/// Reserves space for one more entry.
 pub fn reserve_entry<K: Eq + Hash, V, S: BuildHasher>(map: &mut HashMap<K, V, S>) -> Result<()> {
     optional(|| map.try_reserve(1)).map_err(|_| Error::out_of_memory())
 }
@@ -32,7 +32,7 @@ pub fn push<T>(items: &mut Vec<T>, item: T) -> Result<()> {
     Ok(())
 }
 
-/// An empty buffer with room for `len` items.
+/// An empty buffer with space for `len` items.
 pub fn with_room<T>(len: usize) -> Result<Vec<T>> {
     let mut items = Vec::new();
     optional(|| items.try_reserve_exact(len)).map_err(|_| Error::out_of_memory())?;
@@ -45,7 +45,7 @@ pub fn zeroed(len: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The parts, one after the other.
+/// The parts, concatenated.
 pub fn joined(parts: &[&[u8]]) -> Result<Vec<u8>> {
     let mut bytes = with_room(parts.iter().map(|part| part.len()).sum())?;
     for part in parts {
@@ -58,13 +58,13 @@ pub fn copied(bytes: &[u8]) -> Result<Box<[u8]>> {
     Ok(joined(&[bytes])?.into())
 }
 
-/// A name as SQLite takes it.
+/// A name in the form SQLite takes.
 pub fn c_string(text: &[u8]) -> Result<CString> {
     CString::from_vec_with_nul(joined(&[text, b"\0"])?)
         .map_err(|_| Error::programming("a name contains a null character"))
 }
 
-/// Text with what is not UTF-8 replaced.
+/// Text, with invalid UTF-8 replaced.
 pub fn lossy(text: &[u8]) -> Result<Cow<'_, str>> {
     if let Ok(text) = core::str::from_utf8(text) {
         return Ok(Cow::Borrowed(text));
@@ -81,7 +81,7 @@ pub fn lossy(text: &[u8]) -> Result<Cow<'_, str>> {
     Ok(Cow::Owned(replaced))
 }
 
-/// As much of a name as belongs into a message.
+/// A name, shortened for a message.
 pub fn shown(name: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(&name[..name.len().min(SHOWN_BYTES)])
 }

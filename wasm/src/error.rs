@@ -1,7 +1,7 @@
-//! What a request can fail with: result code, message, offset into the SQL, class.
+//! Errors of requests: result code, message, offset into the SQL, class.
 //!
-//! The host turns an error into an exception by `class` and `code` (docs/abi.md, "Errors"). Messages name
-//! columns, parameters and statements, never their values.
+//! The host turns an error into an exception by `class` and `code` (docs/abi.md, "Errors"). Messages name columns,
+//! parameters and statements, never values.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use crate::abi;
 
 pub type Result<T> = core::result::Result<T, Error>;
 
-/// SQLite result codes that the guest itself answers with; the rest come from SQLite as they are.
+/// SQLite result codes that the guest itself uses; all others come from SQLite unchanged.
 pub mod code {
     pub const ERROR: i32 = 1;
     pub const INTERNAL: i32 = 2;
@@ -45,30 +45,30 @@ impl Error {
         }
     }
 
-    /// The caller used the API wrongly; the words are those of Python's sqlite3.
+    /// The caller used the API wrongly; the wording is Python's sqlite3's.
     pub fn programming(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(abi::ERROR_PROGRAMMING, code::MISUSE, message)
     }
 
-    /// The number of parameters is not the statement's.
+    /// The number of parameters does not match the statement.
     pub fn binding_count(used: usize, supplied: usize) -> Self {
         Self::programming(format!(
             "Incorrect number of bindings supplied. The current statement uses {used}, and there are {supplied} supplied."
         ))
     }
 
-    /// Values by position for parameters with names, where the request refuses that.
+    /// Values by position for named parameters, if the request rejects that.
     pub fn positions() -> Self {
         let message = "values by position were supplied for named parameters";
         Self::new(abi::ERROR_POSITIONS, code::MISUSE, message)
     }
 
-    /// A limit that the caller had set was reached.
+    /// A limit set by the caller was reached.
     pub fn limit(code: i32, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(abi::ERROR_DATA, code, message)
     }
 
-    /// The host sent a request that the contract does not know.
+    /// The host sent a request that violates the contract.
     pub fn internal(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(abi::ERROR_INTERNAL, code::INTERNAL, message)
     }
@@ -86,7 +86,7 @@ impl Error {
         self
     }
 
-    /// Cuts the message where it has more than `max_bytes`, which is 0 for no limit.
+    /// Truncates the message to `max_bytes`, 0 for no limit.
     pub fn within(mut self, max_bytes: u64) -> Self {
         if max_bytes != 0 {
             let most = max_bytes.max(abi::ERROR_TEXT_BYTES.into());
@@ -103,7 +103,7 @@ impl Error {
         self
     }
 
-    /// Moves the offset of an error in one statement of a script to the script's own.
+    /// Converts the offset of an error in one statement of a script to an offset in the script.
     pub fn shifted_by(mut self, start: usize) -> Self {
         if self.offset >= 0 {
             let start = i32::try_from(start).unwrap_or(i32::MAX);

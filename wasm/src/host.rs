@@ -1,8 +1,7 @@
 //! Every import of `docs/abi.md` behind one safe function; nothing else calls the host.
 //!
-//! Slices go in, values or result codes come out. Every call happens on the one thread that runs the
-//! instance, and the host has let go of all pointers when it returns; only what `mapping` asks for outlives its
-//! call.
+//! Slices go in, values or result codes come out. Every call happens on the one thread that runs the instance, and
+//! the host keeps no pointers when it returns; only mappings (`mapping`) outlive their call.
 
 #[cfg(target_arch = "wasm32")]
 mod large_blocks;
@@ -17,7 +16,7 @@ pub use mapping::{shm_map, window_map, window_unmap};
 /// An SQLite (extended) result code other than `SQLITE_OK`.
 pub type Code = c_int;
 
-/// As SQLite takes it: 0 where nothing went wrong.
+/// As SQLite takes it: 0 for success.
 pub fn code(result: Result<(), Code>) -> c_int {
     result.err().unwrap_or(0)
 }
@@ -43,8 +42,8 @@ pub enum Parked {
     Leave,
 }
 
-/// Declares the imports once: as imports in wasm, as functions that panic in builds for the build
-/// machine, where only code that never reaches the host is run.
+/// Declares the imports once: as imports in wasm, as panicking functions in builds for the build machine, where
+/// only code that never reaches the host runs.
 macro_rules! imports {
     ($(fn $name:ident($($arg:ident: $kind:ty),*) $(-> $ret:ty)?;)*) => {
         #[cfg(target_arch = "wasm32")]
@@ -99,8 +98,9 @@ imports! {
     fn callback_answer(ptr: *mut u8, len: usize) -> i32;
 }
 
-/// WASI's own function, since Rust's library would ask for `errno`: it has it for a thread's own, the C library of WASI has
-/// it for everybody's, and so Rust reads memory that may not be there. Compilers may do that although nothing has failed.
+/// WASI's own function, because Rust's library would use `errno`: Rust expects it to be thread-local, WASI's C
+/// library has one for all threads, and so Rust would read memory that may not exist. Compilers may move that read
+/// even where nothing has failed.
 #[cfg(target_arch = "wasm32")]
 mod wasi {
     #[link(wasm_import_module = "wasi_snapshot_preview1")]
@@ -116,7 +116,7 @@ mod wasi {
     }
 }
 
-/// The ABI wants results 8-aligned.
+/// The ABI requires results to be 8-aligned.
 #[repr(C, align(8))]
 #[derive(Default)]
 struct Out([i32; 2]);
@@ -134,13 +134,13 @@ pub fn park(reason: i32) -> Parked {
     }
 }
 
-/// Tells the host that a reply waits; called once for each `notify` it had set.
+/// Notifies the host that a reply is ready; called once for each `notify` it had set.
 pub fn bell() {
     // SAFETY: takes and returns nothing.
     unsafe { import::bell() }
 }
 
-/// Writes to the standard output, a pipe that an event loop watches; `false` if it took nothing.
+/// Writes to the standard output, a pipe watched by an event loop; `false` if nothing was written.
 pub fn write_output(bytes: &[u8]) -> bool {
     const OUTPUT: i32 = 1;
     let mut written = 0;
@@ -155,25 +155,25 @@ pub fn payload(id: u32, body: &mut [u8]) -> Result<(), Code> {
     check(unsafe { import::payload(id, body.as_mut_ptr(), body.len()) })
 }
 
-/// Hands the body of the next reply frame over; an error: it is too large for the host.
+/// Hands the body of the next reply frame over; an error means it is too large for the host.
 pub fn spill(body: &[u8]) -> Result<(), Code> {
     // SAFETY: the host copies `len` bytes from `ptr` before it returns.
     check(unsafe { import::spill(body.as_ptr(), body.len()) })
 }
 
-/// Waits for a lock held elsewhere; `true`: try again.
+/// Waits for a lock held by another connection; `true`: try again.
 pub fn busy(attempt: i32) -> bool {
     // SAFETY: takes and returns plain integers.
     unsafe { import::busy(attempt) != 0 }
 }
 
-/// Sets how long `busy` waits, unless it is `abi::BUSY_TIMEOUT_KEEP`; returns that in milliseconds.
+/// Sets how long `busy` waits, unless it is `abi::BUSY_TIMEOUT_KEEP`; returns the timeout in milliseconds.
 pub fn busy_timeout(milliseconds: i32) -> i32 {
     // SAFETY: takes and returns plain integers.
     unsafe { import::busy_timeout(milliseconds) }
 }
 
-/// Waits without the event loop, and without WASI: its timers hang in a forked child.
+/// Waits without the event loop, and without WASI, whose timers hang in a forked child.
 pub fn sleep(microseconds: i32) {
     // SAFETY: takes a plain integer.
     unsafe { import::sleep(microseconds) }
@@ -188,7 +188,7 @@ pub fn localtime(seconds: i64) -> Option<i64> {
     }
 }
 
-/// Leaves a message with the host's logger.
+/// Logs a message with the host's logger.
 pub fn log(message: &[u8]) {
     // SAFETY: the host copies `len` bytes from `ptr` before it returns.
     unsafe { import::log(message.as_ptr(), message.len()) }
@@ -200,7 +200,7 @@ pub fn path_full(name: &[u8], full: &mut [u8]) -> Result<(), Code> {
     check(unsafe { import::path_full(name.as_ptr(), name.len(), full.as_mut_ptr(), full.len()) })
 }
 
-/// Opens a file, an anonymous temporary one if `name` is empty; returns the flags it really got.
+/// Opens a file, or an anonymous temporary one if `name` is empty; returns the flags it was opened with.
 pub fn file_open(name: &[u8], flags: c_int) -> Result<(Fd, c_int), Code> {
     let mut out = Out::default();
     // SAFETY: the host reads `len` bytes of the name and writes the two words of `out`.
@@ -264,7 +264,7 @@ pub fn file_lock(fd: Fd, level: c_int) -> Result<(), Code> {
     check(unsafe { import::file_lock(fd.0, level, &raw mut facts) })
 }
 
-/// Takes a shared lock; returns the size of the file and which of `abi::FACT_*` may be beside it.
+/// Takes a shared lock; returns the size of the file and which of `abi::FACT_*` may exist.
 pub fn file_share(fd: Fd) -> Result<(i64, i32), Code> {
     let mut facts = [0; 2];
     // SAFETY: the host writes at most `facts`.
@@ -281,7 +281,7 @@ pub fn file_unlock(fd: Fd, level: c_int) -> Result<(), Code> {
     check(unsafe { import::file_unlock(fd.0, level) })
 }
 
-/// Whether anyone, this connection included, holds a reserved lock or a stronger one.
+/// Whether any connection, including this one, holds a reserved lock or a stronger one.
 pub fn file_reserved(fd: Fd) -> Result<bool, Code> {
     let mut out = Out::default();
     // SAFETY: the host writes `out`.
@@ -303,13 +303,13 @@ pub fn shm_lock(fd: Fd, first: c_int, count: c_int, flags: c_int) -> Result<(), 
     check(unsafe { import::shm_lock(fd.0, first, count, flags) })
 }
 
-/// Drops locks of the WAL index, one bit each.
+/// Releases locks of the WAL index, one bit each.
 pub fn shm_unlock(fd: Fd, locks: u8) -> Result<(), Code> {
     // SAFETY: takes and returns plain integers.
     check(unsafe { import::shm_unlock(fd.0, locks.into()) })
 }
 
-/// Turns all regions of the file's WAL index back into plain memory and lets go of its file.
+/// Unmaps all regions of the WAL index and closes its file.
 pub fn shm_unmap(fd: Fd, delete: bool) -> Result<(), Code> {
     // SAFETY: the regions stay the callers'; they become zeroed private memory.
     check(unsafe { import::shm_unmap(fd.0, delete.into()) })
@@ -332,7 +332,7 @@ pub fn table_function(index: u32) -> Option<extern "C" fn()> {
     Some(unsafe { transmute::<usize, extern "C" fn()>(index as usize) })
 }
 
-/// Fills `answer` with the answer of the last callback, which was too large for its `out`.
+/// Fills `answer` with the last callback's result, which was too large for the argument block.
 pub fn callback_answer(answer: &mut [u8]) -> Result<(), Code> {
     // SAFETY: the host writes at most `len` bytes to `ptr`.
     check(unsafe { import::callback_answer(answer.as_mut_ptr(), answer.len()) })

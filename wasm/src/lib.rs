@@ -1,10 +1,10 @@
 //! The guest of rapsqlite: SQLite and a query engine as one WASI module, driven through two rings.
 //!
-//! `docs/abi.md` is the contract with the host. Folders in reading order, from the bottom up: none uses what stands below it
-//! here (tests/project/test_architecture.py). What calls SQLite exists in wasm only; the rest is also built and tested on
-//! the build machine.
+//! `docs/abi.md` is the contract with the host. Folders are in reading order, from the bottom up: none uses a
+//! folder listed below it (tests/project/test_architecture.py). Code that calls SQLite exists only in wasm; the
+//! rest is also built and tested on the build machine.
 
-// The contract, and what both sides of it are made of.
+// The contract, and what both sides of it share.
 pub mod abi;
 pub mod allocator;
 pub mod buffers;

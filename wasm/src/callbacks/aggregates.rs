@@ -1,4 +1,4 @@
-//! Aggregates and window functions: SQLite keeps the handle of an instance for each group of rows.
+//! Aggregates and window functions: SQLite stores the handle of an instance for each group of rows.
 
 use core::ffi::c_int;
 
@@ -24,7 +24,7 @@ pub unsafe extern "C" fn step(
     count: c_int,
     values: *mut *mut ffi::sqlite3_value,
 ) {
-    // SAFETY: SQLite's arguments, passed on; the instance's handle is read and written in between.
+    // SAFETY: SQLite's arguments are passed on; the instance's handle is read and written in between.
     unsafe {
         if let Some(instance) = instance(context) {
             take_step(context, i64::from(*instance), count, values);
@@ -69,13 +69,13 @@ pub unsafe extern "C" fn value(context: *mut ffi::sqlite3_context) {
     unsafe { answer(context, abi::CALLBACK_VALUE, &VALUE) }
 }
 
-/// Called once for every instance, also for one whose statement failed.
+/// Called once for every instance, even after its statement failed.
 pub unsafe extern "C" fn finalize(context: *mut ffi::sqlite3_context) {
     // SAFETY: SQLite's argument, passed on.
     unsafe { answer(context, abi::CALLBACK_FINALIZE, &FINALIZE) }
 }
 
-/// Has the host do the steps that were put off and then answer.
+/// Has the host run the deferred steps and then answer.
 ///
 /// # Safety
 /// `context` is what SQLite passed to a method of an aggregate.
@@ -94,7 +94,8 @@ unsafe fn answer(context: *mut ffi::sqlite3_context, kind: i32, messages: &Messa
     }
 }
 
-/// Where the handle of the running aggregate's instance stands, made if there is none; `None` after an error.
+/// Where the handle of the running aggregate's instance is stored; creates the instance if there is none. `None`
+/// after an error.
 ///
 /// # Safety
 /// `context` is that of an aggregate's step.
@@ -125,12 +126,12 @@ unsafe fn instance<'a>(context: *mut ffi::sqlite3_context) -> Option<&'a mut u32
     }
 }
 
-/// The handle of the running aggregate's instance, 0 if it was never stepped or could not be made.
+/// The handle of the running aggregate's instance, 0 if it was never stepped or could not be created.
 ///
 /// # Safety
 /// `context` is that of an aggregate.
 unsafe fn started_instance(context: *mut ffi::sqlite3_context) -> u32 {
-    // SAFETY: the caller's promise; a size of 0 makes nothing.
+    // SAFETY: the caller's promise; a size of 0 allocates nothing.
     unsafe {
         let instance = ffi::sqlite3_aggregate_context(context, 0).cast::<u32>();
         instance.as_ref().copied().unwrap_or(0)

@@ -40,17 +40,17 @@ fn write(index: u32, value: i64) {
     unsafe { word(index).write_volatile(value) }
 }
 
-/// Where it is, for the control block.
+/// Its address, for the control block.
 pub fn address() -> u32 {
     BLOCK.0.get() as usize as u32
 }
 
-/// How many callbacks there have been.
+/// The number of callbacks so far.
 pub fn count() -> i64 {
     read(abi::ARGUMENT_BLOCK_COUNT)
 }
 
-/// What a callback is called with.
+/// A callback's arguments.
 #[derive(Clone, Copy)]
 pub enum Arguments<'a> {
     One(Value<'a>),
@@ -61,7 +61,7 @@ pub enum Arguments<'a> {
 /// What the host answered, where the answer is not a value that fits the block.
 pub(super) enum Answered {
     Value(Value<'static>),
-    /// A text or blob that is still to be fetched.
+    /// A text or blob that must still be fetched.
     Large {
         form: i64,
         len: usize,
@@ -72,14 +72,14 @@ pub(super) enum Answered {
     },
 }
 
-/// What the host knows a callback by.
+/// The host's key for a callback.
 pub fn key(kind: i32, number: u32) -> i64 {
     i64::from(kind) | i64::from(number) << 8
 }
 
-/// Calls the host. A text or blob of the answer is valid until the next call.
+/// Calls the host. A text or blob in the result is valid until the next call.
 pub(super) fn call_host(callee: Callee<'_>, arguments: Arguments<'_>) -> Answered {
-    // It may take as long as it likes.
+    // The callback may take as long as it likes.
     vfs::give_back_locks();
     write(abi::ARGUMENT_BLOCK_KEY, key(callee.kind, callee.number));
     let bytes = |form: i64, bytes: &[u8]| (form + put(bytes), bytes.len() as i64);
@@ -114,7 +114,7 @@ pub(super) fn call_host(callee: Callee<'_>, arguments: Arguments<'_>) -> Answere
     }
 }
 
-/// Puts a text where the host looks for it, in MessagePack; how many bytes that has, `None` if there is no room.
+/// Writes a text as MessagePack into the buffer; returns its length, `None` if it does not fit.
 fn put_packed(text: &[u8]) -> Option<i64> {
     let length = text.len();
     let [high, low] = u16::try_from(length).ok()?.to_be_bytes();
@@ -136,13 +136,13 @@ fn put_packed(text: &[u8]) -> Option<i64> {
     Some((head.len() + length) as i64)
 }
 
-/// Puts arguments where the host looks for them; what that adds to their form.
+/// Writes arguments into the buffer; returns what that adds to their form.
 fn put(bytes: &[u8]) -> i64 {
     if bytes.len() > ROOM_BYTES {
         write(abi::ARGUMENT_BLOCK_ADDRESS, bytes.as_ptr() as usize as i64);
         return abi::FORM_FAR;
     }
-    // SAFETY: behind the head there are `ROOM_BYTES`. Whoever was lent an answer there has let go of it (`bytes_of_answer`).
+    // SAFETY: `ROOM_BYTES` follow the head. No borrow of a result there is left (`bytes_of_answer`).
     unsafe { room().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
     0
 }
@@ -152,7 +152,8 @@ fn room() -> *mut u8 {
     unsafe { BLOCK.0.get().cast::<u8>().add(HEAD_BYTES) }
 }
 
-/// Enters the host by the function that it has put into the table for this callee; the first time, asks for one.
+/// Enters the host through the function that it has put into the table for this callee; the first time, requests
+/// one.
 fn enter(slot: Option<&Cell<u32>>) {
     let known = slot.and_then(|slot| host::table_function(slot.get()));
     if let Some(function) = known {
@@ -175,7 +176,7 @@ fn bytes_of_answer(form: i64, len: usize) -> Answered {
     Answered::Value(value_of(form, bytes))
 }
 
-/// A text or blob as the form says.
+/// A text or blob, according to the form.
 pub fn value_of(form: i64, bytes: &[u8]) -> Value<'_> {
     if form == abi::FORM_TEXT {
         Value::Text(bytes)
@@ -184,7 +185,7 @@ pub fn value_of(form: i64, bytes: &[u8]) -> Value<'_> {
     }
 }
 
-/// Writes a value as MessagePack, what is none as null.
+/// Writes a value as MessagePack, anything else as null.
 pub fn encode(value: &Value<'_>, out: &mut Encoder) -> Result<()> {
     match *value {
         Value::Integer(value) => out.integer(value),

@@ -1,6 +1,6 @@
 //! The user's authorizer, progress and busy handler.
 //!
-//! SQLite has one of each, and those are `watch`'s: it asks the user's from there.
+//! SQLite has one of each, which are `watch`'s; it calls the user's from there.
 
 use core::ffi::{c_char, c_int};
 
@@ -12,8 +12,8 @@ use crate::callbacks::{Callbacks, integer};
 use crate::wire::rows::Encoder;
 
 impl Callbacks {
-    /// Does what takes a statement of the engine's own: the user's hooks are neither asked about it nor told of it. Only
-    /// for a lock it waits as all others do.
+    /// Runs a statement of the engine's own: the user's hooks do not see it. Only its lock waits are like any
+    /// other's.
     pub fn without_hooks<R>(&self, act: impl FnOnce() -> R) -> R {
         self.without_hooks.set(true);
         let result = act();
@@ -48,7 +48,7 @@ impl Callbacks {
         Some(asked.unwrap_or(0) != 0)
     }
 
-    /// What the user's authorizer says; without one, everything is allowed.
+    /// The user's authorizer's decision; without one, everything is allowed.
     ///
     /// # Safety
     /// Each text is NULL or ends in a NUL.

@@ -1,4 +1,4 @@
-//! A call of an SQL function, with its arguments and its result, on its way to the host and back.
+//! A call of an SQL function, with its arguments and its result.
 
 use core::ffi::{CStr, c_int};
 use core::slice;
@@ -14,11 +14,11 @@ use crate::error::{Error, Result, code};
 use crate::wire::params::Value;
 use crate::wire::rows::Encoder;
 
-/// What SQLite gives back with every call, and drops when the function is removed.
+/// SQLite passes this with every call, and drops it when the function is removed.
 pub struct Function {
     pub handle: Rc<Handle>,
     pub(super) callbacks: *const Callbacks,
-    /// By which `Deferral` knows it.
+    /// The number by which `Deferral` knows it.
     pub number: usize,
 }
 
@@ -40,7 +40,7 @@ pub(super) unsafe fn callbacks_of<'a>(context: *mut ffi::sqlite3_context) -> &'a
 pub type Values = (*mut *mut ffi::sqlite3_value, c_int);
 
 impl Callbacks {
-    /// Calls a function of the host's; a single argument as it is.
+    /// Calls a function of the host; a single argument is passed as it is.
     ///
     /// # Safety
     /// `values` are what SQLite passed to the running function.
@@ -63,7 +63,7 @@ impl Callbacks {
     }
 }
 
-/// sqlite3's words for what went wrong.
+/// The wording of sqlite3's error messages.
 pub struct Messages {
     pub raised: &'static CStr,
     pub no_method: &'static CStr,
@@ -78,7 +78,7 @@ const INVERSE: Messages = Messages {
     no_method: c"user-defined aggregate's 'inverse' method not defined",
 };
 
-/// Of a function that is no aggregate.
+/// For a function that is not an aggregate.
 pub const SCALAR: Messages = Messages::of(c"user-defined function raised exception");
 
 impl Messages {
@@ -89,7 +89,7 @@ impl Messages {
         }
     }
 
-    /// The statement's error, as SQLite would tell it of a result that is one.
+    /// The statement's error, as SQLite would report it for a result that is one.
     pub fn error(&self, (failure, _): Failed) -> Error {
         let (code, message) = match failure {
             Failure::NoMemory => return Error::out_of_memory(),
@@ -101,7 +101,7 @@ impl Messages {
         Error::quoting(abi::ERROR_SQLITE, code, message.to_bytes())
     }
 
-    /// Makes a failure the result: the function's own, or that of a step that had been put off until now.
+    /// Makes a failure the result: the function's own, or the failure of a deferred step.
     ///
     /// # Safety
     /// `context` is that of the running function.
@@ -148,9 +148,9 @@ pub unsafe fn encode_each((values, count): Values, out: &mut Encoder) -> Result<
 }
 
 /// # Safety
-/// `value` is one that SQLite lends, unprotected values excepted; what is returned lives as long as that.
+/// `value` is one that SQLite lends, except for unprotected values; the result lives as long as it does.
 pub unsafe fn value_of<'a>(value: *mut ffi::sqlite3_value) -> Result<Value<'a>> {
-    // SAFETY: the caller's promise; the type is asked for before any conversion.
+    // SAFETY: the caller's promise; the type is read before any conversion.
     unsafe {
         Ok(match ffi::sqlite3_value_type(value) {
             ffi::SQLITE_INTEGER => Value::Integer(ffi::sqlite3_value_int64(value)),

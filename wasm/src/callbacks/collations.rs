@@ -1,4 +1,4 @@
-//! Collations that the host compares for.
+//! Collations whose comparisons the host makes.
 
 use core::ffi::{c_int, c_void};
 use core::ptr;
@@ -11,14 +11,14 @@ use crate::abi;
 use crate::buffers::c_string;
 use crate::error::{Error, Result};
 
-/// What SQLite gives back with every call, and drops when the collation is removed.
+/// SQLite passes this with every call, and drops it when the collation is removed.
 struct Collation {
     handle: Handle,
     callbacks: *const Callbacks,
     db: *mut ffi::sqlite3,
 }
 
-/// Defines a collation, or removes it where there is no handle.
+/// Defines a collation, or removes it without a handle.
 ///
 /// # Safety
 /// `callbacks` lives, where it is, until `db` is closed.
@@ -30,7 +30,7 @@ pub unsafe fn define(
 ) -> Result<()> {
     let name = c_string(name)?;
     let Some(handle) = handle else {
-        // SAFETY: `db` is open, and no function means that there is none any more.
+        // SAFETY: `db` is open, and no function means removal.
         let code = unsafe {
             ffi::sqlite3_create_collation_v2(
                 db,
@@ -49,7 +49,7 @@ pub unsafe fn define(
         db,
     });
     let context = Box::into_raw(collation);
-    // SAFETY: SQLite owns `context` from here on if it takes it.
+    // SAFETY: SQLite owns `context` from here on if it accepts it.
     let code = unsafe {
         ffi::sqlite3_create_collation_v2(
             db,
@@ -61,7 +61,7 @@ pub unsafe fn define(
         )
     };
     if code != ffi::SQLITE_OK {
-        // SAFETY: a refused collation is still ours, unlike a refused function.
+        // SAFETY: after a rejected collation it is still ours, unlike after a rejected function.
         drop(unsafe { Box::from_raw(context) });
     }
     check(db, code)
@@ -108,7 +108,7 @@ unsafe extern "C" fn compare(
         integer,
     );
     order.unwrap_or_else(|_| {
-        // A collation cannot fail, so nothing that is made of its answers may be kept.
+        // A collation cannot fail, so nothing made from its answers may be kept.
         callbacks.spoil("collation", collation.db);
         0
     })

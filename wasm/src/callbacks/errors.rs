@@ -1,31 +1,31 @@
-//! Why a callback of the user's has no answer.
+//! Failures of the user's callbacks.
 
 use crate::abi;
 
-/// Why a callback has no answer.
+/// Why a callback has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     Raised,
     NoMemory,
     TooLarge,
     NoMethod,
-    /// It was not called any more.
+    /// It was not called.
     Interrupted,
 }
 
-/// What the host was about when it failed.
+/// What failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum During {
     Call,
-    /// A step that had been put off.
+    /// A deferred step.
     Step,
     Inverse,
 }
 
-/// A failure, and which of the methods it was in.
+/// A failure, and what failed.
 pub type Failed = (Failure, During);
 
-/// What the host's code for a failure says.
+/// Decodes the host's code for a failure.
 pub fn failed(code: i64) -> Failed {
     let during = if code < abi::CALLBACK_IN_INVERSE {
         During::Inverse
@@ -43,8 +43,8 @@ pub fn failed(code: i64) -> Failed {
     (failure, during)
 }
 
-/// Where the guest itself finds no room for what it passes.
+/// The guest itself has no memory for the arguments.
 pub const NO_MEMORY: Failed = (Failure::NoMemory, During::Call);
 
-/// Where nobody waits for the answer any more.
+/// The result is no longer wanted.
 pub const INTERRUPTED: Failed = (Failure::Interrupted, During::Call);

@@ -1,8 +1,8 @@
-//! Loadable extensions: what SQLite takes for shared libraries are side modules, which the host links into this
-//! instance (docs/abi.md, "Extensions").
+//! Loadable extensions: side modules instead of shared libraries, which the host links into this instance
+//! (docs/abi.md, "Extensions").
 //!
-//! A side module is never taken out again: SQLite may hold functions of it. Closed by SQLite it is forgotten by
-//! the host, and opened again it is linked anew.
+//! A side module is never unloaded, because SQLite may hold pointers to its functions. When SQLite closes it, the
+//! host forgets it; opened again, it is linked again.
 
 use core::cell::RefCell;
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -32,7 +32,7 @@ type EntryPoint = unsafe extern "C" fn(
 /// As the VFS declares it: any function.
 type Symbol = unsafe extern "C" fn(*mut ffi::sqlite3_vfs, *mut c_void, *const c_char);
 
-/// Whom `xDlOpen` asks: SQLite does not say on behalf of which connection it calls, but there is only one.
+/// The callbacks for `xDlOpen`: SQLite does not say for which connection it calls, but there is only one.
 static ASKED: AtomicPtr<Callbacks> = AtomicPtr::new(ptr::null_mut());
 
 /// The handle of the host's loader.
@@ -40,7 +40,7 @@ static ASKED: AtomicPtr<Callbacks> = AtomicPtr::new(ptr::null_mut());
 pub struct Loader(RefCell<Option<Handle>>);
 
 impl Callbacks {
-    /// Calls a method of the loader; `None` if there is none, or it has raised, which the request will tell.
+    /// Calls a method of the loader; `None` if there is none, or it has raised, which the request will report.
     fn ask_loader<R>(
         &self,
         kind: c_int,
@@ -54,9 +54,9 @@ impl Callbacks {
     }
 }
 
-/// Has the VFS load side modules where SQLite asks for shared libraries. Once, after SQLite was initialised.
+/// Makes the VFS load side modules instead of shared libraries. Call once, after SQLite was initialised.
 pub fn install() {
-    // SAFETY: the default VFS is ours, lives for ever, and nobody loads anything yet.
+    // SAFETY: the default VFS is ours, lives forever, and nothing is loading yet.
     unsafe {
         let vfs = ffi::sqlite3_vfs_find(ptr::null());
         (*vfs).xDlOpen = Some(open);
@@ -66,27 +66,27 @@ pub fn install() {
     }
 }
 
-/// Sets whom to ask for extensions: every request about them says it, so that none of them has to arrive first.
+/// Sets the loader; every request about extensions passes it, so that their order does not matter.
 ///
 /// # Safety
 /// `callbacks` lives, where it is, until the connection is closed.
 pub unsafe fn set_loader(callbacks: &Callbacks, loader: Handle) {
     let mut known = callbacks.loader.0.borrow_mut();
     match &*known {
-        // Giving back one of two equal handles would give back the other too.
+        // Releasing one of two equal handles would release the other too.
         Some(known) if known.number() == loader.number() => mem::forget(loader),
         _ => *known = Some(loader),
     }
     ASKED.store(ptr::from_ref(callbacks).cast_mut(), Ordering::Relaxed);
 }
 
-/// Says whether extensions may be loaded, also by the SQL function.
+/// Allows or forbids loading extensions, including by the SQL function.
 pub fn allow(db: *mut ffi::sqlite3, allowed: bool) {
     // SAFETY: `db` is open.
     unsafe { ffi::sqlite3_enable_load_extension(db, allowed.into()) };
 }
 
-/// `CONTROL_OP_LOAD_EXTENSION`, by SQLite's own function, whose rules and messages are the ones known.
+/// `CONTROL_OP_LOAD_EXTENSION`, through SQLite's own function, for its rules and messages.
 pub fn load(db: *mut ffi::sqlite3, reader: &mut Reader<'_>) -> Result<()> {
     let name = c_string(reader.text()?)?;
     let entry = match reader.value()? {
@@ -112,7 +112,7 @@ pub fn load(db: *mut ffi::sqlite3, reader: &mut Reader<'_>) -> Result<()> {
     }
 }
 
-/// What the host says of a side module that it has opened, in four words.
+/// The host's description of an opened side module, in four words.
 struct Opened {
     number: u32,
     data_bytes: usize,
@@ -132,7 +132,7 @@ impl Opened {
         })
     }
 
-    /// Zeroed memory for the module's data, which it keeps for ever; `None` if there is not that much.
+    /// Zeroed memory for the module's data, which it keeps forever; `None` if there is not enough.
     fn place(&self) -> Option<NonNull<u8>> {
         let layout = Layout::from_size_align(self.data_bytes.max(1), self.alignment).ok()?;
         // SAFETY: the layout has a size.
@@ -167,7 +167,7 @@ fn open_module(callbacks: &Callbacks, name: &[u8]) -> Option<u32> {
     if opened.number == BUILT_IN || opened.linked != 0 {
         return Some(opened.number);
     }
-    // Address 0 tells the host that there is no memory, and it alone can say so in words.
+    // Address 0 tells the host that there is no memory; only the host can report it with a message.
     let base = opened.place().map_or(0, |place| place.as_ptr() as usize);
     let starts: [u32; 3] = callbacks.ask_loader(
         abi::CALLBACK_EXTENSION_LINK,
@@ -180,8 +180,9 @@ fn open_module(callbacks: &Callbacks, name: &[u8]) -> Option<u32> {
     )?;
     for start in starts {
         if start != 0 {
-            // SAFETY: the host has put a function of this type there: the module's start function, then the one that
-            // relocates its data, then its constructors. What they do is bounded by the sandbox, as all that the module does.
+            // SAFETY: the host has put a function of this type there: the module's start function, then the one
+            // that relocates its data, then its constructors. The sandbox bounds what they do, like everything
+            // else the module does.
             unsafe { mem::transmute::<usize, extern "C" fn()>(start as usize)() };
         }
     }
@@ -189,7 +190,7 @@ fn open_module(callbacks: &Callbacks, name: &[u8]) -> Option<u32> {
 }
 
 /// # Safety
-/// Called by SQLite, on behalf of the connection whose callbacks `ASKED` are.
+/// Called by SQLite, for the connection whose callbacks `ASKED` are.
 unsafe fn asked<'a>() -> Option<&'a Callbacks> {
     // SAFETY: set by `allow`, and they live as long as the connection.
     unsafe { ASKED.load(Ordering::Relaxed).as_ref() }
@@ -203,7 +204,7 @@ unsafe extern "C" fn open(_: *mut ffi::sqlite3_vfs, name: *const c_char) -> *mut
     ptr::without_provenance_mut(number.unwrap_or(0) as usize)
 }
 
-/// `xDlError`: SQLite's own message stays, and the host's exception says the rest.
+/// `xDlError`: SQLite's own message stays, and the host's exception adds the reason.
 unsafe extern "C" fn error(_: *mut ffi::sqlite3_vfs, _: c_int, _: *mut c_char) {}
 
 /// `xDlSym`.
@@ -248,7 +249,7 @@ unsafe extern "C" fn close(_: *mut ffi::sqlite3_vfs, module: *mut c_void) {
     callbacks.ask_loader(abi::CALLBACK_EXTENSION_CLOSE, encode, |_| Some(()));
 }
 
-/// The entry point of what every connection has from the start. There is nothing to close either.
+/// The entry point of built-in extensions, which do nothing. There is nothing to close either.
 unsafe extern "C" fn nothing_to_do(
     _: *mut ffi::sqlite3,
     _: *mut *mut c_char,

@@ -1,4 +1,4 @@
-//! SQL functions, aggregates and window functions that the host answers for.
+//! SQL functions, aggregates and window functions implemented by the host.
 
 use core::ffi::{c_int, c_void};
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use crate::buffers::{c_string, joined};
 use crate::error::{Error, Result};
 use crate::wire::params::Value;
 
-/// What SQLite knows a function by.
+/// SQLite's identification of a function.
 pub struct Signature<'a> {
     pub name: &'a [u8],
     /// -1 for any number.
@@ -24,7 +24,7 @@ pub struct Signature<'a> {
     pub kind: i64,
 }
 
-/// As SQLite shows a function in programs: the name in lower case, then the number of arguments.
+/// A function as bytecode listings show it: the name in lower case, then the number of arguments.
 fn shown(signature: &Signature<'_>) -> Result<Box<[u8]>> {
     let count = format!("({})", signature.argument_count);
     let mut shown = joined(&[signature.name, count.as_bytes()])?;
@@ -68,7 +68,7 @@ impl Methods {
     }
 }
 
-/// Defines a function, or removes it where there is no handle.
+/// Defines a function, or removes it without a handle.
 ///
 /// # Safety
 /// `callbacks` lives, where it is, until `db` is closed.
@@ -93,7 +93,7 @@ pub unsafe fn define(
     };
     let flags = ffi::SQLITE_UTF8 | signature.flags;
     let (db, name, count) = (db, name.as_ptr(), signature.argument_count);
-    // SAFETY: SQLite owns `context` from here on, and passes it to `forget` also where it refuses.
+    // SAFETY: SQLite owns `context` from here on, and passes it to `forget` even if it rejects the function.
     let code = unsafe {
         if signature.kind == abi::FUNCTION_WINDOW {
             ffi::sqlite3_create_window_function(
@@ -139,7 +139,7 @@ fn defined(callbacks: &Callbacks, handle: Handle, signature: &Signature<'_>) -> 
     })
 }
 
-/// SQLite says no more than that the name or the number of arguments will not do.
+/// SQLite reports only that the name or the number of arguments is invalid.
 fn refused(kind: i64) -> Error {
     let message = match kind {
         abi::FUNCTION_SCALAR => "Error creating function",
@@ -154,7 +154,7 @@ fn refused(kind: i64) -> Error {
 unsafe extern "C" fn forget(context: *mut c_void) {
     // SAFETY: made by `define` of a box.
     let function = unsafe { Box::from_raw(context.cast::<Function>()) };
-    // SAFETY: the callbacks outlive the connection, which calls.
+    // SAFETY: the callbacks outlive the connection, which calls this.
     unsafe { (*function.callbacks).deferral.forget(function.number) };
 }
 

@@ -1,4 +1,4 @@
-//! What the host holds for the guest, and how the guest says which of it is called.
+//! Handles of host objects, and calling them.
 
 use core::cell::Cell;
 use core::num::NonZeroU32;
@@ -6,11 +6,11 @@ use core::num::NonZeroU32;
 use crate::abi;
 use crate::callbacks::{NOTHING, argument_block};
 
-/// What the host holds for the guest; given back when dropped.
+/// Handle of a host object; released when dropped.
 #[derive(Debug)]
 pub struct Handle {
     number: NonZeroU32,
-    /// Where in the table the host has put a function for this handle, 0 if nowhere yet.
+    /// The table index at which the host has put a function for this handle, 0 if none yet.
     slot: Cell<u32>,
 }
 
@@ -24,7 +24,7 @@ impl Handle {
         self.number.get()
     }
 
-    /// To call it often: always for the same `kind`, with which the slot goes.
+    /// For frequent calls: always of the same `kind`, which the slot is bound to.
     pub fn callee(&self, kind: i32) -> Callee<'_> {
         Callee {
             slot: Some(&self.slot),
@@ -43,9 +43,9 @@ impl Drop for Handle {
 #[derive(Clone, Copy)]
 pub struct Callee<'a> {
     pub kind: i32,
-    /// 0 for kinds without any.
+    /// 0 for kinds without a handle.
     pub number: u32,
-    /// Where to remember the slot; without, the call is always through the import.
+    /// Where to store the slot; without it, calls always use the import.
     pub slot: Option<&'a Cell<u32>>,
 }
 

@@ -1,4 +1,4 @@
-//! Hooks that the host answers for: trace, update, commit, rollback, WAL; and where the hooks' handles are kept.
+//! Hooks implemented by the host: trace, update, commit, rollback, WAL; and storage for the hooks' handles.
 
 use core::ffi::{c_char, c_int, c_uint, c_void};
 use core::ptr;
@@ -14,7 +14,7 @@ use crate::wire::params::Value;
 use crate::wire::rows::Encoder;
 
 impl Callbacks {
-    /// Puts a hook in the place of the one there was, which is given back.
+    /// Replaces a hook, and returns the previous one.
     pub fn replace(&self, kind: c_int, handle: Option<Handle>) -> Result<()> {
         let slot = usize::try_from(kind).ok().and_then(|at| self.hooks.get(at));
         let slot = slot.ok_or_else(|| Error::internal(format!("unknown kind of hook {kind}")))?;
@@ -54,7 +54,7 @@ impl Callbacks {
         Some(self.call(callee, encode, receive))
     }
 
-    /// Calls a hook whose exception changes nothing: it is not the request's.
+    /// Calls a hook whose exception does not affect the request.
     fn observe(&self, kind: c_int, encode: impl FnOnce(&mut Encoder) -> Result<()>) {
         let failure = self.failure.get();
         if let Some(Err(_)) = self.ask(kind, encode, |_| ()) {
@@ -63,7 +63,7 @@ impl Callbacks {
     }
 }
 
-/// Has every commit looked at: not for the user's hook alone, but for what must not be committed.
+/// Checks every commit, not only for the user's hook but also for changes that must not be committed.
 ///
 /// # Safety
 /// As `install`.
@@ -73,7 +73,7 @@ pub unsafe fn watch_commits(db: *mut ffi::sqlite3, callbacks: &Callbacks) {
     unsafe { ffi::sqlite3_commit_hook(db, Some(on_commit), context) };
 }
 
-/// Registers with SQLite what the kind needs, or nothing where the user has no such hook any more.
+/// Registers with SQLite what the kind needs, or nothing if the user has no such hook any more.
 ///
 /// # Safety
 /// `callbacks` lives, where it is, until `db` is closed.
@@ -115,13 +115,13 @@ type UpdateCallback =
     unsafe extern "C" fn(*mut c_void, c_int, *const c_char, *const c_char, ffi::sqlite3_int64);
 type RollbackCallback = unsafe extern "C" fn(*mut c_void);
 
-/// SQLite's automatic checkpoints are a WAL hook too: ours takes over how many pages they wait for.
+/// SQLite implements automatic checkpoints with a WAL hook: ours takes over their page count.
 ///
 /// # Safety
 /// As `install`.
 unsafe fn install_wal(db: *mut ffi::sqlite3, callbacks: &Callbacks, is_set: bool) {
     let context = ptr::from_ref(callbacks).cast_mut().cast::<c_void>();
-    // SAFETY: the caller's promise; the hook that was there gives its argument back, SQLite's own a number.
+    // SAFETY: the caller's promise; the previous hook's argument is returned, a number for SQLite's own.
     unsafe {
         let before = ffi::sqlite3_wal_hook(db, Some(on_wal), context);
         if before != context {
@@ -144,8 +144,8 @@ unsafe extern "C" fn on_trace(
     // two is ours to free.
     unsafe {
         let text = text.cast_const().cast::<c_char>();
-        // Within a trigger there is a comment, and the statement is the one that set it off. A statement of the
-        // user's may begin with a comment too, but then it is its own text that is told.
+        // In a trigger the text is a comment, and the statement is the one that fired it. A user's statement may
+        // begin with a comment too, but then its own text is passed.
         let is_whole = ptr::eq(text, ffi::sqlite3_sql(statement.cast()));
         let expanded = match bytes_of(text) {
             [b'-', b'-', ..] if !is_whole => ptr::null_mut(),
@@ -156,7 +156,7 @@ unsafe extern "C" fn on_trace(
             out.array(1)?;
             encode_text(told, out)
         };
-        // The host logs what it raises: a trace does not change what happens.
+        // The host logs an exception: a trace does not affect the statement.
         callbacks_of(context).observe(abi::CALLBACK_TRACE, encode);
         ffi::sqlite3_free(expanded.cast());
     }
@@ -207,7 +207,7 @@ unsafe extern "C" fn on_rollback(context: *mut c_void) {
     callbacks.observe(abi::CALLBACK_ROLLBACK, |out| out.array(0));
 }
 
-/// After a commit; an exception is the error of the statement, which is committed all the same.
+/// After a commit; an exception fails the statement, although it is committed.
 unsafe extern "C" fn on_wal(
     context: *mut c_void,
     db: *mut ffi::sqlite3,
@@ -225,7 +225,7 @@ unsafe extern "C" fn on_wal(
     let asked = callbacks.ask(abi::CALLBACK_WAL, encode, |_| ());
     let enough = callbacks.checkpoint_pages.get();
     if enough > 0 && pages >= enough {
-        // SAFETY: `db` is open. As SQLite's own hook: a checkpoint that cannot be made now is made later.
+        // SAFETY: `db` is open. As in SQLite's own hook, a checkpoint that is not possible now is made later.
         unsafe { ffi::sqlite3_wal_checkpoint(db, database) };
     }
     if let Some(Err(_)) = asked {

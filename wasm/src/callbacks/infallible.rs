@@ -1,9 +1,9 @@
-//! Callbacks that SQLite does not let fail: collations, update and preupdate hooks.
+//! Callbacks that SQLite does not allow to fail: collations, update and preupdate hooks.
 //!
-//! When one raises, SQLite goes on as if it had answered, so the statement has to fail from outside: the progress handler
-//! ends it, and where it is done before that, its request is answered with the error. What it changed is not kept:
-//! on the way to a commit the commit hook refuses, and a transaction that goes on is rolled back, which is also what
-//! SQLite does with the transaction of a change that is interrupted.
+//! When one raises, SQLite continues as if it had answered, so the statement has to be failed from outside: the
+//! progress handler ends it, and if it completes before that, its request is answered with the error. Its changes
+//! are not kept: the commit hook refuses a commit, and a transaction that stays open is rolled back, as SQLite
+//! does when a change is interrupted.
 
 use core::ptr;
 
@@ -22,9 +22,9 @@ impl Callbacks {
         }
     }
 
-    /// Lets the running statement fail without taking back what it has done.
+    /// Fails the running statement without undoing its changes.
     pub(super) fn complain(&self, noun: &'static str) {
-        // It may not have been called at all, for a function that was to be called before.
+        // It may not have been called at all, because a deferred function before it failed.
         let noun = if self.deferral.has_failed() {
             "function"
         } else {
@@ -33,12 +33,12 @@ impl Callbacks {
         self.spoiled.set(Some(noun));
     }
 
-    /// Whether a callback of the running request has raised that could not fail: none is called any more.
+    /// Whether a callback that cannot fail has raised in the running request: none is called any more.
     pub fn is_spoiled(&self) -> bool {
         self.spoiled.get().is_some()
     }
 
-    /// Fails if a callback has raised that could not.
+    /// Fails if a callback that cannot fail has raised.
     pub fn check(&self) -> Result<()> {
         let Some(noun) = self.spoiled.get() else {
             return Ok(());
@@ -47,29 +47,29 @@ impl Callbacks {
         Err(Error::new(abi::ERROR_SQLITE, code::ERROR, message))
     }
 
-    /// Whether what is about to be committed must not be. It is rolled back then.
+    /// Whether the commit must be refused and rolled back.
     pub(super) fn refuses_commit(&self) -> bool {
         self.rollback_pending.take()
     }
 
-    /// Whether there are changes that are still to be rolled back.
+    /// Whether there are changes still to be rolled back.
     pub fn is_rollback_pending(&self) -> bool {
         self.rollback_pending.get()
     }
 
-    /// The request ends: the ROLLBACK that may follow is not to be ended for what came before.
+    /// The request ends: earlier exceptions must not end the ROLLBACK that may follow.
     pub fn forget_spoiled(&self) {
         self.spoiled.set(None);
     }
 
-    /// No transaction is open any more. A blob that is open for writing, or rows that a change still has to return, hold
-    /// up the end of their change: its commit will be refused.
+    /// No transaction is open any more. A blob open for writing, or rows that a change still has to return, delay
+    /// the end of their change: its commit will be refused.
     pub fn forget_pending_rollback(&self, db: *mut ffi::sqlite3) {
         self.rollback_pending.set(changes_run(db));
     }
 }
 
-/// Whether a statement is under way that may change data.
+/// Whether a statement that may change data is running.
 fn changes_run(db: *mut ffi::sqlite3) -> bool {
     let mut statement = ptr::null_mut();
     loop {

@@ -38,36 +38,36 @@ use crate::sqlite::statement::bytes_of;
 use crate::wire::params::Value;
 use crate::wire::rows::Encoder;
 
-/// Arguments larger than this are not kept room for.
+/// A buffer that larger arguments made grow beyond this is freed.
 pub const KEPT_BYTES: usize = 65_536;
 /// Kinds of hooks are small numbers; each has one slot.
 const SLOTS: usize = abi::CALLBACK_PREUPDATE as usize + 1;
-/// An empty array: what the host is passed where a kind takes no arguments.
+/// An empty array: for kinds without arguments.
 pub const NOTHING: Arguments<'_> = Arguments::Array(&[0x90]);
 
-/// The callbacks of one connection; SQLite holds its address.
+/// The callbacks of one connection; SQLite stores its address.
 pub struct Callbacks {
     arguments: RefCell<Encoder>,
     deferral: Rc<dyn Deferral>,
     /// The running request's cancel word, or null.
     cancel: Cell<*const AtomicU32>,
-    /// Sessions that are open: they and a preupdate hook exclude each other.
+    /// Open sessions: they and a preupdate hook exclude each other.
     sessions: Cell<u32>,
     hooks: [Cell<Option<Handle>>; SLOTS],
     loader: extensions::Loader,
-    /// Whose hooks are set: what an exception in one has to interrupt.
+    /// The handle whose hooks are set, to be interrupted after an exception in one.
     db: Cell<*mut ffi::sqlite3>,
     progress_steps: Cell<c_int>,
     progress_done: Cell<c_int>,
     /// A statement of the engine's own is running.
     without_hooks: Cell<bool>,
-    /// `PRAGMA wal_autocheckpoint`, which a WAL hook takes the place of.
+    /// `PRAGMA wal_autocheckpoint`, which a WAL hook replaces.
     checkpoint_pages: Cell<c_int>,
-    /// The exception that the running request fails with: its number at the host.
+    /// The host's number of the exception that fails the running request.
     failure: Cell<u32>,
-    /// What raised although SQLite does not let it fail; the statement does.
+    /// What raised although SQLite does not allow it to fail; the statement fails instead.
     spoiled: Cell<Option<&'static str>>,
-    /// What was changed on the way is still to be rolled back.
+    /// Changes made before that must still be rolled back.
     rollback_pending: Cell<bool>,
 }
 
@@ -96,7 +96,7 @@ impl Callbacks {
         self.failure.get()
     }
 
-    /// A session begins, which takes the place that a preupdate hook has.
+    /// A session begins; it uses the same slot as a preupdate hook.
     pub fn begin_session(&self) -> Result<()> {
         if self.handle_of(abi::CALLBACK_PREUPDATE).is_some() {
             return Err(Error::programming(
@@ -111,7 +111,7 @@ impl Callbacks {
         self.sessions.set(self.sessions.get() - 1);
     }
 
-    /// Null once the request is answered: its cancel word is not looked at any more. Returns the one before.
+    /// Null once the request is answered, so that its cancel word is not read any more. Returns the previous one.
     pub fn set_cancel(&self, cancel: *const AtomicU32) -> *const AtomicU32 {
         self.cancel.replace(cancel)
     }
@@ -129,8 +129,8 @@ impl Callbacks {
         self.spoiled.set(None);
     }
 
-    /// The request is answered: steps that are still put off are of a statement with rows left. What they raise is
-    /// that statement's, and told when their instance is next asked for something.
+    /// The request is answered: remaining deferred steps belong to a statement with rows left. Their exceptions
+    /// are that statement's, and reported when their instance is next used.
     pub fn flush_rest(&self) {
         let failure = self.failure.get();
         if self.deferral.flush(self).is_err() {
@@ -138,7 +138,7 @@ impl Callbacks {
         }
     }
 
-    /// Calls the host with the array that `encode` writes, and gives `receive` the answer.
+    /// Calls the host with the array that `encode` writes, and passes the result to `receive`.
     pub fn call<R>(
         &self,
         callee: Callee<'_>,
@@ -163,7 +163,7 @@ impl Callbacks {
         self.call_host(callee, arguments, receive)
     }
 
-    /// As `call`; the steps that were put off are the arguments.
+    /// As `call`, with the deferred steps as arguments.
     fn call_with_steps<R>(
         &self,
         callee: Callee<'_>,
@@ -178,14 +178,14 @@ impl Callbacks {
         result
     }
 
-    /// Keeps the first exception of a request: the others follow from it.
+    /// Keeps a request's first exception: later ones follow from it.
     pub fn note_failure(&self, number: u32) {
         if self.failure.get() == 0 {
             self.failure.set(number);
         }
     }
 
-    /// Calls the host at once, whatever was put off.
+    /// Calls the host immediately, whatever was deferred.
     pub fn call_host<R>(
         &self,
         callee: Callee<'_>,
@@ -224,7 +224,7 @@ pub unsafe fn encode_text(text: *const c_char, out: &mut Encoder) -> Result<()> 
     out.text(lossy(unsafe { bytes_of(text) })?.as_bytes())
 }
 
-/// The answer where an integer is wanted.
+/// The result as an integer.
 pub fn integer(value: Value<'_>) -> c_int {
     match value {
         Value::Integer(value) => c_int::try_from(value).unwrap_or(c_int::MAX),

@@ -1,4 +1,4 @@
-//! The hook that is told of a row's values before it changes. <https://sqlite.org/c3ref/preupdate_blobwrite.html>
+//! The hook that receives a row's values before it changes. <https://sqlite.org/c3ref/preupdate_blobwrite.html>
 
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
@@ -46,7 +46,7 @@ unsafe extern "C" fn on_preupdate(
     if callbacks.is_spoiled() {
         return;
     }
-    // SAFETY: `db` is open and calls this hook. Writing to a blob is told as a DELETE whose row stays.
+    // SAFETY: `db` is open and calls this hook. SQLite reports writing to a blob as a DELETE whose row stays.
     let writes_blob = unsafe { ffi::sqlite3_preupdate_blobwrite(db) } >= 0;
     let is_insert = action == ffi::SQLITE_INSERT;
     let has_new = action != ffi::SQLITE_DELETE;
@@ -65,7 +65,7 @@ unsafe extern "C" fn on_preupdate(
     let encode = |out: &mut Encoder| {
         out.array(7)?;
         out.integer(told.into())?;
-        // SAFETY: the names end in a NUL; the rows are asked for within the hook, each only where it exists.
+        // SAFETY: the names end in a NUL; the rows are read inside the hook, each only if it exists.
         unsafe {
             encode_text(database, out)?;
             encode_text(table, out)?;
@@ -82,10 +82,10 @@ unsafe extern "C" fn on_preupdate(
 
 type Column = unsafe extern "C" fn(*mut ffi::sqlite3, c_int, *mut *mut ffi::sqlite3_value) -> c_int;
 
-/// Writes an array of the row's values, or null where there is no row.
+/// Writes an array of the row's values, or null if there is no row.
 ///
 /// # Safety
-/// Called within the hook of `db`; `column` may be asked if `is_there`.
+/// Called within the hook of `db`; `column` may be called if `is_there`.
 unsafe fn encode_row(
     db: *mut ffi::sqlite3,
     column: Column,

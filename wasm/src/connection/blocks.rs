@@ -1,8 +1,8 @@
-//! Which `transaction()` and `savepoint()` blocks of the user's are open, and what becomes of those whose
-//! transaction SQLite has rolled back by itself.
+//! The user's open `transaction()` and `savepoint()` blocks, and what happens if SQLite rolls back their
+//! transaction by itself.
 //!
-//! SQLite does that on some errors: a change that is interrupted, ON CONFLICT ROLLBACK, a full disk. What follows in the
-//! block would be committed on its own, so half of the block would stay.
+//! SQLite does that on some errors: an interrupted change, ON CONFLICT ROLLBACK, a full disk. The rest of the
+//! block would then be committed on its own, so half of the block would stay.
 
 use core::cell::{Cell, RefCell};
 use core::ffi::{CStr, c_int};
@@ -14,21 +14,21 @@ use crate::error::{Error, Result};
 
 #[derive(Default)]
 pub struct Blocks {
-    /// By the numbers that the host gave them.
+    /// By the host's numbers.
     open: RefCell<Vec<u32>>,
-    /// Whether a transaction was open when the last statement had ended.
+    /// Whether a transaction was open when the last statement ended.
     in_transaction: Cell<bool>,
-    /// The result code with which SQLite rolled back the transaction of the blocks that are open.
+    /// The result code with which SQLite rolled back the open blocks' transaction.
     lost: Cell<Option<c_int>>,
 }
 
 impl Blocks {
-    /// A statement has done what it was to do: where the transaction has ended, that was wanted.
+    /// A statement succeeded: if the transaction has ended, that was intended.
     pub fn note_success(&self, in_transaction: bool) {
         self.in_transaction.set(in_transaction);
     }
 
-    /// A request has failed, with this result code: where the transaction has ended, SQLite did it.
+    /// A request failed with this result code: if the transaction has ended, SQLite rolled it back.
     pub fn note_failure(&self, in_transaction: bool, code: c_int) {
         let was_open = self.in_transaction.replace(in_transaction);
         if was_open && !in_transaction && !self.open.borrow().is_empty() {

@@ -1,8 +1,9 @@
-//! `PRAGMA busy_timeout`: reads and sets the one timeout that there is, which the host keeps.
+//! `PRAGMA busy_timeout`: reads and sets the only timeout, which the host stores.
 //!
-//! SQLite runs this pragma while it compiles it, and then replaces our busy handler, which a cancellation wakes, by its
-//! own, which sleeps. So the authorizer, asked before that, gives SQLite the timeout as it is; and once the statement
-//! is compiled, what SQLite has made of it goes to the host and our handler comes back. Every run compiles it anew.
+//! SQLite runs this pragma while it compiles it, and then replaces our busy handler, which a cancellation wakes,
+//! with its own, which just sleeps. So the authorizer, which is called before that, gives SQLite the current
+//! timeout. Once the statement is compiled, the resulting timeout goes to the host and our handler is restored.
+//! Every run compiles it again.
 
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};
@@ -20,19 +21,19 @@ enum Seen {
     Nothing,
     Read,
     Write,
-    /// Our own question.
+    /// Our own query.
     Question,
 }
 
-/// The pragma's part in one connection.
+/// The state of the pragma in one connection.
 #[derive(Default)]
 pub struct BusyTimeout {
     seen: Cell<Seen>,
 }
 
 impl BusyTimeout {
-    /// SQLite is about to run a pragma that is allowed. `by_callback`: locks are waited for by a handler of the
-    /// user's, so there is no timeout.
+    /// SQLite is about to run a pragma that is allowed. `by_callback`: a user's handler waits for locks, so there
+    /// is no timeout.
     ///
     /// # Safety
     /// `db` is open; `name` and `value` are NULL or end in a NUL.
@@ -67,7 +68,8 @@ impl BusyTimeout {
         self.seen.get() != Seen::Nothing
     }
 
-    /// Tells the host what the pragma has set; whether it has. Our busy handler is to be registered again.
+    /// Passes on to the host what the pragma has set; returns whether it has. Our busy handler must be registered
+    /// again.
     ///
     /// # Safety
     /// `db` is open.
@@ -82,13 +84,13 @@ impl BusyTimeout {
     }
 }
 
-/// The timeout that SQLite has now.
+/// SQLite's current timeout.
 ///
 /// # Safety
 /// `db` is open.
 unsafe fn ask(db: *mut ffi::sqlite3) -> c_int {
     let mut statement = ptr::null_mut();
-    // SAFETY: the caller's promise; an unsuccessful prepare leaves NULL, which the other functions allow.
+    // SAFETY: the caller's promise; a failed prepare leaves NULL, which the other functions allow.
     unsafe {
         ffi::sqlite3_prepare_v2(
             db,

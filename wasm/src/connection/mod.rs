@@ -1,4 +1,4 @@
-//! Owns `sqlite3*`: open, configure, prepare by way of the cache, close.
+//! Owns `sqlite3*`: open, configure, prepare through the cache, close.
 
 #[cfg(target_arch = "wasm32")]
 pub mod blocks;
@@ -25,7 +25,7 @@ use crate::sqlite::statement_cache::Cache;
 use crate::sqlite::text;
 use crate::vfs::kept_locks::Needs;
 
-/// What opens a transaction, by the kind that a request asks for; the words are those of Python's sqlite3.
+/// The BEGIN statements, by the kind in a request; the wording is Python's sqlite3's.
 const BEGINS: [&[u8]; 4] = [
     b"BEGIN ",
     b"BEGIN DEFERRED",
@@ -38,7 +38,7 @@ pub struct Connection {
     cache: Cache<Statement>,
     pub watch: Box<Watch>,
     pub blocks: Blocks,
-    /// One statement for each kind of BEGIN, prepared when first needed.
+    /// One statement per kind of BEGIN, prepared when first needed.
     begins: [Option<Statement>; BEGINS.len()],
     pub options: Options,
     pub hits: u64,
@@ -49,8 +49,8 @@ impl Connection {
     pub fn open(name: &[u8], options: Options) -> Result<Self> {
         let name = c_string(name)?;
         let mut db = ptr::null_mut();
-        // Without SQLITE_OPEN_EXRESCODE: R*Tree's check compares with SQLITE_CORRUPT. `Error::last` asks for all of the code.
-        // SAFETY: `name` ends in a NUL, and a null VFS name means the default one.
+        // Without SQLITE_OPEN_EXRESCODE: R*Tree's check compares with SQLITE_CORRUPT. `Error::last` reads the
+        // extended code. SAFETY: `name` ends in a NUL, and a null VFS name means the default one.
         let code =
             unsafe { ffi::sqlite3_open_v2(name.as_ptr(), &mut db, options.flags, ptr::null()) };
         if db.is_null() {
@@ -80,7 +80,7 @@ impl Connection {
         self.db
     }
 
-    /// A statement for `sql`, from the cache or newly prepared; `None` if `sql` holds none.
+    /// A statement for `sql`, from the cache or newly prepared; `None` if `sql` contains none.
     pub fn checkout(&mut self, sql: &[u8]) -> Result<Option<Statement>> {
         if let Some(statement) = self.cache.take(sql) {
             self.hits += 1;
@@ -90,7 +90,7 @@ impl Connection {
         self.prepare(sql)
     }
 
-    /// Prepares the one statement that `sql` may hold.
+    /// Prepares the single statement in `sql`, if there is one.
     pub fn prepare(&self, sql: &[u8]) -> Result<Option<Statement>> {
         text::refuse_nul(sql)?;
         self.watch.forget_kind();
@@ -121,13 +121,13 @@ impl Connection {
                     return Ok(Some(statement));
                 }
                 None if taken == 0 || rest.is_empty() => return Ok(None),
-                // Semicolons and comments in front of the statement.
+                // Semicolons and comments before the statement.
                 None => start += taken,
             }
         }
     }
 
-    /// Before an ATTACH is run, with what is bound to it.
+    /// Checks an ATTACH, with its bound values, before it runs.
     pub fn check_attach(&self, statement: &Statement) -> Result<()> {
         if self.options.flags & ffi::SQLITE_OPEN_URI == 0 {
             return Ok(());
@@ -135,7 +135,7 @@ impl Connection {
         statement.refuse_shared_memory()
     }
 
-    /// Takes back a statement that is done with; it must be reset and hold no bindings.
+    /// Takes back a finished statement; it must be reset and hold no bindings.
     pub fn checkin(&mut self, mut statement: Statement) {
         statement.clear();
         drop(self.cache.put(statement));
@@ -145,7 +145,7 @@ impl Connection {
         self.cache.len()
     }
 
-    /// Fails in a block whose transaction is lost, if `statement` changes anything, or begins a transaction.
+    /// Fails in a block whose transaction is lost, if `statement` changes anything or begins a transaction.
     pub fn refuse_if_lost(&self, statement: &Statement) -> Result<()> {
         let begins = matches!(statement.transaction, Step::Begin | Step::Commit);
         if self.blocks.is_lost() && (begins || !statement.is_readonly()) {
@@ -154,7 +154,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Opens the transaction that `format` asks for, if `statement` changes data.
+    /// Opens the transaction that `format` requests, if `statement` changes data.
     pub fn begin_for(&mut self, statement: &Statement, format: u16) -> Result<()> {
         if !statement.changes_data {
             return Ok(());
@@ -181,7 +181,7 @@ impl Connection {
         result
     }
 
-    /// Rolls back what a statement has changed whose callback has raised without a way to let it fail.
+    /// Rolls back the changes of a statement whose callback raised without being able to fail it.
     pub fn undo_spoiled(&self) {
         let callbacks = &self.watch.callbacks;
         if !callbacks.is_rollback_pending() {
@@ -191,7 +191,7 @@ impl Connection {
         if self.in_transaction()
             && let Ok((Some(mut rollback), _)) = statement::prepare(self.db, b"ROLLBACK", 0)
         {
-            // Refused by the user's authorizer, say, it is tried again with the next request.
+            // If it fails, for example because the user's authorizer refuses it, the next request tries again.
             drop(rollback.run());
         }
         if !self.in_transaction() {

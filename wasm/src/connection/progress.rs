@@ -1,4 +1,5 @@
-//! SQLite's callbacks while a statement is prepared or runs: interrupt, limit on steps, busy lock, kind of statement.
+//! SQLite's callbacks while a statement is prepared or runs: interrupts, step limit, busy locks, kind of
+//! statement.
 
 use core::cell::Cell;
 use core::ffi::{c_char, c_int, c_void};
@@ -20,7 +21,7 @@ use crate::vfs;
 /// VDBE steps between two checks of the request's cancel word: well under a millisecond of work.
 const STEPS_PER_CHECK: c_int = 1000;
 
-/// What the callbacks look at and note down; SQLite holds its address.
+/// What the callbacks check and record; SQLite stores its address.
 pub struct Watch {
     steps_left: Cell<u64>,
     step_limit: u64,
@@ -36,14 +37,14 @@ pub struct Watch {
     period: Cell<c_int>,
     db: Cell<*mut ffi::sqlite3>,
     busy_timeout: BusyTimeout,
-    /// The user's own.
+    /// The user's callbacks.
     pub callbacks: Callbacks,
-    /// Which of their calls are put off.
+    /// Which of their calls are deferred.
     pub deferral: Rc<Policy>,
 }
 
 impl Watch {
-    /// `step_limit`: VDBE steps that one request may take, 0 for any number.
+    /// `step_limit`: VDBE steps that one request may take, 0 for no limit.
     pub fn new(step_limit: u64) -> Box<Self> {
         let deferral = Rc::<Policy>::default();
         Box::new(Self {
@@ -63,8 +64,8 @@ impl Watch {
         })
     }
 
-    /// Registers the callbacks. Done again, it has every statement prepared anew, for such is SQLite's way with
-    /// authorizers: a DELETE of all rows that was prepared while nobody asked for rows before they change looks at none.
+    /// Registers the callbacks. Repeated, it makes SQLite re-prepare every statement, as setting an authorizer
+    /// does: a DELETE of all rows that was prepared without a preupdate hook does not visit the rows.
     ///
     /// # Safety
     /// `db` is open, and closed before `self` is dropped or moved.
@@ -84,14 +85,15 @@ impl Watch {
         Ok(())
     }
 
-    /// After a statement was compiled, which may have been `PRAGMA busy_timeout`: locks are waited for by our handler,
-    /// as long as that has said. As in SQLite, setting the timeout removes a busy handler of the user's.
+    /// Called after a statement was compiled, which may have been `PRAGMA busy_timeout`: our handler waits for
+    /// locks again, with the timeout that the pragma has set. As in SQLite, setting the timeout removes a user's
+    /// busy handler.
     pub fn apply_busy_timeout(&self) {
         if !self.busy_timeout.is_due() {
             return;
         }
         let db = self.db.get();
-        // SAFETY: `db` is open, as a statement of it was compiled since the last time.
+        // SAFETY: `db` is open, because a statement of it was compiled since the last call.
         let apply = || unsafe { self.busy_timeout.apply(db) };
         if self.callbacks.without_hooks(apply) {
             drop(self.callbacks.replace(abi::CALLBACK_BUSY, None));
@@ -123,7 +125,7 @@ impl Watch {
     ) -> Result<()> {
         if kind == abi::CALLBACK_PROGRESS {
             let user = handle.is_some().then_some(number);
-            // Often enough for the user and for the interrupt.
+            // Often enough for both the user's handler and interrupts.
             self.period
                 .set(user.map_or(STEPS_PER_CHECK, |steps| steps.clamp(1, STEPS_PER_CHECK)));
             self.callbacks.set_progress_steps(number);
@@ -141,7 +143,7 @@ impl Watch {
         }
     }
 
-    /// The request is answered: its cancel word is not looked at any more.
+    /// The request is answered: its cancel word is not read any more.
     pub fn end_request(&self) {
         self.callbacks.set_cancel(ptr::null());
     }
@@ -150,7 +152,7 @@ impl Watch {
         self.callbacks.is_cancelled()
     }
 
-    /// Takes `steps` off what is left; `false` once there is nothing.
+    /// Subtracts `steps` from what is left; `false` once nothing is left.
     fn spend(&self, steps: u64) -> bool {
         if self.step_limit == 0 {
             return true;
@@ -161,7 +163,7 @@ impl Watch {
         left > 0
     }
 
-    /// Before a statement is prepared: nothing seen yet.
+    /// Called before a statement is prepared: nothing seen yet.
     pub fn forget_kind(&self) {
         self.changes_data.set(false);
         self.changes_schema.set(false);
@@ -174,12 +176,12 @@ impl Watch {
         self.attaches.get()
     }
 
-    /// What the parser saw of BEGIN, COMMIT and their kind.
+    /// What the parser saw of BEGIN, COMMIT and similar statements.
     pub fn saw_step(&self) -> Step {
         self.step.get()
     }
 
-    /// Does what is carried through: no cancellation is seen meanwhile.
+    /// Runs something that always completes: no cancellation is seen meanwhile.
     pub fn carry_through<R>(&self, act: impl FnOnce() -> R) -> R {
         let cancel = self.callbacks.set_cancel(ptr::null());
         let result = act();
@@ -187,17 +189,18 @@ impl Watch {
         result
     }
 
-    /// Whether the statement may need a lock, as the parser saw it.
+    /// Whether the statement may need a lock, according to the parser.
     pub fn saw_use_of_database(&self) -> bool {
         self.uses_database.get()
     }
 
-    /// Whether the parser saw a change of data that is not part of a change of the schema.
+    /// Whether the parser saw a change of data that is not part of a schema change.
     pub fn saw_change_of_data(&self) -> bool {
         self.changes_data.get() && !self.changes_schema.get()
     }
 
-    /// Says what SQLite could not know: why the progress or the busy handler gave up, or a commit is a constraint.
+    /// Adds what SQLite could not know: why the progress or the busy handler gave up, or that a commit failed a
+    /// constraint.
     pub fn explained(&self, error: Error) -> Error {
         let explanation = match error.code & 0xff {
             ffi::SQLITE_CONSTRAINT if error.code == ffi::SQLITE_CONSTRAINT_COMMITHOOK => {
@@ -208,7 +211,7 @@ impl Watch {
                 let message = format!("the statement took more than {} steps", self.step_limit);
                 Error::limit(ffi::SQLITE_INTERRUPT, message)
             }
-            // A wait that was cancelled, for a lock or for the WAL index.
+            // A cancelled wait for a lock or for the WAL index.
             ffi::SQLITE_BUSY | ffi::SQLITE_PROTOCOL if self.is_cancelled() => Error::interrupted(),
             _ => return error,
         };
@@ -252,7 +255,7 @@ unsafe extern "C" fn on_busy(context: *mut c_void, attempt: c_int) -> c_int {
     c_int::from(!watch.is_cancelled() && wait() && !watch.is_cancelled())
 }
 
-/// Notes what kind of statement the parser is looking at; what is allowed is up to the user's authorizer.
+/// Records the kind of the statement being parsed; the user's authorizer decides what is allowed.
 unsafe extern "C" fn on_prepare(
     context: *mut c_void,
     action: c_int,

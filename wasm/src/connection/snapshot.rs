@@ -1,4 +1,4 @@
-//! Keeps a database as it is now, for one connection, while pages are copied step by step.
+//! Pins a database's current state for one connection, while pages are copied step by step.
 
 use libsqlite3_sys as ffi;
 
@@ -16,8 +16,8 @@ pub enum Pin {
     Refused,
 }
 
-/// Runs `sql`, which reads the database and returns a row, and leaves it at that row. It calls no function, for the
-/// user can have put another in its place.
+/// Runs `sql`, which reads the database and returns a row, and stays on that row. It calls no function, because
+/// the user may have overridden it.
 pub fn pinned(connection: &Connection, sql: &[u8]) -> Result<Pin> {
     let stepped = connection
         .watch

@@ -1,9 +1,9 @@
-//! Calls of functions that one execution of a statement has put off.
+//! The deferred calls of one execution of a statement.
 //!
-//! It can be done where a function's result goes to the row that is sent and nowhere else, which the statement's
-//! program shows (`program`). To SQLite such a call returns NULL; the row that is encoded leaves a slot for the result
-//! there (`pending_rows`). The calls are made in their order, and before anything else that Python is called for: what
-//! comes in between would do so with every row, so from then on each call of this execution is made at once.
+//! Calls can be deferred if a function's result is only a column of the emitted row, which the statement's
+//! bytecode shows (`program`). SQLite gets NULL from such a call; the encoded row leaves a slot for the result
+//! (`pending_rows`). The calls are made in order, before any other Python code is called. Another callback in
+//! between would recur with every row, so from then on each call of this execution is made immediately.
 
 use std::rc::Rc;
 
@@ -26,31 +26,31 @@ use crate::sqlite::statement::Statement;
 use crate::wire::params::{Reader, Value};
 use crate::wire::rows::Encoder;
 
-/// What some calls in a row have in common.
+/// What several calls in a row have in common.
 struct Called {
-    /// The number of the first of them.
+    /// The number of the first one.
     first: usize,
-    /// Held until the calls were made.
+    /// Kept until the calls were made.
     handle: Rc<Handle>,
-    /// How many arguments.
+    /// The number of arguments.
     width: usize,
 }
 
-/// The calls of one execution of a statement that are put off, and the results to those that were made.
+/// The deferred calls of one execution, and the results of those already made.
 #[derive(Default)]
 pub struct PendingCalls {
     pub plan: Rc<DeferralPlan>,
-    /// Nothing is put off any more: what is called goes to `results` at once.
+    /// Nothing is deferred any more: results of calls go to `results` immediately.
     is_over: bool,
     runs: Runs,
-    /// Where in `runs` the arguments of each call are.
+    /// The offset of each call's arguments in `runs`.
     starts: Vec<usize>,
     called: Vec<Called>,
     pub results: Results,
     failed: Option<Failed>,
-    /// The number of a function that is known to be among the plan's.
+    /// The number of a function known to be in the plan.
     pub newest: Option<usize>,
-    /// For arguments that are more than one.
+    /// For several arguments.
     array: Encoder,
 }
 
@@ -72,17 +72,17 @@ impl PendingCalls {
         self.newest = None;
     }
 
-    /// Puts nothing off any more.
+    /// Defers nothing any more.
     pub fn stop(&mut self) {
         self.is_over = true;
     }
 
-    /// Whether there are calls that were not made yet.
+    /// Whether some calls have not been made yet.
     pub fn is_unfinished(&self) -> bool {
         self.results.count() < self.count()
     }
 
-    /// How many calls there have been.
+    /// The number of calls so far.
     pub fn count(&self) -> usize {
         self.starts.len()
     }
@@ -91,12 +91,12 @@ impl PendingCalls {
         self.runs.is_full()
     }
 
-    /// Whether a call has no answer: none is made after it.
+    /// Whether a call has failed: none is made after it.
     pub fn has_failed(&self) -> bool {
         self.failed.is_some()
     }
 
-    /// Puts a call off; `false` if it has to be made at once and `take_made` to be told.
+    /// Defers a call; `false` if it must be made immediately and reported to `take_made`.
     ///
     /// # Safety
     /// `values` are what SQLite passed to the running function.
@@ -126,14 +126,14 @@ impl PendingCalls {
         Ok(true)
     }
 
-    /// Takes the answer to a call that was made at once, when all before it were made.
+    /// Takes the result of a call that was made immediately, after all earlier ones.
     pub fn take_made(&mut self, value: Value<'_>) -> Made {
         push(&mut self.starts, 0).map_err(|_| NO_MEMORY)?;
         self.results.take_one(value)
     }
 
-    /// Has the host make the calls that are left; if results are large, as many as have results that fit one batch of
-    /// rows, and no more once the request is cancelled.
+    /// Has the host make the remaining calls; if results are large, as many as have results that fit one batch of
+    /// rows, and none once the request is cancelled.
     pub fn make_some(&mut self, callbacks: &Callbacks) -> Made {
         if let Some(failed) = self.failed {
             return Err(failed);
@@ -152,9 +152,9 @@ impl PendingCalls {
         made.inspect_err(|failed| self.failed = Some(*failed))
     }
 
-    /// Has the host make all calls, though it may stop where results are large.
+    /// Has the host make all calls, although it may stop after large results.
     fn make_first(&mut self, callbacks: &Callbacks, all: usize) -> Made {
-        // The host is told what is too large, for it makes no call after that.
+        // The host is told the size limit, because it makes no call after a result that exceeds it.
         let callee = Callee::new(abi::CALLBACK_CALLS, self.results.largest as u32);
         let array = Arguments::Array(self.runs.finished());
         let results = &mut self.results;
@@ -163,7 +163,7 @@ impl PendingCalls {
         taken
     }
 
-    /// Makes one call as if it had not been put off: the results are large, so that is as good.
+    /// Makes one call as if it had not been deferred: with large results, batching gains nothing.
     fn make_one(&mut self, callbacks: &Callbacks, call: usize) -> Made {
         let called = self.called.partition_point(|called| called.first <= call) - 1;
         let Called { handle, width, .. } = &self.called[called];
@@ -183,8 +183,8 @@ impl PendingCalls {
         callbacks.call_host(callee, arguments, |value| results.take_one(value))?
     }
 
-    /// What a statement that failed fails with: the calls come before what went wrong. After an interrupt nobody waits
-    /// for the results, and each call may take its time.
+    /// The error of a failed statement: deferred calls come before it. After an interrupt the results are not
+    /// wanted, and each call may take long.
     pub fn error_after(&mut self, callbacks: &Callbacks, error: Error) -> Error {
         if error.code & 0xff == code::INTERRUPT && !self.has_failed() {
             return error;
@@ -203,7 +203,7 @@ impl PendingCalls {
     }
 }
 
-/// The most bytes that a text or blob may have.
+/// The maximum size of a text or blob.
 fn largest_value(statement: &Statement) -> usize {
     // SAFETY: the connection is open; -1 changes nothing.
     unsafe { ffi::sqlite3_limit(statement.db(), ffi::SQLITE_LIMIT_LENGTH, -1) as usize }

@@ -1,4 +1,4 @@
-//! Calls that are put off, in the form in which they go to the host by the hundred.
+//! Deferred calls, in the form in which they are sent to the host in bulk.
 
 use libsqlite3_sys as ffi;
 
@@ -8,22 +8,22 @@ use crate::error::{Error, Result};
 use crate::wire::params::Value;
 use crate::wire::rows::Encoder;
 
-/// More are not put off: what the host decodes in one go stays small.
+/// No more is deferred, so that the host decodes little at a time.
 const MOST_BYTES: usize = 32_768;
 const MOST_CALLS: u32 = 1_000;
 /// A call with larger arguments is made by itself.
 const LARGEST: usize = 16_384;
-/// An array's marker with four bytes of length, whatever the length.
+/// An array's head with a four-byte length, whatever the length.
 const HEAD: [u8; 5] = [0xdd, 0, 0, 0, 0];
 
-/// `[key, width, values, key, width, values, …]`: runs of calls of the same, each with `width` values, all in one array;
-/// one nil for a call without values.
+/// `[key, width, values, key, width, values, …]`: runs of calls of the same function, each with `width` values,
+/// all in one array; one nil for a call without values.
 #[derive(Default)]
 pub struct Runs {
     encoder: Encoder,
     calls: u32,
     items: u32,
-    /// Key and width of the newest run, and where its array starts.
+    /// Key and width of the newest run, and the start of its array.
     newest: (i64, usize),
     start: usize,
     values: u32,
@@ -45,7 +45,7 @@ impl Runs {
         Ok(())
     }
 
-    /// Fills in how many values the newest run has.
+    /// Fills in the number of values of the newest run.
     fn close(&mut self) {
         if self.items > 0 {
             let count = core::mem::take(&mut self.values);
@@ -61,7 +61,7 @@ impl Runs {
         self.calls >= MOST_CALLS || self.encoder.len() >= MOST_BYTES
     }
 
-    /// What was encoded, also after `finished` until there are new calls.
+    /// The encoded bytes; after `finished` until there are new calls.
     pub fn bytes(&self) -> &[u8] {
         self.encoder.bytes()
     }
@@ -71,8 +71,8 @@ impl Runs {
         (self.items, self.calls) = (0, 0);
     }
 
-    /// Adds a call whose `width` values `write` encodes; returns where in `bytes` these are. After an error it is not
-    /// there.
+    /// Adds a call whose `width` values `write` encodes; returns their offset in `bytes`. After an error the call
+    /// is not added.
     pub fn push(
         &mut self,
         key: i64,
@@ -93,7 +93,7 @@ impl Runs {
         Ok(start)
     }
 
-    /// The array of all; the next call starts anew.
+    /// The array of all calls; the next call starts a new one.
     pub fn finished(&mut self) -> &[u8] {
         if self.items == 0 {
             return &[0x90];
@@ -105,8 +105,8 @@ impl Runs {
     }
 }
 
-/// Encodes arguments one after the other. Where the call cannot be put off, `can_wait` and the result say so: what the
-/// host cannot decode has to fail its own call alone.
+/// Encodes arguments one after another. If the call cannot be deferred, `can_wait` and the result say so:
+/// arguments that the host cannot decode must fail only their own call.
 ///
 /// # Safety
 /// `values` are what SQLite passed to the running function.
@@ -120,7 +120,7 @@ pub unsafe fn encode_small(
         let value = unsafe { *first.add(index) };
         // SAFETY: as above.
         unsafe {
-            // The shortest way for what comes most often.
+            // The fastest path, for the most frequent type.
             if ffi::sqlite3_value_type(value) == ffi::SQLITE_INTEGER {
                 out.integer(ffi::sqlite3_value_int64(value))?;
                 continue;

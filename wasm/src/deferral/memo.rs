@@ -12,12 +12,12 @@ use crate::wire::rows::Encoder;
 const SLOTS: usize = 256;
 const KEY_BYTES: usize = 40;
 const ANSWER_BYTES: usize = 38;
-/// An encoder that a large answer made grow past this is given back.
+/// An encoder that a large result made grow beyond this is freed.
 const KEPT_BYTES: usize = 1024;
 
 #[derive(Clone, Copy)]
 struct Slot {
-    /// 0: empty. No key is: the arguments' array has a head.
+    /// 0: empty. No key is empty: the arguments' array has a head.
     key_len: u8,
     answer_len: u8,
     key: [u8; KEY_BYTES],
@@ -31,17 +31,17 @@ const EMPTY: Slot = Slot {
     answer: [0; ANSWER_BYTES],
 };
 
-/// Arguments and answers in MessagePack, of one request.
+/// Arguments and results in MessagePack, of one request.
 #[derive(Default)]
 pub struct Memo {
     slots: Vec<Slot>,
     request: u32,
-    /// The newest answer.
+    /// The newest result.
     encoder: Encoder,
 }
 
 impl Memo {
-    /// The answer to these arguments, if it was given during this request.
+    /// The result for these arguments, if there is one from this request.
     pub fn answer(&mut self, request: u32, key: &[u8]) -> Option<&[u8]> {
         if self.request != request {
             self.request = request;
@@ -52,7 +52,7 @@ impl Memo {
         (!key.is_empty() && known == key).then(|| &slot.answer[..usize::from(slot.answer_len)])
     }
 
-    /// Keeps the answer that `encode` writes, given during the request that `answer` was last called for.
+    /// Keeps the result that `encode` writes, for the request that `answer` was last called for.
     pub fn keep(&mut self, key: &[u8], encode: impl FnOnce(&mut Encoder) -> Result<()>) {
         if key.is_empty() || key.len() > KEY_BYTES {
             return;

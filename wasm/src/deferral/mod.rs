@@ -1,13 +1,13 @@
-//! Calls of Python functions that are put off, so that one crossing to the host makes many.
+//! Deferred calls of Python functions: one crossing to the host makes many.
 //!
-//! Three ways, each where SQLite cannot tell the difference: calls whose results are columns of rows and nothing else
-//! (`program` concludes that, `read_ahead` reads rows while `calls` collects them), steps of aggregates (`steps`), and
-//! deterministic functions, whose answers are kept for a request (`memo`). `policy` decides, behind the seam that the
-//! callbacks know (`callbacks::deferral`); SQL, rows and requests are the same without any of it.
+//! There are three kinds, where SQLite cannot tell the difference: calls whose results are only columns of rows
+//! (`program` detects them, `read_ahead` reads rows while `calls` collects them), steps of aggregates (`steps`),
+//! and deterministic functions, whose results are kept for a request (`memo`). `policy` decides, behind the trait
+//! that callbacks use (`callbacks::deferral`); SQL, rows and requests are the same without any of it.
 //!
-//! Nothing here knows how SQLite lays out its own structs: programs come from its table function `bytecode`. What opcodes
-//! mean is not part of SQLite's interface, so the build fails with another SQLite than the one that `program` was
-//! written for.
+//! Nothing here knows the layout of SQLite's structs: bytecode comes from its table function `bytecode`. The
+//! meaning of opcodes is not part of SQLite's interface, so the build fails with another SQLite release than the
+//! one `program` was written for.
 
 #[cfg(target_arch = "wasm32")]
 mod calls;

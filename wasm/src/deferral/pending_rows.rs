@@ -1,4 +1,4 @@
-//! Rows that were read ahead: encoded but for the results of calls that were put off.
+//! Rows that were read ahead: encoded except for the results of deferred calls.
 
 use core::ops::Range;
 use std::rc::Rc;
@@ -11,9 +11,9 @@ use crate::deferral::program::DeferralPlan;
 use crate::error::{Error, Result};
 use crate::wire::rows::{Batch, Encoder};
 
-/// Rows larger than this are not kept room for.
+/// A buffer that larger rows made grow beyond this is freed.
 const KEPT_BYTES: usize = 131_072;
-/// How large answers are expected to be before there are any.
+/// The expected size of results before there are any.
 const USUAL_BYTES: usize = 64;
 
 pub struct PendingRows {
@@ -24,9 +24,9 @@ pub struct PendingRows {
     slots: Vec<usize>,
     /// Where each row ends.
     ends: Vec<usize>,
-    /// How many of the rows were sent.
+    /// The number of rows sent.
     sent: usize,
-    /// How many bytes the answers to one row have had.
+    /// The size of the results of one row so far.
     usual_bytes: usize,
 }
 
@@ -48,12 +48,12 @@ impl PendingRows {
         self.ends.len() - self.sent
     }
 
-    /// How many bytes all rows will have, as far as can be said before they have answers.
+    /// The size of all rows, as far as it is known before the results are.
     pub fn expected_bytes(&self) -> usize {
         self.rows.len() + self.ends.len() * self.usual_bytes
     }
 
-    /// Has calls made that are left, if there are any, though maybe not all.
+    /// Makes the remaining calls, though maybe not all of them.
     pub fn make_calls(&mut self, callbacks: &Callbacks) -> Result<()> {
         self.calls.make_some(callbacks).map_err(explained)?;
         let results = &self.calls.results;
@@ -70,14 +70,14 @@ impl PendingRows {
         self.sent = 0;
     }
 
-    /// Adds the row that `encode` writes; `calls`: how many there were for the rows so far.
+    /// Adds the row that `encode` writes; `calls`: the number of calls for the rows so far.
     pub fn add(
         &mut self,
         calls: usize,
         encode: impl FnOnce(&mut Encoder, &mut Vec<usize>) -> Result<()>,
     ) -> Result<()> {
         encode(&mut self.rows, &mut self.slots)?;
-        // What the program says holds for every row; were it otherwise, answers would go to the wrong ones.
+        // The bytecode holds for every row; if it did not, results would go to the wrong rows.
         if calls == self.slots.len() {
             push(&mut self.ends, self.rows.len())
         } else {
@@ -92,7 +92,7 @@ impl PendingRows {
         start..self.ends[self.sent]
     }
 
-    /// Whether the next row's calls are all answered.
+    /// Whether all results of the next row are available.
     pub fn is_complete(&self) -> bool {
         let calls = (self.sent + 1) * self.plan.slots.len();
         self.left() > 0 && calls <= self.calls.results.count()

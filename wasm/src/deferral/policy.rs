@@ -1,4 +1,4 @@
-//! Decides which calls are put off, and when they have to be made: one statement's at a time, while it is stepped.
+//! Decides which calls to defer, and when to make them; one statement at a time, while it is stepped.
 
 use core::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -22,12 +22,12 @@ use crate::sqlite::statement::Statement;
 use crate::wire::params::{Reader, Value};
 use crate::wire::rows::Encoder;
 
-/// Calls that an execution makes one by one before its program is read, to see whether they could be put off.
+/// Calls that an execution makes one by one before its bytecode is examined.
 const CALLS_BEFORE_PLANNING: u32 = 32;
 
-/// A function that is defined.
+/// A registered function.
 struct Defined {
-    /// As programs show it.
+    /// As bytecode listings show it.
     signature: Box<[u8]>,
     /// Of a deterministic function.
     memo: Option<RefCell<Memo>>,
@@ -36,13 +36,13 @@ struct Defined {
 /// The policy of one connection.
 #[derive(Default)]
 pub struct Policy {
-    /// By number; one may override another of the same signature.
+    /// By number; one may override another with the same signature.
     functions: RefCell<Vec<Option<Defined>>>,
-    /// Arguments of a function whose answers are kept.
+    /// Arguments of a function whose results are kept.
     key: RefCell<Encoder>,
     /// Counts requests.
     request: Cell<u32>,
-    /// The calls of the statement that is being stepped, if it puts any off.
+    /// The calls of the statement that is being stepped, if it defers any.
     calls: RefCell<Option<PendingCalls>>,
     steps: Steps,
     /// Calls that the running statement has made one by one.
@@ -50,12 +50,12 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// An execution begins: nothing was called yet.
+    /// An execution begins: nothing has been called yet.
     pub fn begin_execution(&self) {
         self.single_calls.set(0);
     }
 
-    /// What the running statement puts off, if it does.
+    /// What the running statement can defer, if anything.
     pub fn plan(&self, callbacks: &Callbacks, statement: &Statement) -> Option<Rc<DeferralPlan>> {
         let calls = self.single_calls.get();
         if calls == 0 || is_watched(callbacks) {
@@ -80,18 +80,18 @@ impl Policy {
         self.calls.take().unwrap_or_default()
     }
 
-    /// Whether calls are put off no more until they were made.
+    /// Whether no more calls can be deferred until the pending ones are made.
     pub fn is_full(&self) -> bool {
         let calls = self.calls.borrow();
         calls.as_ref().is_some_and(PendingCalls::is_full)
     }
 
-    /// How many calls there were for the rows that are being read.
+    /// The number of calls for the rows being read.
     pub fn call_count(&self) -> usize {
         self.calls.borrow().as_ref().map_or(0, PendingCalls::count)
     }
 
-    /// Makes the calls that were put off; no more are until they are sent for again.
+    /// Makes the deferred calls; no more are deferred until the next batch.
     fn flush_calls(&self, callbacks: &Callbacks) -> Called {
         let mut current = self.calls.borrow_mut();
         match current.as_mut() {
@@ -112,7 +112,7 @@ impl Policy {
             .take(|array| callbacks.call_host(callee, Arguments::Array(array), |_| ()))
     }
 
-    /// Puts a call off, or makes it, for the answers that rows have slots for; `None` where it is none of these.
+    /// Defers a call, or makes it, if rows have slots for its results; `None` otherwise.
     ///
     /// # Safety
     /// `values` are what SQLite passed to `function`, which runs.
@@ -154,7 +154,7 @@ impl Policy {
         is_planned
     }
 
-    /// Makes a call that cannot be put off, and those before it.
+    /// Makes a call that cannot be deferred, after the pending ones.
     ///
     /// # Safety
     /// As `put_off`.
@@ -178,7 +178,7 @@ impl Policy {
             .set(self.single_calls.get().saturating_add(1));
     }
 
-    /// Answers from memory, or calls and keeps the answer; for a function that answers the same arguments alike.
+    /// Returns a kept result, or calls and keeps the result; for deterministic functions.
     ///
     /// # Safety
     /// As `Deferral::call`.
@@ -242,7 +242,7 @@ impl Deferral for Policy {
             if let Some(called) = self.put_off(callbacks, function, values) {
                 return Some(called);
             }
-            // The host cannot define or remove a function meanwhile: it does not enter the guest.
+            // The host cannot define or remove a function meanwhile, because it does not enter the guest.
             let functions = self.functions.borrow();
             match functions[function.number].as_ref()?.memo.as_ref() {
                 Some(memo) => {
@@ -286,8 +286,8 @@ impl Deferral for Policy {
     }
 }
 
-/// Whether the user is told of statements or their progress: that would come between calls that are put off, and would
-/// tell of the statement that reads the program.
+/// Whether the user observes statements or their progress: that would come between deferred calls, and would show
+/// the statement that reads the bytecode.
 fn is_watched(callbacks: &Callbacks) -> bool {
     let kinds = [
         abi::CALLBACK_AUTHORIZER,

@@ -1,4 +1,4 @@
-//! Reads the rows of a statement that puts calls off: some rows ahead, then the calls for them, then the rows.
+//! Reads the rows of a statement with deferred calls: some rows ahead, then their calls, then the rows.
 
 use std::rc::Rc;
 
@@ -12,26 +12,26 @@ use crate::sqlite::columns::RowShape;
 use crate::sqlite::statement::Statement;
 use crate::wire::rows::Batch;
 
-/// What the rows that are read are for.
+/// How many rows to read.
 pub struct Wanted {
-    /// No more are read than so many, and one is in any case.
+    /// The maximum number of rows, but at least one is read.
     pub rows: u64,
-    /// Reading ends with so many bytes.
+    /// Reading stops at this many bytes.
     pub bytes: usize,
-    /// Whether the next row is to be sent now.
+    /// Whether the next row is sent now.
     pub now: bool,
 }
 
 pub struct ReadAhead {
     policy: Rc<Policy>,
     rows: PendingRows,
-    /// What the statement failed with, once the rows before that are sent.
+    /// The statement's error, once the rows before it are sent.
     error: Option<Error>,
     is_at_end: bool,
 }
 
 impl ReadAhead {
-    /// How to read the rows of the running statement from here on, if it puts calls off. Cheap for one without calls.
+    /// How to read the rows of the running statement from here on, if it can defer calls. Cheap without calls.
     pub fn of(
         policy: &Rc<Policy>,
         callbacks: &Callbacks,
@@ -47,13 +47,13 @@ impl ReadAhead {
         }))
     }
 
-    /// Whether there are rows that were not sent yet, or an error.
+    /// Whether there are unsent rows, or an error.
     pub fn has_more(&self) -> bool {
         !self.is_at_end || self.error.is_some() || self.rows.left() > 0
     }
 
-    /// Reads rows if none is left, and has calls made until the next row is complete if it is wanted now. `false` if
-    /// there is no row any more.
+    /// Reads rows if none is left, and makes calls until the next row is complete if it is wanted now. `false` if
+    /// there are no more rows.
     pub fn advance(
         &mut self,
         callbacks: &Callbacks,
@@ -79,19 +79,19 @@ impl ReadAhead {
                 return Ok(false);
             }
             match self.refill(callbacks, statement, shape, wanted) {
-                // Calls that were put off are not made any more.
+                // Deferred calls are not made any more.
                 Err(error) if error.code & 0xff == code::INTERRUPT => return Err(error),
                 filled => self.error = filled.err(),
             }
         }
     }
 
-    /// Moves the next row into `batch`; it is complete.
+    /// Moves the next row, which is complete, into `batch`.
     pub fn send(&mut self, batch: &mut Batch) -> Result<()> {
         self.rows.send(batch)
     }
 
-    /// Reads rows after those that were all sent, while calls are put off; then makes the calls.
+    /// Reads more rows once all were sent, while calls are deferred; then makes the calls.
     fn refill(
         &mut self,
         callbacks: &Callbacks,
@@ -108,7 +108,7 @@ impl ReadAhead {
         self.rows.make_calls(callbacks)
     }
 
-    /// Reads until there are enough rows or bytes, or enough calls were put off.
+    /// Reads until there are enough rows, bytes or deferred calls.
     fn read(&mut self, statement: &mut Statement, shape: &RowShape, wanted: &Wanted) -> Result<()> {
         let columns = statement.column_count();
         let plan = self.rows.plan.clone();

@@ -1,4 +1,4 @@
-//! The host's answers to calls that were put off, encoded as rows have them.
+//! The results of deferred calls, encoded as in rows.
 
 use core::ops::Range;
 
@@ -10,19 +10,19 @@ use crate::sqlite::columns::encode_text;
 use crate::wire::params::{Reader, Value};
 use crate::wire::rows::Encoder;
 
-/// More than this is not kept room for.
+/// A buffer that larger results made grow beyond this is freed.
 const KEPT_BYTES: usize = 65_536;
 
 #[derive(Default)]
 pub struct Results {
-    /// How the request wants values.
+    /// The request's format of values.
     format: u16,
     /// `SQLITE_LIMIT_LENGTH`.
     pub largest: usize,
     encoder: Encoder,
-    /// Where each of them ends.
+    /// Where each result ends.
     ends: Vec<usize>,
-    /// Number of the exception that the host sent in the place of one.
+    /// The number of the exception that the host sent instead of a result.
     pub raised: u32,
 }
 
@@ -44,7 +44,7 @@ impl Results {
         self.ends.len()
     }
 
-    /// How many bytes they have.
+    /// Their size in bytes.
     pub fn bytes(&self) -> usize {
         self.encoder.len()
     }
@@ -55,7 +55,7 @@ impl Results {
         (self.encoder.bytes(), start..self.ends[number])
     }
 
-    /// Takes what the host answered to `most` calls: an array with at least one answer and at most so many.
+    /// Takes the host's results of `most` calls: an array with at least one result and at most so many.
     pub fn take(&mut self, answered: Value<'_>, most: usize) -> Made {
         const MALFORMED: Failed = (Failure::Raised, During::Call);
         let Value::Blob(array) = answered else {
@@ -75,12 +75,12 @@ impl Results {
         Ok(())
     }
 
-    /// Takes the answer to one call.
+    /// Takes the result of one call.
     pub fn take_one(&mut self, value: Value<'_>) -> Made {
         self.put(value, None)
     }
 
-    /// As SQLite would make it the result and the row would show it: what is not a number is NULL.
+    /// As SQLite would make it the result and the row would show it: a NaN is NULL.
     fn put(&mut self, value: Value<'_>, encoded: Option<(&[u8], usize)>) -> Made {
         if let Value::Unsupported(payload) = value {
             return Err(self.failure(payload));
@@ -101,7 +101,7 @@ impl Results {
             .map_err(|_| NO_MEMORY)
     }
 
-    /// Why there is no answer: a code, and the number of an exception.
+    /// Why there is no result: a code, and the number of an exception.
     #[cold]
     fn failure(&mut self, payload: &[u8]) -> Failed {
         let Some((code, number)) = payload.split_first_chunk::<4>() else {

@@ -1,6 +1,7 @@
-//! Reads the program of a statement, also of one that runs: <https://sqlite.org/bytecodevtab.html>.
+//! Reads the bytecode of a statement, even while it runs: <https://sqlite.org/bytecodevtab.html>.
 //!
-//! EXPLAIN would prepare the statement anew, and what it lists need not be what runs: plans depend on what is bound.
+//! EXPLAIN would prepare the statement again, and its listing need not be the running program: plans depend on
+//! bound values.
 
 use core::ffi::{c_int, c_void};
 use std::rc::Rc;
@@ -12,18 +13,17 @@ use crate::deferral::program::{self, DeferralPlan, Instruction};
 use crate::error::{Error, Result};
 use crate::sqlite::statement::{Statement, prepare};
 
-/// Of "temp": a table of that name in the database would stand before SQLite's own.
+/// In "temp": a table of that name in the database would take precedence over SQLite's own.
 const LISTING: &[u8] = b"SELECT opcode, p1, p2, p3, p4, p5 FROM temp.bytecode(?)";
 
-/// What was found in a statement's program, and of which preparation.
+/// The findings about a statement's bytecode, and the preparation they are for.
 struct Known {
     preparation: c_int,
     plan: Option<Rc<DeferralPlan>>,
 }
 
-/// What can be put off while `statement` runs, of functions that `is_ours` knows; `None` if there is nothing.
-///
-/// Reads the program if that `is_worth_it`, once for each preparation; until then the answer is `None`.
+/// What can be deferred while `statement` runs, for functions selected by `is_ours`; `None` if nothing can. Reads
+/// the bytecode if that `is_worth_it`, once per preparation; until then returns `None`.
 pub fn plan(
     statement: &Statement,
     is_worth_it: bool,
@@ -51,7 +51,7 @@ pub fn plan(
     plan
 }
 
-/// None also where the program cannot be had: then each call is made by itself.
+/// Also none if the bytecode is not available: then each call is made by itself.
 ///
 /// # Safety
 /// `statement` is prepared.
@@ -69,7 +69,7 @@ unsafe fn new_plan(
     }
 }
 
-/// The program of `statement`, followed by those of triggers.
+/// The bytecode of `statement`, followed by its triggers'.
 ///
 /// # Safety
 /// `statement` is prepared, of `db`.
@@ -81,7 +81,8 @@ unsafe fn program_of(
     let mut listing =
         listing.ok_or_else(|| Error::internal("the bytecode table function is missing"))?;
     let (listed, kind) = (statement.cast::<c_void>(), c"stmt-pointer".as_ptr());
-    // SAFETY: the listing is prepared; it is dropped before `statement`, which nobody steps or drops meanwhile.
+    // SAFETY: the listing is prepared; it is dropped before `statement`, which is not stepped or dropped
+    // meanwhile.
     let code = unsafe { ffi::sqlite3_bind_pointer(listing.raw(), 1, listed, kind, None) };
     if code != ffi::SQLITE_OK {
         return Err(Error::of_code(db, code));
@@ -95,7 +96,7 @@ unsafe fn program_of(
 
 fn instruction(listing: &Statement) -> Result<Instruction> {
     let number = |column: c_int| {
-        // SAFETY: the listing stands on a row with six columns.
+        // SAFETY: the listing is on a row with six columns.
         unsafe { ffi::sqlite3_column_int(listing.raw(), column) }
     };
     Ok(Instruction {

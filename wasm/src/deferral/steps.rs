@@ -1,8 +1,8 @@
-//! Steps of aggregates that are put off, so that one crossing to the host does many rows.
+//! Deferred steps of aggregates: one crossing to the host runs the steps of many rows.
 //!
-//! SQLite wants no answer of a step, so it matters to nobody when the host is told, as long as it is before anything
-//! else that Python is called for and before the request is answered. What a step raises is the error of whatever
-//! is next asked of its instance: at the latest of `finalize`.
+//! SQLite needs no result from a step, so it does not matter when the host runs it, as long as it is before any
+//! other Python code is called and before the request is answered. A step's exception becomes the error of
+//! whatever uses its instance next, at the latest `finalize`.
 
 use core::cell::RefCell;
 
@@ -22,7 +22,7 @@ impl Steps {
         self.0.borrow().is_full()
     }
 
-    /// Adds a step whose `width` values `write` encodes. After an error all that were put off are gone: there is no
+    /// Adds a step whose `width` values `write` encodes. After an error all deferred steps are lost: there is no
     /// memory, and the statement ends.
     pub fn push(
         &self,
@@ -35,7 +35,7 @@ impl Steps {
         pushed.inspect_err(|_| *runs = Runs::default())
     }
 
-    /// Gives `send` the array of all steps, and forgets them.
+    /// Passes the array of all steps to `send`, and forgets them.
     pub fn take<R>(&self, send: impl FnOnce(&[u8]) -> R) -> R {
         send(self.0.borrow_mut().finished())
     }

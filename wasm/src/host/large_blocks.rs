@@ -1,14 +1,14 @@
-//! C's `free` and `realloc` as SQLite and the crate call them: large blocks give their pages back.
+//! C's `free` and `realloc` for SQLite and the crate: large blocks return their pages.
 //!
-//! The memory of an instance never shrinks, but pages whose content the host has dropped take none of the system's.
+//! The memory of an instance never shrinks, but pages whose content the host has dropped take no physical memory.
 
 use core::ffi::c_void;
 
 use super::import::memory_unused;
 
-/// Below this size it is not worth a call of the host.
+/// A smaller block is not worth a host call.
 const LARGE_BYTES: usize = 4 << 20;
-/// At both ends of a free block are the C library's notes about it, and nowhere in between.
+/// The C library keeps its own data at both ends of a free block, and nowhere in between.
 const EDGE_BYTES: usize = 64;
 
 unsafe extern "C" {
@@ -21,7 +21,7 @@ unsafe extern "C" {
 /// That of C's function.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn rapsqlite_free(block: *mut c_void) {
-    // SAFETY: the contract of C's functions is the same, and nobody reads what is about to be freed.
+    // SAFETY: the contract of C's functions is the same, and nothing reads what is about to be freed.
     unsafe {
         give_back(block, 0, malloc_usable_size(block));
         free(block);
@@ -32,8 +32,8 @@ unsafe extern "C" fn rapsqlite_free(block: *mut c_void) {
 /// That of C's function.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn rapsqlite_realloc(block: *mut c_void, size: usize) -> *mut c_void {
-    // SAFETY: the contract of C's functions is the same. Nothing was allocated since: so where the block was, or what it was
-    // longer, is free.
+    // SAFETY: the contract of C's functions is the same. Nothing was allocated since, so the old place of the
+    // block, or the part by which it shrank, is free.
     unsafe {
         let before = malloc_usable_size(block);
         let resized = realloc(block, size);
@@ -48,10 +48,10 @@ unsafe extern "C" fn rapsqlite_realloc(block: *mut c_void, size: usize) -> *mut 
     }
 }
 
-/// Lets the host drop the pages from `start` to `end` of a block, if they are many.
+/// Lets the host drop the pages from `start` to `end` of a block, if there are many.
 ///
 /// # Safety
-/// Nobody reads these bytes before they are written.
+/// Nothing reads these bytes before they are written.
 unsafe fn give_back(block: *mut c_void, start: usize, end: usize) {
     if end.saturating_sub(start) >= LARGE_BYTES {
         // SAFETY: the caller's promise.

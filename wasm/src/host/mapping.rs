@@ -27,7 +27,7 @@ pub unsafe fn shm_map(
     }
 }
 
-/// `shm_map` without `extend` found no such region. `SQLITE_NOTFOUND` means nothing else there.
+/// `shm_map` without `extend` found no such region. `SQLITE_NOTFOUND` has no other meaning there.
 const SHM_ABSENT: i32 = 12;
 
 /// Lays a read-only window of the file from `offset` over the `len` bytes at `address`.

@@ -1,10 +1,11 @@
 //! The control block and the two rings in linear memory: take a request, put a reply.
 //!
-//! Layout: docs/abi.md, "Control block" and the two frames. Words that the host writes are read by atomic
-//! loads only; the bytes of a frame are plain memory that the counters hand from one side to the other.
-//! Each side publishes and then looks at what the other one published, so the words are sequentially consistent
-//! (docs/architecture.md, "No lost wake-up").
-//! Nothing here waits: `reply` and `service` decide what to do with an empty or a full ring.
+//! Layout: docs/abi.md, "Control block" and the two frames. Words that the host writes are read only by atomic
+//! loads; the bytes of a frame are plain memory whose ownership the counters transfer. Each side publishes and
+//! then checks what the other has published, so the words are sequentially consistent (docs/architecture.md, "No
+//! lost wake-up").
+//!
+//! Nothing here waits: `reply` and `service` handle an empty or a full ring.
 
 pub mod sleep;
 
@@ -21,7 +22,7 @@ use request::RequestRing;
 const CONTROL_WORDS: usize = abi::CONTROL_BYTES as usize / 4;
 const FRAME_ALIGN: u32 = 8;
 
-/// The words that both sides know the addresses of.
+/// The words whose addresses both sides know.
 #[repr(C, align(64))]
 pub struct Control {
     words: [AtomicU32; CONTROL_WORDS],
@@ -32,7 +33,7 @@ impl Control {
         &self.words[offset as usize / 4]
     }
 
-    /// Whether the host asked to be rung since the last time; the question is answered once.
+    /// Whether the host has requested a bell since the last call; resets the request.
     pub fn take_notify(&self) -> bool {
         self.word(abi::CONTROL_NOTIFY).swap(0, Ordering::SeqCst) != 0
     }
@@ -41,22 +42,22 @@ impl Control {
         self.word(abi::CONTROL_STOP).load(Ordering::SeqCst) != 0
     }
 
-    /// How often to look for a request before sleeping; the host changes its mind at any time.
+    /// How many times to check for a request before sleeping; the host may change it at any time.
     pub fn spins(&self) -> u32 {
         self.word(abi::CONTROL_SPINS).load(Ordering::Relaxed)
     }
 
-    /// Where the host's function to sleep is in the table, 0 if it has none.
+    /// The table index of the host's sleep function, 0 if it has none.
     pub fn sleep_function(&self) -> u32 {
         self.word(abi::CONTROL_SLEEP).load(Ordering::Relaxed)
     }
 
-    /// Whether to ring by a byte on the standard output, instead of by the import.
+    /// Whether to ring by writing a byte to the standard output instead of calling the import.
     pub fn rings_by_writing(&self) -> bool {
         self.word(abi::CONTROL_BELL).load(Ordering::SeqCst) == abi::BELL_WRITES
     }
 
-    /// Says that the guest is about to sleep, before it looks for news for the last time; or that it is awake.
+    /// Announces that the guest is about to sleep, before its last check for news; or that it is awake.
     pub fn set_parked(&self, parked: bool) {
         self.word(abi::CONTROL_PARKED)
             .swap(parked.into(), Ordering::SeqCst);
@@ -74,14 +75,14 @@ impl Memory {
         assert!(size.is_power_of_two() && size >= FRAME_ALIGN);
         let layout = Layout::from_size_align(size as usize, FRAME_ALIGN as usize)
             .expect("a ring's size and alignment are powers of two");
-        // SAFETY: the layout is not empty. The bytes are left as they are: zeroing would touch pages that a
-        // connection of a few statements never uses, and a frame is only read once it was written.
+        // SAFETY: the layout is not empty. The bytes are not zeroed: that would touch pages that a short-lived
+        // connection never uses, and a frame is only read once it was written.
         let start = unsafe { alloc(layout) };
         assert!(!start.is_null(), "there is no memory for the rings");
         Self { start, size }
     }
 
-    /// Where the frame at `position` starts, and how many bytes follow until the ring's end.
+    /// The start of the frame at `position`, and the number of bytes from there to the ring's end.
     fn at(&self, position: u32) -> (*mut u8, u32) {
         let offset = position & (self.size - 1);
         // SAFETY: the offset is below the size of the allocation.
@@ -130,7 +131,7 @@ impl Rings {
     }
 }
 
-/// Test double of the host's side of the rings; here because it must see the words.
+/// Test double of the host's side of the rings; here because it needs access to the words.
 #[cfg(test)]
 mod tests {
     use core::slice;

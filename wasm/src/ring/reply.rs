@@ -50,7 +50,7 @@ pub struct ReplyRing {
     head: Cell<u32>,
 }
 
-/// Ways a reply does not get into the ring.
+/// Why a reply does not get into the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
@@ -63,7 +63,7 @@ impl ReplyRing {
         }
     }
 
-    /// Writes one frame and publishes it; `Full` if the host has to free room first.
+    /// Writes one frame and publishes it; `Full` if the host has to free space first.
     pub fn put(&self, header: &ReplyHeader, parts: [&[u8]; 2]) -> Result<(), Full> {
         let length = frame_length(parts);
         debug_assert!(

@@ -1,4 +1,4 @@
-//! Requests as the host wrote them: take one, answer it, hand its frame back.
+//! Requests as the host wrote them: take one, answer it, release its frame.
 
 use core::cell::Cell;
 use core::slice;
@@ -58,7 +58,7 @@ impl RequestRing {
         self.head() == self.tail.get()
     }
 
-    /// Whether there is anything behind the request that is being answered.
+    /// Whether a request follows the one being answered.
     pub fn has_more_than(&self, request: &Request<'_>) -> bool {
         self.head() != self.tail.get().wrapping_add(request.length)
     }
@@ -69,10 +69,10 @@ impl RequestRing {
             .load(Ordering::SeqCst)
     }
 
-    /// The next request, if there is one. Give it back with `release` once it is answered.
+    /// The next request, if there is one. Release it once it is answered.
     ///
     /// # Panics
-    /// If the frame contradicts the contract: the two sides would not find each other again.
+    /// If the frame violates the contract: the two sides could not resynchronise.
     pub fn next(&self) -> Option<Request<'_>> {
         loop {
             let available = self.head().wrapping_sub(self.tail.get());
@@ -96,7 +96,7 @@ impl RequestRing {
         }
     }
 
-    /// Hands the frame back to the host.
+    /// Returns the frame to the host.
     pub fn release(&self, request: Request<'_>) {
         self.advance(request.length);
     }
@@ -117,7 +117,7 @@ pub(super) unsafe fn read_u32(frame: *const u8, offset: usize) -> u32 {
 }
 
 /// # Safety
-/// `frame` is 8-aligned and starts `length` bytes that nobody writes, but for the cancel word, during `'r`.
+/// `frame` is 8-aligned and starts `length` bytes that nobody writes, except for the cancel word, during `'r`.
 unsafe fn parse<'r>(frame: *mut u8, length: u32, id: u32) -> Request<'r> {
     assert!(
         length >= abi::REQUEST_HEADER_BYTES,

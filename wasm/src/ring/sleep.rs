@@ -1,36 +1,36 @@
-//! How the guest sleeps when there is nothing to do, and how it tells the host that something was done.
+//! How the guest sleeps when it is idle, and how it notifies the host.
 //!
-//! Both are imports, and wait for the GIL, unless the host knows something better: then it puts a function that runs no
-//! Python into the table, to sleep, and makes the standard output a pipe, to ring by writing to it.
+//! Both are imports, which wait for the GIL, unless the host provides something better: a function in the table
+//! that sleeps without running Python, and a pipe as the standard output, so that the guest rings by writing.
 
 use crate::host::{self, Parked};
 use crate::ring::Control;
 
-/// Sleeps until there is news; `false` if the host wants the guest to leave.
+/// Sleeps until there is news; `false` if the host wants the guest to stop.
 ///
-/// The host writes its news and then looks whether the guest is parked, the guest says that it is parked and then
-/// looks for news: one of the two sees the other.
+/// The host writes its news and then checks whether the guest is parked; the guest announces that it is parked and
+/// then checks for news. So one of the two sees the other.
 pub fn park(control: &Control, reason: i32, has_news: impl Fn() -> bool) -> bool {
     let Some(sleep) = host::table_function(control.sleep_function()) else {
         return host::park(reason) != Parked::Leave;
     };
     control.set_parked(true);
     if !control.is_stopped() && !has_news() {
-        sleep(); // it may end without news: whoever calls looks again
+        sleep(); // it may end without news: the caller checks again
     }
     control.set_parked(false);
     !control.is_stopped()
 }
 
-/// Tells the host that a reply is there.
+/// Notifies the host that a reply is ready.
 pub fn ring(control: &Control) {
     if !(control.rings_by_writing() && host::write_output(&[1])) {
         host::bell();
     }
 }
 
-/// Writes nothing: the host's WASI then has what it needs to write, and does not look for it when there is none.
+/// Writes zero bytes, so that the host's WASI sets up its output early, before resources may run out.
 pub fn prepare_bell() {
-    // Where that fails, ringing fails, and the import is called instead.
+    // If this fails, ringing fails too, and the import is called instead.
     host::write_output(&[]);
 }

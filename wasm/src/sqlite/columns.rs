@@ -1,4 +1,4 @@
-//! Reads a statement's columns: their names and types, and the values of the row it stands on.
+//! Reads a statement's columns: their names and types, and the values of the current row.
 
 use core::ffi::c_int;
 use core::slice;
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::sqlite::statement::{Statement, bytes_of};
 use crate::wire::rows::Encoder;
 
-/// Formats with which text need not be UTF-8.
+/// Formats in which text need not be UTF-8.
 const TEXT_AS_BYTES: u16 = abi::FORMAT_TEXT_AS_EXTENSION | abi::FORMAT_TEXT_AS_BYTES;
 
 impl Statement {
@@ -25,7 +25,7 @@ impl Statement {
         Ok(unsafe { bytes_of(name) })
     }
 
-    /// Encodes the columns as `format` wants them: names, or pairs of name and declared type.
+    /// Encodes the columns according to `format`: names, or pairs of name and declared type.
     pub fn encode_columns(&self, format: u16, out: &mut Encoder) -> Result<()> {
         let count = self.column_count();
         out.array(count)?;
@@ -48,7 +48,7 @@ impl Statement {
         Ok(())
     }
 
-    /// What `PREPARE` tells about a statement: a map of its columns, its parameters and whether it only reads.
+    /// The reply to `PREPARE`: a map of a statement's columns, its parameters and whether it only reads.
     pub fn describe(&self, out: &mut Encoder) -> Result<()> {
         out.map(3)?;
         out.text(b"columns")?;
@@ -80,7 +80,7 @@ impl Statement {
     /// Text of the current row, until the next step; empty for NULL.
     pub fn text_at(&self, column: usize) -> &[u8] {
         let (stmt, index) = (self.raw(), column as c_int);
-        // SAFETY: `stmt` stands on a row that has this column.
+        // SAFETY: `stmt` is on a row that has this column.
         unsafe {
             let start = ffi::sqlite3_column_text(stmt, index);
             value_bytes(start, ffi::sqlite3_column_bytes(stmt, index)).unwrap_or_default()
@@ -91,7 +91,7 @@ impl Statement {
     #[inline]
     pub fn encode_value(&self, column: usize, format: u16, out: &mut Encoder) -> Result<()> {
         let (stmt, index) = (self.raw(), column as c_int);
-        // SAFETY: `stmt` stands on a row that has this column; the type is asked for before any conversion.
+        // SAFETY: `stmt` is on a row that has this column; the type is read before any conversion.
         unsafe {
             match ffi::sqlite3_column_type(stmt, index) {
                 ffi::SQLITE_INTEGER => out.integer(ffi::sqlite3_column_int64(stmt, index)),
@@ -171,7 +171,7 @@ impl RowShape {
     }
 }
 
-/// Encodes text as `format` wants it. It is UTF-8 unless that is `TEXT_AS_BYTES`.
+/// Encodes text according to `format`. It is UTF-8 unless that is `TEXT_AS_BYTES`.
 #[inline]
 pub fn encode_text(text: &[u8], format: u16, out: &mut Encoder) -> Result<()> {
     if format & TEXT_AS_BYTES == 0 {
@@ -183,7 +183,7 @@ pub fn encode_text(text: &[u8], format: u16, out: &mut Encoder) -> Result<()> {
     }
 }
 
-/// The bytes of a value; `None` where SQLite had no memory to convert it.
+/// The bytes of a value; `None` if SQLite had no memory to convert it.
 ///
 /// # Safety
 /// `start` is NULL or has `len` bytes that live during `'a`.

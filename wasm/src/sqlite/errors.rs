@@ -1,4 +1,4 @@
-//! What SQLite says went wrong. <https://sqlite.org/c3ref/errcode.html>
+//! SQLite's errors. <https://sqlite.org/c3ref/errcode.html>
 
 use core::ffi::CStr;
 
@@ -9,7 +9,7 @@ use crate::buffers::{joined, lossy};
 use crate::error::Error;
 
 impl Error {
-    /// An error with SQLite's words, or an extension's, which may be long.
+    /// An error with SQLite's or an extension's message, which may be long.
     pub fn quoting(class: u8, code: i32, message: &[u8]) -> Self {
         match lossy(message).and_then(|text| joined(&[text.as_bytes()])) {
             Ok(text) => Self::new(class, code, String::from_utf8(text).expect("made of a str")),
@@ -17,7 +17,7 @@ impl Error {
         }
     }
 
-    /// What SQLite says about the last call on `db`.
+    /// SQLite's error of the last call on `db`.
     pub(crate) fn last(db: *mut ffi::sqlite3) -> Self {
         // SAFETY: `db` is open; SQLite's message ends in a NUL and lives until the next call.
         let (code, message, offset) = unsafe {
@@ -34,7 +34,7 @@ impl Error {
         }
     }
 
-    /// What a call that answered `code` went wrong with: what SQLite says if it says it of this code.
+    /// The error of a call that returned `code`: SQLite's message if it belongs to this code.
     pub(crate) fn of_code(db: *mut ffi::sqlite3, code: i32) -> Self {
         let last = Self::last(db);
         if last.code & 0xff == code & 0xff {

@@ -10,7 +10,7 @@ use crate::host;
 use crate::sqlite::localtime::Civil;
 use crate::sqlite::statement::bytes_of;
 
-/// Changesets come and go in pieces of about this size; each takes a call of the host.
+/// Changesets are passed in pieces of about this size; each takes a host call.
 const PIECE_BYTES: c_int = 65_536;
 
 /// Configures and initialises SQLite, which registers the VFS; later calls do nothing.
@@ -45,8 +45,8 @@ pub fn initialize() -> Result<()> {
     Ok(())
 }
 
-/// Passes on what an operator wants to know. Errors of single statements reach their caller anyway, and their
-/// log lines would carry literals of the SQL.
+/// Passes on what an operator wants to know. Errors of single statements reach their caller anyway, and their log
+/// lines would contain literals of the SQL.
 unsafe extern "C" fn log(_: *mut c_void, code: c_int, message: *const c_char) {
     let worth_it = matches!(
         code & 0xff,
@@ -80,7 +80,7 @@ struct Tm {
     is_dst: c_int,
 }
 
-/// `localtime_r` with the host's time zone: the C library of wasm only knows UTC. Not 0: the time is unknown.
+/// `localtime_r` with the host's time zone: wasm's C library only knows UTC. Not 0: the time is unknown.
 unsafe extern "C" fn civil_time(seconds: *const c_void, tm: *mut c_void) -> c_int {
     // SAFETY: SQLite passes a `time_t`, 64 bits wide in WASI, and a `struct tm`.
     let seconds = unsafe { seconds.cast::<i64>().read() };

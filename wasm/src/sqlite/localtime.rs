@@ -30,8 +30,8 @@ impl Civil {
         let second_of_day = seconds.rem_euclid(DAY_SECONDS) as i32;
         let days = day_number + EPOCH_DAYS;
         let (cycle, day_of_cycle) = (days.div_euclid(CYCLE_DAYS), days.rem_euclid(CYCLE_DAYS));
-        // Years start in March, so that the leap day is a year's last; the corrections take out the leap days
-        // of 4, 100 and 400 years.
+        // Years start in March, so that the leap day is a year's last day; the corrections remove the leap days of
+        // 4, 100 and 400 years.
         let year_of_cycle = (day_of_cycle - day_of_cycle / 1460 + day_of_cycle / 36_524
             - day_of_cycle / 146_096)
             / 365;

@@ -1,8 +1,8 @@
-//! C's functions on bytes, which replace those of wasi-libc when the module is linked.
+//! C's functions on bytes, replacing wasi-libc's at link time.
 //!
-//! `memcmp` goes eight bytes at a time: that of wasi-libc goes byte by byte, and SQLite compares keys, names and JSON
-//! with it, which was a tenth of the time of some queries. `memcpy`, `memmove` and `memset` are WebAssembly's own
-//! instructions, but for places in the arena (`vfs::arena`), which only loads and stores reach.
+//! `memcmp` compares eight bytes at a time; wasi-libc's compares single bytes, and SQLite compares keys, names and
+//! JSON with it, which was a tenth of the time of some queries. `memcpy`, `memmove` and `memset` are WebAssembly's
+//! own instructions, except for ranges in the arena (`vfs::arena`), which only loads and stores reach.
 
 use core::ffi::c_int;
 #[cfg(target_arch = "wasm32")]
@@ -25,7 +25,7 @@ fn order<T: Ord>(a: T, b: T) -> c_int {
     if a < b { -1 } else { 1 }
 }
 
-/// Negative, 0 or positive, as the first bytes that differ.
+/// Negative, 0 or positive, according to the first bytes that differ.
 ///
 /// # Safety
 /// Both are readable for `len` bytes.
@@ -74,7 +74,7 @@ unsafe fn compare_long(a: *const u8, b: *const u8, len: usize) -> c_int {
         if offset + 8 == len {
             return 0;
         }
-        // The last piece may reach back into what was equal already.
+        // The last piece may overlap what has already compared equal.
         offset = (offset + 8).min(len - 8);
     }
 }
@@ -91,7 +91,8 @@ type Wide = core::arch::wasm32::v128;
 #[cfg(not(target_arch = "wasm32"))]
 type Wide = u128;
 
-/// What is copied and filled by a few loads and stores, which is quicker than the instructions for any length.
+/// What is copied and filled with a few loads and stores, which is faster than the instructions for arbitrary
+/// lengths.
 #[cfg(any(test, target_arch = "wasm32"))]
 const SHORT_BYTES: usize = 64;
 
@@ -137,7 +138,8 @@ unsafe fn copy_short(to: *mut u8, from: *const u8, len: usize) {
     }
 }
 
-/// Copies with stores of its own, from the start on; volatile, so that the compiler makes no `memory.copy` of them.
+/// Copies with its own stores, in ascending order; volatile, so that the compiler does not turn them into a
+/// `memory.copy`.
 ///
 /// # Safety
 /// `from` is readable and `to` writable for `len` bytes; no byte of `from` is behind the same one of `to`.
@@ -211,7 +213,7 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8
 #[cfg(target_arch = "wasm32")]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
-    // SAFETY: the contract of the C function is the same, and nobody moves anything within the arena.
+    // SAFETY: the contract of the C function is the same, and nothing is moved within the arena.
     unsafe { copy(to, from, len) };
     to
 }

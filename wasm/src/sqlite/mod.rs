@@ -1,4 +1,4 @@
-//! SQLite's C API in Rust: statements and what they are made of, and what SQLite is built to call.
+//! SQLite's C API in Rust: statements and their parts, and functions that SQLite is built to call.
 
 #[cfg(target_arch = "wasm32")]
 pub(crate) mod columns;

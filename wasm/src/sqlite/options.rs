@@ -15,7 +15,7 @@ const DEFAULT_CACHED_STATEMENTS: i64 = 128;
 pub struct Options {
     pub flags: c_int,
     pub cached_statements: usize,
-    /// Limits on one result; 0 is none.
+    /// Limits on one result; 0 means none.
     pub max_rows: u64,
     pub max_bytes: u64,
     pub statement_steps: u64,

@@ -1,4 +1,4 @@
-//! What a statement calls its parameters: <https://sqlite.org/lang_expr.html#varparam>.
+//! A statement's parameters: <https://sqlite.org/lang_expr.html#varparam>.
 
 use core::ffi::c_int;
 
@@ -11,7 +11,7 @@ use crate::sqlite::statement_cache::Keyed;
 use crate::wire::params::Params;
 
 impl Statement {
-    /// Fails if `format` has it that parameters with names are bound by name alone, and `params` would do otherwise.
+    /// Fails if `format` requires named parameters to be bound by name, and `params` are positional.
     pub fn check_positions(&self, format: u16, params: &Params<'_>) -> Result<()> {
         match params {
             Params::ByPosition { count, .. }
@@ -27,7 +27,7 @@ impl Statement {
 
     /// Whether any parameter has a name; `?5` is a number.
     pub fn has_named_parameters(&self) -> bool {
-        // Most statements show by their text that they have none.
+        // The text of most statements shows that they have none.
         let may_have = self
             .key()
             .iter()

@@ -1,4 +1,4 @@
-//! Owns `sqlite3_stmt*`: prepare, bind, step, reset. What a row holds is read in `columns`.
+//! Owns `sqlite3_stmt*`: prepare, bind, step, reset. `columns` reads the row.
 
 use core::any::Any;
 use core::cell::RefCell;
@@ -15,16 +15,16 @@ use crate::sqlite::text;
 use crate::vfs::kept_locks::Needs;
 use crate::wire::params::{Params, Reader, Value};
 
-/// How long bound text and blobs stay where they are.
+/// How long bound text and blobs stay valid in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
     /// Until the request is answered: SQLite reads them in place.
     Request,
-    /// Not even that: SQLite copies them.
+    /// Not even that long: SQLite copies them.
     Call,
 }
 
-/// What a statement does to a transaction, as the parser saw it.
+/// What a statement does to a transaction, according to the parser.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     None,
@@ -40,14 +40,14 @@ pub struct Statement {
     stmt: NonNull<ffi::sqlite3_stmt>,
     sql: Box<[u8]>,
     pub parameter_count: usize,
-    /// INSERT, UPDATE, DELETE or REPLACE, as the parser saw it.
+    /// INSERT, UPDATE, DELETE or REPLACE, according to the parser.
     pub changes_data: bool,
-    /// The locks it will ask for.
+    /// The locks it will request.
     pub needs: Needs,
     pub attaches: bool,
-    /// What it does to a transaction, as the parser saw it.
+    /// What it does to a transaction, according to the parser.
     pub transaction: Step,
-    /// What a layer above has found out about it.
+    /// For a higher layer's findings about it.
     pub annotation: RefCell<Option<Box<dyn Any>>>,
 }
 
@@ -59,12 +59,12 @@ impl Keyed for Statement {
 
 impl Drop for Statement {
     fn drop(&mut self) {
-        // SAFETY: `stmt` was prepared and is finalized here only. The code it returns is the last step's.
+        // SAFETY: `stmt` was prepared and is finalized only here. The returned code is the last step's.
         unsafe { ffi::sqlite3_finalize(self.stmt.as_ptr()) };
     }
 }
 
-/// Prepares the first statement in `sql`; `None` if there is none. Also returns how much of `sql` it took.
+/// Prepares the first statement in `sql`; `None` if there is none. Also returns how much of `sql` it used.
 pub fn prepare(
     db: *mut ffi::sqlite3,
     sql: &[u8],
@@ -100,7 +100,7 @@ pub fn prepare(
     Ok((Some(statement), taken))
 }
 
-/// What is wrong with a statement of `len` bytes that SQLite did not prepare.
+/// The error for a statement of `len` bytes that SQLite did not prepare.
 fn refusal(db: *mut ffi::sqlite3, len: c_int) -> Error {
     let error = Error::last(db);
     // SAFETY: `db` is open, and -1 changes nothing.
@@ -129,7 +129,7 @@ impl Statement {
         Error::last(self.db())
     }
 
-    /// The text it is looked up by: all that the caller wrote, with what stands behind the statement.
+    /// The cache key: the whole text from the caller, including what follows the statement.
     pub fn set_key(&mut self, sql: &[u8]) -> Result<()> {
         if sql.len() != self.sql.len() {
             self.sql = copied(sql)?;
@@ -137,8 +137,8 @@ impl Statement {
         Ok(())
     }
 
-    /// An ATTACH of a database in memory that is to be shared would make one of its own, and say nothing: an instance
-    /// has one connection.
+    /// An ATTACH of a shared in-memory database would silently create a private one, because an instance has one
+    /// connection.
     pub fn refuse_shared_memory(&self) -> Result<()> {
         // SAFETY: `stmt` is prepared; what SQLite makes of it ends in a NUL, if there is room, and is freed once.
         let is_shared = unsafe {
@@ -173,7 +173,7 @@ impl Statement {
     /// Binds all parameters.
     ///
     /// # Safety
-    /// With `Lifetime::Request`, `clear` is called before the bytes behind `params` go away.
+    /// With `Lifetime::Request`, `clear` is called before the bytes behind `params` become invalid.
     pub unsafe fn bind(&mut self, params: &Params<'_>, lifetime: Lifetime) -> Result<()> {
         match params {
             Params::ByPosition { count, values } => {
@@ -183,7 +183,7 @@ impl Statement {
         }
     }
 
-    /// Binds the next one of many sets and steps over it; after an error `sets` stands somewhere inside of it.
+    /// Binds the next of many sets and advances past it; after an error `sets` is somewhere inside it.
     ///
     /// # Safety
     /// As `bind`, for the bytes behind `sets`.
@@ -193,7 +193,7 @@ impl Statement {
             // SAFETY: the caller's promise.
             return unsafe { self.bind(&params, lifetime) };
         }
-        // `Reader::params` would read every value once to find the end of the set.
+        // `Reader::params` would read every value an extra time to find the end of the set.
         let count = sets.array()?;
         self.bind_positions(count, sets, lifetime)
     }
@@ -227,7 +227,7 @@ impl Statement {
         let mut sorted = false;
         for index in 1..=self.parameter_count {
             let name = self.parameter_name(index)?;
-            // Most callers name them in the statement's order.
+            // Most callers pass them in the statement's order.
             let value = match supplied.get(index - 1) {
                 Some((key, value)) if !sorted && *key == name => *value,
                 _ => {
@@ -295,19 +295,19 @@ impl Statement {
         }
     }
 
-    /// Steps to the end and drops what rows there are.
+    /// Steps to the end and discards any rows.
     pub fn run(&mut self) -> Result<()> {
         while self.step()? {}
         Ok(())
     }
 
-    /// Ready to be bound and stepped again; locks it held are gone.
+    /// Makes it ready to be bound and stepped again; its locks are released.
     pub fn reset(&mut self) {
-        // SAFETY: `stmt` is prepared. The code is that of the last step, which was reported then.
+        // SAFETY: `stmt` is prepared. The code is the last step's, which was already reported.
         unsafe { ffi::sqlite3_reset(self.raw()) };
     }
 
-    /// Resets, and forgets everything bound.
+    /// Resets, and clears all bindings.
     pub fn clear(&mut self) {
         self.reset();
         if self.parameter_count > 0 {

@@ -1,14 +1,14 @@
-//! Statements that are prepared but not in use, found by their SQL text.
+//! Prepared statements that are not in use, by SQL text.
 //!
-//! A statement in use is not in here: `take` removes it, `put` brings it back. So two cursors over the same
-//! text run two statements. The least recently used one leaves first.
+//! A statement in use is not in here: `take` removes it, `put` returns it. So two cursors with the same text run
+//! two statements. The least recently used one is evicted first.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::buffers::reserve_entry;
 
-/// What can be looked up: its text is the key.
+/// An item of the cache, whose text is the key.
 pub trait Keyed {
     fn key(&self) -> &[u8];
 }
@@ -19,7 +19,7 @@ struct Slot<V> {
 }
 
 pub struct Cache<V> {
-    /// By the hash of the text; of two texts with one hash only the later one stays.
+    /// By the hash of the text; of two texts with the same hash only the later one stays.
     slots: HashMap<u64, Slot<V>, BuildHasherDefault<Identity>>,
     capacity: usize,
     clock: u64,
@@ -50,7 +50,7 @@ impl<V: Keyed> Cache<V> {
         self.slots.remove(&hash).map(|slot| slot.value)
     }
 
-    /// Keeps `value`; returns what had to leave for it, which may be `value` itself.
+    /// Stores `value`; returns what was evicted, which may be `value` itself.
     pub fn put(&mut self, value: V) -> Option<V> {
         if self.capacity == 0 {
             return Some(value);
@@ -80,13 +80,13 @@ impl<V: Keyed> Cache<V> {
     }
 
     fn remove_oldest(&mut self) -> Option<V> {
-        // A scan, for it only runs beside a `prepare`, which costs more.
+        // A scan, because it only runs together with a `prepare`, which costs more.
         let (&hash, _) = self.slots.iter().min_by_key(|(_, slot)| slot.last_use)?;
         self.slots.remove(&hash).map(|slot| slot.value)
     }
 }
 
-/// The keys are hashes already.
+/// The keys are already hashes.
 #[derive(Default)]
 struct Identity(u64);
 
@@ -115,7 +115,7 @@ fn hash_of(text: &[u8]) -> u64 {
     for byte in rest {
         hash = mix(hash, (*byte).into());
     }
-    // The table takes its tag from the top bits and its place from the bottom ones.
+    // The table takes its tag from the top bits and its index from the bottom ones.
     hash ^ (hash >> 32)
 }
 

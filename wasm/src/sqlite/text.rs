@@ -1,8 +1,8 @@
-//! The things about a statement's text that SQLite leaves to its caller.
+//! Checks of a statement's text that SQLite leaves to its caller.
 
 use crate::error::{Error, Result};
 
-/// SQLite would stop reading at a NUL and run what stands before it.
+/// SQLite would stop reading at a NUL and run what precedes it.
 pub fn refuse_nul(sql: &[u8]) -> Result<()> {
     if sql.contains(&0) {
         return Err(Error::programming("the query contains a null character"));
@@ -10,9 +10,9 @@ pub fn refuse_nul(sql: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Whether there is no statement in `sql`: whitespace, comments and semicolons only.
+/// Whether `sql` contains no statement: only whitespace, comments and semicolons.
 ///
-/// What SQLite's tokenizer skips: <https://sqlite.org/lang_comment.html>; a comment may lack its end.
+/// What SQLite's tokenizer skips: <https://sqlite.org/lang_comment.html>; a comment may be unterminated.
 pub fn is_blank(sql: &[u8]) -> bool {
     let mut rest = sql;
     loop {
@@ -26,7 +26,7 @@ pub fn is_blank(sql: &[u8]) -> bool {
     }
 }
 
-/// Whether the URI in an ATTACH asks for a database in memory that connections share.
+/// Whether the URI in an ATTACH requests a shared in-memory database.
 /// <https://sqlite.org/inmemorydb.html#sharedmemdb>
 pub fn shares_memory(attach: &[u8]) -> bool {
     let holds = |part: &[u8]| attach.windows(part.len()).any(|window| window == part);

@@ -1,6 +1,6 @@
-//! Reads parameters, options and arguments out of a request's bytes, in place.
+//! Reads parameters, options and arguments from a request's bytes, in place.
 //!
-//! The host is trusted, its bytes are checked all the same: a length never leads past the slice.
+//! The host is trusted, but its bytes are checked anyway: a length never leads past the slice.
 
 use crate::abi;
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ pub enum Params<'a> {
 }
 
 impl<'a> Params<'a> {
-    /// Those of a whole request, whose `params_len` may be 0.
+    /// The parameters of a whole request, whose `params_len` may be 0.
     pub fn of_request(bytes: &'a [u8]) -> Result<Self> {
         let mut reader = Reader::new(bytes);
         if bytes.is_empty() {
@@ -62,12 +62,12 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// What was not read yet.
+    /// The bytes not read yet.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// Reads an array or map and steps over it.
+    /// Reads an array or map and advances past it.
     pub fn params(&mut self) -> Result<Params<'a>> {
         if self.at_map() {
             let count = self.map()?;

@@ -1,14 +1,14 @@
-//! Writes values, rows and replies' other bodies as MessagePack into one growing buffer.
+//! Writes values, rows and other reply bodies as MessagePack into one growing buffer.
 //!
-//! The buffer is kept between requests. Memory that cannot be had is an error, not a trap: rows may hold
-//! values as large as the caller's table has them.
+//! The buffer is kept between requests. Memory that is not available is an error, not a trap: rows may contain
+//! values as large as the caller's tables do.
 
 use core::ops::Range;
 
 use crate::buffers::reserve;
 use crate::error::{Error, Result, code};
 
-/// The most bytes a scalar's marker and fixed part take.
+/// Maximum size of a scalar's marker and fixed part.
 const HEAD_BYTES: usize = 9;
 
 const SHORT_BYTES: usize = 64;
@@ -47,8 +47,8 @@ impl Encoder {
         self.integer(error.row.into())
     }
 
-    /// Forgets the content; a buffer that grew past `kept_bytes` is given back, but for what a short answer needs: one
-    /// that frees memory must not want any.
+    /// Clears the content; a buffer that grew past `kept_bytes` is freed, except for what a short answer needs:
+    /// one that frees memory must not need any.
     pub fn clear(&mut self, kept_bytes: usize) {
         self.bytes.clear();
         if self.bytes.capacity() > kept_bytes {
@@ -56,7 +56,7 @@ impl Encoder {
         }
     }
 
-    /// Writes over bytes that are there.
+    /// Overwrites existing bytes.
     pub fn patch(&mut self, start: usize, bytes: &[u8]) {
         self.bytes[start..start + bytes.len()].copy_from_slice(bytes);
     }
@@ -78,7 +78,7 @@ impl Encoder {
         reserve(&mut self.bytes, len)
     }
 
-    /// A marker and what follows it; the caller made room.
+    /// A marker and what follows it; the caller reserved space.
     #[inline]
     fn marked<const N: usize>(&mut self, marker: u8, rest: [u8; N]) {
         self.bytes.push(marker);
@@ -119,7 +119,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Text must be UTF-8: the caller checked it.
+    /// Text must be UTF-8: the caller has checked it.
     #[inline]
     pub fn text(&mut self, text: &[u8]) -> Result<()> {
         self.room(text.len().saturating_add(HEAD_BYTES))?;
@@ -179,7 +179,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Bytes that are MessagePack already.
+    /// Bytes that are already MessagePack.
     #[inline]
     pub fn raw(&mut self, encoded: &[u8]) -> Result<()> {
         self.room(encoded.len())?;
@@ -187,7 +187,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Some of such bytes. Quick for a few: the instruction that copies any number of them takes long to begin.
+    /// Part of such bytes. Fast for a few: the instruction that copies arbitrary lengths has a high fixed cost.
     #[inline]
     pub fn part(&mut self, encoded: &[u8], part: Range<usize>) -> Result<()> {
         match encoded.get(part.start..).and_then(<[u8]>::first_chunk::<8>) {
@@ -215,7 +215,7 @@ pub struct Batch {
     is_failed: bool,
 }
 
-/// An array's marker with four bytes of length, whatever the length.
+/// An array's head with a four-byte length, whatever the length.
 const BATCH_HEAD: [u8; 5] = [0xdd, 0, 0, 0, 0];
 /// The marker of an array of two.
 const PAIR: u8 = 0x92;
@@ -227,7 +227,7 @@ impl Batch {
         self.encoder.clear(kept_bytes);
     }
 
-    /// Leaves room for the count of rows in a batch that was cleared.
+    /// Reserves space for the row count in a batch that was cleared.
     pub fn begin(&mut self) -> Result<()> {
         self.encoder.raw(&BATCH_HEAD)
     }
@@ -260,13 +260,13 @@ impl Batch {
         }
     }
 
-    /// Takes out the row that was added last, which starts at `start`.
+    /// Removes the last row, which starts at `start`.
     pub fn take_back(&mut self, start: usize) {
         self.row_count -= 1;
         self.encoder.truncate(start);
     }
 
-    /// Ends the rows with the error of the next one: the bytes are an array of both from now on.
+    /// Ends the rows with the error of the next one: from now on the bytes are an array of both.
     pub fn fail(&mut self, error: &Error) -> Result<()> {
         self.encoder.error(error)?;
         self.encoder.room(1)?;

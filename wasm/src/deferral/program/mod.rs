@@ -1,5 +1,5 @@
-//! What can be concluded from a statement's program: which functions' results go to the rows that are sent and nowhere
-//! else. What such a function returns may be filled in when the rows are sent.
+//! Finds in a statement's bytecode the functions whose results are only columns of the emitted rows. Their results
+//! may be filled in when the rows are sent.
 
 mod opcodes;
 
@@ -8,12 +8,12 @@ use core::ops::RangeInclusive;
 pub use self::opcodes::Instruction;
 use crate::buffers::{copied, push};
 
-/// Which calls of a statement are put off, and where their results go.
+/// Which calls of a statement to defer, and where their results go.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct DeferralPlan {
     /// The functions, as `name(number of arguments)`.
     pub functions: Vec<Box<[u8]>>,
-    /// For each call in a row, in column order: the column of its result, and the call's index.
+    /// For each call of a row, in column order: the column of its result, and the call's index.
     pub slots: Vec<(usize, usize)>,
 }
 
@@ -23,9 +23,8 @@ impl DeferralPlan {
     }
 }
 
-/// What can be put off in a program: calls whose every result goes to the row that is sent and nowhere else.
-///
-/// `is_ours` knows the functions that it is about. There is no plan where rows are sent by more than one instruction.
+/// What can be deferred: calls whose every result goes only to the emitted row. `is_ours` selects the functions.
+/// There is no plan if several instructions emit rows.
 pub fn plan(program: &[Instruction], is_ours: impl Fn(&[u8]) -> bool) -> Option<DeferralPlan> {
     if !program.iter().all(Instruction::is_known) {
         return None;
@@ -49,7 +48,7 @@ pub fn plan(program: &[Instruction], is_ours: impl Fn(&[u8]) -> bool) -> Option<
     })
 }
 
-/// Where functions of ours are called, those of which each call `fits`.
+/// Where our functions are called, limited to functions whose every call `fits`.
 fn calls_that(
     program: &[Instruction],
     is_ours: impl Fn(&[u8]) -> bool,
@@ -78,7 +77,8 @@ fn names_of(program: &[Instruction], calls: &[usize]) -> Option<Vec<Box<[u8]>>> 
     Some(names)
 }
 
-/// Whether what the call at `at` writes is read once, by the instruction at `reader`, which follows it without a detour.
+/// Whether the result of the call at `at` is read once, by the instruction at `reader`, which follows without a
+/// detour.
 fn is_for_alone(program: &[Instruction], at: usize, reader: usize) -> bool {
     let [.., register] = program[at].operands;
     let touched_elsewhere = |(other, instruction): (usize, &Instruction)| {
@@ -90,14 +90,14 @@ fn is_for_alone(program: &[Instruction], at: usize, reader: usize) -> bool {
         && !program.iter().enumerate().any(touched_elsewhere)
 }
 
-/// Whether `to` comes after `from` without a detour, and in no other way.
+/// Whether `to` follows `from` without a detour, and is reached in no other way.
 fn is_straight(program: &[Instruction], from: usize, to: usize) -> bool {
     from < to
         && !program[from..to].iter().any(Instruction::may_leave)
         && !is_jumped_into(program, from + 1..=to)
 }
 
-/// Whether some instruction says that it may go on with one of these.
+/// Whether some instruction may continue with one of these.
 fn is_jumped_into(program: &[Instruction], part: RangeInclusive<usize>) -> bool {
     let is_within = |target: i32| usize::try_from(target).is_ok_and(|to| part.contains(&to));
     let jumps = |instruction: &Instruction| instruction.targets().any(is_within);
@@ -108,7 +108,7 @@ fn is_jumped_into(program: &[Instruction], part: RangeInclusive<usize>) -> bool 
 mod tests {
     use super::*;
 
-    /// Names of functions that can be put off. Each line is `opcode p1 p2 p3 p4 p5`, with `-` for no P4.
+    /// Names of functions that can be deferred. Each line is `opcode p1 p2 p3 p4 p5`, with `-` for no P4.
     fn found(listing: &str) -> Vec<String> {
         let plan = planned(listing).unwrap_or_default();
         let names = plan
@@ -118,7 +118,7 @@ mod tests {
         names.collect()
     }
 
-    /// As if all functions but those with a name in capitals were ours.
+    /// As if all functions except those with a name in capitals were ours.
     fn planned(listing: &str) -> Option<DeferralPlan> {
         let program: Vec<_> = listing.lines().map(instruction).collect();
         plan(&program, |name| name[0].is_ascii_lowercase())

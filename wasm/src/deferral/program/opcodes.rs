@@ -1,10 +1,10 @@
-//! Which registers an instruction touches and where it may jump: <https://sqlite.org/opcode.html>.
+//! The registers that an instruction touches and where it may jump: <https://sqlite.org/opcode.html>.
 //!
-//! Only what programs of queries are made of is written down here. What is not known says so, and nothing is concluded
-//! from a program that has it: it may touch any register.
+//! Only the opcodes of queries are listed. An unknown opcode rules out any conclusion about its program, because
+//! it may touch any register.
 
-// Which registers an opcode touches may change with any release of SQLite. Before this number is changed, compare the
-// comments of vdbe.c and the P1 to P5 of `sqlite3VdbeList` of both releases, opcode by opcode.
+// The registers that an opcode touches may change with any release of SQLite. Before you change this number,
+// compare the comments of vdbe.c and the P1 to P5 of `sqlite3VdbeList` of both releases, opcode by opcode.
 #[cfg(target_arch = "wasm32")]
 const _: () = assert!(
     libsqlite3_sys::SQLITE_VERSION_NUMBER == 3_054_001,
@@ -25,7 +25,7 @@ pub struct Instruction {
 enum Operand {
     Other,
     Register,
-    /// The number of an instruction that may come next.
+    /// The number of an instruction that may be next.
     Target,
 }
 
@@ -33,31 +33,31 @@ enum Operand {
 #[derive(Clone, Copy)]
 enum Span {
     Nothing,
-    /// P2 of them from P1 on.
+    /// P2 of them, starting at P1.
     FromFirst,
     /// From P2 to P3.
     SecondToThird,
-    /// As many as P4 says from P3 on, at least one.
+    /// As many as P4 says, starting at P3, at least one.
     Key,
-    /// A function's arguments, from P2 on.
+    /// A function's arguments, starting at P2.
     Arguments,
-    /// P3 and some more of them from P1 and from P2 on.
+    /// P3 and some more of them, starting at P1 and at P2.
     Pairs(i32),
 }
 
-/// Bit of P5 of `OpenRead`: P2 is a register and no page number.
+/// Bit of P5 of `OpenRead`: P2 is a register, not a page number.
 const P2_IS_REGISTER: i32 = 0x10;
-/// As many registers as there may be, where the program does not say how many.
+/// An unbounded number of registers, where the program does not say how many.
 const ANY_NUMBER: i32 = i32::MAX;
 
-/// What an instruction touches: a letter for each operand, `r` for a register, `j` for where it may jump.
+/// What an instruction touches: a letter per operand, `r` for a register, `j` for a jump target.
 fn shape(opcode: &[u8]) -> Option<(&'static [u8; 3], Span)> {
     let none = Span::Nothing;
     Some(match opcode {
         b"Transaction" | b"OpenRead" | b"ReopenIdx" | b"OpenDup" | b"SorterOpen" | b"Close"
         | b"NullRow" | b"DeferredSeek" | b"FinishSeek" | b"SeekHit" | b"ColumnsUsed" | b"Noop"
         | b"Explain" | b"ResetSorter" => (b"...", none),
-        // Subtypes are between functions: the row that is sent has none.
+        // Subtypes pass between functions: the emitted row has none.
         b"ClrSubtype" => (b"...", none),
         b"Goto" | b"Once" | b"Rewind" | b"Last" | b"Next" | b"Prev" | b"SorterNext" | b"Sort"
         | b"SorterSort" | b"SeekScan" | b"IfEmpty" => (b".j.", none),
@@ -99,7 +99,7 @@ impl Instruction {
         *self.opcode == *opcode
     }
 
-    /// Whether it calls an SQL function that is no aggregate.
+    /// Whether it calls an SQL function that is not an aggregate.
     pub fn is_call(&self) -> bool {
         self.is(b"Function") || self.is(b"PureFunc")
     }
@@ -108,12 +108,12 @@ impl Instruction {
         shape(&self.opcode).is_some() && !(self.is(b"OpenRead") && self.p5 & P2_IS_REGISTER != 0)
     }
 
-    /// Where it may go on but with the next instruction, as far as it says so itself.
+    /// Where it may continue apart from the next instruction, as far as its operands say.
     pub fn targets(&self) -> impl Iterator<Item = i32> {
         self.operands_of(Operand::Target)
     }
 
-    /// Whether it may do anything but go on with the next instruction.
+    /// Whether it may do anything but continue with the next instruction.
     pub fn may_leave(&self) -> bool {
         self.targets().next().is_some()
             || [&b"Return"[..], b"EndCoroutine", b"Halt"].contains(&&*self.opcode)
@@ -159,7 +159,7 @@ impl Instruction {
         (first..first.saturating_add(self.argument_count())).contains(&register)
     }
 
-    /// How many arguments a call has, at most: a function that takes any number says -1 in `name(number)`.
+    /// The maximum number of arguments of a call: a function that takes any number says -1 in `name(number)`.
     fn argument_count(&self) -> i32 {
         let number = self.p4.rsplit(|byte| *byte == b'(').next();
         let number = number.and_then(|rest| rest.strip_suffix(b")"));
@@ -167,7 +167,7 @@ impl Instruction {
         known.unwrap_or_else(|| self.room_for_arguments())
     }
 
-    /// The result's register is none of the arguments', so it ends them where it comes after the first.
+    /// The result's register is not one of the arguments', so it limits them if it comes after the first.
     fn room_for_arguments(&self) -> i32 {
         let [_, first, result] = self.operands;
         if result > first {
