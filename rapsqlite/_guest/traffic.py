@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 _FRAMES_PER_DRAIN = 256  # then the event loop runs before the rest
 _IN_BATCHES = frozenset({abi.OP_FETCH, abi.OP_FETCH_PREPARED, abi.OP_BLOB_READ})
 _WITH_ROWS = frozenset({abi.OP_FETCH, abi.OP_FETCH_PREPARED, abi.OP_EXECUTE, abi.OP_EXECUTE_PREPARED, abi.OP_NEXT})
+_RELEASED_BY = {
+    abi.OP_EXECUTE: abi.OP_FINISH,
+    abi.OP_PREPARE: abi.OP_RELEASE,
+    abi.OP_BACKUP_OPEN: abi.OP_DROP,
+    abi.OP_DESERIALIZE: abi.OP_DROP,
+    abi.OP_BLOB_OPEN: abi.OP_DROP,
+    abi.OP_SESSION_OPEN: abi.OP_DROP,
+}  # what ends the thing that a request has opened
 _HEAD_BYTES = 64  # at most, around rows and error texts
 _KINDS = frozenset({abi.REPLY_BATCH, abi.REPLY_DONE, abi.REPLY_ERROR, abi.REPLY_FAILED})
 
@@ -205,15 +213,18 @@ class RequestQueue:
 
     def discard(self, pending: PendingRequest) -> None:
         """Drop the further replies of a request that nothing awaits any more. Any thread, including a finalizer."""
-        if not pending.done:
+        if pending.done:
+            while pending.replies:
+                self._release_opened(pending, pending.replies.popleft())
+        else:
             pending.discarded = True
             pending.replies.clear()
             self._posts.append(pending)
-            self._flush_posts()
-            if pending.looks_itself and pending.loop is not None:
-                # Its task no longer drains, and the guest may sleep behind a full ring without having rung.
-                pending.looks_itself = False
-                pending.loop.post(self.drain, pending.loop)
+        self._flush_posts()
+        if pending.looks_itself and pending.loop is not None and not pending.done:
+            # Its task no longer drains, and the guest may sleep behind a full ring without having rung.
+            pending.looks_itself = False
+            pending.loop.post(self.drain, pending.loop)
 
     def move(self, pending: PendingRequest, loop: Loop) -> None:
         """Deliver the reply of a request to a different event loop than the one that sent it."""
@@ -363,9 +374,17 @@ class RequestQueue:
             del self._pending[reply.id]
             pending.done = True
             self._spin_budget.answered()
-        if pending.loop is not None and not pending.discarded:
+        if pending.discarded:
+            self._release_opened(pending, reply)
+        elif pending.loop is not None:
             pending.replies.append(reply)
             woken.append(pending)
+
+    def _release_opened(self, pending: PendingRequest, reply: Reply) -> None:
+        """End what a request has opened that nobody waits for any more, soon: its handle is known to nobody."""
+        release = _RELEASED_BY.get(pending.request.op)
+        if release is not None and reply.handle:
+            self._posts.append(Request(release, target=reply.handle))
 
     def _count_bytes(self, pending: PendingRequest, reply: Reply) -> None:
         """Enforce the limit on a result's size, which the guest counts too, without the heads of batches."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from contextlib import closing
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import AsyncExitStack, closing
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import anyio
 import anyio.lowlevel
@@ -21,7 +22,6 @@ import rapsqlite
 from rapsqlite import connect
 from rapsqlite._guest.request import PendingRequest
 from rapsqlite._loops import current_loop
-from tests.conftest import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,21 +30,17 @@ if TYPE_CHECKING:
 PATIENCE_S = 5
 
 
-@pytest.fixture(scope="module", params=BACKENDS[:2])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """uvloop waits and cancels as asyncio does."""
-    backend: tuple[str, dict[str, Any]] = request.param
-    return backend
-
-
 class Verb(NamedTuple):
     """What is awaited, and the statements that do the same in sqlite3, after those that come before."""
 
-    act: Callable[[rapsqlite.Connection], Awaitable[object]]
+    act: Callable[..., Awaitable[object]]
     sql: str
     before: str = ""
     is_carried_through: bool = False
     then: str = "COMMIT"  # what follows where a transaction is open: it writes what should not be there any more
+    prepare: Callable[[rapsqlite.Connection, AsyncExitStack], Awaitable[Any]] | None = None  # what ``act`` is given
+    is_begun: bool = False  # its statement is: interrupted it is undone, otherwise it ends with the cursor
+    in_memory: bool = False  # what it does is seen through the connection alone
 
 
 async def exhaust(rows: Any) -> None:
@@ -53,7 +49,7 @@ async def exhaust(rows: Any) -> None:
 
 
 async def many(conn: rapsqlite.Connection) -> None:
-    await conn.executemany("INSERT INTO t VALUES (?)", [("new",)])
+    await conn.executemany("INSERT INTO t (a) VALUES (?)", [("new",)])
 
 
 async def block(conn: rapsqlite.Connection) -> None:
@@ -84,12 +80,121 @@ async def failing_savepoint(conn: rapsqlite.Connection) -> None:
         pass
 
 
-INSERT = "INSERT INTO t VALUES ('new')"
+async def other(_conn: rapsqlite.Connection, stack: AsyncExitStack) -> rapsqlite.Connection:
+    source = await stack.enter_async_context(connect(":memory:", autocommit=True))
+    await source.executescript(f"{TABLE}; {INSERT}")
+    return source
+
+
+async def empty(_conn: rapsqlite.Connection, stack: AsyncExitStack) -> rapsqlite.Connection:
+    return await stack.enter_async_context(connect(":memory:"))
+
+
+async def native(_conn: rapsqlite.Connection, stack: AsyncExitStack) -> sqlite3.Connection:
+    source = stack.enter_context(closing(sqlite3.connect(":memory:", check_same_thread=False)))
+    source.executescript(f"{TABLE}; {INSERT}")
+    return source
+
+
+async def serialized(conn: rapsqlite.Connection, stack: AsyncExitStack) -> bytes:
+    return await (await other(conn, stack)).serialize()
+
+
+async def changeset(conn: rapsqlite.Connection, stack: AsyncExitStack) -> bytes:
+    source = await other(conn, stack)
+    await source.execute("DELETE FROM t WHERE a = 'new'")
+    async with source.session() as session:
+        await source.execute(INSERT)
+        return await session.changeset()
+
+
+async def recording(conn: rapsqlite.Connection, _stack: AsyncExitStack) -> rapsqlite.ChangeSession:
+    await conn.execute("CREATE TEMP TABLE u (a PRIMARY KEY)")
+    session = await conn.session(name="temp")
+    await conn.execute("INSERT INTO u VALUES (1)")
+    return session
+
+
+async def record(conn: rapsqlite.Connection) -> None:
+    async with conn.session():
+        await conn.execute(INSERT)
+
+
+async def opened_blob(conn: rapsqlite.Connection, _stack: AsyncExitStack) -> rapsqlite.Blob:
+    return await conn.blobopen("t", "b", 1)
+
+
+async def write_blob(_conn: rapsqlite.Connection, blob: rapsqlite.Blob) -> None:
+    async with blob:
+        await blob.write(b"new")
+
+
+async def write_large_blob(_conn: rapsqlite.Connection, blob: rapsqlite.Blob) -> None:
+    async with blob:
+        await blob.write(bytes([1]) * LARGE)
+
+
+async def written_blob(conn: rapsqlite.Connection, stack: AsyncExitStack) -> rapsqlite.Blob:
+    blob = await opened_blob(conn, stack)
+    await blob.write(b"new")
+    return blob
+
+
+async def open_and_write_blob(conn: rapsqlite.Connection) -> None:
+    async with conn.blobopen("t", "b", 1) as blob:
+        await blob.write(b"new")
+
+
+async def read_blob(_conn: rapsqlite.Connection, blob: rapsqlite.Blob) -> None:
+    async with blob:
+        try:
+            assert len(await blob.read()) == LARGE
+        except anyio.get_cancelled_exc_class():
+            assert blob._position == 0
+            raise
+
+
+async def begun_cursor(conn: rapsqlite.Connection, _stack: AsyncExitStack) -> rapsqlite.Cursor:
+    cursor = await conn.execute(INSERT_MANY)
+    await cursor.fetchone()
+    return cursor
+
+
+async def reading_cursor(conn: rapsqlite.Connection, _stack: AsyncExitStack) -> rapsqlite.Cursor:
+    cursor = await conn.execute(SELECT_MANY)
+    await cursor.fetchone()
+    return cursor
+
+
+async def begun_stream(conn: rapsqlite.Connection, _stack: AsyncExitStack) -> Any:
+    rows = aiter(conn.stream(INSERT_MANY))
+    await anext(rows)
+    return rows
+
+
+async def fetch_in_parts(_conn: rapsqlite.Connection, cursor: rapsqlite.Cursor) -> None:
+    while await cursor.fetchmany(10):
+        pass
+
+
+async def fetch_one_by_one(_conn: rapsqlite.Connection, cursor: rapsqlite.Cursor) -> None:
+    while await cursor.fetchone():
+        pass
+
+
+TABLE = "CREATE TABLE t (a PRIMARY KEY, b); INSERT INTO t (a) VALUES ('old')"
+LARGE = 400_000
+NUMBERS = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 300)"
+INSERT_MANY = f"{NUMBERS} INSERT INTO t (a) SELECT i FROM n RETURNING a, printf('%1000s', '')"
+SELECT_MANY = f"{NUMBERS} SELECT i, printf('%1000s', ''), now_at(i) FROM n"
+TEXT = "UPDATE t SET b = 'old'"
+INSERT = "INSERT INTO t (a) VALUES ('new')"
 RETURNING = f"{INSERT} RETURNING a"
-HALF = "BEGIN; INSERT INTO t VALUES ('half');"
-NESTED = f"{HALF} SAVEPOINT s; INSERT INTO t VALUES ('nested');"
+HALF = "BEGIN; INSERT INTO t (a) VALUES ('half');"
+NESTED = f"{HALF} SAVEPOINT s; INSERT INTO t (a) VALUES ('nested');"
 VERBS: dict[str, Verb] = {
     "execute": Verb(lambda conn: conn.execute(INSERT), INSERT),
+    "execute, rows left": Verb(lambda conn: conn.execute(INSERT_MANY), INSERT_MANY),
     "execute_insert": Verb(lambda conn: conn.execute_insert(INSERT), INSERT),
     "executemany": Verb(many, INSERT),
     "executescript": Verb(lambda conn: conn.executescript(f"BEGIN; {INSERT}; COMMIT"), INSERT, then="ROLLBACK"),
@@ -109,10 +214,39 @@ VERBS: dict[str, Verb] = {
     "rollback in a script": Verb(lambda conn: conn.executescript("ROLLBACK"), "ROLLBACK", HALF, True),
     "rollback to": Verb(lambda conn: conn.execute("ROLLBACK TO s"), "ROLLBACK TO s", NESTED, True),
     "release": Verb(
-        lambda conn: conn.execute("RELEASE s"), "RELEASE s", "SAVEPOINT s; INSERT INTO t VALUES ('a');", True
+        lambda conn: conn.execute("RELEASE s"), "RELEASE s", "SAVEPOINT s; INSERT INTO t (a) VALUES ('a');", True
     ),
     "close": Verb(lambda conn: conn.close(), "ROLLBACK", HALF, True),
+    "backup to it": Verb(lambda conn, source: source.backup(conn), INSERT, prepare=other),
+    "backup of it": Verb(lambda conn, target: conn.backup(target, pages=1), "", prepare=empty),
+    "restore": Verb(lambda conn, source: conn.restore(source), INSERT, prepare=native),
+    "serialize": Verb(lambda conn: conn.serialize(), ""),
+    "deserialize": Verb(lambda conn, data: conn.deserialize(data), INSERT, prepare=serialized, in_memory=True),
+    "session()": Verb(record, INSERT),
+    "changeset": Verb(lambda _, session: session.changeset(), "", prepare=recording),
+    "end of a session": Verb(lambda _, session: session.close(), "", "", True, prepare=recording),
+    "apply_changeset": Verb(lambda conn, data: conn.apply_changeset(data), INSERT, prepare=changeset),
+    "apply_changeset, inside": Verb(lambda conn, data: conn.apply_changeset(data), INSERT, HALF, prepare=changeset),
+    "blobopen": Verb(open_and_write_blob, "UPDATE t SET b = 'new'", TEXT),
+    "blob.write": Verb(write_blob, "UPDATE t SET b = 'new'", TEXT, prepare=opened_blob),
+    "blob.write, large": Verb(
+        write_large_blob,
+        f"UPDATE t SET b = x'{'01' * LARGE}'",
+        f"UPDATE t SET b = zeroblob({LARGE})",
+        prepare=opened_blob,
+    ),
+    "blob.close": Verb(lambda _, blob: blob.close(), "UPDATE t SET b = 'new'", TEXT, True, prepare=written_blob),
+    "blob.read": Verb(read_blob, "", f"UPDATE t SET b = zeroblob({LARGE})", prepare=opened_blob),
+    "cursor.fetchall": Verb(lambda _, cursor: cursor.fetchall(), INSERT_MANY, prepare=begun_cursor, is_begun=True),
+    "cursor.fetchmany": Verb(fetch_in_parts, INSERT_MANY, prepare=begun_cursor, is_begun=True),
+    "cursor.fetchone": Verb(fetch_one_by_one, INSERT_MANY, prepare=begun_cursor, is_begun=True),
+    "rows of a cursor": Verb(lambda _, cursor: exhaust(cursor), INSERT_MANY, prepare=begun_cursor, is_begun=True),
+    "rows that are read": Verb(lambda _, cursor: exhaust(cursor), "", prepare=reading_cursor),
+    "cursor.close": Verb(lambda _, cursor: cursor.close(), INSERT_MANY, "", True, prepare=begun_cursor),
+    "rows of a stream": Verb(lambda _, rows: exhaust(rows), INSERT_MANY, prepare=begun_stream, is_begun=True),
+    "aclose of a stream": Verb(lambda _, rows: rows.aclose(), INSERT_MANY, "", True, prepare=begun_stream),
 }
+ROWS = "SELECT a, substr(b, 1, 3) FROM t ORDER BY rowid"
 KINDS = ["cancelled scope", "timeout of zero", "interrupt key"]
 ASYNCIO_KINDS = ["one cancel", "two cancels"]
 MOMENTS = ["before", "during", "after"]
@@ -129,16 +263,19 @@ class Disturbance:
         self._noticed = threading.Event()  # the task has been disturbed
         self._scope = anyio.CancelScope()
         self._cancel: Callable[[], object] = self._scope.cancel
+        self._is_on = False
         self.outcome = "nothing"
 
     async def run(self, act: Callable[[rapsqlite.Connection], Awaitable[object]], patch: pytest.MonkeyPatch) -> None:
+        """Await a verb; what it does next on the guest's thread is when it is disturbed."""
         self._loop = current_loop()
         patch.setattr(type(self._loop), "allows_polling", False)
         if self._kind == "interrupt key":
             self._patch_wait(patch)
         self._patch_on_cancel(patch)
         if self._moment != "before":
-            await self._conn.set_trace_callback(self._on_statement)
+            self._patch_guest(patch)
+            await self._conn.set_trace_callback(self.on_work)
         if self._kind in ASYNCIO_KINDS:
             await self._run_task(act)
             return
@@ -162,8 +299,11 @@ class Disturbance:
             await asyncio.sleep(0)  # it has sent its first request, and waits
             cancel()
         await asyncio.wait([task])
+        del cancel
+        self._cancel = bool  # what cancels keeps the task, and so what its exception keeps
 
     async def _await(self, act: Callable[[rapsqlite.Connection], Awaitable[object]]) -> None:
+        self._is_on = True
         try:
             await act(self._conn)
         except anyio.get_cancelled_exc_class():
@@ -174,9 +314,9 @@ class Disturbance:
         else:
             self.outcome = "returned"
 
-    def _on_statement(self, _sql: str) -> None:
-        """On the guest's thread: the verb's first statement begins."""
-        if self._begun.is_set():
+    def on_work(self, *_: object) -> None:
+        """On the guest's thread: the verb's first statement begins, or it reads, writes, locks, or calls a function."""
+        if not self._is_on or self._begun.is_set():
             return
         self._begun.set()
         if self._kind != "interrupt key":
@@ -184,6 +324,16 @@ class Disturbance:
         elif self._moment == "after":
             return
         assert self._noticed.wait(PATIENCE_S)
+
+    def _patch_guest(self, patch: pytest.MonkeyPatch) -> None:
+        """Notice each call of the host but those that sleep."""
+        functions: Any = cast("Any", self._conn._session.guest)._instance.functions
+        for name in set(functions) - {"park", "bell", "callback", "callback_answer"}:
+            patch.setitem(functions, name, partial(self._after_noticing, functions[name]))
+
+    def _after_noticing(self, function: Callable[..., Any], *arguments: int) -> Any:
+        self.on_work()
+        return function(*arguments)
 
     def _patch_on_cancel(self, patch: pytest.MonkeyPatch) -> None:
         """A guest that has answered before it is told of the cancellation is one that is not told."""
@@ -220,11 +370,10 @@ class Disturbance:
 def stock_content(database: Path, then: str, *scripts: str) -> list[Any]:
     """Return what sqlite3 leaves in a file of its own."""
     with closing(sqlite3.connect(database, isolation_level=None)) as stock:
-        stock.execute("CREATE TABLE t (a)")
-        stock.execute("INSERT INTO t VALUES ('old')")
+        stock.executescript(TABLE)
         for script in scripts:
             for statement in script.split(";"):
-                stock.execute(statement)
+                stock.execute(statement).fetchall()
         if stock.in_transaction:
             stock.execute(then)
     return content(database)
@@ -232,32 +381,44 @@ def stock_content(database: Path, then: str, *scripts: str) -> list[Any]:
 
 def content(database: Path) -> list[Any]:
     with closing(sqlite3.connect(database)) as stock:
-        return [value for (value,) in stock.execute("SELECT a FROM t ORDER BY rowid")]
+        return stock.execute(ROWS).fetchall()
 
 
 async def disturb(verb: Verb, kind: str, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     undone = stock_content(tmp_path / "undone.db", verb.then, verb.before)
     done = stock_content(tmp_path / "done.db", verb.then, verb.before, verb.sql)
     database = tmp_path / "ours.db"
-    async with connect(database, autocommit=True) as conn:
-        await conn.executescript(f"CREATE TABLE t (a); INSERT INTO t VALUES ('old'); {verb.before}")
-        disturbance = Disturbance(conn, kind, moment)
-        with monkeypatch.context() as patch:
-            await disturbance.run(verb.act, patch)
 
+    async def seen() -> list[Any]:
+        return [tuple(row) for row in await conn.fetch_all(ROWS)] if verb.in_memory else content(database)
+
+    async with connect(database, autocommit=True) as conn, AsyncExitStack() as stack:
+        await conn.executescript(f"{TABLE}; {verb.before}")
+        disturbance = Disturbance(conn, kind, moment)
+        await conn.create_function("now_at", 1, disturbance.on_work)
+        prepared = [await verb.prepare(conn, stack)] if verb.prepare is not None else []
+        with monkeypatch.context() as patch:
+            await disturbance.run(lambda conn: verb.act(conn, *prepared), patch)
+
+        prepared.clear()  # as sqlite3 does, this ends statements that have rows left
         if conn.is_alive():
             await conn.set_trace_callback(None)
             if await conn.in_transaction_async():
                 await conn.execute(verb.then)
-        allowed = {"returned": [done], "cancelled": [undone], "broken off": [done, undone]}[disturbance.outcome]
+        cancelled = [done, undone] if verb.is_begun else [undone]
+        allowed = {"returned": [done], "cancelled": cancelled, "broken off": [done, undone]}[disturbance.outcome]
         if verb.is_carried_through:
             allowed = [done]
-        left = content(database)
+        left = await seen()
         assert left in allowed, disturbance.outcome
         if conn.is_alive():
             async with conn.transaction():
-                await conn.execute("INSERT INTO t VALUES ('next')")
-            assert content(database) == [*left, "next"]
+                await conn.execute("INSERT INTO t (a) VALUES ('next')")
+            left.append(("next", None))
+            assert await seen() == left
+            assert (await conn.statistics())["open_statements"] == 0
+    if not verb.in_memory:
+        assert content(database) == left
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -272,7 +433,8 @@ async def test_disturbed_verb_leaves_in_the_file_what_it_told(
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("kind", ASYNCIO_KINDS)
 @pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("options", [{}, {"use_uvloop": True}], ids=["asyncio", "uvloop"])
 def test_cancelled_asyncio_task_leaves_in_the_file_what_it_told(
-    verb: str, kind: str, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], verb: str, kind: str, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asyncio.run(disturb(VERBS[verb], kind, moment, tmp_path, monkeypatch))
+    anyio.run(disturb, VERBS[verb], kind, moment, tmp_path, monkeypatch, backend="asyncio", backend_options=options)
