@@ -26,7 +26,11 @@ def settle(loop: Loop, ticket: Ticket, finished: bool) -> None:
     if cancellation is None:
         return
     if not finished:
-        raise cancellation
+        ticket.cancellation = None
+        try:
+            raise cancellation
+        finally:
+            del cancellation  # whose traceback leads back here, and to all that the task's frames hold
     task = loop.current_task()
     key = id(task)
     held_back[key] = weakref.ref(task, lambda _: held_back.pop(key, None))
