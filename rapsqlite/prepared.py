@@ -42,9 +42,9 @@ class PreparedStatement(Uncopied):
         "_encoded",
         "_guest",
         "_handle",
+        "_lock",
         "_running",
         "_runs_text",
-        "_turns",
         "sql",
     )
 
@@ -56,7 +56,7 @@ class PreparedStatement(Uncopied):
         self._guest: Guest = connection._session.guest
         self._guest.state  # noqa: B018 - raises if the connection is closed
         self._handle = 0  # not prepared yet
-        self._turns = FairLock()  # for tasks that want to prepare it
+        self._lock = FairLock()  # for tasks that want to prepare it
         self._closed = False
         self._runs_text = undoes(self._encoded)  # one request that always completes, instead of two
         self._running: weakref.ref[Cursor] | None = None  # the cursor whose rows the statement is still producing
@@ -67,14 +67,14 @@ class PreparedStatement(Uncopied):
         return self.sql
 
     async def _prepare(self) -> int:
-        await self._turns.acquire()
+        await self._lock.acquire()
         try:
             if self._handle == 0 and not self._closed:
                 timed = self._connection._session.guest  # slow-statement reports may have been enabled meanwhile
                 self._handle = (await timed.call(Request(abi.OP_PREPARE, self._encoded))).handle
                 self._guest.prepared[self._handle] = self._encoded
         finally:
-            self._turns.release()
+            self._lock.release()
         return self._handle
 
     async def _ready(self) -> int:

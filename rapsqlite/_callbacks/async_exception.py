@@ -36,7 +36,7 @@ class CallbackInterrupt:
 
     def __init__(self) -> None:
         self.target = 0  # the thread, while it runs a callback; written only by that thread
-        self.state = _NONE  # not 0: before it leaves its callback, and after it cleared the target, the thread settles
+        self.state = _NONE  # not 0: the thread retracts it, after clearing the target and before leaving its callback
         self.left: list[Any] = []  # arguments of calls that this callback still has to make
         self._lock = threading.Lock()
 
@@ -60,7 +60,7 @@ class CallbackInterrupt:
                 self.state = _SENT if sent else _NONE
             return sent
 
-    def settle(self) -> None:
+    def retract(self) -> None:
         """Wait for an interrupt in progress and withdraw it if it has not been delivered. Call on the thread itself.
 
         Raises CallbackInterrupted if it is delivered now: then call it again, once.

@@ -48,7 +48,7 @@ _WITHOUT_CONSEQUENCE = frozenset({abi.CALLBACK_TRACE, abi.CALLBACK_ROLLBACK})
 class Callbacks:
     """The callbacks that one guest may call."""
 
-    __slots__ = ("_block", "_finalized", "_functions", "_give_up", "_handles", "_slots", "_strike", "failures")
+    __slots__ = ("_block", "_finalized", "_functions", "_give_up", "_handles", "_interrupt", "_slots", "failures")
 
     _block: ArgumentBlock
     _give_up: Callable[[BaseException], int]
@@ -57,7 +57,7 @@ class Callbacks:
         self._handles: Handles[tuple[int, Any]] = Handles()  # kind, and the function or instance
         self._functions: dict[int, Callable[..., Any]] = {}  # by kind and handle, as the guest writes them in one word
         self._slots = Slots()
-        self._strike = CallbackInterrupt()
+        self._interrupt = CallbackInterrupt()
         self._finalized: type | None = None  # the class of the last instance, in case it raises
         self.failures = Failures()
 
@@ -75,7 +75,7 @@ class Callbacks:
         """
         self._block = ArgumentBlock(view, address)
         self._give_up = give_up
-        self._slots.attach(lambda: entrance(self._block, self._strike, self._fail, self._fail_late), add_to_table)
+        self._slots.attach(lambda: entrance(self._block, self._interrupt, self._fail, self._fail_late), add_to_table)
 
     def __len__(self) -> int:
         return len(self._handles)
@@ -83,7 +83,7 @@ class Callbacks:
     @property
     def thread(self) -> int:
         """The thread that is running a callback, 0 if none is."""
-        return self._strike.target
+        return self._interrupt.target
 
     def hold(self, kind: int, function: Callable[..., Any]) -> int:
         """Return the handle by which the guest calls ``function``."""
@@ -131,7 +131,7 @@ class Callbacks:
 
     def interrupt(self, is_wanted: Callable[[], bool]) -> bool:
         """Raise an exception in the running callback if ``is_wanted`` then agrees; False if it was not raised."""
-        return self._strike.send(is_wanted)
+        return self._interrupt.send(is_wanted)
 
     # -- imports -----------------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ class Callbacks:
             run_steps(self._instance, arguments)
             return None
         if kind == abi.CALLBACK_CALLS:
-            return run_calls(self._function, self._strike, handle, arguments)
+            return run_calls(self._function, self._interrupt, handle, arguments)
         if kind not in (abi.CALLBACK_VALUE, abi.CALLBACK_FINALIZE):
             not_held()
         instance = self._instance(handle)
@@ -213,9 +213,9 @@ class Callbacks:
         try:
             if not isinstance(exc, CallbackInterrupted):
                 return self._give_up(exc)
-            self._strike.target = 0
+            self._interrupt.target = 0
             self._fail(exc)
-            self._strike.settle()
+            self._interrupt.retract()
         except BaseException as another:  # noqa: BLE001 - it must not cross the wasm frames; it is raised outside them
             return self._give_up(another)
         return 0

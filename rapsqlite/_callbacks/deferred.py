@@ -63,11 +63,11 @@ def arguments_of(width: int, values: list[Any]) -> Iterable[Any]:
 
 
 def run_calls(
-    function_of: Callable[[int], Callable[..., Any]], strike: CallbackInterrupt, largest: int, runs: Iterable[Any]
+    function_of: Callable[[int], Callable[..., Any]], interrupt: CallbackInterrupt, largest: int, runs: Iterable[Any]
 ) -> bytes:
     """Make the calls of ``runs`` (`runs_of`, whose keys are those of functions), and return their answers.
 
-    Not all calls are made if the answers are large, one is larger than ``largest`` bytes, or after a ``strike``: the
+    Not all calls are made if the answers are large, one is larger than ``largest`` bytes, or after an interrupt: the
     guest asks for the rest if it still wants it. The first call that raises ends them all: DeferredError, also for what
     is malformed.
     """
@@ -76,10 +76,10 @@ def run_calls(
     function: Callable[..., Any] | None = None
     try:
         for key, width, values in runs_of(runs):
-            if strike.state:
+            if interrupt.state:
                 break
             function = function_of(key)
-            is_single, strike.left = width == 1, values
+            is_single, interrupt.left = width == 1, values
             for argument in arguments_of(width, values):
                 answer = function(argument) if is_single else function(*argument)
                 if answer is True or answer is False:
@@ -97,7 +97,7 @@ def run_calls(
                         return encode_answers([*answers, answer])
                 answers.append(answer)
         if not answers:
-            raise CallbackInterrupted if strike.state else InternalError("the guest put nothing off")
+            raise CallbackInterrupted if interrupt.state else InternalError("the guest put nothing off")
     except BaseException as exc:
         raise DeferredError(function, 0, answers) from exc
     return encode_answers(answers)

@@ -39,12 +39,12 @@ def report(exc: BaseException, function: Any) -> None:
     if not _enabled:
         return
     try:
-        _tell(exc, getattr(function, "__wrapped__", function))
+        _report(exc, getattr(function, "__wrapped__", function))
     except BaseException:  # noqa: BLE001 - there is nobody to raise it to
         traceback.print_exc()
 
 
-def _tell(exc: BaseException, registered: object) -> None:
+def _report(exc: BaseException, registered: object) -> None:
     message = f"Exception ignored on sqlite3 callback {registered!r}" if _HAS_MESSAGE else None
     if not _HAS_UNRAISABLE or sys.unraisablehook is sys.__unraisablehook__:
         # The interpreter's own hook accepts only objects of a private class, so this prints what it would print.

@@ -29,7 +29,7 @@ _INTEGER, _FLOAT, _TEXT = abi.FORM_INTEGER, abi.FORM_FLOAT, abi.FORM_TEXT
 _ARRAY, _PACKED_TEXT = abi.FORM_ARRAY, abi.FORM_PACKED_TEXT
 
 
-def entrance(block: ArgumentBlock, strike: CallbackInterrupt, fail: Fail, fail_late: FailLate) -> tuple[Enter, Bind]:
+def entrance(block: ArgumentBlock, interrupt: CallbackInterrupt, fail: Fail, fail_late: FailLate) -> tuple[Enter, Bind]:
     """Return ``enter``, for the guest to call in this thread, and ``bind``, which says what that calls (None: nothing).
 
     ``fail`` answers an exception of what is called, ``fail_late`` one that comes when that is over; it returns what
@@ -45,7 +45,7 @@ def entrance(block: ArgumentBlock, strike: CallbackInterrupt, fail: Fail, fail_l
     def enter() -> int:
         try:
             try:
-                strike.target = thread
+                interrupt.target = thread
                 form = words[_FORM]
                 if form == _INTEGER:
                     value = function(words[_VALUE])
@@ -76,9 +76,9 @@ def entrance(block: ArgumentBlock, strike: CallbackInterrupt, fail: Fail, fail_l
                     block.put(value)
             except BaseException as exc:  # noqa: BLE001 - it must not cross the wasm frames; it becomes the error's cause
                 fail(exc)
-            strike.target = 0
-            if strike.state:
-                strike.settle()
+            interrupt.target = 0
+            if interrupt.state:
+                interrupt.retract()
         except BaseException as exc:  # noqa: BLE001 - as above
             return fail_late(exc)
         return 0

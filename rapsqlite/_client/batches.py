@@ -42,9 +42,9 @@ class Batches:
         "_handle",
         "_has_written",
         "_interrupted",
+        "_lock",
         "_newest",
         "_quiet",
-        "_turns",
     )
 
     def __init__(self, guest: Guest, first: Reply) -> None:
@@ -57,7 +57,7 @@ class Batches:
         self._quiet = 0  # rows of the batches before it since the connection's last write
         self._has_written = False  # whether the connection wrote since the statement began
         self._interrupted = False
-        self._turns = FairLock()  # for tasks that fetch from the same cursor
+        self._lock = FairLock()  # for tasks that fetch from the same cursor
 
     async def next(self, wanted: int) -> Reply | None:
         """Return the next batch, None after the last one; ``wanted`` rows will be fetched now, 0: all.
@@ -65,7 +65,7 @@ class Batches:
         Cancellation and errors end the statement. Rows not yet fetched are lost, and ``next`` raises OperationalError
         (SQLITE_INTERRUPT) from then on, so that the loss is not mistaken for the end of the result.
         """
-        await self._turns.acquire()
+        await self._lock.acquire()
         try:
             if self._handle == 0:
                 self._raise_error()
@@ -73,7 +73,7 @@ class Batches:
                 return None
             return await self._fetch(wanted)
         finally:
-            self._turns.release()
+            self._lock.release()
 
     def _row_count(self, wanted: int) -> int:
         """Return how many rows to request, 0 for as many as fit a batch."""

@@ -92,7 +92,7 @@ async def _execute_async_sets(session: ConnectionState, sql: bytes, sets: AsyncI
             encoder = encoder or await _encoder(session, sql, chunk)
             await sending.send(encoder, chunk)
             await sending.let_others_run()
-            await sending.settle()
+            await sending.wait_for_sent()
     return await sending.finish(failure)
 
 
@@ -134,11 +134,11 @@ class _Sending:
                 await self._submit(encoded)
         except Exception:
             # A value cannot be encoded: the sets before it are still executed, as in sqlite3.
-            await self.settle()
+            await self.wait_for_sent()
             raise
 
     async def _submit(self, encoded: bytes) -> None:
-        await self.settle()
+        await self.wait_for_sent()
         guest = self._session.guest
         await guest.checkpoint()
         self._sent = guest.submit(
@@ -146,7 +146,7 @@ class _Sending:
         )
         self._first += _set_count(encoded)
 
-    async def settle(self) -> None:
+    async def wait_for_sent(self) -> None:
         """Wait for the chunk in flight; raise its error."""
         sent, self._sent = self._sent, None
         if sent is not None:
@@ -162,7 +162,7 @@ class _Sending:
         """Wait for the last chunk and return the total of changes; raise the iterable's exception."""
         if self._first == 0 and failure is None:
             await self._submit(_NO_SETS)
-        await self.settle()
+        await self.wait_for_sent()
         if failure is not None:
             raise failure
         return self._changes

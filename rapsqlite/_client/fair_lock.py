@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite._loops import current_loop
-from rapsqlite._loops.cancellation import settle
+from rapsqlite._loops.cancellation import raise_or_hold_back
 
 if TYPE_CHECKING:
     from rapsqlite._loops import Loop
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 class _Turn:
     """One waiting task (a ``Ticket`` of ``_loops``)."""
 
-    __slots__ = ("cancellation", "granted", "loop", "turns", "waiter", "withdrawn")
+    __slots__ = ("cancellation", "granted", "lock", "loop", "waiter", "withdrawn")
 
-    def __init__(self, turns: FairLock, loop: Loop) -> None:
-        self.turns: FairLock = turns
+    def __init__(self, lock: FairLock, loop: Loop) -> None:
+        self.lock: FairLock = lock
         self.loop: Loop = loop
         self.granted: bool = False
         self.withdrawn: bool = False
@@ -42,7 +42,7 @@ class _Turn:
 
     def on_cancel(self) -> None:
         """Leave the queue, unless the lock is being passed on at this moment."""
-        self.turns.withdraw(self)
+        self.lock.withdraw(self)
 
     def on_timeout(self) -> None:
         """Nothing to do: no guest is involved."""
@@ -73,7 +73,7 @@ class FairLock:
             self._waiting.append(turn)
         while not turn.is_ready():
             await loop.wait(turn)
-        settle(loop, turn, finished=turn.granted)
+        raise_or_hold_back(loop, turn, finished=turn.granted)
 
     def release(self) -> None:
         """Pass the lock to the task that has waited longest. Any thread; raises RuntimeError if it is not held."""

@@ -82,12 +82,12 @@ def _save(image: Image, source: sqlite3.Connection, name: str) -> int:
 def _copied(source: sqlite3.Connection, target: sqlite3.Connection, name: str) -> int:
     """Copy all pages; return SQLITE_DONE, or the reason why it is not possible now."""
 
-    def look(status: int, _remaining: int, _total: int) -> None:
+    def check(status: int, _remaining: int, _total: int) -> None:
         if status in RETRIED:
             raise _Locked(status)
 
     try:
-        source.backup(target, progress=look, name=name)
+        source.backup(target, progress=check, name=name)
     except _Locked as locked:
         return int(locked.args[0])
     return abi.SQLITE_DONE

@@ -52,7 +52,7 @@ class SlowStatementGuest:
         try:
             return await self.guest.call(request)
         finally:
-            self._look(request, begun)
+            self._account(request, begun)
 
     async def collect(self, request: Request, decode: Callable[[bytes], list[Any]]) -> tuple[list[Any], Reply]:
         """See `Guest.collect`."""
@@ -60,7 +60,7 @@ class SlowStatementGuest:
         try:
             return await self.guest.collect(request, decode)
         finally:
-            self._look(request, begun)
+            self._account(request, begun)
 
     def submit(self, request: Request) -> PendingRequest:
         """See `Guest.submit`."""
@@ -76,22 +76,22 @@ class SlowStatementGuest:
         finally:
             begun, sql = self._sent.pop(id(pending), (0.0, b""))
             if begun:
-                self._tell(time.perf_counter() - begun, sql)
+                self._report(time.perf_counter() - begun, sql)
 
     def abandon(self, pending: PendingRequest) -> None:
         """See `Guest.abandon`."""
         self._sent.pop(id(pending), None)
         self.guest.abandon(pending)
 
-    def _look(self, request: Request, begun: float) -> None:
+    def _account(self, request: Request, begun: float) -> None:
         if request.op in _TIMED:
-            self._tell(time.perf_counter() - begun, self._text(request))
+            self._report(time.perf_counter() - begun, self._text(request))
 
     def _text(self, request: Request) -> bytes:
         """Return the SQL of a request; for a prepared statement the request has only the handle."""
         return request.sql or self.guest.prepared.get(request.target, b"")
 
-    def _tell(self, seconds: float, sql: bytes) -> None:
+    def _report(self, seconds: float, sql: bytes) -> None:
         if seconds < self._threshold_s:
             return
         import logging  # imported only with slow-statement reports

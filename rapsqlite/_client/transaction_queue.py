@@ -17,10 +17,10 @@ _blocks: ContextVar[tuple[object, ...]] = ContextVar("rapsqlite_blocks", default
 class TransactionQueue:
     """Lets one ``transaction()`` block of a connection run at a time."""
 
-    __slots__ = ("_turns", "block", "owner")
+    __slots__ = ("_lock", "block", "owner")
 
     def __init__(self) -> None:
-        self._turns = FairLock()
+        self._lock = FairLock()
         self.owner: object = None  # the task inside its block
         self.block: object = None  # represents that block in ``_blocks``
 
@@ -35,7 +35,7 @@ class TransactionQueue:
                 " use savepoint(), or start the task after the block"
             )
         if timeout_s is None:
-            await self._turns.acquire()
+            await self._lock.acquire()
         else:
             await self._acquire_within(timeout_s)
         self.owner = task
@@ -48,7 +48,7 @@ class TransactionQueue:
 
         acquired = False
         with move_on_after(timeout_s):
-            await self._turns.acquire()
+            await self._lock.acquire()
             acquired = True
         if not acquired:
             error = OperationalError(
@@ -62,7 +62,7 @@ class TransactionQueue:
         """Let the next task enter its block."""
         block, self.owner, self.block = self.block, None, None
         _blocks.set(tuple(other for other in _blocks.get() if other is not block))
-        self._turns.release()
+        self._lock.release()
 
 
 def _current_task() -> object:

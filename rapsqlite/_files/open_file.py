@@ -117,7 +117,7 @@ class OpenFile:
             raise FileError(sqlite.SQLITE_BUSY, "lock", self.path, "its WAL index is in use")
         self.lock.lock(level)
 
-    def look(self) -> tuple[int, int]:
+    def facts(self) -> tuple[int, int]:
         """Return the size of the file and its companions, as `Facts` does."""
         if self._facts is None:
             self._facts = Facts(self.fd, self.path, self.directory, self.name)

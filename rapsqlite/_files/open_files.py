@@ -34,7 +34,7 @@ class OpenFiles:
         if level != sqlite.SQLITE_LOCK_SHARED:
             return None
         try:
-            return file.look()
+            return file.facts()
         except FileError:
             file.lock.unlock(sqlite.SQLITE_LOCK_NONE)
             raise

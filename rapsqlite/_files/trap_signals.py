@@ -66,14 +66,14 @@ def mend() -> bool:
         if found == _handler(action):
             continue
         if _is_faulthandler(number, found) and not _libc.sigaction(number, action, None):
-            _tell(
+            _report(
                 found,
                 "faulthandler was enabled after the first connection: its handlers were replaced again where wasmtime"
                 " needs the same signals; enable it before the first connection to have both",
             )
             continue
         is_whole = False
-        _tell(
+        _report(
             found,
             f"a handler for {signal.Signals(number).name} was installed after the first connection: a fault in the"
             " engine, which would be an error of its connection, may end the process",
@@ -81,7 +81,7 @@ def mend() -> bool:
     return is_whole
 
 
-def _tell(handler: int, message: str) -> None:
+def _report(handler: int, message: str) -> None:
     if handler not in _told:
         _told.add(handler)
         logger.warning(message)

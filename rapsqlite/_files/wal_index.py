@@ -44,10 +44,10 @@ class WalIndex:
         self._regions: dict[int, int] = {}  # number to address
         self._directory = directory
         self._name = name + b"-shm"
-        self._fd, self.writable = self._open(self._look_at(database_fd), read_only=read_only, create=create)
+        self._fd, self.writable = self._open(self._stat(database_fd), read_only=read_only, create=create)
         self._is_user = False  # holds the dead man switch
 
-    def _look_at(self, database_fd: int) -> os.stat_result:
+    def _stat(self, database_fd: int) -> os.stat_result:
         """Return the status of the database, if its file system can share an index."""
         try:
             if mapping.is_shared_by_all(database_fd):

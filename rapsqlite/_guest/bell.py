@@ -39,7 +39,7 @@ class _TimeSpec(ctypes.Structure):
 
 
 class Bell:
-    """One guest's pipe. Call ``watch_from`` and ``retire`` with the guest's lock held."""
+    """One guest's pipe. Call ``watch_from`` and ``unwatch`` with the guest's lock held."""
 
     def __init__(self) -> None:
         """Open the pipe; OSError if there are too many open files."""
@@ -83,11 +83,11 @@ class Bell:
         return self._loop is not None
 
     def _on_ring(self, loop: Loop) -> None:
-        if not self.silence():
+        if not self.drain():
             self._end_watch(loop)
         self._drain(loop)
 
-    def silence(self) -> bool:
+    def drain(self) -> bool:
         """Read the rings so far; False if there will be no more."""
         try:
             return self._reader >= 0 and bool(os.read(self._reader, _MOST_RINGS))
@@ -98,9 +98,9 @@ class Bell:
         """Sleep until it rings, at most ``seconds``, less than 1. Call in the thread of the watching loop."""
         timeout = _TimeSpec(0, int(seconds * 1e9))
         if self._ppoll(ctypes.byref(self._pollfd), 1, ctypes.byref(timeout), None) == 1:
-            self.silence()
+            self.drain()
 
-    def retire(self) -> None:
+    def unwatch(self) -> None:
         """Close the pipe once the guest has ended, in the thread of the loop that watches it. Idempotent.
 
         Not earlier: writing to a pipe without a reader ends a process in which SIGPIPE has its default action.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rapsqlite._guest.request import PendingRequest
-    from rapsqlite._guest.traffic import RequestQueue
+    from rapsqlite._guest.request_queue import RequestQueue
 
 # Multiplies the grace period of requests that always complete, such as a rollback of gigabytes: a minute.
 _CARRIED_THROUGH = 12
@@ -26,74 +26,74 @@ _CARRIED_THROUGH = 12
 class Escalation:
     """Forces one guest to answer."""
 
-    __slots__ = ("_give_up", "_kill", "_killed", "_leave_behind", "_traffic")
+    __slots__ = ("_abandon_thread", "_give_up", "_kill", "_killed", "_queue")
 
     def __init__(
         self,
-        traffic: RequestQueue,
+        queue: RequestQueue,
         kill: Callable[[], None],
         give_up: Callable[[BaseException], None],
-        leave_behind: Callable[[BaseException], None],
+        abandon_thread: Callable[[BaseException], None],
     ) -> None:
-        self._traffic = traffic
+        self._queue = queue
         self._kill = kill
         self._give_up = give_up
-        self._leave_behind = leave_behind
+        self._abandon_thread = abandon_thread
         self._killed = False
 
     def force_answer(self, pending: PendingRequest) -> None:
         """Force the reply to a request after its grace period; called again if it still does not arrive."""
-        callbacks = self._traffic.host.callbacks
-        pending.silences += 1
+        callbacks = self._queue.host.callbacks
+        pending.timeouts += 1
         if not callbacks.thread:
-            is_over = not pending.is_spared or pending.silences >= _CARRIED_THROUGH
+            is_over = not pending.is_spared or pending.timeouts >= _CARRIED_THROUGH
             if not pending.is_carried_through or (is_over and self._is_at(pending)):
-                self.press_guest()
+                self.end_guest()
         elif not callbacks.interrupt(lambda: self._is_at(pending)):
             self._give_up(
                 OperationalError(
-                    f"the connection to {self._traffic.name} is closed: a callback of its statement has not returned"
+                    f"the connection to {self._queue.name} is closed: a callback of its statement has not returned"
                     " and cannot be interrupted; what was committed is safe, an open transaction is rolled back by the"
                     " next connection"
                 )
             )
 
-    def press_guest(self) -> None:
+    def end_guest(self) -> None:
         """Kill the guest; the second time, if that has not helped, leave it behind. Any thread."""
         if not self._killed:
             self._killed = True
             self._kill()
             return
-        self._leave_behind(
+        self._abandon_thread(
             OperationalError(
-                f"the connection to {self._traffic.name} is closed: a system call of its statement has not returned,"
+                f"the connection to {self._queue.name} is closed: a system call of its statement has not returned,"
                 " so the file system does not answer; when it does, the files are closed and their locks released"
             )
         )
 
-    def press_later(self) -> None:
+    def interrupt_later(self) -> None:
         """Interrupt a callback that is running now if it still runs after the grace period. Any thread.
 
         Only if its request is cancelled by then.
         """
-        if self._traffic.host.callbacks.thread:
-            timer = threading.Timer(self._traffic.grace_period_s, self._strike_cancelled)
+        if self._queue.host.callbacks.thread:
+            timer = threading.Timer(self._queue.grace_period_s, self._interrupt_cancelled)
             timer.daemon = True
             timer.start()
 
-    def _strike_cancelled(self) -> None:
-        self._traffic.host.callbacks.interrupt(lambda: self._is_at(None))
+    def _interrupt_cancelled(self) -> None:
+        self._queue.host.callbacks.interrupt(lambda: self._is_at(None))
 
     def _is_at(self, pending: PendingRequest | None) -> bool:
         """Return True if the guest is running this request (None: a cancelled one), or is being stopped.
 
         Called while the guest cannot leave its callback.
         """
-        traffic = self._traffic
-        with traffic.afterwards, traffic.lock:
-            if traffic.host.leaving:
+        queue = self._queue
+        with queue.afterwards, queue.lock:
+            if queue.host.stopping:
                 return True
-            oldest = traffic.oldest()
+            oldest = queue.oldest()
             if oldest is None or not (oldest.cancelled if pending is None else oldest is pending):
                 return False
-            return traffic.is_unanswered(oldest)
+            return queue.is_unanswered(oldest)

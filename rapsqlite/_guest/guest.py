@@ -21,10 +21,10 @@ from rapsqlite._guest.escalation import Escalation
 from rapsqlite._guest.gc_pause import FullCollectionsHeldBack
 from rapsqlite._guest.host_functions import HostFunctions
 from rapsqlite._guest.request import PendingRequest, is_carried_through
+from rapsqlite._guest.request_queue import RequestQueue
 from rapsqlite._guest.time_limit import Watchdog
-from rapsqlite._guest.traffic import RequestQueue
 from rapsqlite._loops import current_loop
-from rapsqlite._loops.cancellation import deliver_held_back, held_back, settle
+from rapsqlite._loops.cancellation import deliver_held_back, held_back, raise_or_hold_back
 from rapsqlite._loops.ticket import wait_shielded
 from rapsqlite._values.wire import split_failed
 from rapsqlite._wasm import parking
@@ -62,23 +62,23 @@ class Guest:
         self.name = name
         self.files = files
         lock = threading.Lock()
-        self._traffic = traffic = RequestQueue(name, lock, grace_period_s, result_limit_bytes)
+        self._queue = queue = RequestQueue(name, lock, grace_period_s, result_limit_bytes)
         self.host = HostFunctions(
             lock,
-            traffic.afterwards,
+            queue.afterwards,
             busy_timeout_s,
             files.waiter,
-            traffic.ring,
-            traffic.body_of,
-            traffic.is_cancelled,
+            queue.ring,
+            queue.body_of,
+            queue.is_cancelled,
             result_limit_bytes,
         )
-        traffic.serve_through(self.host)
-        self._escalation = Escalation(traffic, self.kill, self._give_up, self._leave_behind)
-        traffic.force_answer = self._escalation.force_answer
+        queue.serve_through(self.host)
+        self._escalation = Escalation(queue, self.kill, self._give_up, self._abandon_thread)
+        queue.force_answer = self._escalation.force_answer
         self.prepared: dict[int, bytes] = {}  # the SQL of prepared statements by handle, for reports
         self._memory_limit_bytes = memory_limit_bytes
-        self._watchdog = Watchdog(traffic, self._escalation, statement_limit_s)
+        self._watchdog = Watchdog(queue, self._escalation, statement_limit_s)
         self._engine = engine  # called on the guest's thread: it may have to compile
         self._instance: runtime.Instance | None = None
         self._loop: Loop | None = None
@@ -92,12 +92,12 @@ class Guest:
     @property
     def state(self) -> str:
         """Return "ok", "closed", "broken" or "forked"."""
-        return self._traffic.state
+        return self._queue.state
 
     @property
     def reason(self) -> str:
         """Return the reason why the guest is broken."""
-        return self.host.last_message or reason_of(self._traffic.failure)
+        return self.host.last_message or reason_of(self._queue.failure)
 
     @property
     def callbacks(self) -> Callbacks:
@@ -107,22 +107,22 @@ class Guest:
     @property
     def in_transaction(self) -> bool:
         """Return True if SQLite has left autocommit mode, as of the latest reply."""
-        return self._traffic.in_transaction
+        return self._queue.in_transaction
 
     @property
     def total_changes(self) -> int:
         """Return SQLite's ``total_changes`` as of the latest reply."""
-        return self._traffic.total_changes
+        return self._queue.total_changes
 
     @property
     def last_insert_rowid(self) -> int:
         """Return SQLite's ``last_insert_rowid`` as of the latest reply."""
-        return self._traffic.last_insert_rowid
+        return self._queue.last_insert_rowid
 
     @property
     def sent_count(self) -> int:
         """Return a number that changes with each request."""
-        return self._traffic.last_id
+        return self._queue.last_id
 
     # -- requests, from any event loop ---------------------------------------------------------------
 
@@ -155,22 +155,22 @@ class Guest:
         loop = self._loop = current_loop(self._loop)
         if held_back and not is_carried_through(request):
             await deliver_held_back(loop)
-        pending = self._traffic.submit(loop, request)
+        pending = self._queue.submit(loop, request)
         try:
             if pending.yields:
                 await loop.checkpoint(pending)
             while not pending.replies and not pending.done:
                 await loop.wait(pending)
-            reply = self._settle(pending, loop)
+            reply = self._take_reply(pending, loop)
             if reply.kind == abi.REPLY_DONE:
                 return decode(reply.rows) if reply.row_count else [], reply
             # From here on waiting and decoding alternate, and every batch enlarges the heap of rows.
             with FullCollectionsHeldBack():
-                pending.looks_itself = True
+                pending.drains_itself = True
                 rows = decode(reply.rows) if reply.row_count else []
                 return rows, await self._collect_rest(pending, loop, decode, rows, reply.columns)
         except BaseException:
-            self._traffic.discard(pending)
+            self._queue.discard(pending)
             raise
 
     async def _collect_rest(
@@ -185,7 +185,7 @@ class Guest:
         resumed = time.perf_counter()
         while True:
             if not pending.is_ready():
-                self._traffic.drain(loop)
+                self._queue.drain(loop)
             if not pending.is_ready():
                 await loop.wait(pending)
                 resumed = time.perf_counter()
@@ -193,28 +193,28 @@ class Guest:
             if pending.replies and time.perf_counter() - resumed > _SLICE_S:
                 await loop.checkpoint(pending)
                 resumed = time.perf_counter()
-            reply = self._settle(pending, loop)
+            reply = self._take_reply(pending, loop)
             if reply.row_count:
                 rows += decode(reply.rows)
             if reply.kind == abi.REPLY_DONE:
                 reply.columns = columns
                 return reply
 
-    def _settle(self, pending: PendingRequest, loop: Loop) -> Reply:
+    def _take_reply(self, pending: PendingRequest, loop: Loop) -> Reply:
         """Take one reply; raise its error, or the cancellation that it confirms."""
         if not pending.replies:
-            settle(loop, pending, finished=False)
+            raise_or_hold_back(loop, pending, finished=False)
             raise pending.error or InternalError("the guest ended without an answer")
         reply = pending.replies.popleft()
         if reply.kind == abi.REPLY_ERROR:
-            settle(loop, pending, finished=False)
+            raise_or_hold_back(loop, pending, finished=False)
             raise reported_error(reply.rows, pending, self.files) from pending.cause
         if reply.kind == abi.REPLY_FAILED:
             reply.rows, error = split_failed(reply.rows)
             reply.error = reported_error(error, pending, self.files)
             reply.error.__cause__ = pending.cause
         if reply.kind != abi.REPLY_BATCH:
-            settle(loop, pending, finished=True)
+            raise_or_hold_back(loop, pending, finished=True)
         return reply
 
     def submit(self, request: Request) -> PendingRequest:
@@ -225,22 +225,22 @@ class Guest:
         each.
         """
         loop = self._loop = current_loop(self._loop)
-        return self._traffic.submit(loop, request)
+        return self._queue.submit(loop, request)
 
     async def result(self, pending: PendingRequest) -> Reply:
         """Return the reply of a submitted request, possibly in another event loop; otherwise as ``call``."""
         loop = self._loop = current_loop(self._loop)
         if pending.loop is not None and pending.loop.key is not loop.key:
-            self._traffic.move(pending, loop)
+            self._queue.move(pending, loop)
         try:
             if pending.yields:
                 await loop.checkpoint(pending)
             while not pending.replies and not pending.done:
                 await loop.wait(pending)
         except BaseException:
-            self._traffic.discard(pending)
+            self._queue.discard(pending)
             raise
-        return self._settle(pending, loop)
+        return self._take_reply(pending, loop)
 
     async def let_others_run(self, pending: PendingRequest) -> None:
         """Let other tasks run while a submitted request is in flight; ``result`` raises this task's cancellation."""
@@ -248,17 +248,17 @@ class Guest:
 
     def abandon(self, pending: PendingRequest) -> None:
         """Interrupt a submitted request and drop its reply. Any thread, including from a finalizer."""
-        self._traffic.discard(pending)
+        self._queue.discard(pending)
 
     def post(self, request: Request) -> None:
         """Send a request without waiting for its reply. Any thread, including from a finalizer."""
-        self._traffic.post(request)
+        self._queue.post(request)
 
     def interrupt(self) -> None:
         """Interrupt every request, queued or running, statements with rows left, and a long callback. Any thread."""
-        self._traffic.cancel_all()
-        self._traffic.post(Request(abi.OP_CONTROL, target=abi.CONTROL_OP_INTERRUPT))
-        self._escalation.press_later()
+        self._queue.cancel_all()
+        self._queue.post(Request(abi.OP_CONTROL, target=abi.CONTROL_OP_INTERRUPT))
+        self._escalation.interrupt_later()
 
     def _give_up(self, failure: BaseException) -> None:
         """End the connection while a callback still runs that nothing interrupts; release its files and locks.
@@ -276,23 +276,23 @@ class Guest:
 
     def _close_for_callback(self, failure: BaseException) -> None:
         with self._end_lock:
-            with self._traffic.afterwards, self._traffic.lock:
-                woken = self._traffic.fail_all(failure)
+            with self._queue.afterwards, self._queue.lock:
+                woken = self._queue.fail_all(failure)
             self.files.close()
         self._wake(woken + self._note_end())
 
-    def _leave_behind(self, failure: BaseException) -> None:
+    def _abandon_thread(self, failure: BaseException) -> None:
         """End the connection while its thread is in a system call: tasks stop waiting, the thread keeps the files."""
         if not self._given_up:
             self._given_up = True
-            with self._traffic.afterwards, self._traffic.lock:
-                woken = self._traffic.fail_all(failure)
+            with self._queue.afterwards, self._queue.lock:
+                woken = self._queue.fail_all(failure)
             self._wake(woken + self._note_end())
 
     def _note_end(self) -> list[PendingRequest]:
         """Mark the guest as ended; return the requests that waited for it."""
         registry.forget(self)
-        with self._traffic.afterwards, self._traffic.lock:
+        with self._queue.afterwards, self._queue.lock:
             self._ended = True
             return self._waiting_for_end
 
@@ -348,19 +348,19 @@ class Guest:
             instance.prepare_output()
         if self._parking is not None and parking.install(self._parking, rings, instance.table.add):
             self.host.park_in(self._parking)
-        if self._traffic.attach(rings, bell):
+        if self._queue.attach(rings, bell):
             instance.call("rapsqlite_run")
 
     def _end(self, failure: BaseException | None) -> None:
         """Deliver the last replies, then free the memory and the files and wake the waiting tasks."""
-        woken = self._traffic.finish(failure)
+        woken = self._queue.finish(failure)
         self._watchdog.end()
-        self.host.leave()
+        self.host.stop()
         with self._end_lock:
             self.files.close()
             if self._instance is not None:
                 self._instance.close()
-        self._traffic.retire()
+        self._queue.close_bell()
         self._wake(woken + self._note_end())
 
     @staticmethod
@@ -386,7 +386,7 @@ class Guest:
 
     async def _close(self) -> None:
         try:
-            if self.state == "ok" and not self.host.leaving:
+            if self.state == "ok" and not self.host.stopping:
                 await self.result(self.submit(Request(abi.OP_CLOSE)))  # no checkpoint: it is carried through
         except GeneratorExit:
             raise  # nothing can be awaited any more
@@ -407,22 +407,22 @@ class Guest:
 
     async def _wait_for_end(self) -> None:
         loop = current_loop(self._loop)
-        pending = PendingRequest(self._traffic, loop, Request(0))
-        with self._traffic.afterwards, self._traffic.lock:
+        pending = PendingRequest(self._queue, loop, Request(0))
+        with self._queue.afterwards, self._queue.lock:
             pending.done = self._ended
             self._waiting_for_end.append(pending)
-            told_to_leave = self.host.leaving and not self._traffic.left
-        if told_to_leave and not pending.done:
+            was_stopped = self.host.stopping and not self._queue.has_stopped
+        if was_stopped and not pending.done:
             await wait_shielded(loop, pending)  # nothing that runs is to be finished
         while not pending.done:
             await loop.wait(pending)
         if not self._given_up:
             self._thread.join()  # it has finished everything except returning
-        settle(loop, pending, finished=True)
+        raise_or_hold_back(loop, pending, finished=True)
 
     def stop(self) -> None:
         """Make the guest stop immediately, interrupting what runs; does not wait. Any thread, also a finalizer."""
-        self._traffic.stop()
+        self._queue.stop()
 
     def open_library(self, wasm: bytes) -> Library:
         """Return a side module for this guest (`runtime.Instance.open_library`). Call from a callback."""
@@ -433,7 +433,7 @@ class Guest:
         if self._instance is not None:
             self._instance.kill()
             self.host.wake_unconditionally()
-            self._traffic.let_ring()
+            self._queue.let_ring()
 
     def join(self, timeout_s: float) -> None:
         """Wait until the thread has ended."""
@@ -445,7 +445,7 @@ class Guest:
 
     def abandon_after_fork(self) -> None:
         """In a forked child: close the files; everything else belongs to the parent."""
-        self._traffic.abandon_after_fork()
+        self._queue.abandon_after_fork()
         self.files.abandon()
 
     def statistics(self) -> dict[str, int]:

@@ -53,7 +53,7 @@ class HostFunctions:
     ) -> None:
         """``result_limit_bytes`` is `Limits.max_bytes`; ``afterwards`` and the callables belong to the traffic."""
         self.busy_timeout_s = busy_timeout_s
-        self.leaving = False
+        self.stopping = False
         self.ringing = False
         self.last_message = ""
         self.busy_waits = 0
@@ -90,17 +90,17 @@ class HostFunctions:
     def park(self, reason: int) -> int:
         """Block until there is a request (idle) or space for a reply (full); return how to continue (PARKED_*)."""
         with self._afterwards, self._lock:
-            self._asleep = not self.leaving and not self._has_news(reason)
+            self._asleep = not self.stopping and not self._has_news(reason)
             sleeps = self._asleep
         if sleeps:
             self._wake.acquire()
-        return abi.PARKED_LEAVE if self.leaving else abi.PARKED_AGAIN
+        return abi.PARKED_STOP if self.stopping else abi.PARKED_AGAIN
 
     def park_in(self, parking: Parking) -> None:
         """Set where the guest sleeps instead of in ``park``, before it runs."""
         self._parking = parking
 
-    def leave(self) -> None:
+    def stop(self) -> None:
         """Release resources when the guest's thread ends."""
         self.rings = self.memory = None
         self.callbacks.clear()
@@ -147,7 +147,7 @@ class HostFunctions:
             return not self._is_unwanted()
 
     def _is_unwanted(self) -> bool:
-        return self.leaving or self._is_cancelled()
+        return self.stopping or self._is_cancelled()
 
     def busy(self, attempt: int) -> int:
         """Wait for a lock held by another connection; 0 once the timeout is over or the statement was cancelled.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rapsqlite._guest.host_functions import HostFunctions
     from rapsqlite._wasm.rings import Rings
 
-_LOOKS = 400  # about 15 µs
+_SPINS = 400  # about 15 µs
 _NAP_S = 0.0002
 _IN_ROW = 32  # then other tasks run
 _IN_ROW_S = 0.0004  # the same for naps, in seconds
@@ -64,7 +64,7 @@ class Polling:
             return False
         return True
 
-    def look(self, rings: Rings) -> bool:
+    def spin(self, rings: Rings) -> bool:
         """Spin for the reply a bounded number of times; True if it arrived."""
         self._started = time.perf_counter()
         for _ in range(_YIELDS):
@@ -73,7 +73,7 @@ class Polling:
             _yield_gil()  # the guest needs the GIL to return from ringing for the previous reply
         if self._asks_for_locks():
             return False  # it waits for the GIL, which ``nap`` releases
-        found = rings.poll(_LOOKS)
+        found = rings.poll(_SPINS)
         if found:
             self._account(found=True)
         return found

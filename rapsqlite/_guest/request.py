@@ -67,8 +67,8 @@ class PendingRequest:
         "cause",
         "discarded",
         "done",
+        "drains_itself",
         "error",
-        "looks_itself",
         "loop",
         "number",
         "overdue",
@@ -77,7 +77,7 @@ class PendingRequest:
         "replies",
         "request",
         "sender",
-        "silences",
+        "timeouts",
         "waiter",
         "yields",
     )
@@ -90,14 +90,14 @@ class PendingRequest:
         self.position: int | None = None  # in the request ring, once written
         self.received_bytes = 0  # counted only under a limit
         self.replies: deque[Reply] = deque()
-        self.silences = 0  # how often the guest has let the grace period pass
+        self.timeouts = 0  # how often the guest has let the grace period pass
         self.done = False  # the final reply has arrived, or never will
         self.error: Exception | None = None  # why it never will
         self.cause: BaseException | None = None  # the exception raised in a callback
         self.cancelled = False
         self.discarded = False
         self.overdue = False  # cancelled by the watchdog
-        self.looks_itself = False  # its task drains before it sleeps, so it needs no bell while awake
+        self.drains_itself = False  # its task drains before it sleeps, so it needs no bell while awake
         self.yields = False  # its task should let others run although the reply has arrived
         self.waiter: Any = None
         self.cancellation: BaseException | None = None

@@ -51,10 +51,10 @@ class SpinBudget:
         self._spoke_s = now
         if soon and not self._spins:
             _add_spinner(self, now)
-        looks = (MANY_SPINS if soon and self._spins else FEW_SPINS) if usable_processors() > 1 else 0
-        if looks != self._spin_count:
-            self._spin_count = looks
-            words.set_spins(looks)
+        spins = (MANY_SPINS if soon and self._spins else FEW_SPINS) if usable_processors() > 1 else 0
+        if spins != self._spin_count:
+            self._spin_count = spins
+            words.set_spins(spins)
 
 
 def _add_spinner(guest: SpinBudget, now: float) -> None:

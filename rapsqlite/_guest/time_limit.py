@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rapsqlite._guest.escalation import Escalation
     from rapsqlite._guest.request import PendingRequest
-    from rapsqlite._guest.traffic import RequestQueue
+    from rapsqlite._guest.request_queue import RequestQueue
 
-_LOOKS = 8  # checks within the time limit
+_CHECKS = 8  # checks within the time limit
 _SHORTEST_PAUSE_S = 0.005
 
 
 class Watchdog:
     """Lets the guest work on one request for at most ``limit_s`` seconds; 0: no limit."""
 
-    def __init__(self, traffic: RequestQueue, escalation: Escalation, limit_s: float) -> None:
-        self._traffic = traffic
+    def __init__(self, queue: RequestQueue, escalation: Escalation, limit_s: float) -> None:
+        self._queue = queue
         self._escalation = escalation
         self._limit_s = limit_s
         self._ended = threading.Event()
@@ -40,18 +40,18 @@ class Watchdog:
     def _watch(self) -> None:
         seen: PendingRequest | None = None
         since = 0.0
-        while not self._ended.wait(max(self._limit_s / _LOOKS, _SHORTEST_PAUSE_S)):
-            running = self._traffic.running()
+        while not self._ended.wait(max(self._limit_s / _CHECKS, _SHORTEST_PAUSE_S)):
+            running = self._queue.running()
             worked_s = time.monotonic() - since
             if running is not seen or running is None:
                 seen, since = running, time.monotonic()
-            elif worked_s > self._limit_s + self._traffic.grace_period_s:
+            elif worked_s > self._limit_s + self._queue.grace_period_s:
                 reason = f"a statement took longer than {self._limit_s:g} seconds and could not be interrupted"
-                self._traffic.host.last_message = reason
-                self._escalation.press_guest()
-                if not self._ended.wait(self._traffic.grace_period_s):
-                    self._escalation.press_guest()
+                self._queue.host.last_message = reason
+                self._escalation.end_guest()
+                if not self._ended.wait(self._queue.grace_period_s):
+                    self._escalation.end_guest()
                 return
             elif worked_s > self._limit_s and not running.overdue:
                 running.overdue = True
-                self._traffic.cancel(running)
+                self._queue.cancel(running)

@@ -20,7 +20,7 @@ held_back: dict[int, weakref.ref[Any]] = {}
 """Tasks whose cancellation was held back and that have sent nothing since, by identity."""
 
 
-def settle(loop: Loop, ticket: Ticket, finished: bool) -> None:
+def raise_or_hold_back(loop: Loop, ticket: Ticket, finished: bool) -> None:
     """Handle a cancellation that arrived while the ticket was awaited: raise it unless the request finished."""
     cancellation = ticket.cancellation
     if cancellation is None:

@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rapsqlite._loops import current_loop
-from rapsqlite._loops.cancellation import settle
+from rapsqlite._loops.cancellation import raise_or_hold_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +72,7 @@ async def in_thread(function: Callable[[], R], *, grace_period_s: float) -> R:
     except BaseException:
         work.abandoned = True
         raise
-    settle(loop, work, finished=not work.abandoned and work.error is None)
+    raise_or_hold_back(loop, work, finished=not work.abandoned and work.error is None)
     if work.error is not None:
         try:
             raise work.error

@@ -203,10 +203,10 @@ class Rings(Words):
         """Return True if a reply is waiting to be taken."""
         return self._word(abi.CONTROL_REPLY_HEAD) != self._reply_tail
 
-    def poll(self, looks: int) -> bool:
+    def poll(self, spins: int) -> bool:
         """Check for a reply repeatedly, but a bounded number of times (about 40 ns each)."""
         words, index, tail = self._words, abi.CONTROL_REPLY_HEAD // 4, self._reply_tail
-        return any(words[index] != tail for _ in range(looks))
+        return any(words[index] != tail for _ in range(spins))
 
     def take(self) -> Reply | None:
         """Copy the next reply out and free its space."""

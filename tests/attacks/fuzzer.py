@@ -89,7 +89,7 @@ def some_body(dice: random.Random) -> bytes:
 
 
 class LoopStub:
-    """An event loop as the traffic sees it, which never sleeps."""
+    """An event loop as the queue sees it, which never sleeps."""
 
     allows_polling = False
     key = object()
@@ -129,7 +129,7 @@ class Replies:
         for offset, values in words.items():
             struct.pack_into(f"<{len(values)}I", self.memory, CONTROL + offset, *values)
         self.guest.host.memory = Memory.__new__(Memory)
-        self.guest._traffic.attach(Rings(self.view, CONTROL), None)
+        self.guest._queue.attach(Rings(self.view, CONTROL), None)
         self.head = 0
 
     def view(self, address: int, length: int) -> memoryview:
@@ -138,21 +138,21 @@ class Replies:
         return memoryview(self.memory)[address : address + length]
 
     def attack(self) -> str:
-        dice, traffic, loop = self.dice, self.guest._traffic, LoopStub()
-        if traffic.state != "ok" or len(traffic._pending) > 50:
+        dice, queue, loop = self.dice, self.guest._queue, LoopStub()
+        if queue.state != "ok" or len(queue._pending) > 50:
             self.start()
-            traffic = self.guest._traffic
+            queue = self.guest._queue
         op = dice.choice((abi.OP_FETCH, abi.OP_EXECUTE, abi.OP_CONTROL, abi.OP_NEXT, abi.OP_BLOB_READ))
         asked = Request(op, b"SELECT 1" * dice.randint(1, 30), b"\x90")
-        request = traffic.submit(loop, asked)  # type: ignore[arg-type]
+        request = queue.submit(loop, asked)  # type: ignore[arg-type]
         self.answer(request.number)
         if dice.random() < 0.2:
             word = dice.choice(range(abi.CONTROL_REQUEST_HEAD, abi.CONTROL_BYTES, 4))
             struct.pack_into("<I", self.memory, CONTROL + word, some_integer(dice, 32))
-        timed(LONGEST_S, traffic.drain, loop)
+        timed(LONGEST_S, queue.drain, loop)
         while request.replies:
             timed(LONGEST_S, self.use, request.replies.popleft(), request)
-        return f"reply {traffic.state}"
+        return f"reply {queue.state}"
 
     def answer(self, request_id: int) -> None:
         """Publish a reply, of which something may be wrong."""
@@ -332,7 +332,7 @@ async def attack_engine(dice: random.Random, seen: Counter[str], count: int) -> 
         for _ in range(count):
             victim = victim or await a_victim()
             guest = victim._session.guest
-            instance, rings = guest._instance, guest._traffic._rings
+            instance, rings = guest._instance, guest._queue._rings
             if instance is not None and rings is not None:
                 overwrite(dice, instance.memory, rings)
             try:
@@ -352,10 +352,10 @@ async def attack_engine(dice: random.Random, seen: Counter[str], count: int) -> 
 async def a_victim() -> rapsqlite.Connection:
     victim = await rapsqlite.connect(":memory:", limits={"memory_bytes": 64 << 20, "directories": []})
     await victim.create_function("f", 1, lambda value: value)
-    traffic = victim._session.guest._traffic
-    traffic.grace_period_s = 0.05
-    drain = traffic.drain
-    traffic.drain = lambda loop: timed(LONGEST_S, drain, loop)  # type: ignore[method-assign]
+    queue = victim._session.guest._queue
+    queue.grace_period_s = 0.05
+    drain = queue.drain
+    queue.drain = lambda loop: timed(LONGEST_S, drain, loop)  # type: ignore[method-assign]
     return victim
 
 

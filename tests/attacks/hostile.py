@@ -70,7 +70,7 @@ async def _attack(run: str, database: Path) -> str:
     with pytest.raises(rapsqlite.Error):
         await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
     await guest.close()
-    failure = guest._traffic.failure
+    failure = guest._queue.failure
     assert guest.state == "broken"
     assert failure is not None
     return str(failure.__cause__ or failure).splitlines()[-1].rpartition(": ")[2]

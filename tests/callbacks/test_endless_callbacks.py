@@ -161,7 +161,7 @@ def test_interpreter_ends_while_a_callback_runs(block: str, closes: bool) -> Non
         {BLOCKS[block]}
     async def main():
         conn = await rapsqlite.connect(":memory:")
-        conn._session.guest._traffic.grace_period_s = 0.1
+        conn._session.guest._queue.grace_period_s = 0.1
         await conn.create_function("f", 0, block)
         task = asyncio.ensure_future(conn.fetch_scalar("SELECT f()"))
         while not begun.is_set():

@@ -132,12 +132,12 @@ async def test_none_that_waits_begins_while_the_others_are_being_interrupted(
     conn: rapsqlite.Connection, begun: Begun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The running statement was marked first: the guest ended it, and began the next ones before they were marked."""
-    traffic, host = conn._session.guest._traffic, conn._session.guest.host
+    queue, host = conn._session.guest._queue, conn._session.guest.host
     mark = Rings.cancel
 
     def mark_and_be_preempted(rings: Rings, position: int) -> None:
         mark(rings, position)
-        oldest = traffic.oldest()
+        oldest = queue.oldest()
         if oldest is not None and oldest.position == position:
             # The guest goes as far as it gets: to its end, or to a bell that this thread has to hear.
             while rings.has_unanswered() and not host.ringing:

@@ -380,9 +380,9 @@ def test_connection_whose_module_has_lost_its_names_is_stopped(database: Path) -
 
 
 HELD = {
-    "by one who looks what runs": ("host.is_asleep", "traffic.running"),
-    "by a guest that rings": ("waiting_loops", "traffic.ring"),
-    "by one who cancels": ("traffic._cancel", "lambda: traffic.cancel(request)"),
+    "by one who looks what runs": ("host.is_asleep", "queue.running"),
+    "by a guest that rings": ("waiting_loops", "queue.ring"),
+    "by one who cancels": ("queue._cancel", "lambda: queue.cancel(request)"),
 }
 
 
@@ -393,15 +393,15 @@ def test_connection_dropped_while_its_guest_is_looked_after_is_stopped(name: str
     owner, _, attribute = step.rpartition(".")
     run(
         f"""
-        from rapsqlite._guest import traffic as _traffic
+        from rapsqlite._guest import request_queue as _queue
         from rapsqlite._wasm.rings import Request
 
         conn = asyncio.run(writing())
-        traffic = conn._session.guest._traffic
-        host = traffic.host
-        request = _traffic.PendingRequest(traffic, None, Request(0))
+        queue = conn._session.guest._queue
+        host = queue.host
+        request = _queue.PendingRequest(queue, None, Request(0))
         entered, may_go_on = threading.Event(), threading.Event()
-        place = {owner or "_traffic"}
+        place = {owner or "_queue"}
         original = getattr(place, {attribute!r})
 
         def held(*args, **options):

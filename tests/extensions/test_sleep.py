@@ -125,7 +125,7 @@ async def test_sleep_without_end_costs_the_connection_alone(dozer: Path) -> None
     conn = await rapsqlite.connect(":memory:")
     await conn.enable_load_extension(True)
     await conn.load_extension(dozer)
-    conn._session.guest._traffic.grace_period_s = 0.1
+    conn._session.guest._queue.grace_period_s = 0.1
 
     with anyio.fail_after(4):
         async with anyio.create_task_group() as tasks:

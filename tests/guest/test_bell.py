@@ -21,7 +21,7 @@ from rapsqlite._guest import bell as _bell
 from rapsqlite._guest import guest as _guest
 from rapsqlite._guest.bell import Bell, bell_here
 from rapsqlite._guest.host_functions import HostFunctions
-from rapsqlite._guest.traffic import RequestQueue
+from rapsqlite._guest.request_queue import RequestQueue
 from rapsqlite._loops import current_loop
 from rapsqlite._loops.asyncio_loop import AsyncioLoop
 from rapsqlite._wasm import parking
@@ -87,7 +87,7 @@ def test_loop_that_watches_hears_it(bell: Bell) -> None:
         for _ in range(3):
             await asyncio.sleep(0)
         assert heard == [loop], "rings that were taken are not heard again"
-        bell.retire()
+        bell.unwatch()
 
     asyncio.run(listen())
 
@@ -125,13 +125,13 @@ def test_waiting_ends_with_a_ring_or_with_its_time(bell: Bell) -> None:
     ring(bell)
     bell.wait(0.9)
     bell.wait(0.0001)  # the first one has taken the ring: this one would hang otherwise, or find it again
-    assert bell.silence()
+    assert bell.drain()
 
 
 def test_end_of_the_other_side_is_told(bell: Bell) -> None:
     bell.hand_over()
 
-    assert not bell.silence()
+    assert not bell.drain()
 
 
 def test_bell_that_is_dropped_closes_its_pipe() -> None:
@@ -266,7 +266,7 @@ async def main():
     for body in (RING_BY_WRITING, RING_ONCE) * 5:
         guest = guest_of(AWAIT_REQUEST + f"(loop $l {{body}} (br $l)) (i32.const 0)", grace_period_s=0.05)
         guest.start()
-        while guest._traffic._rings is None:
+        while guest._queue._rings is None:
             await anyio.sleep(0)
         with anyio.move_on_after(0.02):
             await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
@@ -295,7 +295,7 @@ async def test_guest_that_cannot_write_calls_instead(monkeypatch: pytest.MonkeyP
     """Rust's library would read the error of that write where a small guest has no memory."""
     monkeypatch.setattr(_guest, "bell_here", lambda _can_write: nullcontext((None, "/dev/full")))
     async with rapsqlite.connect(":memory:") as conn:
-        rings = conn._session.guest._traffic._rings
+        rings = conn._session.guest._queue._rings
         assert rings is not None
         rings.set_bell(abi.BELL_WRITES)
 

@@ -110,7 +110,7 @@ def test_no_call_is_made_after_an_answer_that_is_too_large(answer: str | bytes) 
     assert made(guest, key(handle), 1, [1, 2, 3, 4], most=4) == ["1234", answer]
 
 
-def test_no_call_is_made_after_a_strike_that_was_swallowed() -> None:
+def test_no_call_is_made_after_an_interrupt_that_was_swallowed() -> None:
     guest = Played()
     endless = Endless()
 
@@ -122,16 +122,16 @@ def test_no_call_is_made_after_a_strike_that_was_swallowed() -> None:
                 return -2
         return number
 
-    def strike() -> None:
+    def interrupt() -> None:
         endless.started.wait()
         assert guest.callbacks.interrupt(lambda: True)
 
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, function)
-    striker = threading.Thread(target=strike)
-    striker.start()
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
 
     assert made(guest, key(handle), 1, [1, 2, 3, 4]) == [1, -2]
-    striker.join()
+    interrupter.join()
     assert made(guest, key(handle), 1, [3, 4]) == [3, 4]
 
 

@@ -161,7 +161,7 @@ async def test_endless_loop_is_killed_alone_when_closing_is_cancelled() -> None:
 async def test_endless_loop_is_killed_when_its_request_is_cancelled(body: str) -> None:
     guest = guest_of(AWAIT_REQUEST + f"(loop $l {body} (br $l)) (i32.const 0)", grace_period_s=0.1)
     guest.start()
-    while guest._traffic._rings is None:  # until then a request that is cancelled has not begun
+    while guest._queue._rings is None:  # until then a request that is cancelled has not begun
         await anyio.lowlevel.checkpoint()
 
     with anyio.move_on_after(0.05) as scope:
@@ -202,14 +202,14 @@ async def test_endless_ringing_does_not_pile_up_in_the_loop() -> None:
     rings = f"(loop $l (call $bell) (br_if $l (i32.eqz {load(CONTROL + abi.CONTROL_STOP)}))) (i32.const 0)"
     guest = guest_of(AWAIT_REQUEST + rings, grace_period_s=0.1)
     drains = 0
-    drain = guest._traffic.drain
+    drain = guest._queue.drain
 
     def counted(loop: Loop) -> None:
         nonlocal drains
         drains += 1
         drain(loop)
 
-    guest._traffic.drain = counted  # type: ignore[method-assign]
+    guest._queue.drain = counted  # type: ignore[method-assign]
     guest.start()
     turns = 0
 

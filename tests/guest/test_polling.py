@@ -51,7 +51,7 @@ def tries(polling: Polling, rings: PlayedRings, requests: int) -> list[int]:
     for number in range(requests):
         if polling.may_start(cast("Rings", rings)):
             waited_for.append(number)
-            if not polling.look(cast("Rings", rings)):
+            if not polling.spin(cast("Rings", rings)):
                 polling.end_nap(cast("Rings", rings))
     return waited_for
 
@@ -85,7 +85,7 @@ def test_guest_that_asks_for_locks_is_waited_for_without_the_gil(polling: Pollin
     found = []
     for calls in (0, 1, 1, 0):  # between two requests
         host.counts[lock] += calls
-        found.append(polling.look(rings))
+        found.append(polling.spin(rings))
 
     assert found == [True, False, False, True]
 

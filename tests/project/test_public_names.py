@@ -45,8 +45,8 @@ class Files(FileTable):
         assert awaited.wait(30)
         super().close()
 async def close(guest):
-    finish = guest._traffic.finish
-    guest._traffic.finish = lambda failure: answered.wait(30) and finish(failure)
+    finish = guest._queue.finish
+    guest._queue.finish = lambda failure: answered.wait(30) and finish(failure)
     await guest.result(guest.submit(Request(abi.OP_CLOSE)))
     answered.set()
     assert leaving.wait(30)

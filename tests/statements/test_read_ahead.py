@@ -9,7 +9,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import connect
-from rapsqlite._guest.traffic import RequestQueue
+from rapsqlite._guest.request_queue import RequestQueue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

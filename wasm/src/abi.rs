@@ -188,7 +188,7 @@ pub const PARK_FULL: i32 = 1;
 // Results of `park`: check for a request again, leave the service loop, or check again and from now on longer
 // before parking.
 pub const PARKED_AGAIN: i32 = 0;
-pub const PARKED_LEAVE: i32 = 1;
+pub const PARKED_STOP: i32 = 1;
 
 /// Bit in the flags of `file_open`: the WAL index of this database is only read.
 pub const OPEN_INDEX_READONLY: i32 = 0x4000_0000;

@@ -39,7 +39,7 @@ impl Fd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parked {
     LookAgain,
-    Leave,
+    Stop,
 }
 
 /// Declares the imports once: as imports in wasm, as panicking functions in builds for the build machine, where
@@ -130,7 +130,7 @@ pub fn park(reason: i32) -> Parked {
     // SAFETY: takes and returns plain integers.
     match unsafe { import::park(reason) } {
         abi::PARKED_AGAIN => Parked::LookAgain,
-        _ => Parked::Leave,
+        _ => Parked::Stop,
     }
 }
 

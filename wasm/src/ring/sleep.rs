@@ -12,7 +12,7 @@ use crate::ring::Control;
 /// then checks for news. So one of the two sees the other.
 pub fn park(control: &Control, reason: i32, has_news: impl Fn() -> bool) -> bool {
     let Some(sleep) = host::table_function(control.sleep_function()) else {
-        return host::park(reason) != Parked::Leave;
+        return host::park(reason) != Parked::Stop;
     };
     control.set_parked(true);
     if !control.is_stopped() && !has_news() {

@@ -43,22 +43,22 @@ _KINDS = frozenset({abi.REPLY_BATCH, abi.REPLY_DONE, abi.REPLY_ERROR, abi.REPLY_
 
 
 class _Afterwards:
-    """Sends what was posted while the lock was held: ``with traffic.afterwards, traffic.lock``.
+    """Sends what was posted while the lock was held: ``with queue.afterwards, queue.lock``.
 
     Not a lock class itself: a KeyboardInterrupt between two Python steps would leave it locked.
     """
 
-    __slots__ = ("_traffic",)
+    __slots__ = ("_queue",)
 
-    def __init__(self, traffic: RequestQueue) -> None:
-        self._traffic = traffic
+    def __init__(self, queue: RequestQueue) -> None:
+        self._queue = queue
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *_: object) -> None:
-        if self._traffic._posts:
-            self._traffic._flush_posts()
+        if self._queue._posts:
+            self._queue._flush_posts()
 
 
 class RequestQueue:
@@ -88,7 +88,7 @@ class RequestQueue:
         self._newest_task: weakref.ref[object] | None = None
         self._several_loops = False
         self._closing = False
-        self.left = False
+        self.has_stopped = False
 
     def serve_through(self, host: HostFunctions) -> None:
         """Connect the guest's host functions with this."""
@@ -140,7 +140,7 @@ class RequestQueue:
         waits_here = not self._pending and loop.allows_polling and self._is_of_the_same_task(loop)
         spins = waits_here and may_spin() and not is_crowded() and self._polling.may_start(rings)
         self._enqueue(pending)
-        if spins and self._polling.look(rings):
+        if spins and self._polling.spin(rings):
             self._take_replies()
             return
         rings.ask_for_bell()
@@ -221,9 +221,9 @@ class RequestQueue:
             pending.replies.clear()
             self._posts.append(pending)
         self._flush_posts()
-        if pending.looks_itself and pending.loop is not None and not pending.done:
+        if pending.drains_itself and pending.loop is not None and not pending.done:
             # Its task no longer drains, and the guest may sleep behind a full ring without having rung.
-            pending.looks_itself = False
+            pending.drains_itself = False
             pending.loop.post(self.drain, pending.loop)
 
     def move(self, pending: PendingRequest, loop: Loop) -> None:
@@ -290,7 +290,7 @@ class RequestQueue:
                 self._enqueue(PendingRequest(self, None, posted))
 
     def _stop(self) -> None:
-        self.host.leaving = True
+        self.host.stopping = True
         if self._rings is not None:
             self._rings.ask_to_stop()
         for pending in self._pending.values():
@@ -354,7 +354,7 @@ class RequestQueue:
         if len(self._pending) > 1:
             return False
         (pending,) = self._pending.values()
-        return pending.looks_itself and bool(pending.replies)
+        return pending.drains_itself and bool(pending.replies)
 
     def _accept(self, reply: Reply, woken: list[PendingRequest]) -> None:
         pending = self._pending.get(reply.id)
@@ -403,7 +403,7 @@ class RequestQueue:
         if self._rings is not None:
             self._rings.ask_to_stop()
         self._rings = self.host.rings = None
-        self.host.leaving = True
+        self.host.stopping = True
         self.host.unpark()
         self.host.wake_unconditionally()
         orphans = list(self._pending.values())
@@ -420,7 +420,7 @@ class RequestQueue:
         """Send the requests that waited for the guest to start; False if it must stop immediately."""
         with self.afterwards, self.lock:
             self._bell = bell
-            if self.host.leaving:
+            if self.host.stopping:
                 return False
             self._rings = rings
             self._spin_budget.note_request(rings)
@@ -432,26 +432,26 @@ class RequestQueue:
     def finish(self, failure: BaseException | None) -> list[PendingRequest]:
         """The guest has stopped: take its last replies, then fail the rest; the returned requests are to be woken."""
         with self.afterwards, self.lock:
-            self.left = True
+            self.has_stopped = True
             woken = self._take_replies()
             while self._rings is not None and self._rings.has_replies():
                 woken += self._take_replies()
-            if self.state == "ok" and failure is None and (self._closing or self.host.leaving):
+            if self.state == "ok" and failure is None and (self._closing or self.host.stopping):
                 self.state = "closed"
             return woken + self.fail_all(failure or RuntimeError("the guest left its service loop"))
 
-    def retire(self) -> None:
+    def close_bell(self) -> None:
         """Stop ringing. Whatever this posts to an event loop precedes what is posted there later."""
         forget(self._spin_budget)
         with self.afterwards, self.lock:
             if self._bell is not None:
-                self._bell.retire()
+                self._bell.unwatch()
 
     def let_ring(self) -> None:
         """The guest must stop, but may be blocked in ringing. Any thread."""
         with self.afterwards, self.lock:
             if self._bell is not None:
-                self._bell.read_on(lambda: self.left)
+                self._bell.read_on(lambda: self.has_stopped)
 
     def ring(self) -> None:
         """The guest's bell: make the waiting loops drain."""

@@ -1,4 +1,4 @@
-"""Callbacks that do not return are struck; nothing else is."""
+"""Callbacks that do not return are interrupted; nothing else is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def interrupted(
     function: Callable[[], object], *, is_wanted: bool = True, afterwards: Callable[[], object] = lambda: None
 ) -> tuple[Played, bool]:
-    """Call ``function`` in a thread of its own while another one strikes; return whether a strike was sent."""
+    """Call ``function`` in a thread of its own while another one interrupts it; return whether that was sent."""
     guest = Played()
     started = threading.Event()
 
@@ -54,8 +54,8 @@ def test_endless_callback_is_interrupted_with_an_exception_nothing_catches_by_ac
     assert guest.callbacks.thread == 0
 
 
-def test_strike_hits_nothing_but_its_callback() -> None:
-    """A thread that calls back all the time is struck all the time; whatever is not in a callback never sees it."""
+def test_interrupt_hits_nothing_but_its_callback() -> None:
+    """A thread that always calls back is interrupted all the time; what is not in a callback never sees it."""
     guest = Played()
     enough = threading.Event()
     outside: list[BaseException] = []
@@ -91,7 +91,7 @@ def test_strike_hits_nothing_but_its_callback() -> None:
     assert guest.callbacks.thread == 0
 
 
-def test_unwanted_strike_is_not_sent() -> None:
+def test_unwanted_interrupt_is_not_sent() -> None:
     done = threading.Event()
 
     def wait() -> str:

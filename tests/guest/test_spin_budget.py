@@ -1,4 +1,4 @@
-"""Who looks for requests for long: guests in a conversation, and never more than half of the processors."""
+"""Which guests spin for long: those in a conversation, and never more than half of the processors."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class PlayedWords:
     """The one word that is set, with how often it was."""
 
     def __init__(self) -> None:
-        self.looks = 0
+        self.spins = 0
         self.stores = 0
 
     def set_spins(self, count: int) -> None:
-        self.looks = count
+        self.spins = count
         self.stores += 1
 
 
@@ -36,7 +36,7 @@ class Talk:
         """Send a request; returns how long the guest is to look for the one after it."""
         self.attention.note_request(cast("Words", self.words))
         self.attention.answered()
-        return self.words.looks
+        return self.words.spins
 
 
 class Clock:
@@ -59,7 +59,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return played
 
 
-def test_guest_looks_for_long_once_requests_follow_each_other(clock: Clock) -> None:
+def test_guest_spins_for_long_once_requests_follow_each_other(clock: Clock) -> None:
     talk = Talk()
 
     assert talk.ask() == FEW_SPINS
@@ -78,25 +78,25 @@ def test_word_is_stored_only_when_it_changes(clock: Clock) -> None:
     assert talk.words.stores == 2
 
 
-def test_nobody_looks_for_long_while_more_talk_than_there_are_seats(clock: Clock) -> None:
+def test_nobody_spins_for_long_while_more_guests_are_active_than_may_spin(clock: Clock) -> None:
     talks = [Talk() for _ in range(3)]
-    looks = []
+    spins = []
     for _ in range(20):
         clock.now += 0.00005
-        looks = [talk.ask() for talk in talks]
+        spins = [talk.ask() for talk in talks]
 
-    assert looks == [FEW_SPINS] * 3
+    assert spins == [FEW_SPINS] * 3
     assert is_crowded()
 
 
 def test_seats_of_those_who_fell_silent_are_free(clock: Clock) -> None:
     earlier, later = [Talk() for _ in range(2)], [Talk() for _ in range(2)]
     for pair in (earlier, later):
-        looks: list[int] = []
+        spins: list[int] = []
         for _ in range(3):
             clock.now += 0.00005
-            looks = [talk.ask() for talk in pair]
-        assert looks == [MANY_SPINS] * 2
+            spins = [talk.ask() for talk in pair]
+        assert spins == [MANY_SPINS] * 2
         clock.now += 0.002
     assert not is_crowded()
 
@@ -112,11 +112,11 @@ def test_crowd_that_is_over_is_forgotten(clock: Clock) -> None:
         clock.now += 0.0001
         talks[0].ask()
 
-    assert talks[0].words.looks == MANY_SPINS
+    assert talks[0].words.spins == MANY_SPINS
     assert not is_crowded()
 
 
-def test_guest_that_ended_gives_up_its_seat(clock: Clock) -> None:
+def test_guest_that_ended_gives_its_spins_back(clock: Clock) -> None:
     talks = [Talk() for _ in range(3)]
     for talk in talks[:2]:
         talk.ask()
@@ -134,12 +134,12 @@ def test_nobody_spins_on_a_single_processor(clock: Clock, monkeypatch: pytest.Mo
     monkeypatch.setattr(spin_budget, "usable_processors", lambda: 1)
     talk = Talk()
 
-    looks = set()
+    spins = set()
     for _ in range(20):
         clock.now += 0.00005
-        looks.add(talk.ask())
+        spins.add(talk.ask())
 
-    assert looks == {0}
+    assert spins == {0}
     assert not may_spin()
 
 
