@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
+from rapsqlite._values.bounds import MOST_IDLE_BELLS
+from rapsqlite._wasm.rings import MalformedReplyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
 _MOST_RINGS = 65_536  # pipe capacity in bytes: beyond it a write blocks
 _POLLIN = 1
 _READ_ON_MS = 100
+
+
+def check_bells(rings: int, words: Words) -> None:
+    """Raise MalformedReplyError if the guest rings more often than it was asked to: the loop would run for nothing."""
+    if rings > words.bells_asked + MOST_IDLE_BELLS:
+        raise MalformedReplyError("the guest rings although nobody has asked it to")
 
 
 class _PollFd(ctypes.Structure):
@@ -51,6 +59,7 @@ class Bell:
         self._is_shared = False
         self._key: object = None  # of the newest loop
         self.is_heard = False  # whether the newest loop watches it
+        self.rings = 0  # so far
         self._is_read_on = False
         self._pollfd.fd = self._reader
         self._ppoll = ctypes.CDLL(None).ppoll
@@ -90,9 +99,11 @@ class Bell:
     def drain(self) -> bool:
         """Read the rings so far; False if there will be no more."""
         try:
-            return self._reader >= 0 and bool(os.read(self._reader, _MOST_RINGS))
+            rings = len(os.read(self._reader, _MOST_RINGS)) if self._reader >= 0 else 0
         except BlockingIOError:
             return True
+        self.rings += rings
+        return rings > 0
 
     def wait(self, seconds: float) -> None:
         """Sleep until it rings, at most ``seconds``, less than 1. Call in the thread of the watching loop."""

@@ -58,11 +58,16 @@ class Escalation:
                 )
             )
 
-    def end_guest(self) -> None:
-        """Kill the guest; the second time, if that has not helped, leave it behind. Any thread."""
+    def kill(self) -> None:
+        """Kill the guest, once. Any thread."""
         if not self._killed:
             self._killed = True
             self._kill()
+
+    def end_guest(self) -> None:
+        """Kill the guest; the second time, if that has not helped, leave it behind. Any thread."""
+        if not self._killed:
+            self.kill()
             return
         self._abandon_thread(
             OperationalError(

@@ -76,6 +76,7 @@ class Guest:
         queue.serve_through(self.host)
         self._escalation = Escalation(queue, self.kill, self._give_up, self._abandon_thread)
         queue.force_answer = self._escalation.force_answer
+        queue.kill = self._escalation.kill
         self.prepared: dict[int, bytes] = {}  # the SQL of prepared statements by handle, for reports
         self._memory_limit_bytes = memory_limit_bytes
         self._watchdog = Watchdog(queue, self._escalation, statement_limit_s)

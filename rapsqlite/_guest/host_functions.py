@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
 from rapsqlite._callbacks.callbacks import Callbacks
+from rapsqlite._guest.bell import check_bells
 from rapsqlite._values.bounds import MOST_BODY_BYTES, check_values
 from rapsqlite._values.pieces import copy_of, fill
 from rapsqlite.errors import InternalError
@@ -56,6 +57,7 @@ class HostFunctions:
         self.stopping = False
         self.ringing = False
         self.last_message = ""
+        self._bells = 0
         self.busy_waits = 0
         self.sleeps = False  # because the statement sleeps, not for lack of requests or a lock
         self._lock = lock
@@ -198,6 +200,9 @@ class HostFunctions:
 
     def bell(self) -> None:
         """A reply is ready and the host had requested a bell."""
+        self._bells += 1
+        if self.rings is not None:
+            check_bells(self._bells, self.rings)
         # A thread that is woken for the reply takes the GIL at once, so this one has to wait before it returns.
         self.ringing = True
         self._ring_bell()

@@ -14,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
+from rapsqlite._guest.bell import check_bells
 from rapsqlite._guest.polling import Polling
 from rapsqlite._guest.refusal import refusal_of
 from rapsqlite._guest.request import PendingRequest, waiting_loops
@@ -66,6 +67,7 @@ class RequestQueue:
 
     host: HostFunctions
     force_answer: Callable[[PendingRequest], None]
+    kill: Callable[[], None]
     _polling: Polling
 
     def __init__(self, name: str, lock: threading.Lock, grace_period_s: float, result_limit_bytes: int = 0) -> None:
@@ -321,6 +323,9 @@ class RequestQueue:
             self.host.unpark()
             if self._rings is not None and self._rings.has_replies():
                 loop.post(self.drain, loop)
+            is_hostile = isinstance(self.failure, MalformedReplyError)
+        if is_hostile:
+            self.kill()
         for pending in woken:
             pending.wake_from(loop)
         if self._posts:
@@ -333,6 +338,8 @@ class RequestQueue:
         if rings is None:
             return woken
         try:
+            if self._bell is not None:
+                check_bells(self._bell.rings, rings)
             for _ in range(_FRAMES_PER_DRAIN):
                 reply = rings.take()
                 if reply is not None:

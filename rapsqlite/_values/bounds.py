@@ -44,6 +44,9 @@ MOST_MAPPINGS = 1_024
 MOST_HANDLES = 1 << 16
 """Of callbacks and live instances of aggregates; a statement needs one for each of its aggregates."""
 
+MOST_IDLE_BELLS = 256
+"""Rings that nobody asked for, of which an honest guest makes none: each makes an event loop run for nothing."""
+
 MOST_LIBRARIES = 128
 """Of open extensions."""
 

@@ -29,10 +29,12 @@ _STRONGLY_ORDERED = _machine() in ("x86_64", "amd64")
 class Words:
     """The control block of one guest."""
 
-    __slots__ = ("_words",)
+    __slots__ = ("_words", "bells_asked")
 
     def __init__(self, block: memoryview) -> None:
         self._words = block.cast("I")
+        self.bells_asked = 0
+        """How many rings there can be: the guest rings once, at the most, each time that it is asked to."""
 
     def _word(self, offset: int) -> int:
         return self._words[offset // 4]
@@ -55,6 +57,7 @@ class Words:
 
     def ask_for_bell(self) -> None:
         """Ask the guest to ring after its next reply."""
+        self.bells_asked += 1
         self._fence()  # how to ring was written before
         self._words[abi.CONTROL_NOTIFY // 4] = 1
         # The guest publishes a reply and then checks this word; the host sets it and then checks for replies.

@@ -114,4 +114,5 @@ RING_BY_WRITING = (
     "(i32.store (i32.const 512) (i32.const 528)) (i32.store (i32.const 516) (i32.const 200000))"
     "(drop (call $fd_write (i32.const 1) (i32.const 512) (i32.const 1) (i32.const 520)))"
 )
+RING_ONCE = RING_BY_WRITING.replace("(i32.const 200000)", "(i32.const 1)")
 PARK_FOR_EVER = "(loop $l (br_if $l (i32.ne (call $park (i32.const 0)) (i32.const 1)))) (i32.const 0)"

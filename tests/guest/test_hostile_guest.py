@@ -10,6 +10,7 @@ import pytest
 
 from rapsqlite import _constants as abi
 from rapsqlite import runtime
+from rapsqlite._guest import bell
 from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import InternalError, OperationalError, ProgrammingError
 from tests.guest.played import (
@@ -20,6 +21,7 @@ from tests.guest.played import (
     REPLIES,
     RING,
     RING_BY_WRITING,
+    RING_ONCE,
     SLEEP_UNSAID,
     guest_of,
     module,
@@ -157,7 +159,7 @@ async def test_endless_loop_is_killed_alone_when_closing_is_cancelled() -> None:
     bystander.join(30)
 
 
-@pytest.mark.parametrize("body", ["", SLEEP_UNSAID, RING_BY_WRITING], ids=["loops", "sleeps unsaid", "rings"])
+@pytest.mark.parametrize("body", ["", SLEEP_UNSAID], ids=["loops", "sleeps unsaid"])
 async def test_endless_loop_is_killed_when_its_request_is_cancelled(body: str) -> None:
     guest = guest_of(AWAIT_REQUEST + f"(loop $l {body} (br $l)) (i32.const 0)", grace_period_s=0.1)
     guest.start()
@@ -197,10 +199,32 @@ async def test_request_counter_that_runs_ahead_breaks_the_connection() -> None:
     await guest.close()
 
 
-async def test_endless_ringing_does_not_pile_up_in_the_loop() -> None:
+@pytest.mark.parametrize("ring", ["(call $bell)", RING_BY_WRITING, RING_ONCE], ids=["calls", "writes", "writes bytes"])
+async def test_endless_ringing_breaks_the_connection(anyio_backend_name: str, ring: str) -> None:
+    """It kept a processor busy, and the loop running, for as long as nobody cancelled the request."""
+    guest = guest_of(AWAIT_REQUEST + f"(loop $l {ring} (br $l)) (i32.const 0)", grace_period_s=0.1)
+    guest.start()
+    while guest._queue._rings is None:  # until then no loop hears the pipe
+        await anyio.lowlevel.checkpoint()
+    if anyio_backend_name == "trio" and ring != "(call $bell)":
+        # Nobody reads that pipe: the guest is stuck, and costs nothing.
+        with anyio.move_on_after(0.05):
+            await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
+    else:
+        with pytest.raises(OperationalError, match=r"nobody has asked|host function bell failed"):
+            await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
+
+    assert guest.state == "broken"
+    guest.join(10)
+    assert not guest.is_running()
+    await guest.close()
+
+
+async def test_endless_ringing_does_not_pile_up_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each ring used to add a callback to what the loop has to run next."""
     rings = f"(loop $l (call $bell) (br_if $l (i32.eqz {load(CONTROL + abi.CONTROL_STOP)}))) (i32.const 0)"
     guest = guest_of(AWAIT_REQUEST + rings, grace_period_s=0.1)
+    monkeypatch.setattr(bell, "MOST_IDLE_BELLS", 1 << 30)
     drains = 0
     drain = guest._queue.drain
 
