@@ -115,7 +115,7 @@ def _resolver(conflict: Callable[[Conflict], int]) -> Callable[..., int]:
     possible = (abi.SQLITE_CHANGESET_OMIT, abi.SQLITE_CHANGESET_REPLACE, abi.SQLITE_CHANGESET_ABORT)
 
     def resolve(*fields: Any) -> int:
-        answer = checked_int(conflict(Conflict(*fields)), "what a conflict handler returns")
+        answer = checked_int(conflict(Conflict(*fields)), "the result of a conflict handler")
         if answer not in possible:
             raise ValueError("a conflict handler must return SQLITE_CHANGESET_OMIT, SQLITE_CHANGESET_REPLACE or _ABORT")
         if answer == abi.SQLITE_CHANGESET_REPLACE and fields[0] not in replaceable:

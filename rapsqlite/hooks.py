@@ -119,7 +119,7 @@ class Hooks:
 
 def _authorizing(callback: Callable[..., int]) -> Callable[..., int]:
     def authorize(*arguments: Any) -> int:
-        return checked_int(callback(*arguments), "what an authorizer returns")
+        return checked_int(callback(*arguments), "the result of an authorizer")
 
     return authorize
 

@@ -65,11 +65,11 @@ def arguments_of(width: int, values: list[Any]) -> Iterable[Any]:
 def run_calls(
     function_of: Callable[[int], Callable[..., Any]], interrupt: CallbackInterrupt, largest: int, runs: Iterable[Any]
 ) -> bytes:
-    """Make the calls of ``runs`` (`runs_of`, whose keys are those of functions), and return their answers.
+    """Make the calls of ``runs`` (`runs_of`, keys of functions) and return their results.
 
-    Not all calls are made if the answers are large, one is larger than ``largest`` bytes, or after an interrupt: the
-    guest asks for the rest if it still wants it. The first call that raises ends them all: DeferredError, also for what
-    is malformed.
+    Not all calls are made if the results are large, one is larger than ``largest`` bytes, or after an interrupt: the
+    guest asks again for the rest if it still wants it. The first call that raises, or malformed input, ends them all
+    with DeferredError.
     """
     answers: list[int | float | str | bytes | Ext | None] = []
     size, short = 0, min(largest, _SHORT)

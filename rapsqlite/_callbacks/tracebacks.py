@@ -40,7 +40,7 @@ def report(exc: BaseException, function: Any) -> None:
         return
     try:
         _report(exc, getattr(function, "__wrapped__", function))
-    except BaseException:  # noqa: BLE001 - there is nobody to raise it to
+    except BaseException:  # noqa: BLE001 - there is no caller to raise it to
         traceback.print_exc()
 
 

@@ -30,10 +30,10 @@ _ARRAY, _PACKED_TEXT = abi.FORM_ARRAY, abi.FORM_PACKED_TEXT
 
 
 def entrance(block: ArgumentBlock, interrupt: CallbackInterrupt, fail: Fail, fail_late: FailLate) -> tuple[Enter, Bind]:
-    """Return ``enter``, for the guest to call in this thread, and ``bind``, which says what that calls (None: nothing).
+    """Return ``enter``, which the guest calls in this thread, and ``bind``, which sets what it calls (None: nothing).
 
-    ``fail`` answers an exception of what is called, ``fail_late`` one that comes when that is over; it returns what
-    ``enter`` is to return.
+    ``fail`` handles an exception of the function, ``fail_late`` one that arrives when it is over and returns the result
+    of ``enter``.
     """
     words, floats, room, starts, thread = block.words, block.floats, block.room, block.starts, get_ident()
     function: Callable[..., Any] = not_held

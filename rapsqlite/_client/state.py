@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _SINCE_311 = sys.version_info >= (3, 11)
 
-_LISTED = frozenset({tuple, list, dict, type(None)})  # parameters that list all they have
+_LISTED = frozenset({tuple, list, dict, type(None)})  # parameters that list all their names
 
 _described = decoder_of(dict[str, Any])
 _counters = decoder_of(dict[str, int])
@@ -175,9 +175,9 @@ class ConnectionState(TransactionControl):
         )
 
     async def encode(self, sql: bytes, parameters: Any) -> bytes:
-        """Apply what a changed setting asks for, then return the parameters of a statement as MessagePack.
+        """Apply a pending setting, then return the parameters of a statement as MessagePack.
 
-        Parameters that are no tuple, list or dict may have to be asked for the names that the statement has.
+        Mappings other than dicts may have to be asked for the statement's names.
         """
         if self._deferred:
             await self.apply_pending_setting()

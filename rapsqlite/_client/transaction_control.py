@@ -103,7 +103,7 @@ class TransactionControl:
             raise
 
     async def apply_or_drop_pending_setting(self) -> bool:
-        """Apply it, before a rollback; False if it failed: then it is dropped, for a transaction is open."""
+        """Apply it before a rollback. If that fails, drop it, because a transaction is open; return False."""
         try:
             await self.apply_pending_setting()
         except Error:

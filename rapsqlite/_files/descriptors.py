@@ -75,7 +75,7 @@ def _open_new(name: bytes, flags: int, mode: int, directory: int | None) -> tupl
         status = os.fstat(fd)
     except OSError as error:
         _close_or_park((_UNKNOWN, fd, False), [fd])
-        raise FileError(sqlite.SQLITE_IOERR_FSTAT, "look at", name, error) from None
+        raise FileError(sqlite.SQLITE_IOERR_FSTAT, "examine", name, error) from None
     if stat.S_ISDIR(status.st_mode) or stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
         os.close(fd)
         raise NotAFileError("it is a directory, a pipe or a socket")

@@ -45,7 +45,7 @@ class Facts:
         try:
             size_bytes = self._size_at_once() if self._is_local else os.fstat(self._fd).st_size
         except OSError as error:
-            raise FileError(sqlite.SQLITE_IOERR_FSTAT, "measure", self._path, error) from None
+            raise FileError(sqlite.SQLITE_IOERR_FSTAT, "get the size of", self._path, error) from None
         # SQLite on Unix treats a single byte as an empty database.
         return 0 if size_bytes == 1 else size_bytes
 

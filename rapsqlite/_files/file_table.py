@@ -262,7 +262,7 @@ class FileTable(OpenFiles):
         except OSError as error:
             if error.errno in _CANNOT_BE_THERE:
                 return False
-            raise FileError(sqlite.SQLITE_IOERR_ACCESS, "look at", name, error) from None
+            raise FileError(sqlite.SQLITE_IOERR_ACCESS, "examine", name, error) from None
         return not stat.S_ISREG(status.st_mode) or status.st_size > 0
 
     def has_moved(self, handle: int) -> bool:
@@ -276,7 +276,7 @@ class FileTable(OpenFiles):
         except FileNotFoundError:
             return True
         except OSError as error:
-            raise FileError(sqlite.SQLITE_IOERR_FSTAT, "look at", file.path, error) from None
+            raise FileError(sqlite.SQLITE_IOERR_FSTAT, "examine", file.path, error) from None
 
     def close(self) -> None:
         """Release every lock and close every file, even if the guest has died. Errors are in ``failure``."""

@@ -45,7 +45,7 @@ class OpenFiles:
         try:
             size_bytes = os.fstat(file.fd).st_size
         except OSError as error:
-            raise FileError(sqlite.SQLITE_IOERR_FSTAT, "measure", file.path, error) from None
+            raise FileError(sqlite.SQLITE_IOERR_FSTAT, "get the size of", file.path, error) from None
         # SQLite on Unix treats a single byte as an empty database.
         return 0 if size_bytes == 1 else size_bytes
 

@@ -92,7 +92,7 @@ def _model(path: bytes, directory: int, last: bytes, flags: int) -> os.stat_resu
     try:
         return os.stat(database, dir_fd=directory)
     except OSError as error:
-        raise FileError(sqlite.SQLITE_IOERR_FSTAT, "look at the database of", path, error) from None
+        raise FileError(sqlite.SQLITE_IOERR_FSTAT, "examine the database of", path, error) from None
 
 
 def bits_of(path: bytes, directory: int, last: bytes) -> int:
@@ -100,7 +100,7 @@ def bits_of(path: bytes, directory: int, last: bytes) -> int:
     try:
         return os.stat(last, dir_fd=directory).st_mode & descriptors.PERMISSION_BITS
     except OSError as error:
-        raise FileError(sqlite.SQLITE_IOERR_FSTAT, "look at", path, error) from None
+        raise FileError(sqlite.SQLITE_IOERR_FSTAT, "examine", path, error) from None
 
 
 def _mode(model: os.stat_result | None, flags: int) -> int:

@@ -90,7 +90,7 @@ class WalIndex:
                         sqlite.SQLITE_READONLY_CANTINIT,
                         "initialise",
                         self.path,
-                        "it may only be read, and nobody uses it",
+                        "it is read-only and not in use",
                     )
                 file_lock.set_lock(self._fd, file_lock.WRITE, _DEAD_MAN_SWITCH, 1)
                 os.ftruncate(self._fd, 3)  # as SQLite does: 3 distinguishes this from a stray truncation to nothing

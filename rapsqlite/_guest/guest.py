@@ -414,7 +414,7 @@ class Guest:
             self._waiting_for_end.append(pending)
             was_stopped = self.host.stopping and not self._queue.has_stopped
         if was_stopped and not pending.done:
-            await wait_shielded(loop, pending)  # nothing that runs is to be finished
+            await wait_shielded(loop, pending)  # running statements are not awaited
         while not pending.done:
             await loop.wait(pending)
         if not self._given_up:

@@ -18,17 +18,17 @@ _JOIN_S = 5.0  # how long the interpreter waits for a guest when it exits, in se
 
 
 class Running(Protocol):
-    """What is asked of each guest."""
+    """What the registry needs of each guest."""
 
     name: str
 
     @property
     def callbacks(self) -> Callbacks:
-        """What it may call."""
+        """The callbacks that it may call."""
         ...
 
     def stop(self) -> None:
-        """Tell it to leave at once."""
+        """Make it stop immediately."""
         ...
 
     def kill(self) -> None:
@@ -40,11 +40,11 @@ class Running(Protocol):
         ...
 
     def is_running(self) -> bool:
-        """Tell whether its thread is there."""
+        """Return True while its thread exists."""
         ...
 
     def abandon_after_fork(self) -> None:
-        """Let go of what belongs to the parent."""
+        """In a forked child: release what belongs to the parent."""
         ...
 
 

@@ -50,7 +50,7 @@ class Sender(Protocol):
         ...
 
     def stop(self) -> None:
-        """Tell the guest to leave at once."""
+        """Make the guest stop immediately."""
         ...
 
     def force_answer(self, pending: PendingRequest) -> None:

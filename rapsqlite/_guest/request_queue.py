@@ -115,7 +115,7 @@ class RequestQueue:
                 self._nap(loop)
             pending.yields = self._polling.should_yield(answered=pending.is_ready())
         except KeyboardInterrupt:
-            self.discard(pending)  # it came while the request was on its way, and nobody will wait for the answer
+            self.discard(pending)  # raised while the request was on its way; its reply is not awaited
             raise
         if self._posts:
             self._flush_posts()
@@ -174,7 +174,7 @@ class RequestQueue:
             self.drain(loop)
 
     def post(self, request: Request | None) -> None:
-        """Send a request whose answer nobody waits for; None: `stop`. Any thread, also from a finalizer."""
+        """Send a request without waiting for its reply; None: `stop`. Any thread, also from a finalizer."""
         self._posts.append(request)
         self._flush_posts()
 

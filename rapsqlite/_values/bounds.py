@@ -21,13 +21,13 @@ MOST_VALUES = 5 * MOST_COLUMNS + 16
 """In a body larger than `LARGE_BYTES`: that is one row, with the names and declared types of its columns."""
 
 LARGE_BYTES = 1 << 20
-"""Up to this, what a body of few lists decodes to is not large: of a single list it is some 20 MiB at the most."""
+"""Up to this size, a body with few lists decodes to little memory: a single list to at most about 20 MiB."""
 
 SMALL_BYTES = REPLY_INLINE_BYTES
-"""Up to this, what a body decodes to is not large whatever it is: of empty maps in maps it is 8 MiB."""
+"""Up to this size, any body decodes to little memory: nested empty maps to 8 MiB."""
 
 MOST_LISTS = BATCH_BYTES // 2 + 16
-"""In a body: a row takes two bytes at least, and a batch ends at `BATCH_BYTES`."""
+"""In a body: a row takes at least two bytes, and a batch ends at `BATCH_BYTES`."""
 
 MOST_NAME_BYTES = 2 * 4096 + 1
 """Of a file's name and the name of the file whose permission bits it gets, each at most PATH_MAX."""
@@ -56,10 +56,10 @@ _LISTS = bytes((*range(0x80, 0xA0), *range(0xDC, 0xE0)))
 
 
 def check_values(body: bytes | memoryview) -> None:
-    """Raise InternalError if a body in MessagePack is of many values, or of many lists.
+    """Raise InternalError if a MessagePack body has too many values or too many lists.
 
-    Decoded, an empty list of one byte takes 64: a gigabyte of these would take all memory. What is no MessagePack is
-    left to the decoder.
+    Decoded, an empty list of one byte takes 64: a gigabyte of these would exhaust memory. Bytes that are not
+    MessagePack are left to the decoder.
     """
     if len(body) <= SMALL_BYTES or (len(body) <= LARGE_BYTES and _may_be_lists(body) <= MOST_LISTS):
         return
@@ -72,12 +72,12 @@ def check_values(body: bytes | memoryview) -> None:
 
 
 def _may_be_lists(body: bytes | memoryview) -> int:
-    """Return how many bytes are such as begin a list or a map: at least as many as there are."""
+    """Return how many bytes could begin a list or a map: an upper bound of their number."""
     return len(body) - len(bytes(body).translate(None, _LISTS))
 
 
 def _end_of_head(body: bytes | memoryview, position: int) -> int:
-    """Return where the next value begins; of an array or a map that is its first one."""
+    """Return where the next value begins; for an array or a map that is its first item."""
     first = body[position]
     position += 1
     if 0xA0 <= first <= 0xBF:

@@ -1,15 +1,14 @@
-"""How rows are handed out: row factories, text factories and converters, resolved before a statement runs.
+"""How rows are returned: row factories, text factories and converters, resolved before a statement runs.
 
-Plain shapes (lists, tuples, dicts, with text as str or bytes) are decoded in C and cost nothing more per
-row. Whatever else there is to do becomes one function that takes a row as it was decoded and returns what
-the user gets.
+Lists, tuples and dicts, with text as str or bytes, are decoded in C and cost nothing more per row. Everything else
+becomes one function that takes a decoded row and returns the user's row.
 
 | row factory | rows |
 |---|---|
 | None | the default of the method |
-| "list", list; "tuple", tuple; "dict", dict | that |
-| Row, sqlite3.Row, classes derived from them | that; `rows.Row` says how |
-| a callable that requires one argument | its results for the row alone, as a list |
+| "list", list; "tuple", tuple; "dict", dict | of that type |
+| Row, sqlite3.Row, or a subclass of either | of that class; see `rows.Row` |
+| a callable with one required argument | its results for the row as a list |
 | any other callable | its results for the cursor and the row as a tuple, as in sqlite3 |
 """
 
@@ -42,7 +41,7 @@ RowFunction = Callable[[Any], Any]
 _Maker = Callable[["CursorLike", tuple[str, ...]], RowFunction]
 
 
-# The statement's columns come as the same bytes each time it runs. What is kept must not grow large.
+# A statement's columns arrive as the same bytes each time it runs. The caches must not grow large.
 _MOST_KEPT_BYTES = 16_384
 _known_names = lru_cache(maxsize=256)(decode_columns)
 _known_declared = lru_cache(maxsize=256)(decode_declared_columns)
@@ -66,10 +65,9 @@ _TYPES: dict[type, Any] = {list: list[list[Any]], tuple: list[tuple[Any, ...]], 
 
 
 class RowPlan:
-    """What to ask the guest for, how to decode it, and what is then left to do with each row.
+    """What to request from the guest, how to decode it, and how to convert each row.
 
-    ``format``         bits for the request: shape of the rows, form of the text, columns if `row_function`
-    needs them
+    ``format``         bits for the request: shape of the rows, form of the text, columns if `row_function` needs them
     ``decode``         one batch to a list of rows
     ``needs_columns``  whether `row_function` can be anything but None
     """
@@ -84,7 +82,7 @@ class RowPlan:
         self._detect_types = detect_types
         self._converters = converters
         self._text: TextFactory | None = None
-        # Converters work on lists, in place; the shape asked for is made of them afterwards.
+        # Converters work on lists, in place; the requested type is made of them afterwards.
         wire_shape = list if detect_types else shape
         self.format = _constants.FORMAT_MAPS if wire_shape is dict else _constants.FORMAT_ARRAYS
         self.decode = _DECODERS[wire_shape]
@@ -107,10 +105,10 @@ class RowPlan:
         return tuple(column_name(name, self._detect_types) for name, _ in _declared(columns))
 
     def row_function(self, columns: bytes, cursor: CursorLike) -> RowFunction | None:
-        """Return what makes a decoded row what the user gets; None if it is that already.
+        """Return the function that makes the user's row of a decoded one; None if there is nothing to do.
 
-        ``columns`` is the columns part of the reply; ``cursor`` is what factories with two arguments are
-        given. Called once per result. The function raises whatever a factory or converter raises.
+        ``columns`` is the columns part of the reply; ``cursor`` is passed to factories with two arguments. Called once
+        per result. The function raises whatever a factory or converter raises.
         """
         if not self.needs_columns:
             return None
@@ -134,10 +132,10 @@ class RowPlan:
 def plan_rows(
     row_factory: RowFactory, *, default: type, text_factory: TextFactory, detect_types: int, converters: Converters
 ) -> RowPlan:
-    """Return the plan for a cursor's settings.
+    """Return the decoder for a cursor's settings.
 
-    ``default`` is the shape that ``row_factory=None`` stands for: list or tuple. Raises ValueError for a
-    row factory that is none of those listed above.
+    ``default`` is the type for ``row_factory=None``: list or tuple. Raises ValueError for a row factory that is not
+    listed above.
     """
     shape, make = _resolved(row_factory, default)
     return RowPlan(shape, make, text_factory, detect_types, converters)
@@ -163,13 +161,13 @@ _WANTED = '"list", "tuple", "dict", Row, or a callable that takes the row, or th
 
 
 def _takes_row_alone(factory: Callable[..., Any]) -> bool:
-    """Return whether a factory gets the row alone; raise ValueError if it takes neither one nor two."""
+    """Return whether a factory takes only the row; raises ValueError if it takes neither one nor two arguments."""
     import inspect  # slow to import, and most programs have no such factory
 
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):
-        return False  # A builtin without a signature: called as sqlite3 calls it.
+        return False  # A builtin without a signature: called as in sqlite3.
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     required = [p for p in positional if p.default is p.empty]
     takes_more = any(p.kind is p.VAR_POSITIONAL for p in parameters)

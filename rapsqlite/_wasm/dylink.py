@@ -23,8 +23,8 @@ _MOST_ALIGNMENT_LOG2 = 16
 _MOST_SECTIONS = 1_024
 _MOST_DATA_BYTES = 1 << 31
 _OWN = {
-    _TABLE: "has a table of its own, instead of importing env.__indirect_function_table",
-    _MEMORY: "has a memory of its own, instead of importing env.memory",
+    _TABLE: "has its own table instead of importing env.__indirect_function_table",
+    _MEMORY: "has its own memory instead of importing env.memory",
 }
 
 

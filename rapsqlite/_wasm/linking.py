@@ -1,7 +1,7 @@
 """Links a side module into a running guest: the part of extensions that deals with wasmtime's objects.
 
-A side module has no memory, stack or table of its own. It gets a part of the engine's, and the listed C functions of
-the engine; it gets none of the host's functions. So whatever it does, it does as the guest, whose bytes are untrusted
+A side module has no private memory, stack or table. It gets a part of the engine's, and the listed C functions of
+the engine; it gets none of the host's functions. So it acts only as the guest, whose bytes are untrusted
 and whose limits apply. Everything here runs on the guest's thread, inside a host function. None of the module's code
 runs meanwhile, not even its start function (`dylink.Side`): the guest calls that later, where it can be interrupted and
 killed. https://github.com/WebAssembly/tool-conventions/blob/main/DynamicLinking.md

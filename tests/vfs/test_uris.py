@@ -110,7 +110,7 @@ def test_modeof_names_a_model_for_new_files(tmp_path: Path, attached: bool) -> N
 
 
 def test_modeof_without_its_model_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(Error, match=r"look at .*no-model.*No such file"):
+    with pytest.raises(Error, match=r"examine .*no-model.*No such file"):
         Driven(f"file:{tmp_path}/new.db?modeof={tmp_path}/no-model", flags=URI)
 
     assert list(tmp_path.iterdir()) == []
