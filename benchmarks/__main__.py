@@ -37,7 +37,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 
 
 def prepare(directory: Path, quick: bool) -> Path:
-    """Make the databases to read; the quick ones live apart, so that the large ones are kept."""
+    """Create the databases to read; the quick ones are separate, so that the large ones are kept."""
     directory = directory / ("quick" if quick else "full")
     directory.mkdir(parents=True, exist_ok=True)
     databases.create_items(directory, QUICK_ITEM_ROWS if quick else ITEM_ROWS)
@@ -46,7 +46,7 @@ def prepare(directory: Path, quick: bool) -> Path:
 
 
 def write_outputs(chosen: argparse.Namespace, results: Results) -> None:
-    """Print the report and write the files that were asked for."""
+    """Print the report and write the requested files."""
     report_text = report.text(results, chosen.repeats)
     print(report_text)
     if chosen.markdown:

@@ -24,7 +24,7 @@ COUNT_UP = "WITH RECURSIVE c(x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM c WHE
 
 
 async def many_tasks(peer: Peer, directory: Path, size: int) -> Figures:
-    """``size`` point SELECTs in all, by 64 tasks on one connection."""
+    """``size`` point SELECTs in total, by 64 tasks on one connection."""
     database = await peer.open_database(str(directory / ITEMS), {})
     for _ in range(WARM_UP):
         await database.execute_fetchall(POINT, (1,))
@@ -42,7 +42,7 @@ async def many_tasks(peer: Peer, directory: Path, size: int) -> Figures:
 
 
 async def gathered(peer: Peer, directory: Path, size: int) -> Figures:
-    """``size`` ``fetch_one`` calls handed to one ``asyncio.gather``, on one connection."""
+    """``size`` ``fetch_one`` calls in one ``asyncio.gather``, on one connection."""
     database = await peer.open_database(str(directory / ITEMS), {})
     for _ in range(WARM_UP):
         await database.fetch_one(POINT, (1,))

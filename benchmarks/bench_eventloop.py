@@ -1,4 +1,4 @@
-"""What a large fetch costs everybody else, and what everybody else costs the fetch."""
+"""The effect of a large fetch on other tasks, and of other threads on the fetch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def loop_delay(peer: Peer, directory: Path, size: int) -> Figures:
         start = time.perf_counter()
         rows = await database.fetch_all(RANGE, (size,))
         seconds = time.perf_counter() - start
-    # The rows are freed outside both measurements: that is the program's own doing.
+    # The rows are freed outside both measurements, because that is up to the program.
     fetched = len(rows)
     del rows
     async with Ticker() as idle:

@@ -28,12 +28,12 @@ class Total:
 
 
 def successor(number: int) -> int:
-    """Return what is computed for each row."""
+    """Compute the result for each row."""
     return number + 1
 
 
 def contains(part: str, text: str) -> bool:
-    """Return what a condition on texts answers."""
+    """Compute a condition on texts."""
     return part in text
 
 
@@ -45,7 +45,7 @@ async def _register(database: Database) -> None:
 
 
 async def _measure(peer: Peer, size: int, called: str, built_in: str, *, rows: bool = False) -> Figures:
-    """Return calls per second, and what a call takes beyond a function of SQLite's own, in microseconds.
+    """Return calls per second, and the cost of a call beyond one of SQLite's own functions, in microseconds.
 
     ``rows``: there is a row for each call, and all are fetched.
     """
@@ -62,12 +62,12 @@ async def _measure(peer: Peer, size: int, called: str, built_in: str, *, rows: b
 
 
 async def function_calls(peer: Peer, _directory: Path, size: int) -> Figures:
-    """A function that is called with another argument for each of ``size`` rows."""
+    """A function called with a different argument for each of ``size`` rows."""
     return await _measure(peer, size, "sum(f(i))", "sum(abs(i))")
 
 
 async def function_rows(peer: Peer, _directory: Path, size: int) -> Figures:
-    """As `function_calls`, but the results are what is fetched."""
+    """As `function_calls`, but the results are fetched."""
     return await _measure(peer, size, "f(i)", "abs(i)", rows=True)
 
 

@@ -1,7 +1,7 @@
-"""What is paid before the first row: imports, the first query of a fresh interpreter, memory per connection.
+"""The cost before the first row: imports, the first query of a new interpreter, memory per connection.
 
-Each figure comes from fresh interpreters of the peer's own environment, isolated (``-I``) with the checkout
-last on the path, like the workers.
+Each figure comes from new interpreters in the peer's environment, isolated (``-I``) with the checkout last on the path,
+like the workers.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ async def import_time(peer: Peer, directory: Path, size: int) -> Figures:
 
 
 async def first_row(peer: Peer, directory: Path, size: int) -> Figures:
-    """Start ``size`` interpreters that open a database and print one row; one before them fills caches."""
+    """Start ``size`` interpreters that open a database and print one row; an extra one first warms the caches."""
     path = str(directory / ITEMS)
     _run(peer.FIRST_ROW, path)
     return {

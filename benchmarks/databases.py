@@ -1,4 +1,4 @@
-"""The databases the workloads read, made once with the stdlib and kept between runs."""
+"""The databases that the workloads read, created once with the stdlib and kept between runs."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def _create(path: Path, schema: str, insert: str, rows: Iterator[tuple[object, .
 
 
 def create_items(directory: Path, count: int) -> None:
-    """Make ``items.db`` with ``count`` rows."""
+    """Create ``items.db`` with ``count`` rows."""
     schema = "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT, score REAL, flag INTEGER)"
     _create(directory / ITEMS, schema, "INSERT INTO items VALUES (?, ?, ?, ?)", iter(item_rows(count)), count)
 
 
 def create_large(directory: Path, megabytes: int) -> None:
-    """Make ``large.db`` of about ``megabytes`` MB; the number of rows is ``large_row_count(megabytes)``."""
+    """Create ``large.db`` of about ``megabytes`` MB; it has ``large_row_count(megabytes)`` rows."""
     count = large_row_count(megabytes)
     schema = "CREATE TABLE large (id INTEGER PRIMARY KEY, payload BLOB)"
     _create(directory / LARGE, schema, "INSERT INTO large VALUES (?, ?)", _large_rows(count), count)

@@ -1,4 +1,4 @@
-"""Clocks and percentiles: how a workload turns what it saw into figures.
+"""Clocks and percentiles: how a workload computes its figures.
 
 A figure's name ends in its unit: ``_per_s`` (more is better), ``_us``, ``_ms``, ``_kib``, ``_ratio``.
 """
@@ -33,14 +33,14 @@ def latencies(durations_ns: list[int]) -> Figures:
 
 
 async def seconds_of(awaitable: Awaitable[object]) -> float:
-    """Await and return the time that took."""
+    """Await and return the elapsed time."""
     start = time.perf_counter()
     await awaitable
     return time.perf_counter() - start
 
 
 async def timed_operations(operation: Callable[[int], Awaitable[object]], count: int) -> tuple[float, list[int]]:
-    """Run ``operation(i)`` one after the other; return the seconds in all and the nanoseconds of each."""
+    """Run ``operation(i)`` one after another; return the total seconds and the nanoseconds of each."""
     durations_ns = []
     clock = time.perf_counter_ns
     start = before = clock()
@@ -53,7 +53,7 @@ async def timed_operations(operation: Callable[[int], Awaitable[object]], count:
 
 
 class Ticker:
-    """Sleeps a millisecond at a time next to the workload and notes how late each wake-up was."""
+    """Sleeps a millisecond at a time next to the workload and records how late each wake-up was."""
 
     def __init__(self) -> None:
         self.delays_s: list[float] = []
@@ -70,7 +70,7 @@ class Ticker:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        # A tick that was due while the loop was blocked still has to be counted.
+        # Count a tick that was due while the loop was blocked.
         await asyncio.sleep(2 * TICK_S)
         self._task.cancel()
 

@@ -1,4 +1,4 @@
-"""The coordinator: one worker process per peer, rounds that visit them all, medians of what they report."""
+"""The coordinator: one worker process per peer, rounds that visit all of them, medians of their results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.workloads import Workload
 
 ROOT = Path(__file__).resolve().parent.parent
-# The checkout comes last on the path: the PyO3 peer's import name is this project's, and its own must win.
+# The checkout comes last on the path: the PyO3 peer has this project's import name, and its own must win.
 LAUNCH = "import sys; sys.path.append(sys.argv[1]); from benchmarks.worker import main; main(sys.argv[2])"
 
 
@@ -41,7 +41,7 @@ class Worker:
         return answer
 
     def measure(self, workload: Workload, size: int, directory: Path) -> dict[str, Any]:
-        """Have one workload run; returns the worker's answer."""
+        """Run one workload; returns the worker's answer."""
         assert self._process.stdin is not None
         request = {"workload": workload.name, "size": size, "directory": str(directory)}
         self._process.stdin.write(json.dumps(request) + "\n")
@@ -64,7 +64,7 @@ class Results:
 
 
 def environment_python(name: str) -> Path:
-    """Return the interpreter that ``benchmarks/setup`` made for a peer."""
+    """Return the interpreter that ``benchmarks/setup`` installed for a peer."""
     scripts = "Scripts/python.exe" if os.name == "nt" else "bin/python"
     return ROOT / ".work" / "benchmarks" / name / scripts
 
@@ -78,7 +78,7 @@ def _start(name: str, python: str, errors: list[str]) -> Worker | None:
 
 
 def start_workers(pythons: dict[str, str], results: Results) -> list[Worker]:
-    """Start a worker per peer; one that does not start is an error of the run, not the end of it."""
+    """Start a worker per peer; one that does not start is recorded as an error and does not end the run."""
     workers = [worker for name, python in pythons.items() if (worker := _start(name, python, results.errors))]
     results.versions = {worker.name: worker.version for worker in workers}
     interpreters = {worker.python for worker in workers}
@@ -93,7 +93,7 @@ def _medians(samples: list[Figures]) -> Figures:
 
 
 def run_workload(workload: Workload, workers: Sequence[Worker], size: int, repeats: int, directory: Path) -> Results:
-    """Visit every peer ``repeats`` times, beginning with another one in each round."""
+    """Visit every peer ``repeats`` times, starting with a different one in each round."""
     samples: dict[str, list[Figures]] = {}
     results = Results()
     taking_part = [worker for worker in workers if worker.name in workload.peers]

@@ -1,4 +1,4 @@
-"""What this project sets out to reach, each as a comparison inside one run."""
+"""This project's targets, each a comparison within one run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 Medians = dict[str, dict[str, Figures]]
 OURS = "ours"
-# The blocking module is the floor, not a peer: no other task runs while it works.
+# The blocking module is the upper limit, not a peer: no other task runs while it works.
 PEERS = ("aiosqlite", "pyo3", "apsw")
 
 
 @dataclass(frozen=True)
 class Target:
-    """``measure`` gives the figure that has to be at least (or, with ``at_most``, at most) ``bound``."""
+    """``measure`` computes the figure that must be at least (or, with ``at_most``, at most) ``bound``."""
 
     workload: str
     wording: str
@@ -28,7 +28,7 @@ class Target:
     at_most: bool = False
 
     def reached(self, value: float) -> bool:
-        """Say whether ``value`` is good enough."""
+        """Return whether ``value`` reaches the target."""
         return value <= self.bound if self.at_most else value >= self.bound
 
 
@@ -70,7 +70,7 @@ TARGETS = (
     Target("autocommit_normal", "aiosqlite", 3, _against("autocommit_normal", OPERATIONS, "aiosqlite")),
     Target("autocommit_normal", "APSW", 1.5, _against("autocommit_normal", OPERATIONS, "apsw")),
     Target("autocommit_full", "best peer", 1.2, _against("autocommit_full", OPERATIONS, *PEERS)),
-    # The PyO3 library answers before the disk has the row: nine syncs for two hundred commits.
+    # The PyO3 library answers before the row is on disk: nine syncs for two hundred commits.
     Target("autocommit_full", "best that syncs", 1.2, _against("autocommit_full", OPERATIONS, "aiosqlite", "apsw")),
     Target("large_reads", "stdlib", 0.9, _against("large_reads", "many_tasks_reads_per_s", "stdlib")),
     Target("large_scan", "best peer", 0.8, _against("large_scan", "scans_per_s", *PEERS)),

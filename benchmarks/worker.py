@@ -1,7 +1,7 @@
-"""The process that measures one peer: reads requests, one JSON object a line, and answers with figures.
+"""The process that measures one peer: reads requests, one JSON object per line, and answers with figures.
 
-Request: ``{"workload", "size", "directory"}``. Answer: ``{"figures"}``, ``{"unsupported"}`` or ``{"error"}``.
-The first line sent is ``{"version", "python"}``. It ends when its input does.
+Request: ``{"workload", "size", "directory"}``. Answer: ``{"figures"}``, ``{"unsupported"}`` or ``{"error"}``. The first
+line sent is ``{"version", "python"}``. It ends when its input does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.workloads import WORKLOADS
 
 
 def measure(peer: Peer, request: dict[str, Any]) -> dict[str, Any]:
-    """Run one workload on an event loop of its own, after the garbage of the one before is gone."""
+    """Run one workload on a new event loop, after the previous one's garbage is collected."""
     gc.collect()
     workload = WORKLOADS[request["workload"]]
     try:
@@ -29,13 +29,13 @@ def measure(peer: Peer, request: dict[str, Any]) -> dict[str, Any]:
     except UnsupportedError:
         return {"unsupported": True}
     except Exception:  # noqa: BLE001
-        # The coordinator prints it and leaves this peer out of this workload.
+        # The coordinator prints it and skips this workload for this peer.
         return {"error": traceback.format_exc()}
 
 
 def main(name: str) -> None:
     """Serve requests until the input ends."""
-    # Whatever the library prints must not end up among the answers.
+    # Output of the library must not end up among the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     peer = load(name)

@@ -1,4 +1,4 @@
-"""The list of workloads: what runs, at which size, and the figure that stands for it."""
+"""The list of workloads: what runs, at which size, and the figure to compare."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from benchmarks.peers import NAMES, Peer
 
 Run = Callable[[Peer, Path, int], Coroutine[Any, Any, Figures]]
 
-# Blocking calls on one thread neither interleave nor overlap: these workloads say nothing about sqlite3.
+# Blocking calls on one thread neither interleave nor overlap, so these workloads do not apply to sqlite3.
 ASYNC_PEERS = tuple(name for name in NAMES if name != "stdlib")
 FUNCTION_PEERS = ("ours", "stdlib")
 
 
 @dataclass(frozen=True)
 class Workload:
-    """``size`` is the full size, ``quick_size`` proves that it runs; ``figure`` is the one compared."""
+    """``size`` is the full size, ``quick_size`` only proves that it runs; ``figure`` is the one to compare."""
 
     name: str
     title: str
@@ -140,5 +140,5 @@ WORKLOADS = {workload.name: workload for workload in _ALL}
 
 
 def higher_is_better(figure: str) -> bool:
-    """Say so from the figure's unit."""
+    """Return whether more is better, according to the figure's unit."""
     return figure.endswith(("_per_s", "_ratio"))

@@ -1,4 +1,4 @@
-"""SQL calls Python: a function, an aggregate, and a hook that writes down what changes.
+"""SQL calls Python: a function, an aggregate, and a hook that records changes.
 
 Run it: python examples/callbacks.py
 """
@@ -11,13 +11,13 @@ from rapsqlite import connect
 
 
 class Median:
-    """An aggregate: one instance for each group of rows."""
+    """An aggregate: one instance per group of rows."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
 
     def step(self, value: float) -> None:
-        """Take one row."""
+        """Process one row."""
         self.values.append(value)
 
     def finalize(self) -> float:
@@ -28,7 +28,7 @@ class Median:
 async def main() -> None:
     changes: list[str] = []
     async with connect(":memory:") as conn:
-        # Deterministic: the same argument need not be asked twice in one statement.
+        # Deterministic: SQLite may reuse the result for the same argument within a statement.
         await conn.create_function("celsius", 1, lambda f: round((f - 32) / 1.8, 1), deterministic=True)
         await conn.create_aggregate("median", 1, Median)
         await conn.set_update_hook(lambda _action, _database, table, rowid: changes.append(f"{table}:{rowid}"))

@@ -1,4 +1,4 @@
-"""A query that takes too long is interrupted inside SQLite, and the connection goes on.
+"""Interrupt a slow query inside SQLite, and keep using the connection.
 
 Run it: python examples/cancellation.py
 """

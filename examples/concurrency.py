@@ -1,4 +1,4 @@
-"""Many tasks, one connection: statements queue in order and travel together; the event loop stays free.
+"""Many tasks share one connection: statements are queued and pipelined, and the event loop stays free.
 
 Run it: python examples/concurrency.py
 """

@@ -1,4 +1,4 @@
-"""What a failure tells: the class says what kind, the attributes say which of SQLite's result codes.
+"""Handle errors: the class says what kind it is, the attributes give SQLite's result code.
 
 Run it: python examples/errors.py
 """
@@ -18,7 +18,7 @@ async def main() -> None:
         except rapsqlite.IntegrityError as error:
             print(error.sqlite_errorname, "|", error)
 
-        # The classes are subclasses of sqlite3's own, so old `except` clauses keep working.
+        # The classes are subclasses of sqlite3's, so existing `except` clauses keep working.
         try:
             await conn.fetch_all("SELECT * FROM nowhere")
         except sqlite3.OperationalError as error:

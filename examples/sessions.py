@@ -1,4 +1,4 @@
-"""Changes made in one database reach another as a changeset, and a change that clashes is settled by a rule.
+"""Transfer changes from one database to another as a changeset, and resolve a conflict with a rule.
 
 Run it: python examples/sessions.py
 """

@@ -1,4 +1,4 @@
-"""Read a result larger than one likes to hold: chunks of rows from one running statement.
+"""Read a large result in bounded memory: chunks of rows from one running statement.
 
 Run it: python examples/streaming.py
 """

@@ -1,4 +1,4 @@
-"""All or nothing: a transfer between two accounts that fails halfway leaves no trace.
+"""All or nothing: a transfer between two accounts that fails halfway changes nothing.
 
 Run it: python examples/transactions.py [FILE]
 """

@@ -1,4 +1,4 @@
-"""The same library under Trio: nothing changes but the line that starts the event loop.
+"""The same library on Trio: only the line that starts the event loop is different.
 
 Run it: python examples/trio_quickstart.py
 """

@@ -1,7 +1,7 @@
-"""Hatch's build hook: a wheel carries the compiled module, so build it first.
+"""Hatch's build hook: a wheel contains the compiled module, so build it first.
 
-An sdist carries the crate instead, and a wheel built from that sdist runs this hook again. The script
-it calls leaves a module alone that is newer than its inputs, so repeated builds cost nothing.
+An sdist contains the crate instead, and building a wheel from that sdist runs this hook again. The script that it calls
+skips a module that is newer than its inputs, so repeated builds cost nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EXTENSIONS = "rapsqlite/extension_modules"
 
 
 class EngineBuildHook(BuildHookInterface[Any]):
-    """Builds ``rapsqlite/engine.wasm`` and the extensions beside it, and puts them into the wheel."""
+    """Builds ``rapsqlite/engine.wasm`` and the bundled extensions, and adds them to the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatch's signature
         """Run before the wheel's files are collected; ``version`` is "standard" or "editable"."""
@@ -27,7 +27,7 @@ class EngineBuildHook(BuildHookInterface[Any]):
         subprocess.run(["bash", str(root / "scripts" / "build_wasm.sh")], cwd=root, check=True)
         if not (root / MODULE).is_file():
             raise FileNotFoundError(f"scripts/build_wasm.sh ended well but left no {MODULE}")
-        # These files are git-ignored, and hatch leaves ignored files out unless told otherwise. There are no extensions
-        # where their source could not be had; the script has said so.
+        # These files are git-ignored, and hatch skips ignored files by default. There are no extensions if their source
+        # was not available, which the script has reported.
         modules = [MODULE, *(path.relative_to(root).as_posix() for path in (root / EXTENSIONS).glob("*.wasm"))]
         build_data["artifacts"].extend(f"/{name}" for name in modules)

@@ -1,7 +1,7 @@
-"""Check with pyright that every public name of the installed package has a type that users' checkers know.
+"""Check with pyright that every public name of the installed package has an explicit type.
 
-Fails for a name whose type is unknown, and for one whose type is inferred rather than written down, such as that of an
-attribute set in ``__init__``: two type checkers may infer two types.
+Fails for a name whose type is unknown or inferred, such as an attribute set in ``__init__`` without annotation: two
+type checkers may infer different types.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BIN = Path(sys.executable).parent
 
 def completeness(package: str) -> dict[str, Any]:
     """Return pyright's report about a package of the running environment."""
-    # Only through PATH does pyright find the environment when it verifies a package.
+    # pyright finds the environment only through PATH when it verifies a package.
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     command = [str(BIN / "basedpyright"), "--verifytypes", package, "--ignoreexternal", "--outputjson"]
     answer = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
@@ -27,7 +27,7 @@ def completeness(package: str) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Print the figures and what is wrong."""
+    """Print the figures and the problems."""
     report = completeness("rapsqlite")
     counts = report["exportedSymbolCounts"]
     known, inferred, unknown = (counts[f"with{kind}Type"] for kind in ("Known", "Ambiguous", "Unknown"))
@@ -36,7 +36,7 @@ def main() -> int:
         if symbol["isExported"] and not symbol["isTypeKnown"]:
             reasons = "; ".join(" ".join(diagnostic["message"].split()) for diagnostic in symbol["diagnostics"])
             print(f"  {symbol['name']}: {reasons or 'because of one of its members'}", file=sys.stderr)
-    # Nothing found means that the package was not found: then nothing was checked.
+    # No names found means that the package was not found, so nothing was checked.
     return 1 if inferred or unknown or not known else 0
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Check a linked ``engine.wasm`` against the contract, before it is put in place.
+"""Check a linked ``engine.wasm`` against the contract, before it is installed.
 
-What a compiler or linker flag can break without an error: words the host writes must be read by atomic loads (a
-plain load is moved out of the polling loop), imports come from two modules only, the exports of docs/abi.md exist
-and nothing in the module is larger than the wheel can carry. Reads the binary format itself, so that it needs
-no tool: https://webassembly.github.io/spec/core/binary/
+It checks what a compiler or linker flag can break without an error: words that the host writes must be read by atomic
+loads (a plain load is hoisted out of the polling loop), imports come from only two modules, the exports of docs/abi.md
+exist, and the module is not too large for the wheel. It reads the binary format itself and needs no tool:
+https://webassembly.github.io/spec/core/binary/
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ IMPORT_MODULES = {"rapsqlite", "wasi_snapshot_preview1"}
 SECTION_IMPORT, SECTION_EXPORT, SECTION_CODE = 2, 7, 10
 KINDS = ("func", "table", "memory", "global", "tag")
 ATOMIC_LOAD = (0xFE, 0x10)
-# C calls these, so Rust gives them their plain names, and the linker exports every such name.
+# C calls these, so Rust exports them under their plain names, and the linker exports every such name.
 EXPORTS_BESIDE_CONTRACT = {"sqlite3_os_init", "sqlite3_os_end", "rapsqlite_free", "rapsqlite_realloc"}
 
 # Opcodes by what follows them; every other one-byte opcode of the features in use has no immediate.
@@ -43,7 +43,7 @@ class Reader:
         return self.data[self.position - 1]
 
     def number(self) -> int:
-        """Return an unsigned LEB128; good enough to step over a signed one."""
+        """Return an unsigned LEB128 number; also good enough to skip a signed one."""
         value = shift = 0
         while True:
             byte = self.byte()
@@ -53,20 +53,20 @@ class Reader:
                 return value
 
     def name(self) -> str:
-        """Return text that is preceded by its length."""
+        """Return a length-prefixed name."""
         size = self.number()
         self.position += size
         return self.data[self.position - size : self.position].decode()
 
     def memory_argument(self) -> None:
-        """Step over alignment, memory and offset of a load or store."""
+        """Skip alignment, memory and offset of a load or store."""
         if self.number() & 0x40:
             self.number()
         self.number()
 
 
 def sections(data: bytes) -> dict[int, tuple[int, int]]:
-    """Return start and end of each section but the custom ones."""
+    """Return start and end of each non-custom section."""
     if data[:8] != b"\0asm\1\0\0\0":
         raise SystemExit("not a WebAssembly module")
     reader, found = Reader(data, 8), {}
@@ -101,7 +101,7 @@ def exports(reader: Reader) -> dict[str, str]:
 
 
 def skip_prefixed(reader: Reader, opcode: int, number: int) -> None:
-    """Step over the immediates of an instruction of two bytes or more."""
+    """Skip the immediates of an instruction of two bytes or more."""
     if opcode == 0xFC:
         for _ in range(2 if number in BULK_TWO else 1 if number in BULK_ONE else 0):
             reader.number()
@@ -118,7 +118,7 @@ def skip_prefixed(reader: Reader, opcode: int, number: int) -> None:
 
 
 def skip_plain(reader: Reader, opcode: int) -> None:
-    """Step over the immediates of an instruction of one byte."""
+    """Skip the immediates of an instruction of one byte."""
     if opcode in BLOCKS or opcode in ONE_INDEX:
         reader.number()
     elif opcode in TWO_INDEXES:
@@ -168,7 +168,7 @@ def contract(abi: Path) -> set[str]:
 
 
 def faults(data: bytes, abi: Path, max_bytes: int) -> list[str]:
-    """Return what is wrong with the module, one sentence each."""
+    """Return the problems of the module, one sentence each."""
     parts = sections(data)
     absent = {SECTION_IMPORT, SECTION_EXPORT, SECTION_CODE} - set(parts)
     if absent:

@@ -1,4 +1,4 @@
-"""As much of SQLite's C interface as the profile's workload needs, on an instrumented library, through ctypes."""
+"""The part of SQLite's C interface that the profile's workload needs, on an instrumented library, through ctypes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TRANSIENT = ctypes.c_void_p(-1)
 
 
 class Database:
-    """One connection. Errors raise RuntimeError with SQLite's message: a workload must not go on beside its plan."""
+    """One connection. Errors raise RuntimeError with SQLite's message: a workload never deviates from its plan."""
 
     def __init__(self, library: Path, path: str) -> None:
         self._sqlite = ctypes.CDLL(str(library))
@@ -70,7 +70,7 @@ class Database:
             self._check(code, f"parameter {index}")
 
     def _read_row(self, statement: ctypes.c_void_p, columns: int) -> None:
-        """Fetch every value of the current row as the engine does: by its type, then its length."""
+        """Fetch every value of the current row as the engine does: first its type, then its length."""
         for column in range(columns):
             match self._sqlite.sqlite3_column_type(statement, column):
                 case 1:
@@ -95,7 +95,7 @@ class Database:
         return rows
 
     def script(self, sql: str) -> int:
-        """Run all statements of ``sql`` and return how many rows they gave."""
+        """Run all statements of ``sql`` and return how many rows they returned."""
         rest, rows = sql.encode(), 0
         while rest.strip():
             statement, rest = self._prepare(rest)
@@ -107,7 +107,7 @@ class Database:
         return rows
 
     def many(self, sql: str, parameters: Iterable[Sequence[Value]]) -> int:
-        """Prepare ``sql`` once, run it with each of the parameters, and return how many rows that gave."""
+        """Prepare ``sql`` once, run it with each of the parameters, and return how many rows it returned."""
         statement, _ = self._prepare(sql.encode())
         rows = 0
         try:
@@ -119,7 +119,7 @@ class Database:
         return rows
 
     def fails(self, sql: str) -> None:
-        """Run ``sql``, which must fail: errors are part of an ordinary day."""
+        """Run ``sql``, which must fail: errors are part of ordinary use."""
         try:
             self.script(sql)
         except RuntimeError:

@@ -1,8 +1,7 @@
-"""What the profile is recorded from: a day's SQL, each kind weighted by how often programs spend their time in it.
+"""The workload for the profile: typical SQL, each kind weighted by how much time programs spend in it.
 
-Counters tell the compiler which code is hot, which is warm, and which never runs, so rare features appear here
-a few times: what never appears is compiled for size alone. All data are made by arithmetic, so that each run
-counts the same.
+Counters tell the compiler which code is hot, which is warm, and which never runs, so rare features appear a few times
+here: code that never runs is compiled for size. All data are computed, so that each run counts the same.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ END;
 
 
 def text(number: int, count: int) -> str:
-    """Return ``count`` words, the same for the same number."""
+    """Return ``count`` words, always the same for the same number."""
     return " ".join(WORDS[(number * (step + 3) + step * step) % len(WORDS)] for step in range(count))
 
 
@@ -204,7 +203,7 @@ def read(db: Database) -> None:
 
 
 def parse(db: Database) -> None:
-    """Statements that differ in their literals, so that each one is parsed and planned anew."""
+    """Statements that differ in their literals, so that each one is parsed and planned again."""
     for number in range(700):
         db.script(
             f"SELECT p.id, p.name AS n, i.price * {number} + 1, "

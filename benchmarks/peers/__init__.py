@@ -1,9 +1,8 @@
-"""One adapter per measured library: the same few verbs, each by the library's own documented way.
+"""One adapter per measured library: the same few methods, each the way the library documents it.
 
-An adapter module defines ``NAME``, ``IMPORT`` and ``FIRST_ROW`` (source text for fresh interpreters),
-``version()`` and ``open_database()``. Every connection is in autocommit mode; ``insert_many`` opens its own
-transaction. Where the library's method has the right shape already the adapter hands out that very method, so
-that nothing of ours is timed.
+An adapter module defines ``NAME``, ``IMPORT`` and ``FIRST_ROW`` (source text for new interpreters), ``version()`` and
+``open_database()``. Every connection is in autocommit mode; ``insert_many`` opens its own transaction. Where the
+library's method already has the right shape the adapter uses that very method, so that no code of ours is timed.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ Parameters = tuple[Any, ...]
 
 
 class UnsupportedError(Exception):
-    """The library has no such verb: the workload is left out for it."""
+    """The library has no such method: the workload is skipped for it."""
 
 
 class Database(Protocol):
     """One open connection of a peer."""
 
     def execute(self, sql: str, parameters: Parameters = ()) -> Awaitable[Any]:
-        """Run one statement and drop its rows."""
+        """Run one statement and discard its rows."""
 
     def execute_fetchall(self, sql: str, parameters: Parameters = ()) -> Awaitable[Any]:
-        """Run one statement and return its rows, by the verb meant for small results."""
+        """Run one statement and return its rows, with the method for small results."""
 
     def fetch_all(self, sql: str, parameters: Parameters = ()) -> Awaitable[Any]:
-        """The same by the verb meant for large results."""
+        """The same with the method for large results."""
 
     def fetch_one(self, sql: str, parameters: Parameters = ()) -> Awaitable[Any]:
         """Return the first row."""
@@ -45,16 +44,16 @@ class Database(Protocol):
         """Return all rows as instances of a class with fields id, name, score and flag."""
 
     def count_rows(self, sql: str, parameters: Parameters = ()) -> Awaitable[int]:
-        """Go through the rows with ``async for`` and return how many there were."""
+        """Iterate over the rows with ``async for`` and return their number."""
 
     def insert_many(self, sql: str, rows: Iterable[Parameters]) -> Awaitable[Any]:
         """Insert all rows in one transaction."""
 
     def create_function(self, name: str, narg: int, func: Any, *, deterministic: bool = False) -> Awaitable[Any]:
-        """Let SQL call a function."""
+        """Register an SQL function."""
 
     def create_aggregate(self, name: str, narg: int, cls: Any) -> Awaitable[Any]:
-        """Let SQL call an aggregate."""
+        """Register an aggregate."""
 
     def close(self) -> Awaitable[Any]:
         """Close the connection."""

@@ -1,4 +1,4 @@
-"""aiosqlite: the stdlib module on a thread of its own."""
+"""aiosqlite: the stdlib module in a separate thread."""
 
 from __future__ import annotations
 

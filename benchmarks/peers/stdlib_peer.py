@@ -1,4 +1,4 @@
-"""Blocking stdlib ``sqlite3`` on the event loop's own thread: the floor, not a way to write programs."""
+"""Blocking stdlib ``sqlite3`` on the event loop's own thread: the upper limit, not a way to write programs."""
 
 from __future__ import annotations
 

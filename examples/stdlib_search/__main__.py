@@ -27,7 +27,7 @@ async def make_index(database: Path) -> int:
 
 
 def remove_old(database: Path) -> None:
-    """Delete what an earlier run left."""
+    """Delete the files of an earlier run."""
     for suffix in ("", "-journal", "-wal", "-shm"):
         database.with_name(database.name + suffix).unlink(missing_ok=True)
 

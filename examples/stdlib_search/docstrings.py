@@ -1,4 +1,4 @@
-"""Find the documentation strings of the standard library by reading its sources; nothing is imported."""
+"""Find the docstrings of the standard library by parsing its sources; nothing is imported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = {ast.Module: "module", ast.ClassDef: "class"}
 
 
 class Document(NamedTuple):
-    """One documentation string and where it stands."""
+    """One docstring and its location."""
 
     module: str
     name: str
@@ -28,7 +28,7 @@ class Document(NamedTuple):
 
 
 def standard_library() -> list[Path]:
-    """Return the source files of the standard library's modules, tests left out, in a stable order."""
+    """Return the source files of the standard library's modules, without tests, in a stable order."""
     root = Path(sysconfig.get_path("stdlib"))
     found: list[Path] = []
     for name in sorted(sys.stdlib_module_names):
@@ -48,10 +48,10 @@ def module_name(path: Path) -> str:
 
 
 def documents_of(path: Path) -> list[Document]:
-    """Return the documentation strings in one file; none if it is not Python of this version."""
+    """Return the docstrings in one file; none if this Python version cannot parse it."""
     try:
         with warnings.catch_warnings():
-            # Old escapes in old modules are not this program's business.
+            # Ignore warnings about old escape sequences in old modules.
             warnings.simplefilter("ignore")
             tree = ast.parse(path.read_bytes(), filename=str(path))
     except SyntaxError:
@@ -60,7 +60,7 @@ def documents_of(path: Path) -> list[Document]:
 
 
 def walk(node: ast.AST, module: str, prefix: str) -> Iterator[Document]:
-    """Yield the documentation of a node, then that of what is defined in it."""
+    """Yield the docstring of a node, then those of its definitions."""
     name = prefix or module
     if isinstance(node, DOCUMENTED):
         body = ast.get_docstring(node)

@@ -1,4 +1,4 @@
-"""Write the documentation strings into a database with a full-text index."""
+"""Write the docstrings into a database with a full-text index."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ DOCUMENTS_PER_TRANSACTION = 2000
 
 async def build(conn: rapsqlite.Connection, files: list[Path] | None = None) -> int:
     """Fill an empty database from the standard library's sources and return the number of documents."""
-    # With a write-ahead log searches do not wait for writes. Where the file system cannot have one, SQLite stays
-    # with its rollback journal, and everything works, slower.
+    # With a write-ahead log, searches do not wait for writes. On file systems that do not support it SQLite keeps its
+    # rollback journal, and everything works, but slower.
     await conn.execute("PRAGMA journal_mode = WAL")
     await conn.executescript(SCHEMA)
     files = standard_library() if files is None else files
@@ -36,7 +36,7 @@ async def build(conn: rapsqlite.Connection, files: list[Path] | None = None) -> 
     waiting: list[Document] = []
     stored = 0
     for path in files:
-        # Parsing is plain Python and takes milliseconds: on a worker thread the event loop stays free.
+        # Parsing is pure Python and takes milliseconds: in a worker thread it leaves the event loop free.
         waiting += await anyio.to_thread.run_sync(documents_of, path)
         if len(waiting) >= DOCUMENTS_PER_TRANSACTION:
             stored = await store(conn, waiting, stored)
@@ -46,7 +46,7 @@ async def build(conn: rapsqlite.Connection, files: list[Path] | None = None) -> 
 
 
 async def store(conn: rapsqlite.Connection, documents: list[Document], stored: int) -> int:
-    """Add documents in one transaction; ``stored`` are there already. Return how many there are then."""
+    """Add documents in one transaction to the ``stored`` ones; return the new total."""
     numbered = list(enumerate(documents, start=stored + 1))
     async with conn.transaction():
         await conn.executemany(

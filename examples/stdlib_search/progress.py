@@ -1,4 +1,4 @@
-"""Show how far a job is: a bar on a terminal, a line every tenth elsewhere."""
+"""Show the progress of a job: a bar on a terminal, otherwise a line for every tenth."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ REDRAW_S = 0.05
 
 
 class Progress:
-    """Counts steps of a job whose number of steps is known, and draws them.
+    """Counts and displays the steps of a job whose total is known.
 
-    Drawing is cheap and rare (20 times a second at most), so the display does not disturb what it displays.
+    Drawing is cheap and rare (at most 20 times a second), so the display does not disturb what it shows.
     """
 
     def __init__(self, title: str, total: int, stream: TextIO = sys.stdout) -> None:

@@ -1,4 +1,4 @@
-"""Many tasks search and write at once, while a ticker watches whether the event loop still turns."""
+"""Many tasks search and write at once, while a ticker checks that the event loop keeps running."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TICK_S = 0.001
 
 @dataclass
 class Measured:
-    """What one event loop did: counts, seconds, and the latencies of its searches in seconds."""
+    """Results of one event loop: counts, seconds, and the latencies of its searches in seconds."""
 
     loop: str
     writes: int = 0
@@ -97,7 +97,7 @@ async def write(
     measured: Measured,
     progress: Progress,
 ) -> None:
-    """Take visits until none are left; each is a transaction of its own, on disk when it returns."""
+    """Take visits until none are left; each is a separate transaction, on disk when it returns."""
     for number in visits:
         async with conn.transaction("IMMEDIATE"):
             await conn.execute(RECORD, (measured.loop, terms[number % len(terms)], number))
@@ -106,7 +106,7 @@ async def write(
 
 
 async def watch_loop(measured: Measured) -> None:
-    """Sleep for a millisecond again and again; what is longer than that, others kept the loop busy."""
+    """Sleep for a millisecond repeatedly; any extra time is a delay of the event loop."""
     while True:
         before = time.perf_counter()
         await anyio.sleep(TICK_S)
