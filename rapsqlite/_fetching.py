@@ -11,7 +11,7 @@ import msgspec
 
 from rapsqlite import _constants as abi
 from rapsqlite._client.named_placeholders import accept_positions
-from rapsqlite._values.row_plan import plan_rows
+from rapsqlite._values.row_plan import row_decoder
 from rapsqlite._values.typed_rows import typed_rows
 from rapsqlite._values.wire import decode_columns
 from rapsqlite._wasm.rings import Request
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _encode = msgspec.msgpack.Encoder().encode
 
 
-class TypedPlan:
+class TypedRowDecoder:
     """Decoder of one result whose rows become objects of a user's type."""
 
     __slots__ = ("decode", "format", "needs_columns")
@@ -51,69 +51,69 @@ class TypedPlan:
         return None
 
 
-def plan_into(session: ConnectionState, into: type[Any] | None) -> RowDecoder:
+def decoder_into(state: ConnectionState, into: type[Any] | None) -> RowDecoder:
     """Return the decoder for a whole result: lists unless a row factory or ``into`` is set."""
-    return session.list_plan if into is None else TypedPlan(into)
+    return state.list_decoder if into is None else TypedRowDecoder(into)
 
 
 async def fetch_rows(
-    connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, plan: RowDecoder
+    connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, decoder: RowDecoder
 ) -> list[Any]:
     """Return all rows. The event loop runs every few milliseconds while they are decoded."""
-    session = connection._session
-    params = await session.encode(sql, parameters)
-    if plan.needs_columns:
+    state = connection._state
+    params = await state.encode(sql, parameters)
+    if decoder.needs_columns:
         # Python code runs for each row, so rows are decoded batch by batch and other tasks run in between.
         cursor = Cursor(connection)
-        await cursor._run(sql, handle, params, plan, 0)
+        await cursor._run(sql, handle, params, decoder, 0)
         return await cursor.fetchall()
-    rows, _ = await _collect(session, sql, handle, params, plan, 0)
+    rows, _ = await _collect(state, sql, handle, params, decoder, 0)
     return rows
 
 
 async def _collect(
-    session: ConnectionState, sql: bytes, handle: int, params: bytes, plan: RowDecoder, most: int
+    state: ConnectionState, sql: bytes, handle: int, params: bytes, decoder: RowDecoder, most: int
 ) -> tuple[list[Any], Reply]:
     """Return the rows, at most so many unless that is 0, and the last reply."""
-    bits = session.statement_bits
+    bits = state.statement_bits
     while True:
         try:
-            return await session.guest.collect(
+            return await state.guest.collect(
                 Request(
                     abi.OP_FETCH_PREPARED if handle else abi.OP_FETCH,
                     b"" if handle else sql,
                     params,
-                    format=plan.format | bits,
+                    format=decoder.format | bits,
                     target=handle,
                     argument=most,
                 ),
-                plan.decode,
+                decoder.decode,
             )
         except PositionsRefusedError:  # noqa: PERF203 - twice at most
-            bits = await accept_positions(session, sql, bits)
+            bits = await accept_positions(state, sql, bits)
 
 
 async def fetch_first(
-    connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, plan: RowDecoder
+    connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, decoder: RowDecoder
 ) -> tuple[list[Any], int]:
     """Return a list with the first row or an empty list, and the number of columns. SQLite computes no further rows."""
-    session = connection._session
-    params = await session.encode(sql, parameters)
-    rows, reply = await _collect(session, sql, handle, params, plan, 1)
-    if rows and plan.needs_columns:
+    state = connection._state
+    params = await state.encode(sql, parameters)
+    rows, reply = await _collect(state, sql, handle, params, decoder, 1)
+    if rows and decoder.needs_columns:
         cursor = Cursor(connection)
-        cursor._describe(reply.columns, plan)
-        function = plan.row_function(reply.columns, cursor)
+        cursor._describe(reply.columns, decoder)
+        function = decoder.row_function(reply.columns, cursor)
         if function is not None:
             rows = [function(rows[0])]
     return rows, reply.column_count
 
 
 async def fetch_one(
-    connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, plan: RowDecoder
+    connection: Connection, sql: bytes, handle: int, parameters: Parameters | None, decoder: RowDecoder
 ) -> Any:
     """Return the first row; raises DatabaseError if there is none."""
-    rows, _ = await fetch_first(connection, sql, handle, parameters, plan)
+    rows, _ = await fetch_first(connection, sql, handle, parameters, decoder)
     if rows:
         return rows[0]
     error = DatabaseError("no rows: fetch_one expects at least one, fetch_optional does not")
@@ -124,8 +124,8 @@ async def fetch_one(
 
 async def fetch_scalar(connection: Connection, sql: bytes, handle: int, parameters: Parameters | None) -> Any:
     """Return the only column of the first row, None without rows."""
-    session = connection._session
-    rows, column_count = await fetch_first(connection, sql, handle, parameters, session.scalar_plan)
+    state = connection._state
+    rows, column_count = await fetch_first(connection, sql, handle, parameters, state.scalar_decoder)
     if column_count > 1:
         raise ProgrammingError(f"fetch_scalar expects one column, but the statement returns {column_count}")
     return rows[0][0] if rows else None
@@ -141,19 +141,19 @@ async def fetch_blob(connection: Connection, sql: bytes, handle: int, parameters
 
 def rowid_row(connection: Connection, rowid: int) -> Any:
     """Return a row id as the row that ``SELECT last_insert_rowid()`` would return."""
-    plan = connection._session.tuple_plan
+    decoder = connection._state.tuple_decoder
     name = "last_insert_rowid()"
-    is_map = plan.format & abi.FORMAT_SHAPE_MASK == abi.FORMAT_MAPS
-    row = plan.decode(_encode([{name: rowid} if is_map else [rowid]]))[0]
-    if not plan.needs_columns:
+    is_map = decoder.format & abi.FORMAT_SHAPE_MASK == abi.FORMAT_MAPS
+    row = decoder.decode(_encode([{name: rowid} if is_map else [rowid]]))[0]
+    if not decoder.needs_columns:
         return row
-    columns = _encode([[name, None] if plan.format & abi.FORMAT_DECLARED_TYPES else name])
+    columns = _encode([[name, None] if decoder.format & abi.FORMAT_DECLARED_TYPES else name])
     cursor = Cursor(connection)
-    cursor._describe(columns, plan)
-    function = plan.row_function(columns, cursor)
+    cursor._describe(columns, decoder)
+    function = decoder.row_function(columns, cursor)
     return row if function is None else function(row)
 
 
-def plain_plan(session: ConnectionState, shape: Literal["list", "dict"]) -> RowDecoder:
+def plain_decoder(state: ConnectionState, shape: Literal["list", "dict"]) -> RowDecoder:
     """Return the decoder for the package's own queries, which ignores the user's factories."""
-    return plan_rows(shape, default=list, text_factory=str, detect_types=0, converters=session.converters)
+    return row_decoder(shape, default=list, text_factory=str, detect_types=0, converters=state.converters)

@@ -30,7 +30,7 @@ class Queries:
     raised at the task's next checkpoint.
     """
 
-    _session: ConnectionState
+    _state: ConnectionState
 
     @property
     def _connection(self) -> Connection:
@@ -43,7 +43,7 @@ class Queries:
         return Operation(self._cursor())
 
     async def _cursor(self) -> Cursor:
-        self._session.guest.state  # noqa: B018 - raises if the connection is closed
+        self._state.guest.state  # noqa: B018 - raises if the connection is closed
         return Cursor(self._connection)
 
     def execute(self, sql: str, parameters: Parameters | None = None) -> Operation[Cursor]:
@@ -78,13 +78,13 @@ class Queries:
         await cursor.close()
         rowid = cursor.lastrowid
         if rowid is None:  # the SQL contained no statement
-            rowid = self._session.guest.last_insert_rowid
+            rowid = self._state.guest.last_insert_rowid
         return fetching.rowid_row(self._connection, rowid)
 
     def execute_fetchall(self, sql: str, parameters: Parameters | None = None) -> Operation[list[Any]]:
         """Execute one statement and return all its rows, as tuples unless `row_factory` is set."""
         sql_bytes = encode_sql(sql, "execute_fetchall")
-        return Operation(fetching.fetch_rows(self._connection, sql_bytes, 0, parameters, self._session.tuple_plan))
+        return Operation(fetching.fetch_rows(self._connection, sql_bytes, 0, parameters, self._state.tuple_decoder))
 
     # -- whole results -----------------------------------------------------------------------------
     # Rows are lists unless `row_factory` is set. ``into``: a msgspec.Struct, dataclass, NamedTuple or TypedDict whose
@@ -102,8 +102,8 @@ class Queries:
         ``into`` is a msgspec.Struct, dataclass, NamedTuple or TypedDict. Its fields are filled by column name; a value
         that does not match its field raises DataError. The event loop runs every few milliseconds meanwhile.
         """
-        plan = fetching.plan_into(self._session, into)
-        return await fetching.fetch_rows(self._connection, encode_sql(sql, "fetch_all"), 0, parameters, plan)
+        decoder = fetching.decoder_into(self._state, into)
+        return await fetching.fetch_rows(self._connection, encode_sql(sql, "fetch_all"), 0, parameters, decoder)
 
     @overload
     async def fetch_one(self, sql: str, parameters: Parameters | None = None) -> Any: ...
@@ -114,8 +114,8 @@ class Queries:
 
         SQLite computes no further rows.
         """
-        plan = fetching.plan_into(self._session, into)
-        return await fetching.fetch_one(self._connection, encode_sql(sql, "fetch_one"), 0, parameters, plan)
+        decoder = fetching.decoder_into(self._state, into)
+        return await fetching.fetch_one(self._connection, encode_sql(sql, "fetch_one"), 0, parameters, decoder)
 
     @overload
     async def fetch_optional(self, sql: str, parameters: Parameters | None = None) -> Any: ...
@@ -125,9 +125,9 @@ class Queries:
         self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None
     ) -> Any:
         """Return the first row, made as in `fetch_all`, or None if there is none."""
-        plan = fetching.plan_into(self._session, into)
+        decoder = fetching.decoder_into(self._state, into)
         sql_bytes = encode_sql(sql, "fetch_optional")
-        rows, _ = await fetching.fetch_first(self._connection, sql_bytes, 0, parameters, plan)
+        rows, _ = await fetching.fetch_first(self._connection, sql_bytes, 0, parameters, decoder)
         return rows[0] if rows else None
 
     async def fetch_scalar(self, sql: str, parameters: Parameters | None = None) -> Any:
@@ -147,14 +147,14 @@ class Queries:
 
         ``chunk_size`` defaults to the connection's ``iter_chunk_size``. Rows are made as in `fetch_all`.
         """
-        size = self._session.iter_chunk_size if chunk_size is None else chunk_size
+        size = self._state.iter_chunk_size if chunk_size is None else chunk_size
         sql_bytes = encode_sql(sql, "execute_iter")
-        return ChunkStream(self._connection, sql_bytes, parameters, self._session.list_plan, size)
+        return ChunkStream(self._connection, sql_bytes, parameters, self._state.list_decoder, size)
 
     def stream(self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> RowStream:
         """Return an async iterator over the rows of one statement; rows are made as in `fetch_all`."""
-        plan = fetching.plan_into(self._session, into)
-        return RowStream(self._connection, encode_sql(sql, "stream"), parameters, plan)
+        decoder = fetching.decoder_into(self._state, into)
+        return RowStream(self._connection, encode_sql(sql, "stream"), parameters, decoder)
 
     def prepare(self, sql: str) -> PreparedStatement:
         """Return a statement that stays prepared until it is closed or garbage-collected."""
@@ -165,25 +165,25 @@ class Queries:
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open: SQLite's own state as of the latest reply."""
-        return self._session.guest.in_transaction
+        return self._state.guest.in_transaction
 
     @property
     def total_changes(self) -> int:
         """Rows inserted, updated or deleted since the connection was opened, as of the latest reply."""
-        return self._session.guest.total_changes
+        return self._state.guest.total_changes
 
     async def in_transaction_async(self) -> bool:
         """Return `in_transaction` once all statements sent before have finished."""
-        return bool((await self._session.count()).flags & abi.REPLY_IN_TRANSACTION)
+        return bool((await self._state.count()).flags & abi.REPLY_IN_TRANSACTION)
 
     async def total_changes_async(self) -> int:
         """Return `total_changes` once all statements sent before have finished."""
-        return (await self._session.count()).total_changes
+        return (await self._state.count()).total_changes
 
     async def changes(self) -> int:
         """Return how many rows the last INSERT, UPDATE or DELETE changed, not counting triggers."""
-        return decode_integer((await self._session.count()).rows)
+        return decode_integer((await self._state.count()).rows)
 
     async def last_insert_rowid(self) -> int:
         """Return the row id of the last inserted row, 0 if there was none."""
-        return (await self._session.count()).last_insert_rowid
+        return (await self._state.count()).last_insert_rowid

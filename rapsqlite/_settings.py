@@ -29,8 +29,8 @@ class Settings(Queries):
         https://sqlite.org/pragma.html
         """
         statement = pragma_statement(name, value)
-        await self._session.apply_pending_setting()
-        await self._session.run(statement)
+        await self._state.apply_pending_setting()
+        await self._state.run(statement)
 
     async def data_version(self, schema: str = "main") -> int:
         """Return a number that changes whenever another connection has changed the database ``schema``.
@@ -38,9 +38,9 @@ class Settings(Queries):
         Changes made by this connection do not count. OperationalError for an unknown database.
         https://sqlite.org/pragma.html#pragma_data_version
         """
-        plan = fetching.plain_plan(self._session, "list")
+        decoder = fetching.plain_decoder(self._state, "list")
         sql = f"PRAGMA {quoted(schema)}.data_version".encode()
-        ((version,),) = await fetching.fetch_rows(cast("Connection", self), sql, 0, (), plan)
+        ((version,),) = await fetching.fetch_rows(cast("Connection", self), sql, 0, (), decoder)
         return int(version)
 
     async def explain_query_plan(self, sql: str, parameters: Parameters | None = None) -> list[Any]:
@@ -78,18 +78,18 @@ class Settings(Queries):
             raise OperationalError("Unable to set config")
 
     async def _control(self, operation: int, arguments: list[int]) -> int:
-        return await asked_for_number(self._session.guest, operation, arguments)
+        return await asked_for_number(self._state.guest, operation, arguments)
 
     @property
     def timeout(self) -> float:
         """Seconds that statements wait for locks held by other connections; settable."""
-        return self._session.guest.host.busy_timeout_s
+        return self._state.guest.host.busy_timeout_s
 
     @timeout.setter
     def timeout(self, value: float) -> None:
         if value < 0:
             raise ValueError("timeout must be a non-negative number of seconds")
-        self._session.guest.host.busy_timeout_s = checked_seconds(value)
+        self._state.guest.host.busy_timeout_s = checked_seconds(value)
 
 
 def _checked_flag(op: int) -> int:

@@ -46,7 +46,7 @@ _step_of = decoder_of(tuple[int, int, int])
 class Copies:
     """Copies whole databases: methods of `Connection`."""
 
-    _session: ConnectionState
+    _state: ConnectionState
 
     def iterdump(self, *, filter: str | None = None, restorable: bool = False) -> Dump:
         """Return the SQL text that recreates this database: iterate over its lines, or await a list of them.
@@ -56,7 +56,7 @@ class Copies:
         with ``restorable`` their rows appear only in the tables that store them, and the text can be run. Each
         statement of the dump sees the newest state: run it in a transaction if others write meanwhile.
         """
-        self._session.guest.state  # noqa: B018 - raises if the connection is closed
+        self._state.guest.state  # noqa: B018 - raises if the connection is closed
         return Dump(cast("Connection", self), filter, restorable)
 
     async def backup(
@@ -83,11 +83,11 @@ class Copies:
         """
         step_pages = _checked(self, target, pages, progress)
         name, sleep_s = checked_name(name, "backup", "name"), checked_seconds(sleep)
-        await self._session.apply_pending_setting()
+        await self._state.apply_pending_setting()
         async with Image() as image:
-            total = await _copy(self._session.guest, image, abi.BACKUP_TO_IMAGE, name, step_pages, progress, sleep_s)
+            total = await _copy(self._state.guest, image, abi.BACKUP_TO_IMAGE, name, step_pages, progress, sleep_s)
             if isinstance(target, Copies):
-                await _copy(target._session.guest, image, abi.BACKUP_FROM_IMAGE, "main", 0, progress, sleep_s)
+                await _copy(target._state.guest, image, abi.BACKUP_FROM_IMAGE, "main", 0, progress, sleep_s)
             else:
                 await hand_over(image, target, progress, sleep_s, total)
         if progress is not None:
@@ -106,7 +106,7 @@ class Copies:
         if not isinstance(source, sqlite3.Connection):
             raise TypeError(_not_a_connection("restore() argument 'source'", source))
         name, sleep_s = checked_name(name, "restore", "name"), checked_seconds(sleep)
-        guest = self._session.guest
+        guest = self._state.guest
         guest.state  # noqa: B018 - raises if the connection is closed
         async with Image() as image:
             await take_over(image, source, name, sleep_s)
@@ -115,9 +115,9 @@ class Copies:
     async def serialize(self, *, name: str = "main") -> bytes:
         """Return the database ``name`` as the bytes of a database file. An open transaction delays it, as `backup`."""
         name = checked_name(name, "serialize", "name")
-        await self._session.apply_pending_setting()
+        await self._state.apply_pending_setting()
         async with Image() as image:
-            await _copy(self._session.guest, image, abi.BACKUP_TO_IMAGE, name, 0, None, 0.25)
+            await _copy(self._state.guest, image, abi.BACKUP_TO_IMAGE, name, 0, None, 0.25)
             return await image.read()
 
     async def deserialize(self, data: bytes | bytearray | memoryview, /, *, name: str = "main") -> None:
@@ -128,7 +128,7 @@ class Copies:
         """
         view = bytes_of(data)
         name = checked_name(name, "deserialize", "name")
-        guest = self._session.guest
+        guest = self._state.guest
         begin = _encode([name, len(view)])
         handle = (await guest.call(Request(abi.OP_DESERIALIZE, params=begin, argument=abi.DESERIALIZE_BEGIN))).handle
         try:
@@ -152,7 +152,7 @@ def _checked(source: Copies, target: object, pages: int, progress: object) -> in
     if progress is not None and not callable(progress):
         raise TypeError("progress argument must be a callable")
     if isinstance(target, Copies):
-        target._session.guest.state  # noqa: B018 - raises if the target is closed
+        target._state.guest.state  # noqa: B018 - raises if the target is closed
     return max(checked_int(pages, "pages"), 0)
 
 

@@ -45,7 +45,7 @@ class Blob(Uncopied):
     __slots__ = ("_length", "_position", "_value")
 
     def __init__(self, connection: Connection, handle: int, length: int) -> None:
-        self._value = OpenValue(connection._session.guest, handle)
+        self._value = OpenValue(connection._state.guest, handle)
         self._length = length
         self._position = 0
 
@@ -158,7 +158,7 @@ class Blob(Uncopied):
 class Blobs:
     """Opens values for incremental I/O: methods of `Connection`."""
 
-    _session: ConnectionState
+    _state: ConnectionState
 
     def blobopen(
         self, table: str, column: str, row: int, /, *, readonly: bool = False, name: str = "main"
@@ -178,9 +178,9 @@ class Blobs:
             raise TypeError(f"blobopen() argument 3 must be int, not {type(row).__name__}")
         if not -(1 << _BITS - 1) <= row < 1 << _BITS - 1:
             raise OverflowError("Python int too large to convert to SQLite INTEGER")
-        await self._session.apply_pending_setting()
+        await self._state.apply_pending_setting()
         value = _encode([*names, int(row), int(not readonly)])
-        reply = await self._session.guest.call(Request(abi.OP_BLOB_OPEN, params=value))
+        reply = await self._state.guest.call(Request(abi.OP_BLOB_OPEN, params=value))
         length = decode_integer(reply.rows)
         if not reply.handle or not 0 <= length <= LARGEST:
             raise InternalError(f"the engine's reply is malformed: a blob of {length} bytes")

@@ -48,7 +48,7 @@ class Conflict(NamedTuple):
 class Changesets:
     """Applies and combines changesets: methods of `Connection`."""
 
-    _session: ConnectionState
+    _state: ConnectionState
 
     async def apply_changeset(
         self,
@@ -102,8 +102,8 @@ class Changesets:
         return buffer.getvalue()
 
     async def _ready(self) -> Guest:
-        await self._session.apply_pending_setting()
-        return self._session.guest
+        await self._state.apply_pending_setting()
+        return self._state.guest
 
 
 def _chooser(filter: Callable[[str], object]) -> Callable[[str], int]:

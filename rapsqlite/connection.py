@@ -81,7 +81,7 @@ class Connection(
         aiosqlite_compat: bool = False,
     ) -> None:
         """Check and store the options of `connect`; opens nothing."""
-        self._session = ConnectionState(
+        self._state = ConnectionState(
             isolation_level=isolation_level,
             autocommit=autocommit,
             iter_chunk_size=iter_chunk_size,
@@ -116,7 +116,7 @@ class Connection(
         if self._was_opened:
             raise ProgrammingError("this connection was already opened: call connect() again")
         self._was_opened = True
-        self._session.guest = await self._target.open()
+        self._state.guest = await self._target.open()
         try:
             await self._set_up()
         except BaseException:
@@ -129,13 +129,13 @@ class Connection(
             await self.setconfig(abi.SQLITE_DBCONFIG_DQS_DML, False)
             await self.setconfig(abi.SQLITE_DBCONFIG_DQS_DDL, False)
         for statement in self._pragmas:
-            await self._session.run(statement)
-        await self._session.open()
+            await self._state.run(statement)
+        await self._state.open()
         if self._init_hook is not None:
             await self._init_hook(self)
 
     async def _abort(self) -> None:
-        guest, self._session.guest = self._session.guest, CLOSED
+        guest, self._state.guest = self._state.guest, CLOSED
         guest.stop()
         self._target.release()
 
@@ -148,8 +148,8 @@ class Connection(
             self.stop()  # nothing runs the task any more, so it cannot wait
             return
         try:
-            if exc_info[0] is None and self._session.guest is not CLOSED:
-                await self._session.commit()
+            if exc_info[0] is None and self._state.guest is not CLOSED:
+                await self._state.commit()
         finally:
             await self.close()
 
@@ -158,7 +158,7 @@ class Connection(
 
         Cancellation does not stop it; it is raised once the connection is closed.
         """
-        guest, self._session.guest = self._session.guest, CLOSED
+        guest, self._state.guest = self._state.guest, CLOSED
         try:
             if guest is not CLOSED and guest is not NOT_CONNECTED:
                 await guest.close()
@@ -170,7 +170,7 @@ class Connection(
 
         Returns an awaitable that completes when the connection is closed, or None without a running event loop.
         """
-        guest, self._session.guest = self._session.guest, CLOSED
+        guest, self._state.guest = self._state.guest, CLOSED
         self._target.release()
         if guest is CLOSED or guest is NOT_CONNECTED:
             return _Ending(None)
@@ -179,7 +179,7 @@ class Connection(
 
     def is_alive(self) -> bool:
         """Return True if the connection is open and usable."""
-        guest = self._session.guest
+        guest = self._state.guest
         return guest is not CLOSED and guest is not NOT_CONNECTED and guest.state == "ok"
 
     def __del__(
@@ -190,10 +190,10 @@ class Connection(
         _not_connected: object = NOT_CONNECTED,
         _warning: type[Warning] = ResourceWarning,
     ) -> None:
-        session = getattr(self, "_session", None)
-        if session is None or session.guest is _closed or session.guest is _not_connected:
+        state = getattr(self, "_state", None)
+        if state is None or state.guest is _closed or state.guest is _not_connected:
             return
-        guest, session.guest = session.guest, _closed
+        guest, state.guest = state.guest, _closed
         if guest.state == "forked":
             return
         if guest.state == "ok":
@@ -227,18 +227,18 @@ class Connection(
         Raises OperationalError if a transaction is already open, or if the lock that the mode needs is not available
         within `timeout`. https://sqlite.org/lang_transaction.html
         """
-        await self._session.begin(begin_statement(mode))
+        await self._state.begin(begin_statement(mode))
 
     async def commit(self) -> None:
         """Commit the open transaction, if there is one.
 
         If cancelled, it raises the cancellation if SQLite did not commit; otherwise the cancellation is raised later.
         """
-        await self._session.commit()
+        await self._state.commit()
 
     async def rollback(self) -> None:
         """Roll back the open transaction, if there is one. Cancellation does not stop it."""
-        await self._session.rollback()
+        await self._state.rollback()
 
     def transaction(self: C, mode: str | None = None, *, timeout: float | None = None) -> Transaction[C]:
         """Return an ``async with`` block that is one transaction; see `Transaction`.
@@ -260,11 +260,11 @@ class Connection(
         Running and queued statements fail. Statements with rows left return the rows that have arrived, then fail.
         Later statements are not affected. https://sqlite.org/c3ref/interrupt.html
         """
-        self._session.guest.interrupt()
+        self._state.guest.interrupt()
 
     async def statistics(self) -> dict[str, int]:
         """Return counters since opening: statement cache, open statements, batches, waits, host calls."""
-        return await self._session.statistics()
+        return await self._state.statistics()
 
     # -- settings ----------------------------------------------------------------------------------
 
@@ -274,11 +274,11 @@ class Connection(
 
         Setting it to None commits an open transaction before the next statement, which raises any error.
         """
-        return self._session.isolation_level
+        return self._state.isolation_level
 
     @isolation_level.setter
     def isolation_level(self, value: IsolationLevel | None) -> None:
-        self._session.set_isolation_level(value)
+        self._state.set_isolation_level(value)
 
     @property
     def autocommit(self) -> bool | int:
@@ -288,46 +288,46 @@ class Connection(
         setting False begins, before the next statement, which raises any error.
         https://docs.python.org/3/library/sqlite3.html#sqlite3.Connection.autocommit
         """
-        return self._session.autocommit
+        return self._state.autocommit
 
     @autocommit.setter
     def autocommit(self, value: AutocommitMode) -> None:
-        self._session.set_autocommit(value)
+        self._state.set_autocommit(value)
 
     @property
     def row_factory(self) -> RowFactory:
         """Type or function that makes rows, for cursors created from now on; docs/cursor.md lists the values."""
-        return self._session.row_factory
+        return self._state.row_factory
 
     @row_factory.setter
     def row_factory(self, factory: RowFactory) -> None:
-        self._session.set_row_factory(factory)
+        self._state.set_row_factory(factory)
 
     @property
     def text_factory(self) -> TextFactory:
         """Type or function that makes a TEXT value from its UTF-8 bytes, for subsequent statements."""
-        return self._session.text_factory
+        return self._state.text_factory
 
     @text_factory.setter
     def text_factory(self, factory: TextFactory) -> None:
-        self._session.set_text_factory(factory)
+        self._state.set_text_factory(factory)
 
     @property
     def iter_chunk_size(self) -> int:
         """Default number of rows per list of `execute_iter`. Setting it to less than 1 raises ValueError."""
-        return self._session.iter_chunk_size
+        return self._state.iter_chunk_size
 
     @iter_chunk_size.setter
     def iter_chunk_size(self, value: int) -> None:
-        self._session.set_iter_chunk_size(value)
+        self._state.set_iter_chunk_size(value)
 
     def register_adapter(self, type: type[Any], adapter: Adapter[Any]) -> None:
         """Convert parameters of exactly this type with ``adapter``, on this connection only."""
-        self._session.adapters.register(type, adapter)
+        self._state.adapters.register(type, adapter)
 
     def register_converter(self, typename: str, converter: Converter) -> None:
         """Convert values of this column type, given as bytes, with ``converter``; ``detect_types`` selects columns."""
-        self._session.converters.register(typename, converter)
+        self._state.converters.register(typename, converter)
 
 
 class _Ending:

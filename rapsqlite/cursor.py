@@ -53,22 +53,22 @@ class Cursor(Uncopied):
         "_closed",
         "_columns",
         "_connection",
+        "_decoder",
         "_description",
-        "_plan",
         "_row_factory",
         "_rows",
-        "_session",
+        "_state",
         "iter_chunk_size",
         "lastrowid",
         "rowcount",
     )
 
     def __init__(self, connection: Connection) -> None:
-        session = connection._session
+        state = connection._state
         self._connection = connection
-        self._session: ConnectionState = session
-        self._row_factory: RowFactory = session.row_factory
-        self._plan: RowDecoder = session.tuple_plan
+        self._state: ConnectionState = state
+        self._row_factory: RowFactory = state.row_factory
+        self._decoder: RowDecoder = state.tuple_decoder
         self._closed = False
         self._batches: Batches | None = None  # None: no rows beyond the current batch
         self._batch = b""  # the current batch, still encoded
@@ -77,7 +77,7 @@ class Cursor(Uncopied):
         self._columns = b""
         self._description: Description | None = None
         self._arraysize = 1
-        self.iter_chunk_size: int = session.iter_chunk_size
+        self.iter_chunk_size: int = state.iter_chunk_size
         """For compatibility with aiosqlite. It does not affect how many rows are read ahead."""
         self.rowcount: int = -1
         """Rows changed by the last INSERT, UPDATE, DELETE or REPLACE; -1 after other statements."""
@@ -92,39 +92,39 @@ class Cursor(Uncopied):
         Raises ProgrammingError for several statements in one string. Cancellation interrupts the statement: an INSERT,
         UPDATE or DELETE is undone as a whole unless it had finished.
         """
-        session = await self._begin()
+        state = await self._begin()
         encoded = encode_sql(sql, "execute")
-        params = await session.encode(encoded, parameters)
+        params = await state.encode(encoded, parameters)
         await self._execute(encoded, 0, params)
         return self
 
-    async def _run(self, sql: bytes, handle: int, params: bytes, plan: RowDecoder, row_count: int = 1) -> None:
-        """Execute a statement, or the prepared one with this handle; ``plan`` makes its rows.
+    async def _run(self, sql: bytes, handle: int, params: bytes, decoder: RowDecoder, row_count: int = 1) -> None:
+        """Execute a statement, or the prepared one with this handle; ``decoder`` makes its rows.
 
         The reply has at most ``row_count`` rows; 0: as many as fit a batch.
         """
         await self._begin()
-        self._plan = plan
+        self._decoder = decoder
         await self._execute(sql, handle, params, row_count)
 
     async def _execute(self, sql: bytes, handle: int, params: bytes, row_count: int = 1) -> None:
-        session = self._session
-        bits = session.statement_bits
+        state = self._state
+        bits = state.statement_bits
         while True:
-            guest = session.guest  # the connection may be closed before the reply arrives
+            guest = state.guest  # the connection may be closed before the reply arrives
             try:
                 reply = await guest.call(
                     Request(
                         abi.OP_EXECUTE_PREPARED if handle else abi.OP_EXECUTE,
                         b"" if handle else sql,
                         params,
-                        format=self._plan.format | abi.FORMAT_COLUMNS | bits,
+                        format=self._decoder.format | abi.FORMAT_COLUMNS | bits,
                         target=handle,
                         argument=row_count,
                     )
                 )
             except PositionsRefusedError:
-                bits = await accept_positions(session, sql, bits)
+                bits = await accept_positions(state, sql, bits)
             else:
                 self._start(guest, reply)
                 return
@@ -150,8 +150,8 @@ class Cursor(Uncopied):
         exception of the iterable, the changes of the preceding sets are part of the open transaction, to be committed
         or rolled back.
         """
-        session = await self._begin()
-        changes = await execute_many(session, encode_sql(sql, "executemany"), parameters)
+        state = await self._begin()
+        changes = await execute_many(state, encode_sql(sql, "executemany"), parameters)
         self.rowcount = changes
         return self
 
@@ -161,9 +161,9 @@ class Cursor(Uncopied):
         As in sqlite3, commits an open transaction first unless ``autocommit`` is True or False. Raises the error of the
         first statement that fails; the statements before it have been executed. The same holds for cancellation.
         """
-        session = await self._begin()
-        await session.guest.call(
-            Request(abi.OP_SCRIPT, encode_sql(sql_script, "executescript"), format=session.script_format)
+        state = await self._begin()
+        await state.guest.call(
+            Request(abi.OP_SCRIPT, encode_sql(sql_script, "executescript"), format=state.script_format)
         )
         return self
 
@@ -171,30 +171,30 @@ class Cursor(Uncopied):
         """Forget the previous statement."""
         if self._closed:
             raise ProgrammingError("Cannot operate on a closed cursor.")
-        session = self._session
-        await session.apply_pending_setting()
+        state = self._state
+        await state.apply_pending_setting()
         self._drop_rows()
-        self._plan = session.plan(self._row_factory)
+        self._decoder = state.decoder(self._row_factory)
         self._columns = b""
         self._description = None
         self.rowcount = -1
-        return session
+        return state
 
-    def _describe(self, columns: bytes, plan: RowDecoder) -> None:
+    def _describe(self, columns: bytes, decoder: RowDecoder) -> None:
         """Set the columns of a result whose rows arrive another way, for row factories."""
         self._columns = columns
-        self._plan = plan
+        self._decoder = decoder
 
     def _take(self, batch: bytes, already_out: int = 0) -> None:
         """Decode a batch and make it the current one."""
         self._batch = batch
         try:
-            self._base = iter(self._plan.decode(batch))
+            self._base = iter(self._decoder.decode(batch))
         except Exception:  # noqa: BLE001 - of a text factory, or a row that does not match its type: raised with that row
-            self._base = RowsOneByOne(self._plan.decode, batch)
+            self._base = RowsOneByOne(self._decoder.decode, batch)
         if already_out:
             deque(islice(self._base, already_out), maxlen=0)
-        function = self._plan.row_function(self._columns, self)
+        function = self._decoder.row_function(self._columns, self)
         self._rows = self._base if function is None else map(function, self._base)
 
     async def _next_batch(self, wanted: int) -> bool:
@@ -284,7 +284,7 @@ class Cursor(Uncopied):
     def _check(self) -> None:
         if self._closed:
             raise ProgrammingError("Cannot operate on a closed cursor.")
-        self._session.guest.state  # noqa: B018 - raises if the connection is closed
+        self._state.guest.state  # noqa: B018 - raises if the connection is closed
 
     # -- the result --------------------------------------------------------------------------------
 
@@ -297,7 +297,7 @@ class Cursor(Uncopied):
     def description(self) -> Description | None:
         """One 7-tuple per column of the last statement, a name and six times None; None if it returns no columns."""
         if self._description is None and self._columns:
-            names = self._plan.names(self._columns)
+            names = self._decoder.names(self._columns)
             self._description = describe(names) if names else None
         return self._description
 
@@ -316,12 +316,12 @@ class Cursor(Uncopied):
 
     @row_factory.setter
     def row_factory(self, factory: RowFactory) -> None:
-        plan = self._session.plan(factory)
+        decoder = self._state.decoder(factory)
         rest = length_hint(self._base)
         if rest or self._batches is not None:
-            if (plan.format ^ self._plan.format) & _WIRE_BITS:
+            if (decoder.format ^ self._decoder.format) & _WIRE_BITS:
                 raise ProgrammingError("row_factory cannot change from or to 'dict' while rows are left: execute again")
-            self._plan = plan
+            self._decoder = decoder
             if rest:
                 self._take(self._batch, count_rows(self._batch) - rest)
         self._row_factory = factory

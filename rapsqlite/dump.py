@@ -49,12 +49,12 @@ class _Query(NamedTuple):
 class Dump:
     """The lines of a dump as an async iterator; awaiting it returns them as a list. Made by ``iterdump()``."""
 
-    __slots__ = ("_chunks", "_connection", "_lines", "_plan", "_steps")
+    __slots__ = ("_chunks", "_connection", "_decoder", "_lines", "_steps")
 
     def __init__(self, connection: Connection, filter: str | None, restorable: bool) -> None:
         self._connection = connection
         self._steps = _script(filter, restorable)
-        self._plan: RowDecoder = fetching.plain_plan(connection._session, "list")
+        self._decoder: RowDecoder = fetching.plain_decoder(connection._state, "list")
         self._chunks: ChunkStream | None = None
         self._lines: Iterator[str] = iter(())
 
@@ -86,9 +86,9 @@ class Dump:
     async def _answer(self, query: _Query) -> list[Any] | None:
         sql = query.sql.encode()
         if query.is_text:
-            self._chunks = ChunkStream(self._connection, sql, query.parameters, self._plan, _ROWS_AT_ONCE)
+            self._chunks = ChunkStream(self._connection, sql, query.parameters, self._decoder, _ROWS_AT_ONCE)
             return None
-        return await fetching.fetch_rows(self._connection, sql, 0, query.parameters, self._plan)
+        return await fetching.fetch_rows(self._connection, sql, 0, query.parameters, self._decoder)
 
     def __await__(self) -> Generator[Any, Any, list[str]]:
         return self._all().__await__()

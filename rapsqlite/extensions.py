@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Extensions:
     """Loads extensions: methods of `Connection`."""
 
-    _session: ConnectionState
+    _state: ConnectionState
     _target: OpenOptions
     _loader: Loader | None = None
     _loader_handle = 0
@@ -67,7 +67,7 @@ class Extensions:
         return await cast("Connection", self).getconfig(abi.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION)
 
     async def _ask_about_extensions(self, operation: int, *arguments: str | bool | None) -> None:
-        guest = self._session.guest
+        guest = self._state.guest
         guest.state  # noqa: B018 - raises if the connection is closed
         if self._loader is None:
             self._loader = Loader(guest)

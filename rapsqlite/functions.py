@@ -40,7 +40,7 @@ class Functions:
     original exception is the ``__cause__``.
     """
 
-    _session: ConnectionState
+    _state: ConnectionState
 
     async def create_function(
         self, name: str, narg: int, func: Callable[..., Any] | None, *, deterministic: bool = False
@@ -55,7 +55,7 @@ class Functions:
         name = checked_name(name, "create_function")
         checked_int(narg, "narg")
         checked_callable(func, "func")
-        guest = self._session.guest
+        guest = self._state.guest
         await check_count(guest, narg, "narg")
         flags = abi.SQLITE_DETERMINISTIC if deterministic else 0
         kind, shape = abi.CALLBACK_FUNCTION, abi.FUNCTION_SCALAR
@@ -72,7 +72,7 @@ class Functions:
         name = checked_name(name, "create_aggregate")
         checked_int(narg, "narg")
         checked_callable(aggregate_class, "aggregate_class")
-        guest = self._session.guest
+        guest = self._state.guest
         await check_count(guest, narg, "n_arg")
         make = None if aggregate_class is None else _maker(aggregate_class, guest.callbacks)
         await register_function(guest, abi.CALLBACK_NEW, make, name, narg, 0, abi.FUNCTION_AGGREGATE)
@@ -89,7 +89,7 @@ class Functions:
         name = checked_name(name, "create_window_function")
         checked_int(num_params, "num_params")
         checked_callable(aggregate_class, "aggregate_class")
-        guest = self._session.guest
+        guest = self._state.guest
         await check_count(guest, num_params, "num_params")
         make = None if aggregate_class is None else _maker(aggregate_class, guest.callbacks)
         await register_function(guest, abi.CALLBACK_NEW, make, name, num_params, 0, abi.FUNCTION_WINDOW)
@@ -104,7 +104,7 @@ class Functions:
         name = checked_name(name, "create_collation")
         checked_callable(callable, "parameter")
         compare = None if callable is None else _comparing(callable)
-        await register_collation(self._session.guest, compare, name)
+        await register_collation(self._state.guest, compare, name)
 
 
 def _maker(aggregate_class: Callable[[], object], callbacks: Callbacks) -> Callable[[], int]:

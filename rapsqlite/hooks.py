@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Hooks:
     """Sets hooks and handlers: methods of `Connection`."""
 
-    _session: ConnectionState
+    _state: ConnectionState
 
     async def set_authorizer(
         self,
@@ -114,7 +114,7 @@ class Hooks:
     ) -> None:
         checked_callable(callback, "the callback")
         answer = None if callback is None else standing_for(answering(callback), callback)
-        await register_hook(self._session.guest, kind, answer, number)
+        await register_hook(self._state.guest, kind, answer, number)
 
 
 def _authorizing(callback: Callable[..., int]) -> Callable[..., int]:

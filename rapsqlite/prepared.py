@@ -53,7 +53,7 @@ class PreparedStatement(Uncopied):
         self.sql: str = sql
         """The SQL text."""
         self._connection = connection
-        self._guest: Guest = connection._session.guest
+        self._guest: Guest = connection._state.guest
         self._guest.state  # noqa: B018 - raises if the connection is closed
         self._handle = 0  # not prepared yet
         self._lock = FairLock()  # for tasks that want to prepare it
@@ -70,7 +70,7 @@ class PreparedStatement(Uncopied):
         await self._lock.acquire()
         try:
             if self._handle == 0 and not self._closed:
-                timed = self._connection._session.guest  # slow-statement reports may have been enabled meanwhile
+                timed = self._connection._state.guest  # slow-statement reports may have been enabled meanwhile
                 self._handle = (await timed.call(Request(abi.OP_PREPARE, self._encoded))).handle
                 self._guest.prepared[self._handle] = self._encoded
         finally:
@@ -94,11 +94,11 @@ class PreparedStatement(Uncopied):
         return Operation(self._execute(parameters))
 
     async def _execute(self, parameters: Parameters | None) -> Cursor:
-        session = self._connection._session
+        state = self._connection._state
         cursor = Cursor(self._connection)
         handle = await self._ready()
-        params = await session.encode(self._encoded, parameters)
-        await cursor._run(self._encoded, handle, params, session.plan(cursor.row_factory))
+        params = await state.encode(self._encoded, parameters)
+        await cursor._run(self._encoded, handle, params, state.decoder(cursor.row_factory))
         if handle and cursor._is_running:
             self._running = weakref.ref(cursor)
         return cursor
@@ -109,8 +109,8 @@ class PreparedStatement(Uncopied):
     async def fetch_all(self, parameters: Parameters | None = None, *, into: type[T]) -> list[T]: ...
     async def fetch_all(self, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> list[Any]:
         """Return all rows."""
-        plan = fetching.plan_into(self._connection._session, into)
-        return await fetching.fetch_rows(self._connection, self._encoded, await self._ready(), parameters, plan)
+        decoder = fetching.decoder_into(self._connection._state, into)
+        return await fetching.fetch_rows(self._connection, self._encoded, await self._ready(), parameters, decoder)
 
     @overload
     async def fetch_one(self, parameters: Parameters | None = None) -> Any: ...
@@ -118,8 +118,8 @@ class PreparedStatement(Uncopied):
     async def fetch_one(self, parameters: Parameters | None = None, *, into: type[T]) -> T: ...
     async def fetch_one(self, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> Any:
         """Return the first row; DatabaseError if there is none."""
-        plan = fetching.plan_into(self._connection._session, into)
-        return await fetching.fetch_one(self._connection, self._encoded, await self._ready(), parameters, plan)
+        decoder = fetching.decoder_into(self._connection._state, into)
+        return await fetching.fetch_one(self._connection, self._encoded, await self._ready(), parameters, decoder)
 
     @overload
     async def fetch_optional(self, parameters: Parameters | None = None) -> Any: ...
@@ -127,9 +127,9 @@ class PreparedStatement(Uncopied):
     async def fetch_optional(self, parameters: Parameters | None = None, *, into: type[T]) -> T | None: ...
     async def fetch_optional(self, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> Any:
         """Return the first row, or None if there is none."""
-        plan = fetching.plan_into(self._connection._session, into)
+        decoder = fetching.decoder_into(self._connection._state, into)
         handle = await self._ready()
-        rows, _ = await fetching.fetch_first(self._connection, self._encoded, handle, parameters, plan)
+        rows, _ = await fetching.fetch_first(self._connection, self._encoded, handle, parameters, decoder)
         return rows[0] if rows else None
 
     async def fetch_scalar(self, parameters: Parameters | None = None) -> Any:
@@ -147,8 +147,8 @@ class PreparedStatement(Uncopied):
         """
         if self._closed:
             raise ProgrammingError("Cannot operate on a closed statement.")
-        plan = fetching.plan_into(self._connection._session, into)
-        return RowStream(self._connection, self._encoded, parameters, plan)
+        decoder = fetching.decoder_into(self._connection._state, into)
+        return RowStream(self._connection, self._encoded, parameters, decoder)
 
     async def close(self) -> None:
         """Release the statement; idempotent. Does not wait."""

@@ -27,7 +27,7 @@ class Savepoint(Uncopied):
         self.name: str = name
         where = quoted(name).encode()
         self._block = Block(
-            connection._session,
+            connection._state,
             b"SAVEPOINT " + where,
             b"RELEASE " + where,
             b"ROLLBACK TO " + where + b"; RELEASE " + where,

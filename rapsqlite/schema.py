@@ -40,7 +40,7 @@ class Schema:
     names are compared ignoring the case of ASCII letters.
     """
 
-    _session: ConnectionState
+    _state: ConnectionState
 
     async def get_tables(self, name: str | None = None, *, schema: str | None = None) -> list[str]:
         """Return the names of the tables, or only ``name``. Includes virtual tables, excludes SQLite's own."""
@@ -98,8 +98,8 @@ class Schema:
     # -- queries -----------------------------------------------------------------------------------
 
     async def _dicts(self, sql: str, *parameters: str | None) -> list[dict[str, Any]]:
-        plan = fetching.plain_plan(self._session, "dict")
-        return await fetching.fetch_rows(cast("Connection", self), sql.encode(), 0, parameters, plan)
+        decoder = fetching.plain_decoder(self._state, "dict")
+        return await fetching.fetch_rows(cast("Connection", self), sql.encode(), 0, parameters, decoder)
 
     async def _names(self, kind: str, name: str | None, schema: str | None) -> list[str]:
         _require_names(name)

@@ -45,7 +45,7 @@ class ChangeSession(Uncopied):
     __slots__ = ("_guest", "_object")
 
     def __init__(self, connection: Connection, handle: int) -> None:
-        self._guest: Guest = connection._session.guest
+        self._guest: Guest = connection._flags.guest
         self._object = OpenObject(self._guest, handle, "session")
 
     async def attach(self, table: str | None = None) -> None:
@@ -70,11 +70,11 @@ class ChangeSession(Uncopied):
 
     async def is_empty(self) -> bool:
         """Return True if nothing was recorded. Changes that cancel each other out count as recorded."""
-        return bool((await self._state())[0])
+        return bool((await self._flags())[0])
 
     async def memory_used(self) -> int:
         """Return the memory used by the record, in bytes."""
-        return (await self._state())[1]
+        return (await self._flags())[1]
 
     async def changeset(self) -> bytes:
         """Return the changes so far with the old values, which detect conflicts and allow inverting it."""
@@ -112,7 +112,7 @@ class ChangeSession(Uncopied):
     async def _switch(self, operation: int, value: bool | None) -> bool:
         return bool(decode_integer(await self._ask(operation, _LEAVE if value is None else int(value))))
 
-    async def _state(self) -> tuple[int, int]:
+    async def _flags(self) -> tuple[int, int]:
         return _state_of(await self._ask(abi.SESSION_STATE))
 
     async def _collect(self, operation: int) -> bytes:
@@ -126,7 +126,7 @@ class ChangeSession(Uncopied):
 class Sessions:
     """Records changes: methods of `Connection`."""
 
-    _session: ConnectionState
+    _flags: ConnectionState
 
     def session(self, *tables: str, name: str = "main") -> Operation[ChangeSession]:
         """Record changes of ``tables``, or of every table if none is named; await it, or use it in ``async with``.
@@ -137,8 +137,8 @@ class Sessions:
         return Operation(self._open_session(tables, name))
 
     async def _open_session(self, tables: tuple[str, ...], name: str) -> ChangeSession:
-        await self._session.apply_pending_setting()
-        guest = self._session.guest
+        await self._flags.apply_pending_setting()
+        guest = self._flags.guest
         reply = await guest.call(Request(abi.OP_SESSION_OPEN, params=_encode([name])))
         if not reply.handle:
             raise InternalError("the engine's reply is malformed: a session without a handle")

@@ -29,13 +29,13 @@ class RowStream(Uncopied):
     immediately.
     """
 
-    __slots__ = ("_connection", "_cursor", "_first_rows", "_parameters", "_plan", "_rows", "_sql")
+    __slots__ = ("_connection", "_cursor", "_decoder", "_first_rows", "_parameters", "_rows", "_sql")
 
-    def __init__(self, connection: Connection, sql: bytes, parameters: Parameters | None, plan: RowDecoder) -> None:
+    def __init__(self, connection: Connection, sql: bytes, parameters: Parameters | None, decoder: RowDecoder) -> None:
         self._connection = connection
         self._sql = sql
         self._parameters = parameters
-        self._plan = plan
+        self._decoder = decoder
         self._cursor: Cursor | None = None  # None until started
         self._rows: Iterator[Any] = iter(())
         self._first_rows = 1  # in the first reply
@@ -52,10 +52,10 @@ class RowStream(Uncopied):
         return row
 
     async def _start(self) -> Cursor:
-        session = self._connection._session
-        params = await session.encode(self._sql, self._parameters)
+        state = self._connection._state
+        params = await state.encode(self._sql, self._parameters)
         cursor = self._cursor = Cursor(self._connection)
-        await cursor._run(self._sql, 0, params, self._plan, self._first_rows)
+        await cursor._run(self._sql, 0, params, self._decoder, self._first_rows)
         return cursor
 
     async def aclose(self) -> None:
@@ -82,10 +82,10 @@ class ChunkStream(RowStream):
         connection: Connection,
         sql: bytes,
         parameters: Parameters | None,
-        plan: RowDecoder,
+        decoder: RowDecoder,
         chunk_size: int,
     ) -> None:
-        super().__init__(connection, sql, parameters, plan)
+        super().__init__(connection, sql, parameters, decoder)
         if chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, not {chunk_size}")
         self._chunk_size = self._first_rows = min(chunk_size, MOST_ROWS)

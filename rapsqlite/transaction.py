@@ -51,9 +51,9 @@ class Transaction(Uncopied, Generic[ConnectionT]):
 
     def __init__(self, connection: ConnectionT, mode: str | None, timeout_s: float | None) -> None:
         self._connection = connection
-        session = connection._session
-        self._queue = session.transactions
-        self._block = Block(session, begin_statement(mode), b"COMMIT", b"ROLLBACK")
+        state = connection._state
+        self._queue = state.transactions
+        self._block = Block(state, begin_statement(mode), b"COMMIT", b"ROLLBACK")
         self._timeout_s = timeout_s
         self._entered = False
 

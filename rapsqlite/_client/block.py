@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 class Block:
     """One block, with the statements that begin, keep and undo it."""
 
-    __slots__ = ("_enter", "_keep", "_number", "_session", "_undo")
+    __slots__ = ("_enter", "_keep", "_number", "_state", "_undo")
 
-    def __init__(self, session: ConnectionState, enter: bytes, keep: bytes, undo: bytes) -> None:
-        self._session = session
+    def __init__(self, state: ConnectionState, enter: bytes, keep: bytes, undo: bytes) -> None:
+        self._state = state
         self._enter = enter
         self._keep = keep
         self._undo = undo
-        self._number = session.next_block()
+        self._number = state.next_block()
 
     async def enter(self) -> None:
         """Begin it. If cancelled or rejected, it has not begun."""
-        session = self._session
-        await session.apply_pending_setting()
+        state = self._state
+        await state.apply_pending_setting()
         try:
-            await session.guest.call(Request(abi.OP_BLOCK_ENTER, self._enter, target=self._number))
+            await state.guest.call(Request(abi.OP_BLOCK_ENTER, self._enter, target=self._number))
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             self._post_undo()  # nothing waits for the reply any more, and it may have begun anyway
             raise
@@ -47,10 +47,10 @@ class Block:
             await self._roll_back()
 
     async def _keep_or_undo(self) -> None:
-        session = self._session
+        state = self._state
         try:
-            await session.apply_pending_setting()
-            await session.guest.call(Request(abi.OP_BLOCK_KEEP, self._keep, target=self._number))
+            await state.apply_pending_setting()
+            await state.guest.call(Request(abi.OP_BLOCK_KEEP, self._keep, target=self._number))
         except GeneratorExit:
             self._post_undo()
             raise
@@ -59,9 +59,9 @@ class Block:
             raise
 
     async def _roll_back(self) -> None:
-        session = self._session
-        await session.apply_or_drop_pending_setting()
-        await session.guest.call(Request(abi.OP_BLOCK_UNDO, self._undo, target=self._number))
+        state = self._state
+        await state.apply_or_drop_pending_setting()
+        await state.guest.call(Request(abi.OP_BLOCK_UNDO, self._undo, target=self._number))
 
     def _post_undo(self) -> None:
-        self._session.guest.post(Request(abi.OP_BLOCK_UNDO, target=self._number, sql=self._undo))
+        self._state.guest.post(Request(abi.OP_BLOCK_UNDO, target=self._number, sql=self._undo))

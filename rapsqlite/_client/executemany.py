@@ -33,21 +33,21 @@ _LISTED = (list, tuple)  # iterating over these runs no user code
 clock = perf_counter
 
 
-async def execute_many(session: ConnectionState, sql: bytes, parameters: ParameterSets) -> int:
+async def execute_many(state: ConnectionState, sql: bytes, parameters: ParameterSets) -> int:
     """Execute ``sql`` for each set; return the number of rows changed.
 
     Without any set the statement is still prepared, so that its errors are raised, as in sqlite3.
     """
     if hasattr(parameters, "__iter__") or not hasattr(parameters, "__aiter__"):
-        return await _execute_sets(session, sql, parameters)
-    return await _execute_async_sets(session, sql, aiter(parameters))
+        return await _execute_sets(state, sql, parameters)
+    return await _execute_async_sets(state, sql, aiter(parameters))
 
 
-async def _execute_sets(session: ConnectionState, sql: bytes, parameters: Any) -> int:
-    sending = _Sending(session, sql)
+async def _execute_sets(state: ConnectionState, sql: bytes, parameters: Any) -> int:
+    sending = _Sending(state, sql)
     sets = iter(parameters)
     first = list(islice(sets, 1))
-    encoder = await _encoder(session, sql, first)
+    encoder = await _encoder(state, sql, first)
     sets = chain(first, sets)
     is_listed = type(parameters) in _LISTED
     failure = None
@@ -76,20 +76,20 @@ def _take(sets: Iterator[Parameters], count: int, deadline: float, chunk: list[P
             return
 
 
-async def _execute_async_sets(session: ConnectionState, sql: bytes, sets: AsyncIterator[Parameters]) -> int:
+async def _execute_async_sets(state: ConnectionState, sql: bytes, sets: AsyncIterator[Parameters]) -> int:
     """Same as `_execute_sets`; nothing is in flight while the iterator runs, because it may use the connection."""
-    sending = _Sending(session, sql)
+    sending = _Sending(state, sql)
     encoder: SetEncoder | None = None
     failure = None
     is_over = False
     while failure is None and not is_over:
         chunk: list[Parameters] = []
         try:
-            is_over = await _take_async(session, sets, encoder.count if encoder else 1, sending.deadline, chunk)
+            is_over = await _take_async(state, sets, encoder.count if encoder else 1, sending.deadline, chunk)
         except Exception as error:  # noqa: BLE001 - as above
             failure = error
         if chunk:
-            encoder = encoder or await _encoder(session, sql, chunk)
+            encoder = encoder or await _encoder(state, sql, chunk)
             await sending.send(encoder, chunk)
             await sending.let_others_run()
             await sending.wait_for_sent()
@@ -97,14 +97,14 @@ async def _execute_async_sets(session: ConnectionState, sql: bytes, sets: AsyncI
 
 
 async def _take_async(
-    session: ConnectionState, sets: AsyncIterator[Parameters], count: int, deadline: float, chunk: list[Parameters]
+    state: ConnectionState, sets: AsyncIterator[Parameters], count: int, deadline: float, chunk: list[Parameters]
 ) -> bool:
     """Move up to so many sets into ``chunk``; return whether there are no more.
 
     Stops if it takes long, and if the connection was used meanwhile: the iterator's statements must see each set
     executed before the next set is made.
     """
-    guest = session.guest
+    guest = state.guest
     sent = guest.sent_count
     async for item in sets:
         chunk.append(item)
@@ -116,10 +116,10 @@ async def _take_async(
 class _Sending:
     """The chunks of one executemany; at most one is in flight."""
 
-    __slots__ = ("_changes", "_first", "_sent", "_session", "_sql", "deadline")
+    __slots__ = ("_changes", "_first", "_sent", "_sql", "_state", "deadline")
 
-    def __init__(self, session: ConnectionState, sql: bytes) -> None:
-        self._session = session
+    def __init__(self, state: ConnectionState, sql: bytes) -> None:
+        self._state = state
         self._sql = sql
         self._changes = 0
         self._first = 0  # of the next chunk
@@ -139,10 +139,10 @@ class _Sending:
 
     async def _submit(self, encoded: bytes) -> None:
         await self.wait_for_sent()
-        guest = self._session.guest
+        guest = self._state.guest
         await guest.checkpoint()
         self._sent = guest.submit(
-            Request(abi.OP_MANY, self._sql, encoded, format=self._session.statement_bits, target=self._first)
+            Request(abi.OP_MANY, self._sql, encoded, format=self._state.statement_bits, target=self._first)
         )
         self._first += _set_count(encoded)
 
@@ -150,12 +150,12 @@ class _Sending:
         """Wait for the chunk in flight; raise its error."""
         sent, self._sent = self._sent, None
         if sent is not None:
-            self._changes += await _changes_of(self._session, sent)
+            self._changes += await _changes_of(self._state, sent)
 
     async def let_others_run(self) -> None:
         """Let other tasks run, whether the reply has arrived or not."""
         if self._sent is not None:
-            await self._session.guest.let_others_run(self._sent)
+            await self._state.guest.let_others_run(self._sent)
         self.deadline = clock() + SLICE_S
 
     async def finish(self, failure: Exception | None) -> int:
@@ -168,31 +168,31 @@ class _Sending:
         return self._changes
 
 
-async def _changes_of(session: ConnectionState, sent: PendingRequest) -> int:
+async def _changes_of(state: ConnectionState, sent: PendingRequest) -> int:
     """Wait for the reply to a chunk; return how many rows it changed."""
     try:
-        return (await session.guest.result(sent)).changes
+        return (await state.guest.result(sent)).changes
     except PositionsRefusedError:
         request = sent.request
-        return await _execute_positions(session, request.sql, request.params, first=request.target)
+        return await _execute_positions(state, request.sql, request.params, first=request.target)
 
 
-async def _execute_positions(session: ConnectionState, sql: bytes, chunk: bytes, first: int) -> int:
+async def _execute_positions(state: ConnectionState, sql: bytes, chunk: bytes, first: int) -> int:
     """Execute a chunk that was rejected because of sequences for named placeholders, each set after its warnings."""
     changes = 0
     for by_position, count, sets in split_sets(chunk):
-        bits = session.statement_bits
+        bits = state.statement_bits
         if by_position:
-            bits = await accept_positions(session, sql, bits, count)
-        changes += (await session.guest.call(Request(abi.OP_MANY, sql, sets, format=bits, target=first))).changes
+            bits = await accept_positions(state, sql, bits, count)
+        changes += (await state.guest.call(Request(abi.OP_MANY, sql, sets, format=bits, target=first))).changes
         first += count
     return changes
 
 
-async def _encoder(session: ConnectionState, sql: bytes, first: list[Parameters]) -> SetEncoder:
+async def _encoder(state: ConnectionState, sql: bytes, first: list[Parameters]) -> SetEncoder:
     """Return an encoder that asks mappings with `__missing__` for the statement's names, if the first set is one."""
-    names = await session.parameter_names(sql) if first and looks_names_up(first[0]) else None
-    return SetEncoder(session.adapters, names)
+    names = await state.parameter_names(sql) if first and looks_names_up(first[0]) else None
+    return SetEncoder(state.adapters, names)
 
 
 def _set_count(chunk: bytes) -> int:

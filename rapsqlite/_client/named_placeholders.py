@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 _PACKAGE = str(Path(__file__).parent.parent)
 
 
-async def accept_positions(session: ConnectionState, sql: bytes, bits: int, sets: int = 1) -> int:
+async def accept_positions(state: ConnectionState, sql: bytes, bits: int, sets: int = 1) -> int:
     """Warn or raise for sequences among ``sets``; return ``bits`` without the one that rejects them."""
-    placeholders = await session.placeholders(sql)
+    placeholders = await state.placeholders(sql)
     named = [(number, name) for number, name in enumerate(placeholders, 1) if name is not None and name[0] != "?"]
     for _ in range(sets):
         for number, name in named:

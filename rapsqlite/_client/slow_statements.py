@@ -110,7 +110,7 @@ class SlowStatementGuest:
 class SlowStatements:
     """Slow-statement reports: methods of `Connection`."""
 
-    _session: ConnectionState
+    _state: ConnectionState
 
     def set_slow_query_threshold(
         self, threshold_secs: float | None, callback: Callable[[float, str], object] | None = None
@@ -122,14 +122,14 @@ class SlowStatements:
         the last row of a whole result, including the wait for earlier statements. An exception in ``callback`` is
         logged there too.
         """
-        guest: Guest | SlowStatementGuest = self._session.guest
+        guest: Guest | SlowStatementGuest = self._state.guest
         plain = guest.guest if isinstance(guest, SlowStatementGuest) else guest
         if threshold_secs is None:
-            self._session.guest = plain
+            self._state.guest = plain
             return
         if not threshold_secs >= 0:
             raise ValueError(f"threshold_secs must be a number of seconds, not {threshold_secs!r}")
         if callback is not None and not callable(callback):
             raise TypeError("callback is not callable")
         plain.state  # noqa: B018 - raises if the connection is closed
-        self._session.guest = cast("Guest", SlowStatementGuest(plain, threshold_secs, callback))
+        self._state.guest = cast("Guest", SlowStatementGuest(plain, threshold_secs, callback))

@@ -16,7 +16,7 @@ from rapsqlite._values.adapters import Adapters
 from rapsqlite._values.converters import Converters
 from rapsqlite._values.options import checked_callable, checked_chunk_size
 from rapsqlite._values.parameters import looks_names_up
-from rapsqlite._values.row_plan import plan_rows
+from rapsqlite._values.row_plan import row_decoder
 from rapsqlite._values.wire import decoder_of, encode_params
 from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import ClosedError, ProgrammingError
@@ -38,7 +38,10 @@ _counters = decoder_of(dict[str, int])
 
 
 class RowDecoder(Protocol):
-    """What to request from the guest and how to make rows of its replies; a `RowPlan` or `TypedPlan`."""
+    """What to request from the guest and how to make rows of its replies.
+
+    A `FactoryRowDecoder` or a `TypedRowDecoder`.
+    """
 
     format: int
     needs_columns: bool
@@ -92,10 +95,10 @@ class ConnectionState(TransactionControl):
         "adapters",
         "converters",
         "detect_types",
-        "list_plan",
-        "scalar_plan",
+        "list_decoder",
+        "scalar_decoder",
         "transactions",
-        "tuple_plan",
+        "tuple_decoder",
     )
 
     def __init__(
@@ -119,7 +122,7 @@ class ConnectionState(TransactionControl):
         self._row_factory = row_factory
         checked_callable("text_factory", text_factory)
         self._text_factory = text_factory
-        self._update_plans()
+        self._update_decoders()
 
     @property
     def iter_chunk_size(self) -> int:
@@ -141,7 +144,7 @@ class ConnectionState(TransactionControl):
         """Change it; ValueError if it is invalid."""
         previous, self._row_factory = self._row_factory, factory
         try:
-            self._update_plans()
+            self._update_decoders()
         except ValueError:
             self._row_factory = previous
             raise
@@ -154,19 +157,19 @@ class ConnectionState(TransactionControl):
     def set_text_factory(self, factory: TextFactory) -> None:
         """Change it."""
         self._text_factory = factory
-        self._update_plans()
+        self._update_decoders()
 
-    def _update_plans(self) -> None:
-        self.tuple_plan: RowDecoder = self._make_plan(self._row_factory, tuple)
-        self.list_plan: RowDecoder = self._make_plan(self._row_factory, self._default_shape)
-        self.scalar_plan: RowDecoder = self._make_plan("list", list)
+    def _update_decoders(self) -> None:
+        self.tuple_decoder: RowDecoder = self._make_decoder(self._row_factory, tuple)
+        self.list_decoder: RowDecoder = self._make_decoder(self._row_factory, self._default_shape)
+        self.scalar_decoder: RowDecoder = self._make_decoder("list", list)
 
-    def plan(self, factory: RowFactory) -> RowDecoder:
+    def decoder(self, factory: RowFactory) -> RowDecoder:
         """Return the decoder for a cursor with this row factory."""
-        return self.tuple_plan if factory is self._row_factory else self._make_plan(factory, tuple)
+        return self.tuple_decoder if factory is self._row_factory else self._make_decoder(factory, tuple)
 
-    def _make_plan(self, factory: RowFactory, default: type) -> RowDecoder:
-        return plan_rows(
+    def _make_decoder(self, factory: RowFactory, default: type) -> RowDecoder:
+        return row_decoder(
             factory,
             default=default,
             text_factory=self._text_factory,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rapsqlite._values.converters import Converters
     from rapsqlite.types import CursorLike, RowFactory, TextFactory
 
-__all__ = ["RowFunction", "RowPlan", "plan_rows"]
+__all__ = ["FactoryRowDecoder", "RowFunction", "row_decoder"]
 
 RowFunction = Callable[[Any], Any]
 _Maker = Callable[["CursorLike", tuple[str, ...]], RowFunction]
@@ -64,7 +64,7 @@ _DECODERS: dict[type, Callable[[bytes], list[Any]]] = {
 _TYPES: dict[type, Any] = {list: list[list[Any]], tuple: list[tuple[Any, ...]], dict: list[dict[str, Any]]}
 
 
-class RowPlan:
+class FactoryRowDecoder:
     """What to request from the guest, how to decode it, and how to convert each row.
 
     ``format``         bits for the request: shape of the rows, form of the text, columns if `row_function` needs them
@@ -129,16 +129,16 @@ class RowPlan:
         return tuple if self._shape is tuple else None
 
 
-def plan_rows(
+def row_decoder(
     row_factory: RowFactory, *, default: type, text_factory: TextFactory, detect_types: int, converters: Converters
-) -> RowPlan:
+) -> FactoryRowDecoder:
     """Return the decoder for a cursor's settings.
 
     ``default`` is the type for ``row_factory=None``: list or tuple. Raises ValueError for a row factory that is not
     listed above.
     """
     shape, make = _resolved(row_factory, default)
-    return RowPlan(shape, make, text_factory, detect_types, converters)
+    return FactoryRowDecoder(shape, make, text_factory, detect_types, converters)
 
 
 def _resolved(factory: Any, default: type) -> tuple[type, _Maker | None]:

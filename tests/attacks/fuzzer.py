@@ -331,7 +331,7 @@ async def attack_engine(dice: random.Random, seen: Counter[str], count: int) -> 
         victim: rapsqlite.Connection | None = None
         for _ in range(count):
             victim = victim or await a_victim()
-            guest = victim._session.guest
+            guest = victim._state.guest
             instance, rings = guest._instance, guest._queue._rings
             if instance is not None and rings is not None:
                 overwrite(dice, instance.memory, rings)
@@ -352,7 +352,7 @@ async def attack_engine(dice: random.Random, seen: Counter[str], count: int) -> 
 async def a_victim() -> rapsqlite.Connection:
     victim = await rapsqlite.connect(":memory:", limits={"memory_bytes": 64 << 20, "directories": []})
     await victim.create_function("f", 1, lambda value: value)
-    queue = victim._session.guest._queue
+    queue = victim._state.guest._queue
     queue.grace_period_s = 0.05
     drain = queue.drain
     queue.drain = lambda loop: timed(LONGEST_S, drain, loop)  # type: ignore[method-assign]
@@ -360,7 +360,7 @@ async def a_victim() -> rapsqlite.Connection:
 
 
 async def end(victim: rapsqlite.Connection) -> None:
-    victim._session.guest.kill()
+    victim._state.guest.kill()
     with suppress(rapsqlite.Error):
         await victim.close()
 

@@ -220,7 +220,7 @@ async def test_blobs_whose_connection_closes_as_they_are_opened_can_be_closed_an
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(open_it)
         tasks.start_soon(open_it)
-        while len(opened) + len(conn._session.guest._queue._pending) < 2:
+        while len(opened) + len(conn._state.guest._queue._pending) < 2:
             await anyio.lowlevel.checkpoint()
         await conn.close()
 

@@ -41,7 +41,7 @@ class Blocked:
 
 
 def impatient(conn: rapsqlite.Connection) -> None:
-    conn._session.guest._queue.grace_period_s = 0.05
+    conn._state.guest._queue.grace_period_s = 0.05
 
 
 async def cancelled_too_late(conn: rapsqlite.Connection, close: Callable[[], Awaitable[object]]) -> None:

@@ -96,7 +96,7 @@ async def both(sql: str, fails_at: object = None, *, windows: bool = False) -> t
             ours = await conn.execute_fetchall(sql)
         except rapsqlite.Error as error:
             ours = str(error)
-        assert len(conn._session.guest.callbacks) == 3
+        assert len(conn._state.guest.callbacks) == 3
     native.close()
     return theirs, ours, theirs_log, ours_log
 
@@ -174,7 +174,7 @@ async def test_steps_are_done_when_their_rows_are_there() -> None:
 
         assert row is not None
         assert sum(entry[1] == "step" for entry in log) >= row[1].count("(")
-        pending = conn._session.guest
+        pending = conn._state.guest
         await conn.fetch_scalar("SELECT 1")
         assert pending.callbacks.thread == 0
         await cursor.close()

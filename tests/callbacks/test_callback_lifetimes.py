@@ -46,7 +46,7 @@ STATEMENTS = {
 
 
 def held(conn: rapsqlite.Connection) -> int:
-    return len(conn._session.guest.callbacks)
+    return len(conn._state.guest.callbacks)
 
 
 def noted(log: list[int], number: int) -> int:
@@ -183,7 +183,7 @@ async def test_closing_frees_callbacks_of_every_kind_and_instances_of_open_state
         del callback
     cursor = await conn.execute(f"SELECT g(i) FROM ({MANY_ROWS}) GROUP BY i")
     await cursor.fetchone()
-    table = conn._session.guest.callbacks
+    table = conn._state.guest.callbacks
     assert len(table) >= len(HOOKS) + 3  # functions of one name took each other's place
 
     await conn.close()

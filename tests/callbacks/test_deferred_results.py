@@ -230,17 +230,17 @@ async def test_function_that_is_gone_is_still_called_for_rows_that_were_read() -
     sql = "SELECT f(id), id FROM t WHERE id <= 100 ORDER BY id"
     async with opened(logged(log, growing)) as conn:
         expected = await conn.fetch_all(sql)
-        held = len(conn._session.guest.callbacks)
+        held = len(conn._state.guest.callbacks)
         log.clear()
         async with conn.stream(sql) as rows:
             seen = [await anext(rows) for _ in range(55)]
             assert len(log) < 70
             await conn.create_function("f", 1, None)
-            assert len(conn._session.guest.callbacks) == held
+            assert len(conn._state.guest.callbacks) == held
             seen += [row async for row in rows]
         assert seen == expected
         assert log == [(number,) for number in range(1, 101)]
-        assert len(conn._session.guest.callbacks) == held - 1
+        assert len(conn._state.guest.callbacks) == held - 1
         with pytest.raises(rapsqlite.OperationalError, match="wrong number of arguments"):
             await conn.fetch_all(sql)
 
@@ -444,11 +444,11 @@ async def test_interrupt_that_is_swallowed_ends_the_calls_of_other_kinds_too() -
 
 async def test_nothing_is_held_when_all_was_called() -> None:
     async with opened(lambda value: value) as conn:
-        held = len(conn._session.guest.callbacks)
+        held = len(conn._state.guest.callbacks)
         for number in range(5):
             await conn.create_function("f", 1, lambda value: value)
             assert len(await conn.fetch_all(SCAN)) == ROWS, number
-            assert len(conn._session.guest.callbacks) == held
+            assert len(conn._state.guest.callbacks) == held
 
 
 @pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])

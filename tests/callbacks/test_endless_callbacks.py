@@ -112,7 +112,7 @@ async def test_callback_that_nothing_interrupts_costs_the_connection_and_no_more
     with closing(sqlite3.connect(database, timeout=30)) as other, other:
         assert other.execute("SELECT * FROM t").fetchall() == []
         other.execute("INSERT INTO t VALUES (1)")
-    guest = conn._session.guest
+    guest = conn._state.guest
     await conn.close()
     assert guest.is_running()
     blocked.let_go.set()
@@ -128,7 +128,7 @@ async def test_stop_does_not_wait_for_an_endless_callback() -> None:
     impatient(conn)
     endless = Endless()
     await conn.create_function("f", 0, endless)
-    guest = conn._session.guest
+    guest = conn._state.guest
     async with anyio.create_task_group() as tasks:
 
         async def ask() -> None:
@@ -161,7 +161,7 @@ def test_interpreter_ends_while_a_callback_runs(block: str, closes: bool) -> Non
         {BLOCKS[block]}
     async def main():
         conn = await rapsqlite.connect(":memory:")
-        conn._session.guest._queue.grace_period_s = 0.1
+        conn._state.guest._queue.grace_period_s = 0.1
         await conn.create_function("f", 0, block)
         task = asyncio.ensure_future(conn.fetch_scalar("SELECT f()"))
         while not begun.is_set():

@@ -58,7 +58,7 @@ def lacking(*methods: str) -> type:
 
 def held(conn: rapsqlite.Connection) -> int:
     """Return how many objects the guest holds."""
-    return len(conn._session.guest.callbacks)
+    return len(conn._state.guest.callbacks)
 
 
 async def compare(sql: str, register: Callable[[Any], Any]) -> None:
@@ -382,7 +382,7 @@ async def test_closing_frees_everything() -> None:
     await conn.create_function("f", 0, functions[0])
     await conn.create_collation("c", functions[1])  # type: ignore[arg-type]
     await conn.set_trace_callback(functions[2])  # type: ignore[arg-type]
-    callbacks = conn._session.guest.callbacks
+    callbacks = conn._state.guest.callbacks
     functions.clear()
 
     await conn.close()

@@ -33,7 +33,7 @@ def fail(*_: object) -> Any:
 
 def held(conn: rapsqlite.Connection) -> int:
     """Return how many objects the guest holds."""
-    return len(conn._session.guest.callbacks)
+    return len(conn._state.guest.callbacks)
 
 
 # -- authorizer --------------------------------------------------------------------------------------

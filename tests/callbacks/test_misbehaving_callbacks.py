@@ -68,7 +68,7 @@ async def assert_usable(conn: rapsqlite.Connection, name: str, database: Path, e
     """Nothing is left over: neither a transaction nor, once it is removed, the callback; and nothing is lost."""
     assert not conn.in_transaction
     await KINDS[name].register(conn, None)
-    assert len(conn._session.guest.callbacks) == 0
+    assert len(conn._state.guest.callbacks) == 0
     assert await conn.fetch_all("SELECT a, b FROM t ORDER BY a") == expected
     assert stored(database) == expected
     if name != "busy":  # whose lock is still held
@@ -225,7 +225,7 @@ async def test_callback_that_nothing_interrupts_costs_the_connection_and_no_more
 
         with pytest.raises(rapsqlite.OperationalError, match="a callback of its statement has not returned"):
             await conn.fetch_scalar("SELECT 1")
-        guest = conn._session.guest
+        guest = conn._state.guest
         await conn.close()
         blocked.let_go.set()
         await anyio.to_thread.run_sync(guest.join, 30)

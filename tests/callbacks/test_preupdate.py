@@ -102,6 +102,6 @@ async def test_exception_fails_the_statement(conn: rapsqlite.Connection) -> None
 
     await conn.set_preupdate_hook(None)
     assert await conn.fetch_scalar("SELECT count(*) FROM t") == 2
-    assert len(conn._session.guest.callbacks) == 0
+    assert len(conn._state.guest.callbacks) == 0
     with pytest.raises(TypeError):
         await conn.set_preupdate_hook(5)  # type: ignore[arg-type]

@@ -475,7 +475,7 @@ async def test_interrupt_key_while_a_statement_is_sent_leaves_nothing_running(mo
     """Ctrl-C can come between writing a request and waiting for it: an endless one would block all that follow."""
     async with rapsqlite.connect(":memory:") as conn:
         await conn.execute("SELECT 1")
-        host = conn._session.guest.host
+        host = conn._state.guest.host
         unpark = host.unpark
 
         def interrupted() -> None:

@@ -327,7 +327,7 @@ class Disturbance:
 
     def _patch_guest(self, patch: pytest.MonkeyPatch) -> None:
         """Notice each call of the host but those that sleep."""
-        functions: Any = cast("Any", self._conn._session.guest)._instance.functions
+        functions: Any = cast("Any", self._conn._state.guest)._instance.functions
         for name in set(functions) - {"park", "bell", "callback", "callback_answer"}:
             patch.setitem(functions, name, partial(self._after_noticing, functions[name]))
 

@@ -132,7 +132,7 @@ async def test_none_that_waits_begins_while_the_others_are_being_interrupted(
     conn: rapsqlite.Connection, begun: Begun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The running statement was marked first: the guest ended it, and began the next ones before they were marked."""
-    queue, host = conn._session.guest._queue, conn._session.guest.host
+    queue, host = conn._state.guest._queue, conn._state.guest.host
     mark = Rings.cancel
 
     def mark_and_be_preempted(rings: Rings, position: int) -> None:

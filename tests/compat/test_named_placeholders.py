@@ -143,7 +143,7 @@ async def test_python_314_refuses_it_with_the_transaction_begun(monkeypatch: pyt
     monkeypatch.setattr(named_placeholders, "sys", SimpleNamespace(version_info=(3, 14)))
     async with rapsqlite.connect(":memory:") as connection:
         await with_table(connection)
-        connection._session.statement_bits |= abi.FORMAT_REFUSE_POSITIONS
+        connection._state.statement_bits |= abi.FORMAT_REFUSE_POSITIONS
 
         with pytest.raises(rapsqlite.ProgrammingError, match=r"Binding 2 \('@b'\) .* placeholders\.$"):
             await connection.execute("INSERT INTO t VALUES (?, @b)", (1, 2))

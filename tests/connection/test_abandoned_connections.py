@@ -183,7 +183,7 @@ HELPERS = """
     async def cancelled(conn):
         task = asyncio.current_task()
         asyncio.get_running_loop().call_later(0.01, task.cancel)
-        conn._session.guest.host.callbacks  # its answer is never waited for: the loop is closed at once
+        conn._state.guest.host.callbacks  # its answer is never waited for: the loop is closed at once
         await conn.fetch_all(ENDLESS)
 
     async def iterate(conn):
@@ -397,7 +397,7 @@ def test_connection_dropped_while_its_guest_is_looked_after_is_stopped(name: str
         from rapsqlite._wasm.rings import Request
 
         conn = asyncio.run(writing())
-        queue = conn._session.guest._queue
+        queue = conn._state.guest._queue
         host = queue.host
         request = _queue.PendingRequest(queue, None, Request(0))
         entered, may_go_on = threading.Event(), threading.Event()

@@ -115,7 +115,7 @@ async def test_cancellation_ends_the_wait_for_a_lock(database: Path, pragma: str
         with locked(database):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(conn.execute, "INSERT INTO t VALUES (1)")
-                while not conn._session.guest.host.busy_waits:  # noqa: ASYNC110
+                while not conn._state.guest.host.busy_waits:  # noqa: ASYNC110
                     await anyio.sleep(0.002)
                 tasks.cancel_scope.cancel()
         await conn.execute("INSERT INTO t VALUES (2)")

@@ -196,7 +196,7 @@ async def test_backup_waits_a_millisecond_for_each_transaction_between_two_steps
 ) -> None:
     async with rapsqlite.connect(tmp_path / "a.db") as conn, rapsqlite.connect(":memory:") as target:
         await conn.executescript(SCRIPT)
-        source, call, pauses, statuses = conn._session.guest, Guest.call, list[float](), list[int]()
+        source, call, pauses, statuses = conn._state.guest, Guest.call, list[float](), list[int]()
 
         async def call_after_insert(guest: Guest, request: Request) -> Any:
             if guest is source and request.op == abi.OP_BACKUP_STEP and statuses[-1:] != [abi.SQLITE_BUSY]:

@@ -178,7 +178,7 @@ async def test_connection_without_memory_for_any_statement_can_be_closed(hog: Pa
     for room in range(0, 60_000, 500):
         async with starving(hog, ":memory:") as (conn, leave):
             outcomes.append(await outcome(conn, leave, work, room))
-            assert conn._session.guest.state == "ok"
+            assert conn._state.guest.state == "ok"
 
     assert {"no memory", "done"} <= set(outcomes)
 

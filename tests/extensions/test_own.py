@@ -278,7 +278,7 @@ async def test_function_that_never_returns_is_killed_with_its_connection(
     sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conn = await rapsqlite.connect(":memory:")
-    monkeypatch.setattr(conn._session.guest._queue, "grace_period_s", 0.1)
+    monkeypatch.setattr(conn._state.guest._queue, "grace_period_s", 0.1)
     await conn.enable_load_extension(True)
     await conn.load_extension(str(sample))
     spinning = threading.Event()

@@ -45,7 +45,7 @@ async def conn(dozer: Path) -> AsyncIterator[rapsqlite.Connection]:
 
 async def asleep(conn: rapsqlite.Connection) -> None:
     """Wait until the guest sleeps for its statement."""
-    while not conn._session.guest.host.sleeps:
+    while not conn._state.guest.host.sleeps:
         await anyio.lowlevel.checkpoint()
 
 
@@ -104,7 +104,7 @@ async def test_sleep_counts_as_time_of_its_statement(dozer: Path) -> None:
 
 async def test_guest_that_is_to_leave_does_not_sleep_on(conn: rapsqlite.Connection) -> None:
     """It is what the finalizer of a connection asks for."""
-    guest = conn._session.guest
+    guest = conn._state.guest
     with anyio.fail_after(4):
         async with anyio.create_task_group() as tasks:
 
@@ -125,7 +125,7 @@ async def test_sleep_without_end_costs_the_connection_alone(dozer: Path) -> None
     conn = await rapsqlite.connect(":memory:")
     await conn.enable_load_extension(True)
     await conn.load_extension(dozer)
-    conn._session.guest._queue.grace_period_s = 0.1
+    conn._state.guest._queue.grace_period_s = 0.1
 
     with anyio.fail_after(4):
         async with anyio.create_task_group() as tasks:

@@ -208,7 +208,7 @@ async def test_endless_loading_by_sql_is_killed_when_it_is_cancelled(
     module = tmp_path / "module.wasm"
     module.write_bytes(side_module(LOOPS[where]))
     conn = await rapsqlite.connect(database)
-    conn._session.guest._queue.grace_period_s = 0.1
+    conn._state.guest._queue.grace_period_s = 0.1
     await conn.execute("CREATE TABLE t (a)")
     await conn.commit()
     await conn.enable_load_extension(True)

@@ -194,7 +194,7 @@ async def test_guest_calls_nobody_to_sleep_and_to_ring(calls: Counter[str], anyi
         before = await conn.statistics()
         for number in range(20):
             assert await conn.fetch_one("SELECT ?", (number,)) == [number]
-            while not conn._session.guest.host.is_asleep():
+            while not conn._state.guest.host.is_asleep():
                 await anyio.lowlevel.checkpoint()
         after = await conn.statistics()
 
@@ -216,7 +216,7 @@ async def test_what_is_to_be_had_nowhere_is_done_without(
             for number in range(50):
                 tasks.start_soon(conn.execute, "INSERT INTO t VALUES (?)", (number,))
         assert await conn.fetch_scalar("SELECT sum(v) FROM t") == sum(range(50))
-        while not conn._session.guest.host.is_asleep():
+        while not conn._state.guest.host.is_asleep():
             await anyio.lowlevel.checkpoint()
 
     assert calls["park"] > 0
@@ -295,7 +295,7 @@ async def test_guest_that_cannot_write_calls_instead(monkeypatch: pytest.MonkeyP
     """Rust's library would read the error of that write where a small guest has no memory."""
     monkeypatch.setattr(_guest, "bell_here", lambda _can_write: nullcontext((None, "/dev/full")))
     async with rapsqlite.connect(":memory:") as conn:
-        rings = conn._session.guest._queue._rings
+        rings = conn._state.guest._queue._rings
         assert rings is not None
         rings.set_bell(abi.BELL_WRITES)
 

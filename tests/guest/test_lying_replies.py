@@ -50,8 +50,8 @@ class Liar:
 
 
 def lie(conn: rapsqlite.Connection, op: int, *, asks: bool = True, **lies: object) -> None:
-    guest: Any = Liar(conn._session.guest, op, asks=asks, **lies)
-    conn._session.guest = guest
+    guest: Any = Liar(conn._state.guest, op, asks=asks, **lies)
+    conn._state.guest = guest
 
 
 async def fails(operation: Callable[[], Awaitable[Any]]) -> None:
@@ -113,7 +113,7 @@ async def test_handles_that_are_none() -> None:
 async def test_bytes_of_a_blob(body: bytes) -> None:
     async with made() as conn, conn.blobopen("t", "b", 1) as blob:
         lie(conn, abi.OP_BLOB_READ, rows=body)
-        blob._value._guest = conn._session.guest
+        blob._value._guest = conn._state.guest
 
         await fails(blob.read)
         await fails(lambda: blob.get(slice(3, 50)))
@@ -123,7 +123,7 @@ async def test_bytes_of_a_blob(body: bytes) -> None:
 async def test_state_of_a_session(body: bytes) -> None:
     async with made() as conn, conn.session() as session:
         lie(conn, abi.OP_SESSION, rows=body)
-        session._guest = conn._session.guest
+        session._guest = conn._state.guest
 
         for question in (session.enable, session.indirect):
             await fails(question)
@@ -137,7 +137,7 @@ class Ends:
 
     def __init__(self, conn: rapsqlite.Connection) -> None:
         self.held: list[tuple[int, Any]] = []
-        hold = conn._session.guest.callbacks.hold
+        hold = conn._state.guest.callbacks.hold
 
         class Spy:
             def __init__(self, callbacks: Any, held: list[tuple[int, Any]]) -> None:
@@ -151,7 +151,7 @@ class Ends:
                 self._held.append((kind, function))
                 return hold(kind, function)
 
-        guest: Any = conn._session.guest
+        guest: Any = conn._state.guest
         guest.host.callbacks = Spy(guest.host.callbacks, self.held)
 
     def of(self, kind: int) -> Any:

@@ -175,7 +175,7 @@ async def test_guest_writes_no_bell_where_wasmtime_could_not_start_its_threads(m
         patch.setattr(runtime, "_output_is_prepared", False)
         NoThreads(patch, allowed=1)
         conn = await connect(":memory:")
-    answer, bell = await conn.fetch_scalar("SELECT 1"), conn._session.guest._queue._bell
+    answer, bell = await conn.fetch_scalar("SELECT 1"), conn._state.guest._queue._bell
     await conn.close()
 
     assert (answer, bell) == (1, None)

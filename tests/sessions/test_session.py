@@ -37,7 +37,7 @@ async def recorded(conn: rapsqlite.Connection, changes: str, *tables: str) -> by
 
 
 def held(conn: rapsqlite.Connection) -> int:
-    return len(conn._session.guest.callbacks)
+    return len(conn._state.guest.callbacks)
 
 
 async def test_changeset_makes_the_same_changes_elsewhere() -> None:
@@ -422,7 +422,7 @@ async def test_applying_can_be_interrupted_and_leaves_nothing() -> None:
         before = await contents(other)
 
         def interrupt(_: Conflict) -> int:
-            other._session.guest.interrupt()
+            other._state.guest.interrupt()
             return rapsqlite.SQLITE_CHANGESET_OMIT
 
         with pytest.raises(rapsqlite.OperationalError) as caught:

@@ -87,7 +87,7 @@ async def test_session_that_cannot_be_attached_to_its_tables_does_not_stay_open(
 async def test_cancellation_between_opening_and_attaching_leaves_none(
     conn: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guest = conn._session.guest
+    guest = conn._state.guest
     call = guest.call
     held: list[BaseException] = []  # with all that its traceback refers to
 

@@ -107,9 +107,9 @@ async def test_loop_runs_every_few_milliseconds_while_sets_are_made(
 async def test_quick_sets_still_go_by_the_thousand(conn: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     Time(monkeypatch)
     for source in ([(i,) for i in range(10_000)], ((i,) for i in range(10_000, 20_000))):
-        before = conn._session.guest.sent_count
+        before = conn._state.guest.sent_count
         await conn.executemany(INSERT, source)
-        assert conn._session.guest.sent_count - before < 20
+        assert conn._state.guest.sent_count - before < 20
 
 
 @pytest.mark.parametrize("count", COUNTS)

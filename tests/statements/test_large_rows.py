@@ -69,7 +69,7 @@ async def test_event_loop_that_is_late_finds_few_of_them_waiting() -> None:
             await anyio.lowlevel.checkpoint()
             for _ in range(50):
                 time.sleep(0.001)  # noqa: ASYNC251 - it is the event loop that is late here
-                spilled = conn._session.guest.host.rings
+                spilled = conn._state.guest.host.rings
                 assert spilled is None or len(spilled.spilled) <= 4
 
     assert len(rows) == COUNT

@@ -17,7 +17,7 @@ import pytest
 import rapsqlite
 from rapsqlite import _constants as abi
 from rapsqlite._values.converters import Converters, stored_bytes
-from rapsqlite._values.row_plan import RowPlan, plan_rows
+from rapsqlite._values.row_plan import FactoryRowDecoder, row_decoder
 from rapsqlite._values.typed_rows import typed_rows
 from rapsqlite.errors import DataError, InternalError
 from rapsqlite.rows import Row, describe
@@ -33,26 +33,28 @@ class FakeCursor:
         self.description = describe(names)
 
 
-def plan(row_factory: Any = None, **settings: Any) -> RowPlan:
+def decoder(row_factory: Any = None, **settings: Any) -> FactoryRowDecoder:
     given: dict[str, Any] = {
         "default": tuple,
         "text_factory": str,
         "detect_types": 0,
         "converters": Converters(),
     } | settings
-    return plan_rows(row_factory, **given)
+    return row_decoder(row_factory, **given)
 
 
-def encoded(plan: RowPlan, rows: Sequence[Sequence[Any]], names: Sequence[str]) -> bytes:
-    """Return the batch a guest sends for this plan."""
-    if plan.format & abi.FORMAT_SHAPE_MASK == abi.FORMAT_MAPS:
+def encoded(decoder: FactoryRowDecoder, rows: Sequence[Sequence[Any]], names: Sequence[str]) -> bytes:
+    """Return the batch a guest sends for this decoder."""
+    if decoder.format & abi.FORMAT_SHAPE_MASK == abi.FORMAT_MAPS:
         return msgspec.msgpack.encode([dict(zip(names, row, strict=True)) for row in rows])
     return msgspec.msgpack.encode(rows)
 
 
-def handed_out(plan: RowPlan, rows: Sequence[Sequence[Any]] = ROWS, names: Sequence[str] = NAMES) -> list[Any]:
-    function = plan.row_function(msgspec.msgpack.encode(names), FakeCursor(tuple(names)))
-    decoded = plan.decode(encoded(plan, rows, names))
+def handed_out(
+    decoder: FactoryRowDecoder, rows: Sequence[Sequence[Any]] = ROWS, names: Sequence[str] = NAMES
+) -> list[Any]:
+    function = decoder.row_function(msgspec.msgpack.encode(names), FakeCursor(tuple(names)))
+    decoded = decoder.decode(encoded(decoder, rows, names))
     return decoded if function is None else [function(row) for row in decoded]
 
 
@@ -152,7 +154,7 @@ class ShoutingRow(sqlite3.Row):
 
 
 def test_class_derived_from_sqlite3_row_is_a_row_factory() -> None:
-    rows = handed_out(plan(ShoutingRow))
+    rows = handed_out(decoder(ShoutingRow))
 
     assert type(rows[0]) is ShoutingRow
     assert rows[0].shouted() == "ADA"
@@ -160,7 +162,7 @@ def test_class_derived_from_sqlite3_row_is_a_row_factory() -> None:
 
 @pytest.mark.parametrize("factory", [Row, sqlite3.Row])
 def test_row_class_gives_rows_equal_to_those_of_sqlite3(factory: Any) -> None:
-    rows = handed_out(plan(factory))
+    rows = handed_out(decoder(factory))
 
     assert type(rows[0]) is factory
     assert rows == [stock_row(values=values) for values in ROWS]
@@ -182,19 +184,19 @@ def test_row_class_gives_rows_equal_to_those_of_sqlite3(factory: Any) -> None:
     ],
 )
 def test_row_factory_forms(factory: Any, expected: list[Any]) -> None:
-    assert handed_out(plan(factory)) == expected
+    assert handed_out(decoder(factory)) == expected
 
 
 @pytest.mark.parametrize("default, kind", [(list, list), (tuple, tuple)])
 def test_no_row_factory_is_the_default_of_the_method(default: type, kind: type) -> None:
-    assert [type(row) for row in handed_out(plan(None, default=default))] == [kind, kind]
+    assert [type(row) for row in handed_out(decoder(None, default=default))] == [kind, kind]
 
 
 @pytest.mark.parametrize("factory", [None, "list", "tuple", "dict", list, tuple, dict])
 @pytest.mark.parametrize("text_factory", [str, bytes])
 def test_plain_shapes_leave_nothing_to_do_per_row(factory: Any, text_factory: Any) -> None:
     """The speed of large results hangs on this."""
-    resolved = plan(factory, text_factory=text_factory)
+    resolved = decoder(factory, text_factory=text_factory)
 
     assert not resolved.needs_columns
     assert resolved.row_function(b"", FakeCursor()) is None
@@ -203,7 +205,7 @@ def test_plain_shapes_leave_nothing_to_do_per_row(factory: Any, text_factory: An
 @pytest.mark.parametrize("factory", ["rows", 5, b"list", [], lambda: 1, lambda a, b, c: 1])
 def test_other_row_factories_are_refused(factory: Any) -> None:
     with pytest.raises(ValueError, match="row_factory"):
-        plan(factory)
+        decoder(factory)
 
 
 @pytest.mark.parametrize("shape", [None, "list", "dict"])
@@ -212,14 +214,14 @@ def test_exception_of_a_row_factory_is_not_changed(shape: Any) -> None:
         raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine"):
-        handed_out(plan(failing))
+        handed_out(decoder(failing))
 
 
 TEXT = msgspec.msgpack.Ext(abi.EXT_TEXT, b"\xe4\xff")
 
 
 def test_text_factory_gets_text_and_no_blobs() -> None:
-    resolved = plan(text_factory=lambda text: (type(text), text))
+    resolved = decoder(text_factory=lambda text: (type(text), text))
 
     assert resolved.format & abi.FORMAT_TEXT_AS_EXTENSION
     assert handed_out(resolved, [(TEXT, b"\xe4\xff", None)]) == [((bytes, b"\xe4\xff"), b"\xe4\xff", None)]
@@ -227,11 +229,11 @@ def test_text_factory_gets_text_and_no_blobs() -> None:
 
 def test_exception_of_a_text_factory_is_not_changed() -> None:
     with pytest.raises(UnicodeDecodeError):
-        handed_out(plan(text_factory=lambda text: text.decode()), [(TEXT, 1, 1)])
+        handed_out(decoder(text_factory=lambda text: text.decode()), [(TEXT, 1, 1)])
 
 
 def test_text_as_bytes_is_asked_for() -> None:
-    assert plan(text_factory=bytes).format & abi.FORMAT_TEXT_AS_BYTES
+    assert decoder(text_factory=bytes).format & abi.FORMAT_TEXT_AS_BYTES
 
 
 DETECT = sqlite3.PARSE_DECLTYPES | sqlite3.PARSE_COLNAMES
@@ -241,7 +243,7 @@ def converted(
     columns: list[tuple[str, str | None]], row: Sequence[Any], factory: Any = None, **settings: Any
 ) -> tuple[tuple[str, ...], Any]:
     """Return the names and the row handed out for one row of columns with declared types."""
-    resolved = plan(factory, **({"detect_types": DETECT} | settings))
+    resolved = decoder(factory, **({"detect_types": DETECT} | settings))
     body = msgspec.msgpack.encode(columns)
     function = resolved.row_function(body, FakeCursor(resolved.names(body)))
     (decoded,) = resolved.decode(msgspec.msgpack.encode([row]))
@@ -441,7 +443,7 @@ def test_other_types_are_refused(kind: Any) -> None:
 def test_malformed_batches_are_internal_errors(body: bytes, factory: Any) -> None:
     """What comes out of the sandbox is not trusted."""
     with pytest.raises(InternalError, match="malformed"):
-        plan(factory).decode(body)
+        decoder(factory).decode(body)
 
 
 @pytest.mark.parametrize("body", [b"", b"\xc1", b"\x91", b"\x91\x81\xa2id", b"\x90\x90"])
@@ -454,7 +456,7 @@ def test_malformed_batches_of_typed_rows_are_internal_errors(body: bytes, kind: 
 @pytest.mark.parametrize("columns", [b"", b"\x01", b"\x91\x01", b"\x91\x92\xa1a\xc0"])
 def test_malformed_columns_are_internal_errors(columns: bytes) -> None:
     with pytest.raises(InternalError, match="malformed"):
-        plan(Row).names(columns)
+        decoder(Row).names(columns)
 
 
 @dataclasses.dataclass

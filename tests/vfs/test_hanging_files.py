@@ -197,7 +197,7 @@ async def test_task_that_waits_for_a_hanging_file_can_be_cancelled(
     """Nothing interrupts the call, so the connection is given up; its thread closes the file when the call returns."""
     other = tmp_path / "other.db"
     conn = await connect(":memory:", isolation_level=None)
-    conn._session.guest._queue.grace_period_s = 0.05
+    conn._state.guest._queue.grace_period_s = 0.05
     with hanging(monkeypatch, "open", "other.db") as hang:
         with anyio.fail_after(10):
             async with anyio.create_task_group() as tasks:
@@ -217,7 +217,7 @@ async def test_task_that_waits_for_a_hanging_file_can_be_cancelled(
 async def test_limit_on_time_ends_a_statement_whose_file_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits: rapsqlite.Limits = {"statement_seconds": 0.05, "directories": [str(tmp_path)]}
     conn = await connect(":memory:", isolation_level=None, limits=limits)
-    conn._session.guest._queue.grace_period_s = 0.05
+    conn._state.guest._queue.grace_period_s = 0.05
     with hanging(monkeypatch, "open", "other.db"):
         with anyio.fail_after(10), pytest.raises(rapsqlite.OperationalError, match="closed"):
             await conn.execute(f"ATTACH '{tmp_path / 'other.db'}' AS other")

@@ -305,7 +305,7 @@ async def test_result_that_cannot_be_decoded_leaves_no_lock_behind(
     path: Path, connection: rapsqlite.Connection
 ) -> None:
     """The guest sleeps behind a full ring, without having rung, when the task gives up; it is stopped all the same."""
-    guest = connection._session.guest
+    guest = connection._state.guest
     batches = 0
 
     def decode(_batch: bytes) -> list[object]:
@@ -323,7 +323,7 @@ async def test_result_that_cannot_be_decoded_leaves_no_lock_behind(
             Request(
                 abi.OP_FETCH,
                 b"WITH RECURSIVE c(x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM c) SELECT x, v FROM c, t",
-                encode_params(None, connection._session.adapters),
+                encode_params(None, connection._state.adapters),
             ),
             decode,
         )

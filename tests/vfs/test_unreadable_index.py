@@ -52,7 +52,7 @@ async def test_interrupt_ends_the_wait_and_is_told(database: Path, writer: subpr
                         await conn.fetch_all("SELECT v FROM t")
 
                 tasks.start_soon(read)
-                while not conn._session.guest.host.sleeps:
+                while not conn._state.guest.host.sleeps:
                     await anyio.lowlevel.checkpoint()
                 await conn.interrupt()
 
