@@ -3,6 +3,8 @@
 aiosqlite has a thread with a queue of functions to call, and a `sqlite3` connection in it. Here both are the
 `Connection` itself: its settings can be changed from any thread, and a function put into the queue is called
 immediately.
+
+https://github.com/omnilib/aiosqlite
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 A cursor holds one batch of decoded rows and, once more rows are fetched, the batch that the guest prepares ahead
 (``batches``): a few hundred KiB for a result of any length. ``async for`` takes rows from the batch and waits only
 between batches.
+
+https://docs.python.org/3/library/sqlite3.html#cursor-objects, https://peps.python.org/pep-0249/#cursor-objects
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Instances of aggregates and window functions, and the deferred steps that the guest hands over in bulk."""
+"""Instances of aggregates and window functions, and the deferred steps that the guest hands over in bulk.
+
+https://sqlite.org/c3ref/create_function.html, https://sqlite.org/windowfunctions.html#udfwinfunc
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The values that a callback may return, as SQLite's types: one rule for all kinds of callbacks."""
+"""The values that a callback may return, as SQLite's types: one rule for all kinds of callbacks.
+
+https://sqlite.org/c3ref/result_blob.html
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Keys, positions and values of a blob, with the checks and messages of `sqlite3.Blob`."""
+"""Keys, positions and values of a blob, with the checks and messages of `sqlite3.Blob`.
+
+https://docs.python.org/3/library/sqlite3.html#sqlite3.Blob
+"""
 
 from __future__ import annotations
 

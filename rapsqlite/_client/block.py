@@ -2,6 +2,8 @@
 
 While it is open the guest watches its transaction. Once SQLite has rolled that back by itself, statements that change
 data fail until the block ends, and so does keeping it (OperationalError, SQLITE_ABORT_ROLLBACK).
+
+https://sqlite.org/lang_transaction.html, https://sqlite.org/lang_savepoint.html
 """
 
 from __future__ import annotations

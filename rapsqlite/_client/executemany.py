@@ -3,6 +3,8 @@
 At most one chunk is in flight: a chunk cannot be recalled, and nothing may be executed after the first error. User code
 that produces the sets runs in the event loop's thread, so a chunk ends after `SLICE_S` and other tasks run before the
 next.
+
+https://peps.python.org/pep-0249/#executemany
 """
 
 from __future__ import annotations

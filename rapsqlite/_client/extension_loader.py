@@ -4,6 +4,8 @@ The guest calls ``open``, ``link``, ``symbol`` and ``close`` on its thread, with
 the SQL function load_extension() anyone who can write SQL can choose a name, so such a name must lie in a directory
 granted to the connection, like any other file. Names that the program passes to `Connection.load_extension` may lie
 anywhere.
+
+https://sqlite.org/loadext.html
 """
 
 from __future__ import annotations

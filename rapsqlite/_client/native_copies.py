@@ -1,4 +1,7 @@
-"""Copies to and from connections of Python's sqlite3, which reads or writes the image itself, in a thread."""
+"""Copies to and from connections of Python's sqlite3, which reads or writes the image itself, in a thread.
+
+https://docs.python.org/3/library/sqlite3.html#sqlite3.Connection.backup
+"""
 
 from __future__ import annotations
 

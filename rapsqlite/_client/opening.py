@@ -1,4 +1,7 @@
-"""The database and options of a connection, and opening it."""
+"""The database and options of a connection, and opening it.
+
+https://sqlite.org/c3ref/open.html
+"""
 
 from __future__ import annotations
 

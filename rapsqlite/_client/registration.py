@@ -1,4 +1,7 @@
-"""Registers callbacks with the guest: a handle for the object, a request, and the handle's release if rejected."""
+"""Registers callbacks with the guest: a handle for the object, a request, and the handle's release if rejected.
+
+https://sqlite.org/c3ref/create_function.html
+"""
 
 from __future__ import annotations
 

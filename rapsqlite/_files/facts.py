@@ -2,6 +2,8 @@
 
 On a local file system these calls keep the GIL: they take a microsecond each, while getting the GIL back takes 5 ms if
 another thread runs pure Python.
+
+https://sqlite.org/lockingv3.html#hot_journals
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ The caller has checked that a mapping covers only addresses reserved for it. The
 of pages, overlaps no other mapping, and does not exceed the maximum number. A forked child does not inherit mappings,
 which would keep the open file, and so a dead parent's locks, alive. Freeing a guest's memory also frees the mappings in
 its address space.
+
+https://man7.org/linux/man-pages/man2/mmap.2.html
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Opens one file as SQLite's own VFS for Unix does: access, permission bits, owner, temporary files."""
+"""Opens one file as SQLite's own VFS for Unix does: access, permission bits, owner, temporary files.
+
+https://sqlite.org/tempfiles.html
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ wasmtime installs its handlers with the first engine. If other code replaces the
 process. Python's faulthandler does so when it is enabled later. (Enabled before, it keeps working: wasmtime passes on
 faults that are not its own.) Its handlers are replaced again, because they only describe a fault that ends the process.
 Any other handlers stay, and a warning is logged.
+
+https://docs.python.org/3/library/faulthandler.html, https://man7.org/linux/man-pages/man2/sigaction.2.html
 """
 
 from __future__ import annotations

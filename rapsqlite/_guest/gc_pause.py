@@ -7,6 +7,8 @@ at the next occasion after the fetch. docs/decisions/0008-garbage-collection.md 
 
 The threshold is a setting of the whole process. A count of fetches guards it; a value set by other code meanwhile is
 left alone.
+
+https://docs.python.org/3/library/gc.html#gc.set_threshold
 """
 
 from __future__ import annotations

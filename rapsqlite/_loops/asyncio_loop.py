@@ -3,6 +3,8 @@
 Guests outlive loops, so nothing that a guest reaches may keep a loop, a task or a task's objects alive: a loop that was
 closed with requests in flight is collected with them and their connections. A waiting task is kept alive by its own
 loop.
+
+https://docs.python.org/3/library/asyncio-eventloop.html#asyncio.loop.call_soon_threadsafe
 """
 
 from __future__ import annotations

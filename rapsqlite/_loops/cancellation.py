@@ -5,6 +5,8 @@ cancelled, and the cancellation is raised at the task's next checkpoint, so work
 undone, nor the reverse. That is at the latest the task's next request, before it is sent. Otherwise a task that only
 runs short statements could outrun its cancellation: cancelled repeatedly, each time while it waits for a statement that
 has just finished.
+
+https://anyio.readthedocs.io/en/stable/cancellation.html
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Waiting for a guest on Trio."""
+"""Waiting for a guest on Trio.
+
+https://trio.readthedocs.io/en/stable/reference-lowlevel.html
+"""
 
 from __future__ import annotations
 

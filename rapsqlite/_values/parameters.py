@@ -2,6 +2,8 @@
 
 This is the slow path of `wire`: adapters, subclasses, buffers, mappings other than dicts, and values that cannot be
 bound.
+
+https://docs.python.org/3/library/sqlite3.html#sqlite3-placeholders
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""PRAGMA statements from names and values, which are checked, because PRAGMAs take no parameters."""
+"""PRAGMA statements from names and values, which are checked, because PRAGMAs take no parameters.
+
+https://sqlite.org/pragma.html
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 They run on the guest's own thread with the GIL. Addresses and lengths come from the guest: each callable takes its
 bytes through ``view``, which raises outside the memory. An exception here traps the guest and so ends the connection;
 it never crosses the wasm frames.
+
+https://github.com/WebAssembly/WASI/blob/main/legacy/preview1/docs.md
 """
 
 from __future__ import annotations

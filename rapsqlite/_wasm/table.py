@@ -3,6 +3,8 @@
 To the guest each has no parameters and no result. wasmtime calls it as a C function with four arguments and treats its
 return value as the address of a trap. In the calling conventions of all platforms that wasmtime supports the caller
 removes the arguments, so functions may have fewer parameters, or none.
+
+https://docs.wasmtime.dev/c-api/
 """
 
 from __future__ import annotations

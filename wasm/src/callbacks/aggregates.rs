@@ -1,4 +1,5 @@
 //! Aggregates and window functions: SQLite stores the handle of an instance for each group of rows.
+//! <https://sqlite.org/c3ref/aggregate_context.html>, <https://sqlite.org/windowfunctions.html#udfwinfunc>
 
 use core::ffi::c_int;
 

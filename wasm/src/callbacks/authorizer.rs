@@ -1,6 +1,8 @@
 //! The user's authorizer, progress and busy handler.
 //!
 //! SQLite has one of each, which are `watch`'s; it calls the user's from there.
+//!
+//! <https://sqlite.org/c3ref/set_authorizer.html>
 
 use core::ffi::{c_char, c_int};
 

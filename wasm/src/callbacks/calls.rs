@@ -1,4 +1,5 @@
 //! A call of an SQL function, with its arguments and its result.
+//! <https://sqlite.org/c3ref/value_blob.html>, <https://sqlite.org/c3ref/result_blob.html>
 
 use core::ffi::{CStr, c_int};
 use core::slice;

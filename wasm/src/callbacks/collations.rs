@@ -1,4 +1,5 @@
 //! Collations whose comparisons the host makes.
+//! <https://sqlite.org/c3ref/create_collation.html>
 
 use core::ffi::{c_int, c_void};
 use core::ptr;

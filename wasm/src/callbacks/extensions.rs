@@ -3,6 +3,8 @@
 //!
 //! A side module is never unloaded, because SQLite may hold pointers to its functions. When SQLite closes it, the
 //! host forgets it; opened again, it is linked again.
+//!
+//! <https://sqlite.org/loadext.html>
 
 use core::cell::RefCell;
 use core::ffi::{CStr, c_char, c_int, c_void};

@@ -1,4 +1,5 @@
 //! SQL functions, aggregates and window functions implemented by the host.
+//! <https://sqlite.org/c3ref/create_function.html>
 
 use core::ffi::{c_int, c_void};
 use std::rc::Rc;

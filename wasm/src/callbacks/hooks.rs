@@ -1,4 +1,6 @@
 //! Hooks implemented by the host: trace, update, commit, rollback, WAL; and storage for the hooks' handles.
+//! <https://sqlite.org/c3ref/update_hook.html>, <https://sqlite.org/c3ref/commit_hook.html>,
+//! <https://sqlite.org/c3ref/wal_hook.html>, <https://sqlite.org/c3ref/trace_v2.html>
 
 use core::ffi::{c_char, c_int, c_uint, c_void};
 use core::ptr;

@@ -3,6 +3,8 @@
 //!
 //! SQLite does that on some errors: an interrupted change, ON CONFLICT ROLLBACK, a full disk. The rest of the
 //! block would then be committed on its own, so half of the block would stay.
+//!
+//! <https://sqlite.org/lang_transaction.html#response_to_errors_within_a_transaction>
 
 use core::cell::{Cell, RefCell};
 use core::ffi::{CStr, c_int};

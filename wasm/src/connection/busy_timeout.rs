@@ -4,6 +4,8 @@
 //! with its own, which just sleeps. So the authorizer, which is called before that, gives SQLite the current
 //! timeout. Once the statement is compiled, the resulting timeout goes to the host and our handler is restored.
 //! Every run compiles it again.
+//!
+//! <https://sqlite.org/pragma.html#pragma_busy_timeout>
 
 use core::cell::Cell;
 use core::ffi::{CStr, c_char, c_int};

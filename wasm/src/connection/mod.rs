@@ -1,4 +1,5 @@
 //! Owns `sqlite3*`: open, configure, prepare through the cache, close.
+//! <https://sqlite.org/c3ref/open.html>
 
 #[cfg(target_arch = "wasm32")]
 pub mod blocks;

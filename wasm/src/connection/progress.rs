@@ -1,5 +1,7 @@
 //! SQLite's callbacks while a statement is prepared or runs: interrupts, step limit, busy locks, kind of
 //! statement.
+//!
+//! <https://sqlite.org/c3ref/progress_handler.html>, <https://sqlite.org/c3ref/busy_handler.html>
 
 use core::cell::Cell;
 use core::ffi::{c_char, c_int, c_void};

@@ -1,4 +1,5 @@
 //! `CONTROL`: settings and queries of a connection that need no SQL.
+//! <https://sqlite.org/c3ref/limit.html>, <https://sqlite.org/c3ref/db_config.html>
 
 use core::ffi::c_int;
 

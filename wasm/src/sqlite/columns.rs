@@ -1,4 +1,5 @@
 //! Reads a statement's columns: their names and types, and the values of the current row.
+//! <https://sqlite.org/c3ref/column_blob.html>
 
 use core::ffi::c_int;
 use core::slice;

@@ -1,4 +1,5 @@
 //! SQLite as a library: set up once per instance, before the first connection.
+//! <https://sqlite.org/c3ref/initialize.html>, <https://sqlite.org/c3ref/config.html>
 
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;

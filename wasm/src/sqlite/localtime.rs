@@ -1,4 +1,5 @@
 //! Seconds since 1970 to a date and time of day, proleptic Gregorian.
+//! <https://howardhinnant.github.io/date_algorithms.html#civil_from_days>
 
 const DAY_SECONDS: i64 = 86_400;
 /// Days of 400 years, after which the calendar repeats.

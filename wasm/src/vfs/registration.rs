@@ -1,4 +1,5 @@
 //! Registers the VFS and implements its methods for names, time and randomness.
+//! <https://sqlite.org/c3ref/vfs.html>
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -2,6 +2,8 @@
 //!
 //! Other processes change the regions at any time. SQLite reads them through `volatile` pointers and orders its
 //! accesses with `xShmBarrier`; Rust never reads them.
+//!
+//! <https://sqlite.org/walformat.html#the_wal_index_file_format>
 
 use core::ffi::c_int;
 use core::ptr::NonNull;

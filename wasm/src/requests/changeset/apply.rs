@@ -1,4 +1,5 @@
 //! Applies a changeset to the connection's main database, all of it or nothing.
+//! <https://sqlite.org/session/sqlite3changeset_apply.html>
 
 use core::cell::{Cell, RefCell};
 use core::ffi::{CStr, c_char, c_int, c_void};

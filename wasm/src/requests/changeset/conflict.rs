@@ -1,4 +1,5 @@
 //! A change that does not fit the database it is applied to.
+//! <https://sqlite.org/session/c_changeset_abort.html>
 
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr;

@@ -1,4 +1,5 @@
 //! One end of a changeset: when SQLite requests or produces a piece, the host is called.
+//! <https://sqlite.org/session/sqlite3changegroup_add_strm.html>
 
 use core::cell::Cell;
 use core::ffi::{c_int, c_void};
