@@ -1,4 +1,4 @@
-"""A hostile guest in a process of its own, for attacks that may end it: ``python -m tests.attacks.hostile``.
+"""A hostile guest in a separate process, for attacks that may end it: ``python -m tests.attacks.hostile``.
 
 Prints what became of each connection; another one beside them must not notice.
 """

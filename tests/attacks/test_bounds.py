@@ -155,7 +155,7 @@ def test_batch_of_the_most_rows_is_let_through() -> None:
 
 
 def test_body_in_the_ring_is_no_larger_than_the_guest_puts_there() -> None:
-    """What is larger is handed over beside it, and counted."""
+    """Larger bodies are passed outside the ring, and counted."""
     body = b"\xdd\x00\x02\xff\x00" + b"\x90" * 196_352
     memory = bytearray(1 << 20)
     words: dict[int, tuple[int, ...]] = {

@@ -164,7 +164,7 @@ async def test_large_arguments_of_steps_are_not_piled_up() -> None:
 
 
 async def test_steps_are_done_when_their_rows_are_there() -> None:
-    """Also those of a statement that has rows left."""
+    """Including the ones of a statement with rows left."""
     log: list[tuple[Any, ...]] = []
     async with rapsqlite.connect(":memory:") as conn:
         await conn.executescript(SETUP)

@@ -1,4 +1,4 @@
-"""A callback that uses the connection which calls it: an error at once, whatever it wants, and no deadlock."""
+"""A callback that uses the connection which calls it: an immediate error in every case, and no deadlock."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ async def test_endless_callback_of_a_cancelled_task(database: Path, name: str) -
 
 @EVERY
 async def test_endless_callback_that_is_interrupted(database: Path, name: str) -> None:
-    """The error is that of a callback that raises, and the cause says what it was."""
+    """The error is the same as for a callback that raises, and its cause says what happened."""
     endless = Endless()
     async with connected(database, name, endless) as (conn, kind):
         impatient(conn)

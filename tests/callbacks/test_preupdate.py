@@ -1,4 +1,4 @@
-"""The hook that is told of a row's values before it changes."""
+"""The hook that receives a row's values before it changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def conn() -> AsyncIterator[rapsqlite.Connection]:
 
 
 async def told(conn: rapsqlite.Connection, sql: str) -> list[tuple[Any, ...]]:
-    """Return what the hook is told of one statement."""
+    """Return what the hook receives for one statement."""
     seen: list[tuple[Any, ...]] = []
     await conn.set_preupdate_hook(lambda *arguments: seen.append(arguments))
     await conn.execute(sql)

@@ -78,7 +78,7 @@ class Failing:
 
 
 async def take_functions(conn: rapsqlite.Connection) -> None:
-    """Put something else in the place of every function that SQLite has."""
+    """Override every function that SQLite has."""
     functions = await conn.fetch_all("SELECT DISTINCT name, narg, type FROM pragma_function_list WHERE builtin")
     assert {("lower", 1), ("changes", 0), ("count", 0)} <= {(name, narg) for name, narg, _ in functions}
     for name, narg, kind in functions:

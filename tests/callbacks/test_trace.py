@@ -1,4 +1,4 @@
-"""SQLite's own trace: every statement that begins, with the values filled in, whoever sent it."""
+"""SQLite's own trace: every statement that begins, with values filled in, including the package's own."""
 
 from __future__ import annotations
 

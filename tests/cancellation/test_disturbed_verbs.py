@@ -368,7 +368,7 @@ class Disturbance:
 
 
 def stock_content(database: Path, then: str, *scripts: str) -> list[Any]:
-    """Return what sqlite3 leaves in a file of its own."""
+    """Return what sqlite3 leaves in a separate file."""
     with closing(sqlite3.connect(database, isolation_level=None)) as stock:
         stock.executescript(TABLE)
         for script in scripts:

@@ -1,4 +1,4 @@
-"""What goes wrong is told as sqlite3 tells it: class, message, code and name."""
+"""Errors are the same as in sqlite3: class, message, code and name."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def told(error: BaseException) -> tuple[Any, ...]:
 
 
 async def failure(connection: Any, sql: str) -> Any:
-    """Return what a statement gives, or what is told of its failure."""
+    """Return a statement's result, or the details of its error."""
     try:
         return await rows_of(connection, sql)
     except Exception as error:  # noqa: BLE001  the outcome to compare

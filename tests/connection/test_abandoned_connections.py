@@ -1,6 +1,6 @@
 """Connections that nobody can close any more: their thread ends, their descriptors and locks are given back.
 
-Each program runs in a process of its own, where it may close event loops, turn warnings into errors, and count.
+Each program runs in a separate process, where it may close event loops, turn warnings into errors, and count.
 """
 
 from __future__ import annotations
@@ -388,7 +388,7 @@ HELD = {
 
 @pytest.mark.parametrize("name", HELD)
 def test_connection_dropped_while_its_guest_is_looked_after_is_stopped(name: str, database: Path) -> None:
-    """A finalizer does not wait for the guest's lock: whoever holds that sends what was posted meanwhile."""
+    """A finalizer does not wait for the guest's lock: its holder sends what was posted meanwhile."""
     step, call = HELD[name]
     owner, _, attribute = step.rpartition(".")
     run(

@@ -306,7 +306,7 @@ def quoted(name: str) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_names_are_names_whatever_is_in_them(conn: rapsqlite.Connection, name: str) -> None:
-    """Everything told of what has such a name is what is told of the same thing with a plain one."""
+    """Objects with such names get the same answers as objects with plain names."""
     template = """CREATE TABLE {t} ({c} TEXT UNIQUE, second REFERENCES p); CREATE INDEX {i} ON {t} (second, {c} DESC);
         CREATE VIEW {v} AS SELECT {c} FROM {t};"""
     told = {}

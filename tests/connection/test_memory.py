@@ -124,7 +124,7 @@ SHARED_URIS = [
 
 @pytest.mark.parametrize("uri", SHARED_URIS)
 async def test_uri_that_asks_for_it_shares_a_database_in_memory(uri: str) -> None:
-    """Each connection had a database of its own, and nothing said so."""
+    """Each connection silently had its own database."""
     async with rapsqlite.connect(uri, uri=True) as one, rapsqlite.connect(uri.encode(), uri=True) as other:
         await one.execute("CREATE TABLE t (a)")
         await one.execute("INSERT INTO t VALUES (1)")

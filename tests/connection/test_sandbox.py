@@ -144,7 +144,7 @@ async def test_limits_without_directories_leave_the_database_alone_in_reach(plac
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
 async def test_transactions_over_granted_directories(place: Path, mode: str) -> None:
-    """The super-journal lies beside the main database, whose directory is not granted."""
+    """The super-journal lies next to the main database, whose directory is not granted."""
     make(place / "shared" / "other.db", "other")
     limits: Limits = {"directories": [place / "shared"]}
     async with connect(place / "tenant" / "main.db", isolation_level=None, limits=limits) as conn:

@@ -238,7 +238,7 @@ async def test_timeout_can_be_changed(conn: rapsqlite.Connection, database: Path
 
 
 async def test_data_version_changes_with_what_others_write(database: Path) -> None:
-    """As PRAGMA data_version: own changes do not count, those of others do, whatever library they use."""
+    """As PRAGMA data_version: changes by other connections count, with any library, but not the connection's own."""
     async with connect(database) as conn:
         await conn.execute("CREATE TABLE t (a)")
         before = await conn.data_version()

@@ -42,7 +42,7 @@ def copying(place: Path, what: str) -> subprocess.Popen[str]:
 
 
 def kept_images(place: Path) -> list[Path]:
-    """Return the lock files, each with an image beside it."""
+    """Return the lock files, each with an image next to it."""
     locks = list(place.glob("rapsqlite_*.lock"))
     assert all((lock.with_suffix("") / "image").exists() for lock in locks)
     return locks

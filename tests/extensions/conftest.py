@@ -53,7 +53,7 @@ def documented_source() -> str:
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return a function that builds C source into a side module: as the documentation says, but for what it is told."""
+    """Return a function that builds C source into a side module, as documented except for its arguments."""
 
     def run(name: str, source: str, *, replace: tuple[str, str] = ("", ""), command: str = "") -> Path:
         directory = tmp_path_factory.mktemp(name)
@@ -71,7 +71,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def sample(build: Callable[..., Path]) -> Path:
-    """The sample extension, with one more entry point beside the one that its name stands for."""
+    """The sample extension, with a second entry point besides the one derived from its name."""
     second = ("-Wl,--export=sqlite3_sample_init", "-Wl,--export=sqlite3_sample_init -Wl,--export=other_entry")
     return build("sample", SAMPLE.read_text(encoding="utf-8"), replace=second)
 

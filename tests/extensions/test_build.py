@@ -22,7 +22,7 @@ SOURCE = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "extensio
 
 
 class Checkout:
-    """A copy of what the script reads, in a directory of its own."""
+    """A copy of what the script reads, in a private directory."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -30,7 +30,7 @@ class Checkout:
         self.bin = root / "bin"
 
     def command(self, name: str, script: str) -> None:
-        """Put a command before those of the machine."""
+        """Shadow one of the machine's commands."""
         path = self.bin / name
         path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
         path.chmod(0o755)

@@ -204,7 +204,7 @@ async def test_link_out_of_what_is_granted_is_not_followed(sample: Path, tmp_pat
 async def test_file_that_becomes_a_link_once_its_name_is_checked_is_not_loaded(
     sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever may write to the granted directory must not win by being quick."""
+    """A process that can write to the granted directory must not win a race."""
     granted = tmp_path / "granted"
     granted.mkdir()
     module = Path(shutil.copy(sample, granted))

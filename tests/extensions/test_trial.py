@@ -1,4 +1,4 @@
-"""Modules that trap or never return as they are loaded: tried beside the connection first, so that it goes on."""
+"""Modules that trap or never return while loading: tried in a separate sandbox first, so the connection continues."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def bell() -> Iterator[Bell]:
 
 
 def ring(bell: Bell) -> None:
-    """Write as the guest does: through a descriptor of its own."""
+    """Write as the guest does: through a separate descriptor."""
     with open(bell.path, "wb", buffering=0) as output:
         output.write(b"\1")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def interrupted(
     function: Callable[[], object], *, is_wanted: bool = True, afterwards: Callable[[], object] = lambda: None
 ) -> tuple[Played, bool]:
-    """Call ``function`` in a thread of its own while another one interrupts it; return whether that was sent."""
+    """Call ``function`` in a separate thread while another one interrupts it; return whether that was sent."""
     guest = Played()
     started = threading.Event()
 

@@ -34,7 +34,7 @@ def made(guest: Played, *runs: Any, most: int = MOST) -> list[Any]:
 
 
 def failure_in(guest: Played, answer: Any) -> tuple[int, type[object]]:
-    """Return what stands in the place of the answer to a call that failed: the code and the exception's type."""
+    """Return what replaces the result of a failed call: the code and the exception's type."""
     assert answer.code == abi.EXT_UNSUPPORTED
     code, number = struct.unpack("<iI", answer.data)
     return int(code), type(guest.callbacks.failures.take(number))

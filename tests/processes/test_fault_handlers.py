@@ -114,7 +114,7 @@ def test_fault_of_native_code_is_described_by_a_faulthandler_that_was_enabled_be
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGILL, signal.SIGFPE])
 def test_handler_of_the_program_stays_and_the_log_says_what_that_means(number: int) -> None:
-    """It may be there for good reasons, as those of other runtimes are."""
+    """It may be there for good reasons, as other runtimes' handlers are."""
     program = """
         async def main():
             async with rapsqlite.connect(":memory:") as conn:

@@ -52,7 +52,7 @@ COMMON = """
 
 
 def run(program: str, *arguments: str, prefix: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a program in a process of its own, under limits that a shell sets."""
+    """Run a program in a separate process, under limits set by a shell."""
     text = textwrap.dedent(COMMON) + textwrap.dedent(program)
     command = [sys.executable, "-c", text, *arguments]
     if prefix:

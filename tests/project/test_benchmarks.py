@@ -20,7 +20,7 @@ LINUX_ONLY = {"memory"}
 
 
 def run_quick(directory: Path, peers: str, *workloads: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line on this interpreter, as a process of its own."""
+    """Run the command line on this interpreter, in a separate process."""
     pythons = [option for peer in peers.split(",") for option in ("--python", f"{peer}={sys.executable}")]
     command = [sys.executable, "-m", "benchmarks", "--quick", "--repeats", "1", "--peers", peers, *pythons]
     command += ["--directory", str(directory), "--svg", str(directory / "plot.svg"), *workloads]

@@ -48,7 +48,7 @@ async def test_damaged_tree_is_described(damage: str, database: Path) -> None:
 
 
 async def test_damaged_index_of_words_is_described() -> None:
-    """FTS5 has a check of its own."""
+    """FTS5 has its own check."""
     async with connect(":memory:", isolation_level=None) as conn:
         await conn.execute("CREATE VIRTUAL TABLE note USING fts5 (body)")
         await conn.execute("INSERT INTO note VALUES ('some words')")

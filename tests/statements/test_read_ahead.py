@@ -125,7 +125,7 @@ async def test_fetchmany_that_writes_sees_what_sqlite3_shows(
 async def test_no_more_than_twice_the_rows_since_the_last_write_are_read_ahead(
     conn: rapsqlite.Connection, quiet: int
 ) -> None:
-    """Whoever writes now and then finds few rows that it has deleted."""
+    """A program that writes now and then sees few rows that it has deleted."""
     cursor = await conn.execute(SELECT)
     for _ in range(3):
         await conn.execute("UPDATE t SET seen = 0 WHERE i = 1")

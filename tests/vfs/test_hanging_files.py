@@ -80,7 +80,7 @@ async def test_csv_table_over_a_pipe_fails_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
 async def test_pipe_in_place_of_a_companion_fails_at_once(database: Path, suffix: str) -> None:
-    """Whoever may write to the directory may put one there."""
+    """Any process that can write to the directory can create one there."""
     async with connect(database, pragmas={"journal_mode": "DELETE" if suffix == "-journal" else "WAL"}) as conn:
         await conn.execute("CREATE TABLE t (a)")
     os.mkfifo(f"{database}{suffix}")

@@ -146,7 +146,7 @@ def test_killed_writer_is_rolled_back_beyond_four_gigabytes(quick_disk: Path, mo
 
 
 def test_more_than_can_be_mapped_at_a_time(quick_disk: Path) -> None:
-    """Every row lies in a window of its own, and there are more of them than there may be windows."""
+    """Every row lies in its own window, and there are more rows than windows allowed."""
     database = quick_disk / "large.db"
     spread = [number for number in range(WINDOW_PAGES, PAGES, WINDOW_PAGES) if number != LOCK_PAGE]
     rows = 200

@@ -1,4 +1,4 @@
-"""Litestream, the replication engine that people run beside SQLite, follows a database that this library writes."""
+"""Litestream, a replication engine for SQLite, follows a database written by this package."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_links_are_not_followed_once_a_name_is_resolved(tmp_path: Path) -> None:
 
 
 def test_linked_database_is_its_target(tmp_path: Path) -> None:
-    """As with SQLite itself: the journal belongs beside the target."""
+    """As with SQLite itself: the journal belongs next to the target."""
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "main.db").touch()
     (tmp_path / "link.db").symlink_to("real/main.db")

@@ -158,7 +158,7 @@ def test_all_insert_update_and_delete_at_the_same_time(crew: Crew, database: Pat
 
 
 def test_each_makes_fills_and_drops_tables_of_its_own(crew: Crew, database: Path) -> None:
-    """Whoever has a statement prepared meets a new schema all the time."""
+    """Prepared statements meet a new schema all the time."""
     clients = crew.open(database)
 
     for round_number in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""A writer in a process of its own: ``python -m tests.vfs.worker LIBRARY DATABASE NUMBER TRANSACTIONS [OPTIONS...]``.
+"""A writer in a separate process: ``python -m tests.vfs.worker LIBRARY DATABASE NUMBER TRANSACTIONS [OPTIONS...]``.
 
 Each transaction moves an amount between two accounts and logs it, so that a torn or a lost one shows in the sums. A
 line on stdout acknowledges each commit.

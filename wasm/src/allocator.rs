@@ -141,7 +141,7 @@ fn mask(layout: Layout) -> u128 {
     (1 << count) - 1
 }
 
-// SAFETY: pointers come from the system's allocator or are slots that nobody else has until they are given back, which are
+// SAFETY: pointers come from the system's allocator or are slots that are not shared until they are freed, which are
 // aligned for every layout that gets some.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -216,7 +216,7 @@ mod tests {
     fn what_moves_keeps_its_bytes() {
         let allocator = Allocator::new();
         let pointer = allocator.take(layout(5));
-        // SAFETY: each pointer has the size it was asked for.
+        // SAFETY: each pointer has the requested size.
         unsafe {
             pointer.copy_from_nonoverlapping(b"kept!".as_ptr(), 5);
             let moved = allocator.realloc(pointer, layout(5), 5000);

@@ -1,4 +1,4 @@
-"""CPython's scenarios for factories: rows and text. Those of connections are in test_connections.py."""
+"""CPython's scenarios for factories: rows and text. Connection factories are in test_connections.py."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 
 async def called(function: Any, *given: Any, sql: str = "SELECT f({})") -> Any:
-    """Return what SQL gets of a function, or what it is told."""
+    """Return a function's result in SQL, or the error."""
 
     async def scenario(connection: Any) -> Any:
         await connection.create_function("f", -1, function)

@@ -99,7 +99,7 @@ unsafe fn answer(context: *mut ffi::sqlite3_context, kind: i32, messages: &Messa
 /// after an error.
 ///
 /// # Safety
-/// `context` is that of an aggregate's step.
+/// `context` belongs to an aggregate's step.
 unsafe fn instance<'a>(context: *mut ffi::sqlite3_context) -> Option<&'a mut u32> {
     // SAFETY: the caller's promise; SQLite zeroes the memory, aligns it to 8 bytes and frees it itself.
     unsafe {
@@ -130,7 +130,7 @@ unsafe fn instance<'a>(context: *mut ffi::sqlite3_context) -> Option<&'a mut u32
 /// The handle of the running aggregate's instance, 0 if it was never stepped or could not be created.
 ///
 /// # Safety
-/// `context` is that of an aggregate.
+/// `context` belongs to an aggregate.
 unsafe fn started_instance(context: *mut ffi::sqlite3_context) -> u32 {
     // SAFETY: the caller's promise; a size of 0 allocates nothing.
     unsafe {

@@ -26,7 +26,7 @@ unsafe impl Sync for ArgumentBlock {}
 static BLOCK: ArgumentBlock = ArgumentBlock(UnsafeCell::new([0; WORDS]));
 
 fn word(index: u32) -> *mut i64 {
-    // SAFETY: the indexes are those of the head, which lies within the array.
+    // SAFETY: the indexes lie in the head, which lies within the array.
     unsafe { BLOCK.0.get().cast::<i64>().add(index as usize) }
 }
 
@@ -171,7 +171,7 @@ fn bytes_of_answer(form: i64, len: usize) -> Answered {
         return Answered::Large { form, len };
     }
     // SAFETY: behind the head there are `ROOM_BYTES`, and the host writes there during the import alone. The reference
-    // is gone before the next call: `Callbacks::call_host`, the only one who looks at answers, lends it to a closure.
+    // is gone before the next call: `Callbacks::call_host`, the only reader of results, lends them to a closure.
     let bytes = unsafe { core::slice::from_raw_parts(room(), len) };
     Answered::Value(value_of(form, bytes))
 }

@@ -105,7 +105,7 @@ impl Messages {
     /// Makes a failure the result: the function's own, or the failure of a deferred step.
     ///
     /// # Safety
-    /// `context` is that of the running function.
+    /// `context` belongs to the running function.
     pub unsafe fn put(&self, context: *mut ffi::sqlite3_context, (failure, during): Failed) {
         let messages = match during {
             During::Step => &STEP,
@@ -184,7 +184,7 @@ unsafe fn bytes<'a>(start: *const u8, length: c_int) -> Result<&'a [u8]> {
 }
 
 /// # Safety
-/// `context` is that of the running function.
+/// `context` belongs to the running function.
 pub unsafe fn put_result(context: *mut ffi::sqlite3_context, value: Value<'_>) {
     // SAFETY: the caller's promise; SQLite copies text and blobs.
     unsafe {

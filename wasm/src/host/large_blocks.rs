@@ -18,7 +18,7 @@ unsafe extern "C" {
 }
 
 /// # Safety
-/// That of C's function.
+/// The contract of C's function.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn rapsqlite_free(block: *mut c_void) {
     // SAFETY: the contract of C's functions is the same, and nothing reads what is about to be freed.
@@ -29,7 +29,7 @@ unsafe extern "C" fn rapsqlite_free(block: *mut c_void) {
 }
 
 /// # Safety
-/// That of C's function.
+/// The contract of C's function.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn rapsqlite_realloc(block: *mut c_void, size: usize) -> *mut c_void {
     // SAFETY: the contract of C's functions is the same. Nothing was allocated since, so the old place of the

@@ -48,7 +48,7 @@ pub unsafe fn window_map(
 /// Takes a window off; its address cannot be touched any more.
 ///
 /// # Safety
-/// `address` and `len` are those of a `window_map` that succeeded.
+/// `address` and `len` come from a successful `window_map`.
 pub unsafe fn window_unmap(address: NonNull<u8>, len: usize) -> Result<(), Code> {
     // SAFETY: the caller's promise.
     check(unsafe { import::window_unmap(address.as_ptr(), len) })

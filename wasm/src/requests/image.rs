@@ -85,7 +85,7 @@ impl Image {
             let message = format!("unknown database {}", shown(schema.to_bytes()));
             return Err(Error::new(abi::ERROR_SQLITE, code::ERROR, message));
         }
-        // SAFETY: any length may be asked for.
+        // SAFETY: any length may be requested.
         let data = unsafe { ffi::sqlite3_malloc64(len as u64) }.cast::<u8>();
         if data.is_null() && len > 0 {
             return Err(Error::out_of_memory());

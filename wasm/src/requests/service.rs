@@ -216,7 +216,7 @@ impl<'r> Service<'r> {
             let parts = [body.columns, body.rows];
             return self.replies.put_frame(&header, parts);
         };
-        // Their memory is given back before the host has the answer.
+        // Their memory is freed before the host has the answer.
         executor.output.clear_rows();
         let columns = &executor.output.columns.bytes()[..len];
         self.replies.put_frame(&header, [columns, &[]])

@@ -105,7 +105,7 @@ pub struct Rings {
 }
 
 impl Rings {
-    /// `argument_block` is told to the host with the rest.
+    /// `argument_block` is published to the host with the rest.
     pub fn allocate(request_bytes: u32, reply_bytes: u32, argument_block: u32) -> Self {
         let control: &'static Control = Box::leak(Box::new(Control {
             words: [const { AtomicU32::new(0) }; CONTROL_WORDS],

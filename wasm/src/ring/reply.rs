@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 use super::{Control, FRAME_ALIGN, Memory};
 use crate::abi;
 
-/// A reply's header; lengths are those of the body's two parts.
+/// A reply's header, with the lengths of the body's two parts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReplyHeader {
     pub id: u32,

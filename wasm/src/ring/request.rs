@@ -117,7 +117,7 @@ pub(super) unsafe fn read_u32(frame: *const u8, offset: usize) -> u32 {
 }
 
 /// # Safety
-/// `frame` is 8-aligned and starts `length` bytes that nobody writes, except for the cancel word, during `'r`.
+/// `frame` is 8-aligned and starts `length` bytes that are not written, except for the cancel word, during `'r`.
 unsafe fn parse<'r>(frame: *mut u8, length: u32, id: u32) -> Request<'r> {
     assert!(
         length >= abi::REQUEST_HEADER_BYTES,

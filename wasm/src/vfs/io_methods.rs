@@ -77,7 +77,7 @@ pub unsafe extern "C" fn open(
         flags,
         powersafe_overwrite,
     ));
-    // SAFETY: as above; `out_flags` is null or the address of an int of SQLite's own.
+    // SAFETY: as above; `out_flags` is null or the address of an int that SQLite owns.
     unsafe {
         if let Some(out) = out_flags.as_mut() {
             *out = granted;
@@ -155,7 +155,7 @@ unsafe extern "C" fn read(
     len: c_int,
     offset: ffi::sqlite3_int64,
 ) -> c_int {
-    // SAFETY: see `opened`; SQLite passes `len` bytes of its own.
+    // SAFETY: see `opened`; SQLite passes `len` bytes that it owns.
     let (open, data) = unsafe {
         (
             opened(file),
@@ -171,7 +171,7 @@ unsafe extern "C" fn write(
     len: c_int,
     offset: ffi::sqlite3_int64,
 ) -> c_int {
-    // SAFETY: see `opened`; SQLite passes `len` bytes of its own.
+    // SAFETY: see `opened`; SQLite passes `len` bytes that it owns.
     let (open, data) = unsafe {
         (
             opened(file),
@@ -197,7 +197,7 @@ unsafe extern "C" fn file_size(
 ) -> c_int {
     // SAFETY: see `opened`.
     let measured = unsafe { opened(file) }.size();
-    // SAFETY: `size` is the address of an integer of SQLite's own.
+    // SAFETY: `size` is the address of an integer that SQLite owns.
     code(measured.map(|bytes| unsafe { *size = bytes }))
 }
 
@@ -217,7 +217,7 @@ unsafe extern "C" fn check_reserved_lock(
 ) -> c_int {
     // SAFETY: see `opened`.
     let held = unsafe { opened(file) }.is_reserved();
-    // SAFETY: `answer` is the address of an int of SQLite's own.
+    // SAFETY: `answer` is the address of an int that SQLite owns.
     code(held.map(|held| unsafe { *answer = held.into() }))
 }
 
@@ -293,7 +293,7 @@ unsafe extern "C" fn shm_map(
 ) -> c_int {
     // SAFETY: see `opened`.
     let (address, code) = unsafe { opened(file) }.shm_map(number, size, extend != 0);
-    // SAFETY: `place` is the address of a pointer of SQLite's own.
+    // SAFETY: `place` is the address of a pointer that SQLite owns.
     unsafe { *place = address.cast() };
     code
 }

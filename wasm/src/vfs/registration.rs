@@ -78,7 +78,7 @@ unsafe extern "C" fn access(
     };
     match found {
         Ok(yes) => {
-            // SAFETY: SQLite passes the address of an int of its own.
+            // SAFETY: SQLite passes the address of an int that it owns.
             unsafe { *answer = yes.into() };
             ffi::SQLITE_OK
         }
@@ -92,7 +92,7 @@ unsafe extern "C" fn full_pathname(
     capacity: c_int,
     full: *mut c_char,
 ) -> c_int {
-    // SAFETY: SQLite passes a terminated name and `capacity` bytes of its own.
+    // SAFETY: SQLite passes a terminated name and `capacity` bytes that it owns.
     let (name, full) = unsafe {
         full.write_bytes(0, capacity as usize);
         (
@@ -117,7 +117,7 @@ unsafe extern "C" fn randomness(
     let len = len as usize;
     for start in (0..len).step_by(256) {
         let part = 256.min(len - start);
-        // SAFETY: SQLite passes `len` bytes of its own, and the part lies within them.
+        // SAFETY: SQLite passes `len` bytes that it owns, and the part lies within them.
         if unsafe { getentropy(buffer.add(start).cast(), part) } != 0 {
             return start as c_int;
         }
@@ -139,7 +139,7 @@ unsafe extern "C" fn current_time(
         Ok(after) => after.as_millis() as i64,
         Err(before) => -(before.duration().as_millis() as i64),
     };
-    // SAFETY: SQLite passes the address of an integer of its own.
+    // SAFETY: SQLite passes the address of an integer that it owns.
     unsafe { *julian_ms = UNIX_EPOCH_JULIAN_MS + unix_ms };
     ffi::SQLITE_OK
 }

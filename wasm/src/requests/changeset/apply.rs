@@ -72,7 +72,7 @@ impl Application<'_> {
         } else {
             Some(on_table as OnTable)
         };
-        // SAFETY: stream and application outlive the call; no rebase data is asked for.
+        // SAFETY: stream and application outlive the call; no rebase data is requested.
         let code = unsafe {
             ffi::sqlite3changeset_apply_v2_strm(
                 db,

@@ -66,7 +66,7 @@ impl Change {
             ffi::SQLITE_CHANGESET_DATA | ffi::SQLITE_CHANGESET_CONFLICT
         );
         let mut violations = 0;
-        // SAFETY: a `Change` is used while SQLite waits; each row is asked for only where it exists.
+        // SAFETY: a `Change` is used while SQLite waits; each row is read only if it exists.
         unsafe {
             if !of_row {
                 ffi::sqlite3changeset_fk_conflicts(self.iter, &mut violations);
