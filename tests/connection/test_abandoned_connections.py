@@ -1,4 +1,4 @@
-"""Connections that nobody can close any more: their thread ends, their descriptors and locks are given back.
+"""Connections that can no longer be closed: their thread ends, their descriptors and locks are released.
 
 Each program runs in a separate process, where it may close event loops, turn warnings into errors, and count.
 """
@@ -30,11 +30,11 @@ async def writing():
     return conn
 
 def old_loop():
-    # A loop that knows nothing of asyncio.run's cleaning up.
+    # A loop without asyncio.run's clean-up.
     return asyncio.new_event_loop()
 
 def drive(coroutine):
-    # Run a coroutine without an event loop, as a program does that has none any more.
+    # Run a coroutine without an event loop, as a program does that no longer has one.
     try:
         coroutine.send(None)
     except (RuntimeError, StopIteration):
@@ -236,7 +236,7 @@ HELPERS = """
 
 
 def run(body: str, database: Path, *options: str) -> str:
-    """Run a program and return its standard error; it says at the end that nothing is left."""
+    """Run a program and return its standard error; the program reports at the end that nothing is left."""
     text = PROGRAM.replace("{body}", textwrap.indent(textwrap.dedent(body), "    "))
     command = [sys.executable, *options, "-c", text, str(database)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
@@ -251,7 +251,7 @@ def test_nothing_is_left_of_a_connection(name: str, database: Path) -> None:
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_nothing_is_left_of_a_loop_closed_with_a_request_in_flight(name: str, database: Path) -> None:
-    """The guest's thread must not be what keeps the task alive, and so its connection."""
+    """The guest's thread must not keep the task alive, and with it its connection."""
     spin = 0 if name == "an answer nobody took" else 0.1
     run(f"{HELPERS}\n    in_flight(lambda conn: {REQUESTS[name]}, {spin})", database)
 
@@ -265,7 +265,7 @@ COPY_STEPS = {
 
 @pytest.mark.parametrize("name", COPY_STEPS)
 def test_nothing_is_left_of_a_loop_closed_while_a_thread_of_a_copy(name: str, database: Path) -> None:
-    """The thread goes on without the loop: it must not be what keeps it, and what was made is removed."""
+    """The thread outlives the loop: it must not keep the loop alive, and what it created is removed."""
     owner, attribute = COPY_STEPS[name]
     run(
         f"""
@@ -350,19 +350,19 @@ loop.run_until_complete(main())
 @pytest.mark.parametrize("end", ["", "loop.close()", "del conn, task", "loop.close(); del loop, conn, task"])
 @pytest.mark.parametrize("name", EXITS)
 def test_interpreter_ends_quietly_with_a_task_pending(name: str, end: str, database: Path) -> None:
-    """What finalizers do at the very end finds no modules any more, and no event loop."""
+    """Finalizers that run at the very end find neither modules nor an event loop."""
     text = EXIT.replace("{body}", EXITS[name]).replace("{end}", end)
     command = [sys.executable, "-c", text, str(database)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
 
     assert done.returncode == 0, done.stderr
-    # asyncio says of the task that it was pending.
+    # asyncio reports that the task was pending.
     for words in ("Exception ignored", "Traceback", "never awaited", "Fatal"):
         assert words not in done.stderr, done.stderr
 
 
 def test_connection_whose_module_has_lost_its_names_is_stopped(database: Path) -> None:
-    """At the end of a free-threaded interpreter modules are emptied before the last objects go."""
+    """At the end of a free-threaded interpreter modules are emptied before the last objects are finalized."""
     run(
         """
         conn = asyncio.run(writing())

@@ -1,4 +1,4 @@
-"""What is no row, no other database, no database at all, or a name full of quotes: an error, and nothing is lost."""
+"""Invalid rows, databases and images, and names full of quotes: an error, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def contents(conn: rapsqlite.Connection) -> list[Any]:
 async def test_blob_that_cannot_be_opened(
     conn: rapsqlite.Connection, arguments: tuple[Any, ...], options: dict[str, Any], words: str, begins: bool
 ) -> None:
-    if arguments[1] != "g":  # one generated column keeps all of them from being opened
+    if arguments[1] != "g":  # one generated column prevents opening all of them
         await conn.execute("ALTER TABLE t DROP COLUMN g")
     if begins:
         await conn.begin()
@@ -97,7 +97,7 @@ async def test_blob_that_cannot_be_opened(
 async def test_backup_onto_its_own_file(
     conn: rapsqlite.Connection, database: Path, way: str, pages: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the file is called: it ends up as it was, for everybody."""
+    """Whatever name the file has: it ends up unchanged, for every connection."""
     before = await contents(conn)
     other = database.with_name("other")
     if way == "symbolic link":
@@ -143,7 +143,7 @@ async def test_backup_onto_the_same_connection_is_refused(conn: rapsqlite.Connec
 async def test_backup_of_an_open_transaction_onto_its_own_file_can_be_cancelled(
     conn: rapsqlite.Connection, database: Path
 ) -> None:
-    """It waits for a lock that the source itself holds, as sqlite3 does, but not longer than its task."""
+    """It waits for a lock that the source itself holds, as in sqlite3, but not longer than its task."""
     await conn.begin("IMMEDIATE")
     await conn.execute("INSERT INTO p VALUES ('not committed')")
     async with rapsqlite.connect(database, timeout=0) as same:
@@ -188,14 +188,14 @@ async def test_image_that_is_cut_off_anywhere_is_refused(conn: rapsqlite.Connect
 @pytest.mark.parametrize("page_size", [512, 65_536])
 @pytest.mark.parametrize("counts", [True, False], ids=["counts its pages", "is of an old program"])
 async def test_last_page_has_to_be_whole(conn: rapsqlite.Connection, page_size: int, counts: bool) -> None:
-    """SQLite takes what is missing of it for zeros: rows would be lost without a word."""
+    """SQLite treats missing bytes as zeros: rows would be lost silently."""
     async with rapsqlite.connect(":memory:") as other:
         await other.executescript(f"PRAGMA page_size = {page_size}; CREATE TABLE other (a)")
         await other.execute("INSERT INTO other VALUES (zeroblob(200000))")
         await other.commit()
         whole = bytearray(await other.serialize())
     if not counts:
-        whole[92:96] = b"\0\0\0\1"  # the state of the counter for which the number of pages is right
+        whole[92:96] = b"\0\0\0\1"  # the counter value for which the page count is valid
     before = await contents(conn)
 
     for missing in (1, page_size // 2, page_size - 1):
@@ -221,7 +221,7 @@ async def test_garbage_is_refused(conn: rapsqlite.Connection) -> None:
 
 
 async def test_image_with_damage_leads_to_nothing_but_errors(conn: rapsqlite.Connection, image: bytes) -> None:
-    """What the header and the schema do not show is found when it is read, as in any damaged file."""
+    """Damage that the header and the schema do not show is found when it is read, as in any damaged file."""
     before = await contents(conn)
     chance = random.Random(11)
     refused = found = 0
@@ -334,7 +334,7 @@ async def test_names_are_names_whatever_is_in_them(conn: rapsqlite.Connection, n
 
 
 def replaced(answer: Any, names: dict[str, str]) -> Any:
-    """The answer with other names in it, and without the SQL that was written with them."""
+    """The answer with other names substituted, and without the SQL that contains them."""
     if isinstance(answer, dict):
         return {key: replaced(value, names) for key, value in answer.items() if key != "sql"}
     if isinstance(answer, list):

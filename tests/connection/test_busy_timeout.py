@@ -37,7 +37,7 @@ async def test_pragma_reads_the_timeout_as_in_sqlite3(database: Path, seconds: f
 
     async with connect(path, timeout=seconds) as conn:
         assert await conn.fetch_all(READ) == expected
-        assert conn.timeout == seconds  # reading rounds nothing
+        assert conn.timeout == seconds  # reading does not round
 
 
 async def test_pragma_reads_the_timeout_that_the_attribute_was_set_to(database: Path) -> None:
@@ -82,7 +82,7 @@ async def test_pragma_sets_the_timeout_as_in_sqlite3(database: Path, name: str, 
 
 
 async def test_pragma_that_was_prepared_before_is_run_each_time(database: Path) -> None:
-    """SQLite runs it while it compiles it; statements that are kept are compiled anew."""
+    """SQLite runs it while it compiles it; cached statements are compiled again."""
     async with connect(database) as conn, conn.prepare("PRAGMA busy_timeout=300") as prepared:
         for _ in range(2):
             await conn.execute("PRAGMA busy_timeout=100")
@@ -173,7 +173,7 @@ async def test_pragma_that_the_authorizer_forbids_sets_nothing(database: Path, a
 
 
 async def test_authorizer_is_asked_about_the_pragma_alone(database: Path) -> None:
-    """What the engine has to ask itself is not the user's."""
+    """The engine's own queries are not reported to the user's authorizer."""
     asked: list[tuple[object, ...]] = []
 
     def note(*arguments: object) -> int:

@@ -163,7 +163,7 @@ async def test_connections_of_one_process_wait_for_each_others_locks(database: P
 
 
 async def one_loops_work(conn: rapsqlite.Connection, number: int) -> int:
-    """Use the connection in every way from one event loop; return the sum of what was read."""
+    """Use the connection in every way from one event loop; return the sum of the values read."""
     total: int = 0
     for key in range(50):
         async with conn.transaction():

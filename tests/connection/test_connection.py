@@ -1,4 +1,4 @@
-"""Opening, configuring and closing connections, and what is said to who uses them wrongly."""
+"""Opening, configuring and closing connections, and the errors for wrong use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def guest_threads() -> int:
-    """How many guests run in this process."""
+    """Number of guests running in this process."""
     return sum(thread.name.startswith("rapsqlite") for thread in threading.enumerate())
 
 
@@ -297,7 +297,7 @@ async def test_pragmas_are_set_on_opening(database: Path) -> None:
 def test_pragmas_that_cannot_be_set_are_refused_before_anything_is_opened(
     database: Path, pragmas: Any, error: type[Exception], message: str
 ) -> None:
-    """SQLite passes over a name that it does not know, and so over a safer setting that is misspelt."""
+    """SQLite ignores unknown names, and so a misspelt safety setting."""
     with pytest.raises(error, match=message):
         connect(database, pragmas=pragmas)
     assert not database.exists()

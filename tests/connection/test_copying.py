@@ -1,4 +1,4 @@
-"""Copies of Python objects: one of an open connection would close the original when it is dropped."""
+"""Copying Python objects: a copy of an open connection would close the original when it is dropped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WAYS: list[Callable[[Any], object]] = [copy.copy, copy.deepcopy, pickle.dumps]
 
 
 async def opened(name: str, conn: rapsqlite.Connection) -> Any:
-    """Return an object of the class of this name, on ``conn`` unless it is a connection itself."""
+    """Return an object of the class with this name, on ``conn`` unless it is a connection itself."""
     await conn.execute("CREATE TABLE t (v)")
     await conn.execute("INSERT INTO t VALUES (zeroblob(9))")
     makers: dict[str, Callable[[], Any]] = {

@@ -1,4 +1,4 @@
-"""``rapsqlite.dbapi``: what PEP 249 asks for, section by section. https://peps.python.org/pep-0249/"""
+"""``rapsqlite.dbapi``: PEP 249, section by section. https://peps.python.org/pep-0249/"""
 
 from __future__ import annotations
 

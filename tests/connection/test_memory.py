@@ -1,4 +1,4 @@
-"""Databases in memory that connections share by name."""
+"""In-memory databases that connections share by name."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ async def test_subclass_shares_by_uri_too() -> None:
 
 @pytest.mark.parametrize("uri", ["file:x?mode=memory&cache=shared", "file::memory:?cache=shared", "file:/x?vfs=memdb"])
 async def test_attach_refuses_to_share_by_uri(uri: str) -> None:
-    """It would make a database that nobody shares. Where URIs are not asked for, it is the name of a file."""
+    """It would create a database that is not shared. Without URIs enabled, it is a file name."""
     async with rapsqlite.connect(":memory:", uri=True, isolation_level=None) as conn:
         for attach in (
             conn.execute("ATTACH ? AS other", (uri,)),

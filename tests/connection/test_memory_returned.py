@@ -1,4 +1,4 @@
-"""Memory that a large value took is given back when its statement is over, not when the connection closes."""
+"""Memory used for a large value is released at the end of its statement, not when the connection closes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-VALUE_BYTES = 40 << 20  # smaller ones may stay in the heap of the C library, up to twice 32 MB
-MOST_BYTES = 30 << 20  # less than a single copy of it; buffers for pieces of blobs, and cached pages, stay
+VALUE_BYTES = 40 << 20  # smaller ones may stay in the C library's heap, up to twice 32 MB
+MOST_BYTES = 30 << 20  # less than a single copy; buffers for blob pieces and cached pages stay
 
 PROGRAM = """
 import gc, sys
@@ -117,7 +117,7 @@ anyio.run(main, backend=sys.argv[3])
 def test_memory_of_large_values_is_given_back_after_each_statement(
     tmp_path: Path, backend: str, kind: str, steps: int
 ) -> None:
-    """A value of 150 MB used to keep 470 MB until the connection was closed, and as much of mapped files."""
+    """A value of 150 MB used to keep 470 MB until the connection was closed, and the same amount of mapped files."""
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "test.db"), str(VALUE_BYTES), backend, kind]
 
     output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout

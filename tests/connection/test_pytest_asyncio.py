@@ -1,4 +1,4 @@
-"""Programs whose own tests use pytest-asyncio: a connection made by a fixture serves the tests of its loop."""
+"""Programs whose tests use pytest-asyncio: a connection made by a fixture serves the tests of its loop."""
 
 from __future__ import annotations
 

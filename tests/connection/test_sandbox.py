@@ -1,4 +1,4 @@
-"""SQL that is not trusted reaches, uses and changes what ``limits`` say; without them, what sqlite3 lets it."""
+"""Untrusted SQL reaches, uses and changes only what ``limits`` allow; without them, the same as in sqlite3."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n {}) SELECT {} FROM n"
 ENDLESS = NUMBERS.format("", "sum(i)")
-# One step of SQLite's virtual machine that takes longer than anybody can wait: millions of comparisons of megabytes.
+# One step of SQLite's virtual machine that takes practically forever: millions of comparisons of megabytes.
 ENDLESS_STEP = "SELECT instr(hex(zeroblob(10000000)), hex(zeroblob(4000000)) || '1')"
 
 
 def make(path: Path, value: str) -> None:
-    """Make a database with one row."""
+    """Create a database with one row."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, isolation_level=None)) as native:
         native.execute("CREATE TABLE t (v)")
@@ -35,7 +35,7 @@ def make(path: Path, value: str) -> None:
 
 
 def make_place(place: Path) -> Path:
-    """Make a tenant's directory, one that is none of the tenant's business, links between them, one to work in."""
+    """Create a tenant's directory, a directory off limits to the tenant, links between them, and one to work in."""
     make(place / "tenant" / "main.db", "main")
     make(place / "tenant" / "deeper" / "below.db", "below")
     make(place / "tenant-two" / "secret.db", "secret")
@@ -47,7 +47,7 @@ def make_place(place: Path) -> Path:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directories of `make_place`, working in the third."""
+    """The directories of `make_place`, with the third as the working directory."""
     made = make_place(tmp_path / "place")
     monkeypatch.chdir(made / "work")
     return made
@@ -77,7 +77,7 @@ OUTSIDE = [
 async def test_without_limits_names_mean_what_they_mean_to_sqlite3(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, verb: str
 ) -> None:
-    """Programs written for aiosqlite attach whatever they like."""
+    """Programs written for aiosqlite attach arbitrary files."""
     outcomes = []
     for library in ("native", "ours"):
         here = make_place(tmp_path / library)
@@ -128,7 +128,7 @@ async def test_with_limits_nothing_outside_is_reached(place: Path, name: str, ve
 
 @pytest.mark.parametrize("name", ["deeper/below.db", "main.db-journal", "main.db-wal", "main.db-shm", "other.db"])
 async def test_limits_without_directories_leave_the_database_alone_in_reach(place: Path, name: str) -> None:
-    """Not even its neighbours: they may be other tenants'."""
+    """Not even neighbouring files: they may belong to other tenants."""
     before = tree(place)
 
     async with connect(place / "tenant" / "main.db", isolation_level=None, limits={}) as conn:
@@ -185,7 +185,7 @@ async def test_read_only_limit_changes_nothing_on_disk(place: Path) -> None:
 
 
 def rights_of_mappings(name: str) -> set[str]:
-    """Return the rights with which files of that name are mapped into this process."""
+    """Return the access rights with which files of that name are mapped into this process."""
     with open("/proc/self/maps") as maps:
         return {line.split()[1] for line in maps if name in line}
 
@@ -194,7 +194,7 @@ READS_ALONE: Limits = {"read_only": True}
 
 
 async def test_read_only_limit_follows_what_others_write_to_a_wal(database: Path) -> None:
-    """The host opens the WAL and its index for reading alone, which SQLite has a way to live with."""
+    """The host opens the WAL and its index read-only, which SQLite supports."""
     with closing(sqlite3.connect(database, isolation_level=None)) as native:
         native.execute("PRAGMA journal_mode = WAL")
         native.execute("CREATE TABLE t (v)")
@@ -215,7 +215,7 @@ async def test_read_only_limit_follows_what_others_write_to_a_wal(database: Path
 
 
 async def test_read_only_limit_reads_a_wal_that_nobody_has_open(place: Path) -> None:
-    """Beside a database in WAL mode SQLite wants a WAL and an index: they may be made, and stay empty."""
+    """For a database in WAL mode SQLite needs a WAL and an index: they may be created, and stay empty."""
     path = place / "work" / "wal.db"
     make(path, "old")
     with closing(sqlite3.connect(path, isolation_level=None)) as native:
@@ -300,7 +300,7 @@ async def test_statement_beyond_its_time_is_a_data_error() -> None:
 
 
 async def test_step_without_end_costs_the_connection_not_the_process() -> None:
-    """SQLite looks at its progress handler between steps alone."""
+    """SQLite calls its progress handler only between steps."""
     guest = Guest(":memory:", FileTable(b":memory:"), 5.0, statement_limit_s=0.05, grace_period_s=0.05)
     guest.start()
     await guest.call(Request(abi.OP_OPEN, b":memory:"))
@@ -351,6 +351,6 @@ def test_what_is_no_limit_is_refused(limits: Any, error: type[Exception]) -> Non
 
 
 async def test_directory_that_does_not_exist_is_no_limit(database: Path) -> None:
-    """That is seen when the connection opens, on its own thread: the file system may take its time to say."""
+    """Checked when the connection opens, on its own thread: the file system may take its time."""
     with pytest.raises(rapsqlite.OperationalError, match=r"nowhere.*it does not exist"):
         await connect(database, limits={"directories": [str(database.parent / "nowhere")]})

@@ -1,4 +1,4 @@
-"""What a database is made of, compared with SQLite's PRAGMAs as Python's sqlite3 runs them."""
+"""Schema introspection, compared with SQLite's PRAGMAs as run by Python's sqlite3."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ INDEXES = ["partial", "expression", "odd \"index\" 'i'", "sqlite_autoindex_child
 @pytest.fixture
 def script() -> str:
     text = SCRIPT.replace("{fts}", "rtree(id, low, high)")
-    # An old SQLite under Python does not know STRICT, which no PRAGMA below shows.
+    # Python's SQLite may be too old for STRICT, which no PRAGMA below shows.
     return text if sqlite3.sqlite_version_info >= (3, 37) else text.replace(STRICT_LESS, ");")
 
 
@@ -162,7 +162,7 @@ async def test_attached_databases(conn: rapsqlite.Connection) -> None:
 
 
 async def test_one_table_is_of_one_database_whatever_has_its_name_elsewhere(conn: rapsqlite.Connection) -> None:
-    """Columns came from where SQL finds the table, its indexes from the main database: two different tables."""
+    """Columns came from the table that SQL finds, its indexes from the main database: two different tables."""
     await conn.executescript("""ATTACH ':memory:' AS beside; CREATE TABLE beside.far (f UNIQUE REFERENCES plain);
         CREATE INDEX beside.of_far ON far (f);
         CREATE TABLE beside.plain (never); CREATE INDEX beside.n ON plain (never);
@@ -188,7 +188,7 @@ async def test_one_table_is_of_one_database_whatever_has_its_name_elsewhere(conn
 async def test_name_that_goes_on_behind_a_nul_is_not_the_name_before_it(
     conn: rapsqlite.Connection, method: str
 ) -> None:
-    """SQLite's own pragma functions read names as strings of C, which end there."""
+    """SQLite's own pragma functions read names as C strings, which end there."""
     known = "partial" if method == "get_index_info" else "child"
     assert await getattr(conn, method)(known)
 
@@ -206,7 +206,7 @@ async def test_name_that_goes_on_behind_a_nul_is_not_the_name_before_it(
 
 
 async def test_functions_of_the_users_have_no_say(conn: rapsqlite.Connection) -> None:
-    """Built-in functions can be replaced; what introspection asks uses none."""
+    """Built-in functions can be overridden; introspection uses none."""
     await conn.executescript("CREATE TABLE counted (n INTEGER PRIMARY KEY AUTOINCREMENT)")
     tables = await conn.get_tables()
     before = [await conn.get_indexes(), await conn.get_schema("child")]

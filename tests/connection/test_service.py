@@ -1,4 +1,4 @@
-"""A service on one connection: a hundred requests at once, some cancelled, some that fail, some that will not wait."""
+"""A service on one connection: a hundred requests at once; some are cancelled, some fail, some do not wait."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ TOTAL = 1_000
 
 
 class RefusedError(Exception):
-    """What a request raises in the middle of its transaction."""
+    """Raised by a request in the middle of its transaction."""
 
 
 class Service:
-    """Moves money between accounts; the log has a line for each request that was served, in the same transaction."""
+    """Moves money between accounts; each served request adds a line to the log, in the same transaction."""
 
     def __init__(self, conn: rapsqlite.Connection) -> None:
         self.conn = conn
@@ -33,7 +33,7 @@ class Service:
         self.outcomes: dict[int, str] = {}
 
     async def transfer(self, number: int) -> None:
-        """Serve one request: by its number it is cancelled inside, refused inside, or too impatient to wait."""
+        """Serve one request; its number decides whether it is cancelled inside, refused inside, or does not wait."""
         self.asked.append(number)
         conn = self.conn
         with anyio.CancelScope() as scope:
@@ -82,7 +82,7 @@ async def test_requests_are_served_in_turn_wholly_or_not_at_all(
         opened = anyio.Event()
 
         async def in_scope(number: int) -> None:
-            await opened.wait()  # started before the block, which its own child tasks could not wait for
+            await opened.wait()  # started before the block, because its own child tasks could not wait for it
             with scopes[number]:
                 await service.request(number)
 

@@ -78,7 +78,7 @@ async def streamed(conn: rapsqlite.Connection, sql: str) -> None:
 
 
 async def begun(conn: rapsqlite.Connection, verb: str, *arguments: Any) -> None:
-    """Have a transaction in which to do it."""
+    """Begin a transaction for the statement."""
     await conn.execute("BEGIN DEFERRED")
     await getattr(conn, verb)(*arguments)
 
@@ -124,7 +124,7 @@ VERBS: dict[str, tuple[str, Callable[[rapsqlite.Connection, str], Awaitable[obje
 
 
 SCHEMA = {name for name in dir(rapsqlite.Connection) if name.startswith("get_")}  # statements of the package's own
-OTHERS = {  # they run no statement of the user's
+OTHERS = {  # they run no user statement
     "Connection": {
         "close", "stop", "is_alive", "interrupt", "statistics", "cursor", "prepare",
         "in_transaction_async", "total_changes_async", "changes", "last_insert_rowid",
@@ -138,7 +138,7 @@ OTHERS = {  # they run no statement of the user's
     "Cursor": {"close", "fetchone", "fetchmany", "fetchall", "setinputsizes", "setoutputsize"},
     "PreparedStatement": {"close"},
 }  # fmt: skip
-PREPARING = {name for name in VERBS if name.startswith("prepared ")} - {"prepared stream"}  # told of, too
+PREPARING = {name for name in VERBS if name.startswith("prepared ")} - {"prepared stream"}  # reported, too
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
@@ -160,7 +160,7 @@ async def test_each_verb_is_reported_once_with_its_time(verb: str) -> None:
     "kind, prefix", [(rapsqlite.Connection, ""), (rapsqlite.Cursor, "cursor"), (PreparedStatement, "prepared")]
 )
 def test_no_verb_is_forgotten(kind: type, prefix: str) -> None:
-    """Whatever is new in one of these classes has to go into one of the tables above."""
+    """A new method of one of these classes must be added to one of the tables above."""
     methods = {
         name for name in dir(kind) if not name.startswith("_") and inspect.isroutine(inspect.getattr_static(kind, name))
     }
@@ -172,7 +172,7 @@ def test_no_verb_is_forgotten(kind: type, prefix: str) -> None:
 
 @pytest.mark.parametrize("again", [False, True])
 async def test_statement_that_was_prepared_before_is_reported_by_its_text(again: bool) -> None:
-    """It was taken for a COMMIT, whose request has no text either."""
+    """It was reported as COMMIT, whose request has no text either."""
     seen: list[str] = []
     async with connect(":memory:") as conn, conn.prepare("SELECT 'this one'") as statement:
         if again:
@@ -187,7 +187,7 @@ async def test_statement_that_was_prepared_before_is_reported_by_its_text(again:
 
 
 async def test_threshold_holds_for_a_statement_that_is_prepared_when_it_is_first_used() -> None:
-    """What held when the object was made went on for its preparation."""
+    """The setting at the object's creation used to apply to its preparation."""
     seen: list[str] = []
     async with connect(":memory:") as conn:
         early = conn.prepare("SELECT 'early'")

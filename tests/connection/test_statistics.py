@@ -1,4 +1,4 @@
-"""What `statistics` counts, and what it proves: a statement calls the host a bounded number of times."""
+"""What `statistics` counts, and what that proves: a statement calls the host a bounded number of times."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FILE_CALLS = ("path_", "file_", "shm_", "window_map", "window_unmap")
 
 
 def file_calls(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
-    """Return which host functions that concern files were called between two looks, how often."""
+    """Return how often each file-related host function was called between two snapshots."""
     names = [name for name in after if name.startswith(FILE_CALLS)]
     assert len(names) >= 15
     return {name: after[name] - before[name] for name in names if after[name] > before[name]}
@@ -32,7 +32,7 @@ def file_calls(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
 
 @pytest.fixture
 async def conn(database: Path) -> AsyncIterator[rapsqlite.Connection]:
-    """A connection to a database in WAL mode with rows, its caches warm."""
+    """A connection to a database in WAL mode with rows and warm caches."""
     with closing(sqlite3.connect(database, isolation_level=None)) as native:
         native.execute("PRAGMA journal_mode = WAL")
         native.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, body)")
@@ -49,7 +49,7 @@ async def conn(database: Path) -> AsyncIterator[rapsqlite.Connection]:
 
 
 async def test_point_reads_take_two_calls_each(conn: rapsqlite.Connection) -> None:
-    """One takes the lock, one gives it back before the answer is there."""
+    """One takes the lock, one releases it before the reply."""
     before = await conn.statistics()
     for number in range(1, STATEMENTS + 1):
         assert await conn.fetch_scalar("SELECT length(body) FROM t WHERE id = ?", (number,)) == 500

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in a directory that is deleted."""
+    """Work in a deleted directory."""
     directory = tmp_path / "gone"
     directory.mkdir()
     monkeypatch.chdir(directory)
@@ -75,7 +75,7 @@ async def test_relative_directory_in_limits_is_refused_with_the_reason() -> None
 
 
 def test_first_connection_of_a_process_opens(database: Path, tmp_path: Path) -> None:
-    """It compiles the engine and tries what this machine can do."""
+    """It compiles the engine and checks what this machine supports."""
     directory = tmp_path / "also gone"
     directory.mkdir()
     program = """

@@ -1,4 +1,4 @@
-"""Cursors: what they report, how rows are fetched, how streams end. sqlite3 says what is right."""
+"""Cursors: their attributes, fetching, and how streams end. sqlite3 is right."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_cursor_reports_what_sqlite3_reports(conn: rapsqlite.Connection, s
 
         assert state_of(ours) == state_of(theirs), sql
         rows = theirs.fetchall()
-        if not sql.startswith("EXPLAIN"):  # its ids differ between versions of SQLite
+        if not sql.startswith("EXPLAIN"):  # its ids differ between SQLite versions
             assert await ours.fetchall() == rows, sql
         assert state_of(ours) == state_of(theirs), sql
         assert conn.in_transaction == stock.in_transaction, sql
@@ -243,7 +243,7 @@ async def test_cursor_of_a_closed_connection_says_so() -> None:
 
 
 async def test_cursor_whose_connection_closes_as_its_statement_is_answered_can_be_dropped() -> None:
-    """Its rows are gone, but the guest that has them was asked for by way of the connection, which raised."""
+    """Its rows are gone, but the guest that has them was looked up through the connection, which raised."""
     conn = await connect(":memory:")
     cursor = await conn.cursor()
 
@@ -255,7 +255,7 @@ async def test_cursor_whose_connection_closes_as_its_statement_is_answered_can_b
 
     with pytest.raises(rapsqlite.ProgrammingError, match="Connection closed"):
         await cursor.fetchone()
-    del cursor  # what is raised now would be a warning, and that an error
+    del cursor  # an exception here would be a warning, and that an error
     gc.collect()
 
 
@@ -365,7 +365,7 @@ async def test_millions_of_rows_pass_in_twenty_megabytes(conn: rapsqlite.Connect
 
 
 async def test_iter_chunk_size_is_kept_and_changes_no_row(conn: rapsqlite.Connection) -> None:
-    """It is how many rows aiosqlite asks its thread for at a time; here batches are sized by bytes."""
+    """In aiosqlite it is the number of rows requested from the thread at a time; here batches are sized in bytes."""
     conn.iter_chunk_size = 7
     for size in (1, 3, 64, 1_000):
         async with conn.execute(NUMBERS, [500]) as cursor:
@@ -383,7 +383,7 @@ async def test_guest_rests_while_the_consumer_is_slow(conn: rapsqlite.Connection
     async def pages_read() -> int:
         return (await conn.statistics())["page_cache_hits"]
 
-    await conn.total_changes_async()  # behind the batch that is made ahead
+    await conn.total_changes_async()  # after the batch that is made ahead
     before = await pages_read()
     for _ in range(50):
         await conn.total_changes_async()
@@ -486,7 +486,7 @@ async def test_mapping_that_makes_up_values_is_asked_for_the_statements_names(
 async def test_text_without_a_statement_leaves_lastrowid(
     conn: rapsqlite.Connection, stock: sqlite3.Connection, nothing: str
 ) -> None:
-    """It was the connection's, which such a text has nothing to do with."""
+    """It was the connection's, to which such a text is unrelated."""
     insert = "INSERT INTO t (b) VALUES ('x')"
     states = []
     await conn.execute(insert)
@@ -507,7 +507,7 @@ async def test_text_without_a_statement_leaves_lastrowid(
 async def test_error_of_an_earlier_set_comes_first(
     conn: rapsqlite.Connection, stock: sqlite3.Connection, earlier: int, wrong: Any
 ) -> None:
-    """Sets are encoded by the hundred, and what cannot be encoded waits until the sets before it are done."""
+    """Sets are encoded in bulk; one that cannot be encoded waits until the sets before it are executed."""
     insert = "INSERT INTO t (a, b) VALUES (?, ?)"
     sets = [*((number, "y") for number in range(earlier)), (0, "y"), wrong]
     raised = []

@@ -1,4 +1,4 @@
-"""Statements that nest as deep as SQLite allows: they get an answer or its own error, and never run out of stack."""
+"""Statements nested as deeply as SQLite allows: they get a result or SQLite's error, and never overflow the stack."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Deep(NamedTuple):
-    """What makes the schema, what goes deep, and what shows that it was done."""
+    """The statement for the schema, the deep one, and one that shows that it ran."""
 
     schema: list[str]
     statement: str
@@ -92,7 +92,7 @@ BEYOND_LIMITS = {
 
 @pytest.mark.parametrize("deep", WITHIN_LIMITS.values(), ids=WITHIN_LIMITS)
 async def test_what_sqlite_allows_is_answered(deep: Deep, tmp_path: Path) -> None:
-    """Chains of triggers, views and patterns need a stack of 1 to 8 MiB, which is what native programs have."""
+    """Chains of triggers, views and patterns need a stack of 1 to 8 MiB, which native programs have."""
     stock = sqlite3.connect(tmp_path / "stock.db", isolation_level=None)
     async with connect(tmp_path / "ours.db", isolation_level=None, pragmas={"foreign_keys": True}) as conn:
         stock.execute("PRAGMA foreign_keys = 1")

@@ -1,4 +1,4 @@
-"""Strings in double quotes: taken for strings where no name fits, as stock SQLite does, unless strict_strings=True."""
+"""Double-quoted strings: strings if no name matches, as in stock SQLite, unless strict_strings=True."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 DML = rapsqlite.SQLITE_DBCONFIG_DQS_DML
 DDL = rapsqlite.SQLITE_DBCONFIG_DQS_DDL
 
-# A schema as programs that never knew better have left it in files.
+# A schema as older programs have left it in files.
 OLD_SCHEMA = """
     CREATE TABLE item (id INTEGER PRIMARY KEY, state TEXT DEFAULT "new", CHECK (state <> "gone"));
     CREATE TABLE log (what, id);
@@ -116,7 +116,7 @@ async def test_strict_strings_are_refused_by_the_flag_for_their_kind(statement: 
 
 
 async def test_strict_strings_hold_for_pragmas_and_init_hook() -> None:
-    """They are the first thing that is set: nothing that runs at the opening escapes them."""
+    """They are set first, so nothing that runs while opening escapes them."""
     refused = []
 
     async def prepare(conn: Any) -> None:
@@ -129,7 +129,7 @@ async def test_strict_strings_hold_for_pragmas_and_init_hook() -> None:
 
 
 async def test_strict_connection_reads_a_file_that_is_not(old_file: Path) -> None:
-    """SQLite lets a schema that is in the file have them in whatever it takes for itself; the rest it refuses."""
+    """SQLite accepts them in an existing schema where it parses it itself, and rejects the rest."""
     async with connect(old_file, strict_strings=True, isolation_level=None) as conn:
         assert await conn.fetch_all("SELECT * FROM item") == []
         with pytest.raises(rapsqlite.OperationalError, match="no such column"):
@@ -137,7 +137,7 @@ async def test_strict_connection_reads_a_file_that_is_not(old_file: Path) -> Non
 
 
 async def test_own_questions_are_not_changed_by_names_that_are_strings(database: Path) -> None:
-    """What the package itself asks quotes each name in a way that must not become a string, and each string as one."""
+    """The package's own queries quote names so that they cannot become strings, and strings as strings."""
     async with connect(database, isolation_level=None) as conn:
         await conn.executescript(
             'CREATE TABLE "select" ("from" PRIMARY KEY, "unique", "a""b", "x y");'

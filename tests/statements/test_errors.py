@@ -1,4 +1,4 @@
-"""The exception tree and how a guest's error becomes an exception."""
+"""The exception classes, and how a guest's error becomes an exception."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_tree_is_that_of_sqlite3(name: str) -> None:
 
 
 def provoked(provoke: str) -> sqlite3.Error:
-    """Return the error that sqlite3 itself raises for one statement after some others."""
+    """Return the error that sqlite3 itself raises for a statement after some others."""
     connection = sqlite3.connect(":memory:")
     try:
         *before, last = provoke.split(";")
@@ -151,7 +151,7 @@ def test_unsupported_type_is_the_class_sqlite3_raises() -> None:
 
 @pytest.mark.parametrize("name", CLASSES[1:])
 def test_error_made_with_a_message_alone_has_code_and_name(name: str) -> None:
-    """Errors found before SQLite is asked, a closed connection for one, have them too."""
+    """Errors found before SQLite is called, such as a closed connection, also have them."""
     error = getattr(errors, name)("message")
 
     assert _constants.RESULT_CODES[error.sqlite_errorcode] == error.sqlite_errorname

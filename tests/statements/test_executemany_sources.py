@@ -1,4 +1,4 @@
-"""Where executemany gets its sets from: iterables that take their time, asynchronous ones, what they raise and use."""
+"""Sources of executemany's sets: slow and asynchronous iterables, their exceptions and their use of the connection."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def numbers_in(connection: rapsqlite.Connection) -> list[int]:
 
 
 class Time:
-    """A clock that moves when it is told to."""
+    """A clock that moves only when asked to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -45,7 +45,7 @@ class Time:
 
 
 class Ticks:
-    """Counts how often the event loop came round."""
+    """Counts the event loop's iterations."""
 
     count = 0
 
@@ -68,7 +68,7 @@ async def seen_by_source(connection: rapsqlite.Connection, ticks: Ticks, source:
 async def test_loop_runs_between_two_sets_that_take_long(
     conn: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    """Making sets is the user's code in the loop's thread: each that takes 5 ms is followed by other tasks."""
+    """Producing sets runs user code in the loop's thread: after each that takes 5 ms, other tasks run."""
     time, ticks, seen = Time(monkeypatch), Ticks(), []
 
     def sets() -> Iterator[tuple[int]]:
@@ -83,14 +83,14 @@ async def test_loop_runs_between_two_sets_that_take_long(
 
     await seen_by_source(conn, ticks, sets() if form == "iterator" else asynchronous_sets(), list(range(100)))
 
-    # Trio runs the tasks that are ready in any order.
+    # Trio runs ready tasks in any order.
     assert all(before < after for before, after in zip(seen, seen[2:], strict=False))
 
 
 async def test_loop_runs_every_few_milliseconds_while_sets_are_made(
     conn: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sets that take a tenth of a millisecond come some twenty at a time; Trio may run the task twice in a row."""
+    """Of sets that take a tenth of a millisecond about twenty are taken at once; Trio may run a task twice in a row."""
     time, ticks, seen = Time(monkeypatch), Ticks(), []
 
     def sets() -> Iterator[tuple[int]]:
@@ -236,7 +236,7 @@ async def test_value_that_cannot_be_bound_ends_it_after_the_sets_before(conn: ra
 async def test_cancellation_in_the_iterable_leaves_the_connection_usable(
     conn: rapsqlite.Connection, count: int
 ) -> None:
-    """Sets that were executed are a prefix, in the open transaction; nothing comes after the cancellation."""
+    """The executed sets are a prefix, in the open transaction; nothing is executed after the cancellation."""
     async with anyio.create_task_group() as tasks:
 
         async def sets() -> AsyncIterator[tuple[int]]:
@@ -270,7 +270,7 @@ async def test_what_is_no_iterable_is_refused_as_by_sqlite3(conn: rapsqlite.Conn
 
 
 async def test_an_endless_iterable_is_not_read_ahead(conn: rapsqlite.Connection) -> None:
-    """The engine starts on the first set, and what is wrong with it is known after a few more."""
+    """The engine starts with the first set, and an error in it is known after a few more."""
     taken: list[None] = []
 
     def sets() -> Iterator[tuple[int]]:

@@ -1,4 +1,4 @@
-"""A row that fails comes after the rows before it: no batch hides them. sqlite3 says how many there are at least."""
+"""A failing row comes after the rows before it: no batch hides them. sqlite3 gives the minimum."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def conn() -> AsyncIterator[rapsqlite.Connection]:
 
 
 def rows_of_stock(sql: str, place: int) -> int:
-    """Return how many rows sqlite3 gives before the error; -1: execute itself raises."""
+    """Return how many rows sqlite3 returns before the error; -1: execute itself raises."""
     connection = sqlite3.connect(":memory:")
     count = -1
     try:
@@ -56,7 +56,7 @@ async def until_error(rows: AsyncIterable[Any]) -> tuple[list[Any], Exception]:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("sql", [OVERFLOW, BAD_TEXT])
 async def test_every_row_before_one_that_fails_is_fetched(conn: rapsqlite.Connection, sql: str, place: int) -> None:
-    """sqlite3 loses the last of them, where the next step fails: it steps before it hands a row out."""
+    """sqlite3 loses the last one if the next step fails, because it steps before it returns a row."""
     stock = rows_of_stock(sql, place)
     if stock < 0:
         with pytest.raises(OperationalError):
@@ -74,7 +74,7 @@ async def test_every_row_before_one_that_fails_is_fetched(conn: rapsqlite.Connec
 
 
 async def test_the_cursor_is_over_after_the_error(conn: rapsqlite.Connection) -> None:
-    """A later fetch does not pretend that the result was complete, and the statement holds nothing any more."""
+    """A later fetch does not suggest that the result was complete, and the statement holds nothing any more."""
     cursor = await conn.execute(OVERFLOW, [3])
     assert [await cursor.fetchone(), await cursor.fetchone()] == [(1,), (2,)]
 
@@ -93,7 +93,7 @@ async def test_async_for_has_every_row_before_the_error(conn: rapsqlite.Connecti
 
 
 async def test_fetchmany_has_every_full_list_before_the_error(conn: rapsqlite.Connection) -> None:
-    """A short list means the end to its caller, so the call in which the error comes raises, as in sqlite3."""
+    """A short list signals the end to its caller, so the call in which the error occurs raises, as in sqlite3."""
     stock = sqlite3.connect(":memory:")
     theirs, ours = stock.execute(OVERFLOW, [3000]), await conn.execute(OVERFLOW, [3000])
 
@@ -118,7 +118,7 @@ async def test_streams_have_every_row_before_the_error(conn: rapsqlite.Connectio
 
 
 async def test_lists_of_rows_have_every_row_before_the_error(conn: rapsqlite.Connection) -> None:
-    """Whoever iterates comes back after a short list, and finds the error then."""
+    """After a short list the iteration continues, and then raises the error."""
     lists, error = await until_error(conn.execute_iter(OVERFLOW, [3000], 64))
 
     assert str(error) == "integer overflow"
@@ -145,7 +145,7 @@ async def test_whole_results_raise_as_a_whole(conn: rapsqlite.Connection) -> Non
 
 
 async def test_the_first_row_alone_does_not_fail_with_the_second(conn: rapsqlite.Connection) -> None:
-    """The rest is not computed, so it cannot fail."""
+    """The remaining rows are not computed, so they cannot fail."""
     assert await conn.fetch_one(OVERFLOW, [2]) == [1]
     assert await conn.fetch_scalar(BAD_TEXT, [2]) == 1
 
@@ -175,7 +175,7 @@ async def test_changes_of_a_statement_stay_when_a_row_that_it_returns_is_not_utf
 
 
 async def test_rows_before_a_function_that_raises_are_fetched(conn: rapsqlite.Connection) -> None:
-    """Calls that are put off are made for many rows at once; the exception is the row's all the same."""
+    """Deferred calls are made for many rows at once, but the exception belongs to its row."""
 
     def reciprocal(number: int) -> float:
         return 1 / (number - 2000)
@@ -189,7 +189,7 @@ async def test_rows_before_a_function_that_raises_are_fetched(conn: rapsqlite.Co
 
 
 async def test_rows_read_ahead_before_an_error_get_the_answers_of_their_functions(conn: rapsqlite.Connection) -> None:
-    """The step that fails comes while calls for the rows before it are still put off."""
+    """The step fails while calls for the rows before it are still deferred."""
     await conn.create_function("double", 1, lambda number: 2 * number)
     cursor = await conn.execute(f"{NUMBERS} double(i), CASE WHEN i = 3000 THEN abs(-9223372036854775808) END FROM n")
     rows, error = await until_error(cursor)
@@ -199,7 +199,7 @@ async def test_rows_read_ahead_before_an_error_get_the_answers_of_their_function
 
 
 async def test_an_exception_is_its_own_cause_after_others_have_failed(conn: rapsqlite.Connection) -> None:
-    """The error waits with the rows before it while other statements fail and succeed."""
+    """The error waits behind the rows before it while other statements fail and succeed."""
 
     def refuse(number: int) -> int:
         if number >= 10:
@@ -223,8 +223,8 @@ async def test_an_exception_is_its_own_cause_after_others_have_failed(conn: raps
 @pytest.mark.parametrize("most", [20, 700])
 @pytest.mark.parametrize("limit", ["max_rows", "max_bytes"])
 async def test_rows_within_the_limits_of_a_result_are_fetched(limit: str, most: int) -> None:
-    """Which batch the limit falls into makes no difference."""
-    # A row takes three bytes, and the name of the column with what is around it 13.
+    """It does not matter in which batch the limit is reached."""
+    # A row takes three bytes, and the column name with its overhead 13.
     limits = Limits(max_rows=most) if limit == "max_rows" else Limits(max_bytes=3 * most + 13)
     async with connect(":memory:", limits=limits) as conn:
         rows, error = await until_error(await conn.execute(f"{NUMBERS} zeroblob(0) FROM n"))

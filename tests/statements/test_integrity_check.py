@@ -1,4 +1,4 @@
-"""PRAGMA integrity_check: it lists what is damaged, in virtual tables too, and does not raise."""
+"""PRAGMA integrity_check: it lists damage, in virtual tables too, and does not raise."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ DAMAGE = [
 
 @pytest.mark.parametrize("damage", DAMAGE)
 async def test_damaged_tree_is_described(damage: str, database: Path) -> None:
-    """SQLite's check lets SQLITE_CORRUPT pass: an extended code, as SQLITE_CORRUPT_VTAB, ended it with that error."""
+    """SQLite's check ignores SQLITE_CORRUPT; an extended code, such as SQLITE_CORRUPT_VTAB, ended it with that error."""
     stock = sqlite3.connect(database, isolation_level=None)
     try:
         stock.executescript(TREE)
     except sqlite3.OperationalError:
         pytest.skip("this sqlite3 has no R*Tree")
     async with connect(database, isolation_level=None) as conn:
-        # Either library has loaded the table: it does not load one that is damaged.
+        # Both libraries have loaded the table: they do not load a damaged one.
         assert await conn.fetch_scalar("SELECT count(*) FROM box") == 300
         stock.execute(damage)
         (report,) = stock.execute("SELECT rtreecheck('box')").fetchone()

@@ -1,4 +1,4 @@
-"""Many rows, or many answers, each too large for the reply ring: they wait for their turn as small ones do."""
+"""Many rows, or many replies, each too large for the reply ring: they are queued like small ones."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ VERBS: dict[str, Callable[[rapsqlite.Connection], Awaitable[Any]]] = {
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
 async def test_rows_that_are_all_large_arrive(verb: str) -> None:
-    """More than four that the event loop had not taken yet were an error: "the host rejected a reply of that size"."""
+    """More than four that the event loop had not yet taken were an error: "the host rejected a reply of that size"."""
     async with rapsqlite.connect(":memory:") as conn:
         rows = await VERBS[verb](conn)
 
@@ -57,7 +57,7 @@ async def test_rows_that_are_all_large_arrive(verb: str) -> None:
 
 
 async def test_event_loop_that_is_late_finds_few_of_them_waiting() -> None:
-    """Back-pressure: the guest goes on when those that it handed over were taken."""
+    """Back-pressure: the guest continues once its earlier bodies were taken."""
     rows: list[Any] = []
     async with rapsqlite.connect(":memory:") as conn:
 
@@ -68,7 +68,7 @@ async def test_event_loop_that_is_late_finds_few_of_them_waiting() -> None:
             tasks.start_soon(fetch)
             await anyio.lowlevel.checkpoint()
             for _ in range(50):
-                time.sleep(0.001)  # noqa: ASYNC251 - it is the event loop that is late here
+                time.sleep(0.001)  # noqa: ASYNC251 - the event loop is late on purpose
                 spilled = conn._state.guest.host.rings
                 assert spilled is None or len(spilled.spilled) <= 4
 
@@ -117,7 +117,7 @@ async def test_connection_closes_while_large_rows_wait() -> None:
 
 @pytest.mark.parametrize("name_bytes, value_bytes", [(10, 200_000), (150, 10), (150, 200_000), (48, 0)])
 async def test_names_of_columns_arrive_with_large_rows(name_bytes: int, value_bytes: int) -> None:
-    """They travel with the reply, or with its rows where they are large themselves."""
+    """They travel with the reply, or with its rows if they are large themselves."""
     names = [f"{number:x<{name_bytes}}" for number in range(2000)]
     columns = ", ".join(f'? AS "{name}"' if name == names[0] else f'1 AS "{name}"' for name in names)
     async with rapsqlite.connect(":memory:") as conn:

@@ -1,4 +1,4 @@
-"""How far rows are read ahead: as little as by sqlite3 while the connection writes, in growing batches otherwise."""
+"""How far rows are read ahead: as little as in sqlite3 while the connection writes, otherwise in growing batches."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def stock() -> Iterator[sqlite3.Connection]:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The requests that all connections send."""
+    """The requests sent by all connections."""
     operations: list[int] = []
     submit = RequestQueue.submit
 
@@ -141,7 +141,7 @@ async def test_no_more_than_twice_the_rows_since_the_last_write_are_read_ahead(
 
 
 async def test_another_task_that_writes_is_seen_as_well(conn: rapsqlite.Connection) -> None:
-    """It is the connection that counts, not who uses it: the rows it changes are the cursor's."""
+    """It depends on the connection, not on its user: the rows it changes are the cursor's."""
     cursor = await conn.execute(SELECT)
     for _ in range(100):
         await cursor.fetchone()
@@ -153,7 +153,7 @@ async def test_another_task_that_writes_is_seen_as_well(conn: rapsqlite.Connecti
 
 
 async def test_a_change_that_returns_rows_is_done_when_it_was_executed(conn: rapsqlite.Connection) -> None:
-    """All its rows are known with the first one, so nothing is gained by reading them later."""
+    """All its rows are known with the first one, so reading them later gains nothing."""
     cursor = await conn.execute("INSERT INTO t VALUES (NULL, 1), (NULL, 2), (NULL, 3) RETURNING seen")
     assert await cursor.fetchone() == (1,)
 
@@ -164,7 +164,7 @@ async def test_a_change_that_returns_rows_is_done_when_it_was_executed(conn: rap
 
 
 async def test_a_hundred_thousand_rows_take_few_requests(conn: rapsqlite.Connection, sent: list[int]) -> None:
-    """Batches grow while nobody writes: throughput does not suffer."""
+    """Batches grow while the connection does not write: throughput does not suffer."""
     cursor = await conn.execute(NUMBERS)
     sent.clear()
     assert len([row async for row in cursor]) == 100_000

@@ -1,4 +1,4 @@
-"""Row, row factories, text factories, converters and typed rows, below the connection: from a batch's bytes on."""
+"""Row, row factories, text factories, converters and typed rows, below the connection: starting from a batch's bytes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def handed_out(
 
 
 def stock_row(names: Sequence[str] = NAMES, values: Sequence[Any] = ROWS[0]) -> sqlite3.Row:
-    """Return a row of sqlite3, made by sqlite3."""
+    """Return a row made by sqlite3."""
     connection = sqlite3.connect(":memory:")
     connection.row_factory = sqlite3.Row
     quoted = ", ".join('? AS "' + name.replace('"', '""') + '"' for name in names)
@@ -73,7 +73,7 @@ def our_row(names: Sequence[str] = NAMES, values: Sequence[Any] = ROWS[0]) -> Ro
 
 
 def outcome(call: Any) -> Any:
-    """Return what a call gives, or the type of what it raises."""
+    """Return a call's result, or the type of its exception."""
     try:
         return call()
     except Exception as error:  # noqa: BLE001  the outcome to compare
@@ -195,7 +195,7 @@ def test_no_row_factory_is_the_default_of_the_method(default: type, kind: type) 
 @pytest.mark.parametrize("factory", [None, "list", "tuple", "dict", list, tuple, dict])
 @pytest.mark.parametrize("text_factory", [str, bytes])
 def test_plain_shapes_leave_nothing_to_do_per_row(factory: Any, text_factory: Any) -> None:
-    """The speed of large results hangs on this."""
+    """The speed of large results depends on this."""
     resolved = decoder(factory, text_factory=text_factory)
 
     assert not resolved.needs_columns
@@ -242,7 +242,7 @@ DETECT = sqlite3.PARSE_DECLTYPES | sqlite3.PARSE_COLNAMES
 def converted(
     columns: list[tuple[str, str | None]], row: Sequence[Any], factory: Any = None, **settings: Any
 ) -> tuple[tuple[str, ...], Any]:
-    """Return the names and the row handed out for one row of columns with declared types."""
+    """Return the names and the converted row for one row of columns with declared types."""
     resolved = decoder(factory, **({"detect_types": DETECT} | settings))
     body = msgspec.msgpack.encode(columns)
     function = resolved.row_function(body, FakeCursor(resolved.names(body)))
@@ -304,7 +304,7 @@ def test_null_is_not_converted() -> None:
 
 
 def test_default_converters_are_those_of_sqlite3() -> None:
-    """Python 3.12 deprecated them; ours are the same functions, so they warn as those do."""
+    """Python 3.12 deprecated them; ours are the same functions, so they warn too."""
     assert Converters().for_column("a", "date", DETECT) is sqlite3.converters["DATE"]
     assert Converters().for_column("a", "timestamp", DETECT) is sqlite3.converters["TIMESTAMP"]
 
@@ -441,7 +441,7 @@ def test_other_types_are_refused(kind: Any) -> None:
 )
 @pytest.mark.parametrize("factory", ["list", "tuple", "dict"])
 def test_malformed_batches_are_internal_errors(body: bytes, factory: Any) -> None:
-    """What comes out of the sandbox is not trusted."""
+    """Output of the sandbox is not trusted."""
     with pytest.raises(InternalError, match="malformed"):
         decoder(factory).decode(body)
 
@@ -461,7 +461,7 @@ def test_malformed_columns_are_internal_errors(columns: bytes) -> None:
 
 @dataclasses.dataclass
 class Doubled:
-    """A field of its own, one that the database may give, and one with a default that is made."""
+    """One field from the database, one with a default value, one with a default factory."""
 
     id: int
     double: float = dataclasses.field(init=False)
@@ -478,7 +478,7 @@ class Stored:
 
 
 async def test_dataclass_makes_the_fields_that_its_init_does_not_take() -> None:
-    """A row without them was refused: the field was taken for a required one."""
+    """A row without them was rejected, because the field was considered required."""
     async with rapsqlite.connect(":memory:") as conn:
         doubled = await conn.fetch_all("SELECT 1 AS id UNION SELECT 4", into=Doubled)
         given = await conn.fetch_one("SELECT 1 AS id, 9 AS double", into=Doubled)

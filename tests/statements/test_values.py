@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Text(str):
-    """A str whose overrides must not be asked."""
+    """A str whose overrides must not be called."""
 
     __slots__ = ()
 
@@ -70,7 +70,7 @@ class Conforming:
 
 
 class Indexed:
-    """A sequence by length and index alone."""
+    """A sequence with only length and index."""
 
     def __len__(self) -> int:
         return 2
@@ -103,7 +103,7 @@ def bound(encoded: bytes) -> Any:
 
 
 def stock(parameters: Any, sql: str = "SELECT ?") -> Any:
-    """Return the row sqlite3 makes of the parameters, or the type of what it raises."""
+    """Return the row that sqlite3 makes of the parameters, or the type of its exception."""
     connection = sqlite3.connect(":memory:")
     try:
         return connection.execute(sql, parameters).fetchone()
@@ -245,7 +245,7 @@ def test_mapping_holds_what_the_statement_asks_for(parameters: Any) -> None:
     ids=lambda p: type(p).__name__,
 )
 def test_any_mapping_is_taken(parameters: Any) -> None:
-    """sqlite3 takes dicts alone, and fails in odd ways on others."""
+    """sqlite3 accepts only dicts, and fails in odd ways for others."""
     assert bound(encode_params(parameters, Adapters())) == {"a": 1}
 
 
@@ -271,7 +271,7 @@ def test_no_parameters_are_no_bytes() -> None:
 
 @contextlib.contextmanager
 def registered(kind: type, adapter: Any) -> Iterator[None]:
-    """Register an adapter with sqlite3, and take it away again."""
+    """Register an adapter with sqlite3 temporarily."""
     key = (kind, sqlite3.PrepareProtocol)
     sqlite3.register_adapter(kind, adapter)
     try:
@@ -286,7 +286,7 @@ def registered(kind: type, adapter: Any) -> Iterator[None]:
 @pytest.mark.parametrize("answer", [5, "text", None, Text("sub"), b"", Real(1.5)], ids=described)
 def test_adapter_registered_with_sqlite3_is_used(value: Any, answer: Any) -> None:
     adapters = Adapters()
-    adapters.plain()  # A connection that is open already notices as well.
+    adapters.plain()  # An open connection notices it too.
 
     with registered(type(value), lambda _value: answer):
         theirs = stock((value,))

@@ -1,4 +1,4 @@
-"""``fetch_all`` and its kin, ``stream`` and ``execute_iter``: shapes, types, ends."""
+"""The ``fetch_*`` methods, ``stream`` and ``execute_iter``: shapes, types, ends."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class AsTypedDict(TypedDict):
 async def test_into_makes_objects_of_the_type(conn: rapsqlite.Connection, kind: Any) -> None:
     sql = "SELECT c, b, a FROM t ORDER BY a"
     first, second = kind(a=1, b="one", c=b"\x01"), kind(a=2, b="two", c=None)
-    conn.row_factory = Row  # into goes before it
+    conn.row_factory = Row  # into takes precedence
 
     assert await conn.fetch_all(sql, into=kind) == [first, second]
     assert await conn.fetch_one(sql, into=kind) == first

@@ -1,7 +1,7 @@
-"""Blocks whose transaction SQLite has rolled back by itself: nothing that follows in them is kept, and they say so.
+"""Blocks whose transaction SQLite has rolled back by itself: nothing after that is kept, and they report it.
 
-SQLite ends a transaction on some errors. A program that catches such an error and goes on would have the second half of
-its block committed without the first.
+SQLite ends a transaction on some errors. If a program caught such an error and continued, the second half of its block
+would be committed without the first.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CREATE TABLE child (p REFERENCES parent (a) DEFERRABLE INITIALLY DEFERRED);
 
 @pytest.fixture(params=["", None], ids=["implicit", "none"])
 async def conn(database: Path, request: pytest.FixtureRequest) -> AsyncIterator[rapsqlite.Connection]:
-    """What follows a loss begins a transaction by itself, or commits at once."""
+    """After the loss, the next statement begins a transaction by itself, or commits immediately."""
     with closing(sqlite3.connect(database)) as stock:
         stock.executescript(SCHEMA)
     async with connect(database, isolation_level=request.param) as connection:
@@ -56,7 +56,7 @@ def content(database: Path) -> list[Any]:
 
 
 async def begin_endless_insert(conn: rapsqlite.Connection, tasks: TaskGroup, insert: Work) -> None:
-    """Have ``insert`` run in a task, and return once SQLite is at it."""
+    """Run ``insert`` in a task, and return once SQLite is executing it."""
     begun = threading.Event()
     await conn.create_function("begun", 0, begun.set)
     tasks.start_soon(insert, conn)
@@ -271,7 +271,7 @@ async def test_exception_that_leaves_a_block_without_its_transaction_is_that_exc
 async def test_statements_that_are_already_sent_when_the_transaction_is_lost_are_refused(
     conn: rapsqlite.Connection, database: Path
 ) -> None:
-    """The tasks of a block send at once; the host learns of the loss when all of them have been run."""
+    """A block's tasks send at once; the host learns of the loss when all of them have run."""
     errors: list[BaseException] = []
 
     async def insert(sql: str) -> None:
@@ -328,7 +328,7 @@ async def test_loss_that_is_caught_in_a_savepoint_is_an_error_of_all_blocks_arou
 async def test_statement_that_is_cancelled_in_a_savepoint_takes_the_block_with_it(
     conn: rapsqlite.Connection, database: Path
 ) -> None:
-    """SQLite rolls back all of it, not the savepoint alone."""
+    """SQLite rolls back the whole transaction, not only the savepoint."""
     with pytest.raises(rapsqlite.OperationalError, match="interrupted"):  # noqa: PT012 - the block is what is tested
         async with conn.transaction():
             await conn.execute("INSERT INTO t (a) VALUES ('half')")
@@ -435,7 +435,7 @@ async def test_error_that_leaves_the_transaction_open_loses_nothing(
 
 
 async def test_without_a_block_sqlite_decides(conn: rapsqlite.Connection, database: Path) -> None:
-    """As in sqlite3: who begins a transaction with BEGIN looks after it."""
+    """As in sqlite3: a program that executes BEGIN is responsible for its transaction."""
     await conn.execute("BEGIN")
     await conn.execute("INSERT INTO t (a) VALUES ('half')")
     await lose(conn)
@@ -464,7 +464,7 @@ async def test_block_commits_under_autocommit(database: Path) -> None:
 async def test_interrupt_key_while_a_block_begins_leaves_no_transaction(
     conn: rapsqlite.Connection, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer is not waited for any more, and the BEGIN may have been done."""
+    """The reply is not awaited any more, and the BEGIN may have run."""
     kind = type(current_loop())
     wait = kind.wait
 

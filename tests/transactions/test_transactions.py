@@ -1,4 +1,4 @@
-"""Transactions: implicit ones as sqlite3 has them, blocks, savepoints, and who waits for whom."""
+"""Transactions: implicit ones as in sqlite3, blocks, savepoints, and their queue."""
 
 # mypy: disable-error-code="unreachable"
 # It takes in_transaction for a variable that no statement changes.
@@ -440,7 +440,7 @@ async def refused_in_block(conn: rapsqlite.Connection) -> None:
 
 
 async def test_block_in_a_task_that_a_block_has_started_and_waits_for_is_refused(conn: rapsqlite.Connection) -> None:
-    """Each would wait for the other, for ever."""
+    """Each would wait for the other, forever."""
 
     async def grandchild() -> None:
         async with anyio.create_task_group() as tasks:
@@ -463,7 +463,7 @@ async def test_block_in_a_task_that_a_block_has_started_and_waits_for_is_refused
 
 async def test_thread_that_a_block_has_started_is_refused_a_block(conn: rapsqlite.Connection) -> None:
     async def refused() -> None:
-        with pytest.raises(rapsqlite.Error, match="inside"):  # on Trio it is done by the block's own task
+        with pytest.raises(rapsqlite.Error, match="inside"):  # on Trio it runs in the block's own task
             await insert_in_block(conn, "refused")
 
     async with conn.transaction():
@@ -485,7 +485,7 @@ async def test_savepoint_in_a_task_that_a_block_has_started_is_part_of_the_block
 
 
 async def test_task_that_a_block_has_started_has_blocks_once_that_is_over(conn: rapsqlite.Connection) -> None:
-    """Whichever block is open by then: only the one it was started in would be waited for by both."""
+    """Whichever block is open by then: only the one it was started in could cause a deadlock."""
     over, held, release = anyio.Event(), anyio.Event(), anyio.Event()
 
     async def later() -> None:
