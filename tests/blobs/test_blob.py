@@ -28,10 +28,10 @@ async def conn() -> AsyncIterator[rapsqlite.Connection]:
 
 
 class Native:
-    """The same value behind the same verbs, in Python's sqlite3."""
+    """The same value with the same methods, in Python's sqlite3."""
 
     def __init__(self) -> None:
-        open_one: Any = sqlite3.connect  # its Blob is newer than the oldest Python here
+        open_one: Any = sqlite3.connect  # its Blob is newer than the oldest supported Python
         self.conn = open_one(":memory:", isolation_level=None)
         self.conn.execute("CREATE TABLE t (b, s)")
         self.conn.execute("INSERT INTO t VALUES (?, 'text')", (DATA,))
@@ -87,7 +87,7 @@ async def test_every_step_is_that_of_sqlite3(conn: rapsqlite.Connection) -> None
 
 
 async def test_slices_backwards(conn: rapsqlite.Connection) -> None:
-    """Where sqlite3 itself fails with a SystemError."""
+    """sqlite3 itself fails here with a SystemError."""
     expected = bytearray(DATA)
     expected[20:1:-4] = b"54321"
     async with conn.blobopen("t", "b", 1) as blob:

@@ -1,4 +1,4 @@
-"""Blobs that several tasks use at once, how they are closed, and what closing has to say."""
+"""Blobs shared by several tasks, how they are closed, and what closing reports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def conn(database: Path) -> AsyncIterator[rapsqlite.Connection]:
 
 
 async def test_each_of_many_tasks_reads_its_own_part(conn: rapsqlite.Connection) -> None:
-    """The position moved when the answer was there, so that tasks read the same bytes and skipped others."""
+    """The position used to move only with the reply, so tasks read the same bytes and skipped others."""
     parts: list[bytes] = []
     async with conn.blobopen("t", "b", 1) as blob, anyio.create_task_group() as tasks:
 
@@ -70,7 +70,7 @@ async def test_position_stays_where_it_was_when_reading_or_writing_fails(conn: r
 
 
 async def test_large_value_is_read_as_it_is_at_one_moment(conn: rapsqlite.Connection) -> None:
-    """It came in pieces, and what other tasks wrote between two of them was in some."""
+    """It was read in pieces, and some contained what other tasks wrote in between."""
     await conn.execute("UPDATE t SET b = zeroblob(?)", (LARGE,))
     seen: list[set[int]] = []
     async with conn.blobopen("t", "b", 1) as blob, conn.blobopen("t", "b", 1) as same:
@@ -95,7 +95,7 @@ async def test_large_value_is_read_as_it_is_at_one_moment(conn: rapsqlite.Connec
 
 
 async def test_bytes_between_those_of_a_slice_are_left_alone(conn: rapsqlite.Connection) -> None:
-    """They were read and written back, which undid what another task had written meanwhile."""
+    """They were read and written back, which undid another task's writes in between."""
     async with conn.blobopen("t", "b", 1) as blob, anyio.create_task_group() as tasks:
         for _ in range(20):
             tasks.start_soon(blob.set, slice(0, 100, 2), b"e" * 50)
@@ -137,7 +137,7 @@ async def test_cancelled_read_of_a_large_value_leaves_the_blob_usable(conn: raps
 
 
 async def test_closing_tells_that_what_was_written_could_not_be_committed(conn: rapsqlite.Connection) -> None:
-    """Outside of a transaction the last blob that is closed commits; sqlite3 says nothing when that fails."""
+    """Outside a transaction closing the last blob commits; sqlite3 does not report it when that fails."""
     blob = await conn.blobopen("t", "b", 1)
     await blob.write(b"lost")
     await conn.set_commit_hook(lambda: True)
@@ -188,7 +188,7 @@ async def test_cancelled_close_lets_go_of_the_row(conn: rapsqlite.Connection) ->
 
 
 async def test_close_after_a_cancellation_that_came_too_late_lets_go_of_the_row(conn: rapsqlite.Connection) -> None:
-    """The cancellation of a request that had finished is raised at the task's next one: not before that is sent."""
+    """The cancellation of a finished request is raised at the task's next request: but not before that is sent."""
     blob = await conn.blobopen("t", "b", 1)
 
     await cancelled_too_late(conn, blob.close)
@@ -207,7 +207,7 @@ async def test_blob_that_a_callback_may_not_close_stays_open(conn: rapsqlite.Con
 
 
 async def test_blobs_whose_connection_closes_as_they_are_opened_can_be_closed_and_dropped() -> None:
-    """They come when the connection has no guest any more, of which both asked whether it is well."""
+    """They arrive when the connection has no guest any more, whose state both checked."""
     conn = await connect(":memory:")
     await conn.execute("CREATE TABLE t (b)")
     await conn.execute("INSERT INTO t VALUES (x'00')")
@@ -227,7 +227,7 @@ async def test_blobs_whose_connection_closes_as_they_are_opened_can_be_closed_an
     with pytest.raises(rapsqlite.ProgrammingError, match="Connection closed"):
         await opened[0].read()
     await opened.pop().close()
-    opened.clear()  # what is raised now would be a warning, and that an error
+    opened.clear()  # an exception here would be a warning, and that an error
     gc.collect()
 
 

@@ -1,4 +1,4 @@
-"""Two connections alike but for one thing: whether calls of functions are put off. A user must see no difference."""
+"""Two connections that differ only in whether function calls are deferred. A user must see no difference."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Log = list[tuple[Any, ...]]
 
 
 def logged(log: Log, function: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """Return a function that writes its arguments down and answers with the first one, or as ``function`` does."""
+    """Return a function that records its arguments and returns the first one, or the result of ``function``."""
 
     def f(*arguments: Any) -> Any:
         log.append(arguments)
@@ -37,7 +37,7 @@ def logged(log: Log, function: Callable[..., Any] | None = None) -> Callable[...
 
 
 async def crossings(conn: rapsqlite.Connection) -> int:
-    """How often the connection has called Python."""
+    """The number of times the connection has called Python."""
     count: int = (await conn.statistics())["callbacks"]
     return count
 
@@ -53,12 +53,12 @@ async def opened(function: Callable[..., Any], **options: Any) -> AsyncIterator[
 
 
 async def keep_calls_single(conn: rapsqlite.Connection) -> None:
-    """Have nothing put off from now on: a progress handler, even one that is never called, would come in between."""
+    """Prevent deferring from now on: a progress handler, even one that is never called, would come in between."""
     await conn.set_progress_handler(lambda: 0, 2_000_000_000)
 
 
 async def outcome(operation: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-    """What an operation returns, or all that can be seen of how it fails."""
+    """The result of an operation, or everything visible of its failure."""
     try:
         return repr(await operation(*arguments))
     except rapsqlite.Error as error:
@@ -72,7 +72,7 @@ async def both(
     use: Callable[[rapsqlite.Connection], Awaitable[Any]],
     **options: Any,
 ) -> tuple[Any, Log]:
-    """Return the outcome of ``use`` and the calls it made; they are the same whether calls are put off or not."""
+    """Return the outcome of ``use`` and the calls it made; they must not depend on whether calls are deferred."""
     seen = []
     for single in (False, True):
         log: Log = []

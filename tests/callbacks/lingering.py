@@ -1,4 +1,4 @@
-"""Callbacks that do not return, connections that soon lose patience with them, and closings that a callback meets."""
+"""Callbacks that do not return, connections with a short grace period, and closing during a callback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Endless:
-    """A callback that runs for ever in Python code."""
+    """A callback that runs forever in Python code."""
 
     def __init__(self) -> None:
         self.started = threading.Event()
@@ -27,7 +27,7 @@ class Endless:
 
 
 class Blocked:
-    """A callback that waits outside of Python code, where no exception reaches it, until it is let go."""
+    """A callback that waits outside Python code, where no exception reaches it, until it is released."""
 
     def __init__(self, answer: int) -> None:
         self.started = threading.Event()
@@ -45,7 +45,7 @@ def impatient(conn: rapsqlite.Connection) -> None:
 
 
 async def cancelled_too_late(conn: rapsqlite.Connection, close: Callable[[], Awaitable[object]]) -> None:
-    """Have a task call ``close`` as it leaves a statement that had finished when the task was cancelled."""
+    """A task calls ``close`` as it leaves a statement that had finished when the task was cancelled."""
     callback = Blocked(1)
 
     async def use_it() -> None:
@@ -63,7 +63,7 @@ async def cancelled_too_late(conn: rapsqlite.Connection, close: Callable[[], Awa
 
 
 async def refused_in_a_callback(conn: rapsqlite.Connection, close: Callable[[], Awaitable[object]]) -> None:
-    """Have SQL call a function that calls ``close``, which it may not: the connection is busy with calling it."""
+    """SQL calls a function that calls ``close``, which is rejected: the connection is busy calling it."""
     refused: list[BaseException] = []
 
     def use_it() -> None:

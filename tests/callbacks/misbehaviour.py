@@ -1,6 +1,6 @@
-"""Every kind of callback, each with a statement that calls it: what the tests of misbehaving callbacks go through.
+"""Every kind of callback, each with a statement that calls it, for the tests of misbehaving callbacks.
 
-The statements run on a WAL file that holds `ROWS`, each a transaction of its own.
+The statements run on a WAL file that holds `ROWS`, each in a separate transaction.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Kind(NamedTuple):
     register: Callable[[Any, Callable[..., Any] | None], Awaitable[None]]
     """Takes the connection and the callback, or None to remove it."""
     statements: tuple[str, ...]
-    """What calls it: at most one of them fails, the last."""
+    """The statements that call it: at most one of them, the last, fails."""
     words: str
-    """The message when it raises; empty where that fails nothing."""
+    """The message when it raises; empty if that fails nothing."""
     error: type[Exception] = rapsqlite.OperationalError
     keeps: bool = False
-    """The row of `INSERT` is there although the callback has raised."""
+    """The row of `INSERT` is kept although the callback has raised."""
 
 
 def aggregate(method: str, words: str | None = None) -> Kind:
@@ -58,7 +58,7 @@ def window(method: str) -> Kind:
 
     insert = f"INSERT INTO t SELECT f(a) OVER ({WINDOW}), 'seven' FROM t LIMIT 1 OFFSET 2"
     if method == "finalize":
-        # SQLite does not ask what becomes of it, and sqlite3 says nothing either.
+        # SQLite ignores its outcome, and sqlite3 does not report it either.
         return Kind(register, (insert,), "", keeps=True)
     return Kind(register, (insert,), f"user-defined aggregate's '{method}' method raised error")
 
@@ -122,7 +122,7 @@ KINDS = {
 
 @contextlib.contextmanager
 def prepared(path: Path, name: str) -> Iterator[Kind]:
-    """Make the file with `ROWS` and yield the kind; for the busy handler somebody else is about to write meanwhile."""
+    """Create the file with `ROWS` and yield the kind; for the busy handler another connection is about to write."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as native:
         native.execute("PRAGMA journal_mode = wal")
         native.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b)")
@@ -133,13 +133,13 @@ def prepared(path: Path, name: str) -> Iterator[Kind]:
 
 
 async def use(conn: rapsqlite.Connection, kind: Kind) -> None:
-    """Run what calls the callback."""
+    """Run the statement that calls the callback."""
     for sql in kind.statements:
         await conn.execute(sql)
 
 
 def stored(path: Path) -> list[list[Any]]:
-    """Return what the file holds, as native SQLite sees it, which finds nothing wrong with the file either."""
+    """Return the file's content according to native SQLite, which finds no damage either."""
     with contextlib.closing(sqlite3.connect(path)) as native:
         assert native.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         return [list(row) for row in native.execute("SELECT a, b FROM t ORDER BY a")]

@@ -1,4 +1,4 @@
-"""Many rows per crossing: put-off steps of aggregates, answers that serve again. Nobody can tell but by counting."""
+"""Many rows per crossing: deferred steps of aggregates, reused results. Only counting shows a difference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETUP = ROWS.format(",".join(str(number * 7 % 31) for number in range(40)))
 
 
 def aggregate(name: str, log: list[tuple[Any, ...]], fails_at: object = None) -> type:
-    """Return a class that writes down every call of its methods."""
+    """Return a class that records every call of its methods."""
 
     class Logged:
         def __init__(self) -> None:
@@ -182,7 +182,7 @@ async def test_steps_are_done_when_their_rows_are_there() -> None:
 
 
 async def test_failed_step_is_not_the_error_of_another_statement() -> None:
-    """A cursor whose next group will fail stays apart from what else runs on the connection."""
+    """A cursor whose next group will fail does not affect other statements on the connection."""
     log: list[tuple[Any, ...]] = []
     async with rapsqlite.connect(":memory:") as conn:
         await conn.executescript("CREATE TABLE t (k, v); INSERT INTO t VALUES (3, 'x'), (3, 'bad'), (3, 'y')")

@@ -1,4 +1,4 @@
-"""Callbacks that are replaced, removed and left behind: at any moment, of every kind, and all of them freed."""
+"""Callbacks that are replaced, removed and abandoned: at any moment, of every kind, and all of them freed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def noted(log: list[int], number: int) -> int:
 
 
 def answering(kind: str, answer: int) -> Any:
-    """Return something new to register that answers with this number."""
+    """Return a new callback that returns this number."""
     if kind not in ("aggregate", "window"):
         return lambda *_: answer
 
@@ -111,7 +111,7 @@ async def test_what_a_statement_uses_is_replaced_for_cached_statements_and_not_f
             assert kind == "collation" or {row[0] for row in rows} == {answer}
         expected = await conn.fetch_all(sql)
         cursor = await conn.execute(f"{sql} UNION ALL SELECT 7 FROM ({MANY_ROWS})" if kind != "collation" else sql)
-        # A collation is needed until the rows are sorted, so its statement is kept at its first row by a join.
+        # A collation is needed until the rows are sorted, so a join keeps its statement at its first row.
         if kind == "collation":
             await cursor.close()
             cursor = await conn.execute(f"SELECT b.a FROM t AS b, ({MANY_ROWS}) WHERE b.a || '' >= '' COLLATE f")
@@ -184,7 +184,7 @@ async def test_closing_frees_callbacks_of_every_kind_and_instances_of_open_state
     cursor = await conn.execute(f"SELECT g(i) FROM ({MANY_ROWS}) GROUP BY i")
     await cursor.fetchone()
     table = conn._state.guest.callbacks
-    assert len(table) >= len(HOOKS) + 3  # functions of one name took each other's place
+    assert len(table) >= len(HOOKS) + 3  # functions of one name replaced each other
 
     await conn.close()
 

@@ -29,7 +29,7 @@ async def drained(rows: Any) -> None:
 
 
 class Held:
-    """What was opened before the callback is called."""
+    """Objects that were opened before the callback is called."""
 
     def __init__(self, conn: rapsqlite.Connection, other: rapsqlite.Connection) -> None:
         self.conn = conn
@@ -92,7 +92,7 @@ async def held(database: Path) -> AsyncIterator[Held]:
 
 
 def refused(what: Callable[[], Awaitable[object]], inside: str) -> bool:
-    """Try it in an event loop of this thread; tell whether it was refused with the right words."""
+    """Try it in an event loop of this thread; return whether it was rejected with the right message."""
 
     async def attempt() -> None:
         await what()
@@ -144,7 +144,7 @@ async def test_callbacks_of_every_kind_are_refused_and_run_in_the_connections_th
                 return None if name.endswith("init") else 0
 
             await kind.register(conn, call)
-            # The busy handler says no, which ends its statement.
+            # The busy handler gives up, which ends its statement.
             ending = pytest.raises(rapsqlite.OperationalError, match="locked") if name == "busy" else nullcontext()
             with ending, anyio.fail_after(30):
                 await use(conn, kind)

@@ -1,6 +1,6 @@
-"""Calls of functions whose results go to rows alone are made by the hundred.
+"""Calls of functions whose results are only columns are made in bulk.
 
-Nobody can tell but by counting.
+Only counting shows a difference.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ async def test_rows_and_calls_are_those_of_sqlite3(sql: str) -> None:
         for _ in range(2):  # the second time it is known from the start
             log.clear()
             assert await conn.execute_fetchall(sql) == expected
-            # An order of evaluation that SQLite chose differently is not ours.
+            # A different evaluation order chosen by SQLite does not matter.
             assert sorted(log, key=repr) == sorted(theirs, key=repr)
 
 
@@ -94,7 +94,7 @@ async def test_rows_and_calls_are_those_of_sqlite3(sql: str) -> None:
 async def test_calls_cross_by_the_hundred(sql: str) -> None:
     log: Log = []
     async with opened(logged(log)) as conn:
-        for at_most in (60, 12):  # before anybody has looked, and after
+        for at_most in (60, 12):  # before the bytecode is examined, and after
             log.clear()
             before = await crossings(conn)
 
@@ -154,7 +154,7 @@ async def test_deterministic_function_is_put_off_only_where_its_answers_do_not_s
     ],
 )
 async def test_true_and_false_cross_as_often_as_one_and_zero(sql: str, at_most: int) -> None:
-    """Python's conditions answer True and False, and parameters may be such; SQLite has integers for both."""
+    """Python's conditions return True and False, and parameters may be such; SQLite has integers for both."""
     seen = []
     for answer in (lambda *arguments: int(arguments[0] > 100), lambda *arguments: arguments[0] > 100):
         log: Log = []
@@ -170,7 +170,7 @@ async def test_true_and_false_cross_as_often_as_one_and_zero(sql: str, at_most: 
 
 
 class Queries:
-    """Makes queries up, always the same ones for a seed."""
+    """Generates queries, always the same ones for a seed."""
 
     def __init__(self, seed: int) -> None:
         self.pick = random.Random(seed)

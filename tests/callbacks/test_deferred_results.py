@@ -1,4 +1,4 @@
-"""Calls that are put off: their answers, what they raise, who comes in between. All as if each was made at once."""
+"""Deferred calls: their results, their exceptions, and other callbacks in between. All as if made immediately."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ FAR = 200 * 7 % 211  # `v` of row 200
 
 
 class Number(int):
-    """An int that claims to be another."""
+    """An int whose overrides claim another value."""
 
     def __int__(self) -> int:
         return -1
 
 
 class Text(str):
-    """A str that is not quite one."""
+    """A str with misleading overrides."""
 
     __slots__ = ()
 
@@ -189,7 +189,7 @@ async def test_limit_on_length_holds_for_answers() -> None:
 
 
 async def test_answers_come_in_as_the_cursor_fetches() -> None:
-    """Nothing is called ahead of what would have been called without."""
+    """Nothing is called earlier than without deferral."""
     seen = []
     for single in (False, True):
         log: Log = []
@@ -208,7 +208,7 @@ async def test_answers_come_in_as_the_cursor_fetches() -> None:
 
 
 async def test_large_answers_do_not_pile_up() -> None:
-    """A few hundred of them are more than the guest has memory for; each page has its own share."""
+    """A few hundred of them exceed the guest's memory; each page has its share."""
     log: Log = []
     async with opened(logged(log, lambda value: bytes(1 << 20)), limits={"memory_bytes": 64 << 20}) as conn:
         total = 0
@@ -220,12 +220,12 @@ async def test_large_answers_do_not_pile_up() -> None:
 
 
 def growing(number: int) -> str:
-    """Small answers first, so that many rows are read ahead, and then large ones."""
+    """Small results first, so that many rows are read ahead, and then large ones."""
     return "x" * (400_000 if number > 50 else 1)
 
 
 async def test_function_that_is_gone_is_still_called_for_rows_that_were_read() -> None:
-    """The statement is at its end, so SQLite lets the function go, while rows wait for large answers."""
+    """The statement is at its end, so SQLite releases the function, while rows wait for large results."""
     log: Log = []
     sql = "SELECT f(id), id FROM t WHERE id <= 100 ORDER BY id"
     async with opened(logged(log, growing)) as conn:
@@ -272,7 +272,7 @@ COMPANY = {
 
 
 async def heard(name: str, fails_at: int | None, *, single: bool) -> Log:
-    """All that is called, of whatever kind, and what becomes of the statement, twice."""
+    """All callbacks that are called, of any kind, and the statement's outcome, twice."""
     log: Log = []
 
     def fail(*values: Any) -> Any:
@@ -394,7 +394,7 @@ async def test_cancelled_task_ends_the_call_that_runs_and_those_to_come() -> Non
 
 
 async def fetch_twice_and_interrupt(sql: str, function: Callable[..., Any], endless: Endless) -> None:
-    """Fetch the rows once, and again until ``function`` is in ``endless``: then the statement is interrupted."""
+    """Fetch the rows once, and again until ``function`` is in ``endless``; then interrupt the statement."""
     async with opened(function) as conn, anyio.create_task_group() as tasks:
         impatient(conn)
         await conn.fetch_all(sql)

@@ -1,4 +1,4 @@
-"""Callbacks that do not return: interrupted where Python can, given up where it cannot; never a hang."""
+"""Callbacks that do not return: interrupted if Python can, otherwise given up; never a hang."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_interrupt_leaves_a_callback_alone_that_returns_in_time() -> None:
 
 
 async def test_callback_that_nothing_interrupts_costs_the_connection_and_no_more(database: Path) -> None:
-    """The task ends, the locks are free, closing does not hang, and the thread ends once the callback returns."""
+    """The task ends, the locks are released, closing does not hang, and the thread ends once the callback returns."""
     blocked = Blocked(1)
     conn = await rapsqlite.connect(database)
     await conn.execute("CREATE TABLE t (a)")

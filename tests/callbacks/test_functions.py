@@ -1,4 +1,4 @@
-"""Functions, aggregates, window functions and collations in Python: the same calls on sqlite3, answers compared."""
+"""Functions, aggregates, window functions and collations in Python: the same calls on sqlite3, results compared."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def compare(sql: str, register: Callable[[Any], Any]) -> None:
 
 @pytest.mark.parametrize("letter", ["a", "é"])
 async def test_texts_of_every_length_arrive_whole_where_their_answer_is_waited_for(letter: str) -> None:
-    """Around the lengths at which they are written otherwise; each more than once, as the first goes another way."""
+    """Around the lengths at which their encoding changes; each more than once, as the first takes another path."""
     texts = [letter * length for length in (0, 1, 15, 16, 31, 32, 127, 128, 255, 256, 510, 511, 1020, 1021, 1024, 3000)]
     seen: list[str] = []
 
@@ -170,7 +170,7 @@ async def test_no_exception_ends_more_than_its_statement(exception: type[BaseExc
 
 
 async def test_each_of_many_tasks_gets_its_own_exception() -> None:
-    """Replies are drained together; the cause goes by its number, not by order."""
+    """Replies are drained together; the cause is found by its number, not by order."""
     causes: dict[int, BaseException | None] = {}
 
     def fail(number: int) -> None:
@@ -258,7 +258,7 @@ async def test_function_in_use_is_not_replaced() -> None:
 @pytest.mark.parametrize("method", ["create_function", "create_aggregate", "create_window_function"])
 @pytest.mark.parametrize("narg", [-100, 100_000])
 async def test_refused_numbers_of_arguments(method: str, narg: int) -> None:
-    """As in sqlite3; nothing is held for what was refused."""
+    """As in sqlite3; no handle is kept for a rejected one."""
     if not hasattr(sqlite3.Connection, method):
         pytest.skip("this Python's sqlite3 has no such method")
     theirs = sqlite3.connect(":memory:")
@@ -473,7 +473,7 @@ async def test_removed_collation_is_unknown() -> None:
 
 @pytest.mark.parametrize("answer", [None, "1", 0.5])
 async def test_collation_that_fails_ends_its_statement(answer: object) -> None:
-    """Otherwise rows would be sorted, and indexes built, by made-up answers."""
+    """Otherwise rows would be sorted, and indexes built, by arbitrary answers."""
     async with rapsqlite.connect(":memory:") as conn:
         await conn.create_collation("c", lambda *_: answer)  # type: ignore[arg-type]
         for sql in (f"SELECT w FROM {WORDS} ORDER BY w COLLATE c", "SELECT 'a' < 'b' COLLATE c"):

@@ -1,4 +1,4 @@
-"""Authorizer, progress, trace and busy handlers, and the hooks on changes; compared with sqlite3 where it has them."""
+"""Authorizer, progress, trace and busy handlers, and hooks on changes; compared with sqlite3 where it has them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ STATEMENTS = [
 
 
 async def test_authorizer_is_asked_what_sqlite3_asks() -> None:
-    """SQLite's versions differ in details, so the actions that all of them have are compared."""
+    """SQLite's versions differ in details, so only the actions common to all are compared."""
     known = {
         sqlite3.SQLITE_CREATE_TABLE, sqlite3.SQLITE_CREATE_TRIGGER, sqlite3.SQLITE_DROP_TABLE,
         sqlite3.SQLITE_PRAGMA, sqlite3.SQLITE_UPDATE,
@@ -124,7 +124,7 @@ async def test_authorizer_that_raises_denies_and_is_the_cause(conn: rapsqlite.Co
 
 
 async def test_kind_of_statement_is_known_under_an_authorizer(conn: rapsqlite.Connection) -> None:
-    """Whether to begin a transaction is learnt in the same place where the user's authorizer is asked."""
+    """Whether to begin a transaction is determined in the callback that also calls the user's authorizer."""
     await conn.commit()
     await conn.set_authorizer(lambda *_: sqlite3.SQLITE_OK)
 
@@ -188,7 +188,7 @@ async def test_limit_on_steps_holds_under_a_progress_handler() -> None:
 
 
 async def test_trace_has_the_sql_of_sqlite3(conn: rapsqlite.Connection) -> None:
-    """With values in their places. Python 3.10 and later expand them alike."""
+    """With values filled in. Python 3.10 and later expand them alike."""
     statements: list[tuple[str, tuple[Any, ...]]] = [
         ("INSERT INTO t VALUES (?, ?)", (1, "it's é")), ("SELECT :a, @b", (None, b"\0\xff")),
         ("SELECT a FROM t WHERE b = ?", (1.5,)), ("UPDATE t SET b = 'plain'", ()),
@@ -328,7 +328,7 @@ async def test_wal_hook_counts_pages_and_checkpoints_go_on(database: Path) -> No
 
         pages = [count for name, count in seen if name == "main"]
         assert len(pages) == 61
-        assert max(pages) < 60  # a checkpoint lets the log start anew
+        assert max(pages) < 60  # a checkpoint restarts the log
         await conn.set_wal_hook(None)
         assert await conn.fetch_scalar("PRAGMA wal_autocheckpoint") == 20
         assert held(conn) == 0

@@ -21,7 +21,7 @@ def fail(*_: object) -> Any:
 
 
 class FailsOnce:
-    """A callback that raises when it is called for the n-th time, and counts."""
+    """A callback that raises at its n-th call, and counts."""
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -81,7 +81,7 @@ async def test_statement_of_its_own_is_not_kept(
 async def test_transaction_of_the_statement_is_rolled_back(
     conn: rapsqlite.Connection, database: Path, setter: str, many: int
 ) -> None:
-    """As SQLite does with every change that is interrupted; the statement alone cannot be taken back."""
+    """As SQLite does with every interrupted change; the statement alone cannot be undone."""
     await conn.begin()
     await conn.execute("INSERT INTO t VALUES (-2, 'before')")
     hook = FailsOnce(1)
@@ -120,7 +120,7 @@ async def test_script_ends_where_the_hook_raises(conn: rapsqlite.Connection, dat
 
 
 async def test_index_is_not_built_by_made_up_answers(conn: rapsqlite.Connection, database: Path) -> None:
-    """SQLite goes on with what a collation that raised is taken to have said: the index would be damaged for ever."""
+    """SQLite continues with an arbitrary answer for a collation that raised: the index would be damaged permanently."""
 
     def compare(left: str, right: str) -> int:
         if fails:
@@ -158,7 +158,7 @@ async def test_query_that_fails_costs_no_transaction(conn: rapsqlite.Connection)
 
 
 async def test_statement_with_rows_left_goes_on(conn: rapsqlite.Connection, database: Path) -> None:
-    """It is the one that has failed that ends, and no other."""
+    """Only the failed statement ends."""
     count = "WITH c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 20000) SELECT x FROM c"
     await conn.create_collation("c", fail)
     await conn.set_update_hook(fail)

@@ -1,6 +1,6 @@
-"""Callbacks of every kind that raise, return what they must not, or never return: what it costs, and what it does not.
+"""Callbacks of every kind that raise, return invalid results, or never return, and what this affects.
 
-After each the connection goes on, no transaction is open, and the file holds what was committed before.
+After each the connection continues, no transaction is open, and the file holds what was committed before.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Undecided:
 
 
 def sparse(path: Path, size: int) -> memoryview:
-    """A buffer of any size that takes no room: a file that is one hole."""
+    """A buffer of any size that takes no memory: a sparse file."""
     with path.open("w+b") as file:
         file.truncate(size)
         return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
@@ -56,7 +56,7 @@ async def connected(
 
 
 async def failure_of(conn: rapsqlite.Connection, kind: Kind) -> rapsqlite.Error | None:
-    """Return the error of the statement that calls the callback, None if it ends well."""
+    """Return the error of the statement that calls the callback, None if it succeeds."""
     try:
         await use(conn, kind)
     except rapsqlite.Error as error:
@@ -65,7 +65,7 @@ async def failure_of(conn: rapsqlite.Connection, kind: Kind) -> rapsqlite.Error 
 
 
 async def assert_usable(conn: rapsqlite.Connection, name: str, database: Path, expected: list[list[Any]]) -> None:
-    """Nothing is left over: neither a transaction nor, once it is removed, the callback; and nothing is lost."""
+    """Nothing is left over: neither a transaction nor, once removed, the callback; and nothing is lost."""
     assert not conn.in_transaction
     await KINDS[name].register(conn, None)
     assert len(conn._state.guest.callbacks) == 0
@@ -190,7 +190,7 @@ ANSWERS: dict[str, tuple[object, type[Exception]]] = {
 
 @pytest.mark.parametrize("name", sorted(ANSWERS))
 async def test_answer_that_is_none(database: Path, name: str) -> None:
-    """What is no answer is an exception."""
+    """An invalid result counts as an exception."""
     answer, cause = ANSWERS[name]
     async with connected(database, name, lambda *_: answer) as (conn, kind):
         error = await failure_of(conn, kind)

@@ -55,7 +55,7 @@ async def test_values_before_and_after_are_told(
 
 @pytest.mark.parametrize("stays_prepared", [True, False])
 async def test_statement_from_before_the_hook_tells_it_too(conn: rapsqlite.Connection, stays_prepared: bool) -> None:
-    """Without a hook SQLite compiles a DELETE of all rows so that it looks at none of them."""
+    """Without a hook SQLite compiles a DELETE of all rows so that it visits none of them."""
     statement = conn.prepare("DELETE FROM t") if stays_prepared else None
 
     async def delete() -> None:

@@ -1,4 +1,4 @@
-"""What the package itself asks SQLite, on connections whose users have put something of their own in the way."""
+"""The package's internal queries, on connections whose users have overridden something."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def fail(*_: object) -> Any:
 
 
 class Failing:
-    """An aggregate or window function that nobody may call."""
+    """An aggregate or window function that must not be called."""
 
     step = inverse = value = finalize = fail
 
@@ -83,7 +83,7 @@ async def take_functions(conn: rapsqlite.Connection) -> None:
     assert {("lower", 1), ("changes", 0), ("count", 0)} <= {(name, narg) for name, narg, _ in functions}
     for name, narg, kind in functions:
         if narg < -1:
-            continue  # any number, but at least one or two: nothing that a user can register
+            continue  # any number, but at least one or two: no user function can be registered like that
         if kind == "s":
             await conn.create_function(name, narg, fail)
         else:
@@ -131,12 +131,12 @@ async def test_answers_are_those_of_a_connection_with_nothing_in_the_way(way: st
 
         for name, verb in VERBS.items():
             assert await verb(conn) == await verb(plain), name
-        if way not in ("functions", "collations"):  # sqlite3's dump calls and compares by what the user put there
+        if way not in ("functions", "collations"):  # sqlite3's dump calls and compares with the user's overrides
             assert await conn.iterdump() == await plain.iterdump()
 
 
 async def test_answers_do_not_depend_on_what_the_authorizer_allows_statements() -> None:
-    """Counters were read, and snapshots of backups held, with a SELECT that an authorizer could deny."""
+    """Counters were read, and backups' snapshots pinned, with a SELECT that an authorizer could deny."""
     asked: list[int] = []
 
     def only_pragmas(action: int, *_: object) -> int:

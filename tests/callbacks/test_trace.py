@@ -55,13 +55,13 @@ VERBS: dict[str, Callable[[rapsqlite.Connection, str, Any], Awaitable[object]]] 
 }
 
 
-# Python 3.12.0 to 3.12.3 warn of numbers as of names.
+# Python 3.12.0 to 3.12.3 warn for numbers as for names.
 @pytest.mark.filterwarnings("ignore:Binding .* is a named parameter:DeprecationWarning")
 @pytest.mark.parametrize("sql, parameters", STATEMENTS)
 async def test_statement_is_that_of_sqlite3_and_those_of_its_triggers_follow(
     sql: str, parameters: tuple[Any, ...]
 ) -> None:
-    """One that begins with a comment was taken for one of a trigger, and its values were left out."""
+    """A statement beginning with a comment was mistaken for a trigger's, and its values were left out."""
     theirs: list[str] = []
     ours: list[str] = []
     native = sqlite3.connect(":memory:", isolation_level=None)
@@ -74,7 +74,7 @@ async def test_statement_is_that_of_sqlite3_and_those_of_its_triggers_follow(
         await conn.set_trace_callback(ours.append)
         await conn.fetch_all(sql, parameters)
 
-    # Of a statement within a trigger sqlite3 tells by repeating the one that set it off.
+    # For a statement in a trigger, sqlite3 repeats the one that fired it.
     assert [statement for statement, _ in groupby(theirs)] == ours[:1]
     assert ours[1:] == (IN_TRIGGERS if "INTO t" in sql else [])
     assert "?," not in ours[0]

@@ -1,4 +1,4 @@
-"""A task that is cancelled again and again, as long as it takes to end."""
+"""A task that is cancelled repeatedly until it ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 async def cancelled_until_done(work: Coroutine[object, object, None], is_inside: asyncio.Event) -> None:
-    """Run ``work`` as a task, and cancel it at every turn of the loop once it ``is_inside`` what is tested."""
+    """Run ``work`` as a task, and cancel it at every turn of the loop once it ``is_inside`` the code under test."""
     task = asyncio.create_task(work)
     await is_inside.wait()
     while not task.done():

@@ -1,4 +1,4 @@
-"""Cancelled tasks: the statement stops, the connection works on, and what is reported is what SQLite did."""
+"""Cancelled tasks: the statement stops, the connection stays usable, and the outcome is what SQLite did."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELEC
 SLOW_ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n WHERE i % 100000 = 0"
 NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT ?) SELECT i FROM n"
 
-PROMPTLY_S = 0.05  # how soon a cancelled statement has stopped, on a machine that does nothing else
-PATIENCE_S = 2.0  # what a test waits for that on a machine that does
+PROMPTLY_S = 0.05  # how soon a cancelled statement has stopped, on an idle machine
+PATIENCE_S = 2.0  # how long a test waits for it on a busy one
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ async def test_opening_can_be_cancelled(database: Path) -> None:
 
 
 async def test_commit_is_reported_as_what_it_was(tmp_path: Path) -> None:
-    """Cancelled at random points of a commit: done if it returned, not done if it raised."""
+    """Cancelled at random points of a commit: committed if it returned, not committed if it raised."""
     database = tmp_path / "commits.db"
     randomness = random.Random(4)
     told: dict[int, bool] = {}
@@ -291,7 +291,7 @@ async def test_ten_thousand_random_cancellations_leave_nothing_behind(conn: raps
     assert not wrong
     assert 0 < finished < OPERATIONS
     assert (await conn.statistics())["open_statements"] == statements
-    assert set(threading.enumerate()) <= threads  # those of earlier tests may have ended
+    assert set(threading.enumerate()) <= threads  # earlier tests' threads may have ended
     assert not conn.in_transaction
     assert await conn.fetch_all("SELECT * FROM t") == [[i, str(i)] for i in range(1_000)]
 
@@ -348,7 +348,7 @@ def test_task_cancelled_again_and_again_still_rolls_back() -> None:
 
 
 def test_cancellation_held_back_for_a_finished_statement_comes_later() -> None:
-    """The statement is done when the task is cancelled, though the task does not know yet."""
+    """The statement has finished when the task is cancelled, although the task does not know yet."""
 
     async def main() -> None:
         async with connect(":memory:", isolation_level=None) as conn:

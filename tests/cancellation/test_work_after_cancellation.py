@@ -1,7 +1,7 @@
-"""How much is still done after a cancellation: counted in steps, pages and calls, not measured in time.
+"""How much work still happens after a cancellation: counted in steps, pages and calls, not measured in time.
 
 Each scenario is cancelled from within: the guest's own thread, in the middle of the work, has the task cancelled and
-goes on once the guest has been told. What is counted from then on is what was done too much.
+continues once the guest has been notified. What is counted from then on is the excess.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
     Verb = Callable[[rapsqlite.Connection], Awaitable[object]]
 
-STEPS_PER_LOOK = 1_000  # VDBE steps: what the guest does between two looks whether it is cancelled
+STEPS_PER_LOOK = 1_000  # VDBE steps between two of the guest's checks for cancellation
 PAGES_PER_LOOK = 64
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
 ENDLESS_ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
-SLOW_ROWS = f"{ENDLESS_ROWS} WHERE i < 1000 OR i % 100000 = 0"  # more than come with the answer to ``execute``
+SLOW_ROWS = f"{ENDLESS_ROWS} WHERE i < 1000 OR i % 100000 = 0"  # more than come with the reply to ``execute``
 
 
 class Saboteur:
-    """Cancels a scope when it has been passed a number of times; counts how often it is passed after that."""
+    """Cancels a scope after a number of passes; counts further passes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.told = threading.Event()  # the guest has been told to stop
         self.released = threading.Event()  # or it will not be: what was to be cancelled is over
-        self.countdown = -1  # how often it is still passed before it cancels; negative: for ever
+        self.countdown = -1  # remaining passes before it cancels; negative: never
         self.passed = 0
         self.passed_after = 0
         original = PendingRequest.on_cancel
@@ -52,7 +52,7 @@ class Saboteur:
         monkeypatch.setattr(PendingRequest, "on_cancel", on_cancel)
 
     def arm(self, countdown: int) -> anyio.CancelScope:
-        """Cancel the scope that is returned on the pass after ``countdown`` others. Call it in an event loop."""
+        """Cancel the returned scope on the pass after ``countdown`` others. Call in an event loop."""
         self.told.clear()
         self.released.clear()
         self.scope = anyio.CancelScope()
@@ -68,7 +68,7 @@ class Saboteur:
         return self.told.is_set()
 
     def __call__(self, *_: object) -> int:
-        """Be passed, on a guest's thread."""
+        """Count a pass, on a guest's thread."""
         self.passed += 1
         if self.told.is_set():
             self.passed_after += 1
@@ -163,7 +163,7 @@ VERBS: dict[str, Verb] = {
 async def test_fewer_steps_than_one_look_apart_follow_a_cancellation(
     conn: rapsqlite.Connection, saboteur: Saboteur, verb: str
 ) -> None:
-    """The user's progress handler is called every 1000 steps, where the guest looks; once cancelled, no more."""
+    """The user's progress handler is called every 1000 steps, where the guest checks; once cancelled, no more."""
     await conn.set_progress_handler(saboteur, STEPS_PER_LOOK)
     scope = saboteur.arm(3)
 
@@ -188,7 +188,7 @@ SHORT: dict[str, Verb] = {
 async def test_no_further_short_statement_follows_a_cancellation(
     conn: rapsqlite.Connection, saboteur: Saboteur, verb: str
 ) -> None:
-    """A set of parameters takes a few steps, far from a look: it is before each set that the guest looks."""
+    """A parameter set takes only a few steps: the guest checks before each set."""
     await conn.create_function("tick", 1, saboteur)
     scope = saboteur.arm(40)
 
@@ -224,7 +224,7 @@ def passed_by_files(saboteur: Saboteur, monkeypatch: pytest.MonkeyPatch) -> Coun
 
 
 async def filled(database: Path) -> int:
-    """Make a database of a few megabytes; return how many pages it has."""
+    """Create a database of a few megabytes; return its number of pages."""
     async with connect(database) as conn:
         await conn.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b)")
         await conn.executemany("INSERT INTO t (b) VALUES (?)", [("x" * 1_000,) for _ in range(6_000)])
@@ -256,13 +256,13 @@ async def test_copy_stops_within_pages_of_one_look(database: Path, saboteur: Sab
 
         assert saboteur.disarm()
         assert scope.cancelled_caught
-        # At most a look's worth of pages, each read and written, and what closes the image.
+        # At most the pages between two checks, each read and written, and closing the image.
         assert saboteur.passed_after <= 2 * PAGES_PER_LOOK
         assert pages > 20 * PAGES_PER_LOOK
         assert await conn.fetch_scalar("SELECT count(*) FROM t") == 6_000
 
 
-# -- commits: done if they return, not done if they raise -----------------------------------------
+# -- commits: committed if they return, not committed if they raise ------------------------------
 
 
 async def commit(conn: rapsqlite.Connection, number: int) -> None:
@@ -305,7 +305,7 @@ WRITES["autocommit=False"] = chained
 async def test_cancelled_at_any_call_a_commit_is_reported_as_what_it_was(
     database: Path, saboteur: Saboteur, write: str, journal: str
 ) -> None:
-    """Cancel at the first file function a write calls, at the second, and so on until one is finished before that."""
+    """Cancel at the first file function a write calls, at the second, and so on until one finishes before that."""
     async with connect(database) as conn:
         await conn.executescript(f"PRAGMA journal_mode = {journal}; CREATE TABLE t (a); INSERT INTO t VALUES (-1)")
     outcomes: list[bool] = []
@@ -384,7 +384,7 @@ async def test_commit_cancelled_in_a_hook_that_refuses_it_is_undone(
 async def test_commit_cancelled_while_others_hold_the_lock_can_be_tried_again(
     database: Path, saboteur: Saboteur
 ) -> None:
-    """A reader keeps the writer from its commit; waiting for it is not committing."""
+    """A reader keeps the writer from committing; waiting for it is not committing."""
     stock = sqlite3.connect(database, isolation_level=None)
     stock.execute("CREATE TABLE t (a)")
     stock.execute("INSERT INTO t VALUES (1)")

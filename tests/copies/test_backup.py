@@ -1,4 +1,4 @@
-"""``backup``, ``serialize`` and ``deserialize``: between connections of ours, and to Python's own sqlite3."""
+"""``backup``, ``serialize`` and ``deserialize``: between this package's connections, and to Python's sqlite3."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROWS = 2000
 
 @pytest.fixture(autouse=True)
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where images are made; none may be left."""
+    """Where images are created; none may be left."""
     place = tmp_path / "images"
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(place))
@@ -133,7 +133,7 @@ async def test_target_of_sqlite3_with_a_transaction_is_refused(source: rapsqlite
 
 
 async def test_writes_to_the_source_meanwhile_are_part_of_the_copy(source: rapsqlite.Connection) -> None:
-    """As in sqlite3: a page that was copied and then changes is copied again."""
+    """As in sqlite3: a page that changes after it was copied is copied again."""
     steps = 0
     async with connect(":memory:") as target, anyio.create_task_group() as tasks:
 

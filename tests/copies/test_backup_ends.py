@@ -1,4 +1,4 @@
-"""What a backup may start and end at: every place of ours and of Python's sqlite3, and the same database twice."""
+"""Every kind of source and target of a backup, in this package and in Python's sqlite3, and the same database twice."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def test_named_database_in_memory_onto_itself() -> None:
 
 
 async def test_two_connections_onto_each_other_at_once(tmp_path: Path) -> None:
-    """Whichever comes second, both end up with what one of them had."""
+    """Whichever comes second, both end up with the content of one of them."""
     async with rapsqlite.connect(tmp_path / "a.db") as one, rapsqlite.connect(tmp_path / "b.db") as other:
         await one.executescript("CREATE TABLE t (a); INSERT INTO t VALUES ('one')")
         await other.executescript("CREATE TABLE t (a); INSERT INTO t VALUES ('other')")
@@ -137,7 +137,7 @@ async def test_target_of_sqlite3_that_belongs_to_another_thread(tmp_path: Path) 
 
 
 async def test_source_is_written_by_its_own_connection_between_all_steps(tmp_path: Path) -> None:
-    """Each row that was there before a step, or came between two, is in the copy once."""
+    """Each row that existed before a step, or was inserted between two, is in the copy once."""
     async with rapsqlite.connect(tmp_path / "a.db") as conn, rapsqlite.connect(":memory:") as target:
         await conn.executescript(SCRIPT)
         steps = 0
@@ -288,7 +288,7 @@ def open_files() -> set[str]:
     """Return the paths of all files that this process has open or mapped."""
     paths = {line.split(maxsplit=5)[5] for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
     for descriptor in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):  # that of the listing itself
+        with contextlib.suppress(OSError):  # the descriptor of the listing itself
             paths.add(os.readlink(descriptor))
     return paths
 

@@ -1,4 +1,4 @@
-"""``iterdump()`` against the dump of Python's own sqlite3, of the same schema and rows."""
+"""``iterdump()`` compared with the dump of Python's sqlite3, of the same schema and rows."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_dump_is_that_of_sqlite3(name: str) -> None:
 
         lines = await conn.iterdump()
 
-    # STAT4 keeps samples in a table of its own, which not every SQLite has.
+    # STAT4 keeps samples in a separate table, which not every SQLite has.
     lines = [line for line in lines if "sqlite_stat4" not in line]
     assert lines == [line for line in native_dump(SCRIPTS[name]) if "sqlite_stat4" not in line]
 
@@ -70,7 +70,7 @@ async def test_dump_can_be_restored(name: str) -> None:
         assert await copy.iterdump() == lines
 
 
-# What sqlite3 writes of these cannot be run, or loses something.
+# sqlite3's text for these cannot be run, or loses something.
 BEYOND_SQLITE3 = {
     "comment without an end of line": "CREATE TABLE t (a); CREATE VIEW v AS SELECT a FROM t -- all; of it",
     "comment without an end": "CREATE TABLE t (a); CREATE VIEW v AS SELECT a FROM t /* all; of it",
@@ -144,7 +144,7 @@ async def test_restorable_dump_makes_virtual_tables_again_here_and_in_sqlite3() 
 
 
 async def test_restorable_dump_is_of_the_main_database_where_a_temporary_table_has_the_same_name() -> None:
-    """sqlite3 writes the rows of the temporary table then: SQL finds that first."""
+    """sqlite3 then writes the temporary table's rows, because SQL finds it first."""
     script = """CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, a); INSERT INTO t VALUES (7, 'mine');
         CREATE TEMP TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO temp.t VALUES (1), (2);"""
     async with rapsqlite.connect(":memory:") as conn, rapsqlite.connect(":memory:") as copy:
@@ -158,7 +158,7 @@ async def test_restorable_dump_is_of_the_main_database_where_a_temporary_table_h
 
 
 async def test_sequences_that_were_tampered_with_are_dumped_as_they_are() -> None:
-    """Anything can be written to sqlite_sequence; sqlite3 makes words or an AttributeError of it."""
+    """Anything can be written to sqlite_sequence; sqlite3 turns it into words or an AttributeError."""
     async with rapsqlite.connect(":memory:") as conn, rapsqlite.connect(":memory:") as copy:
         await conn.executescript("""CREATE TABLE "o'd" (id INTEGER PRIMARY KEY AUTOINCREMENT);
             INSERT INTO "o'd" VALUES (5); INSERT INTO sqlite_sequence VALUES (NULL, NULL), ('t', 'it''s'), (1, 2.5)""")
@@ -170,7 +170,7 @@ async def test_sequences_that_were_tampered_with_are_dumped_as_they_are() -> Non
 
 
 async def test_rows_arrive_in_batches() -> None:
-    """One request for hundreds of rows, not one for each: a dump is not slower than what it reads."""
+    """One request for hundreds of rows, not one for each: a dump is not slower than reading."""
     async with rapsqlite.connect(":memory:") as conn:
         await conn.execute("CREATE TABLE t (a)")
         await conn.executemany("INSERT INTO t VALUES (?)", ((n,) for n in range(20_000)))
@@ -183,7 +183,7 @@ async def test_rows_arrive_in_batches() -> None:
 
 
 async def test_dump_of_a_name_with_a_quote_can_be_restored() -> None:
-    """Where sqlite3 itself raises a syntax error."""
+    """sqlite3 itself raises a syntax error here."""
     async with rapsqlite.connect(":memory:") as conn, rapsqlite.connect(":memory:") as copy:
         await conn.executescript("""CREATE TABLE "it's" (a); INSERT INTO "it's" VALUES (1)""")
 
@@ -205,7 +205,7 @@ async def test_filter_is_that_of_sqlite3(pattern: str | None) -> None:
 
 
 async def test_rows_are_streamed_whatever_the_factories_are() -> None:
-    """A dump that is left early ends its statement: the table can be dropped at once."""
+    """A dump that is left early ends its statement: the table can be dropped immediately."""
     async with rapsqlite.connect(":memory:", row_factory="dict", text_factory=bytes) as conn:
         await conn.execute("CREATE TABLE t (a, b)")
         await conn.executemany("INSERT INTO t VALUES (?, ?)", ((n, "x" * 500) for n in range(5000)))

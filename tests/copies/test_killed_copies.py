@@ -1,4 +1,4 @@
-"""A process that is killed in the middle of a copy leaves nothing behind for long."""
+"""A process killed in the middle of a copy leaves nothing behind for long."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def kept_images(place: Path) -> list[Path]:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="nothing kills a process so")
 async def test_next_copy_removes_what_a_killed_process_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But not what belongs to a process that lives, nor what others keep there."""
+    """But not what belongs to a living process, nor other files there."""
     (tmp_path / "rapsqlite_other").mkdir()
     (tmp_path / "rapsqlite_file.txt").write_text("mine")
     with copying(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)") as killed:

@@ -1,4 +1,4 @@
-"""Serialized databases of many megabytes: no more memory than the bytes that come out, or the database that goes in."""
+"""Serialized databases of many megabytes: no more memory than the output bytes, or the input database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROGRAM = """
 import asyncio, json, re, sys, threading, time
 import rapsqlite
 
-# The most memory of the process's own, beyond what there was at the start; mapped files do not count.
+# The peak of the process's own memory above the start; mapped files do not count.
 class Peak:
     def __enter__(self):
         self.before = self.highest = own_mb()

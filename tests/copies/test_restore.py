@@ -1,4 +1,4 @@
-"""Copies from connections of Python's own sqlite3, and from ours."""
+"""Copies from connections of Python's sqlite3, and from this package's."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_native_database_replaces_ours(of: str, to: str, check_same_thread
 
 
 async def test_native_connection_to_the_same_file_keeps_its_locks(tmp_path: Path) -> None:
-    """One file in two SQLite libraries of a process is the user's own doing, yet the copy undoes no lock of theirs."""
+    """One file in two SQLite libraries of a process is the user's own doing, yet the copy breaks none of its locks."""
     path = tmp_path / "a.db"
     with native(path, isolation_level=None) as source:
         async with rapsqlite.connect(path, timeout=0) as conn:

@@ -1,4 +1,4 @@
-"""Side modules that are compiled while the tests run, with the commands of docs/extensions.md."""
+"""Side modules compiled by the tests, with the commands of docs/extensions.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SAMPLE = Path(__file__).with_name("sample.c")
 
 
 def sqlite_headers() -> Path:
-    """The directory with the headers of the SQLite that the engine is made of."""
+    """The directory with the headers of the engine's SQLite."""
     lock = (ROOT / "wasm" / "Cargo.lock").read_text(encoding="utf-8")
     [version] = re.findall(r'name = "libsqlite3-sys"\nversion = "([^"]+)"', lock)
     cargo = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
@@ -31,21 +31,21 @@ def sqlite_headers() -> Path:
 
 
 def documented_command() -> str:
-    """The command line that the documentation gives for building an extension."""
+    """The command line for building an extension, from the documentation."""
     page = (ROOT / "docs" / "extensions.md").read_text(encoding="utf-8")
     [command] = re.findall(r"```sh\n(clang.*?)```", page, re.DOTALL)
     return str(command)
 
 
 def documented_command_of_a_package() -> str:
-    """The command lines for the compiler that a Python package brings."""
+    """The command lines for a Python package's compiler, from the documentation."""
     page = (ROOT / "docs" / "extensions.md").read_text(encoding="utf-8")
     [command] = re.findall(r"```sh\n(python -m ziglang.*?)```", page, re.DOTALL)
     return str(command).replace("python -m ziglang", f"{shlex.quote(sys.executable)} -m ziglang")
 
 
 def documented_source() -> str:
-    """The extension that the documentation shows."""
+    """The extension shown in the documentation."""
     page = (ROOT / "docs" / "extensions.md").read_text(encoding="utf-8")
     [source] = re.findall(r"```c\n(.*?)```", page, re.DOTALL)
     return str(source)

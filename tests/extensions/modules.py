@@ -1,4 +1,4 @@
-"""Side modules made of text, for what no compiler would write."""
+"""Side modules made from text, for code that no compiler would generate."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def side_module(text: str = "", section: bytes | None = None) -> bytes:
     return HEADER + (dylink(mem_info()) if section is None else section) + plain[len(HEADER) :]
 
 
-# An entry point that loads well and does nothing.
+# An entry point that succeeds and does nothing.
 ENTRY = '(func (export "sqlite3_extension_init") (param i32 i32 i32) (result i32) (i32.const 0))'

@@ -1,4 +1,4 @@
-"""The script that builds the extensions which come with the package: from what, and what it does with older ones."""
+"""The script that builds the bundled extensions: its inputs, and what it does with older modules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MODULES = sorted(f"{name}.wasm" for name in SHIPPED)
-pytestmark = pytest.mark.timeout(300)  # seven modules are compiled, which takes a machine that does more a while
+pytestmark = pytest.mark.timeout(300)  # seven modules are compiled, which takes a while on a busy machine
 SOURCE = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "extensions" / "sqlite3_3.40.1.orig.tar.xz"
 
 
@@ -36,7 +36,7 @@ class Checkout:
         path.chmod(0o755)
 
     def build(self, *arguments: str, expected: int = 0, **variables: str) -> str:
-        """Run the script; return what it says."""
+        """Run the script; return its output."""
         environment: Mapping[str, str] = {
             **os.environ,
             "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}",
@@ -53,7 +53,7 @@ class Checkout:
         return sorted(path.name for path in self.modules.glob("*.wasm"))
 
     def take_source_away(self) -> None:
-        """No archive of an earlier build, no mirror that apt knows."""
+        """Remove archives of an earlier build, and hide apt's mirrors."""
         shutil.rmtree(self.root / "target")
         self.command("apt-get", "exit 1")
 
@@ -73,7 +73,7 @@ def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def built(pattern: Path, tmp_path: Path) -> Checkout:
-    """A checkout that was built, to be changed by a test."""
+    """A built checkout, for a test to change."""
     return Checkout(shutil.copytree(pattern, tmp_path / "checkout"))
 
 

@@ -1,4 +1,4 @@
-"""What every connection has without loading anything: each works, not only its name."""
+"""Everything that connections have without loading: each works, not only its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a side module's own word on itself, out of bytes that may be anything."""
+"""Reading a side module's declarations from arbitrary bytes."""
 
 from __future__ import annotations
 

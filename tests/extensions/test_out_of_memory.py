@@ -1,6 +1,6 @@
-"""Memory that runs out anywhere, in SQLite or around it, is an OutOfMemoryError, and the connection goes on.
+"""Running out of memory anywhere, in SQLite or around it, is an OutOfMemoryError, and the connection continues.
 
-An extension takes all memory but one piece of a given size: with every size something else is the first to get none.
+An extension takes all memory except a given amount: with every amount a different allocation is the first to fail.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LETTERS = 100_000
 
 
 def rooms() -> Iterator[int]:
-    """Sizes of what is left, close together where they are small."""
+    """Amounts of memory left, close together where they are small."""
     room = 0
     while room < ROOM_BYTES:
         yield room
@@ -111,7 +111,7 @@ async def backup(conn: rapsqlite.Connection) -> None:
 
 
 async def tables(conn: rapsqlite.Connection) -> None:
-    """Fill a database with what the work is about."""
+    """Fill a database for the work."""
     await conn.executescript(
         f"""
         PRAGMA synchronous = OFF;
@@ -131,7 +131,7 @@ async def tables(conn: rapsqlite.Connection) -> None:
 async def starving(
     hog: Path, path: Path | str
 ) -> AsyncIterator[tuple[rapsqlite.Connection, rapsqlite.PreparedStatement]]:
-    """Open a connection, with the statement that takes memory away and gives it back."""
+    """Open a connection, with the statement that takes memory away and returns it."""
     async with rapsqlite.connect(path, isolation_level=None, limits={"memory_bytes": 16 << 20}) as conn:
         await tables(conn)
         await conn.enable_load_extension(True)
@@ -141,8 +141,8 @@ async def starving(
 
 
 async def outcome(conn: rapsqlite.Connection, leave: rapsqlite.PreparedStatement, work: str, room: int) -> str:
-    """Do the work with no more memory than ``room`` bytes."""
-    with suppress(rapsqlite.OutOfMemoryError):  # of its own answer
+    """Do the work with at most ``room`` bytes of memory."""
+    with suppress(rapsqlite.OutOfMemoryError):  # for its own reply
         await leave.fetch_all((room,))
     try:
         await (WORK | EXPIRING)[work](conn)
@@ -173,7 +173,7 @@ async def test_no_memory_is_an_error_wherever_it_happens(hog: Path, database: Pa
 
 @pytest.mark.parametrize("work", EXPIRING)
 async def test_connection_without_memory_for_any_statement_can_be_closed(hog: Path, work: str) -> None:
-    """This work makes SQLite prepare every statement anew, that which gives memory back, too."""
+    """This work makes SQLite re-prepare every statement, including the one that returns memory."""
     outcomes: list[str] = []
     for room in range(0, 60_000, 500):
         async with starving(hog, ":memory:") as (conn, leave):
@@ -192,7 +192,7 @@ FILLS = {
 @pytest.mark.parametrize("fill", FILLS)
 @pytest.mark.parametrize("anyio_backend", [pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")])
 async def test_database_in_memory_is_filled_up_to_the_limit(fill: str) -> None:
-    """The memory grows in steps of 64 KiB: at each limit it is another step that is refused."""
+    """The memory grows in steps of 64 KiB: at each limit a different step is refused."""
     for step in range(160 if LONG else 8):
         limit = (16 << 20) + step * 65_536
         async with rapsqlite.connect(":memory:", isolation_level=None, limits={"memory_bytes": limit}) as conn:

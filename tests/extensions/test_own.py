@@ -1,4 +1,4 @@
-"""An extension of somebody else's, compiled while the tests run, in the sandbox."""
+"""A user's extension, compiled by the tests, in the sandbox."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ async def test_functions_outlive_the_permission(conn: rapsqlite.Connection, samp
 
 
 async def test_sql_may_load_what_the_program_names_or_what_is_granted(sample: Path, tmp_path: Path) -> None:
-    """SQL may come from elsewhere: the files it names are those that it could open anyway."""
+    """SQL may come from elsewhere: it can name only files that it could open anyway."""
     (tmp_path / "granted").mkdir()
     granted = Path(shutil.copy(sample, tmp_path / "granted"))
 

@@ -1,4 +1,4 @@
-"""Under ``limits={"read_only": True}`` the host itself refuses every write: an extension does not ask SQLite first."""
+"""Under ``limits={"read_only": True}`` the host itself refuses every write: an extension bypasses SQLite."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ INTRUDE = "SELECT intrude(?, ?, ?, ?)"
 
 @pytest.fixture(scope="module")
 def intruder(build: Callable[..., Path]) -> Path:
-    """The extension that means harm."""
+    """The malicious extension."""
     source = Path(__file__).with_name("intruder.c").read_text(encoding="utf-8")
     return build("intruder", source)
 
@@ -58,7 +58,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 async def reader(place: Path, intruder: Path) -> AsyncIterator[rapsqlite.Connection]:
-    """A connection with the extension, that may only read."""
+    """A read-only connection with the extension."""
     limits: rapsqlite.Limits = {"read_only": True, "directories": [place]}
     async with rapsqlite.connect(place / "wal.db", isolation_level=None, limits=limits) as connection:
         await connection.enable_load_extension(True)
@@ -104,7 +104,7 @@ async def test_extension_creates_no_file(place: Path, reader: rapsqlite.Connecti
 
 
 async def test_extension_keeps_no_writer_out(place: Path, reader: rapsqlite.Connection) -> None:
-    """A descriptor for reading takes locks for reading alone."""
+    """A read-only descriptor takes only shared locks."""
     for mode in MODES:
         assert await reader.fetch_scalar(INTRUDE, ("lock", str(place / "wal.db"), "database", mode)) != 0
     with closing(sqlite3.connect(place / "wal.db", isolation_level=None, timeout=0)) as native:

@@ -1,4 +1,4 @@
-"""What is no extension, or asks for what the sandbox does not have: a clear error, and the connection goes on."""
+"""Invalid extensions, and imports that the sandbox does not provide: a clear error, and the connection continues."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ async def test_entry_point_that_fails_gives_its_message(conn: rapsqlite.Connecti
 
 
 async def test_table_has_an_end(conn: rapsqlite.Connection, tmp_path: Path) -> None:
-    """However often a hungry module is loaded: what it takes is bounded, and the connection goes on."""
+    """However often a greedy module is loaded: its share is bounded, and the connection continues."""
     module = tmp_path / "module.wasm"
     module.write_bytes(side_module("", dylink(mem_info(0, 0, 1 << 16))))
 
@@ -206,7 +206,7 @@ async def test_native_library_is_refused_in_a_sentence(conn: rapsqlite.Connectio
 
 @pytest.mark.parametrize("what", ["directory", "pipe", "nothing", "below a file"])
 async def test_what_is_no_file_is_no_extension(conn: rapsqlite.Connection, tmp_path: Path, what: str) -> None:
-    """A pipe that nobody writes to is not waited for."""
+    """A pipe without a writer does not block."""
     name = tmp_path / "name"
     if what == "directory":
         name.mkdir()

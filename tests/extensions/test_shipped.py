@@ -1,4 +1,4 @@
-"""The extensions that come with the package: each is loaded by its name and answers as its documentation says."""
+"""The bundled extensions: each is loaded by name and works as documented."""
 
 from __future__ import annotations
 

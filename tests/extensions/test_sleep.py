@@ -1,4 +1,4 @@
-"""A guest that sleeps is woken by whatever ends its statement: nobody waits for an extension that dozes for hours."""
+"""Whatever ends a statement wakes its sleeping guest: nothing waits for an extension that sleeps for hours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import rapsqlite
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-# SQLite looks for an interrupt now and then, so one that comes while a short statement sleeps may leave it its answer.
+# SQLite checks for interrupts now and then, so one that arrives while a short statement sleeps may not prevent its
+# result.
 HOURS = """
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 10000) SELECT sum(doze(3600000)) FROM n
 """
@@ -50,7 +51,7 @@ async def asleep(conn: rapsqlite.Connection) -> None:
 
 
 async def test_sleep_takes_its_time(conn: rapsqlite.Connection) -> None:
-    """Requests that come meanwhile wake the thread, but do not end the sleep."""
+    """Requests that arrive meanwhile wake the thread, but do not end the sleep."""
     slept: list[float] = []
 
     async def sleep() -> None:
@@ -93,7 +94,7 @@ async def test_interrupt_ends_a_sleep(conn: rapsqlite.Connection) -> None:
 
 
 async def test_sleep_counts_as_time_of_its_statement(dozer: Path) -> None:
-    """Waits for locks do not count: nobody asked for those."""
+    """Waits for locks do not count, because the statement did not choose them."""
     with anyio.fail_after(4):
         async with connected(dozer, limits={"statement_seconds": 0.1}) as conn:
             with pytest.raises(rapsqlite.DataError, match="statement_seconds"):
@@ -103,7 +104,7 @@ async def test_sleep_counts_as_time_of_its_statement(dozer: Path) -> None:
 
 
 async def test_guest_that_is_to_leave_does_not_sleep_on(conn: rapsqlite.Connection) -> None:
-    """It is what the finalizer of a connection asks for."""
+    """A connection's finalizer requests this."""
     guest = conn._state.guest
     with anyio.fail_after(4):
         async with anyio.create_task_group() as tasks:
@@ -121,7 +122,7 @@ async def test_guest_that_is_to_leave_does_not_sleep_on(conn: rapsqlite.Connecti
 
 
 async def test_sleep_without_end_costs_the_connection_alone(dozer: Path) -> None:
-    """Each sleep ends at once, but nothing else does."""
+    """Each sleep ends immediately, but nothing else does."""
     conn = await rapsqlite.connect(":memory:")
     await conn.enable_load_extension(True)
     await conn.load_extension(dozer)

@@ -41,7 +41,7 @@ BY_SQL = "SELECT load_extension(?)"
 
 
 class Linked:
-    """Tells when a module has been linked: its code is about to run."""
+    """Signals that a module has been linked: its code is about to run."""
 
     def __init__(self) -> None:
         self.happened = threading.Event()
@@ -52,7 +52,7 @@ class Linked:
 
 @pytest.fixture
 def linked(monkeypatch: pytest.MonkeyPatch) -> Linked:
-    """What tells of any module that is linked."""
+    """Signals for any module that is linked."""
     seen = Linked()
     link = Loader.link
 
@@ -67,7 +67,7 @@ def linked(monkeypatch: pytest.MonkeyPatch) -> Linked:
 
 @pytest.fixture
 def scratches(monkeypatch: pytest.MonkeyPatch) -> list[Guest]:
-    """The sandboxes that modules are tried in: as impatient as a test has to be."""
+    """The sandboxes in which modules are tried, with a grace period short enough for a test."""
     opened: list[Guest] = []
     open_scratch = OpenOptions.open_scratch
 
@@ -136,7 +136,7 @@ async def test_trap_in_compiled_c_is_an_error(busy: rapsqlite.Connection, build:
 async def test_loading_that_never_ends_is_killed_at_the_time_limit_and_holds_up_nobody(
     tmp_path: Path, where: str, scratches: list[Guest], linked: Linked
 ) -> None:
-    """Meanwhile others open, use and close connections: nothing that they need is held."""
+    """Meanwhile others open, use and close connections: nothing that they need is locked."""
     module = tmp_path / "module.wasm"
     module.write_bytes(side_module(LOOPS[where]))
 
@@ -178,7 +178,7 @@ async def test_loading_that_never_ends_can_be_cancelled(
 async def test_trap_of_what_sql_loads_ends_its_connection_and_nothing_else(
     busy: rapsqlite.Connection, database: Path, tmp_path: Path, where: str
 ) -> None:
-    """SQLite itself loads that, in the middle of a statement: there is no other place to try it in."""
+    """SQLite itself loads it, in the middle of a statement, so it cannot be tried elsewhere."""
     module = tmp_path / "module.wasm"
     module.write_bytes(side_module(TRAPS[where]))
     async with rapsqlite.connect(database) as other:
@@ -226,7 +226,7 @@ async def test_endless_loading_by_sql_is_killed_when_it_is_cancelled(
 
 
 async def test_what_the_entry_point_does_is_done_once(busy: rapsqlite.Connection, build: Callable[..., Path]) -> None:
-    """Where it is tried there is no such table: that error is not the connection's."""
+    """In the trial the table does not exist: that error is not the connection's."""
     await busy.load_extension(build("writing", WRITING))
 
     assert await busy.fetch_all("SELECT a FROM t WHERE a > 2") == [[42]]

@@ -1,4 +1,4 @@
-"""Sessions and changesets: what is recorded, what applying it does, conflicts, bad bytes, bounded memory."""
+"""Sessions and changesets: recording, applying, conflicts, bad bytes, bounded memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS = "SELECT * FROM t ORDER BY id"
 
 
 def made(script: str = SCHEMA) -> rapsqlite.Connection:
-    """Return a connection to open, to a database that the script makes."""
+    """Return an unopened connection to a database that the script creates."""
     return rapsqlite.connect(":memory:", isolation_level=None, init_hook=lambda conn: conn.executescript(script))
 
 
@@ -53,7 +53,7 @@ async def test_changeset_makes_the_same_changes_elsewhere() -> None:
 
 @pytest.mark.parametrize("stays_prepared", [True, False])
 async def test_statement_from_before_the_session_is_recorded(stays_prepared: bool) -> None:
-    """Without a session SQLite compiles a DELETE of all rows so that it looks at none of them."""
+    """Without a session SQLite compiles a DELETE of all rows so that it visits none of them."""
     async with made() as conn, made() as other:
         statement = conn.prepare("DELETE FROM t") if stays_prepared else None
 
@@ -364,7 +364,7 @@ async def test_closed_session_and_bad_arguments_are_refused() -> None:
 
 
 async def test_session_and_preupdate_hook_exclude_each_other() -> None:
-    """SQLite keeps both in one place and would take the one for the other."""
+    """SQLite has one slot for both and would take the one for the other."""
     async with made() as conn:
         async with conn.session(), conn.session():
             with pytest.raises(rapsqlite.ProgrammingError, match="session"):

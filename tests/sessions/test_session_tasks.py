@@ -1,6 +1,6 @@
-"""Sessions and cancelled tasks: whatever a task was in the midst of, none stays open.
+"""Sessions and cancelled tasks: whatever a task was doing, no session stays open.
 
-While a session is open SQLite has no place for a preupdate hook: that one can be set proves that none is.
+While a session is open SQLite has no slot for a preupdate hook: being able to set one proves that no session is open.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ async def test_cancelled_block_ends_the_recording(conn: rapsqlite.Connection) ->
 
 
 async def test_close_after_a_cancellation_that_came_too_late_ends_the_recording(conn: rapsqlite.Connection) -> None:
-    """The cancellation of a request that had finished was raised as the session was closed, before that was sent."""
+    """The cancellation of a finished request was raised as the session was closed, before that was sent."""
     session = await conn.session()
 
     await cancelled_too_late(conn, session.close)
@@ -64,7 +64,7 @@ async def test_close_after_a_cancellation_that_came_too_late_ends_the_recording(
 
 
 async def test_session_that_a_callback_may_not_close_stays_open(conn: rapsqlite.Connection) -> None:
-    """It was forgotten and still open: nobody could close it any more."""
+    """It was forgotten while still open, and could never be closed."""
     session = await conn.session()
 
     await refused_in_a_callback(conn, session.close)
@@ -76,7 +76,7 @@ async def test_session_that_a_callback_may_not_close_stays_open(conn: rapsqlite.
 
 
 async def test_session_that_cannot_be_attached_to_its_tables_does_not_stay_open(conn: rapsqlite.Connection) -> None:
-    """It stayed open for as long as anybody held the error."""
+    """It stayed open for as long as the error was referenced."""
     with pytest.raises(rapsqlite.ProgrammingError) as caught:
         await conn.session("t", "t\0")
 
@@ -89,7 +89,7 @@ async def test_cancellation_between_opening_and_attaching_leaves_none(
 ) -> None:
     guest = conn._state.guest
     call = guest.call
-    held: list[BaseException] = []  # with all that its traceback refers to
+    held: list[BaseException] = []  # with everything that its traceback refers to
 
     async def cancelled_before_it_is_attached(request: Request) -> Any:
         if request.op == abi.OP_SESSION:

@@ -30,7 +30,7 @@ DAMAGE = [
 
 @pytest.mark.parametrize("damage", DAMAGE)
 async def test_damaged_tree_is_described(damage: str, database: Path) -> None:
-    """SQLite's check ignores SQLITE_CORRUPT; an extended code, such as SQLITE_CORRUPT_VTAB, ended it with that error."""
+    """SQLite's check ignores SQLITE_CORRUPT; extended codes, such as SQLITE_CORRUPT_VTAB, ended it with an error."""
     stock = sqlite3.connect(database, isolation_level=None)
     try:
         stock.executescript(TREE)

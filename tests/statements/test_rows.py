@@ -1,4 +1,4 @@
-"""Row, row factories, text factories, converters and typed rows, below the connection: starting from a batch's bytes."""
+"""Row, row factories, text factories, converters and typed rows, below the connection: from a batch's bytes."""
 
 from __future__ import annotations
 
