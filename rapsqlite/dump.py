@@ -115,10 +115,10 @@ def _script(pattern: str | None, restorable: bool) -> Generator[str | _Query, li
     writes_schema = False
     encoding = (yield _Query("PRAGMA encoding")) or ()
     is_utf8 = [*encoding] == [["UTF-8"]]
-    place = '"main".' if restorable else ""
+    prefix = '"main".' if restorable else ""
     for name, sql in (yield _Query(_TABLES.format(clause), parameters)) or ():
         if name == "sqlite_sequence":
-            sequences = yield _Query(f'SELECT quote("name"), quote("seq") FROM {place}"sqlite_sequence"')
+            sequences = yield _Query(f'SELECT quote("name"), quote("seq") FROM {prefix}"sqlite_sequence"')
             continue
         if name == "sqlite_stat1":
             yield 'ANALYZE "sqlite_master";'
@@ -135,7 +135,7 @@ def _script(pattern: str | None, restorable: bool) -> Generator[str | _Query, li
             yield _ended(sql)
         columns = yield _Query(_COLUMNS, (name, "main" if restorable else None))
         values = [_value(quoted(column), is_utf8) for (column,) in columns or ()]
-        yield _Query(_inserts(name, place, values), is_text=True)
+        yield _Query(_inserts(name, prefix, values), is_text=True)
     for (sql,) in (yield _Query(_OTHERS.format(clause), parameters)) or ():
         yield _ended(sql)
     if writes_schema:
@@ -153,12 +153,12 @@ def _virtual_table(name: str, sql: str) -> str:
     return f"INSERT INTO sqlite_master(type,name,tbl_name,rootpage,sql)VALUES({values});"
 
 
-def _inserts(table: str, place: str, values: list[str]) -> str:
-    """Return the query whose rows are the INSERT statements of a table; ``place`` is the database's prefix."""
+def _inserts(table: str, prefix: str, values: list[str]) -> str:
+    """Return the query whose rows are the INSERT statements of a table; ``prefix`` is the database's prefix."""
     start = _text(f"INSERT INTO {quoted(table)} VALUES(")
     groups = [values[first : first + _COLUMNS_AT_ONCE] for first in range(0, len(values), _COLUMNS_AT_ONCE)]
     line = "||','||".join(f"({each})" for each in map("||','||".join, groups))
-    return f"SELECT {start}||{line}||');' FROM {place}{quoted(table)}"
+    return f"SELECT {start}||{line}||');' FROM {prefix}{quoted(table)}"
 
 
 def _value(column: str, is_utf8: bool) -> str:

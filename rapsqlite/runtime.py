@@ -226,8 +226,8 @@ class Engine:
         import hashlib
 
         library = Path(self.ffi.filename).stat()
-        what = f"{library.st_size} {library.st_mtime_ns} {self.ffi.filename} {_CONFIG_NAME}".encode()
-        return f"{hashlib.sha256(wasm).hexdigest()[:24]}-{hashlib.sha256(what).hexdigest()[:16]}.compiled"
+        build = f"{library.st_size} {library.st_mtime_ns} {self.ffi.filename} {_CONFIG_NAME}".encode()
+        return f"{hashlib.sha256(wasm).hexdigest()[:24]}-{hashlib.sha256(build).hexdigest()[:16]}.compiled"
 
     def _link(self) -> Any:
         wanted = {each.name for each in self.module.imports if each.module == WASI}

@@ -43,7 +43,7 @@ SQLITE_VERSION = "{version}"
 
 
 def constants_of(text: str) -> dict[str, int]:
-    """Return the integer constants of Rust source, in the order they stand there."""
+    """Return the integer constants of Rust source, in source order."""
     return {match["name"]: int(match["value"].replace("_", ""), 0) for match in RUST_CONSTANT.finditer(text)}
 
 

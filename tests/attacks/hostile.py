@@ -26,7 +26,7 @@ OUT = FREE + 32_768  # where host functions put results
 SIZE = 1 << 20
 DATABASE = abi.SQLITE_OPEN_READWRITE | abi.SQLITE_OPEN_CREATE | abi.SQLITE_OPEN_MAIN_DB
 WINDOW = f"(i32.const {abi.WINDOWS_START - (1 << 32)})"
-# The name of the database stands at FREE: `open_database` leaves the number of the open file in $fd.
+# The name of the database is at FREE: `open_database` leaves the number of the open file in $fd.
 FD = f"(i32.load (i32.const {OUT}))"
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-PATIENCE_S = 5
+LONGEST_S = 5
 
 
 class Verb(NamedTuple):
@@ -323,7 +323,7 @@ class Disturbance:
             self._loop.post(self._cancel)
         elif self._moment == "after":
             return
-        assert self._noticed.wait(PATIENCE_S)
+        assert self._noticed.wait(LONGEST_S)
 
     def _patch_guest(self, patch: pytest.MonkeyPatch) -> None:
         """Notice each call of the host but those that sleep."""

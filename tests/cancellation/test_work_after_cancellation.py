@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     Verb = Callable[[rapsqlite.Connection], Awaitable[object]]
 
-STEPS_PER_LOOK = 1_000  # VDBE steps between two of the guest's checks for cancellation
-PAGES_PER_LOOK = 64
+STEPS_PER_CHECK = 1_000  # VDBE steps between two of the guest's checks for cancellation
+PAGES_PER_CHECK = 64
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
 ENDLESS_ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
 SLOW_ROWS = f"{ENDLESS_ROWS} WHERE i < 1000 OR i % 100000 = 0"  # more than come with the reply to ``execute``
@@ -160,11 +160,11 @@ VERBS: dict[str, Verb] = {
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_fewer_steps_than_one_look_apart_follow_a_cancellation(
+async def test_cancellation_is_followed_by_fewer_steps_than_between_two_checks(
     conn: rapsqlite.Connection, saboteur: Saboteur, verb: str
 ) -> None:
     """The user's progress handler is called every 1000 steps, where the guest checks; once cancelled, no more."""
-    await conn.set_progress_handler(saboteur, STEPS_PER_LOOK)
+    await conn.set_progress_handler(saboteur, STEPS_PER_CHECK)
     scope = saboteur.arm(3)
 
     with scope:
@@ -242,7 +242,7 @@ COPIES: dict[str, Verb] = {"backup": backup, "serialize": lambda conn: conn.seri
 
 @pytest.mark.usefixtures("passed_by_files")
 @pytest.mark.parametrize("verb", COPIES)
-async def test_copy_stops_within_pages_of_one_look(database: Path, saboteur: Saboteur, verb: str) -> None:
+async def test_copy_stops_within_the_pages_between_two_checks(database: Path, saboteur: Saboteur, verb: str) -> None:
     pages = await filled(database)
     async with connect(database) as conn:
         await conn.fetch_all("SELECT a FROM t")
@@ -257,8 +257,8 @@ async def test_copy_stops_within_pages_of_one_look(database: Path, saboteur: Sab
         assert saboteur.disarm()
         assert scope.cancelled_caught
         # At most the pages between two checks, each read and written, and closing the image.
-        assert saboteur.passed_after <= 2 * PAGES_PER_LOOK
-        assert pages > 20 * PAGES_PER_LOOK
+        assert saboteur.passed_after <= 2 * PAGES_PER_CHECK
+        assert pages > 20 * PAGES_PER_CHECK
         assert await conn.fetch_scalar("SELECT count(*) FROM t") == 6_000
 
 

@@ -380,7 +380,7 @@ def test_connection_whose_module_has_lost_its_names_is_stopped(database: Path) -
 
 
 HELD = {
-    "by one who looks what runs": ("host.is_asleep", "queue.running"),
+    "by one who asks what runs": ("host.is_asleep", "queue.running"),
     "by a guest that rings": ("waiting_loops", "queue.ring"),
     "by one who cancels": ("queue._cancel", "lambda: queue.cancel(request)"),
 }

@@ -263,10 +263,10 @@ async def test_compiled_form_is_kept(
 
 async def test_trap_ends_the_connection_and_no_other(conn: rapsqlite.Connection, sample: Path) -> None:
     async def trap() -> None:
-        async with rapsqlite.connect(":memory:", isolation_level=None) as doomed:
-            await doomed.enable_load_extension(True)
-            await doomed.load_extension(str(sample))
-            await doomed.fetch_scalar("SELECT trap()")
+        async with rapsqlite.connect(":memory:", isolation_level=None) as lost:
+            await lost.enable_load_extension(True)
+            await lost.load_extension(str(sample))
+            await lost.fetch_scalar("SELECT trap()")
 
     with pytest.raises(rapsqlite.OperationalError, match="unreachable"):
         await trap()

@@ -182,17 +182,17 @@ async def test_trap_of_what_sql_loads_ends_its_connection_and_nothing_else(
     module = tmp_path / "module.wasm"
     module.write_bytes(side_module(TRAPS[where]))
     async with rapsqlite.connect(database) as other:
-        doomed = await rapsqlite.connect(database, isolation_level=None)
+        lost = await rapsqlite.connect(database, isolation_level=None)
         await busy.commit()
-        await doomed.enable_load_extension(True)
-        await doomed.begin("IMMEDIATE")
-        await doomed.execute("INSERT INTO t VALUES (3)")
+        await lost.enable_load_extension(True)
+        await lost.begin("IMMEDIATE")
+        await lost.execute("INSERT INTO t VALUES (3)")
 
         with pytest.raises(rapsqlite.OperationalError, match="unreachable"):
-            await doomed.fetch_scalar(BY_SQL, [str(module)])
+            await lost.fetch_scalar(BY_SQL, [str(module)])
         with pytest.raises(rapsqlite.OperationalError, match="has failed and is closed"):
-            await doomed.execute("SELECT 1")
-        await doomed.close()
+            await lost.execute("SELECT 1")
+        await lost.close()
 
         assert await other.fetch_all("SELECT a FROM t") == [[1], [2]]
     assert await busy.fetch_scalar("SELECT sum(twice(a)) FROM t") == 6

@@ -22,7 +22,7 @@ GARBAGE = [b"", b"\xc1", b"\x93\x01", encode("text"), encode([1, 2]), encode([[]
 
 
 class Liar:
-    """Stands before a guest and changes the replies to one operation; with ``asks`` False it is not even asked."""
+    """Wraps a guest and changes the replies to one operation; with ``asks`` False it is not even asked."""
 
     def __init__(self, guest: Any, op: int, *, asks: bool = True, **lies: object) -> None:
         self._guest = guest

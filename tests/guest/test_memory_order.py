@@ -1,6 +1,6 @@
 """How host and guest see each other's words: every interleaving of the two, on a processor with store buffers.
 
-x86-64 keeps every order but one: a load may come before stores that stand before it, which wait in a buffer of their
+x86-64 keeps every order but one: a load may come before earlier stores, which wait in a buffer of their
 processor. Here that is played: a store goes into a buffer, and leaves it at any later time. A fence empties it.
 """
 

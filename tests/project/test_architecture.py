@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "rapsqlite"
 pytestmark = pytest.mark.sources
 
-# Lowest first: what stands in a row may import from its own row and those above it, never from those below.
+# Lowest first: what is in a row may import from its own row and those above it, never from those below.
 # Names are folders and top-level modules; a top-level module that is not listed is one of the nouns.
 LEVELS = (
     {"errors", "types", "rows", "_constants", "_identifiers", "_sqlite_names"},
@@ -160,7 +160,7 @@ def is_type_checking(node: ast.AST) -> bool:
 def imports_in(
     node: ast.AST, *, in_function: bool = False, annotations: bool = False
 ) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
-    """Yield each import that runs, with ``annotations`` the others too, and whether it stands in a function."""
+    """Yield each import that runs, with ``annotations`` the others too, and whether it is in a function."""
     for child in ast.iter_child_nodes(node):
         if is_type_checking(child) and not annotations:
             continue
@@ -183,7 +183,7 @@ def imported_names(statement: ast.Import | ast.ImportFrom) -> list[str]:
 
 
 def imports_of(path: Path, *, annotations: bool = False) -> list[tuple[str, int, bool]]:
-    """Return (dotted name, line, stands in a function) of each import of a module."""
+    """Return (dotted name, line, is in a function) of each import of a module."""
     found = imports_in(tree_of(path), annotations=annotations)
     return [(name, node.lineno, inside) for node, inside in found for name in imported_names(node)]
 
@@ -311,7 +311,7 @@ def test_no_files_of_the_crate_use_each_other() -> None:
 
 
 def preceded_by_comment(lines: list[str], index: int) -> bool:
-    """Whether a comment stands above a block of import statements."""
+    """Whether there is a comment above a block of import statements."""
     while index > 0 and re.match(r"\s*(from|import)\s", lines[index - 1]):
         index -= 1
     return index > 0 and lines[index - 1].lstrip().startswith("#")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ROWS = 5
 QUIET = 8  # runs in a row without a fault: how often a lock is kept, and so the number of calls, varies a little
 
-# The methods that stand behind imports, and what each may fail with.
+# The methods behind imports, and what each may fail with.
 FAULTS = {
     "full_path": sqlite.SQLITE_CANTOPEN,
     "open": sqlite.SQLITE_CANTOPEN,

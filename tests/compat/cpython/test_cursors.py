@@ -99,7 +99,7 @@ async def test_null_character_in_a_script_is_a_value_error() -> None:
     async def step(connection: Any, cursor: Any) -> Any:
         return await told(cursor.executescript, "CREATE TABLE a (i);\0 INSERT INTO a VALUES (5)")
 
-    # Python 3.10 runs what stands before it.
+    # Python 3.10 runs what comes before it.
     assert await with_cursor(step, since=(3, 11)) == ("ValueError", "embedded null character")
 
 

@@ -94,7 +94,7 @@ unsafe extern "C" fn compare(
     let collation = unsafe { &*context.cast::<Collation>() };
     // SAFETY: as above.
     let callbacks = unsafe { &*collation.callbacks };
-    if callbacks.is_spoiled() {
+    if callbacks.has_failed() {
         return 0;
     }
     // SAFETY: SQLite passes two texts with their lengths.
@@ -110,7 +110,7 @@ unsafe extern "C" fn compare(
     );
     order.unwrap_or_else(|_| {
         // A collation cannot fail, so nothing made from its answers may be kept.
-        callbacks.spoil("collation", collation.db);
+        callbacks.fail_and_roll_back("collation", collation.db);
         0
     })
 }

@@ -135,7 +135,7 @@ impl Opened {
     }
 
     /// Zeroed memory for the module's data, which it keeps forever; `None` if there is not enough.
-    fn place(&self) -> Option<NonNull<u8>> {
+    fn data(&self) -> Option<NonNull<u8>> {
         let layout = Layout::from_size_align(self.data_bytes.max(1), self.alignment).ok()?;
         // SAFETY: the layout has a size.
         NonNull::new(unsafe { alloc_zeroed(layout) })
@@ -170,7 +170,7 @@ fn open_module(callbacks: &Callbacks, name: &[u8]) -> Option<u32> {
         return Some(opened.number);
     }
     // Address 0 tells the host that there is no memory; only the host can report it with a message.
-    let base = opened.place().map_or(0, |place| place.as_ptr() as usize);
+    let base = opened.data().map_or(0, |data| data.as_ptr() as usize);
     let starts: [u32; 3] = callbacks.ask_loader(
         abi::CALLBACK_EXTENSION_LINK,
         |out| {

@@ -184,11 +184,11 @@ unsafe extern "C" fn on_update(
         }
         out.integer(rowid)
     };
-    if callbacks.is_spoiled() {
+    if callbacks.has_failed() {
         return;
     }
     if let Some(Err(_)) = callbacks.ask(abi::CALLBACK_UPDATE, encode, |_| ()) {
-        callbacks.spoil("update hook", callbacks.db.get());
+        callbacks.fail_and_roll_back("update hook", callbacks.db.get());
     }
 }
 
@@ -231,7 +231,7 @@ unsafe extern "C" fn on_wal(
         unsafe { ffi::sqlite3_wal_checkpoint(db, database) };
     }
     if let Some(Err(_)) = asked {
-        callbacks.complain("WAL hook");
+        callbacks.fail("WAL hook");
     }
     ffi::SQLITE_OK
 }

@@ -15,32 +15,32 @@ use crate::error::{Error, Result, code};
 
 impl Callbacks {
     /// Lets the running statement fail, since the callback that `noun` names cannot. `db` calls us.
-    pub(super) fn spoil(&self, noun: &'static str, db: *mut ffi::sqlite3) {
-        self.complain(noun);
+    pub(super) fn fail_and_roll_back(&self, noun: &'static str, db: *mut ffi::sqlite3) {
+        self.fail(noun);
         if changes_run(db) {
             self.rollback_pending.set(true);
         }
     }
 
     /// Fails the running statement without undoing its changes.
-    pub(super) fn complain(&self, noun: &'static str) {
+    pub(super) fn fail(&self, noun: &'static str) {
         // It may not have been called at all, because a deferred function before it failed.
         let noun = if self.deferral.has_failed() {
             "function"
         } else {
             noun
         };
-        self.spoiled.set(Some(noun));
+        self.failed_callback.set(Some(noun));
     }
 
     /// Whether a callback that cannot fail has raised in the running request: none is called any more.
-    pub fn is_spoiled(&self) -> bool {
-        self.spoiled.get().is_some()
+    pub fn has_failed(&self) -> bool {
+        self.failed_callback.get().is_some()
     }
 
     /// Fails if a callback that cannot fail has raised.
     pub fn check(&self) -> Result<()> {
-        let Some(noun) = self.spoiled.get() else {
+        let Some(noun) = self.failed_callback.get() else {
             return Ok(());
         };
         let message = format!("user-defined {noun} raised exception");
@@ -58,8 +58,8 @@ impl Callbacks {
     }
 
     /// The request ends: earlier exceptions must not end the ROLLBACK that may follow.
-    pub fn forget_spoiled(&self) {
-        self.spoiled.set(None);
+    pub fn forget_failed(&self) {
+        self.failed_callback.set(None);
     }
 
     /// No transaction is open any more. A blob open for writing, or rows that a change still has to return, delay

@@ -66,7 +66,7 @@ pub struct Callbacks {
     /// The host's number of the exception that fails the running request.
     failure: Cell<u32>,
     /// What raised although SQLite does not allow it to fail; the statement fails instead.
-    spoiled: Cell<Option<&'static str>>,
+    failed_callback: Cell<Option<&'static str>>,
     /// Changes made before that must still be rolled back.
     rollback_pending: Cell<bool>,
 }
@@ -86,7 +86,7 @@ impl Callbacks {
             without_hooks: Cell::new(false),
             checkpoint_pages: Cell::new(0),
             failure: Cell::new(0),
-            spoiled: Cell::new(None),
+            failed_callback: Cell::new(None),
             rollback_pending: Cell::new(false),
         }
     }
@@ -126,7 +126,7 @@ impl Callbacks {
     pub fn forget_failure(&self) {
         self.deferral.begin_request();
         self.failure.set(0);
-        self.spoiled.set(None);
+        self.failed_callback.set(None);
     }
 
     /// The request is answered: remaining deferred steps belong to a statement with rows left. Their exceptions

@@ -43,7 +43,7 @@ unsafe extern "C" fn on_preupdate(
 ) {
     // SAFETY: registered with `Callbacks`.
     let callbacks = unsafe { callbacks_of(context) };
-    if callbacks.is_spoiled() {
+    if callbacks.has_failed() {
         return;
     }
     // SAFETY: `db` is open and calls this hook. SQLite reports writing to a blob as a DELETE whose row stays.
@@ -76,7 +76,7 @@ unsafe extern "C" fn on_preupdate(
         }
     };
     if let Some(Err(_)) = callbacks.ask(abi::CALLBACK_PREUPDATE, encode, |_| ()) {
-        callbacks.spoil("preupdate hook", db);
+        callbacks.fail_and_roll_back("preupdate hook", db);
     }
 }
 

@@ -183,12 +183,12 @@ impl Connection {
     }
 
     /// Rolls back the changes of a statement whose callback raised without being able to fail it.
-    pub fn undo_spoiled(&self) {
+    pub fn roll_back_failed(&self) {
         let callbacks = &self.watch.callbacks;
         if !callbacks.is_rollback_pending() {
             return;
         }
-        callbacks.forget_spoiled();
+        callbacks.forget_failed();
         if self.in_transaction()
             && let Ok((Some(mut rollback), _)) = statement::prepare(self.db, b"ROLLBACK", 0)
         {

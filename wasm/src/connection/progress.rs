@@ -240,7 +240,7 @@ unsafe extern "C" fn on_progress(context: *mut c_void) -> c_int {
     c_int::from(
         watch.is_cancelled()
             || !watch.spend(period as u64)
-            || watch.callbacks.is_spoiled()
+            || watch.callbacks.has_failed()
             || watch.callbacks.progress(period),
     )
 }

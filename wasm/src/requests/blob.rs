@@ -146,7 +146,7 @@ impl Blob {
         let code = unsafe { ffi::sqlite3_blob_write(self.raw, bytes.as_ptr().cast(), len, offset) };
         self.checked(code)?;
         // It will not be committed, which is reported now.
-        self.has_failed = callbacks.is_spoiled();
+        self.has_failed = callbacks.has_failed();
         callbacks.check()
     }
 

@@ -309,9 +309,9 @@ impl Executor {
         let callbacks = &self.connection.watch.callbacks;
         // All steps are complete before the host reads the answer.
         callbacks.flush_rest();
-        let spoiled = callbacks.check();
-        self.connection.undo_spoiled();
-        let Err(error) = spoiled else {
+        let checked = callbacks.check();
+        self.connection.roll_back_failed();
+        let Err(error) = checked else {
             return result.map_err(|error| self.connection.watch.explained(error));
         };
         let row = result.map_or_else(

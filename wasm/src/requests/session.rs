@@ -86,9 +86,9 @@ pub fn serve(executor: &mut Executor, request: &Request<'_>, params: &[u8]) -> R
                 value.integer(ffi::sqlite3session_isempty(session.raw).into())?;
                 value.integer(ffi::sqlite3session_memory_used(session.raw))?;
             }
-            what @ (abi::SESSION_CHANGESET | abi::SESSION_PATCHSET) => {
+            operation @ (abi::SESSION_CHANGESET | abi::SESSION_PATCHSET) => {
                 let stream = Stream::new(watch, changeset::handle(&mut reader)?);
-                let make = if what == abi::SESSION_CHANGESET {
+                let make = if operation == abi::SESSION_CHANGESET {
                     ffi::sqlite3session_changeset_strm
                 } else {
                     ffi::sqlite3session_patchset_strm
@@ -96,8 +96,8 @@ pub fn serve(executor: &mut Executor, request: &Request<'_>, params: &[u8]) -> R
                 let code = make(session.raw, Some(changeset::output), stream.context());
                 stream.check(code, session.db)?;
             }
-            what => {
-                let message = format!("unknown session operation {what}");
+            operation => {
+                let message = format!("unknown session operation {operation}");
                 return Err(Error::internal(message));
             }
         }

@@ -32,8 +32,8 @@ pub fn initialize() -> Result<()> {
     let mut piece_bytes = PIECE_BYTES;
     // SAFETY: this option takes an `int*`.
     unsafe {
-        let place = (&raw mut piece_bytes).cast();
-        ffi::sqlite3session_config(ffi::SQLITE_SESSION_CONFIG_STRMSIZE, place)
+        let value = (&raw mut piece_bytes).cast();
+        ffi::sqlite3session_config(ffi::SQLITE_SESSION_CONFIG_STRMSIZE, value)
     };
     // SAFETY: 2 says that a function follows, which SQLite asks instead of the C library from then on.
     unsafe {

@@ -181,8 +181,8 @@ unsafe fn fill_by_stores(to: *mut u8, byte: u8, len: usize) {
 
 #[cfg(target_arch = "wasm32")]
 #[inline(always)]
-fn is_in_arena(place: *const u8) -> bool {
-    place.addr() >= abi::WINDOWS_START as usize
+fn is_in_arena(at: *const u8) -> bool {
+    at.addr() >= abi::WINDOWS_START as usize
 }
 
 /// # Safety
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn stores_copy_and_fill_every_length_at_every_place() {
+    fn stores_copy_and_fill_every_length_at_every_position() {
         let source: Vec<u8> = (0..64).collect();
         for start in 0..9 {
             for len in 0..40 {
@@ -284,24 +284,24 @@ mod tests {
     }
 
     #[test]
-    fn the_first_difference_decides_at_every_length_and_place() {
+    fn the_first_difference_decides_at_every_length_and_position() {
         for len in 0..70 {
             let a: Vec<u8> = (0..len).map(|byte| byte * 3).collect();
             assert_eq!(compared(&a, &a), Ordering::Equal, "length {len}");
-            for place in 0..a.len() {
+            for at in 0..a.len() {
                 for other in [0, 1, 0x7f, 0x80, 0xff] {
                     let mut b = a.clone();
-                    b[place] = other;
+                    b[at] = other;
                     // What stands behind it must not count.
-                    for behind in &mut b[place + 1..] {
+                    for behind in &mut b[at + 1..] {
                         *behind = !*behind;
                     }
-                    let expected = if a[place] == other {
+                    let expected = if a[at] == other {
                         a.cmp(&b)
                     } else {
-                        a[place].cmp(&other)
+                        a[at].cmp(&other)
                     };
-                    assert_eq!(compared(&a, &b), expected, "length {len}, place {place}");
+                    assert_eq!(compared(&a, &b), expected, "length {len}, at {at}");
                 }
             }
         }

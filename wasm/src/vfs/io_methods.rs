@@ -289,12 +289,12 @@ unsafe extern "C" fn shm_map(
     number: c_int,
     size: c_int,
     extend: c_int,
-    place: *mut *mut c_void,
+    target: *mut *mut c_void,
 ) -> c_int {
     // SAFETY: see `opened`.
     let (address, code) = unsafe { opened(file) }.shm_map(number, size, extend != 0);
-    // SAFETY: `place` is the address of a pointer that SQLite owns.
-    unsafe { *place = address.cast() };
+    // SAFETY: `target` is the address of a pointer that SQLite owns.
+    unsafe { *target = address.cast() };
     code
 }
 

@@ -49,8 +49,8 @@ pub struct Reader<'a> {
     rest: &'a [u8],
 }
 
-fn malformed(what: &str) -> Error {
-    Error::internal(format!("malformed request: {what}"))
+fn malformed(noun: &str) -> Error {
+    Error::internal(format!("malformed request: {noun}"))
 }
 
 impl<'a> Reader<'a> {

@@ -248,7 +248,7 @@ Goto 0 1 0 - 0";
     }
 
     #[test]
-    fn own_argument_in_the_place_of_the_result_is_not_for_the_row_alone() {
+    fn own_argument_in_the_register_of_the_result_is_not_for_the_row_alone() {
         assert!(found(&SCAN.replace("Function 0 3 1", "Function 0 1 1")).is_empty());
     }
 
