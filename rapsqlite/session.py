@@ -45,7 +45,7 @@ class ChangeSession(Uncopied):
     __slots__ = ("_guest", "_object")
 
     def __init__(self, connection: Connection, handle: int) -> None:
-        self._guest: Guest = connection._flags.guest
+        self._guest: Guest = connection._state.guest
         self._object = OpenObject(self._guest, handle, "session")
 
     async def attach(self, table: str | None = None) -> None:
@@ -126,7 +126,7 @@ class ChangeSession(Uncopied):
 class Sessions:
     """Records changes: methods of `Connection`."""
 
-    _flags: ConnectionState
+    _state: ConnectionState
 
     def session(self, *tables: str, name: str = "main") -> Operation[ChangeSession]:
         """Record changes of ``tables``, or of every table if none is named; await it, or use it in ``async with``.
@@ -137,8 +137,8 @@ class Sessions:
         return Operation(self._open_session(tables, name))
 
     async def _open_session(self, tables: tuple[str, ...], name: str) -> ChangeSession:
-        await self._flags.apply_pending_setting()
-        guest = self._flags.guest
+        await self._state.apply_pending_setting()
+        guest = self._state.guest
         reply = await guest.call(Request(abi.OP_SESSION_OPEN, params=_encode([name])))
         if not reply.handle:
             raise InternalError("the engine's reply is malformed: a session without a handle")
