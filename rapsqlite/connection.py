@@ -116,7 +116,8 @@ class Connection(
         if self._was_opened:
             raise ProgrammingError("this connection was already opened: call connect() again")
         self._was_opened = True
-        self._state.guest = await self._target.open()
+        guest = self._state.guest = await self._target.open()
+        self._callbacks = guest.callbacks.hand_over()
         try:
             await self._set_up()
         except BaseException:

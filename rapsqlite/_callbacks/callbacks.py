@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from rapsqlite import _constants as abi
 from rapsqlite._callbacks.aggregates import Instance, run_steps
@@ -19,7 +20,7 @@ from rapsqlite._callbacks.argument_block import ArgumentBlock
 from rapsqlite._callbacks.async_exception import CallbackInterrupt, CallbackInterrupted
 from rapsqlite._callbacks.deferred import DeferredError, run_calls, with_failure
 from rapsqlite._callbacks.failures import Failures, code_of
-from rapsqlite._callbacks.handles import Handles
+from rapsqlite._callbacks.held import Held, referable
 from rapsqlite._callbacks.slots import Slots
 from rapsqlite._callbacks.tracebacks import report
 from rapsqlite._callbacks.trampoline import entrance, not_held
@@ -48,18 +49,32 @@ _WITHOUT_CONSEQUENCE = frozenset({abi.CALLBACK_TRACE, abi.CALLBACK_ROLLBACK})
 class Callbacks:
     """The callbacks that one guest may call."""
 
-    __slots__ = ("_block", "_finalized", "_functions", "_give_up", "_handles", "_interrupt", "_slots", "failures")
+    __slots__ = ("_block", "_give_up", "_held", "_interrupt", "_owned", "_slots")
 
     _block: ArgumentBlock
     _give_up: Callable[[BaseException], int]
 
     def __init__(self) -> None:
-        self._handles: Handles[tuple[int, Any]] = Handles()  # kind, and the function or instance
-        self._functions: dict[int, Callable[..., Any]] = {}  # by kind and handle, as the guest writes them in one word
+        self._owned: Held | None = Held()  # until a connection takes it
+        self._held = ref(self._owned)
         self._slots = Slots()
         self._interrupt = CallbackInterrupt()
-        self._finalized: type | None = None  # the class of the last instance, in case it raises
-        self.failures = Failures()
+
+    def hand_over(self) -> Held | None:
+        """Return what there is to call, for its connection to keep: it exists as long as that does from now on."""
+        owned, self._owned = self._owned, None
+        return owned
+
+    @property
+    def _store(self) -> Held:
+        """What there is to call: nothing once the connection is gone, while the guest ends."""
+        held = self._held()
+        return Held() if held is None else held
+
+    @property
+    def failures(self) -> Failures:
+        """The exceptions that were raised."""
+        return self._store.failures
 
     def attach(
         self,
@@ -78,7 +93,7 @@ class Callbacks:
         self._slots.attach(lambda: entrance(self._block, self._interrupt, self._fail, self._fail_late), add_to_table)
 
     def __len__(self) -> int:
-        return len(self._handles)
+        return len(self._store.handles)
 
     @property
     def thread(self) -> int:
@@ -87,40 +102,41 @@ class Callbacks:
 
     def hold(self, kind: int, function: Callable[..., Any]) -> int:
         """Return the handle by which the guest calls ``function``."""
-        handle = self._handles.hold((kind, function))
-        self._functions[handle << _KIND_BITS | kind] = function
-        return handle
+        return self._hold((kind, function), {kind: function})
 
     def hold_several(self, functions: Mapping[int, Callable[..., Any]]) -> int:
         """Return one handle by which the guest calls each of ``functions``, which are by kind."""
-        handle = self._handles.hold((_SEVERAL, functions))
+        return self._hold((_SEVERAL, functions), functions)
+
+    def _hold(self, item: tuple[int, Any], functions: Mapping[int, Callable[..., Any]]) -> int:
+        held = self._store
+        handle = held.handles.hold(item)
         for kind, function in functions.items():
-            self._functions[handle << _KIND_BITS | kind] = function
+            held.functions[handle << _KIND_BITS | kind] = referable(function)
         return handle
 
     def hold_instance(self, item: object) -> int:
         """Return the handle of an aggregate's instance; MemoryError if the guest has not released enough of them."""
-        if len(self._handles) >= MOST_HANDLES:
+        handles = self._store.handles
+        if len(handles) >= MOST_HANDLES:
             raise MemoryError("too many instances of aggregates are in use at once")
-        return self._handles.hold((_INSTANCE, Instance(item)))
+        return handles.hold((_INSTANCE, Instance(item)))
 
     def release(self, handle: int) -> None:
         """Forget a handle that the guest does not hold."""
-        entry = self._handles.release(handle)
+        held = self._store
+        entry = held.handles.release(handle)
         if entry is not None:
             kind, item = entry
             for each in item if kind == _SEVERAL else (kind,):
                 key = handle << _KIND_BITS | each
-                self._functions.pop(key, None)
+                held.functions.pop(key, None)
                 self._slots.close(key)
 
     def clear(self) -> None:
         """Drop all callbacks, because the guest has ended."""
-        self._handles.clear()
-        self._functions.clear()
+        self._store.clear()
         self._slots.clear()
-        self.failures.clear()
-        self._finalized = None
 
     def refuse_use(self) -> None:
         """Raise if this thread is in a callback: the connection cannot answer until it returns."""
@@ -139,10 +155,10 @@ class Callbacks:
         """Make the call in the argument block and write its result there; give the callback a slot if requested."""
         words = self._block.words
         key = words[_KEY]
-        function = self._functions.get(key)
+        function = self._store.functions.get(key)
         if words[_SLOT]:
             words[_SLOT] = abi.NO_FUNCTION if function is None else self._slots.open(key, function)
-        return self._slots.call(function or self._call_method)
+        return self._slots.call(self._call_method if function is None else function)
 
     def fetch_answer(self, target: memoryview) -> int:
         """As `ArgumentBlock.fetch`."""
@@ -173,14 +189,14 @@ class Callbacks:
             return instance.value() if kind == abi.CALLBACK_VALUE else instance.finalize()
         finally:
             if kind == abi.CALLBACK_FINALIZE:
-                self._finalized = instance.registered
+                self._store.finalized = instance.registered
                 self.release(handle)
 
     def _function(self, key: int) -> Callable[..., Any]:
-        return self._functions.get(key, not_held)
+        return self._store.functions.get(key, not_held)
 
     def _instance(self, handle: int) -> Instance:
-        kind, instance = self._handles.get(handle) or (None, None)
+        kind, instance = self._store.handles.get(handle) or (None, None)
         if kind != _INSTANCE or not isinstance(instance, Instance):
             raise InternalError("the guest named an aggregate instance that does not exist")
         return instance
@@ -189,13 +205,18 @@ class Callbacks:
         """Return the object that the user registered and that raised ``exc``."""
         if isinstance(exc, DeferredError):
             return exc.registered
-        entry = self._handles.get(key >> _KIND_BITS)
-        item = self._finalized if entry is None else entry[1]
+        held = self._store
+        entry = held.handles.get(key >> _KIND_BITS)
+        item = held.finalized if entry is None else entry[1]
         return item.registered if isinstance(item, Instance) else item
 
     def _fail(self, exc: BaseException) -> None:
         words = self._block.words
         code, failure = code_of(exc)
+        if self._held() is None:
+            words[_FORM] = code  # the connection is gone, and nobody waits
+            words[_VALUE] = 0
+            return
         report(failure, self._registered(words[_KEY], exc))
         number = 0
         if words[_KEY] & (1 << _KIND_BITS) - 1 in _WITHOUT_CONSEQUENCE:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import ref
 
 from rapsqlite import _constants as abi
 from rapsqlite._values.wire import decode_arguments, decode_text_argument
@@ -32,15 +33,15 @@ _ARRAY, _PACKED_TEXT = abi.FORM_ARRAY, abi.FORM_PACKED_TEXT
 def entrance(block: ArgumentBlock, interrupt: CallbackInterrupt, fail: Fail, fail_late: FailLate) -> tuple[Enter, Bind]:
     """Return ``enter``, which the guest calls in this thread, and ``bind``, which sets what it calls (None: nothing).
 
-    ``fail`` handles an exception of the function, ``fail_late`` one that arrives when it is over and returns the result
-    of ``enter``.
+    The function is referred to weakly (`held`). ``fail`` handles its exceptions, ``fail_late`` one that arrives when it
+    is over and returns the result of ``enter``.
     """
     words, floats, room, starts, thread = block.words, block.floats, block.room, block.starts, get_ident()
-    function: Callable[..., Any] = not_held
+    function: Callable[[], Any] = _nothing  # returns what to call
 
     def bind(new: Callable[..., Any] | None) -> None:
         nonlocal function
-        function = new or not_held
+        function = _nothing if new is None else ref(new)
 
     def enter() -> int:
         try:
@@ -48,15 +49,15 @@ def entrance(block: ArgumentBlock, interrupt: CallbackInterrupt, fail: Fail, fai
                 interrupt.target = thread
                 form = words[_FORM]
                 if form == _INTEGER:
-                    value = function(words[_VALUE])
+                    value = function()(words[_VALUE])
                 elif form == _PACKED_TEXT:
-                    value = function(decode_text_argument(starts[words[_VALUE]]))
+                    value = function()(decode_text_argument(starts[words[_VALUE]]))
                 elif form == _ARRAY:
-                    value = function(*decode_arguments(starts[words[_VALUE]]))
+                    value = function()(*decode_arguments(starts[words[_VALUE]]))
                 elif form == _FLOAT:
-                    value = function(floats[_VALUE])
+                    value = function()(floats[_VALUE])
                 else:
-                    value = function(*block.arguments(form))
+                    value = function()(*block.arguments(form))
                 kind = type(value)
                 if kind is int:
                     try:
@@ -84,6 +85,10 @@ def entrance(block: ArgumentBlock, interrupt: CallbackInterrupt, fail: Fail, fai
         return 0
 
     return enter, bind
+
+
+def _nothing() -> Callable[..., NoReturn]:
+    return not_held
 
 
 def not_held(*_arguments: object) -> NoReturn:

@@ -5,12 +5,15 @@ Each program runs in a separate process, where it may close event loops, turn wa
 
 from __future__ import annotations
 
+import operator
 import subprocess
 import sys
 import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
+
+import rapsqlite
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -254,6 +257,111 @@ def test_nothing_is_left_of_a_loop_closed_with_a_request_in_flight(name: str, da
     """The guest's thread must not keep the task alive, and with it its connection."""
     spin = 0 if name == "an answer nobody took" else 0.1
     run(f"{HELPERS}\n    in_flight(lambda conn: {REQUESTS[name]}, {spin})", database)
+
+
+CALLBACKS = {
+    "a function": ("await conn.create_function('f', 1, lambda _: conn.in_transaction)", "SELECT f(1)"),
+    "a function that many rows call": (
+        "await conn.create_function('f', 1, lambda _: conn.in_transaction)",
+        "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 500) SELECT f(i) FROM n",
+    ),
+    "a method of an owner": ("await conn.create_function('f', 1, Owner(conn).method)", "SELECT f(1)"),
+    "an object that is called": ("await conn.create_function('f', 1, Callable(conn))", "SELECT f(1)"),
+    "a function that raised": ("await conn.create_function('f', 1, lambda _: conn / 1)", "SELECT f(1)"),
+    "an aggregate": ("await conn.create_aggregate('f', 1, lambda: Aggregate(conn))", "SELECT f(1)"),
+    "an aggregate with rows left": (
+        "await conn.create_window_function('f', 1, lambda: Aggregate(conn))",
+        "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 3000)"
+        " SELECT f(i) OVER (ORDER BY i ROWS 2 PRECEDING) FROM n",
+    ),
+    "a collation": (
+        "await conn.create_collation('f', lambda a, b: conn.in_transaction)",
+        "SELECT v FROM t UNION SELECT 'a' UNION SELECT 'b' ORDER BY 1 COLLATE f",
+    ),
+    "an authorizer": ("await conn.set_authorizer(lambda *_: 0 if conn else 1)", "SELECT 1"),
+    "a progress handler": ("await conn.set_progress_handler(lambda: conn.in_transaction and 0, 1)", "SELECT 1"),
+    "a trace callback": ("await conn.set_trace_callback(lambda _: conn.in_transaction)", "SELECT 1"),
+    "an update hook": ("await conn.set_update_hook(lambda *_: conn.in_transaction)", "INSERT INTO t VALUES (1)"),
+    "a preupdate hook": ("await conn.set_preupdate_hook(lambda *_: conn.in_transaction)", "INSERT INTO t VALUES (1)"),
+    "a commit hook": ("await conn.set_commit_hook(lambda: conn.in_transaction and 0)", "SELECT 1"),
+    "a rollback hook": ("await conn.set_rollback_hook(lambda: conn.in_transaction)", "INSERT INTO t VALUES (1)"),
+    "a WAL hook": ("await conn.set_wal_hook(lambda *_: conn.in_transaction)", "SELECT 1"),
+    "a busy handler": ("await conn.set_busy_handler(lambda _: conn.in_transaction)", "SELECT 1"),
+    "reports of slow statements": ("conn.set_slow_query_threshold(0, lambda *_: conn.in_transaction)", "SELECT 1"),
+    "a converter": ("conn.register_converter('x', lambda _: conn)", "SELECT 1"),
+    "a row factory": ("conn.row_factory = lambda *_: conn", "SELECT 1"),
+}
+REGISTERED = """
+    class Owner:
+        def __init__(self, conn):
+            self.conn = conn
+        def method(self, _):
+            return self.conn.in_transaction
+
+    class Callable:
+        __slots__ = ("conn",)
+        def __init__(self, conn):
+            self.conn = conn
+        def __call__(self, _):
+            return self.conn.in_transaction
+        def __len__(self):
+            return 0
+
+    class Aggregate(Owner):
+        def step(self, _):
+            pass
+        def inverse(self, _):
+            pass
+        def value(self):
+            return 0
+        finalize = value
+
+    async def use():
+        conn = await rapsqlite.connect(path)
+        await conn.execute("INSERT INTO t VALUES ('not committed')")
+        {register}
+        try:
+            cursor = await conn.execute({sql!r})
+            await cursor.fetchone()
+        except rapsqlite.OperationalError:
+            pass
+
+    {runner}.run({argument})
+    assert guests()
+    conn = None
+"""
+
+
+@pytest.mark.parametrize("runner, argument", [("asyncio", "use()"), ("trio", "use")])
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_connection_that_its_own_callback_refers_to_is_collected(
+    name: str, runner: str, argument: str, database: Path
+) -> None:
+    """As any object in a cycle: the guest's thread, which lives on, must not be what keeps the callback."""
+    register, sql = CALLBACKS[name]
+    run(REGISTERED.format(register=register, sql=sql, runner=runner, argument=argument), database)
+
+
+async def test_callbacks_are_called_whatever_they_are(database: Path) -> None:
+    """Some objects have no weak references, and some are false."""
+
+    class Odd:
+        __slots__ = ()
+
+        def __call__(self, value: int) -> int:
+            return value + 1
+
+        def __len__(self) -> int:
+            return 0
+
+    async with rapsqlite.connect(database) as conn:
+        await conn.create_function("odd", 1, Odd())
+        await conn.create_function("upper", 1, str.upper)
+        await conn.create_function("item", 1, operator.itemgetter(0))
+        await conn.create_function("length", 1, len)
+        sql = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 200)"
+        rows = await conn.fetch_all(f"{sql} SELECT odd(i), upper('a'), item('bc'), length('abc') FROM n")
+        assert rows == [[i + 1, "A", "b", 3] for i in range(1, 201)]
 
 
 COPY_STEPS = {

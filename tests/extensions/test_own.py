@@ -59,7 +59,7 @@ async def test_sysroot_of_an_sdk_is_as_good_as_the_directory_of_headers(
 ) -> None:
     """The headers where an SDK has them; the clang is the same."""
     page = (ROOT / "docs" / "extensions.md").read_text(encoding="utf-8")
-    [flags] = re.findall(r"in place of `(.*?)`", page)
+    [flags] = re.findall(r"instead of\s+`(.*?)`", page)
     sysroot = tmp_path / "share" / "wasi-sysroot"
     (sysroot / "include").mkdir(parents=True)
     (sysroot / "include" / "wasm32-wasip1").symlink_to(flags.rpartition(" ")[2])
