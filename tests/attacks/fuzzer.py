@@ -1,9 +1,9 @@
-"""What a guest writes and asks, mutated: ``python -m tests.attacks.fuzzer SEED COUNT``.
+"""Mutations of what a guest writes and requests: ``python -m tests.attacks.fuzzer SEED COUNT``.
 
-Runs in a process of its own, so that the end of it is a failure with a seed. Each part plays another side of the guest:
-its replies and control words, the place for callbacks, the arguments of host functions, and an engine whose memory is
-overwritten while it runs. Nothing may raise what is not expected, take the loop's thread for long, or use up memory,
-descriptors or mappings. Times are of the thread's processor, so that a busy machine fails nothing.
+It runs in a separate process, so that its death is a failure with a seed. Each part plays another side of the guest:
+its replies and control words, its argument block, the arguments of host functions, and an engine whose memory is
+overwritten while it runs. Nothing may raise an unexpected exception, occupy the loop's thread for long, or exhaust
+memory, descriptors or mappings. Times are CPU times of the thread, so that a busy machine fails nothing.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ if TYPE_CHECKING:
 CONTROL, ARGUMENT_BLOCK, REQUESTS, REPLIES = 1024, 2048, 65536, 131072
 MEMORY_BYTES = REPLIES + abi.REPLY_RING_BYTES
 EXTREMES = (0, 1, 2, 7, 8, 63, 64, 4095, 4096, 32_768, 65_535, 65_536, (1 << 24) - 1, 1 << 30, abi.WINDOWS_START)
-LONGEST_S = 0.05  # that the loop's thread is kept
-LONGEST_IMPORT_S = 0.5  # that the guest's own thread is, by a single call
+LONGEST_S = 0.05  # that the loop's thread may be occupied
+LONGEST_IMPORT_S = 0.5  # that the guest's own thread may be, by a single call
 MOST_RSS_KIB = 1 << 20
 MOST_DESCRIPTORS = 400
 MOST_MAPPINGS = 4000
 
 
 def some_integer(dice: random.Random, bits: int) -> int:
-    """Return an integer that is often just beyond what is right."""
+    """Return an integer that is often just beyond the valid range."""
     kind = dice.random()
     if kind < 0.5:
         value = dice.choice(EXTREMES) + dice.randint(-2, 2)
@@ -66,7 +66,7 @@ def some_integer(dice: random.Random, bits: int) -> int:
 
 
 def some_value(dice: random.Random, depth: int = 0) -> Any:
-    """Return something that MessagePack can say."""
+    """Return something that MessagePack can encode."""
     kind = dice.randint(0, 8 if depth < 3 else 5)
     if kind <= 5:
         number = some_integer(dice, 63)
@@ -79,7 +79,7 @@ def some_value(dice: random.Random, depth: int = 0) -> Any:
 
 
 def some_body(dice: random.Random) -> bytes:
-    """Return MessagePack, most of the time with a few bytes that are wrong."""
+    """Return MessagePack, usually with a few wrong bytes."""
     body = bytearray(msgspec.msgpack.encode(some_value(dice)))
     for _ in range(dice.randint(0, 3)):
         at = dice.randrange(len(body))
@@ -89,7 +89,7 @@ def some_body(dice: random.Random) -> bytes:
 
 
 class LoopStub:
-    """An event loop as the queue sees it, which never sleeps."""
+    """An event loop as seen by the queue, which never sleeps."""
 
     allows_polling = False
     key = object()
@@ -102,7 +102,7 @@ class LoopStub:
 
 
 def timed(most_s: float, call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call; fail if it took the processor for long."""
+    """Call; fail if it used the processor for long."""
     start = time.thread_time()
     try:
         return call(*arguments)
@@ -155,7 +155,7 @@ class Replies:
         return f"reply {queue.state}"
 
     def answer(self, request_id: int) -> None:
-        """Publish a reply, of which something may be wrong."""
+        """Publish a reply, which may be wrong in some way."""
         dice = self.dice
         body, columns = some_body(dice), some_body(dice) if dice.random() < 0.3 else b""
         length = (abi.REPLY_HEADER_BYTES + len(body) + len(columns) + 7) & ~7
@@ -224,7 +224,7 @@ class Callbacks:
         self.keys += [abi.CALLBACK_STEPS, 1000 << 8 | abi.CALLBACK_CALLS]
 
     def runs(self) -> bytes:
-        """Return calls or steps that were put off."""
+        """Return deferred calls or steps."""
         dice = self.dice
         runs: list[Any] = []
         for _ in range(dice.randint(0, 3)):
@@ -255,7 +255,7 @@ class Callbacks:
 
 
 class Imports:
-    """The host functions for files, called with whatever there is."""
+    """The host functions for files, called with arbitrary arguments."""
 
     SKIPPED = frozenset({"park", "bell", "busy", "sleep", "callback", "callback_answer"})
 
@@ -284,7 +284,7 @@ class Imports:
     def argument(self, name: str, index: int, letter: str) -> int:
         dice = self.dice
         if index == 0 and dice.random() < 0.8 and SIGNATURES[name][0][:2] in ("ii", "i", "iI") and "path" not in name:
-            return dice.randint(0, 12)  # a file's number, most of the time
+            return dice.randint(0, 12)  # usually a file's number
         if dice.random() < 0.3:
             return dice.choice((4096, 65536, abi.WINDOWS_START + 65536 * dice.randint(0, 9)))
         return some_integer(dice, 64 if letter == "I" else 32)
@@ -311,7 +311,7 @@ class Imports:
                 arguments[3] = 65536
         try:
             timed(LONGEST_IMPORT_S, self.functions[name], *arguments)
-        except Exception as error:  # which traps the guest, whatever it is
+        except Exception as error:  # which traps the guest, whatever its class
             if isinstance(error, AssertionError):
                 raise
             return f"import {type(error).__name__}"
@@ -326,7 +326,7 @@ QUERY = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i 
 
 
 async def attack_engine(dice: random.Random, seen: Counter[str], count: int) -> None:
-    """Overwrite what running engines have in memory, while another connection goes on."""
+    """Overwrite the memory of running engines, while another connection continues."""
     async with rapsqlite.connect(":memory:") as bystander:
         victim: rapsqlite.Connection | None = None
         for _ in range(count):
@@ -366,7 +366,7 @@ async def end(victim: rapsqlite.Connection) -> None:
 
 
 def overwrite(dice: random.Random, memory: Memory, rings: Rings) -> None:
-    """Overwrite a word that host and guest share, or any bytes of the guest's."""
+    """Overwrite a word shared by host and guest, or any bytes of the guest's."""
     if dice.random() < 0.5:
         words = rings._words
         word = dice.choice(range(abi.CONTROL_REQUEST_HEAD, abi.CONTROL_BYTES, 4)) // 4
@@ -379,7 +379,7 @@ def overwrite(dice: random.Random, memory: Memory, rings: Rings) -> None:
 
 
 def check_resources() -> None:
-    """Fail where the process has taken more than it may."""
+    """Fail if the process has used more resources than allowed."""
     assert len(os.listdir("/proc/self/fd")) < MOST_DESCRIPTORS
     assert Path("/proc/self/maps").read_text().count("\n") < MOST_MAPPINGS
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < MOST_RSS_KIB
@@ -388,7 +388,7 @@ def check_resources() -> None:
 def main(seed: int, count: int) -> None:
     dice = random.Random(seed)
     seen: Counter[str] = Counter()
-    logging.getLogger("rapsqlite").setLevel(logging.CRITICAL)  # what callbacks raised
+    logging.getLogger("rapsqlite").setLevel(logging.CRITICAL)  # exceptions of callbacks
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 20, 64 << 20))
     with tempfile.TemporaryDirectory() as directory:
         imports = Imports(dice, Path(directory))

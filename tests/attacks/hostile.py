@@ -1,6 +1,6 @@
 """A hostile guest in a separate process, for attacks that may end it: ``python -m tests.attacks.hostile``.
 
-Prints what became of each connection; another one beside them must not notice.
+Prints the outcome of each connection; another connection must not be affected.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def open_database(path: Path) -> str:
 
 
 def must_be_ok(call: str) -> str:
-    """Return instructions that make a call and log its result code, unless that is 0."""
+    """Return instructions that make a call and log its result code unless that is 0."""
     return f"(if {call} (then {text(FREE, b'refused')} (call $log (i32.const {FREE}) (i32.const 7)) (unreachable)))"
 
 
 def outcomes(attacks: dict[str, str], database: Path) -> dict[str, str]:
-    """Run service loops, one after the other, in a process of their own; return why each guest ended.
+    """Run service loops, one after another, in a separate process; return why each guest ended.
 
-    Whatever comes after the one that ends the process is missing, and says "the process ended" in its place.
+    Results after the one that ends the process are missing, and replaced by "the process ended".
     """
     command = [sys.executable, "-m", "tests.attacks.hostile", str(database)]
     done = subprocess.run(
@@ -83,7 +83,7 @@ async def _attack_all(attacks: dict[str, str], database: Path) -> None:
         await bystander.commit()
         assert sigbus.turns_into_trap()
         for name, run in attacks.items():
-            os.truncate(database, SIZE)  # in case it was cut
+            os.truncate(database, SIZE)  # in case it was truncated
             print(json.dumps([name, await _attack(run, database)]), flush=True)
             assert await bystander.fetch_scalar("SELECT 1 + 1") == 2
 

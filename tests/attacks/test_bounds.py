@@ -1,4 +1,4 @@
-"""Counts and lengths that a guest makes up take neither the host's memory nor what a process has of anything else."""
+"""Counts and lengths made up by a guest exhaust neither the host's memory nor any other resource of the process."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ DATABASE = abi.SQLITE_OPEN_READWRITE | abi.SQLITE_OPEN_CREATE | abi.SQLITE_OPEN_
 
 
 class Giant:
-    """A memory of four gigabytes of which nobody may copy much."""
+    """A memory of four gigabytes of which only little may be copied."""
 
     def __call__(self, _address: int, length: int, /) -> memoryview:
         assert length <= MOST_IO_BYTES
@@ -84,11 +84,11 @@ def test_temporary_files_end_before_descriptors_do() -> None:
 
     assert caught.value.code == abi.SQLITE_CANTOPEN
     files.close()
-    assert len(os.listdir("/proc/self/fd")) <= before  # garbage of other tests may have gone meanwhile
+    assert len(os.listdir("/proc/self/fd")) <= before  # other tests' garbage may have been collected meanwhile
 
 
 def test_mappings_of_a_connection_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Linux lets a process have 65 530, of all its parts."""
+    """Linux allows a process 65 530, for all of its parts."""
     monkeypatch.setattr(sigbus, "turns_into_trap", lambda: True)
     database = os.fsencode(tmp_path / "a.db")
     files = FileTable(database)

@@ -1,4 +1,4 @@
-"""A hundred thousand mutations of what a guest writes and asks; RAPSQLITE_LONG=1 makes thirty times as many."""
+"""A hundred thousand mutations of guest output; RAPSQLITE_LONG=1 makes thirty times as many."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COUNT = 3_000_000 if os.environ.get("RAPSQLITE_LONG") == "1" else 100_000
 
 @pytest.mark.timeout(7200 if COUNT > 1_000_000 else 300)
 def test_no_mutation_harms_the_process() -> None:
-    """The process lives, no call keeps it for long, and memory, descriptors and mappings stay bounded."""
+    """The process survives, no call occupies it for long, and memory, descriptors and mappings stay bounded."""
     seed = random.SystemRandom().getrandbits(32)
     command = [sys.executable, "-m", "tests.attacks.fuzzer", str(seed), str(COUNT)]
 

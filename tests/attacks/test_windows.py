@@ -1,4 +1,4 @@
-"""A guest that lays files where it likes, and vanishes them: a trap, never the end of the process."""
+"""A guest that maps files at arbitrary addresses, and makes them vanish: a trap, never the end of the process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SIZE_NOW = PAGES << 16  # of a guest's memory
     ids=["window", "large window", "index", "off"],
 )
 def test_no_file_is_laid_over_memory(tmp_path: Path, call: str) -> None:
-    """The host reads and writes rings, control words and arguments: a file there could vanish, or refuse a write."""
+    """The host reads and writes rings, control words and arguments: a file there could vanish, or reject a write."""
     addresses = [CONTROL & ~4095, PLACE & ~4095, REQUESTS, REPLIES, FREE, -4096, 0x7FFF_0000]
     attacks = {str(at): f"(drop (call {call.format(fd=FD, at=at)}))" for at in addresses}
 
@@ -65,7 +65,7 @@ def test_no_file_is_laid_over_memory(tmp_path: Path, call: str) -> None:
 def test_pages_are_dropped_of_memory_alone_that_is_not_shared(
     tmp_path: Path, address: int, length: int, reason: str
 ) -> None:
-    """Neither what the host reads and writes, nor the memory of anybody else."""
+    """Neither what the host reads and writes, nor other memory."""
     kept = f"(i64.store (i32.const {FREE}) (i64.const -1))"
     attack = f"{kept} (call $memory_unused (i32.const {address}) (i32.const {length}))"
 
@@ -96,7 +96,7 @@ USES = (
 
 @pytest.mark.parametrize("cut", ["", CUT], ids=["whole", "cut"])
 def test_host_functions_know_no_window(tmp_path: Path, cut: str) -> None:
-    """What the host reads may not vanish meanwhile, and what it writes may not be a file's."""
+    """What the host reads must not vanish meanwhile, and what it writes must not be a file's."""
     attacks = {use: f"{MAPPED} {cut} (drop {use})" for use in USES}
 
     said = outcomes(attacks, tmp_path / "a.db")
@@ -117,7 +117,7 @@ def test_every_host_function_that_takes_an_address_is_attacked() -> None:
 
 @pytest.mark.parametrize("cut", ["", CUT], ids=["whole", "cut"])
 def test_instructions_that_end_in_native_code_know_no_window(tmp_path: Path, cut: str) -> None:
-    """What faults there is no trap but the end of the process."""
+    """A fault there is not a trap but the end of the process."""
     uses = [
         f"(memory.copy (i32.const {FREE}) {WINDOW} (i32.const 64))",
         f"(memory.copy {WINDOW} (i32.const {FREE}) (i32.const 64))",
@@ -141,7 +141,7 @@ def test_load_from_a_file_that_was_cut_is_a_trap(tmp_path: Path) -> None:
 
 
 def test_system_interface_knows_no_window(tmp_path: Path) -> None:
-    """WASI is native code too: it refuses the address, or traps."""
+    """WASI is native code too: it rejects the address, or traps."""
     calls = [
         f"(call $random_get {WINDOW} (i32.const 64))",
         f"(call $fd_write (i32.const 1) {WINDOW} (i32.const 1) (i32.const {FREE}))",
@@ -164,7 +164,7 @@ def test_memory_does_not_grow_into_the_windows(tmp_path: Path) -> None:
 
 
 def test_no_place_is_covered_twice(tmp_path: Path) -> None:
-    """Parts of parts would use up what the system allows a process of mappings."""
+    """Parts of parts would exhaust the process's mappings."""
     inside = f"(i32.const {abi.WINDOWS_START - (1 << 32) + 4096})"
     again = f"(call $window_map {FD} {inside} (i32.const 4096) (i64.const 0))"
     attack = f"{MAPPED} (if (i32.ne {again} (i32.const {abi.SQLITE_IOERR_MMAP})) (then (unreachable)))"

@@ -397,7 +397,7 @@ async def stream_many(conn: rapsqlite.Connection, begun: list[int]) -> None:
 async def insert_many(conn: rapsqlite.Connection, begun: list[int]) -> None:
     def chunks() -> Iterator[tuple[int]]:
         for number in range(2_000_000):
-            if number % 20_000 == 0:  # more than go into one request
+            if number % 20_000 == 0:  # more than fits one request
                 begun.append(number)
             yield (number,)
 
@@ -420,7 +420,7 @@ WORK = [execute_many, fetch_many, stream_many, insert_many, begin_many]
 async def test_task_whose_statements_all_finish_is_cancelled_after_the_next(
     conn: rapsqlite.Connection, work: Work
 ) -> None:
-    """Otherwise a task that does nothing but short statements could outrun its cancellation to the end."""
+    """Otherwise a task that only runs short statements could outrun its cancellation to the end."""
     begun: list[int] = []
 
     async with anyio.create_task_group() as tasks:
@@ -430,7 +430,7 @@ async def test_task_whose_statements_all_finish_is_cancelled_after_the_next(
         so_far = len(begun)
         tasks.cancel_scope.cancel()
 
-    assert len(begun) <= so_far + 2  # the answer may have been on its way: then the task learns of it in the next
+    assert len(begun) <= so_far + 2  # the reply may have been on its way: then the task learns of it in the next
     assert not conn.in_transaction or work is insert_many
     assert await conn.fetch_scalar("SELECT 1") == 1
 
@@ -472,7 +472,7 @@ def test_timeout_that_a_finished_statement_was_spared_is_over_with_its_block() -
 
 
 async def test_interrupt_key_while_a_statement_is_sent_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C can come between writing a request and waiting for it: an endless one would block all that follow."""
+    """Ctrl-C can arrive between writing a request and waiting for it: an endless one would block all that follow."""
     async with rapsqlite.connect(":memory:") as conn:
         await conn.execute("SELECT 1")
         host = conn._state.guest.host

@@ -1,7 +1,7 @@
-"""What undoes, ends or releases is carried through, whatever cancels, interrupts or breaks off its task meanwhile.
+"""Requests that undo, end or release always complete, whatever cancels, interrupts or abandons their task meanwhile.
 
-A cancelled task cleans up with statements. One that is cancelled as well, before it has run, leaves half a transaction
-open, which somebody's next commit writes.
+A cancelled task cleans up with statements. If such a statement is cancelled too, before it has run, half a transaction
+stays open, which another task's next commit writes.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ async def plain(database: Path, conn: rapsqlite.Connection) -> AsyncIterator[rap
 
 
 class Occupied:
-    """A connection whose guest works at another task's statement, so that what comes now waits its turn."""
+    """A connection whose guest is busy with another task's statement, so that new requests are queued."""
 
     def __init__(self, conn: rapsqlite.Connection) -> None:
         self._conn = conn
@@ -127,7 +127,7 @@ async def half(conn: rapsqlite.Connection) -> None:
 
 
 async def assert_undone(conn: rapsqlite.Connection, database: Path) -> None:
-    """What comes next, and is committed, has nothing of the half that was to be undone."""
+    """The next committed transaction contains nothing of the half that was to be undone."""
     await conn.execute("BEGIN")
     await conn.execute("INSERT INTO t VALUES ('next')")
     await conn.execute("COMMIT")
@@ -174,7 +174,7 @@ async def test_interrupt_of_everything_leaves_a_rollback_alone(
 ) -> None:
     plain.autocommit = rapsqlite.LEGACY_TRANSACTION_CONTROL if rollback == "rollback()" else True
     await half(plain)
-    async with connect(database) as other:  # so that the interrupt is all that ends the statement in front
+    async with connect(database) as other:  # so that only the interrupt ends the statement in front
         assert await other.fetch_all("SELECT * FROM t") == []
 
     async with anyio.create_task_group() as tasks:
@@ -190,7 +190,7 @@ async def interrupted(conn: rapsqlite.Connection) -> None:
     try:
         await conn.fetch_one(ENDLESS)
     except rapsqlite.OperationalError as error:
-        assert error.sqlite_errorname == "SQLITE_INTERRUPT"  # noqa: PT017 - in a task, where pytest.raises cannot be
+        assert error.sqlite_errorname == "SQLITE_INTERRUPT"  # noqa: PT017 - in a task, pytest.raises cannot be used
 
 
 @pytest.mark.parametrize("rollback", sorted(set(ROLLBACKS) - {"executescript that goes on"}))
@@ -260,7 +260,7 @@ async def test_script_that_undoes_ends_behind_what_undoes_once_it_is_cancelled(
 async def test_script_that_would_commit_first_is_not_run_once_it_is_cancelled(
     database: Path, conn: rapsqlite.Connection
 ) -> None:
-    """sqlite3's executescript commits what is open: a ROLLBACK in it comes too late to undo anything."""
+    """sqlite3's executescript commits an open transaction: a ROLLBACK in it would be too late to undo anything."""
     await half(conn)
 
     async with Occupied(conn) as occupied:
@@ -278,7 +278,7 @@ async def test_script_that_would_commit_first_is_not_run_once_it_is_cancelled(
 async def test_what_a_setting_owes_is_done_although_the_next_statement_is_cancelled(
     database: Path, conn: rapsqlite.Connection, setting: str
 ) -> None:
-    """sqlite3 commits, or begins, when the attribute is set: that the task is cancelled later changes nothing."""
+    """sqlite3 commits, or begins, when the attribute is set: a later cancellation of the task changes nothing."""
     if setting == "autocommit=False":
         conn.autocommit = False
     else:
@@ -319,7 +319,7 @@ async def test_rollback_begins_anew_where_a_transaction_is_always_open(database:
 async def test_commit_that_is_cancelled_while_it_waits_its_turn_is_not_done(
     database: Path, conn: rapsqlite.Connection
 ) -> None:
-    """What is reported as cancelled has not happened; a commit is no clean-up."""
+    """A cancellation means that it has not happened; a commit is not clean-up."""
     for commit in ("COMMIT", "END", "commit()"):
         await half(conn)
         async with Occupied(conn) as occupied:
@@ -336,7 +336,7 @@ async def test_commit_that_is_cancelled_while_it_waits_its_turn_is_not_done(
 async def test_blob_that_is_closed_by_a_cancelled_task_is_closed_when_the_cancellation_comes(
     database: Path, conn: rapsqlite.Connection
 ) -> None:
-    """Closing commits what was written: cancelled in the queue, it was done all the same, but later."""
+    """Closing commits what was written: cancelled in the queue, it still happened, but later."""
     await conn.execute("INSERT INTO t VALUES (zeroblob(3))")
     blob = await conn.blobopen("t", "a", 1)
     await blob.write(b"new")
@@ -367,7 +367,7 @@ async def test_cancellation_comes_at_the_next_statement(database: Path, conn: ra
 
     assert scope.cancelled_caught
     assert "went on" not in reached
-    await conn.execute("DELETE FROM t")  # on asyncio a statement that is answered at once may be done
+    await conn.execute("DELETE FROM t")  # on asyncio a statement that is answered immediately may be done
     await assert_undone(conn, database)
 
 

@@ -1,8 +1,8 @@
-"""Every verb, disturbed in every way, before, during and after the guest's work: what is in the file is what was told.
+"""Every method, disturbed in every way, before, during and after the guest's work: the file matches the outcome.
 
-What ``sqlite3`` leaves in its file decides. A verb that returns has done what it does there; one that reports a
-cancellation has left the file as if it had never been called; after an interrupt key it is one of the two. What undoes,
-ends or releases has done so in all cases.
+The file that ``sqlite3`` leaves is the reference. A method that returns has done what it does there; one that reports a
+cancellation has left the file as if it had never been called; after an interrupt key it is one of the two. Methods that
+undo, end or release have done so in all cases.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ LONGEST_S = 5
 
 
 class Verb(NamedTuple):
-    """What is awaited, and the statements that do the same in sqlite3, after those that come before."""
+    """The awaited call, and the sqlite3 statements with the same effect, after the preceding ones."""
 
     act: Callable[..., Awaitable[object]]
     sql: str
     before: str = ""
     is_carried_through: bool = False
-    then: str = "COMMIT"  # what follows where a transaction is open: it writes what should not be there any more
-    prepare: Callable[[rapsqlite.Connection, AsyncExitStack], Awaitable[Any]] | None = None  # what ``act`` is given
-    is_begun: bool = False  # its statement is: interrupted it is undone, otherwise it ends with the cursor
-    in_memory: bool = False  # what it does is seen through the connection alone
+    then: str = "COMMIT"  # what follows if a transaction is open: it writes what should no longer be there
+    prepare: Callable[[rapsqlite.Connection, AsyncExitStack], Awaitable[Any]] | None = None  # the argument of ``act``
+    is_begun: bool = False  # whether its statement has begun: interrupted it is undone, else it ends with the cursor
+    in_memory: bool = False  # its effect is visible only through the connection
 
 
 async def exhaust(rows: Any) -> None:
@@ -253,13 +253,13 @@ MOMENTS = ["before", "during", "after"]
 
 
 class Disturbance:
-    """Disturbs one verb once; ``outcome`` is what the verb then told."""
+    """Disturbs one call once; ``outcome`` is what the call then returned or raised."""
 
     def __init__(self, conn: rapsqlite.Connection, kind: str, moment: str) -> None:
         self._conn = conn
         self._kind = kind
         self._moment = moment
-        self._begun = threading.Event()  # the guest is at the verb
+        self._begun = threading.Event()  # the guest is running it
         self._noticed = threading.Event()  # the task has been disturbed
         self._scope = anyio.CancelScope()
         self._cancel: Callable[[], object] = self._scope.cancel
@@ -267,7 +267,7 @@ class Disturbance:
         self.outcome = "nothing"
 
     async def run(self, act: Callable[[rapsqlite.Connection], Awaitable[object]], patch: pytest.MonkeyPatch) -> None:
-        """Await a verb; what it does next on the guest's thread is when it is disturbed."""
+        """Await a call, which is disturbed at its next action on the guest's thread."""
         self._loop = current_loop()
         patch.setattr(type(self._loop), "allows_polling", False)
         if self._kind == "interrupt key":
@@ -300,7 +300,7 @@ class Disturbance:
             cancel()
         await asyncio.wait([task])
         del cancel
-        self._cancel = bool  # what cancels keeps the task, and so what its exception keeps
+        self._cancel = bool  # the cancel function keeps the task alive, and so what its exception refers to
 
     async def _await(self, act: Callable[[rapsqlite.Connection], Awaitable[object]]) -> None:
         self._is_on = True
@@ -315,7 +315,7 @@ class Disturbance:
             self.outcome = "returned"
 
     def on_work(self, *_: object) -> None:
-        """On the guest's thread: the verb's first statement begins, or it reads, writes, locks, or calls a function."""
+        """On the guest's thread: the call's first statement begins, or it reads, writes, locks, or calls a function."""
         if not self._is_on or self._begun.is_set():
             return
         self._begun.set()
@@ -326,7 +326,7 @@ class Disturbance:
         assert self._noticed.wait(LONGEST_S)
 
     def _patch_guest(self, patch: pytest.MonkeyPatch) -> None:
-        """Notice each call of the host but those that sleep."""
+        """Observe each host call except the ones that sleep."""
         functions: Any = cast("Any", self._conn._state.guest)._instance.functions
         for name in set(functions) - {"park", "bell", "callback", "callback_answer"}:
             patch.setitem(functions, name, partial(self._after_noticing, functions[name]))
@@ -336,7 +336,7 @@ class Disturbance:
         return function(*arguments)
 
     def _patch_on_cancel(self, patch: pytest.MonkeyPatch) -> None:
-        """A guest that has answered before it is told of the cancellation is one that is not told."""
+        """A guest that has answered before it hears of the cancellation counts as one that never hears of it."""
         on_cancel = PendingRequest.on_cancel
 
         def noticing(request: PendingRequest) -> None:
@@ -361,7 +361,7 @@ class Disturbance:
                         return
             if self._moment == "before" or self._begun.is_set():
                 patch.setattr(kind, "wait", wait)
-                self._loop.post(self._noticed.set)  # once the request is given up
+                self._loop.post(self._noticed.set)  # once the request is abandoned
                 raise KeyboardInterrupt
 
         patch.setattr(kind, "wait", waiting)
@@ -400,7 +400,7 @@ async def disturb(verb: Verb, kind: str, moment: str, tmp_path: Path, monkeypatc
         with monkeypatch.context() as patch:
             await disturbance.run(lambda conn: verb.act(conn, *prepared), patch)
 
-        prepared.clear()  # as sqlite3 does, this ends statements that have rows left
+        prepared.clear()  # as in sqlite3, this ends statements with rows left
         if conn.is_alive():
             await conn.set_trace_callback(None)
             if await conn.in_transaction_async():

@@ -1,4 +1,4 @@
-"""``interrupt()``: every verb, from any task of any loop in any thread, while it computes, waits or copies."""
+"""``interrupt()``: every method, from any task of any loop in any thread, while it computes, waits or copies."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ VERBS: dict[str, Verb] = {
 
 
 class Begun:
-    """An SQL function that says that its statement runs."""
+    """An SQL function that signals that its statement is running."""
 
     def __init__(self) -> None:
         self.event = threading.Event()
@@ -71,7 +71,7 @@ async def begun(conn: rapsqlite.Connection) -> Begun:
 
 
 async def twenty_wait(conn: rapsqlite.Connection, begun: Begun, tasks: TaskGroup) -> None:
-    """Have twenty statements wait for one that does not end; all are to be interrupted."""
+    """Queue twenty statements behind one that does not end; all are to be interrupted."""
     tasks.start_soon(refused, conn.fetch_scalar(ENDLESS))
     await begun.wait()
     for _ in range(20):
@@ -80,7 +80,7 @@ async def twenty_wait(conn: rapsqlite.Connection, begun: Begun, tasks: TaskGroup
 
 
 async def refused(operation: Awaitable[object]) -> None:
-    """Await it and see it interrupted. It is run in tasks: pytest's own ``Failed`` there would end anyio's runner."""
+    """Await it and check that it is interrupted. In tasks, where pytest's own ``Failed`` would end anyio's runner."""
     outcome = None
     try:
         await operation
@@ -139,7 +139,7 @@ async def test_none_that_waits_begins_while_the_others_are_being_interrupted(
         mark(rings, position)
         oldest = queue.oldest()
         if oldest is not None and oldest.position == position:
-            # The guest goes as far as it gets: to its end, or to a bell that this thread has to hear.
+            # The guest proceeds as far as it can: to its end, or to a bell that this thread has to hear.
             while rings.has_unanswered() and not host.ringing:
                 time.sleep(0)
 
@@ -195,7 +195,7 @@ async def test_transaction_goes_on_after_an_interrupt(conn: rapsqlite.Connection
     assert await conn.fetch_all("SELECT a FROM t") == [[1], [2]]
 
 
-# -- statements with rows left: SQLite counts them among those that run ----------------------------
+# -- statements with rows left: SQLite counts them as running --------------------------------------
 
 NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
 
@@ -206,7 +206,7 @@ async def a_cursor(conn: rapsqlite.Connection, _kept: list[object]) -> Any:
 
 async def a_prepared_cursor(conn: rapsqlite.Connection, kept: list[object]) -> Any:
     statement = conn.prepare(NUMBERS)
-    kept.append(statement)  # dropped, it would be closed, and its rows with it
+    kept.append(statement)  # if dropped, it would be closed, and its rows with it
     return await statement.execute()
 
 
@@ -233,7 +233,7 @@ OPEN = [a_cursor, a_prepared_cursor, a_cursor_of_dicts, a_stream, chunks, a_prep
 @pytest.mark.parametrize("begin", OPEN)
 @pytest.mark.parametrize("read", [1, 300])
 async def test_statement_with_rows_left_is_interrupted(conn: rapsqlite.Connection, begin: Any, read: int) -> None:
-    """No fetch is in flight, and the result has no end: fetching the rest would go on for ever."""
+    """No fetch is in flight, and the result has no end: fetching the rest would never finish."""
     kept: list[object] = []
     rows = await begin(conn, kept)
     for _ in range(read):
@@ -315,7 +315,7 @@ def returning(rows: int) -> str:
 async def test_change_that_is_interrupted_before_its_last_row_is_undone_as_in_sqlite3(
     conn: rapsqlite.Connection, database: Path, rows: int, within: bool
 ) -> None:
-    """Ten rows come with the answer, and sqlite3 has stepped past a single one: then nothing is left to interrupt."""
+    """Ten rows arrive with the reply, and sqlite3 has stepped past a single one: then nothing is left to interrupt."""
     with closing(sqlite3.connect(database, isolation_level=None)) as stock:
         if within:
             stock.execute("BEGIN")
@@ -338,14 +338,14 @@ async def test_change_that_is_interrupted_before_its_last_row_is_undone_as_in_sq
         await cursor.fetchall()
 
     result = await conn.in_transaction_async(), await conn.execute_fetchall("SELECT count(*) FROM t")
-    if rows == 10:  # all that is computed has arrived
+    if rows == 10:  # everything computed has arrived
         assert result == (within, [(10,)])
     else:
         assert result == (expected[0], [expected[1]])
 
 
 async def test_open_blob_is_not_taken_for_a_statement_that_goes_on(conn: rapsqlite.Connection) -> None:
-    """SQLite interrupts whatever comes, for as long as something runs, and an open blob runs."""
+    """SQLite interrupts every statement as long as one is running, and an open blob counts as running."""
     await conn.execute("INSERT INTO t VALUES (zeroblob(3))")
     async with conn.blobopen("t", "a", 1) as blob:
         cursor = await conn.execute(NUMBERS)

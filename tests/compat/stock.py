@@ -1,4 +1,4 @@
-"""sqlite3 behind the same verbs as rapsqlite, so that one scenario runs on both and the results are compared."""
+"""sqlite3 with the same methods as rapsqlite, so that one scenario runs on both and the results are compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class StockCursor:
-    """A cursor of sqlite3 whose verbs are awaited."""
+    """A sqlite3 cursor with awaitable methods."""
 
     def __init__(self, cursor: sqlite3.Cursor) -> None:
         self.cursor = cursor
@@ -52,7 +52,7 @@ class StockCursor:
 
 
 class StockBlob:
-    """A blob of sqlite3 whose verbs are awaited, and whose indexing is ``get`` and ``set``."""
+    """A sqlite3 blob with awaitable methods, whose indexing is ``get`` and ``set``."""
 
     def __init__(self, blob: Any) -> None:
         self.blob = blob
@@ -78,7 +78,7 @@ class StockBlob:
 
 
 class Stock:
-    """A connection of sqlite3 whose verbs are awaited: those below, and all that are called as ours are."""
+    """A sqlite3 connection with awaitable methods: the ones below, and all others that are called like ours."""
 
     def __init__(self, database: str, **options: Any) -> None:
         row_factory, text_factory = options.pop("row_factory", None), options.pop("text_factory", str)
@@ -137,7 +137,7 @@ class Stock:
 
 
 def awaited(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-    """Return a function that is awaited for what ``function`` returns."""
+    """Return a function whose result is awaited for the result of ``function``."""
 
     async def verb(*given: Any, **options: Any) -> Any:
         return function(*given, **options)
@@ -146,14 +146,14 @@ def awaited(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
 
 
 async def rows_of(connection: Any, sql: str, *parameters: Any) -> list[Any]:
-    """Return all rows of a statement, however the connection makes them."""
+    """Return all rows of a statement, whatever the row factory."""
     cursor = await connection.execute(sql, *parameters)
     rows: list[Any] = await cursor.fetchall()
     return rows
 
 
 async def outcome(connecting: Any, scenario: Callable[[Any], Awaitable[Any]], *, messages: bool) -> Any:
-    """Return what a scenario gives, or the name of the class of what it raises, with the message if asked."""
+    """Return a scenario's result, or the name of its exception's class, with the message if requested."""
     async with connecting as connection:
         try:
             return await scenario(connection)
@@ -164,7 +164,7 @@ async def outcome(connecting: Any, scenario: Callable[[Any], Awaitable[Any]], *,
 async def same(
     scenario: Callable[[Any], Awaitable[Any]], *, messages: bool = True, database: str = ":memory:", **options: Any
 ) -> Any:
-    """Run a scenario on sqlite3 and on rapsqlite, check that they agree, and return what it gave."""
+    """Run a scenario on sqlite3 and on rapsqlite, check that they agree, and return the result."""
     theirs = await outcome(Stock(database, **options), scenario, messages=messages)
     ours = await outcome(rapsqlite.connect(database, **options), scenario, messages=messages)
 
@@ -173,7 +173,7 @@ async def same(
 
 
 def comparable(result: Any) -> Any:
-    """Return a result so that 1 differs from 1.0 and True, and NaN equals NaN."""
+    """Return a result in a form in which 1 differs from 1.0 and True, and NaN equals NaN."""
     if isinstance(result, list | tuple):
         return [type(result).__name__, *map(comparable, result)]
     if isinstance(result, dict):

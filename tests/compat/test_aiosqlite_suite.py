@@ -1,7 +1,7 @@
-"""aiosqlite's own test suite, out of its wheel, run against rapsqlite.
+"""aiosqlite's own test suite, from its wheel, run against rapsqlite.
 
-The files are loaded unmodified; only what ``import aiosqlite`` gives in them is this package. Each test is one test
-here. The ones that cannot pass are listed with the reason, and must fail: when one passes, its line goes.
+The files are loaded unmodified, except that ``import aiosqlite`` imports this package. Each test is one test here.
+Tests that cannot pass are listed with the reason, and must fail: when one passes, remove its line.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def load(name: str) -> types.ModuleType:
 
 SMOKE: Any = load("smoke")
 PERFORMANCE: Any = load("perf")
-# The suite measures each loop for two seconds; here it is run for what it does, not for how fast.
+# The suite measures each loop for two seconds; here only its behaviour matters, not its speed.
 PERFORMANCE.TARGET = 0.02
 
 
@@ -69,10 +69,10 @@ def names_in(case: type[unittest.TestCase]) -> list[str]:
 
 
 def failures_of(case: type[unittest.TestCase], name: str) -> str:
-    """Run one test of the suite and return its tracebacks; skips are failures, since nothing was shown."""
+    """Run one test of the suite and return its tracebacks; skips count as failures, because they show nothing."""
     result = unittest.TestResult()
     with warnings.catch_warnings():
-        # The suite leaves a connection of sqlite3 open, which Python 3.13 reports whenever it is collected.
+        # The suite leaves a sqlite3 connection open, which Python 3.13 reports whenever it is collected.
         warnings.filterwarnings("ignore", message="unclosed database in <sqlite3")
         case(name).run(result)
         gc.collect()
@@ -87,7 +87,7 @@ TESTS = [
 
 
 def test_suite_is_the_one_we_know() -> None:
-    """Were it empty, or did it test aiosqlite, everything below would pass."""
+    """If it were empty, or tested aiosqlite, everything below would pass."""
     assert SMOKE.aiosqlite is rapsqlite
     assert PERFORMANCE.aiosqlite is rapsqlite
     assert len(names_in(SMOKE.SmokeTest)) >= 30
@@ -103,7 +103,7 @@ def test_passes(case: type[unittest.TestCase], name: str) -> None:
 
 @pytest.mark.parametrize("case, name", [test for test in TESTS if test.id in LEFT_OUT])
 def test_what_is_left_out_does_not_pass(case: type[unittest.TestCase], name: str) -> None:
-    """When one does, its line above goes."""
+    """When one does, remove its line above."""
     failures = failures_of(case, name)
 
     assert failures

@@ -1,4 +1,4 @@
-"""docs/compatibility.md says of each member of aiosqlite whether it is here, and says the truth."""
+"""docs/compatibility.md says correctly of each member of aiosqlite whether it is here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OF_INSTANCES = {"iter_chunk_size", "arraysize", "rowcount", "lastrowid"}  # not 
 
 
 def table_of(title: str) -> dict[str, bool]:
-    """Return the rows of one section: whether the member is said to be here."""
+    """Return the rows of one section: whether the page lists the member as available."""
     section = PAGE.read_text(encoding="utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
     return {row["name"]: row["here"] == "yes" for row in ROW.finditer(section)}
 

@@ -1,4 +1,4 @@
-"""Every scenario of CPython's sqlite3 tests is accounted for: by a test of ours, or by a row of docs/compatibility.md.
+"""Every scenario of CPython's sqlite3 tests is covered by a test here, or by a row of docs/compatibility.md.
 
 ``cpython/inventory.tsv`` has a line for each: its name there (area, class, test), and the test here that makes the same
 claim, or ``page:`` with the subject of a difference.
@@ -24,7 +24,7 @@ DIFFERENCES = {scenario: where for scenario, where in INVENTORY.items() if where
 
 
 def installed_tests() -> Path | None:
-    """Return the directory of the running Python's own tests of sqlite3, if it has them."""
+    """Return the directory of the running Python's own sqlite3 tests, if it has them."""
     for name in ("test.test_sqlite3", "sqlite3.test"):
         try:
             found = importlib.util.find_spec(name)
@@ -36,7 +36,7 @@ def installed_tests() -> Path | None:
 
 
 def scenarios_in(directory: Path) -> set[str]:
-    """Return the names of all tests, those that a class inherits included."""
+    """Return the names of all tests, including inherited ones."""
     names = set()
     for path in directory.glob("*.py"):
         area = path.stem.removeprefix("test_")

@@ -1,7 +1,8 @@
-"""The running Python's own tests of sqlite3, unmodified, with `cpython.blocking` in the place of sqlite3.
+"""The running Python's own tests of sqlite3, unmodified, with `cpython.blocking` instead of sqlite3.
 
-All of them pass on asyncio and Trio, but those that ``cpython/inventory.tsv`` gives to a row of docs/compatibility.md,
-and the few below. Where Python comes without its tests, those in ``cpython/`` make the same claims.
+All of them pass on asyncio and Trio, except the ones that ``cpython/inventory.tsv`` assigns to a row of
+docs/compatibility.md, and the few below. If Python was installed without its tests, the ones in ``cpython/`` make the
+same claims.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 AREAS = ["backup", "dbapi", "dump", "factory", "hooks", "regression", "transactions", "types", "userfunctions"]
-# What Python 3.11 changed and is as there under 3.10 too: the page's row "Python 3.10" and tests/compat/test_errors.py.
+# Behaviour that Python 3.11 changed, and that is the same under 3.10 here: the page's row "Python 3.10" and
+# tests/compat/test_errors.py.
 CHANGED_SINCE_310 = {
     "dbapi.CursorTests.test_execute_too_much_sql", "dbapi.ExtensionTests.test_cursor_executescript_as_bytes",
     "dbapi.ModuleTests.test_thread_safety", "hooks.CollationTests.test_create_collation_not_ascii",
@@ -35,13 +37,13 @@ CHANGED_SINCE_310 = {
     "userfunctions.FunctionTests.test_func_return_too_large_int",
     "userfunctions.FunctionTests.test_non_contiguous_blob",
 }  # fmt: skip
-# Looks whether the warning is of its own line; here that is a line of the blocking face, which awaits.
+# Checks that the warning is for its own line; here that is a line of the blocking wrapper, which awaits.
 LINE_OF_THE_FACE = {"dbapi.CursorTests.test_execute_named_param_and_sequence"}
 
 
 @contextmanager
 def standing_in() -> Iterator[None]:
-    """Have modules that are imported now get our face for sqlite3."""
+    """Make modules imported from now on get our wrapper for sqlite3."""
     names = ("sqlite3", "sqlite3.dbapi2")
     before = {name: sys.modules[name] for name in names}
     face = blocking.module()
@@ -53,7 +55,7 @@ def standing_in() -> Iterator[None]:
 
 
 def suite() -> dict[str, type[unittest.TestCase]]:
-    """Return the tests of the running Python by name, with the class each is in; nothing if it came without them."""
+    """Return the tests of the running Python by name, with their classes; nothing if it was installed without them."""
     package, prefix = ("test.test_sqlite3", "test_") if sys.version_info >= (3, 11) else ("sqlite3.test", "")
     try:
         if importlib.util.find_spec(package) is None:
@@ -82,7 +84,7 @@ HOLDING = sorted(SUITE.keys() - LEFT_OUT)
 
 
 def test_suite_runs_on_this_package() -> None:
-    """Were it empty, or did it test sqlite3, everything below would pass."""
+    """If it were empty, or tested sqlite3, everything below would pass."""
     if not SUITE:
         pytest.skip("this Python came without its tests")
     modules = {sys.modules[cls.__module__] for cls in SUITE.values()}
@@ -100,7 +102,7 @@ def test_passes(name: str, backend: str, tmp_path: Path, monkeypatch: pytest.Mon
     blocking.use_backend(backend)
     result = unittest.TestResult()
     with warnings.catch_warnings():
-        # Some of the tests leave connections open, as connections of sqlite3 may be left before Python 3.13.
+        # Some of the tests leave connections open, which sqlite3 allows before Python 3.13.
         warnings.simplefilter("ignore", ResourceWarning)
         SUITE[name](name.rpartition(".")[2]).run(result)
         gc.collect()

@@ -51,13 +51,13 @@ STATEMENTS = [
 ]  # fmt: skip
 
 
-# What Python 3.10 raises for several statements in one is a ProgrammingError from 3.11 on, and here.
+# Python 3.10's exception for several statements in one string is a ProgrammingError from 3.11 on, and here.
 RENAMED_IN_311 = {"Warning": "ProgrammingError"}
 SINCE_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 differs from later ones")
 
 
 def told(error: BaseException) -> tuple[Any, ...]:
-    """Return what programs look at in an exception."""
+    """Return what programs check in an exception."""
     code = (getattr(error, "sqlite_errorcode", None), getattr(error, "sqlite_errorname", None))
     return type(error).__name__, str(error), *code
 
@@ -84,14 +84,14 @@ async def test_failure_is_told_as_by_sqlite3(sql: str) -> None:
         if sys.version_info < (3, 11):
             name = RENAMED_IN_311.get(name, name)
         assert (ours[0], ours[1]) == (name, message)
-        # An error that the module found itself has no code in sqlite3.
+        # An error that the module itself found has no code in sqlite3.
         if code is not None:
             assert ours[2] == code
             assert ours[3] == code_name or code_name == "unknown"
         assert await rows_of(connection, "SELECT 1") == [(1,)]
 
 
-# Where we differ on purpose, or as the build of SQLite does that sqlite3 happens to use.
+# Deliberate differences, and ones that depend on how sqlite3's SQLite was built.
 DIFFERENT = {
     "SELECT ?100000": "variable number must be between ?1 and ?32766",  # a build may raise that limit
 }
@@ -107,7 +107,7 @@ async def test_difference_to_sqlite3_is_the_one_we_know(sql: str) -> None:
 
 
 async def test_semicolons_after_the_statement_are_no_second_one() -> None:
-    """sqlite3 takes one semicolon, not two."""
+    """sqlite3 accepts one semicolon, not two."""
     async with rapsqlite.connect(":memory:") as connection:
         assert await rows_of(connection, "SELECT 1;; ; -- comment") == [(1,)]
 

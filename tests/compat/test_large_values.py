@@ -1,4 +1,4 @@
-"""Values of 100 MB, and as many parameters as there can be."""
+"""Values of 100 MB, and the maximum number of parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MOST = 32_766
-# SQLite compares each name with all before it: as many names as there can be take it seconds, here and in sqlite3.
+# SQLite compares each name with all before it: the maximum number of names takes seconds, here and in sqlite3.
 STYLES = [
     pytest.param("?", MOST),
     pytest.param("?0", MOST),
@@ -37,7 +37,7 @@ async def test_large_value_goes_in_and_comes_out_of_every_verb(database: Path, k
         await conn.execute("INSERT INTO t (v) VALUES (?)", (value,))
         await conn.commit()
 
-        # Compared one by one: no failure is to print them.
+        # Compared one by one, so that a failure does not print them.
         assert (await conn.fetch_all(sql) == [[value]]) is True
         assert (await conn.fetch_scalar(sql) == value) is True
         assert (await conn.execute_fetchall(sql) == [(value,)]) is True
@@ -62,7 +62,7 @@ async def test_large_value_goes_in_and_comes_out_of_every_verb(database: Path, k
 
 
 def placeholders(style: str, count: int) -> tuple[str, Any]:
-    """Return a list of placeholders and values for them."""
+    """Return a list of placeholders and their values."""
     if style == "?":
         return ", ".join(["?"] * count), list(range(count))
     names = [f"{style}{number}" for number in range(1, count + 1)]
@@ -70,7 +70,7 @@ def placeholders(style: str, count: int) -> tuple[str, Any]:
     return ", ".join(names), values
 
 
-# Python 3.12.0 to 3.12.3 warn of numbers as of names.
+# Python 3.12.0 to 3.12.3 warn for numbers as for names.
 @pytest.mark.filterwarnings("ignore:Binding .* is a named parameter:DeprecationWarning")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("style, count", STYLES)

@@ -1,4 +1,4 @@
-"""docs/migration.md has an answer to every public name of the PyO3 rapsqlite, 0.5.1: the same here, or what to use."""
+"""docs/migration.md covers every public name of the PyO3 rapsqlite 0.5.1: the same here, or its replacement."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "migration.md").read_text
 ROWS = re.findall(r"^\| (.*?) \| .+ \| .+ \|$", PAGE.split("\n## From the PyO3 rapsqlite, 0.5\n")[1], re.MULTILINE)
 MOVED = {name for row in ROWS for name in re.findall(r"`(?:rapsqlite\.)?(\w+)", row)}
 
-# What dir() of that package and its classes gives, without what it imports for itself.
+# The result of dir() for that package and its classes, without its own imports.
 MODULE = """
     Connection ConnectionT Cursor CursorT DataError DatabaseError Error IntegrityError InterfaceError InternalError
     NotSupportedError OperationalError PoolMetrics PoolMetricsGauges PreparedQuery ProgrammingError Row SQLiteCache
@@ -57,7 +57,7 @@ def test_every_name_is_here_or_has_a_row(theirs: str, ours: Any) -> None:
 
 
 async def test_program_written_for_it_runs(tmp_path: Path) -> None:
-    """Its verbs in one program, with the answers that it gives."""
+    """Its methods in one program, with their results."""
     path = tmp_path / "app.db"
     async with rapsqlite.connect(path, isolation_level=None, pragmas={"journal_mode": "WAL"}) as conn:
         await conn.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)")

@@ -1,4 +1,4 @@
-"""What the module offers besides connections, as the newest sqlite3 does, under every Python."""
+"""What the module offers besides connections, as in the newest sqlite3, on every Python version."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import rapsqlite
 
 CONSTANTS = [name for name in dir(sqlite3) if name.startswith("SQLITE_")]
-# What aiosqlite and programs for sqlite3 take from the module. Not `Blob`, `adapters` and `converters`.
+# What aiosqlite and sqlite3 programs use of the module. Not `Blob`, `adapters` and `converters`.
 NAMES = [
     "Binary", "Connection", "Cursor", "DataError", "DatabaseError", "Date", "DateFromTicks", "Error", "IntegrityError",
     "InterfaceError", "InternalError", "NotSupportedError", "OperationalError", "PARSE_COLNAMES", "PARSE_DECLTYPES",

@@ -1,4 +1,4 @@
-"""A sequence for named placeholders: bound by position, after what the running Python's sqlite3 says about that."""
+"""A sequence for named placeholders: bound by position, after the running Python's warning or error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.compat.stock import rows_of, same
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-# Between Python 3.12.0 and 3.12.3 sqlite3 also warned of numbered placeholders, by mistake.
+# From Python 3.12.0 to 3.12.3 sqlite3 also warned for numbered placeholders, by mistake.
 NUMBERED_WARN = (3, 12, 0) <= sys.version_info < (3, 12, 4)
 WARNS = pytest.mark.skipif(not (3, 12) <= sys.version_info < (3, 14), reason="only Python 3.12 and 3.13 warn")
 PAIR = "INSERT INTO t VALUES (:a, @b)"
@@ -33,7 +33,7 @@ async def with_table(connection: Any) -> Any:
 
 @contextlib.contextmanager
 def told(action: Any = "always") -> Any:
-    """Collect the texts of warnings, or have them raised."""
+    """Collect the texts of warnings, or let them raise."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter(action)
         texts: list[Any] = []
@@ -42,7 +42,7 @@ def told(action: Any = "always") -> Any:
 
 
 async def run(connection: Any, verb: str, sql: str, given: Any, action: Any = "always") -> Any:
-    """Return what was raised and warned of, and what the database holds then."""
+    """Return what was raised and warned, and the resulting content of the database."""
     await with_table(connection)
     raised: Any = None
     with told(action) as texts:
@@ -51,7 +51,7 @@ async def run(connection: Any, verb: str, sql: str, given: Any, action: Any = "a
         except (sqlite3.Error, Warning, OverflowError) as error:
             raised = type(error).__name__, str(error)
     rows = await rows_of(connection, "SELECT a, b FROM t")
-    # sqlite3 behind awaitable verbs is called in another file: there the line warned of is not this one's.
+    # The wrapped sqlite3 is called in another file, so its warning is not for this file's line.
     return raised, [text[:2] for text in texts], connection.in_transaction, rows
 
 
@@ -139,7 +139,7 @@ async def test_statement_runs_once_after_the_warning() -> None:
 
 
 async def test_python_314_refuses_it_with_the_transaction_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under every Python as 3.14 will have it, which is not there to compare with yet."""
+    """On every Python version as 3.14 behaves, which may not be there to compare with."""
     monkeypatch.setattr(named_placeholders, "sys", SimpleNamespace(version_info=(3, 14)))
     async with rapsqlite.connect(":memory:") as connection:
         await with_table(connection)

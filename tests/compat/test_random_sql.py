@@ -1,7 +1,7 @@
-"""Random queries over random rows give what stock SQLite gives: the engine was compiled right.
+"""Random queries on random rows give the same results as stock SQLite: the engine was compiled correctly.
 
-A compiler, its options or a replaced C function may break one expression in a thousand. The grammar stays with
-what all SQLite versions agree on: no text from floats, no JSON, no dates.
+A compiler, its options or a replaced C function may break one expression in a thousand. The grammar uses only what all
+SQLite versions agree on: no text from floats, no JSON, no dates.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ FLOATS = [0.0, -0.0, 0.5, -1.25, 3.0, 1e-9, 1e18, 1.5e300]
 
 
 class Grammar:
-    """Makes statements from one seed."""
+    """Generates statements from one seed."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -90,7 +90,7 @@ class Grammar:
         return self.random.choice(makers)(depth - 1)
 
     def operation(self, depth: int) -> str:
-        """Return arithmetic on integers: what floats print as differs between versions."""
+        """Return arithmetic on integers: the text of floats differs between versions."""
         operator = self.random.choice(["+", "-", "*", "/", "%", "&", "|", "<<", ">>"])
         left, right = self.expression(depth), self.expression(depth)
         return f"(CAST({left} AS INTEGER) {operator} (CAST({right} AS INTEGER) % 1000))"
@@ -153,7 +153,7 @@ class Grammar:
         )  # fmt: skip
 
     def join_condition(self) -> str:
-        """Return what two rows have in common."""
+        """Return the join condition of two rows."""
         return self.random.choice(
             ["a.word = b.word", "a.id = b.id", "a.mixed = b.mixed", "a.raw < b.raw", "a.whole = b.id"]
         )

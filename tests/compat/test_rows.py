@@ -1,4 +1,4 @@
-"""How rows are handed out, described and counted, as sqlite3 does it."""
+"""How rows are returned, described and counted, as in sqlite3."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_row_factory_of_a_cursor(factory: str) -> None:
 
 
 async def test_row_of_sqlite3_is_one() -> None:
-    """Programs that set ``row_factory = sqlite3.Row`` get what they had."""
+    """Programs that set ``row_factory = sqlite3.Row`` get the same as before."""
 
     async def scenario(connection: Any) -> Any:
         (row,) = await rows_of(connection, "SELECT 1 AS a, 2 AS B, 3 AS 'c d'")
@@ -143,7 +143,7 @@ async def test_fetchmany_takes_so_many(size: int | None) -> None:
 
 
 async def rows_for(connection: Any, size: Any, *, set_before: bool) -> Any:
-    """Return the rows that fetchmany gives for a size, or what it raises; then the rows that are left."""
+    """Return fetchmany's rows for a size, or its exception; then the remaining rows."""
     await connection.executescript(TABLE)
     cursor = await connection.execute("SELECT id FROM t")
     try:
@@ -222,7 +222,7 @@ async def test_wide_and_long_results() -> None:
 
 
 async def test_one_argument_factory_gets_the_row_alone() -> None:
-    """sqlite3 has no such form."""
+    """sqlite3 has no such factory."""
     async with rapsqlite.connect(":memory:", row_factory=lambda row: sum(row)) as connection:
         assert await connection.fetch_all("SELECT 1, 2, 3") == [6]
         assert await rows_of(connection, "SELECT 1, 2, 3") == [6]

@@ -1,4 +1,4 @@
-"""SQLAlchemy's dialect for aiosqlite, and Alembic on it, with this package for its driver: as with aiosqlite itself."""
+"""SQLAlchemy's aiosqlite dialect, and Alembic on it, with this package as its driver: the same as with aiosqlite."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ async def errors(engine: AsyncEngine) -> Any:
 
 
 def revise(connection: sa.Connection) -> Any:
-    """Two revisions as Alembic writes them for SQLite, then what autogeneration still finds to do."""
+    """Two revisions as Alembic generates them for SQLite, then the remaining differences that autogeneration finds."""
     context = MigrationContext.configure(connection, opts={"render_as_batch": True})
     operations = Operations(context)
     operations.create_table("note", sa.Column("id", sa.Integer, primary_key=True), sa.Column("body", sa.Text))

@@ -1,4 +1,4 @@
-"""Every kind of value, in and out, as sqlite3 does it: https://docs.python.org/3/library/sqlite3.html#sqlite3-types."""
+"""Every kind of value, in and out, as in sqlite3: https://docs.python.org/3/library/sqlite3.html#sqlite3-types."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def label(value: Any) -> str:
 @pytest.mark.parametrize("value", VALUES, ids=label)
 async def test_value_comes_back(value: Any) -> None:
     async def scenario(connection: Any) -> Any:
-        # The text of a REAL, which hex() and length() would show, has two more digits in newer versions of SQLite.
+        # The text of a REAL, which hex() and length() would show, has two more digits in newer SQLite versions.
         sql = "SELECT v, typeof(v), iif(typeof(v) = 'real', 0, hex(v) || length(v)) FROM (SELECT ? AS v)"
         return await rows_of(connection, sql, (value,))
 
@@ -77,7 +77,7 @@ async def test_values_are_stored_under_every_affinity(affinity: str) -> None:
 @pytest.mark.parametrize("value", INVALID, ids=label)
 @pytest.mark.parametrize("sql", ["SELECT ?", "INSERT INTO t VALUES (?)"])
 async def test_value_that_cannot_be_bound_is_refused(value: Any, sql: str) -> None:
-    """Messages differ where sqlite3 says less; the class is what programs catch."""
+    """Messages differ where sqlite3 says less; programs catch the class."""
 
     async def scenario(connection: Any) -> Any:
         await connection.execute("CREATE TABLE t (a)")
@@ -179,7 +179,7 @@ async def test_columns_as_many_as_sqlite_allows() -> None:
 
 
 async def test_random_reals_come_back_and_print_as_themselves() -> None:
-    """SQLite's own text of a REAL differs by version; what it stores does not."""
+    """SQLite's own text of a REAL differs between versions; what it stores does not."""
     generator = random.Random(7)
     reals = [struct.unpack("d", generator.randbytes(8))[0] for _ in range(2_000)]
 
@@ -282,7 +282,7 @@ DETECT = sqlite3.PARSE_DECLTYPES | sqlite3.PARSE_COLNAMES
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Adapters and converters for the length of a test, registered as programs do: with either module."""
+    """Adapters and converters during a test, registered with either module."""
     adapters: dict[Any, Any] = sqlite3.adapters
     monkeypatch.setitem(adapters, (Money, sqlite3.PrepareProtocol), lambda money: f"{money} EUR")
     monkeypatch.setitem(sqlite3.converters, "MONEY", lambda text: Money(text.decode().split()[0]))
@@ -336,7 +336,7 @@ async def test_converters_and_text_factory_share_a_row(text_factory: Any) -> Non
 
 
 def moment(*parts: int) -> dt.datetime:
-    """Return a time without a zone: the converter of sqlite3 knows none."""
+    """Return a time without a zone: sqlite3's converter does not support zones."""
     return dt.datetime(*parts)  # type: ignore[arg-type]  # noqa: DTZ001
 
 

@@ -1,4 +1,4 @@
-"""A guest's memory without a guest: what calls back, word by word."""
+"""A guest's memory without a guest: makes calls back, word by word."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_ARGUMENTS = b"\x90"
 
 
 class Played:
-    """A guest's memory, and what it does to call back."""
+    """A guest's memory, and the steps by which it calls back."""
 
     def __init__(self) -> None:
         self.memory = bytearray(MEMORY_BYTES)
@@ -52,7 +52,7 @@ class Played:
         return int(struct.unpack_from("<q", self.memory, PLACE + 8 * index)[0])
 
     def put(self, key: int, form: int, value: int = 0, address: int = 0) -> tuple[int, int]:
-        """Call with these four words, through the table from the second time on; return the answer's form and value."""
+        """Call with these four words, through the table from the second time on; return the result's form and value."""
         struct.pack_into("<4q", self.memory, PLACE, key, form, value, address)
         slot = self.slots.get(key, abi.NO_FUNCTION)
         if slot:
@@ -65,7 +65,7 @@ class Played:
         return self.word(abi.ARGUMENT_BLOCK_FORM), self.word(abi.ARGUMENT_BLOCK_VALUE)
 
     def call(self, kind: int, handle: int, arguments: bytes = NO_ARGUMENTS) -> tuple[int, int]:
-        """Call with an array in MessagePack."""
+        """Call with a MessagePack array."""
         return self.put_bytes(kind | handle << 8, abi.FORM_ARRAY, arguments)
 
     def put_bytes(self, key: int, form: int, data: bytes, far: bool = False) -> tuple[int, int]:

@@ -16,7 +16,7 @@ REQUESTS = 65536
 REPLIES = 131072
 RING = abi.REPLY_RING_BYTES
 PAGES = 8  # of memory
-FREE = 458752  # the last page, which nothing is kept in
+FREE = 458752  # the last page, which is unused
 
 
 def _data(values: dict[int, int]) -> str:
@@ -28,7 +28,7 @@ def _data(values: dict[int, int]) -> str:
 
 
 def _imports() -> str:
-    """Return the imports of all host functions, each called as `SIGNATURES` calls it."""
+    """Return the imports of all host functions, with the signatures of `SIGNATURES`."""
     kinds = {"i": "i32", "I": "i64"}
     lines = []
     for name, (params, result) in SIGNATURES.items():
@@ -107,9 +107,9 @@ def store(address: int, *values: int) -> str:
     return " ".join(f"(i32.store (i32.const {address + 4 * i}) (i32.const {value}))" for i, value in enumerate(values))
 
 
-# Sleep by the host's function, as the real guest does, but without a word about it.
+# Sleep with the host's function, like the real guest, but without announcing it.
 SLEEP_UNSAID = f"(call_indirect (type $sleep) (i32.load (i32.const {CONTROL + abi.CONTROL_SLEEP})))"
-# Write to the standard output, more than a pipe takes.
+# Write to the standard output, more than a pipe holds.
 RING_BY_WRITING = (
     "(i32.store (i32.const 512) (i32.const 528)) (i32.store (i32.const 516) (i32.const 200000))"
     "(drop (call $fd_write (i32.const 1) (i32.const 512) (i32.const 1) (i32.const 520)))"

@@ -1,4 +1,4 @@
-"""Arguments and answers of callbacks at the guest's place: every form, and what no honest guest writes there."""
+"""Arguments and results of callbacks in the argument block: every form, and input that no honest guest writes."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_malformed_packed_text_is_an_exception_of_the_callback(data: bytes, leng
 
 
 def test_lengths_of_arguments_that_were_seen_take_little_memory() -> None:
-    """Of each a view of the guest's memory is kept, but not of all that a guest may name."""
+    """A view of the guest's memory is kept for each length, but not for all that a guest may name."""
     guest = Played()
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, str.upper)
 

@@ -63,7 +63,7 @@ class PlayedWords:
 
 
 def watch_from(bell: Bell, loop: asyncio.AbstractEventLoop) -> int:
-    """Have the loop hear the bell; returns how the guest is to ring."""
+    """Let the loop watch the bell; returns how the guest should ring."""
     words = PlayedWords()
     bell.watch_from(AsyncioLoop(loop), cast("Words", words), lambda _loop: None)
     return words.bell
@@ -124,7 +124,7 @@ def test_loop_that_cannot_watch_leaves_the_guest_to_call(bell: Bell) -> None:
 def test_waiting_ends_with_a_ring_or_with_its_time(bell: Bell) -> None:
     ring(bell)
     bell.wait(0.9)
-    bell.wait(0.0001)  # the first one has taken the ring: this one would hang otherwise, or find it again
+    bell.wait(0.0001)  # the first one has consumed the ring: otherwise this one would hang, or find it again
     assert bell.drain()
 
 
@@ -158,19 +158,19 @@ def test_too_many_open_files_leave_the_guest_to_call(monkeypatch: pytest.MonkeyP
 async def test_no_descriptor_is_left_of_a_connection(tmp_path: Path) -> None:
     async with rapsqlite.connect(tmp_path / "a.db") as conn:
         await conn.execute("CREATE TABLE t (v)")
-    gc.collect()  # of other tests' connections
+    gc.collect()  # for other tests' connections
     before = open_descriptors()
 
     for _ in range(20):
         async with rapsqlite.connect(tmp_path / "a.db") as conn:
             await conn.fetch_all("SELECT * FROM t")
 
-    assert open_descriptors() <= before  # those of earlier tests may have been closed meanwhile
+    assert open_descriptors() <= before  # earlier tests' descriptors may have been closed meanwhile
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Count the calls of the two imports that a guest here does without."""
+    """Count the calls of the two imports that a guest here does not use."""
     counted: Counter[str] = Counter()
 
     def park(self: HostFunctions, reason: int) -> int:
@@ -224,7 +224,7 @@ async def test_what_is_to_be_had_nowhere_is_done_without(
 
 
 def test_connection_goes_from_loop_to_loop(tmp_path: Path) -> None:
-    """One after the other each hears the guest; two at once are both woken."""
+    """Each hears the guest in turn; two at once are both woken."""
     conn = rapsqlite.connect(tmp_path / "a.db")
     asyncio.run(_use(conn, 0))
     for number in range(1, 4):
@@ -292,7 +292,7 @@ def test_guest_that_is_ended_while_it_rings_sends_no_signal(backend: str) -> Non
 
 
 async def test_guest_that_cannot_write_calls_instead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rust's library would read the error of that write where a small guest has no memory."""
+    """After a failed write Rust's library would read the error where a small guest has no memory."""
     monkeypatch.setattr(_guest, "bell_here", lambda _can_write: nullcontext((None, "/dev/full")))
     async with rapsqlite.connect(":memory:") as conn:
         rings = conn._state.guest._queue._rings

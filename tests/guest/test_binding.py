@@ -1,4 +1,4 @@
-"""What ``runtime`` relies on beneath wasmtime's public interface, so that no release changes it quietly."""
+"""What ``runtime`` relies on below wasmtime's public interface, so that no release changes it unnoticed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_c_functions_bound_directly_have_the_signatures_relied_on() -> None:
     assert len(call.argtypes) == 5
     assert len(define.argtypes) == 9
     assert len(epoch.argtypes) == 4
-    # wasmtime's Python layer does not bind that of the same form for asynchronous calls.
+    # wasmtime's Python layer does not bind the asynchronous function of the same form.
     assert len(max_stack.argtypes) == 2
     assert hasattr(_ffi.dll, "wasmtime_config_async_stack_size_set")
     callback = _bindings.wasmtime_func_unchecked_callback_t

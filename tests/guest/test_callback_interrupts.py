@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def interrupted(
     function: Callable[[], object], *, is_wanted: bool = True, afterwards: Callable[[], object] = lambda: None
 ) -> tuple[Played, bool]:
-    """Call ``function`` in a separate thread while another one interrupts it; return whether that was sent."""
+    """Call ``function`` in a separate thread while another one interrupts it; return whether the interrupt was sent."""
     guest = Played()
     started = threading.Event()
 
@@ -55,7 +55,7 @@ def test_endless_callback_is_interrupted_with_an_exception_nothing_catches_by_ac
 
 
 def test_interrupt_hits_nothing_but_its_callback() -> None:
-    """A thread that always calls back is interrupted all the time; what is not in a callback never sees it."""
+    """A thread that keeps calling back is interrupted continuously; code outside a callback never sees it."""
     guest = Played()
     enough = threading.Event()
     outside: list[BaseException] = []
@@ -74,7 +74,7 @@ def test_interrupt_hits_nothing_but_its_callback() -> None:
             outside.append(exc)
 
     interval = sys.getswitchinterval()
-    gc.disable()  # in a finalizer of other tests' garbage an exception is reported, and lost
+    gc.disable()  # in a finalizer of other tests' garbage an exception would be reported, and lost
     sys.setswitchinterval(1e-5)
     thread = threading.Thread(target=play)
     thread.start()

@@ -1,4 +1,4 @@
-"""Callbacks that the guest calls through its table: slots are of one callback each, and serve many."""
+"""Callbacks that the guest calls through its table: each slot belongs to one callback at a time, and is reused."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.guest.calling import Played
 
 
 class Total:
-    """An aggregate that keeps what it was given."""
+    """An aggregate that keeps its arguments."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[Any, ...]] = []
@@ -147,7 +147,7 @@ def test_released_handles_are_unknown_and_released_twice_without_harm() -> None:
 
 
 def test_exceptions_nobody_asks_for_do_not_pile_up() -> None:
-    """A guest may never tell in a reply that a callback raised."""
+    """A guest may never report in a reply that a callback raised."""
     guest = Played()
 
     class NotedError(Exception):

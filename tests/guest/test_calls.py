@@ -1,4 +1,4 @@
-"""Calls that a guest put off, as the host makes them: a guest made of bytes plays the other side."""
+"""Deferred calls as the host makes them: a guest made of bytes plays the other side."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def key(handle: int) -> int:
 
 
 def made(guest: Played, *runs: Any, most: int = MOST) -> list[Any]:
-    """Have calls made; return the answers."""
+    """Make calls; return the results."""
     form, length = guest.call(abi.CALLBACK_CALLS, most, msgspec.msgpack.encode([*runs]))
     assert form == abi.FORM_BLOB
     if length > abi.ARGUMENT_BLOCK_ROOM:

@@ -37,7 +37,7 @@ ENDLESS = b"WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c) SELE
 
 
 class Engine:
-    """A guest with a database in memory, and requests in short."""
+    """A guest with an in-memory database, and short forms of requests."""
 
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
@@ -54,7 +54,7 @@ class Engine:
         return rows
 
     async def statistics(self) -> dict[str, int]:
-        """Return what the engine counts."""
+        """Return the engine's counters."""
         reply = await self.guest.call(Request(abi.OP_CONTROL, target=abi.CONTROL_OP_STATISTICS))
         counters: dict[str, int] = decode(reply.rows)
         return counters
@@ -62,7 +62,7 @@ class Engine:
 
 @asynccontextmanager
 async def running(**options: int) -> AsyncIterator[Engine]:
-    """Open a database in memory, and close it; nothing may be left open or unanswered then."""
+    """Open an in-memory database, and close it; nothing may be left open or unanswered then."""
     guest = Guest(":memory:", FileTable(b":memory:"), 5.0)
     guest.start()
     try:
@@ -117,7 +117,7 @@ CREATE VIRTUAL TABLE f USING fts5(a); CREATE VIRTUAL TABLE r USING rtree(id, lo,
 
 @pytest.mark.parametrize("sql", CHANGING + NOT_CHANGING)
 async def test_kind_of_statement_comes_from_the_parser(sql: str) -> None:
-    """Text does not tell it: a comment, WITH or a trigger may stand before or behind."""
+    """The text does not show it: comments, WITH or triggers may precede or follow."""
     async with running() as engine:
         await engine.guest.call(Request(abi.OP_SCRIPT, SCHEMA))
 
@@ -139,7 +139,7 @@ async def test_implicit_begin_takes_the_lock_its_kind_says(kind: int, locked: bo
     guest.start()
     await guest.call(Request(abi.OP_OPEN, str(path).encode()))
 
-    # It changes no row, so only IMMEDIATE and EXCLUSIVE ask for more than a shared lock.
+    # It changes no row, so only IMMEDIATE and EXCLUSIVE request more than a shared lock.
     await guest.call(Request(abi.OP_EXECUTE, b"DELETE FROM t WHERE 0", format=kind << abi.FORMAT_BEGIN_SHIFT))
 
     assert guest.in_transaction
@@ -182,7 +182,7 @@ async def test_rows_come_in_pages_until_the_handle_ends() -> None:
 
 
 async def test_exactly_all_rows_leave_no_statement_open() -> None:
-    """A statement that stays open without need keeps its lock."""
+    """A statement that stays open needlessly keeps its lock."""
     async with running() as engine:
         reply = await engine.execute(COUNT_TO.format(4) + "SELECT i FROM c", most=4)
 
@@ -219,7 +219,7 @@ async def test_finished_cursor_goes_back_to_the_cache() -> None:
 
 
 async def test_parameters_of_an_open_cursor_outlive_their_request() -> None:
-    """Bound text is read again with every row, long after the request's bytes were given back."""
+    """Bound text is read again with every row, long after the request's bytes were released."""
     async with running() as engine:
         text, blob = "x" * 5000, b"\x00\xff" * 900
         sql = COUNT_TO.format(3) + "SELECT ?, ? FROM c"
@@ -407,7 +407,7 @@ async def test_error_in_a_script_points_into_the_script() -> None:
 
 
 async def test_script_of_many_statements_takes_time_in_proportion() -> None:
-    """SQLite copies what it is given unless it ends in a NUL; once per statement that is quadratic."""
+    """SQLite copies text that does not end in a NUL; once per statement that is quadratic."""
     async with running() as engine:
         statements = 20_000
 
@@ -486,7 +486,7 @@ async def test_limits_and_switches_are_told_and_set() -> None:
 
 
 async def test_memory_that_cannot_be_had_is_an_error() -> None:
-    """A blob of a gigabyte is allowed by SQLite, but not by the memory of this guest."""
+    """SQLite allows a blob of a gigabyte, but this guest's memory does not."""
     guest = Guest(":memory:", FileTable(b":memory:"), 5.0, memory_limit_bytes=32 << 20)
     guest.start()
     await guest.call(Request(abi.OP_OPEN, b":memory:"))

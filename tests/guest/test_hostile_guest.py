@@ -37,7 +37,7 @@ def load(address: int) -> str:
     return f"(i32.load (i32.const {address}))"
 
 
-# Each of a quarter of the ring, and the head goes on from one to the next.
+# Each is a quarter of the ring, and the head advances from one to the next.
 ENDLESS_SKIPS = " ".join(store(REPLIES + quarter * RING // 4, RING // 4, 0) for quarter in range(4)) + (
     f"(i32.store (i32.const {FREE}) (i32.add {load(FREE)} (i32.const {RING // 4})))"
     + publish(0).replace("(i32.const 0)", load(FREE))
@@ -163,7 +163,7 @@ async def test_endless_loop_is_killed_alone_when_closing_is_cancelled() -> None:
 async def test_endless_loop_is_killed_when_its_request_is_cancelled(body: str) -> None:
     guest = guest_of(AWAIT_REQUEST + f"(loop $l {body} (br $l)) (i32.const 0)", grace_period_s=0.1)
     guest.start()
-    while guest._queue._rings is None:  # until then a request that is cancelled has not begun
+    while guest._queue._rings is None:  # until then a cancelled request has not begun
         await anyio.lowlevel.checkpoint()
 
     with anyio.move_on_after(0.05) as scope:
@@ -175,7 +175,7 @@ async def test_endless_loop_is_killed_when_its_request_is_cancelled(body: str) -
 
 
 async def test_batch_that_was_not_asked_for_breaks_the_connection() -> None:
-    """Nobody would take the batches that follow the first one: they would pile up."""
+    """The batches after the first one would not be taken, and would pile up."""
     guest = guest_of(AWAIT_REQUEST + store(REPLIES, 56, 1, abi.REPLY_BATCH) + publish(56) + PARK_FOR_EVER)
     guest.start()
 
@@ -186,7 +186,7 @@ async def test_batch_that_was_not_asked_for_breaks_the_connection() -> None:
 
 
 async def test_request_counter_that_runs_ahead_breaks_the_connection() -> None:
-    """It is seen by the next request that is written, whose task is not to wait for ever."""
+    """The next request that is written detects it, and its task must not wait forever."""
     answered = store(REPLIES, 56, 1, DONE) + store(CONTROL + abi.CONTROL_REQUEST_TAIL, 8000) + publish(56)
     guest = guest_of(AWAIT_REQUEST + answered + PARK_FOR_EVER)
     guest.start()
@@ -201,13 +201,13 @@ async def test_request_counter_that_runs_ahead_breaks_the_connection() -> None:
 
 @pytest.mark.parametrize("ring", ["(call $bell)", RING_BY_WRITING, RING_ONCE], ids=["calls", "writes", "writes bytes"])
 async def test_endless_ringing_breaks_the_connection(anyio_backend_name: str, ring: str) -> None:
-    """It kept a processor busy, and the loop running, for as long as nobody cancelled the request."""
+    """It occupied a processor, and kept the loop running, until the request was cancelled."""
     guest = guest_of(AWAIT_REQUEST + f"(loop $l {ring} (br $l)) (i32.const 0)", grace_period_s=0.1)
     guest.start()
     while guest._queue._rings is None:  # until then no loop hears the pipe
         await anyio.lowlevel.checkpoint()
     if anyio_backend_name == "trio" and ring != "(call $bell)":
-        # Nobody reads that pipe: the guest is stuck, and costs nothing.
+        # That pipe is not read: the guest is blocked, and costs nothing.
         with anyio.move_on_after(0.05):
             await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
     else:
@@ -221,7 +221,7 @@ async def test_endless_ringing_breaks_the_connection(anyio_backend_name: str, ri
 
 
 async def test_endless_ringing_does_not_pile_up_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each ring used to add a callback to what the loop has to run next."""
+    """Each ring used to add a callback to the loop's queue."""
     rings = f"(loop $l (call $bell) (br_if $l (i32.eqz {load(CONTROL + abi.CONTROL_STOP)}))) (i32.const 0)"
     guest = guest_of(AWAIT_REQUEST + rings, grace_period_s=0.1)
     monkeypatch.setattr(bell, "MOST_IDLE_BELLS", 1 << 30)
@@ -262,7 +262,7 @@ async def test_error_that_is_no_message_is_reported_as_such() -> None:
 
 
 async def test_guest_does_not_sleep_where_nobody_can_wake_it() -> None:
-    """``poll_oneoff`` is how WASI sleeps, and reads of the standard input wait for somebody to type."""
+    """``poll_oneoff`` is WASI's sleep, and reading the standard input waits for someone to type."""
     for name in ("poll_oneoff", "fd_read"):
         function = f'(import "wasi_snapshot_preview1" "{name}" (func (param i32 i32 i32 i32) (result i32)))'
         wasm = module(PARK_FOR_EVER, imports=function)

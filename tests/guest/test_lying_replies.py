@@ -1,4 +1,4 @@
-"""Replies about copies, blobs and sessions that no honest guest gives: InternalError, and nothing believed."""
+"""Replies about copies, blobs and sessions that no honest guest sends: InternalError, and nothing is believed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def fails(operation: Callable[[], Awaitable[Any]]) -> None:
 
 
 def made() -> rapsqlite.Connection:
-    """Return a connection to open."""
+    """Return an unopened connection."""
     script = "CREATE TABLE t (id INTEGER PRIMARY KEY, b); INSERT INTO t VALUES (1, zeroblob(100))"
     return rapsqlite.connect(":memory:", isolation_level=None, init_hook=lambda conn: conn.executescript(script))
 
@@ -78,7 +78,7 @@ async def test_step_of_a_backup(body: bytes) -> None:
 
 
 async def test_backup_that_is_said_to_be_done_but_was_not() -> None:
-    """Neither connection nor sqlite3 takes the file that is not there for an empty database."""
+    """Neither connection nor sqlite3 treats the missing file as an empty database."""
     native = sqlite3.connect(":memory:")
     native.execute("CREATE TABLE kept (a)")
     async with made() as conn:
@@ -133,7 +133,7 @@ async def test_state_of_a_session(body: bytes) -> None:
 
 
 class Ends:
-    """What the guest of a connection is given for the next request, kept to be called as a hostile guest would."""
+    """What a connection's guest is given for the next request, kept to be called as a hostile guest would."""
 
     def __init__(self, conn: rapsqlite.Connection) -> None:
         self.held: list[tuple[int, Any]] = []

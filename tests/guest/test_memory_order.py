@@ -39,27 +39,27 @@ def store(word: str, value: int) -> Step:
 
 
 def load(word: str) -> Step:
-    """Know the word from here on."""
+    """Remember the word's value."""
     return ("load", word)
 
 
 def swap(word: str, value: int) -> Step:
-    """Know what the word was; in one step with a fence on either side."""
+    """Remember the word's old value and set it, in one step with a fence on either side."""
     return ("swap", word, value)
 
 
 def when(word: str, value: int, *steps: Step) -> Step:
-    """Do the steps if the word, as it is known, has the value; they are stores and marks."""
+    """Do the steps if the remembered word has the value; they are stores and marks."""
     return ("when", word, value, steps)
 
 
 def sleep_unless(*words: str) -> Step:
-    """Go on if a word is known to be set, else once the wake-up is there, which is taken."""
+    """Continue if a word is known to be set, otherwise once the wake-up is there, which is consumed."""
     return ("sleep", words)
 
 
 def results(host: list[Step], guest: list[Step]) -> Iterator[dict[str, int]]:
-    """Yield the memory of every end: both are done, or asleep for ever; what each knows is in it with its name."""
+    """Yield the memory at every end: both are done, or asleep forever; it contains what each knows, by name."""
     programs = (host, guest)
     seen: set[State] = set()
     open_states = [State((0, 0), ((), ()), ((), ()), ())]
@@ -117,7 +117,7 @@ def _stepped(state: State, side: int, step: Step) -> Iterator[State]:
             memory = _set(memory, "wake", 0)
     else:
         if buffer:
-            return  # it goes on when the buffer is empty
+            return  # it continues when the buffer is empty
         if kind == "swap":
             known = _set(known, step[1], dict(memory).get(step[1], 0))
             memory = _set(memory, step[1], step[2])
@@ -126,7 +126,7 @@ def _stepped(state: State, side: int, step: Step) -> Iterator[State]:
 
 
 class Pair(NamedTuple):
-    """One of the pairs of docs/architecture.md: what either side does, and what must not come of it."""
+    """One of the pairs of docs/architecture.md: what either side does, and what must not happen."""
 
     host: list[Step]
     guest: list[Step]
@@ -134,7 +134,7 @@ class Pair(NamedTuple):
 
 
 def parking(news: str) -> Pair:
-    """The guest sleeps until there is news; ``swap`` has a fence of its own, so that the guest needs no other."""
+    """The guest sleeps until there is news; ``swap`` includes a fence, so the guest needs no other."""
     return Pair(
         [store(news, 1), FENCE, load("parked"), when("parked", 1, store("wake", 1))],
         [store("parked", 1), FENCE, load(news), sleep_unless(news), swap("parked", 0)],
@@ -176,7 +176,7 @@ def test_one_of_the_two_sides_sees_the_other(name: str) -> None:
 @pytest.mark.parametrize("side", ["host", "guest"])
 @pytest.mark.parametrize("name", PAIRS)
 def test_neither_need_see_the_other_without_its_fence(name: str, side: str) -> None:
-    """The model would find what is wrong: with one fence less, something is."""
+    """The model detects faults: with one fence less there is one."""
     pair = PAIRS[name]
     host, guest = ([step for step in steps if step is not FENCE] for steps in (pair.host, pair.guest))
     unfenced = pair._replace(host=host) if side == "host" else pair._replace(guest=guest)
@@ -185,7 +185,7 @@ def test_neither_need_see_the_other_without_its_fence(name: str, side: str) -> N
 
 
 class RecordedRings(Rings):
-    """Rings that write down what they do with words."""
+    """Rings that record their operations on words."""
 
     __slots__ = ("done",)
 
@@ -234,7 +234,7 @@ def test_host_looks_behind_a_fence_after_it_has_asked_or_written_news() -> None:
 
 
 def test_guest_is_woken_once_for_each_sleep() -> None:
-    """A mutex that is unlocked again while the guest locks it ends the process: the C library takes it for damaged."""
+    """Unlocking a mutex again while the guest locks it ends the process: the C library considers it corrupt."""
     guest = PlayedGuest()
     rings = Rings(guest.view, CONTROL)
     woken: list[None] = []

@@ -1,4 +1,4 @@
-"""The compiled module on disk: used only when it is this user's and whole, and never needed."""
+"""The compiled module on disk: used only if it is this user's and complete, and never required."""
 
 from __future__ import annotations
 

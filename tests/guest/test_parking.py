@@ -1,4 +1,4 @@
-"""The sleep of a guest's thread in a C function, by itself: nothing but waking ends it."""
+"""The sleep of a guest's thread in a C function: nothing but waking ends it."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_sleep_lasts_until_waking_and_returns_what_wasmtime_takes_for_success() 
 def test_waking_that_comes_first_is_not_lost() -> None:
     parking = Parking()
     parking.wake()
-    parking.wake()  # twice is once
+    parking.wake()  # twice counts as once
 
     thread, returned = sleeper(parking)
     thread.join()

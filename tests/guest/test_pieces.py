@@ -1,4 +1,4 @@
-"""Large bodies are copied in pieces: other threads, event loops among them, run between two of them."""
+"""Large bodies are copied in pieces: other threads, including event loops, run in between."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PIECE = 1 << 20
 
 
 class Memory:
-    """Bytes that note how many of them are moved at a time."""
+    """Bytes that record how many of them are moved at a time."""
 
     def __init__(self, size: int) -> None:
         self.bytes = bytearray(size)
@@ -44,7 +44,7 @@ def test_copies_are_whole(size: int) -> None:
 
 
 def test_no_copy_is_of_more_than_a_piece() -> None:
-    """One of 100 MB kept the GIL from all other threads for 50 ms and more."""
+    """A copy of 100 MB kept the GIL from all other threads for 50 ms and more."""
     memory: Any = Memory(20 * PIECE + 1)
 
     fill(memory, bytes(len(memory)))

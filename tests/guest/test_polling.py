@@ -1,4 +1,4 @@
-"""Waiting for an answer without the event loop: never for long, never at the cost of other tasks."""
+"""Waiting for a reply without the event loop: never for long, never at the cost of other tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IN_ROW = 32  # as documented: then the task is suspended for once
 
 
 class PlayedHost:
-    """What polling asks of a guest's host functions."""
+    """The part of a guest's host functions that polling uses."""
 
     def __init__(self) -> None:
         self.asleep = False
@@ -32,7 +32,7 @@ class PlayedHost:
 
 
 class PlayedRings:
-    """A reply ring that answers at once, or never."""
+    """A reply ring that answers immediately, or never."""
 
     def __init__(self, *, answers: bool) -> None:
         self.answers = answers
@@ -46,7 +46,7 @@ class PlayedRings:
 
 
 def tries(polling: Polling, rings: PlayedRings, requests: int) -> list[int]:
-    """Return the numbers of the requests that were waited for."""
+    """Return the numbers of the requests that were polled for."""
     waited_for = []
     for number in range(requests):
         if polling.may_start(cast("Rings", rings)):

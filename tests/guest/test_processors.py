@@ -1,4 +1,4 @@
-"""How many processors a process may use: affinity and the quota of its control group, as they are now."""
+"""How many processors a process may use: its affinity and the quota of its control group, as they are now."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def nothing_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing was asked yet, and there is no control group."""
+    """Nothing is cached, and there is no control group."""
     monkeypatch.setattr(processors, "_CGROUPS", tmp_path)
     for name in ("_affinity_until", "_quota_until", "_quota"):
         monkeypatch.setattr(processors, name, 0.0)
@@ -23,7 +23,7 @@ def nothing_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The control group's files, on a machine of four processors."""
+    """The control group's files, on a machine with four processors."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     return tmp_path
 

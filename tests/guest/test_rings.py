@@ -225,7 +225,7 @@ def test_skip_frame_leads_to_the_end_of_the_ring(guest: PlayedGuest) -> None:
     "tail, length", [(0, 8), (0, RING), (RING - 64, 8), (RING - 64, 56)], ids=["short", "whole", "early", "almost"]
 )
 def test_any_other_skip_frame_is_refused(guest: PlayedGuest, tail: int, length: int) -> None:
-    """A guest that published one after the other would keep the host in `take` for ever."""
+    """A guest that kept publishing them would keep the host in `take` forever."""
     guest.word(abi.CONTROL_REPLY_TAIL, tail)
     rings = Rings(guest.view, CONTROL)
     struct.pack_into("<II", guest.memory, REPLIES + tail, length, 0)

@@ -1,4 +1,4 @@
-"""Which guests spin for long: those in a conversation, and never more than half of the processors."""
+"""Which guests spin for long: those with frequent requests, and never more than half of the processors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class PlayedWords:
-    """The one word that is set, with how often it was."""
+    """The one word that is set, and how often it was."""
 
     def __init__(self) -> None:
         self.spins = 0
@@ -26,21 +26,21 @@ class PlayedWords:
 
 
 class Talk:
-    """A guest, and somebody who talks to it."""
+    """A guest, and a task that sends it requests."""
 
     def __init__(self) -> None:
         self.attention = SpinBudget()
         self.words = PlayedWords()
 
     def ask(self) -> int:
-        """Send a request; returns how long the guest is to look for the one after it."""
+        """Send a request; returns how long the guest should spin for the next one."""
         self.attention.note_request(cast("Words", self.words))
         self.attention.answered()
         return self.words.spins
 
 
 class Clock:
-    """Time that passes when the test says so."""
+    """Time that passes only when the test says so."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -130,7 +130,7 @@ def test_guest_that_ended_gives_its_spins_back(clock: Clock) -> None:
 
 
 def test_nobody_spins_on_a_single_processor(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A spin there keeps the other side, whose answer it waits for, from running."""
+    """Spinning there keeps the other side, whose reply it waits for, from running."""
     monkeypatch.setattr(spin_budget, "usable_processors", lambda: 1)
     talk = Talk()
 
@@ -152,7 +152,7 @@ def test_guest_spins_again_once_there_is_another_processor(clock: Clock, monkeyp
         talk.ask()
 
     processors[0] = 4
-    clock.now += 0.006  # the crowd of the single processor is over
+    clock.now += 0.006  # the crowd on the single processor is over
     talk.ask()
     clock.now += 0.0001
 

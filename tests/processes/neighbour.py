@@ -1,8 +1,8 @@
-"""A process of SQLite's own beside the stress program: transfers and checks, until its standard input ends.
+"""A process that uses SQLite's own library next to the stress program: transfers and checks until its input ends.
 
     python neighbour.py DATABASE SEED
 
-Prints a JSON object: the numbers of its transfers that were committed, and what went wrong.
+Prints a JSON object: the numbers of its committed transfers, and any problems.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TIMEOUT_S = 30.0
 
 
 def transfer(native: sqlite3.Connection, number: int, chance: random.Random) -> None:
-    """Move an amount from one account to another, with an entry of several parts."""
+    """Move an amount between accounts, with an entry of several parts."""
     source, target = chance.sample(range(ACCOUNTS), 2)
     amount, parts = chance.randrange(1, 50), chance.randrange(1, 5)
     native.execute("BEGIN IMMEDIATE")
@@ -32,7 +32,7 @@ def transfer(native: sqlite3.Connection, number: int, chance: random.Random) -> 
 
 
 def faults(native: sqlite3.Connection) -> list[str]:
-    """Return what is wrong with what one transaction sees."""
+    """Return the problems in what one transaction sees."""
     found = []
     native.execute("BEGIN")
     (total,) = native.execute("SELECT sum(amount) FROM account").fetchone()
@@ -47,7 +47,7 @@ HALVES = "SELECT who, number FROM entry GROUP BY who, number HAVING count(*) != 
 
 
 def main() -> None:
-    """Work until nobody wants it any more."""
+    """Work until the input ends."""
     path, seed = sys.argv[1], int(sys.argv[2])
     chance = random.Random(seed)
     ended = threading.Event()

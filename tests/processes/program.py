@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 WORKERS = 6
 CROWD = 120
 TIMEOUT_S = 30.0
-END_S = 20.0  # for what was left to be gone
+END_S = 20.0  # until everything left over must be gone
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
 SPOIL = "UPDATE account SET amount = amount - 7 WHERE id = 0"
-# What may happen to anybody here: an interrupt, and no descriptor for a journal.
+# What may happen to any task here: an interrupt, and no descriptor for a journal.
 EXPECTED = {rapsqlite.SQLITE_INTERRUPT, rapsqlite.SQLITE_CANTOPEN}
 
 
@@ -71,7 +71,7 @@ def collect() -> None:
 
 
 class Book:
-    """What was done, as far as the tasks were told, and what is wrong."""
+    """What was done, as reported to the tasks, and any problems."""
 
     def __init__(self) -> None:
         self.committed: set[tuple[str, int]] = set()
@@ -80,7 +80,7 @@ class Book:
         self.problems: list[str] = []
 
     def note(self, where: str, error: BaseException) -> None:
-        """Count an error that may happen; any other one is a problem."""
+        """Count an expected error; any other one is a problem."""
         code = getattr(error, "sqlite_errorcode", None)
         if isinstance(error, rapsqlite.Error) and code is not None and code & 0xFF in EXPECTED:
             self.counts[f"{where}: {error.sqlite_errorname}"] += 1
@@ -102,16 +102,16 @@ class Stress:
         self.is_trio = loop == "trio"
         self.book = Book()
         self.until = 0.0
-        self.needs_descriptors = anyio.Lock()  # whoever cannot do without them, or takes them away
+        self.needs_descriptors = anyio.Lock()  # held by tasks that need descriptors, or take them away
 
     def connect(self) -> rapsqlite.Connection:
-        """Return a connection that is not open yet."""
+        """Return an unopened connection."""
         return rapsqlite.connect(self.path, isolation_level=None, timeout=TIMEOUT_S)
 
     # -- transfers ---------------------------------------------------------------------------------
 
     async def transfer(self, conn: rapsqlite.Connection, who: str, number: int) -> None:
-        """Move an amount from one account to another, with an entry of several parts; roll back whatever happens."""
+        """Move an amount between accounts, with an entry of several parts; roll back whatever happens."""
         chance = self.chance
         source, target = chance.sample(range(ACCOUNTS), 2)
         amount, parts = chance.randrange(1, 50), chance.randrange(1, 5)
@@ -134,7 +134,7 @@ class Stress:
         self.book.committed.add((who, number))
 
     async def transfer_in_block(self, conn: rapsqlite.Connection, who: str, number: int) -> None:
-        """The same, in the hands of ``transaction()``."""
+        """The same, with ``transaction()``."""
         chance = self.chance
         source, target = chance.sample(range(ACCOUNTS), 2)
         amount = chance.randrange(1, 50)
@@ -152,7 +152,7 @@ class Stress:
         self.book.committed.add((who, number))
 
     async def check(self, conn: rapsqlite.Connection) -> None:
-        """Look at the accounts twice in one transaction."""
+        """Read the accounts twice in one transaction."""
         try:
             await conn.execute("BEGIN")
             first = await conn.fetch_scalar("SELECT sum(amount) FROM account WHERE id < 20")
@@ -166,7 +166,7 @@ class Stress:
         finally:
             await conn.rollback()
 
-    # -- ways to be cancelled ----------------------------------------------------------------------
+    # -- kinds of cancellation ---------------------------------------------------------------------
 
     async def undisturbed(self, call: Callable[[], Awaitable[None]]) -> None:
         await call()
@@ -191,7 +191,7 @@ class Stress:
                 self.book.note("interrupted", error)
 
     async def cancelled_twice(self, call: Callable[[], Awaitable[None]]) -> None:
-        """Cancel, and cancel what that is answered with."""
+        """Cancel, and cancel the handling of that."""
         if self.is_trio:
             await self.in_time(call)
             return
@@ -208,7 +208,7 @@ class Stress:
     # -- tasks -------------------------------------------------------------------------------------
 
     async def work(self, who: str) -> None:
-        """Transfer and check on one connection after the other."""
+        """Transfer and check on one connection after another."""
         conn: rapsqlite.Connection | None = None
         number = 0
         while time.monotonic() < self.until:
@@ -231,7 +231,7 @@ class Stress:
             await conn.close()
 
     async def disturb(self, conn: rapsqlite.Connection, who: str, number: int) -> None:
-        """Do one thing, with somebody in the way."""
+        """Do one thing while it is disturbed."""
         do = self.chance.choice([self.transfer, self.transfer_in_block, None])
         call = partial(self.check, conn) if do is None else partial(do, conn, who, number)
         ways = [self.undisturbed, self.in_time, partial(self.interrupted, conn=conn), self.cancelled_twice]
@@ -240,7 +240,7 @@ class Stress:
         await way(call)
 
     async def drop(self) -> None:
-        """Drop connections in the middle of a transaction: nobody ever sees what they wrote."""
+        """Drop connections in the middle of a transaction: their writes are never seen."""
         while True:
             try:
                 conn = await self.connect()
@@ -271,7 +271,7 @@ class Stress:
             await anyio.sleep(self.chance.random() * 0.3)
 
     def lose_loop(self) -> None:
-        """Close one, in a thread of its own."""
+        """Close one, in a separate thread."""
 
         async def begin() -> tuple[object, ...]:
             conn = await self.connect()
@@ -282,7 +282,7 @@ class Stress:
             return conn, task
 
         loop = asyncio.new_event_loop()
-        loop.set_exception_handler(lambda *_: None)  # that a task is lost is the point
+        loop.set_exception_handler(lambda *_: None)  # losing a task is the point
         try:
             kept = loop.run_until_complete(begin())
             del kept
@@ -292,7 +292,7 @@ class Stress:
             loop.close()
 
     async def run_short(self) -> None:
-        """Open connections while hardly a descriptor is left."""
+        """Open connections while hardly any descriptor is left."""
         while True:
             async with self.needs_descriptors:
                 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -324,7 +324,7 @@ class Stress:
             self.book.problem(f"visit: {type(error).__name__}: {error}")
 
     async def run(self, seconds: float) -> None:
-        """Do everything at once, for so long, counted from where the engine is loaded: it may have to be compiled."""
+        """Do everything at once, for a given time after the engine is loaded: it may have to be compiled."""
         async with rapsqlite.connect(":memory:"):
             pass
         self.until = time.monotonic() + seconds
@@ -340,7 +340,7 @@ class Stress:
 
 
 def prepare(path: str, mode: str) -> None:
-    """Make the database."""
+    """Create the database."""
     with closing(sqlite3.connect(path, isolation_level=None)) as native:
         native.execute(f"PRAGMA journal_mode = {mode}")
         native.execute("CREATE TABLE account (id INTEGER PRIMARY KEY, amount)")
@@ -350,7 +350,7 @@ def prepare(path: str, mode: str) -> None:
 
 
 def judge(path: str, book: Book, done: list[int]) -> None:
-    """Compare what is in the file with what everybody was told."""
+    """Compare the file's content with what tasks were told."""
     with closing(sqlite3.connect(path)) as native:
         for (line,) in native.execute("PRAGMA integrity_check"):
             if line != "ok":
@@ -372,10 +372,10 @@ def judge(path: str, book: Book, done: list[int]) -> None:
 
 
 def left(path: str) -> list[str]:
-    """Return what is still there of connections."""
+    """Return what is left of connections."""
     collect()
     descriptors.sweep()
-    # Trio keeps threads of its own for ten seconds.
+    # Trio keeps its threads for ten seconds.
     threads = [thread.name for thread in threading.enumerate() if not thread.name.startswith("Trio thread")]
     found = [f"thread {name}" for name in threads if name != "MainThread"]
     for name in os.listdir("/proc/self/fd"):

@@ -47,7 +47,7 @@ TRAPS = ["UNREACHABLE", "OUT_OF_BOUNDS", "DIVISION"]
 
 @pytest.mark.parametrize("enabled", ["before", "after"])
 def test_trap_is_an_error_whenever_faulthandler_was_enabled(enabled: str) -> None:
-    """pytest enables it, and programs do so after their first connection: the next trap ended the process."""
+    """pytest enables it, and programs do so after their first connection: then the next trap ended the process."""
     program = """
         async def main():
             if sys.argv[1] == "before":
@@ -71,7 +71,7 @@ def test_trap_is_an_error_whenever_faulthandler_was_enabled(enabled: str) -> Non
 
 
 def test_file_that_is_truncated_after_faulthandler_was_enabled_is_an_error(tmp_path: Path) -> None:
-    """Reads of a mapped file are SIGBUS then."""
+    """Reads of a mapped file then raise SIGBUS."""
     program = """
         async def main():
             path = sys.argv[1]

@@ -1,8 +1,7 @@
-"""Interpreters that end: in an orderly way or not, none may crash, hang, or lose what was committed.
+"""Interpreters that exit, in an orderly way or not: none may crash, hang, or lose committed data.
 
-The hard part is the order of things at exit: the guest's native thread, the event loop, and the interpreter's own
-teardown. Such faults show once in many runs, so each ending is run many times; RAPSQLITE_LONG=1 runs it ten
-times as often.
+The hard part is the order at exit: the guest's native thread, the event loop, and the interpreter's own teardown. Such
+faults show once in many runs, so each exit is run many times; RAPSQLITE_LONG=1 runs it ten times as often.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ import signal, sys, threading
 import anyio
 import rapsqlite
 
-# A test run in the background of a shell hands an ignored SIGINT down to its children.
+# A test run in the background of a shell passes an ignored SIGINT on to its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 path, loop = sys.argv[1:]
@@ -126,7 +125,7 @@ ENDINGS = {
             try:
                 await conn.fetch_all(ENDLESS)
             except rapsqlite.Error as error:
-                # At exit every guest is interrupted and closed, before this statement began or after.
+                # At exit every guest is interrupted and closed, before or after this statement began.
                 assert error.sqlite_errorname in ("SQLITE_INTERRUPT", "SQLITE_MISUSE")
 
         async def main():
@@ -176,12 +175,12 @@ async def main():
 def program(body: str, loop: str, database: Path) -> list[str]:
     """Return the command that runs one ending."""
     text = PROGRAM.format(body=textwrap.dedent(body))
-    # A connection left open warns; that is right, and not what is tested here.
+    # A connection left open warns, which is right, but not under test here.
     return [sys.executable, "-W", "error", "-W", "default::ResourceWarning", "-c", text, str(database), loop]
 
 
 def run(ending: Ending, loop: str, database: Path) -> str:
-    """Run one ending, check how it ended, and return what it printed."""
+    """Run one ending, check how it ended, and return its output."""
     command = program(ending.body, loop, database)
     done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIME_S, check=False)
     assert done.returncode == ending.code, done.stderr
@@ -193,7 +192,7 @@ def run(ending: Ending, loop: str, database: Path) -> str:
 
 
 def last_words(process: subprocess.Popen[str]) -> str:
-    """Return the standard error of a process that should end now; never leave it running."""
+    """Return the standard error of a process that should be ending; never leave it running."""
     try:
         return process.communicate(timeout=RUN_TIME_S)[1]
     finally:
@@ -201,14 +200,14 @@ def last_words(process: subprocess.Popen[str]) -> str:
 
 
 def rows_in(database: Path) -> list[tuple[int, str]]:
-    """Return the rows that stock SQLite sees after it looked the file over."""
+    """Return the rows that stock SQLite sees, after its integrity check."""
     with closing(sqlite3.connect(database)) as stock:
         assert stock.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         return stock.execute("SELECT * FROM test").fetchall()
 
 
 def run_many(ending: Ending, loop: str, directory: Path, count: int) -> list[str]:
-    """Run an ending ``count`` times, two at a time, each on a database of its own."""
+    """Run an ending ``count`` times, two at a time, each on a separate database."""
     databases = [directory / f"{number}.db" for number in range(count)]
     with ThreadPoolExecutor(2) as pool:
         printed = list(pool.map(lambda database: run(ending, loop, database), databases))
@@ -226,7 +225,7 @@ def test_quick_example_ends_cleanly_every_time(loop: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("name", sorted(ENDINGS))
 def test_unclean_end_loses_nothing(name: str, loop: str, tmp_path: Path) -> None:
-    """Committed rows stay, the rest is gone, and the interpreter ends with its own exit code."""
+    """Committed rows stay, the rest is gone, and the interpreter exits with its own exit code."""
     run_many(ENDINGS[name], loop, tmp_path, UNCLEAN_RUNS)
 
 
@@ -244,14 +243,14 @@ def test_interrupt_key_ends_a_running_statement(loop: str, database: Path) -> No
             errors = last_words(process)
 
         assert process.returncode in {1, 130, -signal.SIGINT}
-        # Before Python 3.11 anyio cannot tell whose cancellation it was, and ends with that.
+        # Before Python 3.11 anyio cannot tell whose cancellation it was, and exits with it.
         assert "KeyboardInterrupt" in errors or (sys.version_info < (3, 11) and "CancelledError" in errors)
         assert rows_in(database) == [(1, "hello")]
 
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_killed_process_keeps_what_it_committed(loop: str, database: Path) -> None:
-    """No handler runs: the journal that is left must bring the file back."""
+    """No handler runs: the remaining journal must restore the file."""
     body = """
         async def main():
             async with rapsqlite.connect(path) as conn:

@@ -1,4 +1,4 @@
-"""A process that is short of descriptors, threads, address space or room: errors that say so, and never its end."""
+"""A process short of descriptors, threads, address space or disk space: errors that say so, and never its end."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run(program: str, *arguments: str, prefix: str = "", **options: Any) -> subp
 
 @pytest.mark.parametrize("order", ["first", "later"])
 def test_connection_opens_or_says_that_there_are_too_many_files(tmp_path: Path, order: str) -> None:
-    """wasmtime's WASI ends the process if it gets no descriptors when it first writes: three, then or much later."""
+    """wasmtime's WASI aborts if it gets no descriptors when it first writes: three, then or much later."""
     program = """
         async def main():
             if sys.argv[2] == "later":
@@ -170,7 +170,7 @@ async def test_thread_that_cannot_start_is_an_error_that_says_so(
 
 
 async def test_guest_writes_no_bell_where_wasmtime_could_not_start_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would end the process. The bell is a call then."""
+    """It would abort the process. The bell is then a call."""
     with monkeypatch.context() as patch:
         patch.setattr(runtime, "_output_is_prepared", False)
         NoThreads(patch, allowed=1)
@@ -194,7 +194,7 @@ WITHOUT_CACHE: dict[str, Callable[[Path], dict[str, str]]] = {
 
 @pytest.mark.parametrize("kind", [*WITHOUT_CACHE, "of a user without a home"])
 def test_directory_for_the_compiled_module_that_cannot_be_written_costs_time_alone(tmp_path: Path, kind: str) -> None:
-    """As in a container whose user is a number: no home directory, or one that is read-only."""
+    """As in a container with a numeric user: no home directory, or a read-only one."""
     (tmp_path / "file").touch()
     environment = {"PATH": "", **(WITHOUT_CACHE[kind](tmp_path) if kind in WITHOUT_CACHE else {})}
     program = """
@@ -236,7 +236,7 @@ def test_temporary_files_go_elsewhere_if_their_directory_cannot_be_used(tmp_path
 
 
 def test_file_that_may_not_grow_fails_its_statement_alone(tmp_path: Path) -> None:
-    """The limit on the size of files (ulimit -f) is a signal first, which Python ignores, and then an error."""
+    """The file size limit (ulimit -f) first raises a signal, which Python ignores, and then an error."""
     program = """
         async def main():
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))

@@ -1,4 +1,4 @@
-"""Everything at once, beside a native process: in the end the sums are right, nothing is open and nothing waits."""
+"""Everything at once, next to a native process: at the end the sums match, nothing is open and nothing waits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("loop, seed", [("asyncio", SEEDS[0]), ("trio", SEEDS[-1]), ("uvloop", SEEDS[-1])])
 def test_stressed_process_loses_nothing_and_leaves_nothing(database: Path, loop: str, seed: int) -> None:
-    """RAPSQLITE_STRESS_SEEDS and RAPSQLITE_STRESS_SECONDS repeat a run that failed; odd seeds are in WAL mode."""
+    """RAPSQLITE_STRESS_SEEDS and RAPSQLITE_STRESS_SECONDS repeat a failed run; odd seeds use WAL mode."""
     command = [sys.executable, "-W", "error::ResourceWarning", "-m", "tests.processes.program"]
     done = subprocess.run(
         [*command, str(database), str(SECONDS), str(seed), loop],
@@ -44,7 +44,7 @@ def test_stressed_process_loses_nothing_and_leaves_nothing(database: Path, loop:
 
 
 def test_program_collects_garbage_although_another_thread_collects() -> None:
-    """Else the connection of a lost loop keeps its locks, and all that could collect it wait for them."""
+    """Otherwise the connection of a lost loop keeps its locks, and everything that could collect it waits for them."""
     from tests.processes import program
 
     entered, may_end = threading.Event(), threading.Event()
@@ -63,7 +63,7 @@ def test_program_collects_garbage_although_another_thread_collects() -> None:
         gc.collect()
 
     thread = threading.Thread(target=collect_slowly)
-    gc.disable()  # no collection of this thread's runs into the slow finalizer
+    gc.disable()  # so that no collection of this thread's runs into the slow finalizer
     try:
         thread.start()
         entered.wait()

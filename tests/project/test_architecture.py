@@ -1,6 +1,6 @@
-"""The rules of the source tree that no linter knows: who imports whom, how long functions get, what is said.
+"""Rules of the source tree that no linter knows: imports, the size of functions, forbidden words.
 
-docs/architecture.md explains the folders; the tables here are what is enforced.
+docs/architecture.md explains the folders; the tables here are enforced.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LEVELS = (
 )
 FIRST_ASYNC_LEVEL = 5  # _loops
 
-# The same of the crate: folders and modules of `wasm/src`.
+# The same for the crate: folders and modules of `wasm/src`.
 RUST_LEVELS = (
     {"abi", "allocator", "buffers", "error"},
     {"wire"},
@@ -55,7 +55,7 @@ GENERATED = {"_constants"}
 PYTHON_FUNCTION_CAP = 50
 RUST_FUNCTION_CAP = 60
 
-# One home per fact: who else imports these has taken over someone's job.
+# One home per fact: any other importer of these has taken over a module's job.
 ONLY_USERS = {
     "wasmtime": {
         "_files.sigbus",
@@ -87,8 +87,8 @@ ONLY_USERS = {
     "pickle": set[str](),
     "marshal": set[str](),
 }
-# What may be imported inside a function, because `import rapsqlite` must not wait for it. That the first ones
-# are slow to load needs no further explanation.
+# What may be imported inside a function, because `import rapsqlite` must not wait for it. The first ones are slow to
+# import, which needs no further explanation.
 HEAVY = {"anyio", "asyncio", "trio", "uvloop", "sniffio", "wasmtime"}
 LAZY = HEAVY | set(
     "dataclasses inspect ctypes rapsqlite logging tempfile concurrent contextvars uuid platform hashlib argparse "
@@ -108,7 +108,7 @@ def modules() -> list[Path]:
 
 
 def name_of(path: Path) -> str:
-    """Return a module's dotted name within the package; a folder's own is the folder's."""
+    """Return a module's dotted name within the package; for a folder, the folder's."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
@@ -129,7 +129,7 @@ def tree_of(path: Path) -> ast.Module:
 
 @cache
 def tracked_files() -> tuple[Path, ...]:
-    """Every file of the checkout that is not ignored; of an unpacked sdist, what its directories hold."""
+    """Every file of the checkout that is not ignored; for an unpacked sdist, all of its files."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=False,
@@ -211,7 +211,7 @@ def test_imports_point_downward(path: Path) -> None:
 def test_no_modules_import_each_other() -> None:
     """Siblings may import each other, but not in a circle, annotations included.
 
-    One exception: the nouns name the type of the connection that has made them, and it imports them.
+    One exception: the nouns name the type of the connection that creates them, and it imports them.
     """
     graph = {
         name: {target for target, _ in internal_imports(path, annotations=True)} - {name, "connection"}
@@ -225,7 +225,7 @@ def test_no_modules_import_each_other() -> None:
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_imports_in_functions_are_lazy_ones_with_a_reason(path: Path) -> None:
-    """Only what `import rapsqlite` must not load may be imported late; a comment says so where it is not plain."""
+    """Only what `import rapsqlite` must not load may be imported late; a comment explains it unless it is obvious."""
     lines = path.read_text(encoding="utf-8").splitlines()
     late = [(name, line) for name, line, inside in imports_of(path) if inside]
 
@@ -265,7 +265,7 @@ def test_uses_of_the_crate_point_downward(path: Path) -> None:
 
 
 def rust_paths(tree: str) -> list[str]:
-    """Return the paths of a `use`, whose braces may be nested: `a::{b, c::{d, e}}` is three."""
+    """Return the paths of a `use` with nested braces: `a::{b, c::{d, e}}` is three."""
     head, brace, inner = tree.strip().partition("{")
     if not brace:
         return [head]
@@ -280,7 +280,7 @@ def rust_paths(tree: str) -> list[str]:
 
 
 def rust_uses(own: tuple[str, ...], path: Path, files: Iterable[tuple[str, ...]]) -> set[tuple[str, ...]]:
-    """Return the files of the crate that a file uses, but not the `mod.rs` files that it is part of."""
+    """Return the files of the crate that a file uses, except the `mod.rs` files that it is part of."""
     code = "\n".join(line.split("//")[0] for line in rust_lines(path))
     statements = re.findall(r"\buse\s+([^;]+);", code)
     words = [each for statement in statements for each in rust_paths(statement)]
@@ -298,7 +298,7 @@ def rust_uses(own: tuple[str, ...], path: Path, files: Iterable[tuple[str, ...]]
 
 
 def test_no_files_of_the_crate_use_each_other() -> None:
-    """As for Python: a circle of files can only be understood as one. What a `mod.rs` owns its own files may use."""
+    """As for Python: a circle of files can only be understood as a whole. A `mod.rs` may be used by its own files."""
     source = ROOT / "wasm" / "src"
     files = {}
     for path in rust_modules():
@@ -326,7 +326,7 @@ def test_low_level_module_has_one_home(module: str) -> None:
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_nothing_below_the_loop_is_async(path: Path) -> None:
-    """Files, rings and values are plain functions, so they are tested and reasoned about without a loop."""
+    """Files, rings and values are plain functions, so they can be tested and understood without a loop."""
     if level_of(name_of(path)) >= FIRST_ASYNC_LEVEL:
         return
 

@@ -1,4 +1,4 @@
-"""The benchmarks run: tiny sizes, no figure is judged."""
+"""The benchmarks run, with tiny sizes; figures are not judged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run_quick(directory: Path, peers: str, *workloads: str) -> subprocess.Comple
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.timeout(240)  # some twenty workloads, several of them in interpreters of their own
+@pytest.mark.timeout(240)  # about twenty workloads, several in separate interpreters
 @pytest.mark.parametrize("peer", PEERS_HERE)
 def test_every_workload_runs(tmp_path: Path, peer: str) -> None:
     expected = {
@@ -65,7 +65,7 @@ def test_failing_peer_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
 
 
 def test_targets_compare_the_right_way_round() -> None:
-    """Doubling our rates must never turn a pass into a miss, doubling our costs never a miss into a pass."""
+    """Doubling our rates must never turn a pass into a miss, nor doubling our costs a miss into a pass."""
     figures = dict.fromkeys(
         [
             "operations_per_s",

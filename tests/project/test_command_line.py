@@ -79,7 +79,7 @@ def test_script_on_standard_input_runs_statement_by_statement(database: Path) ->
 
 
 def test_script_stops_at_its_first_error(database: Path) -> None:
-    """What follows may build on what failed."""
+    """Later statements may depend on the failed one."""
     done = command(
         str(database), text="CREATE TABLE t (a);\nINSERT INTO nowhere VALUES (1);\nINSERT INTO t VALUES (1);\n"
     )
@@ -121,7 +121,7 @@ def test_interrupt_key_stops_the_statement_and_not_the_connection(database: Path
         "async def opened(): return await rapsqlite.connect(sys.argv[1])\n"
         "conn = loop.run_until_complete(opened())\n"
         "shell = Shell(conn, loop)\n"
-        # Runs inside the loop, which turns only while a statement runs.
+        # Runs inside the loop, which runs only during a statement.
         "loop.call_soon(lambda: print('ready', flush=True))\n"
         f"shell.feed({ENDLESS!r})\n"
         "shell.feed('SELECT 6 * 7 AS answer;')\n"
@@ -173,7 +173,7 @@ def test_warm_fills_an_empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_warm_fails_if_the_cache_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container image that was built with a cold cache should not have been built."""
+    """A container image built with a cold cache should not have been built."""
     in_the_way = tmp_path / "cache"
     in_the_way.write_text("not a directory")
     monkeypatch.setenv("RAPSQLITE_CACHE_DIR", str(in_the_way))

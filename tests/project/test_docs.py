@@ -1,10 +1,10 @@
-"""Every Python block in README.md and docs/ runs as it stands, and every relative link leads somewhere.
+"""Every Python block in README.md and docs/ runs as it is, and every relative link leads to a file.
 
-A block that opens with three backticks and ``python`` is a whole program: it is run in an empty directory. If
-a ``text`` block follows directly, that is what the program prints. A block that opens with ``python
-fragment`` is part of a program: it must at least parse, as the body of an async function.
+A block that opens with three backticks and ``python`` is a whole program: it is run in an empty directory. If a
+``text`` block follows directly, it is the program's output. A block that opens with ``python fragment`` is part of a
+program: it must at least parse, as the body of an async function.
 
-Nothing public goes without a program that uses it, and no parameter is given a name or default that it does not have.
+Every public member is used by a program, and parameters have the documented names and defaults.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglo
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 RUN_TIME_S = 50
-# Whose members the pages show, in whole programs, but for those that are there for other libraries' sake.
+# Classes whose members the pages show in whole programs, except for members that exist for other libraries.
 USED = [rapsqlite.Connection, rapsqlite.Cursor, rapsqlite.Blob, rapsqlite.ChangeSession, rapsqlite.PreparedStatement]
 FOR_OTHERS = {"iter_chunk_size", "setinputsizes", "setoutputsize", "query"}
-# Pages about this package's own methods, which give them as code with the names of parameters.
+# Other pages document this package's own methods, as code with parameter names.
 NOT_OURS = {"abi", "architecture", "migration", "compatibility"}
 OURS = [page for page in PAGES if page.parent.name == "docs" and page.stem not in NOT_OURS]
 PARAMETER = r"(?:\*|\*?[a-z_]+(?:=[^,`()]+)?)"
@@ -40,7 +40,7 @@ CALL = re.compile(rf"`(?:await )?(?:\w+\.)?(?P<name>[a-z_]+)\((?P<parameters>{PA
 
 
 class Block(NamedTuple):
-    """A fenced block: where it starts, its kind, its text, and the output that the page promises, if any."""
+    """A fenced block: its location, its kind, its text, and the output that the page promises, if any."""
 
     name: str
     info: str
@@ -70,7 +70,7 @@ FRAGMENTS = [block for block in ALL_BLOCKS if block.info == "python fragment"]
 
 
 def test_every_block_is_a_program_or_a_fragment() -> None:
-    """A misspelled mark would take a block out of the tests unnoticed."""
+    """A misspelled mark would silently remove a block from the tests."""
     assert [block.name for block in ALL_BLOCKS if block not in PROGRAMS and block not in FRAGMENTS] == []
     assert any(block.name.startswith("README.md") for block in PROGRAMS)
 
@@ -107,7 +107,7 @@ def test_every_public_member_is_used_by_a_program(cls: type) -> None:
 
 @pytest.mark.parametrize("page", OURS, ids=lambda page: page.name)
 def test_parameters_are_those_that_there_are(page: Path) -> None:
-    """In what the pages give as `method(name, other=default)`; of several classes with the method, of one."""
+    """In code such as `method(name, other=default)`; if several classes have the method, one must match."""
     wrong = []
     for call in CALL.finditer(page.read_text(encoding="utf-8")):
         signatures = signatures_of(call["name"])
@@ -126,7 +126,7 @@ def fits(parameters: str, signature: inspect.Signature) -> bool:
     given = [part.lstrip("*").partition("=")[::2] for part in parameters.split(", ") if part != "*"]
     if not all(name in signature.parameters for name, _ in given):
         return False
-    # With keywords alone, or an ellipsis, it is not the signature but a call.
+    # With keywords alone, or an ellipsis, it is a call, not the signature.
     is_call = all(value for _, value in given) or any(value == "..." for _, value in given)
     return is_call or all(
         ast.literal_eval(value) == signature.parameters[name].default for name, value in given if value

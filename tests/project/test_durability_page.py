@@ -1,4 +1,4 @@
-"""docs/durability.md: each risk has tests, which exist; where the package does not run it says so."""
+"""docs/durability.md: each risk has existing tests; the platforms that are not supported say so."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_every_risk_has_a_test() -> None:
 
 
 def test_import_on_windows_says_that_it_is_not_supported() -> None:
-    """Played: what Windows lacks is taken away before the import."""
+    """Simulated: what Windows lacks is removed before the import."""
     script = (
         "import os, sys\n"
         "sys.modules['fcntl'] = None\n"

@@ -1,7 +1,7 @@
-"""The script that builds the engine: when it builds, and what a toolchain that has changed makes it compile again.
+"""The script that builds the engine: when it builds, and what it recompiles after a change of the toolchain.
 
-The toolchain is made of scripts here, which say what they are and hand the engine over that is there: what is tested is
-what the build script decides. That the real one gives the same bytes is a test of packages.
+The toolchain consists of scripts here, which print their versions and copy the existing engine: only the build script's
+decisions are tested. A test of packages checks that the real toolchain gives the same bytes.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Checkout:
         self.script(self.sdk / "bin/clang", CLANG.format(version=version))
 
     def run(self, *arguments: str, expected: int = 0, toolchain: str = "sdk") -> str:
-        """Run the script; return what cargo was told to do, a word for each time."""
+        """Run the script; return cargo's commands, one word each."""
         self.log.write_text("", encoding="utf-8")
         done = subprocess.run(
             ["bash", str(self.root / "scripts/build_wasm.sh"), *arguments],
@@ -97,7 +97,7 @@ class Checkout:
 
 @pytest.fixture
 def built(tmp_path: Path) -> Checkout:
-    """A checkout that was built."""
+    """A built checkout."""
     checkout = Checkout(tmp_path)
     assert checkout.run() == "rustc"
     assert (tmp_path / ENGINE).read_bytes() == (ROOT / ENGINE).read_bytes()
@@ -119,7 +119,7 @@ def test_input_that_has_changed_is_compiled_with_what_is_compiled_already(built:
 
 @pytest.mark.parametrize("part", ["rustc", "clang", "libc"])
 def test_toolchain_that_has_changed_compiles_again_what_cargo_takes_for_done(built: Checkout, part: str) -> None:
-    """The module of an older compiler stayed, and so did SQLite's object file, of which Cargo knows the flags alone."""
+    """The module of an older compiler stayed, and so did SQLite's object file, of which Cargo knows only the flags."""
     if part == "libc":
         built.library.write_bytes(b"two")
     else:
@@ -137,7 +137,7 @@ def test_module_that_was_removed_is_built_again(built: Checkout) -> None:
 
 
 def test_stamp_without_toolchain_is_not_trusted(built: Checkout) -> None:
-    """That of a version which did not look."""
+    """A stamp of a version that did not check."""
     stamp = built.root / STAMP
     stamp.write_text(stamp.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
 
@@ -165,7 +165,7 @@ def test_stamp_says_what_the_module_was_built_with(built: Checkout) -> None:
 
 
 def test_engine_here_was_built_with_the_toolchain_that_is_here() -> None:
-    """Of Debian's packages too: what the script says of them is what it stamped."""
+    """Including Debian's packages: the script's report matches its stamp."""
     _, *stamped = (ROOT / STAMP).read_text(encoding="utf-8").splitlines()
 
     command = ["bash", str(ROOT / "scripts/build_wasm.sh"), "--toolchain"]

@@ -1,4 +1,4 @@
-"""Every example runs as a user would run it and prints what it promises."""
+"""Every example runs as a user would run it and prints the expected output."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from examples.stdlib_search.traffic import serve
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SQUARES = sum(number * number for number in range(1, 200_001))
-# Nothing to print is not in the table: a new example fails until its output is promised here.
+# An example without an entry in the table fails until its output is added here.
 PRINTED = {
     "quickstart": "[[1, 'hello']]\n[[1, 'hello']]\n",
     "trio_quickstart": "['Jupiter', 'Mars', 'Saturn']\n",
@@ -55,7 +55,7 @@ def test_example_prints_what_it_promises(example: Path, tmp_path: Path) -> None:
 
 
 async def test_stdlib_search_serves_what_it_indexed(database: Path) -> None:
-    """The demo on a small part of the library: every document found again by stock SQLite, every write there."""
+    """The demo on a small part of the library: stock SQLite finds every document and every write."""
     files = standard_library()[:60]
     expected = [entry for path in files for entry in documents_of(path)]
 
@@ -93,7 +93,7 @@ def test_progress_off_a_terminal_is_a_line_per_tenth(capsys: pytest.CaptureFixtu
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True

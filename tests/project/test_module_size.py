@@ -1,4 +1,4 @@
-"""What is compiled for size: the list in wasm/sqlite_cold.csv, and the scripts that record and use it."""
+"""Compiling for size: the list in wasm/sqlite_cold.csv, and the scripts that record and use it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_list_of_another_sqlite_is_reported() -> None:
 
 
 def test_check_fails_the_build_s_question(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """scripts/build_wasm.sh asks with --check and warns when the answer is not 0."""
+    """scripts/build_wasm.sh runs it with --check and warns if the exit code is not 0."""
     monkeypatch.setattr(record_profile, "source", lambda _lock: "libsqlite3-sys 9.9.9 cc")
     monkeypatch.setattr("sys.argv", ["record_profile", "--check"])
 
@@ -74,12 +74,12 @@ def test_check_fails_the_build_s_question(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_functions_are_sorted_by_how_often_they_ran() -> None:
-    """Never: as small as possible; seldom: small; else no line, which is speed."""
+    """Never: as small as possible; rarely: small; otherwise no line, which means speed."""
     assert record_profile.attributes(PROFILE) == ["exported,minsize", "rareFunction,optsize"]
 
 
 def test_what_every_statement_runs_is_compiled_for_speed() -> None:
-    """A workload that failed half-way would leave a list that slows everything down."""
+    """A workload that failed halfway would leave a list that slows everything down."""
     listed = {line.partition(",")[0] for line in record_profile.COLD_LIST.read_text(encoding="utf-8").splitlines()}
     hot = {
         "sqlite3VdbeExec", "sqlite3BtreeTableMoveto", "sqlite3BtreeIndexMoveto", "sqlite3VdbeRecordCompare",

@@ -1,4 +1,4 @@
-"""What is built from a checkout: a wheel that runs anywhere, and an sdist that can build it."""
+"""Build artifacts: a wheel that runs anywhere, and an sdist that can build it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = "rapsqlite/engine.wasm"
 EXTENSIONS = [f"rapsqlite/extension_modules/{name}.wasm" for name in sorted(SHIPPED)]
-# Building from the sdist compiles the crate in another directory: minutes on a small machine.
+# Building from the sdist compiles the crate in another directory, which takes minutes on a small machine.
 BUILD_TIME_S = 900
 pytestmark = [pytest.mark.sources, pytest.mark.timeout(BUILD_TIME_S)]
 
@@ -35,7 +35,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with an sdist and the wheel that was built from this sdist, not from the checkout."""
     pytest.importorskip("hatchling", reason="the build backend is not installed")
     out = tmp_path_factory.mktemp("dist")
-    # The compiled dependencies may come from the checkout's build directory; the crate is compiled anew.
+    # The compiled dependencies may come from the checkout's build directory; the crate is recompiled.
     environment = {"CARGO_TARGET_DIR": str(ROOT / "target"), **os.environ}
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -83,7 +83,7 @@ def test_wheel_holds_the_package_and_the_modules_only(wheel: zipfile.ZipFile) ->
 
 @pytest.mark.parametrize("name", [MODULE, *EXTENSIONS])
 def test_module_built_from_the_sdist_is_the_checkout_s(wheel: zipfile.ZipFile, name: str) -> None:
-    """The same sources give the same bytes, wherever they lie: else nobody can check what a wheel contains."""
+    """The same sources give the same bytes, wherever they are: otherwise a wheel's content cannot be verified."""
     module = wheel.read(name)
 
     assert module[:4] == b"\0asm"
@@ -92,7 +92,7 @@ def test_module_built_from_the_sdist_is_the_checkout_s(wheel: zipfile.ZipFile, n
 
 @pytest.mark.parametrize("name", [MODULE, *EXTENSIONS])
 def test_wheel_contains_no_path_of_the_build_machine(wheel: zipfile.ZipFile, name: str) -> None:
-    """Paths in panic messages give away who built it, and make builds differ."""
+    """Paths in panic messages reveal who built it, and make builds differ."""
     module = wheel.read(name)
     places = [str(ROOT), str(Path.home()), os.environ.get("CARGO_HOME", "")]
 
@@ -123,7 +123,7 @@ def test_metadata_names_python_and_dependencies(metadata: Message) -> None:
 
 
 def test_wasmtime_is_held_to_the_release_that_was_tested(metadata: Message) -> None:
-    """The host reads wasmtime's private structures: another release must be tried before it is allowed."""
+    """The host reads wasmtime's private structures: another release must be tested before it is allowed."""
     [line] = [line for line in metadata.get_all("Requires-Dist", []) if line.startswith("wasmtime")]
     pinned = (ROOT / "scripts" / "constraints.txt").read_text(encoding="utf-8")
     [tested] = [row.split("==")[1] for row in pinned.splitlines() if row.startswith("wasmtime==")]

@@ -17,7 +17,7 @@ import rapsqlite
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Loaded at the first connect() instead: each of them costs more than all that the name `connect` needs.
+# Imported at the first connect() instead: each costs more than everything that the name `connect` needs.
 HEAVY = {"anyio", "asyncio", "trio", "uvloop", "sniffio", "wasmtime", "dataclasses", "inspect"}
 
 LIST_MODULES = """
@@ -31,7 +31,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
 
-# A task that has the last answer asks for the guest, which is gone by then but for the files that it still closes.
+# A task that has the last reply asks for the guest, which is gone by then except for the files it still closes.
 CLOSE_SLOWLY = """
 import asyncio, sys, threading
 from rapsqlite import _constants as abi
@@ -61,25 +61,25 @@ print(*sorted(name for name in sys.modules if name.startswith('anyio._backends')
 
 
 def modules_loaded_by_import(*name: str) -> set[str]:
-    """Return what `import rapsqlite` and a name of it load on top of sqlite3 and msgspec, in a fresh interpreter."""
+    """Return what `import rapsqlite` and one of its names load on top of sqlite3 and msgspec, in a new interpreter."""
     answer = subprocess.run([sys.executable, "-c", LIST_MODULES, *name], capture_output=True, text=True, check=True)
     return set(json.loads(answer.stdout))
 
 
 def test_closing_a_connection_does_not_load_what_only_cancelled_tasks_need() -> None:
-    """However long its files take; by then the guest has left, and nobody is to see that it does."""
+    """However long its files take; by then the guest has stopped, unnoticed."""
     done = subprocess.run([sys.executable, "-c", CLOSE_SLOWLY], capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
 
 
 def test_package_by_itself_loads_nothing() -> None:
-    """What a program imports at its start costs it something only once it is used."""
+    """What a program imports at its start costs something only once it is used."""
     assert {name for name in modules_loaded_by_import() if name.startswith("rapsqlite")} == {"rapsqlite"}
 
 
 def test_modules_are_found_by_their_names() -> None:
-    """Also those that no public name comes from; a module that is missing in the list would import all the others."""
+    """Including modules without public names; a module missing from the list would import all the others."""
     files = {path.stem for path in Path(rapsqlite.__file__).parent.glob("[a-z]*.py")}
 
     assert files == rapsqlite._MODULES
@@ -133,7 +133,7 @@ def test_names_in_all_exist_and_are_unique() -> None:
 
 
 def test_no_public_name_is_forgotten_in_all() -> None:
-    """A star import and the documentation go by __all__, autocompletion goes by the module's names."""
+    """A star import and the documentation use __all__, autocompletion uses the module's names."""
     offered = {
         name
         for name, value in vars(rapsqlite).items()

@@ -1,4 +1,4 @@
-"""How the suite itself is run: shares of it, and the package it tests."""
+"""How the suite itself is run: its shares, and the package it tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def collected(share: str) -> list[str]:
 
 
 def test_shares_hold_each_test_once_and_cpython_s_tests_always() -> None:
-    """Each Python runs one share of the wheel's tests; what no share held would run on one Python only."""
+    """Each Python runs one share of the wheel's tests; a test in no share would run on one Python only."""
     whole = collected("1/1")
     cpython = {name for name in whole if "cpython" in name}
 
@@ -34,7 +34,7 @@ def test_shares_hold_each_test_once_and_cpython_s_tests_always() -> None:
 
 
 def test_tests_of_an_installed_package_do_not_start_on_another(tmp_path: Path) -> None:
-    """A run from the wheel proves nothing if the source tree is what it imports."""
+    """A run from the wheel proves nothing if it imports the source tree."""
     done = collect(RAPSQLITE_INSTALLED_IN=str(tmp_path))
 
     assert done.returncode == 4

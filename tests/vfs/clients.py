@@ -1,9 +1,9 @@
-"""Database clients in processes of their own, driven by a test: ``python -m tests.vfs.clients LIBRARY``.
+"""Database clients in separate processes, driven by a test: ``python -m tests.vfs.clients LIBRARY``.
 
-A client reads one *batch* of steps a line and answers with one line, so several of them work at the same time while the
-test decides what each does. A step is a list: ``["open", path, timeout]``, ``["close"]``, ``["die"]``, which kills the
-process on the spot, or ``["sql", statement, parameters]``. The answer is ``[rows of the last statement, error]``; an
-error ends the batch.
+A client reads one *batch* of steps per line and answers with one line, so several of them work at the same time while
+the test decides what each does. A step is a list: ``["open", path, timeout]``, ``["close"]``, ``["die"]``, which kills
+the process immediately, or ``["sql", statement, parameters]``. The answer is ``[rows of the last statement, error]``;
+an error ends the batch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BUSY = "database is locked"
 
 
 class Answer(NamedTuple):
-    """What came of a batch: the rows of its last statement, or the message of the error that ended it."""
+    """The result of a batch: the rows of its last statement, or the message of the error that ended it."""
 
     rows: list[list[Any]]
     error: str
@@ -146,7 +146,7 @@ class Served:
 
 
 def serve(library: str) -> None:
-    """Answer batches until the test hangs up."""
+    """Answer batches until the test closes the pipe."""
     served = Served(library)
     for line in sys.stdin:
         served.rows = []

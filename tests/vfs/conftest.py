@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def quick_disk(tmp_path: Path) -> Iterator[Path]:
-    """A directory whose syncs cost nothing, for tests that make thousands of databases; else any directory."""
+    """A directory whose syncs are cheap, for tests that create thousands of databases; otherwise any directory."""
     memory = Path("/dev/shm")
     if not memory.is_dir():
         yield tmp_path

@@ -1,8 +1,8 @@
 """What a disk may hold after a crash: every change to files is recorded, then replayed in part.
 
-Two kinds of crash. A *killed process* leaves every change that was made, up to some point. A *power loss* leaves what
-was synced, and of every later change all, nothing, or some sectors, independently; a name that was created or deleted
-since its directory was synced may have appeared or gone, or not.
+There are two kinds of crash. A *killed process* leaves every change up to some point. A *power loss* leaves what was
+synced, and of every later change all, nothing, or some sectors, independently; a name that was created or deleted since
+its directory was synced may or may not have appeared or gone.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Change(NamedTuple):
 
 
 class RecordingFiles(FileTable):
-    """A file table that notes every change to files with a name."""
+    """A file table that records every change to named files."""
 
     def __init__(self, database: bytes) -> None:
         super().__init__(database)
         self.changes: list[Change] = []
 
     def acknowledge(self, number: int) -> None:
-        """Note that the transaction of that number was reported as committed."""
+        """Record that the transaction with that number was reported as committed."""
         self.changes.append(Change("acknowledge", offset=number))
 
     def _note(self, handle: int, kind: str, offset: int = 0, data: bytes = b"") -> None:
@@ -85,14 +85,14 @@ class _File:
 
 @dataclass
 class Disk:
-    """The files after the changes so far. A file may have been deleted and created anew under the same name."""
+    """The files after the changes so far. A file may have been deleted and recreated under the same name."""
 
     named: dict[str, _File] = field(default_factory=dict)
     durable_names: dict[str, _File] = field(default_factory=dict)
     acknowledged: int = 0
 
     def apply(self, change: Change) -> None:
-        """Take one more change into account."""
+        """Apply one more change."""
         if change.kind == "acknowledge":
             self.acknowledged = change.offset
         elif change.kind == "create":

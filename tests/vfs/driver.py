@@ -1,4 +1,4 @@
-"""A connection for tests below the public API: blocking, with its own file table in reach."""
+"""A connection for tests below the public API: blocking, with access to its file table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CREATE = abi.SQLITE_OPEN_READWRITE | abi.SQLITE_OPEN_CREATE
 
 
 class Driven:
-    """One guest with a database open, driven by an event loop that runs only within its calls."""
+    """One guest with a database open, driven by an event loop that runs only during its calls."""
 
     def __init__(
         self,

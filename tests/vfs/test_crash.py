@@ -1,4 +1,4 @@
-"""After a crash at any point, native SQLite finds every acknowledged commit, and nothing by halves."""
+"""After a crash at any point, native SQLite finds every acknowledged commit, and nothing in part."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def replay(changes: list[Change], directory: Path, name: str, durable: bool) -> 
     return states, lost
 
 
-# What is promised after a power loss is what SQLite promises: https://sqlite.org/pragma.html#pragma_synchronous
+# After a power loss the guarantees are SQLite's: https://sqlite.org/pragma.html#pragma_synchronous
 @pytest.mark.parametrize(
     "setup,durable",
     [
@@ -132,8 +132,8 @@ def test_power_loss_and_kill_at_every_point(quick_disk: Path, setup: str, durabl
     assert not lost or not durable
 
 
-# Without syncs only a kill is survived, and that because the host sees SQLite's writes in their order. With NORMAL a
-# rollback journal is synced only once, which SQLite does not promise to be enough.
+# Without syncs only a kill is survived, because the host sees SQLite's writes in order. With NORMAL a rollback journal
+# is synced only once, which SQLite does not guarantee to be enough.
 @pytest.mark.parametrize("level", ["OFF", "NORMAL"])
 @pytest.mark.parametrize("mode", ["DELETE", "TRUNCATE", "PERSIST", "WAL"])
 def test_kill_at_every_point(quick_disk: Path, mode: str, level: str) -> None:
@@ -143,7 +143,7 @@ def test_kill_at_every_point(quick_disk: Path, mode: str, level: str) -> None:
     killed(changes, database, lambda _change: True)
 
 
-# Without a journal on disk nothing can be undone; what is certain is what was there between two transactions.
+# Without a journal on disk nothing can be undone; only states between two transactions are certain.
 @pytest.mark.parametrize("level", ["OFF", "NORMAL", "FULL", "EXTRA"])
 @pytest.mark.parametrize("mode", ["MEMORY", "OFF"])
 def test_kill_between_transactions_without_a_journal(quick_disk: Path, mode: str, level: str) -> None:
@@ -154,7 +154,7 @@ def test_kill_between_transactions_without_a_journal(quick_disk: Path, mode: str
 
 
 def killed(changes: list[Change], database: Path, when: Callable[[Change], bool]) -> None:
-    """Kill the process after those changes; whatever was acknowledged must be there."""
+    """Kill the process after those changes; everything acknowledged must be there."""
     directory = database.parent / "replay"
     directory.mkdir()
     disk = Disk()

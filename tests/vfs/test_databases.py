@@ -1,4 +1,4 @@
-"""Whole databases through everything: journal modes, names, URIs, attached and temporary databases, recovery."""
+"""Whole databases in all variants: journal modes, names, URIs, attached and temporary databases, recovery."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_temporary_tables_and_sorting_leave_no_files(tmp_path: Path) -> None:
 
 
 def crash_with_hot_journal(database: Path) -> None:
-    """Leave a database whose last transaction was cut off after its journal was synced."""
+    """Leave a database whose last transaction was interrupted after its journal was synced."""
     files = RecordingFiles(os.fsencode(database))
     with Driven(database, files=files) as ours:
         ours.sql("CREATE TABLE t (x)")
@@ -205,7 +205,7 @@ def test_hot_journal_for_a_read_only_connection_says_what_is_wrong(tmp_path: Pat
 
 
 def test_crash_between_two_databases(tmp_path: Path) -> None:
-    """A transaction over two files happens in both or in neither, wherever it is cut off."""
+    """A transaction over two files happens in both or in neither, wherever it is interrupted."""
     home = tmp_path / "home"
     home.mkdir()
     files = RecordingFiles(os.fsencode(home / "main.db"))
@@ -222,7 +222,7 @@ def test_crash_between_two_databases(tmp_path: Path) -> None:
         disk.apply(change)
         if place >= start:
             state = disk.after_kill()
-            # The super-journal has the names of the journals: the files must be found where they were.
+            # The super-journal contains the names of the journals, so the files must be found in the same place.
             shutil.rmtree(home)
             home.mkdir()
             lay_out(state, home)
@@ -252,7 +252,7 @@ def test_new_files_have_the_modes_of_native_ones(tmp_path: Path) -> None:
 
 
 def test_renamed_database_is_not_written_to(tmp_path: Path) -> None:
-    """Its journal would be found by nobody."""
+    """Its journal would never be found."""
     database = tmp_path / "test.db"
     with Driven(database) as ours:
         ours.sql("CREATE TABLE t (x)")

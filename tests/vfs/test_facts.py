@@ -1,4 +1,4 @@
-"""What is seen of a database when it is locked, by either way of looking."""
+"""What is seen of a database when it is locked, by either method."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_companions_are_seen_as_they_come_and_go(facts: Facts, database: Path, c
 
 
 def test_link_to_nowhere_may_be_a_journal(facts: Facts, database: Path) -> None:
-    """SQLite looks for itself, and finds what it is."""
+    """SQLite checks for itself, and finds what it is."""
     os.symlink("nowhere", f"{database}-journal")
 
     assert facts.companions() == abi.FACT_JOURNAL

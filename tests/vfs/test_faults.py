@@ -1,4 +1,4 @@
-"""Every host function fails at every place: what was acknowledged stays, nothing is torn, nobody stays locked out."""
+"""Every host function fails at every call: acknowledged data stays, nothing is torn, no one stays locked out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ROWS = 5
-QUIET = 8  # runs in a row without a fault: how often a lock is kept, and so the number of calls, varies a little
+QUIET = 8  # runs in a row without a fault: the number of calls varies a little, with how often a lock is kept
 
 # The methods behind imports, and what each may fail with.
 FAULTS = {
@@ -57,7 +57,7 @@ class FaultyFiles(FileTable):
         self.failed: str | None = None
         for name, code in FAULTS.items():
             if for_good and code == sqlite.SQLITE_BUSY:
-                code = sqlite.SQLITE_IOERR_LOCK  # SQLite would try again for ten seconds
+                code = sqlite.SQLITE_IOERR_LOCK  # SQLite would retry for ten seconds
             if only in (None, name):
                 setattr(self, name, self._wrap(name, code, getattr(self, name)))
 
@@ -66,7 +66,7 @@ class FaultyFiles(FileTable):
             self._countdown -= 1
             if self._countdown == 0 or (self._for_good and self._countdown < 0):
                 self.failed = self.failed or name
-                if name == "write":  # what fails may have been done in part
+                if name == "write":  # a failing call may have been done in part
                     handle, data, offset = arguments
                     method(handle, bytes(data[: len(data) // 2]), offset)
                 if name == "close_file":  # close(2) may fail, but closes
@@ -78,7 +78,7 @@ class FaultyFiles(FileTable):
 
 
 class Workload:
-    """Transactions that go on after errors, and what is known of each."""
+    """Transactions that continue after errors, and what is known about each."""
 
     def __init__(self, database: Path, files: FileTable, setup: str) -> None:
         self.acknowledged: set[int] = set()
@@ -116,7 +116,7 @@ class Workload:
         except Error:
             if committing:
                 self.doubtful.add(number)
-            with contextlib.suppress(Error):  # else the connection is beyond repair, and closing it settles the rest
+            with contextlib.suppress(Error):  # otherwise the connection is unusable, and closing it does the rest
                 if ours.guest.in_transaction:
                     ours.sql("ROLLBACK")
 
@@ -175,7 +175,7 @@ def test_any_host_function_may_fail_at_any_place(quick_disk: Path, mode: str, se
     expected = {"full_path", "open", "close_file", "read_into", "write", "lock"}
     # In WAL mode the database stays locked until it is closed.
     expected |= {"lock_index", "unlock_index"} if mode == "WAL" else {"unlock"}
-    if "PERSIST" in setup:  # what is not beside the database was seen when that was locked
+    if "PERSIST" in setup:  # files next to the database were seen when it was locked
         expected.add("access")
     assert failed >= expected
     assert nth > 100
@@ -184,7 +184,7 @@ def test_any_host_function_may_fail_at_any_place(quick_disk: Path, mode: str, se
 @pytest.mark.parametrize("kind", ["write", "sync", "truncate"])
 @pytest.mark.parametrize("mode", ["DELETE", "TRUNCATE", "WAL"])
 def test_failing_device_is_survived(quick_disk: Path, mode: str, kind: str) -> None:
-    """All writes, syncs or truncations fail from some point on; reading goes on."""
+    """All writes, syncs or truncations fail from some point on; reading still works."""
     nth = 0
     while True:
         nth += 1

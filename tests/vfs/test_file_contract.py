@@ -1,4 +1,4 @@
-"""The host's files, called as the guest would call them, against the rules of SQLite's VFS for Unix."""
+"""The host's files, called as the guest would call them, compared with the rules of SQLite's VFS for Unix."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_system_errors_become_result_codes(
 
 
 def test_full_device_is_reported_as_full() -> None:
-    """/dev/full refuses every write with ENOSPC, for real."""
+    """/dev/full really fails every write with ENOSPC."""
     table = FileTable(b"/dev/full")
     handle, _ = table.open(b"/dev/full", DATABASE)
 
@@ -254,7 +254,7 @@ def test_moved_and_replaced_files_are_noticed(files: FileTable, database: Path) 
 
 
 def test_closed_standard_streams_are_never_databases(database: Path) -> None:
-    """What is printed to a closed stdout must not land in a database that got its number."""
+    """Output for a closed stdout must not be written to a database that got its number."""
     script = (
         "import os, sys\n"
         "from rapsqlite._files.file_table import FileTable\n"
@@ -337,7 +337,7 @@ def test_closing_closes_every_descriptor(database: Path) -> None:
 
 
 def test_failing_unlock_keeps_no_file_open(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A guest that has died is cleaned up after, whatever fails on the way."""
+    """A dead guest's files are closed, whatever fails meanwhile."""
     before = set(os.listdir("/proc/self/fd"))
     table = FileTable(os.fsencode(database))
     for suffix in (b"", b"-other"):

@@ -1,4 +1,4 @@
-"""Files that keep a system call waiting: pipes, and file systems that do not answer. Nobody else waits with them."""
+"""Files that block a system call: pipes, and file systems that do not respond. Nothing else waits with them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def make_special(path: Path, kind: str) -> None:
 async def test_what_is_no_file_is_no_database_and_nobody_waits_for_it(
     tmp_path: Path, kind: str, read_only: bool
 ) -> None:
-    """open(2) of a pipe waits until somebody has opened its other end."""
+    """open(2) of a pipe waits until its other end is opened."""
     path = tmp_path / "special"
     make_special(path, kind)
 
@@ -103,7 +103,7 @@ def fork() -> None:
 
 
 class Hanging:
-    """System calls on one name that do not return until they are let go."""
+    """System calls on one name that block until they are released."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, call: str, name: str) -> None:
         self.reached = threading.Event()
@@ -124,7 +124,7 @@ class Hanging:
 
 @contextmanager
 def hanging(monkeypatch: pytest.MonkeyPatch, call: str, name: str) -> Iterator[Hanging]:
-    """Let go in the end, whatever happens."""
+    """Release them at the end, whatever happens."""
     hang = Hanging(monkeypatch, call, name)
     try:
         yield hang
@@ -136,8 +136,8 @@ def hanging(monkeypatch: pytest.MonkeyPatch, call: str, name: str) -> Iterator[H
 async def test_call_that_hangs_stops_neither_the_loop_nor_other_connections(
     tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """It is made on its connection's thread, and under no guard that anybody else takes: to open, close or fork."""
-    # Calls on a local file system, which take a microsecond, keep the GIL. Such as hang are others.
+    """It runs on its connection's thread, and under no guard that opening, closing or forking takes."""
+    # Calls on a local file system, which take a microsecond, keep the GIL; calls that may hang do not.
     monkeypatch.setattr(mapping, "is_shared_by_all", lambda _fd: False)
     stuck = tmp_path / "stuck.db"
     async with connect(stuck) as conn:
@@ -166,7 +166,7 @@ async def test_call_that_hangs_stops_neither_the_loop_nor_other_connections(
 async def test_descriptor_that_hangs_while_it_is_closed_stops_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """close(2) of a file on another machine waits for what was written to it."""
+    """close(2) of a file on another machine waits for its pending writes."""
     conn = await connect(tmp_path / "stuck.db")
     await conn.execute("CREATE TABLE t (a)")
     stuck = [fd for fd in descriptors._open if "stuck.db" in os.readlink(f"/proc/self/fd/{fd}")]
@@ -225,7 +225,7 @@ async def test_limit_on_time_ends_a_statement_whose_file_hangs(tmp_path: Path, m
 
 
 def test_child_forked_while_a_file_is_opened_keeps_nothing_of_it(tmp_path: Path) -> None:
-    """The parent's lock would live as long as the child: so the parent opens the file anew, and locks that."""
+    """The parent's lock would live as long as the child, so the parent opens the file again, and locks that."""
     path = tmp_path / "test.db"
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent("""
@@ -258,7 +258,7 @@ def test_child_forked_while_a_file_is_opened_keeps_nothing_of_it(tmp_path: Path)
 
 @contextmanager
 def hanging_copy(monkeypatch: pytest.MonkeyPatch, step: str) -> Iterator[tuple[threading.Event, threading.Event]]:
-    """Let a step on the directory of a copy hang: events that tell that it is reached, and let it go on."""
+    """Make a step on the directory of a copy hang: events that signal that it is reached, and release it."""
     reached, released = threading.Event(), threading.Event()
     owner: Any = {"_reclaim": image, "rmtree": shutil, "read_bytes": Path}[step]
     real = getattr(owner, step)
@@ -280,7 +280,7 @@ def hanging_copy(monkeypatch: pytest.MonkeyPatch, step: str) -> Iterator[tuple[t
 async def test_directory_of_a_copy_that_hangs_does_not_stop_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, cancelled: bool
 ) -> None:
-    """A copy is a file in a directory of its own, and a large one takes its time to be removed; it is in any case."""
+    """A copy is a file in a private directory, and removing a large one takes time; it always happens."""
     monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
     monkeypatch.setattr(image, "_reclaimed", set[str]())
     with hanging_copy(monkeypatch, step) as (reached, released):
@@ -300,7 +300,7 @@ async def test_directory_of_a_copy_that_hangs_does_not_stop_the_loop(
 def test_directory_of_a_copy_goes_however_often_its_task_is_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """A copy that is complete when its task is cancelled has been made."""
+    """A copy that is complete when its task is cancelled counts as made."""
     monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
 
     async def main(reached: threading.Event, released: threading.Event) -> None:
@@ -329,7 +329,7 @@ def test_directory_of_a_copy_goes_however_often_its_task_is_cancelled(
 async def test_copy_whose_directory_hangs_can_be_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """The thread that hangs removes the directory once it goes on."""
+    """The hanging thread removes the directory once it continues."""
     monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
     monkeypatch.setattr(image, "GRACE_PERIOD_S", 0.01)
     with hanging_copy(monkeypatch, step) as (reached, released):

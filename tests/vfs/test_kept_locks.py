@@ -1,4 +1,4 @@
-"""Locks end with the await: nobody is kept out while nothing is queued, and nobody for long while something is."""
+"""Locks end with the await: no one is locked out while nothing is queued, and not for long while something is."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def impatient(path: Path, timeout: float = 0) -> sqlite3.Connection:
 
 
 def take_everything(native: sqlite3.Connection) -> None:
-    """Do what any lock of ours would be in the way of."""
+    """Do what any lock of ours would prevent."""
     native.execute("BEGIN EXCLUSIVE")
     native.execute("UPDATE t SET v = v + 1")
     native.execute("COMMIT")
@@ -111,7 +111,7 @@ async def test_nobody_meets_a_lock_after_a_cancelled_statement(path: Path, conne
 
 
 async def test_callback_runs_under_no_lock_of_statements_before(path: Path, connection: rapsqlite.Connection) -> None:
-    """Statements that are queued share locks, but not with one that calls Python and reads nothing."""
+    """Queued statements share locks, but not with one that calls Python and reads nothing."""
     with closing(impatient(path)) as native:
 
         def write() -> int:
@@ -128,7 +128,7 @@ async def test_callback_runs_under_no_lock_of_statements_before(path: Path, conn
 async def test_long_function_runs_under_no_lock_of_statements_before(
     path: Path, connection: rapsqlite.Connection
 ) -> None:
-    """It makes no steps at which anything could be given back."""
+    """It makes no steps at which anything could be released."""
     long_function = "SELECT length(hex(randomblob(60000000)))"
     for statement in ("UPDATE t SET v = v + 1", "SELECT v FROM t"):
         done: list[Any] = []
@@ -168,7 +168,7 @@ async def test_queued_statements_share_the_calls_for_their_locks(
 async def test_changes_of_others_are_seen_at_once(path: Path, connection: rapsqlite.Connection) -> None:
     with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as native:
         for value in range(200):
-            # Straight after a statement of ours, whose lock may still be kept; this one waits in a thread.
+            # Directly after a statement of ours, whose lock may still be kept; this one waits in a thread.
             await connection.fetch_all("SELECT v FROM t")
             native.execute("UPDATE t SET v = ?", (value,))
             assert await connection.fetch_scalar("SELECT v FROM t") == value
@@ -195,7 +195,7 @@ async def test_growth_of_the_file_by_others_is_seen(path: Path, connection: raps
 
 
 async def test_writer_elsewhere_gets_in_while_we_never_pause(path: Path, connection: rapsqlite.Connection) -> None:
-    """Locks go from one queued statement to the next for a few milliseconds only: 30 commits in the native wait."""
+    """Locks pass from one queued statement to the next for only a few milliseconds: 30 commits in the native wait."""
     stop = False
 
     async def read() -> None:
@@ -272,7 +272,7 @@ async def test_reader_that_never_pauses_does_not_let_the_log_grow(database: Path
 
 
 async def test_kept_lock_of_one_database_ends_while_another_is_read(path: Path, tmp_path: Path) -> None:
-    """A long statement on an attached database must not hold the main one's lock along."""
+    """A long statement on an attached database must not also hold the main one's lock."""
     other = tmp_path / "other.db"
     long_query = (
         "WITH RECURSIVE c(x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM c WHERE x < 100000000) "
@@ -304,14 +304,14 @@ async def test_file_that_was_locked_can_be_closed_and_replaced(path: Path) -> No
 async def test_result_that_cannot_be_decoded_leaves_no_lock_behind(
     path: Path, connection: rapsqlite.Connection
 ) -> None:
-    """The guest sleeps behind a full ring, without having rung, when the task gives up; it is stopped all the same."""
+    """The guest sleeps behind a full ring, without having rung, when the task gives up; it is still stopped."""
     guest = connection._state.guest
     batches = 0
 
     def decode(_batch: bytes) -> list[object]:
         nonlocal batches
         batches += 1
-        time.sleep(2 * SLICE_S)  # the event loop runs between this batch and the next, and what was posted with it
+        time.sleep(2 * SLICE_S)  # the event loop runs between this batch and the next, with everything posted to it
         if batches < 10:
             return []
         while not guest.host.is_asleep():
@@ -355,7 +355,7 @@ for _ in sys.stdin:
 
 @pytest.fixture
 def other_process(path: Path) -> Iterator[tuple[IO[str], IO[str]]]:
-    """A process that tries to take everything, once for each line that it is sent, and answers."""
+    """A process that tries to take everything, once for each line it receives, and answers."""
     command = [sys.executable, "-c", PROCESS_THAT_TAKES_EVERYTHING, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
         assert process.stdin is not None
@@ -374,7 +374,7 @@ async def test_gil_that_is_held_after_the_await_keeps_no_lock(
         for _ in range(5):
             await connection.fetch_all(statement)
         tries.write("now\n")
-        sum(range(2_000_000))  # one call of C, during which no other thread runs Python
+        sum(range(2_000_000))  # one C call, during which no other thread runs Python
         seen.append(answers.readline())
 
     assert seen == ["ok\n"] * 10

@@ -1,7 +1,7 @@
-"""Databases beyond four gigabytes and beyond what can be mapped at a time, shared with native SQLite.
+"""Databases beyond four gigabytes and beyond what can be mapped at once, shared with native SQLite.
 
-They are sparse: nearly all pages are on the list of free ones (https://sqlite.org/fileformat2.html#the_freelist), and
-the test says which of them are to be used next.
+They are sparse: nearly all pages are on the free list (https://sqlite.org/fileformat2.html#the_freelist), and the test
+chooses which of them are used next.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 PAGE = 65_536
 FOUR_GIB = 1 << 32
 PAGES = (FOUR_GIB + (1 << 29)) // PAGE
-LOCK_PAGE = 0x4000_0000 // PAGE + 1  # SQLite never uses the page that its locks lie in
-LEAVES = 16_000  # that a trunk page may hold, and a few less
+LOCK_PAGE = 0x4000_0000 // PAGE + 1  # SQLite never uses the page that contains its locks
+LEAVES = 16_000  # that a trunk page may hold, minus a few
 MOST_WINDOWS = 64  # MOST_WINDOWS in wasm/src/vfs/mapped_reads.rs
 WINDOW_PAGES = (16 << 20) // PAGE
 
 
 def make(path: Path, use_next: Sequence[int]) -> None:
-    """Make a database of ``PAGES`` pages, with an empty table ``t``; new pages are taken from ``use_next`` first."""
+    """Create a database of ``PAGES`` pages, with an empty table ``t``; new pages are taken from ``use_next`` first."""
     with closing(sqlite3.connect(path, isolation_level=None)) as native:
         native.execute(f"PRAGMA page_size = {PAGE}")
         native.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, body)")
@@ -50,13 +50,13 @@ def make(path: Path, use_next: Sequence[int]) -> None:
 
 
 def check(path: Path) -> None:
-    """Let native SQLite look at all of it, the list of free pages included."""
+    """Let native SQLite check all of it, including the free list."""
     with closing(sqlite3.connect(path)) as native:
         assert native.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def data_beyond(path: Path, offset: int) -> bool:
-    """Whether anything but holes lies behind ``offset``."""
+    """Whether anything but holes follows ``offset``."""
     with path.open("rb") as file:
         try:
             return os.lseek(file.fileno(), offset, os.SEEK_DATA) >= offset
@@ -122,7 +122,7 @@ def test_pages_beyond_four_gigabytes(quick_disk: Path, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
 def test_killed_writer_is_rolled_back_beyond_four_gigabytes(quick_disk: Path, mode: str) -> None:
-    """The journal, or the WAL, has page numbers; offsets are made of them."""
+    """The journal, or the WAL, contains page numbers, from which offsets are computed."""
     database = quick_disk / "large.db"
     make(database, FAR)
     with Driven(database) as ours:

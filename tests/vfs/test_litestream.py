@@ -28,7 +28,7 @@ def test_restored_replica_has_every_acknowledged_transaction(tmp_path: Path) -> 
     try:
         assert follower.stdout
         assert writer.stdout
-        # It replicates from its first snapshot on; the writer has been at work all the time, and goes on.
+        # It replicates from its first snapshot on; the writer has been running all the time, and continues.
         assert any("snapshot complete" in line for line in follower.stdout)
         for _ in range(50):
             writer.stdout.readline()

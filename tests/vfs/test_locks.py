@@ -30,14 +30,14 @@ RESERVED, EXCLUSIVE = sqlite.SQLITE_LOCK_RESERVED, sqlite.SQLITE_LOCK_EXCLUSIVE
 
 
 class Ours:
-    """One database file, opened as a connection of ours would."""
+    """One database file, opened as a connection of this package would."""
 
     def __init__(self, path: Path, flags: int = DATABASE) -> None:
         self.table = FileTable(os.fsencode(path))
         self.handle, _ = self.table.open(os.fsencode(path), flags)
 
     def lock(self, *levels: int) -> bool:
-        """Take the levels one after the other; False if one is refused."""
+        """Take the levels one after another; False if one is refused."""
         try:
             for level in levels:
                 self.table.lock(self.handle, level)
@@ -211,7 +211,7 @@ def test_closing_releases(ours: Ours, native: Native) -> None:
 
 @pytest.mark.parametrize("flags", [DATABASE, READ_ONLY])
 def test_closing_keeps_the_locks_of_other_libraries(path: Path, flags: int) -> None:
-    """POSIX drops a process's locks on a file when any descriptor of it is closed: hence parking."""
+    """POSIX drops a process's locks on a file when any descriptor of it is closed, hence parking."""
     descriptors.sweep()
     before = descriptors.parked_count()
     inside = Native(path, elsewhere=False)
@@ -347,7 +347,7 @@ class Model:
 
 
 class Schedule:
-    """Two files of ours and one native connection take and drop locks as chance will have it."""
+    """Two files of ours and one native connection take and release locks at random."""
 
     def __init__(self, path: Path, native: Native, seed: int) -> None:
         self.ours = [Ours(path), Ours(path)]
@@ -369,13 +369,13 @@ class Schedule:
             assert self.ours[party].lock(level) == self.model.lock(party, level)
             others = [held for number, held in enumerate(self.model.levels) if number != party]
             reserved = max(*others, self.model.levels[party]) >= RESERVED
-            # An EXCLUSIVE lock taken straight from SHARED leaves the reserved byte alone, as SQLite's does.
+            # An EXCLUSIVE lock taken directly from SHARED leaves the reserved byte alone, as SQLite's does.
             if EXCLUSIVE not in others:
                 assert self.ours[party].is_reserved() == reserved
 
     def _native_step(self) -> None:
         if self.model.levels[2] != NONE:
-            assert self.native.run("ROLLBACK")  # COMMIT would ask for EXCLUSIVE, though nothing changed
+            assert self.native.run("ROLLBACK")  # COMMIT would request EXCLUSIVE, although nothing changed
             self.model.unlock(2)
         elif self._chance.random() < 0.5:
             granted = self.model.lock(2, SHARED)
@@ -433,7 +433,7 @@ while True:
 
 @pytest.fixture
 def impatient_readers(path: Path) -> Iterator[None]:
-    """Readers in other processes; in the end none of them was ever refused."""
+    """Readers in other processes; at the end none of them was ever refused."""
     command = [sys.executable, "-c", IMPATIENT_READER, str(path)]
     readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     for reader in readers:
@@ -456,7 +456,7 @@ def test_closing_keeps_no_reader_out(path: Path) -> None:
 
 
 def test_closing_keeps_the_locks_of_a_library_that_opens_and_locks_meanwhile(path: Path) -> None:
-    """A writer that holds RESERVED excludes another process's for as long as it says, whenever we close."""
+    """A writer that holds RESERVED excludes another process's throughout, whenever we close."""
     over = threading.Event()
     outside = Native(path, elsewhere=True)
     intruders = 0

@@ -22,7 +22,7 @@ JOURNAL = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE | sqlite.SQLI
 
 
 def confined(database: Path, *directories: Path) -> FileTable:
-    """The files of a connection that is granted these directories, or else that of its database."""
+    """The files of a connection that is granted these directories, or otherwise its database's."""
     granted = directories or (database.parent,)
     return FileTable(os.fsencode(database), directories=[os.fsencode(directory) for directory in granted])
 
@@ -87,7 +87,7 @@ def test_link_that_leads_out_is_refused(tmp_path: Path) -> None:
 
 
 def test_links_are_not_followed_once_a_name_is_resolved(tmp_path: Path) -> None:
-    """Between the resolving and the opening somebody may have put a link there."""
+    """A link may have been created between resolving and opening."""
     home = tmp_path / "home"
     home.mkdir()
     (tmp_path / "secret.db").write_bytes(b"secret")
@@ -191,7 +191,7 @@ def test_own_database_is_reached_with_what_sqlite_keeps_beside_it(tmp_path: Path
     "name", ["other.db", "main.db2", "main.db-other", "main.db-mj0F00BA91", "main.db-journal-wal", "main.db/x", "main"]
 )
 def test_neighbours_of_the_own_database_are_not_reached(tmp_path: Path, name: str, first: bool) -> None:
-    """Also once the directory is open, when names are not walked again."""
+    """Even once the directory is open, when names are not resolved again."""
     table = FileTable(os.fsencode(tmp_path / "main.db"), directories=[])
     if not first:
         table.open(os.fsencode(tmp_path / "main.db"), DATABASE)
@@ -205,7 +205,7 @@ def test_neighbours_of_the_own_database_are_not_reached(tmp_path: Path, name: st
 
 @pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm", "-mj0F00BA912"])
 def test_companions_are_no_databases(tmp_path: Path, suffix: str) -> None:
-    """SQL that could attach the journal could make one up."""
+    """SQL that could attach the journal could forge one."""
     table = FileTable(os.fsencode(tmp_path / "main.db"), directories=[])
 
     with pytest.raises(FileError, match="not granted"):
@@ -286,7 +286,7 @@ def test_without_uri_names_are_literal() -> None:
 
 
 def test_a_thousand_directories_are_opened_one_after_the_other(tmp_path: Path) -> None:
-    """Each of them took a call of Python's inside the one before, and a descriptor that stayed open."""
+    """Each of them took a nested Python call, and a descriptor that stayed open."""
     deep = [os.fsencode(tmp_path) + b"/x" * depth for depth in range(1, 1001)]
     for directory in deep:
         os.mkdir(directory)
@@ -344,7 +344,7 @@ LONG_NAMES = [
 async def test_name_that_leaves_no_room_for_a_journals_is_as_with_sqlite3(
     tmp_path: Path, length: int, mode: str
 ) -> None:
-    """What cannot be there is not there: the file is read, and written in the modes that need no file beside it."""
+    """Files that cannot exist do not: the database is read, and written in the modes that need no companion file."""
     small = tmp_path / "small.db"
     with sqlite3.connect(small) as stock:
         stock.execute("CREATE TABLE t (a)")
@@ -382,5 +382,5 @@ async def answers_of(library: Any, path: Path, mode: str) -> list[Any]:
 
 
 async def in_time(result: Any) -> Any:
-    """Await what has to be awaited: the same statements serve both libraries."""
+    """Await awaitable results: the same statements serve both libraries."""
     return await result if hasattr(result, "__await__") else result

@@ -1,4 +1,4 @@
-"""Many writers in many processes, ours and native ones; some are killed, some fork, some run out of room."""
+"""Many writers in many processes, this package's and native ones; some are killed, some fork, some run out of space."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_mixed_writers_lose_nothing(quick_disk: Path, mode: str, libraries: str)
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
 @pytest.mark.timeout(1800 if LONG else 120)
 def test_killed_writers_leave_whole_transactions(quick_disk: Path, mode: str) -> None:
-    """A killed process loses nothing that it acknowledged, and keeps nobody out."""
+    """A killed process loses nothing that it acknowledged, and locks no one out."""
     database = quick_disk / "test.db"
     worker.prepare(str(database), mode)
     chance = random.Random(3)
@@ -86,7 +86,7 @@ def test_killed_writers_leave_whole_transactions(quick_disk: Path, mode: str) ->
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads: that is the point
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_children_of_multiprocessing_open_their_own_connections(database: Path, method: str) -> None:
-    """While the parent has one open, which goes on."""
+    """While the parent has one open, which continues."""
     worker.prepare(str(database), "WAL")
     children: Any = multiprocessing.get_context(method)
     with Driven(database, timeout_s=60) as ours:
@@ -110,7 +110,7 @@ def test_children_of_multiprocessing_open_their_own_connections(database: Path, 
 
 @pytest.mark.timeout(3600 if LONG else 120)
 def test_sixty_four_connections_with_truncating_checkpoints(quick_disk: Path) -> None:
-    """The index must never be a copy: a copying VFS corrupted databases in just this test."""
+    """The index must never be a copy: a copying VFS corrupted databases in this test."""
     database = quick_disk / "test.db"
     worker.prepare(str(database), "WAL")
     writers, transactions = 64, 2000 if LONG else 12
@@ -124,7 +124,7 @@ def test_sixty_four_connections_with_truncating_checkpoints(quick_disk: Path) ->
             for step in range(transactions):
                 worker.transfer(ours, number, step, chance)
                 if chance.random() < 0.3:
-                    with contextlib.suppress(OperationalError):  # busy: somebody reads
+                    with contextlib.suppress(OperationalError):  # busy: another client reads
                         ours.run("PRAGMA wal_checkpoint(TRUNCATE)")
             ours.close()
         except BaseException as error:  # noqa: BLE001 - reported below
@@ -165,7 +165,7 @@ def test_native_connection_in_the_same_process_keeps_its_locks(database: Path) -
 def test_fork_in_the_middle_of_everything(database: Path, mode: str) -> None:
     """The child can use none of the parent's connections, and harms none; it may open its own."""
     worker.prepare(str(database), mode)
-    # With a timeout, for a guest that has answered may keep its read lock until it sleeps.
+    # With a timeout, because a guest that has answered may keep its read lock until it sleeps.
     idle, reading, writing = (Driven(database, timeout_s=20) for _ in range(3))
     idle.sql("SELECT * FROM account")
     reading.sql("BEGIN")
@@ -242,7 +242,7 @@ def fill_up(ours: Driven) -> int:
 
 @pytest.mark.parametrize("mode", ["WAL", "DELETE", "TRUNCATE"])
 def test_full_disk(small_disk: Path, mode: str) -> None:
-    """What was acknowledged stays; when there is room again, the connection goes on."""
+    """Acknowledged data stays; when there is space again, the connection continues."""
     database = small_disk / "test.db"
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(300_000))
@@ -269,7 +269,7 @@ def test_full_disk(small_disk: Path, mode: str) -> None:
 
 @pytest.mark.parametrize("copied", ["-wal", ""], ids=["log", "database"])
 def test_full_disk_under_files_without_blocks(small_disk: Path, copied: str) -> None:
-    """A copy that leaves holes where there were zeros, or shares blocks, needs room for what is overwritten."""
+    """A copy with holes, or with shared blocks, needs space for overwritten data."""
     database = small_disk / "test.db"
     with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as native:
         native.execute("PRAGMA journal_mode = WAL")

@@ -1,4 +1,4 @@
-"""The same statements do what they do in native SQLite, in every journal mode, page size and checkpoint mode."""
+"""The same statements have the same effect as in native SQLite, in every journal, page size and checkpoint mode."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHECKPOINTS = ["PASSIVE", "FULL", "RESTART", "TRUNCATE"]
 
 def work(run: Run, journal: str, page_size: int, checkpoint: str) -> list[list[Any]]:
     """Write and checkpoint; return all answers."""
-    run("PRAGMA secure_delete = OFF")  # how SQLite was built decides otherwise
+    run("PRAGMA secure_delete = OFF")  # SQLite's build may set another default
     run(f"PRAGMA page_size = {page_size}")
     answers = [run(f"PRAGMA journal_mode = {journal}"), run("PRAGMA page_size")]
     run("CREATE TABLE t (id INTEGER PRIMARY KEY, body)")
@@ -60,7 +60,7 @@ def test_answers_and_files_are_those_of_native_sqlite(
 
 
 def contents(directory: Path) -> dict[str, int]:
-    """Return the sizes of all files, after a look into the database with native SQLite."""
+    """Return the sizes of all files, after native SQLite has read the database."""
     with closing(sqlite3.connect(directory / "test.db")) as native:
         assert native.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert native.execute("SELECT count(*), sum(id) FROM t").fetchone() == (31, 561)

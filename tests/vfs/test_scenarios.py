@@ -1,8 +1,8 @@
 """Scenarios of several processes on one file, for every journal mode and three mixes of libraries.
 
-What they cover is what SQLite's own multi-process test covers: tables that are made, filled, changed and emptied by
-several clients at a time, clients that die in the middle, clients that are locked out, and settings that change under
-the others' feet. The native mix shows that a scenario says what SQLite does, not what we wish.
+They cover what SQLite's own multi-process test covers: tables that several clients create, fill, change and empty at
+the same time, clients that die in the middle, clients that are locked out, and settings that change under other
+clients. The native mix shows that a scenario describes SQLite's behaviour.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Crew:
         return self.clients
 
     def kill(self, place: int, *steps: Step) -> None:
-        """Let one client do the steps and die, and another take its place."""
+        """Let one client do the steps and die, and replace it."""
         victim = self.clients[place]
         victim.send(*steps, ["die"])
         victim.wait_for_death()
@@ -70,7 +70,7 @@ def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
 
 @pytest.fixture
 def place(quick_disk: Path, crew: Crew) -> Iterator[Path]:
-    """A path for the database, which all clients have left at the end."""
+    """A path for the database, which all clients have closed at the end."""
     yield quick_disk / "test.db"
     for client in crew.clients:
         client.run(["close"])
@@ -78,7 +78,7 @@ def place(quick_disk: Path, crew: Crew) -> Iterator[Path]:
 
 @pytest.fixture(params=MODES)
 def database(place: Path, request: pytest.FixtureRequest, crew: Crew) -> Path:
-    """A database in each journal mode, with a table that all write to."""
+    """A database in each journal mode, with a table that all clients write to."""
     crew.clients[0].run(
         connect(place),
         sql(f"PRAGMA journal_mode = {request.param}"),
@@ -108,7 +108,7 @@ def transaction(*steps: Step) -> list[Step]:
 
 
 def check(clients: Clients, rows: int, transactions: int) -> None:
-    """Every client finds the database whole, and in it the same rows."""
+    """Every client finds the database intact, and the same rows in it."""
     for client in clients:
         assert client.run(sql("PRAGMA integrity_check")) == [["ok"]]
         assert client.run(sql("SELECT transactions FROM counter")) == [[transactions]]
@@ -184,7 +184,7 @@ def test_each_makes_fills_and_drops_tables_of_its_own(crew: Crew, database: Path
 
 @pytest.mark.parametrize("moment", ["begun", "written", "spilled", "committed"])
 def test_client_that_dies_leaves_all_or_nothing(crew: Crew, database: Path, moment: str) -> None:
-    """The others go on at once, and roll back what it has left."""
+    """The others continue immediately, and roll back what it has left."""
     clients = crew.open(database)
     rows = transactions = 0
     steps = {
@@ -249,7 +249,7 @@ def test_locked_out_clients_wait_or_are_told(crew: Crew, database: Path) -> None
             assert reader.run(sql("SELECT count(*) FROM shared")) == [[2 * round_number]], "its own snapshot"
             assert BUSY in reader.fails(insert(2, round_number)), "a snapshot that is not the newest"
         else:
-            # The writer cannot commit while somebody reads; until then nobody else may begin to.
+            # The writer cannot commit while another client reads; until then no other may begin to.
             holder.send(sql("COMMIT"))
             while not (answer := hasty_answer(hasty)):
                 pass
@@ -263,13 +263,13 @@ def test_locked_out_clients_wait_or_are_told(crew: Crew, database: Path) -> None
 
 
 def hasty_answer(hasty: Client) -> str:
-    """Return why a client that does not wait cannot read, "" if it can: the writer has not got its PENDING lock yet."""
+    """Return why a client that does not wait cannot read, "" if it can: the writer has no PENDING lock yet."""
     hasty.send(sql("SELECT count(*) FROM shared"))
     return hasty.answer().error
 
 
 def test_settings_change_under_the_others_feet(crew: Crew, database: Path) -> None:
-    """Journal mode, page size and file are changed by one client after the other, while all have the database open."""
+    """One client after another changes journal mode, page size and file, while all have the database open."""
     clients = crew.open(database)
     rows = transactions = 0
     changes = [
@@ -288,7 +288,7 @@ def test_settings_change_under_the_others_feet(crew: Crew, database: Path) -> No
         others = [client for c, client in enumerate(clients) if c != round_number % CLIENTS]
         for client in others:
             client.run(sql("SELECT count(*) FROM shared"))
-        for _ in range(2):  # a change of the mode needs the others to be idle, not gone; WAL is left by the last alone
+        for _ in range(2):  # changing the mode needs the others idle, not gone; only the last leaves WAL mode
             clients[round_number % CLIENTS].send(*changes[round_number % len(changes)])
             error = clients[round_number % CLIENTS].answer().error
             if not error:

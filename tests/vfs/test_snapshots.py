@@ -39,7 +39,7 @@ def native_connection(path: Path) -> sqlite3.Connection:
 
 @pytest.fixture
 def bank(database: Path) -> Path:
-    """Accounts of 100 each, one to a page, in WAL mode."""
+    """Accounts of 100 each, one per page, in WAL mode."""
     with closing(native_connection(database)) as native:
         native.execute("PRAGMA journal_mode = WAL")
         native.execute("CREATE TABLE account (id INTEGER PRIMARY KEY, amount, padding)")
@@ -48,7 +48,7 @@ def bank(database: Path) -> Path:
 
 
 class Others:
-    """A reader, a writer and a checkpointer of the standard library's, on connections of their own."""
+    """A reader, a writer and a checkpointer with the standard library's sqlite3, each on its own connection."""
 
     def __init__(self, path: Path) -> None:
         self.reader, self.writer, self.checkpointer = (native_connection(path) for _ in range(3))
@@ -75,7 +75,7 @@ def others(bank: Path) -> Iterator[Others]:
 
 
 class Interruption:
-    """Has ``others`` do what they may at one of our calls for a lock of the index; never while we move a mark."""
+    """Lets ``others`` run at one of our lock calls on the index; never while we move a mark."""
 
     def __init__(self, others: Others, nth: int) -> None:
         self.is_armed = self.done = False
@@ -103,7 +103,7 @@ class Interruption:
 async def test_checkpoint_at_any_call_for_a_lock_tears_no_snapshot(
     bank: Path, others: Others, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
-    """A lock on one mark once stood in for another that had been set to "not used" meanwhile."""
+    """A lock on one mark once stood for another that had meanwhile been set to "not used"."""
     interruption = Interruption(others, nth)
     lock = WalIndex.lock
 
@@ -120,7 +120,7 @@ async def test_checkpoint_at_any_call_for_a_lock_tears_no_snapshot(
         others.move(1, 2)
         interruption.is_armed = True
 
-        for _ in range(4):  # until it has come to the interruption
+        for _ in range(4):  # until the interruption is reached
             await ours.execute("BEGIN")
             first = await ours.fetch_scalar(FIRST_HALF)
             for step in range(5):
@@ -159,7 +159,7 @@ while True:
 
 @pytest.fixture
 def busy_others(bank: Path) -> Iterator[None]:
-    """Processes that write, checkpoint and read without a pause, and a thread here that leaves the GIL to nobody."""
+    """Processes that write, checkpoint and read continuously, and a thread here that never releases the GIL."""
     command = [sys.executable, "-c", OTHER_PROCESS, str(bank)]
     roles = ("write", "checkpoint", "read")
     processes = [
@@ -188,7 +188,7 @@ def busy_others(bank: Path) -> Iterator[None]:
 
 
 def faults_of(copy: Path) -> list[object]:
-    """Return what is wrong with a copy of the bank, as native SQLite sees it."""
+    """Return the problems in a copy of the bank, as native SQLite sees it."""
     with closing(sqlite3.connect(copy)) as native:
         found = [*native.execute("PRAGMA integrity_check"), *native.execute("SELECT sum(amount) FROM account")]
     return [] if found == [("ok",), (ACCOUNTS * 100,)] else found

@@ -1,7 +1,7 @@
-"""Every system call under every host function fails in every way: the right exception, nothing lost, work goes on.
+"""Every system call under every host function fails in every way: the right exception, no loss, and work continues.
 
-`test_faults` asks what becomes of the database when a host function fails; this asks whether each failure of the system
-arrives as one, with the class, the result code and the words that it should have.
+`test_faults` checks what happens to the database when a host function fails; this checks that each failure of the
+system is reported with the right class, result code and message.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-# Where the files are asked for what, by the name of the system call.
+# Where system calls on files are made, by name.
 CALLS: dict[str, tuple[Any, str]] = {
     "open": (os, "open"),
     "stat": (os, "stat"),
@@ -48,7 +48,7 @@ IOERR, FULL, BUSY, CANTOPEN = codes.SQLITE_IOERR, codes.SQLITE_FULL, codes.SQLIT
 
 
 class Errors(NamedTuple):
-    """How a call may fail, and the primary result codes that a statement may end with; none: it never does."""
+    """How a call may fail, and the primary result codes that a statement may end with; none: it never fails."""
 
     numbers: tuple[int, ...]
     codes: tuple[int, ...]
@@ -57,7 +57,7 @@ class Errors(NamedTuple):
 EXPECTED: dict[str, tuple[Errors, ...]] = {
     "open": (
         Errors((errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EIO, errno.ENOMEM, errno.ELOOP), (CANTOPEN,)),
-        # A file that may not be written is read, as far as SQLite can do that.
+        # A file that is not writable is read, as far as SQLite can do that.
         Errors((errno.EACCES, errno.EROFS), (CANTOPEN, codes.SQLITE_READONLY)),
     ),
     "stat": (Errors((errno.EIO, errno.EACCES, errno.ELOOP), (IOERR,)),),
@@ -81,10 +81,10 @@ EXPECTED: dict[str, tuple[Errors, ...]] = {
         Errors((errno.EINVAL,), ()),  # a directory that cannot be synced
     ),
     "unlink": (Errors((errno.EIO, errno.EACCES, errno.EROFS, errno.EBUSY), (IOERR,)),),
-    "close": (Errors((errno.EIO, errno.ENOSPC, errno.EDQUOT), ()),),  # it closes all the same
+    "close": (Errors((errno.EIO, errno.ENOSPC, errno.EDQUOT), ()),),  # it closes anyway
     "setlk": (
         Errors((errno.EAGAIN, errno.EACCES, errno.ENOLCK), (BUSY, IOERR)),
-        Errors((errno.EIO,), (BUSY, IOERR)),  # SQLite takes every failure on the WAL index for a busy one
+        Errors((errno.EIO,), (BUSY, IOERR)),  # SQLite treats every failure on the WAL index as busy
         Errors((errno.EPERM,), (BUSY, IOERR, codes.SQLITE_PERM)),
     ),
     "getlk": (Errors((errno.EIO, errno.ENOLCK), (IOERR,)),),
@@ -175,7 +175,7 @@ class Workload:
             assert len(self.errors) < 10
 
     def _go_on(self, ours: Driven) -> None:
-        """The fault is over: all works again, on the same connection unless that was opened for reading alone."""
+        """The fault is over: everything works again, on the same connection unless that was opened read-only."""
         if any(error.sqlite_errorcode & 0xFF == codes.SQLITE_READONLY for error in self.errors):
             with Driven(self._database) as another:
                 return self._write(another)
@@ -188,7 +188,7 @@ class Workload:
         assert ours.value("SELECT count(*) FROM item WHERE number = 4") == 3
 
     def check(self) -> None:
-        """Compare with what native SQLite finds, which nobody keeps out."""
+        """Compare with what native SQLite finds, which is never locked out."""
         with closing(sqlite3.connect(self._database, timeout=0, isolation_level=None)) as native:
             assert native.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             found = dict(native.execute("SELECT number, count(*) FROM item GROUP BY number"))
@@ -212,7 +212,7 @@ def test_system_call_fails_at_every_place(
         if not fault.happened:
             break
         for error in errors:
-            # A device that is broken is a damaged database to SQLite.
+            # To SQLite a broken device is a damaged database.
             damaged = error.sqlite_errorcode == codes.SQLITE_CORRUPT
             assert type(error) is (DatabaseError if damaged else OperationalError)
             assert error.sqlite_errorcode & 0xFF in expected, f"call {nth}: {error!r}"
@@ -222,7 +222,7 @@ def test_system_call_fails_at_every_place(
 
 
 def run_with(fault: Fault, database: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> list[Error]:
-    """Run the workload on a new database, check what is in it then, and return what statements raised."""
+    """Run the workload on a new database, check the result, and return what statements raised."""
     database.parent.mkdir()
     with closing(sqlite3.connect(database)) as native:
         native.execute("PRAGMA page_size = 1024")

@@ -1,4 +1,4 @@
-"""A WAL index that a writer leaves unreadable is waited for, as SQLite does, and the wait ends when nobody wants it."""
+"""A WAL index that a writer leaves unreadable is waited for, as in SQLite, and the wait ends when it is not wanted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def writer(database: Path) -> Iterator[subprocess.Popen[str]]:
-    """Who holds the writer's lock of a database whose index has no valid header."""
+    """Holds the writer's lock of a database whose index has no valid header."""
     command = [sys.executable, "-c", WRITER, str(database)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None

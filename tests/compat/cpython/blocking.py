@@ -1,8 +1,8 @@
-"""A blocking face of rapsqlite in the shape of sqlite3, so that CPython's own tests can run on it, unmodified.
+"""A blocking wrapper of rapsqlite in the shape of sqlite3, so that CPython's own tests can run on it, unmodified.
 
-Each call runs an event loop of its own, asyncio's or Trio's, until it is answered: a connection works in any loop. What
-sqlite3 has and this package does not (indexing of blobs, ``with`` for transactions, factories of cursors, calling a
-connection) is made of what there is instead, as docs/compatibility.md says.
+Each call runs a new event loop, asyncio's or Trio's, until it is answered: a connection works in any loop. Features of
+sqlite3 that this package lacks (indexing of blobs, ``with`` for transactions, factories of cursors, calling a
+connection) are built from their replacements, as listed in docs/compatibility.md.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def use_backend(name: str) -> None:
 
 
 def run(function: Any, *given: Any, **options: Any) -> Any:
-    """Call a function; if what it returns is to be awaited, await it; block until then."""
+    """Call a function; if its result is awaitable, block until it is awaited."""
 
     # A run of Trio leaves its main task in a reference cycle. The task returns nothing, so the cycle keeps no cursor.
     answers: list[Any] = []
@@ -43,7 +43,7 @@ def run(function: Any, *given: Any, **options: Any) -> Any:
     if not in_event_loop():
         anyio.run(main, backend=BACKEND)
     else:
-        # A callback of the event loop, such as the progress of a backup, calls us: that loop waits for another thread.
+        # A callback of the event loop, such as a backup's progress, calls us: that loop waits for another thread.
         thread = threading.Thread(target=partial(anyio.run, main, backend=BACKEND))
         thread.start()
         thread.join()
@@ -180,7 +180,7 @@ class Connection:
     def iterdump(self, **options: Any) -> Iterator[str]:
         return iter(run(self._real.iterdump, **options))
 
-    # CPython's tests look on the class whether there are these.
+    # CPython's tests check the class for these.
 
     def serialize(self, **options: Any) -> Any:
         return run(self._real.serialize, **options)
@@ -208,7 +208,7 @@ def connect(database: Any, *given: Any, factory: Any = Connection, **options: An
 
 
 def adapt(*given: Any) -> Any:
-    """Do what `rapsqlite.adapt` does, which is sqlite3's, with this package's class of exception."""
+    """Same as `rapsqlite.adapt`, which is sqlite3's, with this package's class of exception."""
     try:
         return rapsqlite.adapt(*given)
     except sqlite3.ProgrammingError as error:
@@ -216,7 +216,7 @@ def adapt(*given: Any) -> Any:
 
 
 def module() -> types.ModuleType:
-    """Return a module to stand in for sqlite3."""
+    """Return a module to use instead of sqlite3."""
     face: Any = types.ModuleType("sqlite3")
     vars(face).update({name: getattr(rapsqlite, name) for name in rapsqlite.__all__})
     vars(face).update(Blob=Blob, Cursor=Cursor, Connection=Connection, connect=connect, adapt=adapt)

@@ -1,7 +1,7 @@
-"""How a scenario of CPython's sqlite3 tests is run here: on sqlite3 and on rapsqlite, and the results compared.
+"""Runs a scenario of CPython's sqlite3 tests on sqlite3 and on rapsqlite, and compares the results.
 
-A scenario is a coroutine function of a connection; what it returns must be the same on both. The tests then also check
-that result, for where the running Python's sqlite3 lacks a feature there is nothing to compare with.
+A scenario is a coroutine function of a connection; its result must be the same on both. The tests then also check that
+result, because where the running Python's sqlite3 lacks a feature there is nothing to compare with.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 NOTHING = ("nothing", "")
-"""What `told` returns for a verb that raises nothing."""
+"""The result of `told` for a call that raises nothing."""
 
 
 async def told(verb: Callable[..., Any], *given: Any, **options: Any) -> tuple[str, str]:
-    """Return what a verb raises: the class as sqlite3 or Python calls it, and the message."""
+    """Return what a call raises: the class by its sqlite3 or Python name, and the message."""
     try:
         result = verb(*given, **options)
         if hasattr(result, "__await__"):
@@ -31,7 +31,7 @@ async def told(verb: Callable[..., Any], *given: Any, **options: Any) -> tuple[s
 
 
 def class_of(error: BaseException) -> str:
-    """Return the name of an exception's class, without what this package derived from it."""
+    """Return the name of an exception's class, ignoring this package's subclass."""
     return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ in ("sqlite3", "builtins"))
 
 
@@ -42,7 +42,7 @@ async def agree(
     database: str = ":memory:",
     **options: Any,
 ) -> Any:
-    """Run a scenario on both, or on ours alone before the Python whose sqlite3 can do it; return what it gave."""
+    """Run a scenario on both, or only on ours if the running Python's sqlite3 cannot do it; return its result."""
     if sys.version_info >= since:
         return await same(scenario, database=database, **options)
     return await outcome(rapsqlite.connect(database, **options), scenario, messages=True)

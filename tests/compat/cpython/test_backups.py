@@ -1,4 +1,4 @@
-"""CPython's scenarios for backups and dumps that tests/copies does not have."""
+"""CPython's scenarios for backups and dumps that are missing from tests/copies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.compat.stock import Stock
 
 
 def another_of(connection: Any) -> Any:
-    """Return a new connection of the kind that ``connection`` is."""
+    """Return a new connection of the same kind as ``connection``."""
     return Stock(":memory:") if isinstance(connection, Stock) else rapsqlite.connect(":memory:")
 
 

@@ -1,4 +1,4 @@
-"""CPython's scenarios for blobs: what is indexed there is ``get`` and ``set`` here."""
+"""CPython's scenarios for blobs: indexing there is ``get`` and ``set`` here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INT_MAX = (1 << 31) - 1
 
 
 async def with_blob(step: Callable[[Any, Any], Awaitable[Any]], since: tuple[int, int] = (3, 11)) -> Any:
-    """Run a step with a connection and the one blob in it."""
+    """Run a step with a connection and its only blob."""
 
     async def scenario(connection: Any) -> Any:
         await connection.execute("CREATE TABLE test (b BLOB)")
@@ -202,7 +202,7 @@ async def test_empty_slice_takes_empty_bytes_alone(value: Any, expected: str) ->
     async def step(connection: Any, blob: Any) -> Any:
         return (await told(blob.set, slice(5, 5), value))[0], await column(connection, "SELECT b FROM test")
 
-    # Until 2026 sqlite3 did not look at what an empty slice was given.
+    # Until 2026 sqlite3 did not check the value for an empty slice.
     assert await with_blob(step, since=(3, 15)) == (expected, [DATA])
 
 

@@ -40,7 +40,7 @@ def test_statement_prints_its_rows() -> None:
 
 
 def test_several_statements_are_run_one_after_the_other() -> None:
-    """``python -m sqlite3`` refuses them."""
+    """``python -m sqlite3`` rejects them."""
     assert command(MEMORY, "SELECT 1 AS a; SELECT 2 AS a") == (0, "a\n-\n1\na\n-\n2\n", "")
 
 

@@ -49,7 +49,7 @@ async def test_closed_connection_refuses_every_verb() -> None:
     refused = [await told(verb, *given) for verb, given in verbs]
 
     assert {name for name, _ in refused} == {"ProgrammingError"}
-    # The last one is told that a connection is opened once.
+    # For the last one the error says that a connection is opened once.
     assert all("Cannot operate on a closed database." in message for _, message in refused[:-1])
 
 
@@ -268,7 +268,7 @@ async def test_database_may_be_a_keyword() -> None:
 
 @pytest.mark.parametrize("check", [True, False])
 async def test_connection_works_in_every_thread(check: bool) -> None:
-    """sqlite3 allows that with ``check_same_thread=False`` alone."""
+    """sqlite3 allows that only with ``check_same_thread=False``."""
     answers: list[Any] = []
     async with rapsqlite.connect(":memory:", check_same_thread=check) as connection:
 

@@ -21,7 +21,7 @@ SINCE_311 = pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 d
 
 
 async def with_cursor(step: Step, **options: Any) -> Any:
-    """Run a step with a connection and a cursor of it, on a table with one row."""
+    """Run a step with a connection and one of its cursors, on a table with one row."""
 
     async def scenario(connection: Any) -> Any:
         cursor = await connection.cursor()
@@ -137,7 +137,7 @@ async def test_script_steps_through_all_rows_of_a_select() -> None:
 
 
 class Sequence:
-    """What sqlite3 takes for a sequence: a length and items."""
+    """What sqlite3 considers a sequence: a length and items."""
 
     def __init__(self, items: list[Any]) -> None:
         self.items = items
@@ -213,7 +213,7 @@ async def test_numbered_placeholders_are_no_names(sql: str, expected: Any) -> No
         await cursor.execute(sql, (1, 2))
         return await cursor.fetchall()
 
-    # The first releases of Python 3.12 take ?1 for a name, and warn.
+    # The first releases of Python 3.12 treat ?1 as a name, and warn.
     has_rule = sys.version_info < (3, 12) or sys.version_info >= (3, 13)
     assert await with_cursor(step, since=(3, 10) if has_rule else (3, 13)) == [expected]
 

@@ -25,7 +25,7 @@ async def row_of(sql: str) -> Any:
 
 
 def key_error(row: Any, key: Any) -> str:
-    """Return the class of what an index of a row raises."""
+    """Return the class of the exception for an index of a row."""
     with pytest.raises((IndexError, TypeError)) as caught:
         row[key]
     return type(caught.value).__name__
@@ -145,7 +145,7 @@ async def test_text_is_what_the_factory_makes_of_its_bytes(factory: Any, make: A
 
 @pytest.mark.parametrize("factory", [None, lambda: None, lambda connection: None])
 async def test_cursor_takes_no_factory(factory: Any) -> None:
-    """A cursor of another class is made by calling that class."""
+    """Create a cursor of another class by calling that class."""
 
     class Own(rapsqlite.Cursor):
         def __init__(self, connection: rapsqlite.Connection) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 RAISED = ("OperationalError", "user-defined function raised exception")
 TOO_BIG = ("DataError", "string or blob too big")
-SINCE = (3, 11)  # sqlite3 of Python 3.10 has one class and one message for most of what goes wrong
+SINCE = (3, 11)  # sqlite3 of Python 3.10 has one class and one message for most errors
 
 
 def raising(error: BaseException) -> Callable[..., Any]:
@@ -281,7 +281,7 @@ SUMS = [9, 12, 16, 12, 9]
 
 
 async def windowed(*classes: Any) -> Any:
-    """Return the results of the last of the classes that are registered under one name."""
+    """Return the results of the last of the classes registered under one name."""
 
     async def scenario(connection: Any) -> Any:
         await connection.executescript(
@@ -333,7 +333,7 @@ async def test_window_method_that_lacks_is_named(method: str) -> None:
 
 @pytest.mark.parametrize("finalize", [None, raising(KeyError())])
 async def test_finalize_of_a_window_that_fails_does_no_harm(finalize: Any) -> None:
-    """SQLite has taken the last ``value`` by then, and looks at nothing else."""
+    """SQLite has used the last ``value`` by then, and ignores the rest."""
     members = {name: member for name, member in vars(Window).items() if name != "finalize"}
     failing = type("Failing", (), members if finalize is None else {**members, "finalize": finalize})
 

@@ -31,7 +31,7 @@ def far_backwards(left: str, right: str) -> int:
 
 
 class Stubborn(str):
-    """A name that does not turn into upper case."""
+    """A name whose upper() fails."""
 
     __slots__ = ()
 
@@ -283,7 +283,7 @@ async def test_traceback_of_a_callback_is_unraisable(
         await told(connection.execute, sql)
         return seen[0]
 
-    # As Python 3.14 has it, which names the callback in the message, and as those before it have.
+    # The message names the callback from Python 3.14 on, and differs before.
     named = (ZeroDivisionError, f"Exception ignored on sqlite3 callback {registered!r}", None)
     given = (ZeroDivisionError, None, registered)
     running = sys.version_info >= (3, 14)
@@ -320,7 +320,7 @@ class Unspeakable:
 async def test_callback_that_cannot_be_named_fails_its_statement_alone(
     message: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What went wrong while it was reported once took the place of the exception that was to be reported."""
+    """An error while reporting once replaced the exception that was to be reported."""
     monkeypatch.setattr(_tracebacks, "_HAS_MESSAGE", message)
     monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
     async with rapsqlite.connect(":memory:") as connection:

@@ -1,4 +1,4 @@
-"""CPython's scenarios for what went wrong once: crashes and leaks that must not come here either."""
+"""CPython's scenarios for past bugs: crashes and leaks that must not occur here either."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_table_made_anew_is_seen_by_a_cached_statement() -> None:
 
 
 async def test_text_that_is_no_utf8_names_its_column_and_not_its_value() -> None:
-    """sqlite3 shows the text as well."""
+    """sqlite3 also shows the text."""
     async with rapsqlite.connect(":memory:") as connection:
         error = await told(column, connection, "SELECT 'secret' || ? || 'yyy' colname", (b"\xfa",))
 
@@ -168,7 +168,7 @@ async def test_error_codes_have_names(tmp_path: Any) -> None:
 
 
 async def test_converter_that_raises_leaves_the_connection_usable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where sqlite3 forbids a converter to use the cursor, there is no way to await one here."""
+    """sqlite3 forbids a converter to use the cursor; here there is no way to await one."""
 
     async def scenario(connection: Any) -> Any:
         raised = await told(column, connection, 'SELECT 1 AS "x [FAILING]"')

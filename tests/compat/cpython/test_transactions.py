@@ -1,4 +1,4 @@
-"""CPython's scenarios for transactions: who begins and ends them, and what others see."""
+"""CPython's scenarios for transactions: when they begin and end, and what other connections see."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ INSERT = "INSERT INTO t VALUES (1)"
 async def on_two_connections(
     step: Callable[[Any, Any], Awaitable[Any]], directory: Path, *, timeout: float = 5.0
 ) -> Any:
-    """Run a step with two connections to one file, on both libraries, and return what ours gave.
+    """Run a step with two connections to one file, on both libraries, and return our result.
 
-    CPython's tests have no timeout. Here a lock may outlive its read for some milliseconds: docs/durability.md.
+    CPython's tests have no timeout. Here a lock may outlive its read for a few milliseconds: docs/durability.md.
     """
     answers = []
     for name, connect in (("stock", Stock), ("ours", rapsqlite.connect)):
@@ -201,7 +201,7 @@ async def test_conflict_that_rolls_back_ends_the_transaction() -> None:
 
 
 async def traced(connection: Any, *steps: Any) -> list[str]:
-    """Return the statements that SQLite saw while steps, verbs with arguments, were done."""
+    """Return the statements that SQLite saw during the steps, methods with arguments."""
     statements: list[str] = []
     await connection.set_trace_callback(statements.append)
     for verb, *given in steps:
@@ -342,7 +342,7 @@ print("locked", flush=True)
 
 @pytest.fixture
 def holder(database: Path) -> subprocess.Popen[str]:
-    """A process with a connection of sqlite3, which reads."""
+    """A process with a sqlite3 connection that reads."""
     return subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -18,7 +18,7 @@ QUIET = pytest.mark.filterwarnings("ignore:The default:DeprecationWarning")
 
 
 class Foo:
-    """Stored as text, and made of it again by a converter."""
+    """Stored as text, and restored by a converter."""
 
     def __init__(self, value: str | bytes) -> None:
         self.value = value.decode() if isinstance(value, bytes) else value
@@ -57,7 +57,7 @@ def converters(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def read_back(declared: str, value: Any, *, sql: str = "SELECT a FROM t", **options: Any) -> Any:
-    """Return what comes back of a value stored in a column of this type."""
+    """Return a value stored in a column of this type, as read back."""
 
     async def scenario(connection: Any) -> Any:
         await connection.execute(f"CREATE TABLE t (a {declared})")
@@ -102,7 +102,7 @@ async def test_value_that_does_not_fit_is_refused_and_nothing_stored(value: Any,
     ("cblob", None, None), ("cblob", 0, b"blobish"),
 ])  # fmt: skip
 async def test_converter_is_that_of_the_declared_type(declared: str, value: Any, expected: Any) -> None:
-    """What is empty has no bytes in SQLite, and is None."""
+    """An empty value has no bytes in SQLite, and is None."""
     answer = await read_back(declared, value, detect_types=rapsqlite.PARSE_DECLTYPES)
 
     assert type(answer) is type(expected)
@@ -195,7 +195,7 @@ async def test_columns_are_described_with_or_without_rows(sql: str, expected: st
 async def test_adapter_of_a_plain_type_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     adapters: Any = sqlite3.adapters
     monkeypatch.setitem(adapters, (int, sqlite3.PrepareProtocol), float)
-    rapsqlite.register_adapter(int, float)  # it tells sqlite3 to look; the patch takes it away again
+    rapsqlite.register_adapter(int, float)  # this makes sqlite3 look up adapters; the patch undoes it
 
     async def scenario(connection: Any) -> Any:
         return await column(connection, "SELECT typeof(?)", (4,))
