@@ -30,7 +30,7 @@ class CallbackInterrupted(BaseException):
 
 
 class CallbackInterrupt:
-    """Strikes against the callbacks of one thread, one at a time and at most one per callback."""
+    """Interrupts the callbacks of one thread, one interrupt at a time and at most one per callback."""
 
     __slots__ = ("_lock", "left", "state", "target")
 

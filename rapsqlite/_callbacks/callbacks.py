@@ -61,13 +61,13 @@ class Callbacks:
         self._interrupt = CallbackInterrupt()
 
     def hand_over(self) -> Held | None:
-        """Return what there is to call, for its connection to keep: it exists as long as that does from now on."""
+        """Return the callbacks for the connection to keep: from now on they live as long as it does."""
         owned, self._owned = self._owned, None
         return owned
 
     @property
     def _store(self) -> Held:
-        """What there is to call: nothing once the connection is gone, while the guest ends."""
+        """The callbacks; none once the connection is gone, while the guest ends."""
         held = self._held()
         return Held() if held is None else held
 
@@ -214,7 +214,7 @@ class Callbacks:
         words = self._block.words
         code, failure = code_of(exc)
         if self._held() is None:
-            words[_FORM] = code  # the connection is gone, and nobody waits
+            words[_FORM] = code  # the connection is gone, and nothing waits
             words[_VALUE] = 0
             return
         report(failure, self._registered(words[_KEY], exc))

@@ -1,4 +1,4 @@
-"""A request: what is asked; and in flight: what has come back, who waits for it."""
+"""A request, and its state while it is in flight: what has come back, and which task waits for it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def is_carried_through(request: Request) -> bool:
 
 
 class Sender(Protocol):
-    """What a request in flight asks of the queue that it is in."""
+    """What a request in flight needs from its queue."""
 
     @property
     def grace_period_s(self) -> float:
@@ -86,11 +86,11 @@ class PendingRequest:
         self.sender = sender
         self.loop = loop  # None: no task waits for the reply
         self.request = request
-        self.number = 0  # by which the guest answers it
+        self.number = 0  # the id by which the guest answers it
         self.position: int | None = None  # in the request ring, once written
         self.received_bytes = 0  # counted only under a limit
         self.replies: deque[Reply] = deque()
-        self.timeouts = 0  # how often the guest has let the grace period pass
+        self.timeouts = 0  # how often its grace period has expired
         self.done = False  # the final reply has arrived, or never will
         self.error: Exception | None = None  # why it never will
         self.cause: BaseException | None = None  # the exception raised in a callback
@@ -127,7 +127,7 @@ class PendingRequest:
 
     @property
     def grace_period_s(self) -> float:
-        """How long a cancelled task waits for the guest's answer."""
+        """How long a cancelled task waits for the guest's reply, in seconds."""
         return self.sender.grace_period_s
 
     def on_cancel(self) -> None:

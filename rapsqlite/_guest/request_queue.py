@@ -38,7 +38,7 @@ _RELEASED_BY = {
     abi.OP_DESERIALIZE: abi.OP_DROP,
     abi.OP_BLOB_OPEN: abi.OP_DROP,
     abi.OP_SESSION_OPEN: abi.OP_DROP,
-}  # what ends the thing that a request has opened
+}  # the request that ends what another one has opened
 _HEAD_BYTES = 64  # at most, around rows and error texts
 _KINDS = frozenset({abi.REPLY_BATCH, abi.REPLY_DONE, abi.REPLY_ERROR, abi.REPLY_FAILED})
 
@@ -82,8 +82,8 @@ class RequestQueue:
         self.total_changes = 0
         self.last_insert_rowid = 0
         self._rings: Rings | None = None
-        self._pending: dict[int, PendingRequest] = {}  # by number, oldest first
-        self._backlog: deque[PendingRequest] = deque()  # numbered, but without room in the ring
+        self._pending: dict[int, PendingRequest] = {}  # by id, oldest first
+        self._backlog: deque[PendingRequest] = deque()  # have an id, but no space in the ring yet
         self._posts: deque[Request | PendingRequest | None] = deque()  # pending: to interrupt; None: stop
         self.last_id = 0
         self._newest_key: object = None
@@ -388,7 +388,7 @@ class RequestQueue:
             woken.append(pending)
 
     def _release_opened(self, pending: PendingRequest, reply: Reply) -> None:
-        """End what a request has opened that nobody waits for any more, soon: its handle is known to nobody."""
+        """Soon end what an abandoned request has opened, because its handle is not known to any task."""
         release = _RELEASED_BY.get(pending.request.op)
         if release is not None and reply.handle:
             self._posts.append(Request(release, target=reply.handle))
@@ -437,7 +437,7 @@ class RequestQueue:
             return True
 
     def finish(self, failure: BaseException | None) -> list[PendingRequest]:
-        """The guest has stopped: take its last replies, then fail the rest; the returned requests are to be woken."""
+        """The guest has stopped: take its last replies, then fail the rest; return the requests to wake."""
         with self.afterwards, self.lock:
             self.has_stopped = True
             woken = self._take_replies()

@@ -11,7 +11,7 @@ def copy_of(source: memoryview) -> bytes:
     """Return a copy of the bytes; other threads run meanwhile if there are many. Raises MemoryError."""
     if len(source) <= _PIECE_BYTES:
         return bytes(source)
-    copy = BytesIO(bytes(len(source)))  # zeros that the system makes when they are written to; they are not copied
+    copy = BytesIO(bytes(len(source)))  # zeros that the system provides when they are written to; they are not copied
     for start in range(0, len(source), _PIECE_BYTES):
         copy.write(source[start : start + _PIECE_BYTES])
     return copy.getvalue()

@@ -271,5 +271,5 @@ class Rings(Words):
         body = self.spilled.popleft() if self.spilled else b""
         if len(body) != columns_len + rows_len:
             raise MalformedReplyError("a reply's body does not match the spilled one")
-        # The common case, rows alone, hands the one copy on instead of making another.
+        # The common case, only rows, passes the one copy on instead of making another.
         return (body[:columns_len], body[columns_len:]) if columns_len else (b"", body)
