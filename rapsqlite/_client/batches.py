@@ -62,8 +62,9 @@ class Batches:
     async def next(self, wanted: int) -> Reply | None:
         """Return the next batch, None after the last one; ``wanted`` rows will be fetched now, 0: all.
 
-        Cancellation and errors end the statement. Rows not yet fetched are lost, and ``next`` raises OperationalError
-        (SQLITE_INTERRUPT) from then on, so that the loss is not mistaken for the end of the result.
+        Cancellation and errors end the statement. After an error of the statement ``next`` returns None, as in sqlite3.
+        After an interrupt or a cancellation it raises OperationalError (SQLITE_INTERRUPT) from then on, so that the
+        rows that are lost are not mistaken for the end of the result.
         """
         await self._lock.acquire()
         try:
@@ -96,8 +97,8 @@ class Batches:
             if request is None:
                 request = guest.submit(Request(abi.OP_NEXT, target=self._handle, argument=rows))
             reply = await guest.result(request)
-        except BaseException:
-            self._interrupted = True
+        except BaseException as exc:
+            self._interrupted = _is_interrupt(exc)
             self.close()
             raise
         self._changes = reply.total_changes
@@ -112,7 +113,7 @@ class Batches:
     def _raise_error(self) -> None:
         error, self._error = self._error, None
         if error is not None:
-            self._interrupted = True
+            self._interrupted = _is_interrupt(error)
             raise error
 
     def _check_complete(self) -> None:
@@ -149,3 +150,9 @@ class Batches:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _is_interrupt(exc: BaseException) -> bool:
+    """Return whether this is anything but a failure of the statement's own."""
+    code = getattr(exc, "sqlite_errorcode", None)
+    return code is None or code & 0xFF == abi.SQLITE_INTERRUPT

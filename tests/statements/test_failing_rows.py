@@ -74,15 +74,44 @@ async def test_every_row_before_one_that_fails_is_fetched(conn: rapsqlite.Connec
 
 
 async def test_the_cursor_is_over_after_the_error(conn: rapsqlite.Connection) -> None:
-    """A later fetch does not suggest that the result was complete, and the statement holds nothing any more."""
+    """Its later fetches return no rows, as in sqlite3, and the statement holds nothing any more."""
     cursor = await conn.execute(OVERFLOW, [3])
+    stock = sqlite3.connect(":memory:")
+    theirs = stock.execute(OVERFLOW, [3])
+    theirs.fetchone()
     assert [await cursor.fetchone(), await cursor.fetchone()] == [(1,), (2,)]
 
     with pytest.raises(OperationalError, match="integer overflow"):
         await cursor.fetchone()
-    with pytest.raises(OperationalError, match="execute again"):
-        await cursor.fetchone()
+    with pytest.raises(sqlite3.OperationalError, match="integer overflow"):
+        theirs.fetchone()
+    for _ in range(2):
+        assert await cursor.fetchone() == theirs.fetchone()
+        assert await cursor.fetchmany(3) == theirs.fetchmany(3)
+        assert await cursor.fetchall() == theirs.fetchall()
+        assert [row async for row in cursor] == list(theirs)
     assert (await conn.statistics())["open_statements"] == 0
+    stock.close()
+
+
+@pytest.mark.parametrize("place", [2, 3, 300, 3000])
+@pytest.mark.parametrize("sql", [OVERFLOW, BAD_TEXT])
+async def test_loop_that_goes_on_after_an_error_ends(conn: rapsqlite.Connection, sql: str, place: int) -> None:
+    """It would not if the error came again, or another one that says something else."""
+    cursor = await conn.execute(sql, [place])
+    errors = []
+    for _ in range(place + 2):
+        try:
+            row = await cursor.fetchone()
+        except OperationalError as error:  # noqa: PERF203 - that is the loop
+            errors.append(error)
+        else:
+            if row is None:
+                break
+    else:
+        raise AssertionError(errors)
+
+    assert len(errors) == 1
 
 
 async def test_async_for_has_every_row_before_the_error(conn: rapsqlite.Connection) -> None:
