@@ -55,6 +55,7 @@ macro_rules! imports {
         }
 
         #[cfg(not(target_arch = "wasm32"))]
+        #[expect(dead_code, reason = "some callers exist in wasm only")]
         mod import {
             $(pub unsafe fn $name($(_: $kind),*) $(-> $ret)? {
                 panic!(concat!("there is no host for ", stringify!($name), " outside wasm"))
