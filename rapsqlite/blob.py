@@ -180,8 +180,13 @@ class Blobs:
             raise OverflowError("Python int too large to convert to SQLite INTEGER")
         await self._state.apply_pending_setting()
         value = _encode([*names, int(row), int(not readonly)])
-        reply = await self._state.guest.call(Request(abi.OP_BLOB_OPEN, params=value))
-        length = decode_integer(reply.rows)
-        if not reply.handle or not 0 <= length <= LARGEST:
-            raise InternalError(f"the engine's reply is malformed: a blob of {length} bytes")
-        return Blob(cast("Connection", self), reply.handle, length)
+        guest = self._state.guest
+        reply = await guest.call(Request(abi.OP_BLOB_OPEN, params=value))
+        try:
+            length = decode_integer(reply.rows)
+            if not reply.handle or not 0 <= length <= LARGEST:
+                raise InternalError(f"the engine's reply is malformed: a blob of {length} bytes")
+            return Blob(cast("Connection", self), reply.handle, length)
+        except BaseException:
+            guest.post(Request(abi.OP_DROP, target=reply.handle))
+            raise

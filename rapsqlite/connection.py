@@ -163,6 +163,9 @@ class Connection(
         try:
             if guest is not CLOSED and guest is not NOT_CONNECTED:
                 await guest.close()
+        except BaseException:
+            guest.stop()  # a KeyboardInterrupt may have come before the guest was told
+            raise
         finally:
             self._target.release()
 

@@ -128,7 +128,12 @@ class Cursor(Uncopied):
             except PositionsRefusedError:
                 bits = await accept_positions(state, sql, bits)
             else:
-                self._start(guest, reply)
+                try:
+                    self._start(guest, reply)
+                except BaseException:
+                    if reply.handle:
+                        guest.post(Request(abi.OP_FINISH, target=reply.handle))
+                    raise
                 return
 
     def _start(self, guest: Guest, reply: Reply) -> None:

@@ -67,14 +67,18 @@ class PreparedStatement(Uncopied):
         return self.sql
 
     async def _prepare(self) -> int:
-        await self._lock.acquire()
+        turn = await self._lock.acquire()
         try:
             if self._handle == 0 and not self._closed:
                 timed = self._connection._state.guest  # slow-statement reports may have been enabled meanwhile
                 self._handle = (await timed.call(Request(abi.OP_PREPARE, self._encoded))).handle
                 self._guest.prepared[self._handle] = self._encoded
         finally:
-            self._lock.release()
+            try:
+                self._lock.release(turn)
+            except BaseException:
+                self._lock.release(turn)
+                raise
         return self._handle
 
     async def _ready(self) -> int:

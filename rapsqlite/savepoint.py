@@ -38,4 +38,8 @@ class Savepoint(Uncopied):
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._block.leave(exc_info[0])
+        try:
+            await self._block.leave(exc_info[0])
+        except BaseException:
+            self._block.abandon()
+            raise

@@ -140,13 +140,16 @@ class Sessions:
         await self._state.apply_pending_setting()
         guest = self._state.guest
         reply = await guest.call(Request(abi.OP_SESSION_OPEN, params=_encode([name])))
-        if not reply.handle:
-            raise InternalError("the engine's reply is malformed: a session without a handle")
-        session = ChangeSession(cast("Connection", self), reply.handle)
+        session = None
         try:
+            if not reply.handle:
+                raise InternalError("the engine's reply is malformed: a session without a handle")
+            session = ChangeSession(cast("Connection", self), reply.handle)
             for table in tables or (None,):
                 await session.attach(table)
         except BaseException:
-            session._object.forget()  # the error's traceback keeps this frame alive, and with it the session
+            guest.post(Request(abi.OP_DROP, target=reply.handle))
+            if session is not None:
+                session._object.forget()  # the error's traceback keeps this frame alive, and with it the session
             raise
         return session

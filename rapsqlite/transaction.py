@@ -9,6 +9,7 @@ raised afterwards.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from rapsqlite._client.block import Block
@@ -16,6 +17,7 @@ from rapsqlite._values.uncopied import Uncopied
 from rapsqlite.errors import ProgrammingError
 
 if TYPE_CHECKING:
+    from rapsqlite._client.fair_lock import Turn
     from rapsqlite.connection import Connection
 
 ConnectionT = TypeVar("ConnectionT", bound="Connection")
@@ -47,9 +49,10 @@ class Transaction(Uncopied, Generic[ConnectionT]):
     reports what SQLite did. If the commit fails, the transaction is rolled back and the error raised.
     """
 
-    __slots__ = ("_block", "_connection", "_entered", "_queue", "_timeout_s")
+    __slots__ = ("_block", "_connection", "_entered", "_queue", "_timeout_s", "_turn")
 
     def __init__(self, connection: ConnectionT, mode: str | None, timeout_s: float | None) -> None:
+        self._turn: Turn | None = None
         self._connection = connection
         state = connection._state
         self._queue = state.transactions
@@ -60,17 +63,23 @@ class Transaction(Uncopied, Generic[ConnectionT]):
     async def __aenter__(self) -> ConnectionT:
         if self._entered:
             raise ProgrammingError("this transaction() object was already used: call transaction() again")
-        await self._queue.enter(self._timeout_s)
+        turn = self._turn = await self._queue.enter(self._timeout_s)
         try:
+            self._block.when_abandoned = partial(self._queue.abandon, turn)
             await self._block.enter()
         except BaseException:
-            self._queue.leave()
+            self._queue.leave(turn)
             raise
         self._entered = True
         return self._connection
 
     async def __aexit__(self, *exc_info: object) -> None:
+        turn = self._turn
+        assert turn is not None, "it was entered"
         try:
             await self._block.leave(exc_info[0])
-        finally:
-            self._queue.leave()
+            self._queue.leave(turn)
+        except BaseException:
+            self._block.abandon()
+            self._queue.leave(turn)
+            raise

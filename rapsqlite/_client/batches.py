@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rapsqlite import _constants as abi
 from rapsqlite._client.fair_lock import FairLock
 from rapsqlite._wasm.rings import Request
-from rapsqlite.errors import Error, OperationalError
+from rapsqlite.errors import OperationalError
 
 if TYPE_CHECKING:
     from rapsqlite._guest.guest import Guest
@@ -66,7 +66,7 @@ class Batches:
         After an interrupt or a cancellation it raises OperationalError (SQLITE_INTERRUPT) from then on, so that the
         rows that are lost are not mistaken for the end of the result.
         """
-        await self._lock.acquire()
+        turn = await self._lock.acquire()
         try:
             if self._handle == 0:
                 self._raise_error()
@@ -74,7 +74,11 @@ class Batches:
                 return None
             return await self._fetch(wanted)
         finally:
-            self._lock.release()
+            try:
+                self._lock.release(turn)
+            except BaseException:
+                self._lock.release(turn)
+                raise
 
     def _row_count(self, wanted: int) -> int:
         """Return how many rows to request, 0 for as many as fit a batch."""
@@ -89,25 +93,29 @@ class Batches:
         return wanted and min(rows, MOST_ROWS)
 
     async def _fetch(self, wanted: int) -> Reply:
-        guest = self._guest
+        guest, sent = self._guest, None
         try:
             await guest.checkpoint()
-            request, self._ahead = self._ahead, None
             rows = self._row_count(wanted)
-            if request is None:
-                request = guest.submit(Request(abi.OP_NEXT, target=self._handle, argument=rows))
-            reply = await guest.result(request)
+            sent, self._ahead = self._ahead, None
+            if sent is None:
+                reply = await guest.call(Request(abi.OP_NEXT, target=self._handle, argument=rows))
+            else:
+                reply = await guest.result(sent)
+            self._changes = reply.total_changes
+            self._newest = reply.row_count
+            if reply.handle == 0:
+                self._handle = 0
+                self._error = reply.error
+            elif self._handle and guest.state == "ok" and not 0 < rows < PIPELINED_ROWS:  # else it was closed meanwhile
+                ahead = self._ahead = guest.unsent(Request(abi.OP_NEXT, target=self._handle, argument=rows))
+                guest.submit(ahead)
         except BaseException as exc:
             self._interrupted = _is_interrupt(exc)
+            if sent is not None:
+                guest.abandon(sent)
             self.close()
             raise
-        self._changes = reply.total_changes
-        self._newest = reply.row_count
-        if reply.handle == 0:
-            self._handle = 0
-            self._error = reply.error
-        elif self._handle and guest.state == "ok" and not 0 < rows < PIPELINED_ROWS:  # else it was closed meanwhile
-            self._ahead = guest.submit(Request(abi.OP_NEXT, target=self._handle, argument=rows))
         return reply
 
     def _raise_error(self) -> None:
@@ -125,28 +133,29 @@ class Batches:
 
     async def finish(self) -> None:
         """End the statement if it still runs, and wait until its locks are released. Cancellation does not stop it."""
-        handle = self._take_handle()
-        if not handle or self._guest.state != "ok":
-            return
+        handle, self._handle = self._handle, 0
         try:
-            request = self._guest.submit(Request(abi.OP_FINISH, target=handle))
-        except Error:  # it was not sent, for example from one of the connection's own callbacks
-            self._guest.post(Request(abi.OP_FINISH, target=handle))
+            self._abandon_ahead()
+            if handle and self._guest.state == "ok":
+                await self._guest.call(Request(abi.OP_FINISH, target=handle))
+        except BaseException:  # it may not have been sent, for example from one of the connection's own callbacks
+            if handle:
+                self._guest.post(Request(abi.OP_FINISH, target=handle))
             raise
-        await self._guest.result(request)
 
     def close(self) -> None:
         """End the statement if it still runs, without waiting. Any thread."""
-        handle = self._take_handle()
-        if handle:
-            self._guest.post(Request(abi.OP_FINISH, target=handle))
-
-    def _take_handle(self) -> int:
         handle, self._handle = self._handle, 0
+        try:
+            self._abandon_ahead()
+        finally:
+            if handle:
+                self._guest.post(Request(abi.OP_FINISH, target=handle))
+
+    def _abandon_ahead(self) -> None:
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             self._guest.abandon(ahead)
-        return handle
 
     def __del__(self) -> None:
         self.close()

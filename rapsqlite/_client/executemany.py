@@ -40,13 +40,17 @@ async def execute_many(state: ConnectionState, sql: bytes, parameters: Parameter
 
     Without any set the statement is still prepared, so that its errors are raised, as in sqlite3.
     """
-    if hasattr(parameters, "__iter__") or not hasattr(parameters, "__aiter__"):
-        return await _execute_sets(state, sql, parameters)
-    return await _execute_async_sets(state, sql, aiter(parameters))
-
-
-async def _execute_sets(state: ConnectionState, sql: bytes, parameters: Any) -> int:
     sending = _Sending(state, sql)
+    try:
+        if hasattr(parameters, "__iter__") or not hasattr(parameters, "__aiter__"):
+            return await _execute_sets(sending, state, sql, parameters)
+        return await _execute_async_sets(sending, state, sql, aiter(parameters))
+    except BaseException:
+        sending.abandon()
+        raise
+
+
+async def _execute_sets(sending: _Sending, state: ConnectionState, sql: bytes, parameters: Any) -> int:
     sets = iter(parameters)
     first = list(islice(sets, 1))
     encoder = await _encoder(state, sql, first)
@@ -78,9 +82,10 @@ def _take(sets: Iterator[Parameters], count: int, deadline: float, chunk: list[P
             return
 
 
-async def _execute_async_sets(state: ConnectionState, sql: bytes, sets: AsyncIterator[Parameters]) -> int:
+async def _execute_async_sets(
+    sending: _Sending, state: ConnectionState, sql: bytes, sets: AsyncIterator[Parameters]
+) -> int:
     """Same as `_execute_sets`; nothing is in flight while the iterator runs, because it may use the connection."""
-    sending = _Sending(state, sql)
     encoder: SetEncoder | None = None
     failure = None
     is_over = False
@@ -143,9 +148,10 @@ class _Sending:
         await self.wait_for_sent()
         guest = self._state.guest
         await guest.checkpoint()
-        self._sent = guest.submit(
+        sent = self._sent = guest.unsent(
             Request(abi.OP_MANY, self._sql, encoded, format=self._state.statement_bits, target=self._first)
         )
+        guest.submit(sent)
         self._first += _set_count(encoded)
 
     async def wait_for_sent(self) -> None:
@@ -153,6 +159,11 @@ class _Sending:
         sent, self._sent = self._sent, None
         if sent is not None:
             self._changes += await _changes_of(self._state, sent)
+
+    def abandon(self) -> None:
+        """Interrupt the chunk in flight."""
+        if self._sent is not None:
+            self._state.guest.abandon(self._sent)
 
     async def let_others_run(self) -> None:
         """Let other tasks run, whether the reply has arrived or not."""

@@ -37,18 +37,21 @@ class OpenObject:
         Raises SQLite's error of closing it: closing a blob may commit.
         """
         if self._handle and self._is_there():
-            dropped = self._guest.submit(
-                Request(abi.OP_DROP, target=self._handle)
-            )  # raises in a callback: then it stays open
+            dropped = self._guest.unsent(Request(abi.OP_DROP, target=self._handle))
+            try:
+                self._guest.submit(dropped)  # raises in a callback: then it stays open
+            except (KeyboardInterrupt, SystemExit):
+                self.forget()
+                raise
             self._handle = 0
             await self._guest.result(dropped)
         self._handle = 0
 
     def forget(self) -> None:
         """Close it without waiting. Any thread, including from a finalizer."""
-        handle, self._handle = self._handle, 0
-        if handle and self._is_there():
-            self._guest.post(Request(abi.OP_DROP, target=handle))
+        if self._handle and self._is_there():
+            self._guest.post(Request(abi.OP_DROP, target=self._handle))
+        self._handle = 0
 
     def _is_there(self) -> bool:
         """Return True if the guest still has it; the connection may have been closed before it was opened."""

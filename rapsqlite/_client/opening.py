@@ -114,8 +114,8 @@ class OpenOptions:
             result_limit_bytes=self._limits.max_bytes,
             statement_limit_s=self._limits.statement_seconds,
         )
-        guest.start()
         try:
+            guest.start()
             await guest.call(Request(abi.OP_OPEN, name, msgspec.msgpack.encode(options)))
         except Exception:
             await guest.close()

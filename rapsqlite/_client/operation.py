@@ -8,6 +8,14 @@ from typing import Any, Generic, TypeVar
 T_co = TypeVar("T_co", covariant=True)
 
 
+async def _nothing() -> Any:
+    pass
+
+
+_AWAITED = _nothing()  # awaiting it raises the error of a coroutine that is awaited twice
+_AWAITED.close()
+
+
 class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
     """An operation that begins when it is awaited or entered; it can be awaited once.
 
@@ -22,7 +30,9 @@ class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._result: T_co | None = None
 
     def __await__(self) -> Generator[Any, Any, T_co]:
-        return self._coroutine.__await__()
+        # Only the awaiting frame keeps the coroutine, so that a KeyboardInterrupt in that frame closes it.
+        coroutine, self._coroutine = self._coroutine, _AWAITED
+        return coroutine.__await__()
 
     def send(self, value: Any) -> Any:
         """Resume the coroutine."""
@@ -37,7 +47,7 @@ class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._coroutine.close()
 
     async def __aenter__(self) -> T_co:
-        result = self._result = await self._coroutine
+        result = self._result = await self
         return result
 
     async def __aexit__(self, *exc_info: object) -> None:

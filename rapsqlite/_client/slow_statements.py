@@ -62,12 +62,11 @@ class SlowStatementGuest:
         finally:
             self._account(request, begun)
 
-    def submit(self, request: Request) -> PendingRequest:
+    def submit(self, pending: PendingRequest) -> None:
         """See `Guest.submit`."""
-        pending = self.guest.submit(request)
-        if request.op in _TIMED:
-            self._sent[id(pending)] = (time.perf_counter(), self._text(request))
-        return pending
+        self.guest.submit(pending)
+        if pending.request.op in _TIMED:
+            self._sent[id(pending)] = (time.perf_counter(), self._text(pending.request))
 
     async def result(self, pending: PendingRequest) -> Reply:
         """See `Guest.result`."""

@@ -205,6 +205,8 @@ class ConnectionState(TransactionControl):
     async def placeholders(self, sql: bytes) -> list[str | None]:
         """Return the statement's placeholders as written; None for a plain ``?``."""
         reply = await self.guest.call(Request(abi.OP_PREPARE, sql))
-        self.guest.post(Request(abi.OP_RELEASE, target=reply.handle))
-        placeholders: list[str | None] = _described(reply.rows)["parameters"]
+        try:
+            placeholders: list[str | None] = _described(reply.rows)["parameters"]
+        finally:
+            self.guest.post(Request(abi.OP_RELEASE, target=reply.handle))
         return placeholders

@@ -78,23 +78,28 @@ class Bell:
         """Let ``loop``, which runs in this thread, watch the pipe and call ``drain``, unless another loop does."""
         if loop.key is self._key:
             return
-        self._key, self._drain = loop.key, drain
-        self.is_heard = self._is_watched_by(loop)
-        words.set_bell(abi.BELL_WRITES if self.is_heard else abi.BELL_CALLS)
+        self._drain = drain
+        is_heard = self._is_watched_by(loop)
+        words.set_bell(abi.BELL_WRITES if is_heard else abi.BELL_CALLS)
+        self._key, self.is_heard = loop.key, is_heard
 
     def _is_watched_by(self, loop: Loop) -> bool:
         if self._is_shared or self._reader < 0:
             return False
         if self._loop is not None and not self._loop.is_closed():
-            self._is_shared = True
-            return False
+            self._is_shared = self._loop.key is not loop.key  # the same one if an exception ended the first attempt
+            return not self._is_shared
         self._loop = loop if loop.watch(self._reader, self._on_ring, loop) else None
         return self._loop is not None
 
     def _on_ring(self, loop: Loop) -> None:
-        if not self.drain():
-            self._end_watch(loop)
-        self._drain(loop)
+        try:
+            if not self.drain():
+                self._end_watch(loop)
+            self._drain(loop)
+        except BaseException:
+            loop.post(self._drain, loop)  # the rings may have been read
+            raise
 
     def drain(self) -> bool:
         """Read the rings so far; False if there will be no more."""

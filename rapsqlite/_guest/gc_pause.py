@@ -27,31 +27,36 @@ class FullCollectionsHeldBack:
     __slots__ = ()
 
     def __enter__(self) -> None:
-        _state.enter()
+        _state.enter(self)
 
     def __exit__(self, *exc_info: object) -> None:
-        _state.leave()
+        self.end()
+
+    def end(self) -> None:
+        """Leave the context; idempotent. Call after an exception: a KeyboardInterrupt may have replaced the exit."""
+        _state.leave(self)
 
 
 class _State:
-    """The number of open fetches, and the threshold to restore when it drops to 0."""
+    """The open fetches, and the threshold to restore when there are none."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open = 0
+        self._open: set[FullCollectionsHeldBack] = set()
         self._previous = 0
 
-    def enter(self) -> None:
+    def enter(self, fetch: FullCollectionsHeldBack) -> None:
         with self._lock:
-            if self._open == 0:
-                young, middle, self._previous = gc.get_threshold()
+            if not self._open:
+                young, middle, full = gc.get_threshold()
+                self._previous = full
                 gc.set_threshold(young, middle, _HELD_BACK)
-            self._open += 1
+            self._open.add(fetch)
 
-    def leave(self) -> None:
+    def leave(self, fetch: FullCollectionsHeldBack) -> None:
         with self._lock:
-            self._open -= 1
-            if self._open == 0:
+            self._open.discard(fetch)
+            if not self._open:
                 self._restore()
 
     def _restore(self) -> None:
@@ -62,7 +67,7 @@ class _State:
     def forget_after_fork(self) -> None:
         """In a forked child: reset, because the fetches and any thread that holds the lock belong to the parent."""
         self._lock = threading.Lock()
-        self._open = 0
+        self._open.clear()
         self._restore()
 
 

@@ -33,7 +33,7 @@ from rapsqlite._wasm.rings import Reply, Request, Rings
 from rapsqlite.errors import InternalError, ProgrammingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from rapsqlite._callbacks.callbacks import Callbacks
     from rapsqlite._files.file_table import FileTable
@@ -127,20 +127,27 @@ class Guest:
 
     # -- requests, from any event loop ---------------------------------------------------------------
 
-    def call(self, request: Request) -> Coroutine[Any, Any, Reply]:
-        """Send a request that has exactly one reply, and wait for it; await immediately.
+    async def call(self, request: Request) -> Reply:
+        """Send a request that has exactly one reply, and wait for it.
 
         Raises the error that the guest reports. An error of a later row of a result is the reply's ``error`` instead.
         Cancellation interrupts the request and waits for its reply; if the request finished anyway, its reply is
         returned and the cancellation is raised at the task's next checkpoint.
         """
+        loop = self._loop = current_loop(self._loop)
         if held_back and not is_carried_through(request):
-            return self._call_unless_cancelled(request)
-        return self.result(self.submit(request))
-
-    async def _call_unless_cancelled(self, request: Request) -> Reply:
-        await self.checkpoint()
-        return await self.result(self.submit(request))
+            await deliver_held_back(loop)
+        pending = PendingRequest(self._queue, loop, request)
+        try:
+            self._queue.submit(pending, loop)
+            if pending.yields:
+                await loop.checkpoint(pending)
+            while not pending.replies and not pending.done:
+                await loop.wait(pending)
+            return self._take_reply(pending, loop)
+        except BaseException as exc:
+            self._queue.give_up(pending, exc)
+            raise
 
     async def checkpoint(self) -> None:
         """Raise a cancellation that was held back because a request of this task had finished."""
@@ -156,8 +163,10 @@ class Guest:
         loop = self._loop = current_loop(self._loop)
         if held_back and not is_carried_through(request):
             await deliver_held_back(loop)
-        pending = self._queue.submit(loop, request)
+        pending = PendingRequest(self._queue, loop, request)
+        pause = FullCollectionsHeldBack()
         try:
+            self._queue.submit(pending, loop)
             if pending.yields:
                 await loop.checkpoint(pending)
             while not pending.replies and not pending.done:
@@ -166,12 +175,13 @@ class Guest:
             if reply.kind == abi.REPLY_DONE:
                 return decode(reply.rows) if reply.row_count else [], reply
             # From here on waiting and decoding alternate, and every batch enlarges the heap of rows.
-            with FullCollectionsHeldBack():
+            with pause:
                 pending.drains_itself = True
                 rows = decode(reply.rows) if reply.row_count else []
                 return rows, await self._collect_rest(pending, loop, decode, rows, reply.columns)
-        except BaseException:
-            self._queue.discard(pending)
+        except BaseException as exc:
+            pause.end()
+            self._queue.give_up(pending, exc)
             raise
 
     async def _collect_rest(
@@ -206,7 +216,7 @@ class Guest:
         if not pending.replies:
             raise_or_hold_back(loop, pending, finished=False)
             raise pending.error or InternalError("the guest ended without an answer")
-        reply = pending.replies.popleft()
+        reply = pending.replies[0]
         if reply.kind == abi.REPLY_ERROR:
             raise_or_hold_back(loop, pending, finished=False)
             raise reported_error(reply.rows, pending, self.files) from pending.cause
@@ -216,32 +226,43 @@ class Guest:
             reply.error.__cause__ = pending.cause
         if reply.kind != abi.REPLY_BATCH:
             raise_or_hold_back(loop, pending, finished=True)
+        del pending.replies[0]  # last: until the caller has the reply, `discard` closes what it has opened
         return reply
 
-    def submit(self, request: Request) -> PendingRequest:
-        """Send a request that has exactly one reply and return immediately; ``result`` waits for the reply.
-
-        This lets the guest work while the caller does something else. A caller that no longer wants the reply calls
-        ``abandon``. This is no checkpoint: a task that submits several requests in a row calls ``checkpoint`` before
-        each.
-        """
+    def unsent(self, request: Request) -> PendingRequest:
+        """Return a request for ``submit``; it must have exactly one reply."""
         loop = self._loop = current_loop(self._loop)
-        return self._queue.submit(loop, request)
+        return PendingRequest(self._queue, loop, request)
+
+    def submit(self, pending: PendingRequest) -> None:
+        """Send a request and return immediately; ``result`` waits for the reply.
+
+        This lets the guest work while the caller does something else. The caller stores the request first, and calls
+        ``abandon`` if it no longer wants the reply. This is no checkpoint: a task that submits several requests in a
+        row calls ``checkpoint`` before each.
+        """
+        loop = pending.loop
+        assert loop is not None, "a task waits for it"
+        try:
+            self._queue.submit(pending, loop)
+        except BaseException as exc:
+            self._queue.give_up(pending, exc)
+            raise
 
     async def result(self, pending: PendingRequest) -> Reply:
         """Return the reply of a submitted request, possibly in another event loop; otherwise as ``call``."""
-        loop = self._loop = current_loop(self._loop)
-        if pending.loop is not None and pending.loop.key is not loop.key:
-            self._queue.move(pending, loop)
         try:
+            loop = self._loop = current_loop(self._loop)
+            if pending.loop is not None and pending.loop.key is not loop.key:
+                self._queue.move(pending, loop)
             if pending.yields:
                 await loop.checkpoint(pending)
             while not pending.replies and not pending.done:
                 await loop.wait(pending)
-        except BaseException:
-            self._queue.discard(pending)
+            return self._take_reply(pending, loop)
+        except BaseException as exc:
+            self._queue.give_up(pending, exc)
             raise
-        return self._take_reply(pending, loop)
 
     async def let_others_run(self, pending: PendingRequest) -> None:
         """Let other tasks run while a submitted request is in flight; ``result`` raises this task's cancellation."""
@@ -388,9 +409,9 @@ class Guest:
     async def _close(self) -> None:
         try:
             if self.state == "ok" and not self.host.stopping:
-                await self.result(self.submit(Request(abi.OP_CLOSE)))  # no checkpoint: it is carried through
-        except GeneratorExit:
-            raise  # nothing can be awaited any more
+                await self.call(Request(abi.OP_CLOSE))
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise  # nothing should be awaited any more
         except BaseException as exc:
             another_closed_it = isinstance(exc, ProgrammingError) and self.state != "ok"
             await self._wait_for_end()
@@ -437,8 +458,9 @@ class Guest:
             self._queue.let_ring()
 
     def join(self, timeout_s: float) -> None:
-        """Wait until the thread has ended."""
-        self._thread.join(timeout_s)
+        """Wait until the thread has ended, if it was started."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
 
     def is_running(self) -> bool:
         """Return True while the guest's thread exists."""

@@ -104,7 +104,8 @@ class Polling:
     def wake(self) -> None:
         """End ``nap``. The guest's thread."""
         self.naps = False
-        self._woken.release()
+        if self._woken.locked():  # otherwise an exception came between a wake-up and ``end_nap``
+            self._woken.release()
 
     def _account(self, *, found: bool) -> None:
         took_s = time.perf_counter() - self._started

@@ -56,13 +56,14 @@ _exit_registered = False
 def start(guest: Running, thread: threading.Thread) -> None:
     """Start a guest's thread with the stack size that wasm needs."""
     _register_exit()
+    _live.add(guest)  # first: the thread may run even if starting it raises KeyboardInterrupt
     with _stack_lock:
-        previous = threading.stack_size(runtime.THREAD_STACK_BYTES)
+        previous = threading.stack_size()
         try:
+            threading.stack_size(runtime.THREAD_STACK_BYTES)
             thread.start()
         finally:
             threading.stack_size(previous)
-    _live.add(guest)
 
 
 def forget(guest: Running) -> None:

@@ -4,6 +4,11 @@ Any thread that runs an event loop submits requests. After a bell, replies are d
 the waiting tasks. ``lock`` guards the rings, the table of requests and the state; it is held for microseconds, never
 across a wait, and requests that finalizers post meanwhile are sent afterwards. Once the state is not "ok" the rings are
 gone and nothing touches the guest's memory any more.
+
+A KeyboardInterrupt may be raised in the main thread after any call, at the entry of a function and before a jump
+backwards, and nowhere else. Steps that belong together are therefore a row of assignments with at most one call, of a C
+function, at its end. Everything around such rows may run twice, and does when the lock is next held: work stays in
+``_posts``, ``_backlog`` and ``_woken`` until it is done.
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ _IN_BATCHES = frozenset({abi.OP_FETCH, abi.OP_FETCH_PREPARED, abi.OP_BLOB_READ})
 _WITH_ROWS = frozenset({abi.OP_FETCH, abi.OP_FETCH_PREPARED, abi.OP_EXECUTE, abi.OP_EXECUTE_PREPARED, abi.OP_NEXT})
 _RELEASED_BY = {
     abi.OP_EXECUTE: abi.OP_FINISH,
+    abi.OP_EXECUTE_PREPARED: abi.OP_FINISH,
     abi.OP_PREPARE: abi.OP_RELEASE,
     abi.OP_BACKUP_OPEN: abi.OP_DROP,
     abi.OP_DESERIALIZE: abi.OP_DROP,
@@ -41,6 +47,8 @@ _RELEASED_BY = {
 }  # the request that ends what another one has opened
 _HEAD_BYTES = 64  # at most, around rows and error texts
 _KINDS = frozenset({abi.REPLY_BATCH, abi.REPLY_DONE, abi.REPLY_ERROR, abi.REPLY_FAILED})
+_NOTHING = Request(0)
+_WITHOUT_WAITING = (False,)
 
 
 class _Afterwards:
@@ -84,7 +92,8 @@ class RequestQueue:
         self._rings: Rings | None = None
         self._pending: dict[int, PendingRequest] = {}  # by id, oldest first
         self._backlog: deque[PendingRequest] = deque()  # have an id, but no space in the ring yet
-        self._posts: deque[Request | PendingRequest | None] = deque()  # pending: to interrupt; None: stop
+        self._posts: deque[tuple[Callable[[PendingRequest], None], PendingRequest]] = deque()  # idempotent steps
+        self._woken: deque[PendingRequest] = deque()  # answered, but their tasks are not woken yet
         self.last_id = 0
         self._newest_key: object = None
         self._newest_task: weakref.ref[object] | None = None
@@ -103,23 +112,20 @@ class RequestQueue:
 
     # -- submitting, any thread --------------------------------------------------------------------
 
-    def submit(self, loop: Loop, request: Request) -> PendingRequest:
-        """Send a request that ``loop``'s running task will wait for. Raises if the connection cannot accept it."""
+    def submit(self, pending: PendingRequest, loop: Loop) -> None:
+        """Send a request that ``loop``'s running task will wait for. Raises if the connection cannot accept it.
+
+        After an exception call ``give_up``: the request may have been sent.
+        """
         if self.host.callbacks.thread:
             self.host.callbacks.refuse_use()
-        pending = PendingRequest(self, loop, request)
-        try:
-            with self.lock:
-                self._send(pending, loop)
-            if self._polling.naps:
-                self._nap(loop)
-            pending.yields = self._polling.should_yield(answered=pending.is_ready())
-        except KeyboardInterrupt:
-            self.discard(pending)  # raised while the request was on its way; its reply is not awaited
-            raise
+        with self.lock:
+            self._send(pending, loop)
+        if self._polling.naps:
+            self._nap(loop)
+        pending.yields = self._polling.should_yield(answered=pending.is_ready())
         if self._posts:
             self._flush_posts()
-        return pending
 
     def _send(self, pending: PendingRequest, loop: Loop) -> None:
         """Write the request; poll for its reply if worthwhile, otherwise request a bell. Call with the lock held."""
@@ -143,15 +149,15 @@ class RequestQueue:
         spins = waits_here and may_spin() and not is_crowded() and self._polling.may_start(rings)
         self._enqueue(pending)
         if spins and self._polling.spin(rings):
-            self._take_replies()
+            self._take_replies(deque())  # no other task waits for a reply
             return
         rings.ask_for_bell()
         if spins or (waits_here and not may_spin() and self._polling.may_nap(rings)):
             self._polling.naps = True
         # It may have answered before the bell was requested, or sleep behind replies that nothing waited for.
         elif rings.has_replies() and self._drain_posted is not loop.key:
-            self._drain_posted = loop.key  # once for all requests submitted before it runs
             loop.post(self.drain, loop)
+            self._drain_posted = loop.key  # once for all requests submitted before it runs
         self.host.unpark()
 
     def _is_of_the_same_task(self, loop: Loop) -> bool:
@@ -164,23 +170,28 @@ class RequestQueue:
 
     def _nap(self, loop: Loop) -> None:
         """Nap until the bell rings, for a moment; a reply that arrives later goes through the event loop."""
-        try:
-            rings = self._rings
-            if rings is not None and not rings.has_replies():
-                self._polling.nap(self._bell)
-        finally:
-            with self.lock:
-                self._polling.end_nap(self._rings)
-            self.drain(loop)
+        rings = self._rings
+        if rings is not None and not rings.has_replies():
+            self._polling.nap(self._bell)
+        with self.lock:
+            self._polling.end_nap(self._rings)
+        self.drain(loop)
 
-    def post(self, request: Request | None) -> None:
-        """Send a request without waiting for its reply; None: `stop`. Any thread, also from a finalizer."""
-        self._posts.append(request)
-        self._flush_posts()
+    def post(self, request: Request) -> None:
+        """Send a request without waiting for its reply. Any thread, also from a finalizer."""
+        self._post(self._send_posted, PendingRequest(self, None, request))
 
     def stop(self) -> None:
         """Make the guest stop immediately, interrupting what runs. Any thread, including from a finalizer."""
-        self.post(None)
+        self._post(self._stop, PendingRequest(self, None, _NOTHING))
+
+    def _post(self, step: Callable[[PendingRequest], None], pending: PendingRequest) -> None:
+        try:
+            self._posts.append((step, pending))
+            self._flush_posts()
+        except BaseException:
+            self._flush_posts()
+            raise
 
     def cancel(self, pending: PendingRequest) -> None:
         """Interrupt one request; if it has not begun, its task stops waiting. Any thread."""
@@ -214,18 +225,26 @@ class RequestQueue:
                 self._cancel(pending)
 
     def discard(self, pending: PendingRequest) -> None:
-        """Drop the further replies of a request that nothing awaits any more. Any thread, including a finalizer."""
-        if pending.done:
-            while pending.replies:
-                self._release_opened(pending, pending.replies.popleft())
-        else:
-            pending.discarded = True
-            pending.replies.clear()
-            self._posts.append(pending)
-        self._flush_posts()
-        if pending.drains_itself and pending.loop is not None and not pending.done:
+        """Drop the replies of a request that nothing awaits any more. Any thread, including a finalizer."""
+        is_over, pending.discarded = pending.done or not pending.number, True
+        while pending.replies:
+            reply = pending.replies.popleft()
+            release = _RELEASED_BY.get(pending.request.op)
+            if reply.handle and release is not None:
+                self.post(Request(release, target=reply.handle))
+        if is_over:
+            return
+        self._post(self._cancel, pending)
+        if pending.drains_itself and pending.loop is not None:
             # Its task no longer drains, and the guest may sleep behind a full ring without having rung.
             pending.drains_itself = False
+            pending.loop.post(self.drain, pending.loop)
+
+    def give_up(self, pending: PendingRequest, exc: BaseException) -> None:
+        """Discard a request whose task was broken off, and finish what the task may have been doing for others."""
+        self.discard(pending)
+        if not isinstance(exc, Exception) and pending.loop is not None:
+            self._polling.naps = False
             pending.loop.post(self.drain, pending.loop)
 
     def move(self, pending: PendingRequest, loop: Loop) -> None:
@@ -245,53 +264,67 @@ class RequestQueue:
 
     def _enqueue(self, pending: PendingRequest) -> None:
         """Give the request its id and write it into the ring, or keep it until there is space."""
-        pending.number = number = self.last_id = self.last_id % 0xFFFF_FFFE + 1
-        self._pending[number] = pending
+        number = self.last_id % 0xFFFF_FFFE + 1
+        # These steps belong together.
+        self.last_id = number
         self._closing = self._closing or pending.request.op == abi.OP_CLOSE
-        if self._backlog or not self._put(pending):
-            self._backlog.append(pending)
+        pending.number = number
+        self._pending[number] = pending
+        self._backlog.append(pending)
 
-    def _put(self, pending: PendingRequest) -> bool:
-        if self._rings is None:
-            return False
+        self._flush_backlog()
+
+    def _flush_backlog(self) -> None:
+        """Write the requests into the ring for which there is space. An exception may have ended the last attempt."""
+        rings = self._rings
+        if rings is None:
+            return
         try:
-            is_cancelled = pending.cancelled and not pending.is_spared
-            pending.position = self._rings.put(pending.number, pending.request, is_cancelled)
+            while self._backlog:
+                pending = self._backlog[0]
+                if pending.position is None:
+                    is_cancelled = pending.cancelled and not pending.is_spared
+                    written = rings.write(pending.number, pending.request, is_cancelled)
+                    if written is None:
+                        return
+                    pending.position, rings.request_head = written
+                rings.publish_requests()
+                del self._backlog[0]
         except MalformedReplyError as exc:
             for orphan in self.fail_all(exc):
                 if orphan.loop is not None:
                     orphan.loop.post(orphan.loop.wake, orphan)
-        return pending.position is not None
-
-    def _flush_backlog(self) -> None:
-        while self._backlog and self._put(self._backlog[0]):
-            self._backlog.popleft()
 
     def _flush_posts(self) -> None:
         """Submit what was posted, unless the lock is held; its holder checks for posts after releasing it.
 
         A finalizer can run anywhere, even in this thread while it holds the lock, so it must not wait for the lock.
         """
-        while self._posts and self.lock.acquire(blocking=False):
+        while self._posts:
+            acquired: list[bool] = []
             try:
+                # One step, in C: either the lock is held and this is known, or it is not held.
+                acquired += map(self.lock.acquire, _WITHOUT_WAITING)
+                if not acquired[0]:
+                    return
                 self._send_posts()
                 self.host.unpark()
             finally:
-                self.lock.release()
+                if acquired and acquired[0]:
+                    self.lock.release()
 
     def _send_posts(self) -> None:
         """Submit what was posted. Call with the lock held; finalizers may post more meanwhile."""
         while self._posts:
-            posted = self._posts.popleft()
-            if isinstance(posted, PendingRequest):
-                self._cancel(posted)
-                continue
-            if posted is None:
-                self._stop()
-            elif self.state == "ok":
-                self._enqueue(PendingRequest(self, None, posted))
+            step, pending = self._posts[0]
+            step(pending)
+            del self._posts[0]
 
-    def _stop(self) -> None:
+    def _send_posted(self, pending: PendingRequest) -> None:
+        if self.state == "ok" and not pending.number:
+            self._enqueue(pending)
+
+    def _stop(self, _pending: PendingRequest) -> None:
         self.host.stopping = True
         if self._rings is not None:
             self._rings.ask_to_stop()
@@ -318,40 +351,40 @@ class RequestQueue:
         with self.lock:
             self._drain_posted = None
             self._rung.discard(loop.key)
-            woken = self._take_replies()
+            self._take_replies(self._woken)
             self._flush_backlog()
             self.host.unpark()
             if self._rings is not None and self._rings.has_replies():
                 loop.post(self.drain, loop)
+            while self._woken:
+                self._woken[0].wake_from(loop)
+                del self._woken[0]
             is_hostile = isinstance(self.failure, MalformedReplyError)
         if is_hostile:
             self.kill()
-        for pending in woken:
-            pending.wake_from(loop)
         if self._posts:
             self._flush_posts()
 
-    def _take_replies(self) -> list[PendingRequest]:
-        """Take replies, at most ``_FRAMES_PER_DRAIN``, and return the requests to wake."""
-        woken: list[PendingRequest] = []
+    def _take_replies(self, woken: deque[PendingRequest]) -> None:
+        """Take replies, at most ``_FRAMES_PER_DRAIN``, and append the requests to wake to ``woken``."""
         rings = self._rings
         if rings is None:
-            return woken
+            return
         try:
             if self._bell is not None:
                 check_bells(self._bell.rings, rings)
             for _ in range(_FRAMES_PER_DRAIN):
-                reply = rings.take()
+                reply = rings.look_at_reply()
                 if reply is not None:
-                    self._accept(reply, woken)
+                    self._accept(rings, reply, woken)
                     continue
+                rings.free_replies()
                 if self._pending and not self._is_busy():
                     rings.ask_for_bell()
                 if not rings.has_replies():
                     break
         except MalformedReplyError as exc:
             woken += self.fail_all(exc)
-        return woken
 
     def _is_busy(self) -> bool:
         """Return True if the only waiting task is busy and will drain before it sleeps.
@@ -363,62 +396,71 @@ class RequestQueue:
         (pending,) = self._pending.values()
         return pending.drains_itself and bool(pending.replies)
 
-    def _accept(self, reply: Reply, woken: list[PendingRequest]) -> None:
+    def _accept(self, rings: Rings, reply: Reply, woken: deque[PendingRequest]) -> None:
         pending = self._pending.get(reply.id)
         if pending is None or reply.kind not in _KINDS:
             raise MalformedReplyError("a reply matches no request")
         op = pending.request.op
         if reply.kind == abi.REPLY_BATCH and op not in _IN_BATCHES:
             raise MalformedReplyError("a batch was not requested")
+        received_bytes = 0
         if self._result_limit_bytes and op in _WITH_ROWS:
-            self._count_bytes(pending, reply)
-        self.in_transaction = bool(reply.flags & abi.REPLY_IN_TRANSACTION)
+            received_bytes = self._count_bytes(pending, reply)
+        if reply.failure:
+            pending.cause = self.host.callbacks.failures.take(reply.failure) or pending.cause
+        release = None  # for the handle that the request has opened, in case nothing awaits it any more
+        if reply.handle and op in _RELEASED_BY:
+            release = (self._send_posted, PendingRequest(self, None, Request(_RELEASED_BY[op], target=reply.handle)))
+        if pending.loop is not None:
+            woken.append(pending)
+        if reply.kind != abi.REPLY_BATCH:
+            self._spin_budget.answered()
+        # These steps belong together.
+        pending.received_bytes = received_bytes
+        self.in_transaction = reply.flags & abi.REPLY_IN_TRANSACTION != 0
         self.total_changes = reply.total_changes
         self.last_insert_rowid = reply.last_insert_rowid
-        if reply.failure:
-            pending.cause = self.host.callbacks.failures.take(reply.failure)
+        rings.reply_tail = reply.end
+        if reply.flags & abi.REPLY_SPILLED:
+            del rings.spilled[0]
         if reply.kind != abi.REPLY_BATCH:
             del self._pending[reply.id]
             pending.done = True
-            self._spin_budget.answered()
-        if pending.discarded:
-            self._release_opened(pending, reply)
-        elif pending.loop is not None:
+        if pending.loop is not None and not pending.discarded:
             pending.replies.append(reply)
-            woken.append(pending)
+        elif release is not None:
+            self._posts.append(release)
 
-    def _release_opened(self, pending: PendingRequest, reply: Reply) -> None:
-        """Soon end what an abandoned request has opened, because its handle is not known to any task."""
-        release = _RELEASED_BY.get(pending.request.op)
-        if release is not None and reply.handle:
-            self._posts.append(Request(release, target=reply.handle))
+        rings.free_replies()
 
-    def _count_bytes(self, pending: PendingRequest, reply: Reply) -> None:
+    def _count_bytes(self, pending: PendingRequest, reply: Reply) -> int:
         """Enforce the limit on a result's size, which the guest counts too, without the heads of batches."""
-        pending.received_bytes += max(len(reply.columns) + len(reply.rows) - _HEAD_BYTES, 0)
+        received_bytes = pending.received_bytes + max(len(reply.columns) + len(reply.rows) - _HEAD_BYTES, 0)
         most = self._result_limit_bytes
         if reply.kind in (abi.REPLY_ERROR, abi.REPLY_FAILED):
             most += max(most, abi.ERROR_TEXT_BYTES) + _HEAD_BYTES
-        if pending.received_bytes > most:
+        if received_bytes > most:
             raise MalformedReplyError("a result exceeds its limit")
+        return received_bytes
 
     def fail_all(self, failure: BaseException) -> list[PendingRequest]:
         """Stop all traffic for this reason; return the requests to wake. Call with the lock held."""
         if self.state == "ok":
-            self.state = "broken"
             self.failure = failure
+            self.state = "broken"
+        self.host.stopping = True
         if self._rings is not None:
             self._rings.ask_to_stop()
-        self._rings = self.host.rings = None
-        self.host.stopping = True
+        self.host.rings = None
         self.host.unpark()
         self.host.wake_unconditionally()
         orphans = list(self._pending.values())
-        self._pending.clear()
-        self._backlog.clear()
         for pending in orphans:
-            pending.done = True
             pending.error = self.refusal()
+            pending.done = True
+        self._rings = None  # last: after an exception above, the next drain finds the failure again
+        self._backlog.clear()
+        self._pending.clear()
         return orphans
 
     # -- on the guest's thread -----------------------------------------------------------------------
@@ -440,12 +482,14 @@ class RequestQueue:
         """The guest has stopped: take its last replies, then fail the rest; return the requests to wake."""
         with self.afterwards, self.lock:
             self.has_stopped = True
-            woken = self._take_replies()
+            woken = self._woken.copy()
+            self._woken.clear()
+            self._take_replies(woken)
             while self._rings is not None and self._rings.has_replies():
-                woken += self._take_replies()
+                self._take_replies(woken)
             if self.state == "ok" and failure is None and (self._closing or self.host.stopping):
                 self.state = "closed"
-            return woken + self.fail_all(failure or RuntimeError("the guest left its service loop"))
+            return [*woken, *self.fail_all(failure or RuntimeError("the guest left its service loop"))]
 
     def close_bell(self) -> None:
         """Stop ringing. Whatever this posts to an event loop precedes what is posted there later."""
@@ -502,4 +546,5 @@ class RequestQueue:
             self._bell.close()  # anything that watches it watches the parent's
         self._pending.clear()
         self._backlog.clear()
+        self._woken.clear()
         self._posts.clear()

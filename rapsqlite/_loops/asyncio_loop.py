@@ -10,7 +10,7 @@ https://docs.python.org/3/library/asyncio-eventloop.html#asyncio.loop.call_soon_
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
 from rapsqlite._loops.ticket import wait_shielded
@@ -36,11 +36,16 @@ class AsyncioLoop:
         self.key = self._loop  # there is one such reference per loop
 
     def post(self, callback: Callable[..., object], *args: object) -> bool:
-        """Run ``callback`` in the loop's thread soon; False if the loop is closed. Any thread."""
+        """Run ``callback`` in the loop's thread soon, twice; False if the loop is closed. Any thread.
+
+        A KeyboardInterrupt in the loop's thread can lose a callback that the loop is about to run. The second run of a
+        posted callback does nothing unless that happened.
+        """
         loop = self._loop()
         if loop is None:
             return False
         try:
+            loop.call_soon_threadsafe(callback, *args)
             loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:
             return False
@@ -75,8 +80,8 @@ class AsyncioLoop:
             waiter = loop.create_future()
             ticket.waiter = ref(waiter)
             kept = _kept_by(loop)
-            kept.add(waiter)
             try:
+                kept.add(waiter)
                 await waiter
             except self._asyncio.CancelledError as exc:
                 ticket.cancellation = exc.with_traceback(None)  # a traceback would hold this frame
@@ -99,8 +104,8 @@ class AsyncioLoop:
             while not ticket.is_ready():
                 waiter = loop.create_future()
                 ticket.waiter = ref(waiter)
-                kept.add(waiter)
                 try:
+                    kept.add(waiter)
                     await waiter
                 except self._asyncio.CancelledError as exc:
                     if scope.cancel_called:
@@ -133,9 +138,42 @@ class AsyncioLoop:
         """Be cancelled now if that is due: callbacks posted by ``redeliver`` and anyio's scopes run first."""
         await self._asyncio.sleep(0)
 
+    def abandon_when_interrupted(self, block: Abandonable) -> InterruptedEnd:
+        """Call ``block.abandon`` if a KeyboardInterrupt ends the running task, until this is cancelled."""
+        return InterruptedEnd(self.current_task(), block)
+
     def current_task(self) -> Any:
         """Return the running task."""
         return self._asyncio.current_task()
+
+
+class Abandonable(Protocol):
+    """Something that its task must end."""
+
+    def abandon(self) -> None:
+        """End it for the task."""
+
+
+class InterruptedEnd:
+    """A done callback of a task that a KeyboardInterrupt or SystemExit may end."""
+
+    __slots__ = ("_block", "_task")
+
+    def __init__(self, task: Any, block: Abandonable) -> None:
+        self._task = task
+        self._block = ref(block)
+        task.add_done_callback(self)
+
+    def __call__(self, task: Any) -> None:
+        """The task has ended."""
+        if not task.cancelled() and isinstance(task.exception(), (KeyboardInterrupt, SystemExit)):
+            block = self._block()
+            if block is not None:
+                block.abandon()
+
+    def cancel(self) -> None:
+        """Remove the callback."""
+        self._task.remove_done_callback(self)
 
 
 def _kept_by(loop: Any) -> set[Any]:

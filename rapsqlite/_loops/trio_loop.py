@@ -73,14 +73,22 @@ class TrioLoop:
             ticket.waiter = None
             return lowlevel.Abort.SUCCEEDED
 
-        ticket.waiter = ref(lowlevel.current_task())  # Trio keeps its tasks alive
-        await lowlevel.wait_task_rescheduled(abort)
+        try:
+            ticket.waiter = ref(lowlevel.current_task())  # Trio keeps its tasks alive
+            await lowlevel.wait_task_rescheduled(abort)
+        except BaseException:
+            ticket.waiter = None  # a KeyboardInterrupt may come before the task sleeps: it must not be rescheduled
+            raise
 
     def wake(self, ticket: Ticket) -> None:
         """Resume the ticket's task. Trio's own thread."""
+        lowlevel = self._trio.lowlevel
+        if not lowlevel.currently_ki_protected():
+            self.post(self.wake, ticket)  # a task must be rescheduled exactly once, so no KeyboardInterrupt may come
+            return
         waiter, ticket.waiter = ticket.waiter and ticket.waiter(), None
         if waiter is not None:
-            self._trio.lowlevel.reschedule(waiter)
+            lowlevel.reschedule(waiter)
 
     async def checkpoint(self, _ticket: Ticket) -> None:
         """Let other tasks run while the ticket is in progress; cancellation waits for ``wait``."""
@@ -92,6 +100,9 @@ class TrioLoop:
     async def deliver(self) -> None:
         """Be cancelled now if a cancellation is due."""
         await self._trio.lowlevel.checkpoint_if_cancelled()
+
+    def abandon_when_interrupted(self, _block: object) -> None:
+        """Do nothing: blocks that Trio's tasks leave behind are collected with them."""
 
     def current_task(self) -> Any:
         """Return the running task."""

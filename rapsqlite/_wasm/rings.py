@@ -53,6 +53,7 @@ class Reply:
         "changes",
         "column_count",
         "columns",
+        "end",
         "error",
         "failure",
         "flags",
@@ -66,6 +67,7 @@ class Reply:
     )
 
     id: int
+    end: int  # of its frame, as a counter
     failure: int
     kind: int
     flags: int
@@ -86,12 +88,12 @@ class Rings(Words):
     __slots__ = (
         "_replies",
         "_reply_bytes",
-        "_reply_tail",
         "_request_bytes",
-        "_request_head",
         "_requests",
         "_shared",
         "argument_block",
+        "reply_tail",
+        "request_head",
         "spilled",
     )
 
@@ -118,9 +120,9 @@ class Rings(Words):
         self._replies = view(*replies)
         self._request_bytes = abi.REQUEST_RING_BYTES
         self._reply_bytes = abi.REPLY_RING_BYTES
-        self._request_head = self._word(abi.CONTROL_REQUEST_HEAD)
-        self._reply_tail = self._word(abi.CONTROL_REPLY_TAIL)
-        if self._request_head % 8 or self._reply_tail % 8:
+        self.request_head = self._word(abi.CONTROL_REQUEST_HEAD)
+        self.reply_tail = self._word(abi.CONTROL_REPLY_TAIL)
+        if self.request_head % 8 or self.reply_tail % 8:
             raise MalformedReplyError("a ring counter does not match whole frames")
         self.spilled: deque[bytes] = deque()  # bodies too large for the ring, oldest first
 
@@ -136,9 +138,10 @@ class Rings(Words):
 
     # -- requests ----------------------------------------------------------------------------------
 
-    def put(self, number: int, request: Request, cancelled: bool) -> int | None:
-        """Write one request frame and return its position, or None if the ring has no space for it now.
+    def write(self, number: int, request: Request, cancelled: bool) -> tuple[int, int] | None:
+        """Write one request frame, which the guest does not see yet; None if the ring has no space for it now.
 
+        Return its position, and the ``request_head`` with which ``publish_requests`` shows it to the guest.
         SQL and parameters that are too large for the ring are not written: the guest fetches them.
         """
         sql, params = request.sql, request.params
@@ -158,14 +161,16 @@ class Rings(Words):
         if not flags:
             ring[start + abi.REQUEST_HEADER_BYTES : start + sql_end] = sql
             ring[start + sql_end : start + end] = params
-        self._request_head = (position + length) & _COUNTER
+        return position, (position + length) & _COUNTER
+
+    def publish_requests(self) -> None:
+        """Let the guest see the frames before ``request_head``; idempotent."""
         self._fence()
-        self._words[abi.CONTROL_REQUEST_HEAD // 4] = self._request_head
-        return position
+        self._words[abi.CONTROL_REQUEST_HEAD // 4] = self.request_head
 
     def _reserve(self, length: int) -> int | None:
         """Return the start of a frame of ``length`` bytes, after a skip frame if it would cross the ring's end."""
-        head, size = self._request_head, self._request_bytes
+        head, size = self.request_head, self._request_bytes
         used = (head - self._word(abi.CONTROL_REQUEST_TAIL)) & _COUNTER
         if used > size:
             raise MalformedReplyError("the guest's request counter ran ahead of the host's")
@@ -195,23 +200,23 @@ class Rings(Words):
 
     def has_unanswered(self) -> bool:
         """Return True if the guest has any unanswered request."""
-        return self._word(abi.CONTROL_REQUEST_TAIL) != self._request_head
+        return self._word(abi.CONTROL_REQUEST_TAIL) != self.request_head
 
     # -- replies -----------------------------------------------------------------------------------
 
     def has_replies(self) -> bool:
         """Return True if a reply is waiting to be taken."""
-        return self._word(abi.CONTROL_REPLY_HEAD) != self._reply_tail
+        return self._word(abi.CONTROL_REPLY_HEAD) != self.reply_tail
 
     def poll(self, spins: int) -> bool:
         """Check for a reply repeatedly, but a bounded number of times (about 40 ns each)."""
-        words, index, tail = self._words, abi.CONTROL_REPLY_HEAD // 4, self._reply_tail
+        words, index, tail = self._words, abi.CONTROL_REPLY_HEAD // 4, self.reply_tail
         return any(words[index] != tail for _ in range(spins))
 
-    def take(self) -> Reply | None:
-        """Copy the next reply out and free its space."""
+    def look_at_reply(self) -> Reply | None:
+        """Copy the next reply out. It is taken once ``reply_tail`` is its ``end`` and its spilled body is dropped."""
         for _ in range(2):  # a skip frame leads to the ring's start, and none is at the start
-            tail = self._reply_tail
+            tail = self.reply_tail
             available = (self._word(abi.CONTROL_REPLY_HEAD) - tail) & _COUNTER
             if not available:
                 return None
@@ -222,13 +227,18 @@ class Rings(Words):
                 raise MalformedReplyError("a reply frame is longer than the published bytes")
             if not request_id and (not start or length != self._reply_bytes - start):
                 raise MalformedReplyError("a skip frame does not end at the end of the ring")
-            reply = self._copy(start, length) if request_id else None
-            self._reply_tail = (tail + length) & _COUNTER
-            self._fence()
-            self._words[abi.CONTROL_REPLY_TAIL // 4] = self._reply_tail
-            if reply is not None:
+            end = (tail + length) & _COUNTER
+            if request_id:
+                reply = self._copy(start, length)
+                reply.end = end
                 return reply
+            self.reply_tail = end
         return None
+
+    def free_replies(self) -> None:
+        """Return the space before ``reply_tail`` to the guest; idempotent."""
+        self._fence()
+        self._words[abi.CONTROL_REPLY_TAIL // 4] = self.reply_tail
 
     def _copy(self, start: int, length: int) -> Reply:
         if length < abi.REPLY_HEADER_BYTES:
@@ -268,7 +278,7 @@ class Rings(Words):
         return reply
 
     def _split_spilled(self, columns_len: int, rows_len: int) -> tuple[bytes, bytes]:
-        body = self.spilled.popleft() if self.spilled else b""
+        body = self.spilled[0] if self.spilled else b""
         if len(body) != columns_len + rows_len:
             raise MalformedReplyError("a reply's body does not match the spilled one")
         # The common case, only rows, passes the one copy on instead of making another.

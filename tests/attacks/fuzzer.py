@@ -32,6 +32,7 @@ from rapsqlite._files.file_table import FileTable
 from rapsqlite._files.imports import file_imports
 from rapsqlite._guest.error_reply import reported_error
 from rapsqlite._guest.guest import Guest
+from rapsqlite._guest.request import PendingRequest
 from rapsqlite._values.wire import decode_columns, decode_declared_columns, decode_dicts, decode_lists, decode_tuples
 from rapsqlite._wasm.imports import SIGNATURES
 from rapsqlite._wasm.rings import Request, Rings
@@ -144,7 +145,8 @@ class Replies:
             queue = self.guest._queue
         op = dice.choice((abi.OP_FETCH, abi.OP_EXECUTE, abi.OP_CONTROL, abi.OP_NEXT, abi.OP_BLOB_READ))
         asked = Request(op, b"SELECT 1" * dice.randint(1, 30), b"\x90")
-        request = queue.submit(loop, asked)  # type: ignore[arg-type]
+        request = PendingRequest(queue, loop, asked)  # type: ignore[arg-type]
+        queue.submit(request, loop)  # type: ignore[arg-type]
         self.answer(request.number)
         if dice.random() < 0.2:
             word = dice.choice(range(abi.CONTROL_REQUEST_HEAD, abi.CONTROL_BYTES, 4))

@@ -168,10 +168,10 @@ def test_body_in_the_ring_is_no_larger_than_the_guest_puts_there() -> None:
     head = (words[abi.CONTROL_REPLY_HEAD][0], 1, abi.REPLY_DONE, 0, 1, 0, len(body), 1, 0, 0, -1, 0, 0)
     struct.pack_into("<IIBBHIIIIIqqq", memory, 131_072, *head)
     rings = Rings(lambda address, length: memoryview(memory)[address : address + length], 0)
-    rings._reply_tail = 0
+    rings.reply_tail = 0
 
     with pytest.raises(MalformedReplyError, match="longer"):
-        rings.take()
+        rings.look_at_reply()
 
 
 @pytest.mark.parametrize("limit, length", [(0, MOST_BODY_BYTES + 1), (1_000, 8 << 20)])

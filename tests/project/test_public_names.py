@@ -47,7 +47,7 @@ class Files(FileTable):
 async def close(guest):
     finish = guest._queue.finish
     guest._queue.finish = lambda failure: answered.wait(30) and finish(failure)
-    await guest.result(guest.submit(Request(abi.OP_CLOSE)))
+    await guest.call(Request(abi.OP_CLOSE))
     answered.set()
     assert leaving.wait(30)
     ending = asyncio.ensure_future(guest.close())

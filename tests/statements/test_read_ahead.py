@@ -14,7 +14,7 @@ from rapsqlite._guest.request_queue import RequestQueue
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from rapsqlite._wasm.rings import Request
+    from rapsqlite._guest.request import PendingRequest
 
 ROWS = 400
 CREATE = "CREATE TABLE t (i INTEGER PRIMARY KEY, seen)"
@@ -56,9 +56,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     operations: list[int] = []
     submit = RequestQueue.submit
 
-    def counting_submit(self: RequestQueue, loop: Any, request: Request) -> Any:
-        operations.append(request.op)
-        return submit(self, loop, request)
+    def counting_submit(self: RequestQueue, pending: PendingRequest, loop: Any) -> None:
+        operations.append(pending.request.op)
+        submit(self, pending, loop)
 
     monkeypatch.setattr(RequestQueue, "submit", counting_submit)
     return operations

@@ -1,0 +1,45 @@
+"""Ctrl-C at any moment: nothing hangs, other tasks get their answers, and nothing is left open or locked.
+
+``interrupting`` raises KeyboardInterrupt at one place after the other. RAPSQLITE_LONG=1 leaves none out.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LONG = os.environ.get("RAPSQLITE_LONG") == "1"
+PLACES = 10  # of each scenario
+SCENARIOS = {
+    "fetch": 850, "insert": 850, "rows": 850, "cursor": 2900, "half_a_cursor": 850, "prepared": 950,
+    "transaction": 1150, "savepoint": 1000, "executemany": 1150, "blob": 950, "timeout": 800, "close": 220,
+    "open_another": 1500,
+}  # fmt: skip
+"""Each with about as many places as it has."""
+LOOPS = ["asyncio", "trio"] if sys.platform == "win32" else ["asyncio", "trio", "uvloop"]
+pytestmark = pytest.mark.timeout(3600 if LONG else 120)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_interrupt_key_leaves_everything_usable_wherever_it_comes(scenario: str, loop: str, database: Path) -> None:
+    first, step = (0, 1) if LONG else (SCENARIOS[scenario] // PLACES // 2, SCENARIOS[scenario] // PLACES | 1)
+    command = [sys.executable, "-m", "tests.cancellation.interrupting", loop, scenario]
+    done = subprocess.run(
+        [*command, str(first), str(step), str(database)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=3500 if LONG else 110,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    name, count = done.stdout.split()
+    assert name == "done"
+    assert int(count) >= PLACES // 2
