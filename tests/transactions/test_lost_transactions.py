@@ -6,9 +6,11 @@ would be committed without the first.
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import threading
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -19,7 +21,7 @@ from rapsqlite import connect
 from rapsqlite._loops import current_loop
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
     from pathlib import Path
 
     from anyio.abc import TaskGroup
@@ -139,7 +141,66 @@ async def a_refused_commit(conn: rapsqlite.Connection) -> None:
     await conn.set_commit_hook(None)
 
 
+@contextmanager
+def failing_once(call: str, code: int) -> Iterator[None]:
+    """Let one system call of the guest's fail; SQLite rolls back at once, and needs the calls after it."""
+    real = getattr(os, call)
+    failed: list[str] = []
+
+    def fail(*arguments: Any) -> Any:
+        if not failed and threading.current_thread().name.startswith("rapsqlite"):
+            failed.append(call)
+            raise OSError(code, os.strerror(code))
+        return real(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, call, fail)
+        yield
+    assert failed
+
+
+async def insert_more_than_the_cache(conn: rapsqlite.Connection, error: str) -> None:
+    await conn.execute("PRAGMA cache_size = 1")
+    with pytest.raises(rapsqlite.OperationalError, match=error):
+        await conn.execute(f"INSERT INTO t SELECT i, zeroblob(10000) FROM ({NUMBERS} LIMIT 100)")
+
+
+async def io_error(conn: rapsqlite.Connection) -> None:
+    with failing_once("pwrite", errno.EIO):
+        await insert_more_than_the_cache(conn, "I/O")
+
+
+async def full_disk(conn: rapsqlite.Connection) -> None:
+    with failing_once("pwrite", errno.ENOSPC):
+        await insert_more_than_the_cache(conn, "full")
+
+
+async def io_error_at_the_commit(conn: rapsqlite.Connection) -> None:
+    with failing_once("pwrite", errno.EIO), pytest.raises(rapsqlite.OperationalError, match="I/O"):
+        await conn.execute("COMMIT")
+
+
+async def a_progress_handler(conn: rapsqlite.Connection) -> None:
+    await conn.set_progress_handler(lambda: True, 1000)
+    await insert_endlessly(conn)
+    await conn.set_progress_handler(None, 0)
+
+
+async def insert_endlessly(conn: rapsqlite.Connection) -> None:
+    with pytest.raises(rapsqlite.DatabaseError, match=r"interrupted|took"):
+        await conn.execute(f"INSERT INTO t (a) {NUMBERS}")
+
+
+async def insert_too_much(conn: rapsqlite.Connection) -> None:
+    with pytest.raises(rapsqlite.DatabaseError, match=r"full|memory"):
+        await conn.execute("INSERT INTO t VALUES ('large', hex(zeroblob(15000000)))")
+
+
 LOSSES = [
+    io_error,
+    full_disk,
+    io_error_at_the_commit,
+    a_progress_handler,
     cancelled,
     interrupted,
     interrupted_with_rows_left,
@@ -215,6 +276,37 @@ async def test_nothing_of_a_block_is_kept_that_has_lost_its_transaction(
     async with conn.transaction():
         await conn.execute("INSERT INTO t (a) VALUES ('next')")
     assert content(database) == ["old", "next"]
+
+
+LIMITS: list[tuple[rapsqlite.Limits, Act]] = [
+    ({"statement_seconds": 0.05}, insert_endlessly),
+    ({"statement_steps": 100_000}, insert_endlessly),
+    ({"file_bytes": 1_000_000}, insert_too_much),
+    ({"memory_bytes": 20_000_000}, insert_too_much),
+]
+
+
+@pytest.mark.parametrize("journal", ["delete", "wal", "memory"])
+@pytest.mark.parametrize("limits, loss", LIMITS, ids=lambda value: next(iter(value), "") if type(value) is dict else "")
+async def test_nothing_of_a_block_is_kept_whose_transaction_a_limit_has_ended(
+    database: Path, limits: rapsqlite.Limits, loss: Act, journal: str
+) -> None:
+    with closing(sqlite3.connect(database)) as stock:
+        stock.executescript(SCHEMA)
+    async with connect(database, limits=limits, pragmas={"journal_mode": journal}) as conn:
+        with pytest.raises(rapsqlite.OperationalError, match="has rolled back the transaction") as caught:  # noqa: PT012
+            async with conn.transaction():
+                await conn.execute("INSERT INTO t (a) VALUES ('half')")
+                await loss(conn)
+                assert not conn.in_transaction
+                with pytest.raises(rapsqlite.OperationalError, match="has rolled back the transaction of this block"):
+                    await conn.execute(INSERT)
+
+        assert is_lost(caught.value)
+        assert content(database) == ["old"]
+        async with conn.transaction():
+            await conn.execute("INSERT INTO t (a) VALUES ('next')")
+        assert content(database) == ["old", "next"]
 
 
 @pytest.mark.parametrize("late", LATE)
