@@ -12,13 +12,14 @@ use super::shm::Shm;
 use crate::abi;
 use crate::host::{self, Code, Fd};
 use crate::vfs::mapped_reads::MappedRanges;
+use crate::vfs::temporary_buffer::TemporaryBuffer;
 use crate::vfs::write_buffer::{Buffer, Source};
 use crate::vfs::write_order::{Kind, WriteOrder};
 
 // What SQLite has written and the host has not. Temporary files are exempt from the order that a crash must
 // preserve.
-static LASTING: Shared = Shared(RefCell::new(Buffer::new()));
-static TEMPORARY: Shared = Shared(RefCell::new(Buffer::new()));
+static LASTING: Shared<Buffer> = Shared(RefCell::new(Buffer::new()));
+static TEMPORARY: Shared<TemporaryBuffer> = Shared(RefCell::new(TemporaryBuffer::new()));
 
 /// Maximum size of a file. The host rejects what exceeds it, so such a write must not wait in a buffer, reported
 /// as done.
@@ -35,13 +36,13 @@ pub fn limit_size(most_bytes: i64) {
 }
 
 /// The buffer of several files. (`thread_local!` would need the C library's threads.)
-struct Shared(RefCell<Buffer>);
+struct Shared<B>(RefCell<B>);
 
 // SAFETY: an instance is entered by one thread only.
-unsafe impl Sync for Shared {}
+unsafe impl<B> Sync for Shared<B> {}
 
-impl Shared {
-    fn with<T>(&self, action: impl FnOnce(&mut Buffer) -> T) -> T {
+impl<B> Shared<B> {
+    fn with<T>(&self, action: impl FnOnce(&mut B) -> T) -> T {
         action(&mut self.0.borrow_mut())
     }
 }
@@ -94,10 +95,12 @@ impl OpenFile {
     }
 
     pub fn read(&mut self, data: &mut [u8], offset: i64) -> Result<(), Code> {
-        self.with_buffer(|buffer| {
-            buffer.flush_range(self.source.fd, offset, data.len(), host::file_write)
-        })?;
         let fd = self.source.fd;
+        if self.is_temporary() {
+            return TEMPORARY
+                .with(|buffer| buffer.read(fd, data, offset, host::file_write, host::file_read));
+        }
+        LASTING.with(|buffer| buffer.flush_range(fd, offset, data.len(), host::file_write))?;
         let lasts = matches!(self.write_order.kind(), Kind::Database | Kind::Wal);
         if lasts && self.windows.read(fd, data, offset) {
             return Ok(());
@@ -108,32 +111,37 @@ impl OpenFile {
     pub fn write(&mut self, data: &[u8], offset: i64) -> Result<(), Code> {
         locks::forget_facts(self.source.fd);
         if offset + data.len() as i64 > MOST_BYTES.load(Ordering::Relaxed) {
-            self.with_buffer(|buffer| buffer.flush(host::file_write))?;
+            LASTING.with(|buffer| buffer.flush(host::file_write))?;
             return host::file_write(self.source.fd, data, offset);
         }
+        if self.is_temporary() {
+            return TEMPORARY
+                .with(|buffer| buffer.write(self.source, data, offset, host::file_write));
+        }
         let urgent = self.write_order.of(data, offset);
-        self.with_buffer(|buffer| buffer.write(self.source, data, offset, urgent, host::file_write))
+        LASTING.with(|buffer| buffer.write(self.source, data, offset, urgent, host::file_write))
     }
 
-    fn with_buffer<T>(&self, action: impl FnOnce(&mut Buffer) -> T) -> T {
-        match self.write_order.kind() {
-            Kind::Temporary => TEMPORARY.with(action),
-            _ => LASTING.with(action),
-        }
+    fn is_temporary(&self) -> bool {
+        self.write_order.kind() == Kind::Temporary
     }
 
     pub fn truncate(&mut self, size_bytes: i64) -> Result<(), Code> {
         locks::forget_facts(self.source.fd);
-        self.with_buffer(|buffer| {
-            buffer.cut(self.source.fd, size_bytes);
-            buffer.flush(host::file_write)
-        })?;
+        if self.is_temporary() {
+            TEMPORARY.with(|buffer| buffer.cut(self.source.fd, size_bytes));
+        } else {
+            LASTING.with(|buffer| {
+                buffer.cut(self.source.fd, size_bytes);
+                buffer.flush(host::file_write)
+            })?;
+        }
         self.windows.cut(size_bytes);
         host::file_truncate(self.source.fd, size_bytes)
     }
 
     pub fn sync(&mut self, flags: c_int) -> Result<(), Code> {
-        self.with_buffer(|buffer| buffer.flush(host::file_write))?;
+        LASTING.with(|buffer| buffer.flush(host::file_write))?;
         let directory = if self.sync_directory {
             abi::SYNC_DIRECTORY
         } else {
@@ -145,8 +153,12 @@ impl OpenFile {
     }
 
     pub fn size(&mut self) -> Result<i64, Code> {
-        self.with_buffer(|buffer| buffer.flush_file(self.source.fd, host::file_write))?;
         let fd = self.source.fd;
+        if self.is_temporary() {
+            let size_bytes = host::file_size(fd)?;
+            return Ok(TEMPORARY.with(|buffer| buffer.size(fd, size_bytes)));
+        }
+        LASTING.with(|buffer| buffer.flush_file(fd, host::file_write))?;
         locks::facts(fd).map_or_else(|| host::file_size(fd), |facts| Ok(facts.size_bytes))
     }
 
@@ -215,7 +227,8 @@ impl OpenFile {
 
     /// The file is closed even after an error.
     pub fn close(self) -> Result<(), Code> {
-        let flushed = self.with_buffer(|buffer| {
+        TEMPORARY.with(|buffer| buffer.forget(self.source.fd));
+        let flushed = LASTING.with(|buffer| {
             let flushed = buffer.flush_file(self.source.fd, host::file_write);
             buffer.forget(self.source.fd);
             flushed

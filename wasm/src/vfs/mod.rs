@@ -6,6 +6,7 @@
 
 pub mod arena;
 pub mod kept_locks;
+pub mod temporary_buffer;
 pub mod write_buffer;
 pub mod write_order;
 

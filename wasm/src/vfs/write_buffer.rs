@@ -1,7 +1,7 @@
 //! Combines writes before they go to the host.
 //!
-//! SQLite writes in small pieces: a WAL frame's header, then its page. One buffer serves all files of the
-//! connection and holds one contiguous range of one file. A write that does not continue the range flushes it
+//! SQLite writes in small pieces: a WAL frame's header, then its page. One buffer serves all lasting files of the
+//! connection, another one temporary files (`temporary_buffer.rs`). It holds one contiguous range of one file. A write that does not continue the range flushes it
 //! first, so the host sees all writes in SQLite's order, only in fewer calls. A process killed at any point leaves
 //! files as it would have without the buffer, minus writes that SQLite had not yet been promised (`write_order.rs`
 //! decides what is written immediately).
@@ -75,6 +75,37 @@ impl Buffer {
         self.is_of(fd) && self.end() == offset
     }
 
+    pub fn overlaps(&self, fd: Fd, offset: i64, len: usize) -> bool {
+        self.is_of(fd) && offset < self.end() && self.offset < offset + len as i64
+    }
+
+    /// Writes over what is buffered, if all of these bytes are; `false` if they are not.
+    pub fn overwrite(&mut self, fd: Fd, data: &[u8], offset: i64) -> bool {
+        let end = offset + data.len() as i64;
+        let lies_within = self.is_of(fd) && self.offset <= offset && end <= self.end();
+        if lies_within {
+            let start = (offset - self.offset) as usize;
+            self.data[start..start + data.len()].copy_from_slice(data);
+        }
+        lies_within
+    }
+
+    /// Copies what is buffered to where it belongs in `data`, which begins at `offset`.
+    pub fn lay_over(&self, data: &mut [u8], offset: i64) {
+        let start = self.offset.max(offset);
+        let end = self.end().min(offset + data.len() as i64);
+        if start < end {
+            let target = &mut data[(start - offset) as usize..(end - offset) as usize];
+            let source = (start - self.offset) as usize..(end - self.offset) as usize;
+            target.copy_from_slice(&self.data[source]);
+        }
+    }
+
+    /// Where what is buffered for the file ends; 0 if there is nothing.
+    pub fn end_of(&self, fd: Fd) -> i64 {
+        if self.is_of(fd) { self.end() } else { 0 }
+    }
+
     fn is_of(&self, fd: Fd) -> bool {
         self.file.is_some_and(|file| file.fd == fd)
     }
@@ -107,8 +138,7 @@ impl Buffer {
         len: usize,
         sink: impl Sink,
     ) -> Result<(), Code> {
-        let overlaps = offset < self.end() && self.offset < offset + len as i64;
-        if self.is_of(fd) && overlaps {
+        if self.overlaps(fd, offset, len) {
             self.flush(sink)
         } else {
             Ok(())
