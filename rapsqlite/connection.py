@@ -138,7 +138,6 @@ class Connection(
     async def _abort(self) -> None:
         guest, self._state.guest = self._state.guest, CLOSED
         guest.stop()
-        self._target.release()
 
     async def __aenter__(self: C) -> C:
         return await self
@@ -160,14 +159,14 @@ class Connection(
         Cancellation does not stop it; it is raised once the connection is closed.
         """
         guest, self._state.guest = self._state.guest, CLOSED
-        try:
-            if guest is not CLOSED and guest is not NOT_CONNECTED:
-                await guest.close()
-        except BaseException:
-            guest.stop()  # a KeyboardInterrupt may have come before the guest was told
-            raise
-        finally:
+        if guest is NOT_CONNECTED:
             self._target.release()
+        elif guest is not CLOSED:
+            try:
+                await guest.close()
+            except BaseException:
+                guest.stop()  # a KeyboardInterrupt may have come before the guest was told
+                raise
 
     def stop(self) -> Awaitable[None] | None:
         """Interrupt running statements and close without waiting. Prefer `close` or ``async with``.
@@ -175,7 +174,8 @@ class Connection(
         Returns an awaitable that completes when the connection is closed, or None without a running event loop.
         """
         guest, self._state.guest = self._state.guest, CLOSED
-        self._target.release()
+        if guest is NOT_CONNECTED:
+            self._target.release()
         if guest is CLOSED or guest is NOT_CONNECTED:
             return _Ending(None)
         guest.stop()

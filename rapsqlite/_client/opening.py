@@ -82,7 +82,7 @@ class OpenOptions:
         return {} if self.memory is None else {**PRAGMAS}
 
     def release(self) -> None:
-        """Release the use of a shared database; idempotent."""
+        """Release the use of a shared database that was never opened; otherwise the guest does. Idempotent."""
         if self.memory is not None:
             self.memory.release()
 
@@ -95,6 +95,7 @@ class OpenOptions:
             directories=EVERYWHERE if directories is None else directories,
             read_only=self._limits.read_only,
             file_bytes=self._limits.file_bytes,
+            on_close=None if self.memory is None else self.memory.release,
         )
         return await self._start(self.name, files, self._options)
 

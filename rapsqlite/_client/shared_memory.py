@@ -19,7 +19,7 @@ PRAGMAS = {"journal_mode": "MEMORY", "synchronous": "OFF"}
 _MEMORY_FILE_SYSTEM = "/dev/shm"  # noqa: S108 - a private directory with a random name is created in it
 _FILE = "memory.db"
 
-_lock = threading.Lock()  # guards the table; held for a few system calls
+_lock = threading.Lock()  # guards the table; held while a directory is created, not while one is removed
 _shared: dict[str, _Directory] = {}
 
 
@@ -38,20 +38,23 @@ class _Directory:
 
     def remove(self) -> None:
         """Delete the database and SQLite's files next to it."""
-        with os.scandir(self.path) as entries:
-            for entry in entries:
-                os.unlink(entry.path)  # noqa: PTH108 - no path object needed for a name just listed
-        os.rmdir(self.path)  # noqa: PTH106
+        import shutil  # as above
+
+        shutil.rmtree(self.path, ignore_errors=True)  # a guest that was given up may still write there
 
 
 class SharedMemory:
     """One connection's use of a named database, from creation until ``release`` or deletion."""
 
-    __slots__ = ("__weakref__", "path", "release")
+    __slots__ = ("__weakref__", "_finalizer", "path")
 
     def __init__(self, name: str) -> None:
         self.path = _acquire(name)
-        self.release = weakref.finalize(self, _release, name, os.getpid())
+        self._finalizer = weakref.finalize(self, _release, name, os.getpid())
+
+    def release(self) -> None:
+        """End the use; idempotent. Not for an event loop's thread: freeing a large database takes time."""
+        self._finalizer()
 
     def __fspath__(self) -> str:
         return self.path
@@ -88,6 +91,8 @@ def _release(name: str, process: int) -> None:
     with _lock:
         directory = _shared[name]
         directory.users -= 1
-        if directory.users == 0:
+        is_last = directory.users == 0
+        if is_last:
             del _shared[name]
-            directory.remove()
+    if is_last:
+        directory.remove()

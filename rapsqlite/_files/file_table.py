@@ -22,7 +22,7 @@ from rapsqlite._files.waiters import Waiter
 from rapsqlite._values.bounds import MOST_OPEN_FILES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 # Results that need no message of their own.
 _EVERYDAY = (sqlite.SQLITE_BUSY, sqlite.SQLITE_IOERR_DELETE_NOENT, sqlite.SQLITE_IOERR_MMAP)
@@ -50,16 +50,19 @@ class FileTable(OpenFiles):
         maps_reads: bool = True,
         read_only: bool = False,
         file_bytes: int = 0,
+        on_close: Callable[[], None] | None = None,
     ) -> None:
         """Take the database and limits passed to `connect`.
 
         ``directories`` can be reached in addition to the database itself. Under ``read_only`` no named file is written,
-        created or deleted, whatever the guest requests. No file grows beyond ``file_bytes`` (0: no limit).
+        created or deleted, whatever the guest requests. No file grows beyond ``file_bytes`` (0: no limit). ``on_close``
+        is called when all files are closed, in the thread that closed them.
         """
         super().__init__(maps_reads=maps_reads)
         self._grants = Grants(database_path(database, uri=uri), directories)
         self._read_only = read_only
         self._file_bytes = file_bytes
+        self._on_close = on_close
         self._last_handle = 0
         self.waiter = Waiter()
         self.failure: FileError | None = None
@@ -285,6 +288,9 @@ class FileTable(OpenFiles):
         for file in files.values():
             self._close_noting(file)
         self._grants.close()
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
 
     def _close_noting(self, file: OpenFile) -> None:
         try:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import queue
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import anyio
@@ -14,6 +16,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import connect_memory
+from rapsqlite._client import shared_memory
 
 
 def exists(path: str) -> bool:
@@ -50,7 +53,7 @@ async def test_database_goes_with_its_last_connection() -> None:
         assert await again.fetch_all("SELECT name FROM sqlite_schema") == []
 
 
-async def test_connection_that_was_never_opened_leaves_nothing() -> None:
+def test_connection_that_was_never_opened_leaves_nothing() -> None:
     conn = connect_memory(name="never")
     directory = os.path.dirname(conn.path)
 
@@ -71,14 +74,40 @@ async def test_stop_leaves_nothing() -> None:
     assert not exists(directory)
 
 
-async def test_wrong_option_leaves_nothing() -> None:
+async def test_connection_knows_the_name_it_shares_by() -> None:
+    async with connect_memory(name="shared") as conn:
+        assert isinstance(conn, rapsqlite.MemoryConnection)
+        assert conn.name == "shared"
+
+
+def test_wrong_option_leaves_nothing() -> None:
     with pytest.raises(TypeError, match="pool_size"):
         connect_memory(name="wrong", pool_size=1)
     gc.collect()
 
-    async with connect_memory(name="wrong") as conn:
-        assert isinstance(conn, rapsqlite.MemoryConnection)
-        assert conn.name == "wrong"
+    assert shared_memory._shared == {}
+
+
+async def test_closing_and_stopping_free_the_database_in_the_guest_s_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To free half a gigabyte takes a fifth of a second, in which the event loop stood still."""
+    threads: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
+    remove = shared_memory._Directory.remove
+
+    def noting(directory: shared_memory._Directory) -> None:
+        threads.put(threading.current_thread())
+        remove(directory)
+
+    monkeypatch.setattr(shared_memory._Directory, "remove", noting)
+    async with connect_memory(name="closed"):
+        pass
+    conn = await connect_memory(name="stopped")
+    ending = conn.stop()
+    assert ending is not None
+    await ending
+
+    seen = [await anyio.to_thread.run_sync(threads.get) for _ in range(2)]
+
+    assert threading.main_thread() not in seen
 
 
 def test_process_that_ends_without_closing_leaves_nothing() -> None:

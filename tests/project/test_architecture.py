@@ -91,8 +91,8 @@ ONLY_USERS = {
 # import, which needs no further explanation.
 HEAVY = {"anyio", "asyncio", "trio", "uvloop", "sniffio", "wasmtime"}
 LAZY = HEAVY | set(
-    "dataclasses inspect ctypes rapsqlite logging tempfile concurrent contextvars uuid platform hashlib argparse "
-    "code readline sysconfig importlib fcntl msvcrt".split()
+    "dataclasses inspect ctypes rapsqlite logging tempfile shutil concurrent contextvars uuid platform hashlib "
+    "argparse code readline sysconfig importlib fcntl msvcrt".split()
 )
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc", "stuff"}
 # Split, so that this file does not contain what it forbids.
