@@ -6,11 +6,17 @@ import os
 import sys
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import rapsqlite
+from tests import blocking_calls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+blocking_calls.watch()
 
 BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
@@ -31,6 +37,15 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 def database(tmp_path: Path) -> Path:
     """The path of a database file that does not exist yet."""
     return tmp_path / "test.db"
+
+
+@pytest.fixture(autouse=True)
+def _event_loop_is_never_blocked() -> Iterator[None]:
+    """Fail a test in which the package used a file on the thread of an event loop."""
+    yield
+    calls = blocking_calls.take()
+    if calls:
+        pytest.fail("\n".join(calls), pytrace=False)
 
 
 def pytest_configure() -> None:

@@ -261,7 +261,7 @@ async def test_error_that_is_no_message_is_reported_as_such() -> None:
         await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
 
 
-async def test_guest_does_not_sleep_where_nobody_can_wake_it() -> None:
+def test_guest_does_not_sleep_where_nobody_can_wake_it() -> None:
     """``poll_oneoff`` is WASI's sleep, and reading the standard input waits for someone to type."""
     for name in ("poll_oneoff", "fd_read"):
         function = f'(import "wasi_snapshot_preview1" "{name}" (func (param i32 i32 i32 i32) (result i32)))'
