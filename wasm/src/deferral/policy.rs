@@ -71,7 +71,7 @@ impl Policy {
         defined.any(|function| &*function.signature == signature)
     }
 
-    /// Lets calls be put off, until `stop_deferring`, while one statement is stepped.
+    /// Lets calls be deferred, until `stop_deferring`, while one statement is stepped.
     pub fn start_deferring(&self, calls: PendingCalls) {
         self.calls.replace(Some(calls));
     }
