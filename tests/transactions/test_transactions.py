@@ -435,7 +435,7 @@ async def insert_in_block(conn: rapsqlite.Connection, value: object) -> None:
 
 
 async def refused_in_block(conn: rapsqlite.Connection) -> None:
-    with pytest.raises(rapsqlite.ProgrammingError, match="started inside the transaction"):
+    with pytest.raises(rapsqlite.ProgrammingError, match="started inside the open transaction"):
         await insert_in_block(conn, "refused")
 
 
