@@ -323,7 +323,7 @@ async def test_block_object_is_entered_once(conn: rapsqlite.Connection) -> None:
     async with block:
         pass
 
-    with pytest.raises(rapsqlite.ProgrammingError, match="once"):
+    with pytest.raises(rapsqlite.ProgrammingError, match="already used"):
         await block.__aenter__()
     async with conn.transaction():
         pass
