@@ -143,6 +143,7 @@ async def test_read_only_handle_refuses_to_write(conn: rapsqlite.Connection) -> 
 
 @pytest.mark.parametrize("change", ["UPDATE t SET b = zeroblob(50)", "DELETE FROM t"])
 async def test_expired_handle(conn: rapsqlite.Connection, change: str) -> None:
+    """A handle on a row that has changed refuses every verb with SQLITE_ABORT, as in sqlite3."""
     blob = await conn.blobopen("t", "b", 1)
     await conn.execute(change)
 
@@ -160,6 +161,7 @@ async def test_expired_handle(conn: rapsqlite.Connection, change: str) -> None:
 
 
 async def test_closed_handle(conn: rapsqlite.Connection) -> None:
+    """A closed handle refuses every verb but ``close``."""
     blob = await conn.blobopen("t", "b", 1)
     await blob.close()
     await blob.close()
@@ -205,6 +207,7 @@ async def test_values_of_many_megabytes(conn: rapsqlite.Connection) -> None:
 
 
 async def test_write_rolls_back(conn: rapsqlite.Connection) -> None:
+    """A blob is written inside the connection's transaction."""
     await conn.execute("BEGIN")
     async with conn.blobopen("t", "b", 1) as blob:
         await blob.write(b"zzz")
@@ -214,6 +217,7 @@ async def test_write_rolls_back(conn: rapsqlite.Connection) -> None:
 
 
 async def test_arguments_out_of_range(conn: rapsqlite.Connection) -> None:
+    """A row number beyond 64 bits and a closed connection are refused before the guest sees them."""
     with pytest.raises(OverflowError):
         await conn.blobopen("t", "b", 2**63)
     async with connect(":memory:") as other:

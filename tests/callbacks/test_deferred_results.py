@@ -67,6 +67,7 @@ ANSWERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", ANSWERS)
 async def test_every_kind_of_answer(name: str) -> None:
+    """Every kind of result comes out as it does without deferral, and so does an error late in the rows."""
     result, calls = await both(
         lambda value: ANSWERS[name] if value == FAR else value, lambda conn: conn.fetch_all(SCAN)
     )
@@ -142,6 +143,7 @@ SHAPES: dict[str, Callable[[rapsqlite.Connection], Any]] = {
 
 @pytest.mark.parametrize("name", SHAPES)
 async def test_rows_of_every_shape(name: str) -> None:
+    """The results are put in the right columns of rows of every shape."""
     result, _calls = await both(lambda *values: f"é{values}", SHAPES[name])
 
     assert "é(7" in result
@@ -314,6 +316,8 @@ async def test_order_of_calls_is_kept_among_all_kinds(name: str, fails_at: int |
 
 
 async def test_schema_that_changes_between_executions() -> None:
+    """What is known about a statement's program is not used for its next one."""
+
     async def use(conn: rapsqlite.Connection) -> Any:
         seen = [await conn.fetch_all("SELECT *, f(v) FROM t") for _ in range(2)]
         await conn.execute("ALTER TABLE t ADD COLUMN more DEFAULT 'more'")
@@ -453,6 +457,7 @@ async def test_nothing_is_held_when_all_was_called() -> None:
 
 @pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])
 async def test_database_of_any_encoding(encoding: str) -> None:
+    """SQLite converts text in UTF-16 databases; deferred calls get and give UTF-8 all the same."""
     log: Log = []
     async with rapsqlite.connect(":memory:") as conn:
         await conn.execute(f"PRAGMA encoding = '{encoding}'")

@@ -78,6 +78,7 @@ async def assert_usable(conn: rapsqlite.Connection, name: str, database: Path, e
 
 @EVERY
 async def test_callback_that_raises(database: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The exception is the cause of the statement's error; where SQLite cannot report one, it is logged."""
     async with connected(database, name, fail) as (conn, kind):
         with caplog.at_level(logging.ERROR, logger="rapsqlite"):
             error = await failure_of(conn, kind)
@@ -152,6 +153,7 @@ async def test_result_that_sqlite_does_not_store(database: Path, name: str, valu
 @pytest.mark.parametrize("name", RESULTS)
 @pytest.mark.parametrize("what", ["integer", "longer than allowed", "longer than SQLite counts", "beyond 32 bits"])
 async def test_result_that_is_too_large(database: Path, tmp_path: Path, name: str, what: str) -> None:
+    """A result beyond SQLite's limits fails the statement, as in sqlite3, and never overflows a length of 32 bits."""
     huge = sparse(tmp_path / "sparse", (1 << 32) + 5)
     value: object = {
         "integer": 1 << 63,

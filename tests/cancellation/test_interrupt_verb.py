@@ -152,6 +152,7 @@ async def test_none_that_waits_begins_while_the_others_are_being_interrupted(
 
 
 async def test_nothing_to_interrupt(conn: rapsqlite.Connection) -> None:
+    """An interrupt without a statement does nothing to the next one."""
     for _ in range(100):
         await conn.interrupt()
         assert await conn.fetch_scalar("SELECT 1") == 1

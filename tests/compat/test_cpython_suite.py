@@ -98,6 +98,7 @@ def test_suite_runs_on_this_package() -> None:
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("name", HOLDING)
 def test_passes(name: str, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The running Python's own tests of sqlite3 hold here, unmodified."""
     monkeypatch.chdir(tmp_path)
     blocking.use_backend(backend)
     result = unittest.TestResult()

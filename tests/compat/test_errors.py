@@ -182,6 +182,7 @@ async def test_script_stops_at_its_first_error() -> None:
     "content", [b"", b"short", b"this is not a database" * 100, b"SQLite format 3\0" + b"\xff" * 5_000]
 )
 async def test_file_that_is_no_database(tmp_path: Path, content: bytes) -> None:
+    """The error's class and code are sqlite3's."""
     (tmp_path / "file.db").write_bytes(content)
 
     async def scenario(connection: Any) -> Any:

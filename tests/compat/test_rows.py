@@ -49,6 +49,8 @@ FACTORIES: dict[str, Any] = {
     "sql", ["SELECT * FROM t", "SELECT id, id, name AS ID FROM t", "SELECT 1 WHERE 0", "SELECT count(*) FROM t"]
 )
 async def test_row_factory_of_the_connection(factory: str, sql: str) -> None:
+    """Every factory makes the same rows here and in sqlite3."""
+
     async def scenario(connection: Any) -> Any:
         await connection.executescript(TABLE)
         return await rows_of(connection, sql)
@@ -58,6 +60,8 @@ async def test_row_factory_of_the_connection(factory: str, sql: str) -> None:
 
 @pytest.mark.parametrize("factory", FACTORIES)
 async def test_row_factory_of_a_cursor(factory: str) -> None:
+    """A cursor's factory makes the same rows here and in sqlite3, however they are fetched."""
+
     async def scenario(connection: Any) -> Any:
         await connection.executescript(TABLE)
         cursor = await connection.cursor()
@@ -214,6 +218,8 @@ async def test_rows_seen_while_the_table_changes() -> None:
 
 
 async def test_wide_and_long_results() -> None:
+    """A result of many batches arrives complete and in order."""
+
     async def scenario(connection: Any) -> Any:
         numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)"
         return await rows_of(connection, f"{numbers} SELECT i, 'row ' || i FROM n")

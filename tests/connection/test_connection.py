@@ -79,6 +79,7 @@ async def test_file_that_is_no_database_is_a_database_error(database: Path) -> N
 
 
 async def test_await_and_close(database: Path) -> None:
+    """The simplest life of a connection: ``is_alive`` follows it."""
     conn = await connect(database)
     assert isinstance(conn, Connection)
     assert conn.is_alive()

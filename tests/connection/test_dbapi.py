@@ -21,6 +21,7 @@ EXCEPTIONS = [
 
 
 def test_globals() -> None:
+    """PEP 249 requires these three: https://peps.python.org/pep-0249/#globals"""
     assert dbapi.apilevel == sqlite3.apilevel
     assert dbapi.paramstyle == sqlite3.paramstyle
     assert dbapi.threadsafety in {1, 2, 3}

@@ -142,6 +142,7 @@ async def test_unknown_names_are_operational_errors(conn: rapsqlite.Connection, 
 
 
 async def test_attached_databases(conn: rapsqlite.Connection) -> None:
+    """Each method reads the schema of the database named by ``schema=``, however it must be quoted."""
     await conn.execute('''ATTACH ':memory:' AS "at ""t"""''')
     await conn.executescript('''CREATE TABLE "at ""t""".plain (only TEXT); CREATE INDEX "at ""t""".i ON plain (only);
         CREATE TEMP TABLE passing (p); CREATE VIEW "at ""t""".v AS SELECT 1 AS one''')
@@ -230,6 +231,7 @@ async def test_unknown_database_is_an_operational_error(conn: rapsqlite.Connecti
 
 
 async def test_full_text_tables() -> None:
+    """Virtual tables are listed with their columns, the hidden ones in ``get_table_xinfo`` alone."""
     async with connect(":memory:") as conn:
         await conn.execute("CREATE VIRTUAL TABLE notes USING fts5(title, body)")
 

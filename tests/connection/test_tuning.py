@@ -34,6 +34,7 @@ async def conn(database: Path) -> AsyncIterator[rapsqlite.Connection]:
     ],
 )
 async def test_pragma_is_set(conn: rapsqlite.Connection, name: str, value: Any, expected: Any) -> None:
+    """SQLite itself reports the value that ``set_pragma`` was given."""
     await conn.set_pragma(name, value)
 
     assert await conn.fetch_scalar(f"PRAGMA {name}") == expected
@@ -80,6 +81,7 @@ async def test_flags_are_those_of_sqlite3(conn: rapsqlite.Connection) -> None:
 
 
 async def test_flag_is_set(conn: rapsqlite.Connection) -> None:
+    """``getconfig`` and SQLite agree on what ``setconfig`` did."""
     await conn.setconfig(rapsqlite.SQLITE_DBCONFIG_ENABLE_FKEY)
     assert await conn.getconfig(rapsqlite.SQLITE_DBCONFIG_ENABLE_FKEY)
     assert await conn.fetch_scalar("PRAGMA foreign_keys") == 1
@@ -178,6 +180,7 @@ async def test_what_is_no_flag_is_refused(conn: rapsqlite.Connection, op: Any, e
 
 
 async def test_flags_take_effect(conn: rapsqlite.Connection) -> None:
+    """A flag does what SQLite's page says, not only report itself as set."""
     await conn.executescript("""CREATE TABLE t (a); CREATE TABLE log (a); CREATE VIEW v AS SELECT 1;
         CREATE TRIGGER g AFTER INSERT ON t BEGIN INSERT INTO log VALUES (new.a); END""")
     await conn.setconfig(rapsqlite.SQLITE_DBCONFIG_ENABLE_TRIGGER, False)

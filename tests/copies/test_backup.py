@@ -98,6 +98,7 @@ async def test_progress_is_that_of_sqlite3(source: rapsqlite.Connection) -> None
 
 @pytest.mark.parametrize("pages", [-1, 0, 10_000])
 async def test_all_pages_in_one_step(source: rapsqlite.Connection, pages: int) -> None:
+    """0 and negative numbers mean all pages at once, as in sqlite3."""
     steps: list[tuple[int, int, int]] = []
 
     async with connect(":memory:") as target:
@@ -107,6 +108,7 @@ async def test_all_pages_in_one_step(source: rapsqlite.Connection, pages: int) -
 
 
 async def test_target_of_sqlite3(source: rapsqlite.Connection, tmp_path: Path) -> None:
+    """A connection of sqlite3 is a valid target, in memory or in a file."""
     steps: list[tuple[int, int, int]] = []
     for name in (":memory:", str(tmp_path / "native.db")):
         native = sqlite3.connect(name)
@@ -250,6 +252,7 @@ async def test_cancelled_backup_leaves_the_target_as_it_was(
 
 
 async def test_backup_cancelled_between_two_steps(source: rapsqlite.Connection, images: Path) -> None:
+    """A cancelled backup leaves the target as it was, and no files."""
     steps = 0
     async with connect(":memory:") as target:
         await target.execute("CREATE TABLE kept (x)")
@@ -271,6 +274,7 @@ async def test_backup_cancelled_between_two_steps(source: rapsqlite.Connection, 
 
 
 async def test_target_is_in_use(source: rapsqlite.Connection) -> None:
+    """A target with an open transaction is refused and keeps its data."""
     async with connect(":memory:") as target:
         await target.execute("CREATE TABLE kept (x)")
         await target.execute("INSERT INTO kept VALUES (1)")
@@ -304,6 +308,7 @@ async def test_arguments_are_refused_as_by_sqlite3(source: rapsqlite.Connection)
 
 
 async def test_closed_connections(source: rapsqlite.Connection) -> None:
+    """A closed connection is refused as either end of a copy."""
     target = await connect(":memory:")
     await target.close()
 
@@ -315,6 +320,7 @@ async def test_closed_connections(source: rapsqlite.Connection) -> None:
 
 
 async def test_attached_and_temporary_databases(source: rapsqlite.Connection, tmp_path: Path) -> None:
+    """``name`` chooses which database of the source is copied."""
     await source.executescript("""ATTACH ':memory:' AS "o'd"" d"; CREATE TABLE "o'd"" d".inner (x)""")
     await source.execute("CREATE TEMP TABLE passing (x)")
     await source.commit()
@@ -327,6 +333,7 @@ async def test_attached_and_temporary_databases(source: rapsqlite.Connection, tm
 
 
 async def test_many_backups_at_once(tmp_path: Path) -> None:
+    """Backups of one connection may overlap, and each is complete."""
     async with connect(tmp_path / "a.db") as conn:
         await fill(conn)
         targets = [await connect(tmp_path / f"{n}.db") for n in range(4)]
@@ -340,6 +347,7 @@ async def test_many_backups_at_once(tmp_path: Path) -> None:
 
 
 async def test_other_page_size(tmp_path: Path) -> None:
+    """The copy replaces a target whose pages have another size."""
     conn, target = await make("file", tmp_path / "a.db", 1024), await make("file", tmp_path / "b.db", 8192)
     await fill(conn)
     await target.execute("CREATE TABLE old (x)")
@@ -387,6 +395,7 @@ async def test_serialized_database_is_a_database_file(place: str, tmp_path: Path
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="sqlite3 has no serialize before 3.11")
 async def test_exchange_with_sqlite3(source: rapsqlite.Connection) -> None:
+    """Images go both ways between this package and sqlite3."""
     native: Any = sqlite3.connect(":memory:")
 
     native.deserialize(await source.serialize())
@@ -412,6 +421,7 @@ async def test_deserialize_leaves_the_file_alone(tmp_path: Path, source: rapsqli
 
 
 async def test_deserialize_into_an_attached_database(source: rapsqlite.Connection) -> None:
+    """``name`` chooses which database is replaced; an unknown one is refused."""
     data = await source.serialize()
     async with connect(":memory:") as conn:
         await conn.execute("ATTACH ':memory:' AS other")

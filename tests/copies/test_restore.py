@@ -78,6 +78,7 @@ async def test_attached_database_of_a_native_connection(tmp_path: Path) -> None:
 
 
 async def test_empty_native_database(tmp_path: Path) -> None:
+    """An empty source empties the target: it is a copy, not a merge."""
     with native(script="") as source:
         async with rapsqlite.connect(tmp_path / "b.db") as conn:
             await conn.execute("CREATE TABLE t (a)")
@@ -121,6 +122,7 @@ async def test_cancelled_restore_leaves_everything_as_it_was(tmp_path: Path) -> 
 
 
 async def test_ours_as_the_source() -> None:
+    """A connection of this package can be restored from too, but never from itself."""
     async with rapsqlite.connect(":memory:") as source, rapsqlite.connect(":memory:") as conn:
         await source.executescript(SCRIPT)
         await source.executescript("ATTACH ':memory:' AS beside; CREATE TABLE beside.other (x)")

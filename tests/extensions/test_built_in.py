@@ -61,6 +61,7 @@ async def test_every_example_of_the_page_runs(plain: rapsqlite.Connection) -> No
     ],
 )  # fmt: skip
 async def test_tokenizers_of_fts5(plain: rapsqlite.Connection, tokenizer: str, terms: list[str]) -> None:
+    """All tokenizers of FTS5 are compiled in and split text as documented."""
     await plain.execute(f"CREATE VIRTUAL TABLE notes USING fts5(text, tokenize = '{tokenizer}')")
     await plain.execute("INSERT INTO notes VALUES ('Café running Straße x1')")
     await plain.execute("CREATE VIRTUAL TABLE vocabulary USING fts5vocab(notes, 'row')")
@@ -114,6 +115,7 @@ async def test_rtree_finds_what_a_scan_finds(plain: rapsqlite.Connection, module
 
 
 async def test_geopoly(plain: rapsqlite.Connection) -> None:
+    """Geopoly is compiled in, with its virtual table and its functions."""
     await plain.execute("CREATE VIRTUAL TABLE parks USING geopoly(name)")
     await plain.execute_many(
         "INSERT INTO parks(name, _shape) VALUES (?, ?)",
@@ -134,6 +136,7 @@ async def test_geopoly(plain: rapsqlite.Connection) -> None:
 
 
 async def test_json_and_jsonb(plain: rapsqlite.Connection) -> None:
+    """Both forms of JSON are compiled in and agree with Python's."""
     document = {"name": "Ada", "born": 1815, "tags": ["math", None, True, 1.5], "é": {"nested": "\u2028"}}
     text = json.dumps(document)
 

@@ -37,6 +37,7 @@ async def test_name_of_what_is_in_the_engine_is_accepted(conn: rapsqlite.Connect
 
 
 async def test_series(conn: rapsqlite.Connection) -> None:
+    """``generate_series`` counts from, to and by what it is given."""
     await conn.load_extension("series")
 
     assert await conn.fetch_all("SELECT value FROM generate_series(5, 100, 45)") == [[5], [50], [95]]

@@ -66,6 +66,7 @@ def test_nested_contexts_restore_once_the_last_one_ends() -> None:
 
 
 def test_an_exception_restores_too() -> None:
+    """The collector's threshold is the whole process's: no way out may leave it changed."""
     before = gc.get_threshold()
 
     with pytest.raises(KeyError), FullCollectionsHeldBack():

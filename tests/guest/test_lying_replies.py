@@ -67,6 +67,7 @@ def made() -> rapsqlite.Connection:
 
 @pytest.mark.parametrize("body", [*GARBAGE, encode([77, 1, 1]), encode([-1, 0, 0]), encode(["x", 0, 0])])
 async def test_step_of_a_backup(body: bytes) -> None:
+    """A malformed reply raises InternalError and harms neither database."""
     async with made() as conn, rapsqlite.connect(":memory:") as target:
         lie(conn, abi.OP_BACKUP_STEP, rows=body)
 
@@ -94,6 +95,7 @@ async def test_backup_that_is_said_to_be_done_but_was_not() -> None:
 
 @pytest.mark.parametrize("body", [*GARBAGE, encode(1 << 40), encode(1 << 31)])
 async def test_length_of_a_blob(body: bytes) -> None:
+    """A malformed length raises InternalError instead of becoming a size."""
     async with made() as conn:
         lie(conn, abi.OP_BLOB_OPEN, rows=body)
 
@@ -101,6 +103,7 @@ async def test_length_of_a_blob(body: bytes) -> None:
 
 
 async def test_handles_that_are_none() -> None:
+    """Handle 0 means that nothing was opened, so the reply is malformed."""
     async with made() as conn:
         lie(conn, abi.OP_BLOB_OPEN, handle=0)
         lie(conn, abi.OP_SESSION_OPEN, handle=0)
@@ -111,6 +114,7 @@ async def test_handles_that_are_none() -> None:
 
 @pytest.mark.parametrize("body", [*GARBAGE, encode(b"short"), encode(bytes(101)), encode("x" * 100)])
 async def test_bytes_of_a_blob(body: bytes) -> None:
+    """A malformed body raises InternalError instead of becoming the blob's bytes."""
     async with made() as conn, conn.blobopen("t", "b", 1) as blob:
         lie(conn, abi.OP_BLOB_READ, rows=body)
         blob._value._guest = conn._state.guest
@@ -121,6 +125,7 @@ async def test_bytes_of_a_blob(body: bytes) -> None:
 
 @pytest.mark.parametrize("body", GARBAGE[:-1])
 async def test_state_of_a_session(body: bytes) -> None:
+    """A malformed answer raises InternalError instead of becoming a state."""
     async with made() as conn, conn.session() as session:
         lie(conn, abi.OP_SESSION, rows=body)
         session._guest = conn._state.guest

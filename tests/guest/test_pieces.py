@@ -34,6 +34,7 @@ class Memory:
 
 @pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 3 * PIECE + 5])
 def test_copies_are_whole(size: int) -> None:
+    """Large copies are made in pieces: each byte arrives, up to the last piece."""
     data = random.Random(size).randbytes(size)
     target = bytearray(size)
 

@@ -41,6 +41,7 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_quota_of_version_two(groups: Path, quota: str, expected: int) -> None:
+    """A container's quota bounds the processors: https://docs.kernel.org/admin-guide/cgroup-v2.html"""
     (groups / "cpu.max").write_text(quota, encoding="ascii")
 
     assert processors.usable_processors() == expected
@@ -48,6 +49,7 @@ def test_quota_of_version_two(groups: Path, quota: str, expected: int) -> None:
 
 @pytest.mark.parametrize("quota, expected", [("-1", 4), ("200000", 2), ("50000", 1)])
 def test_quota_of_version_one(groups: Path, quota: str, expected: int) -> None:
+    """A container's quota bounds the processors, also under version 1 of control groups."""
     (groups / "cpu").mkdir()
     (groups / "cpu" / "cpu.cfs_quota_us").write_text(quota, encoding="ascii")
     (groups / "cpu" / "cpu.cfs_period_us").write_text("100000", encoding="ascii")

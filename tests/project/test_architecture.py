@@ -412,6 +412,7 @@ def test_no_file_has_a_vague_name() -> None:
 
 @pytest.mark.parametrize("what", sorted(FORBIDDEN))
 def test_no_file_says(what: str) -> None:
+    """Paths of one machine and words without meaning for a reader stay out of the project."""
     found = [
         f"{relative(path)}:{number}"
         for path in tracked_files()

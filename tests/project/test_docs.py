@@ -77,6 +77,7 @@ def test_every_block_is_a_program_or_a_fragment() -> None:
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.name)
 def test_program_runs(block: Block, tmp_path: Path) -> None:
+    """A documented program that fails is worse than none."""
     script = tmp_path / "block.py"
     script.write_text(block.code, encoding="utf-8")
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
@@ -94,6 +95,7 @@ def test_program_runs(block: Block, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("block", FRAGMENTS, ids=lambda block: block.name)
 def test_fragment_parses(block: Block) -> None:
+    """Fragments are no programs, but they are Python."""
     ast.parse("async def _():\n" + textwrap.indent(block.code, "    "), filename=block.name)
 
 

@@ -67,6 +67,7 @@ async def test_it_changes_data_and_begins_transactions(conn: rapsqlite.Connectio
 
 
 async def test_blob(conn: rapsqlite.Connection) -> None:
+    """``fetch_blob`` works on prepared statements as on the connection."""
     assert await conn.prepare("SELECT CAST(? AS BLOB)").fetch_blob(["x"]) == b"x"
 
 
@@ -126,6 +127,7 @@ async def test_wrong_parameters_are_told(conn: rapsqlite.Connection) -> None:
 
 @pytest.mark.parametrize("end", ["close", "with", "drop"])
 async def test_it_is_given_back(conn: rapsqlite.Connection, end: str) -> None:
+    """A prepared statement that is closed, left or dropped is finalized in SQLite."""
     before = (await conn.statistics())["open_statements"]
     statement = conn.prepare("SELECT 1")
     await statement.fetch_all()

@@ -43,6 +43,7 @@ async def test_aiosqlite_compat_makes_them_tuples() -> None:
 
 
 async def test_no_row(conn: rapsqlite.Connection) -> None:
+    """Each ``fetch_*`` method has its own answer for an empty result."""
     nothing = "SELECT a FROM t WHERE a = 99"
 
     assert await conn.fetch_all(nothing) == []

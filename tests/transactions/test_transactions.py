@@ -227,6 +227,7 @@ async def test_counters_are_sqlites(conn: rapsqlite.Connection) -> None:
 
 @pytest.mark.parametrize("mode", [None, "DEFERRED", "immediate", "EXCLUSIVE"])
 async def test_begin_and_rollback(conn: rapsqlite.Connection, mode: str | None) -> None:
+    """Every mode begins a transaction, and ``rollback`` undoes what was done in it."""
     await conn.begin(mode)
     assert conn.in_transaction
     await conn.execute("INSERT INTO t (b) VALUES (1)")

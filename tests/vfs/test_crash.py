@@ -137,6 +137,7 @@ def test_power_loss_and_kill_at_every_point(quick_disk: Path, setup: str, durabl
 @pytest.mark.parametrize("level", ["OFF", "NORMAL"])
 @pytest.mark.parametrize("mode", ["DELETE", "TRUNCATE", "PERSIST", "WAL"])
 def test_kill_at_every_point(quick_disk: Path, mode: str, level: str) -> None:
+    """A process may be killed after any change: every acknowledged transaction is there afterwards."""
     database = quick_disk / "test.db"
     changes = record(database, f"PRAGMA journal_mode = {mode}; PRAGMA synchronous = {level}; PRAGMA cache_size = 5;")
 

@@ -38,6 +38,7 @@ def native_rows(database: Path | str, sql: str = "SELECT count(*), sum(x) FROM t
 @pytest.mark.parametrize("journal", ["DELETE", "TRUNCATE", "PERSIST", "MEMORY", "OFF", "WAL"])
 @pytest.mark.parametrize("synchronous", ["OFF", "NORMAL", "FULL", "EXTRA"])
 def test_every_journal_mode_and_level(quick_disk: Path, journal: str, synchronous: str) -> None:
+    """Native SQLite reads what was written under every journal mode and level."""
     database = quick_disk / "test.db"
     with Driven(database) as ours:
         assert ours.value(f"PRAGMA journal_mode = {journal}") == journal.lower()
@@ -56,6 +57,7 @@ def test_every_journal_mode_and_level(quick_disk: Path, journal: str, synchronou
 @pytest.mark.parametrize("page_size", [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536])
 @pytest.mark.parametrize("journal", ["DELETE", "WAL"])
 def test_every_page_size(quick_disk: Path, page_size: int, journal: str) -> None:
+    """Databases of every page size are readable by native SQLite."""
     database = quick_disk / "test.db"
     with Driven(database) as ours:
         ours.script(f"PRAGMA page_size = {page_size}; PRAGMA journal_mode = {journal}; CREATE TABLE t (x, y)")
@@ -83,6 +85,7 @@ def test_every_page_size(quick_disk: Path, page_size: int, journal: str) -> None
 )
 @pytest.mark.parametrize("journal", ["DELETE", "WAL"])
 def test_unusual_names(tmp_path: Path, name: str, journal: str) -> None:
+    """The file has exactly the given name, and its journal and WAL are gone after closing."""
     database = tmp_path / name
     with Driven(database) as ours:
         ours.sql(f"PRAGMA journal_mode = {journal}")
@@ -112,6 +115,7 @@ def test_linked_database_keeps_its_journal_beside_the_target(tmp_path: Path) -> 
 
 
 def test_read_only_connection(database: Path) -> None:
+    """A read-only connection reads, and its writes are refused by SQLite itself."""
     with Driven(database) as ours:
         ours.sql("CREATE TABLE t (x)")
 
@@ -134,6 +138,7 @@ def test_uri_parameters_that_turn_locks_off(database: Path, parameter: str) -> N
 
 
 def test_attached_databases(tmp_path: Path) -> None:
+    """Only files in granted directories can be attached, and a commit spans both databases."""
     (tmp_path / "sub").mkdir()
     (tmp_path / "secret").mkdir()
     main = os.fsencode(tmp_path / "sub" / "main.db")
@@ -265,6 +270,7 @@ def test_renamed_database_is_not_written_to(tmp_path: Path) -> None:
 
 
 def test_file_that_is_no_database(database: Path) -> None:
+    """It is refused as SQLite refuses it."""
     database.write_bytes(b"nonsense" * 1000)
 
     with Driven(database) as ours, pytest.raises(DatabaseError, match="not a database"):

@@ -74,6 +74,7 @@ CONTENT = "SELECT id, length(body), hex(substr(body, 1, 4)), hex(substr(body, -4
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
 def test_pages_beyond_four_gigabytes(quick_disk: Path, mode: str) -> None:
+    """Page offsets do not wrap at 32 bits, here as in native SQLite."""
     database = quick_disk / "large.db"
     make(database, FAR)
     far = (FAR[1] - 1) * PAGE

@@ -123,6 +123,7 @@ def ours(path: Path) -> Iterator[Ours]:
 
 
 def test_readers_share(ours: Ours, native: Native) -> None:
+    """SHARED locks exclude no other reader."""
     assert ours.lock(SHARED)
     assert native.run("BEGIN")
     assert native.run("SELECT * FROM t")
@@ -195,6 +196,7 @@ def test_two_connections_of_one_process_exclude_each_other(ours: Ours, path: Pat
 
 
 def test_reserved_needs_shared(ours: Ours) -> None:
+    """SQLite never takes RESERVED without SHARED, so a guest that does is refused."""
     with pytest.raises(FileError) as caught:
         ours.table.lock(ours.handle, RESERVED)
 
@@ -202,6 +204,7 @@ def test_reserved_needs_shared(ours: Ours) -> None:
 
 
 def test_closing_releases(ours: Ours, native: Native) -> None:
+    """Closing a file releases its locks, whatever they are."""
     assert ours.lock(SHARED, RESERVED, EXCLUSIVE)
 
     ours.table.close_file(ours.handle)

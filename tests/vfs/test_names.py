@@ -45,6 +45,7 @@ def test_names_beside_the_database_and_below_are_reached(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["../secret.db", "sub/../../secret.db", "/etc/secret.db", "..", "."])
 def test_names_outside_are_refused(tmp_path: Path, name: str) -> None:
+    """No name, however it is written, leads out of the granted directories."""
     home = tmp_path / "home"
     (home / "sub").mkdir(parents=True)
     table = confined(home / "main.db")
@@ -115,6 +116,7 @@ def test_linked_database_is_its_target(tmp_path: Path) -> None:
 
 
 def test_database_in_a_linked_directory(tmp_path: Path) -> None:
+    """Links are resolved once, so that journal and database share a real directory."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     table = FileTable(os.fsencode(tmp_path / "link" / "main.db"))

@@ -233,6 +233,7 @@ READ = "SELECT x FROM t WHERE typeof(x) = 'integer'"
 
 @pytest.mark.parametrize("files", [0o444, 0o666], ids=["read-only file", "writable file"])
 def test_directory_that_cannot_be_written(locked_place: Path, files: int) -> None:
+    """Reading works and writing is refused, as by native SQLite."""
     database = locked_place / "test.db"
     with closing(sqlite3.connect(database, isolation_level=None)) as native:
         native.executescript("CREATE TABLE t (x); INSERT INTO t VALUES (1)")
@@ -289,6 +290,7 @@ def test_wal_database_in_a_directory_that_cannot_be_written(locked_place: Path) 
 
 
 def test_database_that_cannot_be_read(locked_place: Path) -> None:
+    """The error names the file and the system's reason."""
     database = locked_place / "test.db"
     sqlite3.connect(database).execute("CREATE TABLE t (x)").connection.close()
     lock(locked_place, files=0o000)

@@ -68,6 +68,7 @@ def test_reader_keeps_its_snapshot(wal: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["PASSIVE", "FULL", "RESTART", "TRUNCATE"])
 def test_checkpoint_modes(wal: Path, mode: str) -> None:
+    """Every mode checkpoints fully if nobody else reads, beside a native connection."""
     native = sqlite3.connect(wal, isolation_level=None)
     with Driven(wal) as ours:
         ours.sql("INSERT INTO t VALUES (1)")
@@ -223,6 +224,8 @@ def test_full_disk_while_the_index_grows_is_an_error(wal: Path, monkeypatch: pyt
 
 
 def test_file_system_without_fallocate(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The WAL index is then filled by writing: a hole would be SIGBUS on a full disk."""
+
     def unsupported(*_: object) -> None:
         raise OSError(95, "Operation not supported")
 

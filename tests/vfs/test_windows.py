@@ -133,6 +133,7 @@ def test_mapped_reads_see_every_write(database: Path, mode: str) -> None:
 
 @pytest.mark.parametrize("who", ["ours", "native"])
 def test_shrinking_and_growing_again(database: Path, who: str) -> None:
+    """Windows follow a file that is truncated and extended, by this connection or another."""
     native = fill(database, 30_000)
     with Driven(database) as ours:
         warm_up(ours)
@@ -156,6 +157,7 @@ def test_shrinking_and_growing_again(database: Path, who: str) -> None:
 
 @pytest.mark.parametrize("page_size", [512, 1024, 65536])
 def test_page_sizes(database: Path, page_size: int) -> None:
+    """Mapped reads return the same rows as native SQLite for every page size."""
     native = fill(database, 3000, page_size)
     with Driven(database) as ours:
         warm_up(ours)
@@ -288,6 +290,7 @@ def test_impossible_windows_are_refused(table: FileTable, database: Path, start:
 
 
 def test_offsets_beyond_four_gigabytes(table: FileTable, database: Path) -> None:
+    """Window offsets do not wrap at 32 bits."""
     handle, _ = table.open(os.fsencode(database), DATABASE)
     far = 5 << 30
     table.write(handle, b"far away", far)

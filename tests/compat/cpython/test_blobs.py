@@ -35,6 +35,7 @@ async def with_blob(step: Callable[[Any, Any], Awaitable[Any]], since: tuple[int
 
 
 async def test_it_is_a_blob() -> None:
+    """``blobopen`` returns the class that the package exports, as in sqlite3."""
     async with rapsqlite.connect(":memory:") as connection:
         await connection.execute("CREATE TABLE t AS SELECT x'00' AS b")
 
@@ -207,6 +208,7 @@ async def test_empty_slice_takes_empty_bytes_alone(value: Any, expected: str) ->
 
 
 async def test_it_is_no_sequence() -> None:
+    """Arithmetic and containment raise TypeError, as in sqlite3; indexing must be awaited."""
     async with rapsqlite.connect(":memory:") as connection:
         await connection.execute("CREATE TABLE t AS SELECT x'00' AS b")
         blob: Any = await connection.blobopen("t", "b", 1)
@@ -216,6 +218,8 @@ async def test_it_is_no_sequence() -> None:
 
 
 async def test_block_closes_it() -> None:
+    """Leaving ``async with`` closes the blob and keeps what was written."""
+
     async def step(connection: Any, blob: Any) -> Any:
         async with await connection.blobopen("test", "b", 1) as other:
             await other.write(b"a" * 50)

@@ -96,6 +96,7 @@ async def test_argument_that_cannot_be_bound_is_refused(value: Any, error: str) 
 
 
 async def test_any_number_of_arguments() -> None:
+    """-1 as the number of arguments accepts any number of them."""
     assert await called(lambda *given: len(given), 1, 2) == [2]
 
 
