@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VALUE_BYTES = 40 << 20  # smaller ones may stay in the C library's heap, up to twice 32 MB
-MOST_BYTES = 30 << 20  # less than a single copy; buffers for blob pieces and cached pages stay
+MOST_BYTES = 30 << 20  # less than a single copy; buffers for pieces of blobs, small blocks and cached pages stay
 
 PROGRAM = """
 import gc, sys

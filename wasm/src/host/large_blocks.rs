@@ -6,8 +6,9 @@ use core::ffi::c_void;
 
 use super::import::memory_unused;
 
-/// A smaller block is not worth a host call.
-const LARGE_BYTES: usize = 4 << 20;
+/// Smaller blocks keep their pages: one that is used again and again would need new ones each time, which costs more
+/// than a millisecond for each value of 5 MiB.
+const LARGE_BYTES: usize = 8 << 20;
 /// The C library keeps its own data at both ends of a free block, and nowhere in between.
 const EDGE_BYTES: usize = 64;
 
