@@ -34,14 +34,13 @@ import anyio.to_thread
 import rapsqlite
 from rapsqlite._files import descriptors
 from rapsqlite._guest import registry
-from tests.processes.neighbour import ACCOUNTS, AMOUNT, HALVES, WHO
+from tests.processes.neighbour import ACCOUNTS, AMOUNT, HALVES, TIMEOUT_S, WHO
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 WORKERS = 6
 CROWD = 120
-TIMEOUT_S = 30.0
 END_S = 20.0  # until everything left over must be gone
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
 SPOIL = "UPDATE account SET amount = amount - 7 WHERE id = 0"
@@ -393,7 +392,7 @@ def main() -> None:
     """Run, and report."""
     path, seconds, seed, loop = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     faulthandler.enable()
-    faulthandler.dump_traceback_later(seconds + 60, exit=True)
+    faulthandler.dump_traceback_later(seconds + TIMEOUT_S + 20, exit=True)
     prepare(path, "WAL" if seed % 2 else "DELETE")
     neighbour = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("neighbour.py")), path, str(seed)],
