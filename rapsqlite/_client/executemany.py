@@ -151,7 +151,11 @@ class _Sending:
         sent = self._sent = guest.unsent(
             Request(abi.OP_MANY, self._sql, encoded, format=self._state.statement_bits, target=self._first)
         )
-        guest.submit(sent)
+        try:
+            guest.submit(sent)
+        except Exception:
+            self._sent = None  # refused: nobody will answer it
+            raise
         self._first += _set_count(encoded)
 
     async def wait_for_sent(self) -> None:
