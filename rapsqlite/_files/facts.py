@@ -9,6 +9,7 @@ https://sqlite.org/lockingv3.html#hot_journals
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sys
 
@@ -18,8 +19,8 @@ from rapsqlite._files.file_error import FileError
 
 if sys.platform == "linux":
     _libc = ctypes.PyDLL(None, use_errno=True)
+    # Without argument types, as in `file_lock`.
     _faccessat = _libc.faccessat
-    _faccessat.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_int)
     _lseek = _libc.lseek
     _lseek.restype = ctypes.c_int64
     _lseek.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int)
@@ -63,15 +64,14 @@ class Facts:
         return journal | (sqlite.FACT_WAL if self._may_exist(self._wal) else 0)
 
     def _may_exist(self, name: bytes) -> bool:
+        """Tell so. Where it cannot be known, SQLite asks for the file itself, and gets the reason."""
+        if self._is_local:
+            found: int = _faccessat(self._directory, name, os.F_OK, _AT_SYMLINK_NOFOLLOW)
+            return found == 0 or ctypes.get_errno() != errno.ENOENT
         try:
-            if not self._is_local:
-                os.stat(name, dir_fd=self._directory, follow_symlinks=False)
-            elif _faccessat(self._directory, name, os.F_OK, _AT_SYMLINK_NOFOLLOW) < 0:
-                raise _last_error()
-        except FileNotFoundError:
-            return False
-        except OSError:
-            pass  # SQLite asks for the file itself, and gets the reason
+            os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+        except OSError as error:
+            return error.errno != errno.ENOENT
         return True
 
 

@@ -56,8 +56,8 @@ else:
 
     # The calls never wait, and `fcntl.fcntl` would release the GIL for each: getting it back takes 5 ms if another
     # thread runs pure Python, three times for one shared lock.
+    # Without argument types: ctypes passes integers and bytes faster where it is not told to.
     _fcntl = ctypes.PyDLL(None, use_errno=True).fcntl
-    _fcntl.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_char_p)
 
     def _pack(kind: int, start: int, length: int) -> bytes:
         return _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)
@@ -133,30 +133,36 @@ class FileLock:
         elif self.level < sqlite.SQLITE_LOCK_SHARED:
             raise FileError(sqlite.SQLITE_MISUSE, "lock", self._path, "it is not locked for reading")
         elif level == sqlite.SQLITE_LOCK_RESERVED:
-            self._set(WRITE, _RESERVED_BYTE, 1)
+            self._set(_RESERVED_BYTE, 1)
         else:
             self._lock_exclusive()
 
     def _lock_shared(self) -> None:
-        # Readers pass through the pending byte, so a writer that holds it keeps new ones out.
-        self._set(READ, PENDING_BYTE, 1)
+        fd = self._fd
         try:
-            self._set(READ, _SHARED_FIRST, _SHARED_SIZE)
-        finally:
-            self._set(NONE, PENDING_BYTE, 1)
+            # Readers pass through the pending byte, so a writer that holds it keeps new ones out.
+            set_lock(fd, READ, PENDING_BYTE, 1)
+            try:
+                set_lock(fd, READ, _SHARED_FIRST, _SHARED_SIZE)
+            finally:
+                set_lock(fd, NONE, PENDING_BYTE, 1)
+        except OSError as error:
+            raise self._refusal(error) from None
 
     def _lock_exclusive(self) -> None:
         if self.level == sqlite.SQLITE_LOCK_RESERVED:
-            self._set(WRITE, PENDING_BYTE, 1)
+            self._set(PENDING_BYTE, 1)
             self.level = sqlite.SQLITE_LOCK_PENDING
-        self._set(WRITE, _SHARED_FIRST, _SHARED_SIZE)
+        self._set(_SHARED_FIRST, _SHARED_SIZE)
 
-    def _set(self, kind: int, start: int, length: int) -> None:
+    def _set(self, start: int, length: int) -> None:
         try:
-            set_lock(self._fd, kind, start, length)
+            set_lock(self._fd, WRITE, start, length)
         except OSError as error:
-            otherwise = sqlite.SQLITE_IOERR_UNLOCK if kind == NONE else sqlite.SQLITE_IOERR_LOCK
-            raise FileError(code_of_lock(error, otherwise), "lock", self._path, error) from None
+            raise self._refusal(error) from None
+
+    def _refusal(self, error: OSError) -> FileError:
+        return FileError(code_of_lock(error, sqlite.SQLITE_IOERR_LOCK), "lock", self._path, error)
 
     def unlock(self, level: int) -> None:
         """Lower the lock to ``level``, shared or none."""
