@@ -14,7 +14,6 @@ import os
 import sys
 
 from rapsqlite import _constants as sqlite
-from rapsqlite._files import mapping
 from rapsqlite._files.file_error import FileError
 
 if sys.platform == "linux":
@@ -32,16 +31,13 @@ class Facts:
 
     __slots__ = ("_directory", "_fd", "_is_local", "_journal", "_path", "_wal")
 
-    def __init__(self, fd: int, path: bytes, directory: int, name: bytes) -> None:
+    def __init__(self, fd: int, path: bytes, directory: int, name: bytes, *, is_local: bool) -> None:
         self._fd = fd
         self._path = path
         self._directory = directory
         self._journal = name + b"-journal"
         self._wal = name + b"-wal"
-        try:
-            self._is_local = sys.platform == "linux" and mapping.is_shared_by_all(fd)
-        except OSError:
-            self._is_local = False
+        self._is_local = is_local
 
     def size(self) -> int:
         """Return the size of the file in bytes."""

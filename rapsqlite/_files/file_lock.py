@@ -127,6 +127,17 @@ class FileLock:
         if level > sqlite.SQLITE_LOCK_SHARED:
             self._contention.granted()
 
+    def try_share(self) -> bool:
+        """Take SHARED, if nothing is held and nobody is in the way."""
+        if self.level != sqlite.SQLITE_LOCK_NONE:
+            return False
+        try:
+            self._lock_shared()
+        except FileError:
+            return False
+        self.level = sqlite.SQLITE_LOCK_SHARED
+        return True
+
     def _raise_to(self, level: int) -> None:
         if level == sqlite.SQLITE_LOCK_SHARED:
             self._lock_shared()

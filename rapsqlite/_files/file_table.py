@@ -148,6 +148,9 @@ class FileTable(OpenFiles):
             protected=protected,
             is_database=bool(flags & sqlite.SQLITE_OPEN_MAIN_DB),
         )
+        file = self._files[self._last_handle]
+        if file.is_database and not file.is_local:
+            self.prelocks.remote.add(self._last_handle)
         if name and flags & sqlite.SQLITE_OPEN_DELETEONCLOSE:
             os.unlink(last, dir_fd=directory)
         return self._last_handle, flags
@@ -169,8 +172,10 @@ class FileTable(OpenFiles):
 
     def close_file(self, handle: int) -> None:
         file = self._file(handle)
-        del self._files[handle]
-        file.close()
+        with self.prelocks.guard:
+            del self._files[handle]
+            self.prelocks.remote.discard(handle)
+            file.close()
 
     def read_into(self, handle: int, data: memoryview, offset: int) -> int:
         """Fill ``data``; bytes beyond the end of the file become zeros, with SQLITE_IOERR_SHORT_READ."""
@@ -284,9 +289,10 @@ class FileTable(OpenFiles):
     def close(self) -> None:
         """Release every lock and close every file, even if the guest has died. Errors are in ``failure``."""
         self.waiter.leave()
-        files, self._files = self._files, {}
-        for file in files.values():
-            self._close_noting(file)
+        with self.prelocks.guard:
+            for file in self._files.values():
+                self._close_noting(file)
+            self._files.clear()
         self._grants.close()
         on_close, self._on_close = self._on_close, None
         if on_close is not None:

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as sqlite
-from rapsqlite._files import descriptors
+from rapsqlite._files import descriptors, mapping
 from rapsqlite._files.facts import Facts
 from rapsqlite._files.file_error import FileError
 from rapsqlite._files.file_lock import FileLock
@@ -37,6 +37,13 @@ else:
         os.fdatasync(fd)
 
 
+def _is_local(fd: int) -> bool:
+    try:
+        return sys.platform == "linux" and mapping.is_shared_by_all(fd)
+    except OSError:
+        return False
+
+
 # Of the locks on a WAL index (https://sqlite.org/walformat.html#wal_locks), the ones before the readers' marks.
 _WRITE_LOCK = 0
 _LAST_EXCLUSIVE_LOCK = 2
@@ -53,6 +60,7 @@ class OpenFile:
         "fd",
         "index",
         "is_database",
+        "is_local",
         "lock",
         "name",
         "path",
@@ -83,6 +91,7 @@ class OpenFile:
         self.reads_index = reads_index or protected  # and never writes it
         self.protected = protected  # including SQLite's files next to it
         self.is_database = is_database  # or a journal, which is never locked
+        self.is_local = is_database and _is_local(fd)  # so that calls for its locks do not block
         self.contention = Contention(waiter, fd)
         self.lock = FileLock(fd, path, self.contention)
         self.index: WalIndex | None = None
@@ -120,8 +129,34 @@ class OpenFile:
     def facts(self) -> tuple[int, int]:
         """Return the size of the file and its companions, as `Facts` does."""
         if self._facts is None:
-            self._facts = Facts(self.fd, self.path, self.directory, self.name)
+            self._facts = Facts(self.fd, self.path, self.directory, self.name, is_local=self.is_local)
         return self._facts.size(), self._facts.companions()
+
+    def prelock(self, locks: int) -> tuple[int, int, int]:
+        """Take the locks (``LOCKS_*``) that are free, if none is held; return which, and `facts` under the file's lock.
+
+        Raises FileError if the facts cannot be read. Only on local file systems.
+        """
+        taken, facts = 0, (0, 0)
+        if self.contention.anyone_waits():
+            return 0, *facts
+        if locks & sqlite.LOCKS_FILE and self.is_local and self.lock.try_share():
+            try:
+                facts = self.facts()
+            except FileError:
+                self.lock.unlock(sqlite.SQLITE_LOCK_NONE)
+                raise
+            taken = sqlite.LOCKS_FILE
+        if self.index is not None and not self.index.held:
+            taken |= self.index.try_lock(locks)
+        return taken, *facts
+
+    def drop(self, locks: int) -> None:
+        """Release those of the locks that are held: SHARED on the file, either kind on the index as bits 0 to 7."""
+        if locks & sqlite.LOCKS_FILE and self.lock.level == sqlite.SQLITE_LOCK_SHARED:
+            self.lock.unlock(sqlite.SQLITE_LOCK_NONE)
+        if self.index is not None and locks & self.index.held:
+            self.unlock_index(locks & self.index.held)
 
     def map_index(self, region: int, view: memoryview, *, extend: bool) -> int:
         """Map a region of the WAL index over ``view``; the first call opens the index."""

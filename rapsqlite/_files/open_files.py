@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from rapsqlite import _constants as sqlite
 from rapsqlite._files import mapping
 from rapsqlite._files.file_error import FileError
+from rapsqlite._files.prelocks import Prelocks
 from rapsqlite._values.bounds import MOST_MAPPINGS
 
 if TYPE_CHECKING:
     from rapsqlite._files.open_file import OpenFile
+
+_CHECKPOINT_LOCK, _RECOVERY_LOCK = 1, 2  # of the WAL index
 
 
 class OpenFiles:
@@ -20,6 +23,7 @@ class OpenFiles:
     def __init__(self, *, maps_reads: bool) -> None:
         self._maps_reads = maps_reads
         self._files: dict[int, OpenFile] = {}
+        self.prelocks = Prelocks(self._files)
 
     def _file(self, handle: int) -> OpenFile:
         try:
@@ -33,6 +37,7 @@ class OpenFiles:
         file.take_lock(level)
         if level != sqlite.SQLITE_LOCK_SHARED:
             return None
+        self.prelocks.note(handle, sqlite.LOCKS_FILE)
         try:
             return file.facts()
         except FileError:
@@ -64,6 +69,9 @@ class OpenFiles:
     def lock_index(self, handle: int, first: int, count: int, flags: int) -> None:
         """Take locks of the WAL index."""
         self._file(handle).lock_index(first, count, flags)
+        if count == 1 and first not in (_CHECKPOINT_LOCK, _RECOVERY_LOCK):
+            kind = 1 if flags & sqlite.SQLITE_SHM_SHARED else sqlite.LOCKS_EXCLUSIVE
+            self.prelocks.note(handle, kind << first)
 
     def unlock_index(self, handle: int, locks: int) -> None:
         """Release locks of the WAL index, one bit each."""

@@ -142,6 +142,11 @@ class Contention:
                 self._key = (status.st_dev, status.st_ino)
         return self._key
 
+    @staticmethod
+    def anyone_waits() -> bool:
+        """Tell whether any connection of this process waits for any file."""
+        return bool(_queues)
+
     def refused(self, *, needs_all: bool) -> None:
         """A lock was refused; ``needs_all``: one that conflicts with readers."""
         self._waiter.refuse(self._find_key(), needs_all=needs_all)

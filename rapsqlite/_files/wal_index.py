@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 
 from rapsqlite import _constants as sqlite
@@ -21,6 +22,11 @@ _FIRST_LOCK = 120
 _DEAD_MAN_SWITCH = _FIRST_LOCK + sqlite.SQLITE_SHM_NLOCK  # share-locked by every user of the index
 _PAGE = 4096
 _NO_FALLOCATE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@functools.cache
+def _bits(word: int) -> tuple[int, ...]:
+    return tuple(bit for bit in range(word.bit_length()) if word >> bit & 1)
 
 
 class WalIndex:
@@ -46,6 +52,7 @@ class WalIndex:
         self._name = name + b"-shm"
         self._fd, self.writable = self._open(self._stat(database_fd), read_only=read_only, create=create)
         self._is_user = False  # holds the dead man switch
+        self.held = 0  # locks of either kind, one bit each
 
     def _stat(self, database_fd: int) -> os.stat_result:
         """Return the status of the database, if its file system can share an index."""
@@ -153,13 +160,27 @@ class WalIndex:
             file_lock.set_lock(self._fd, kind, _FIRST_LOCK + first, count)
         except OSError as error:
             raise FileError(sqlite.SQLITE_BUSY, "lock", self.path, error) from None
+        self.held |= ((1 << count) - 1) << first
+
+    def try_lock(self, locks: int) -> int:
+        """Take the locks that are free and return them: shared ones in bits 0 to 7, exclusive ones in 8 to 15."""
+        taken = 0
+        for bit in _bits(locks & 0xFFFF):
+            number = bit & 7
+            try:
+                file_lock.set_lock(self._fd, file_lock.READ if bit < 8 else file_lock.WRITE, _FIRST_LOCK + number, 1)
+            except OSError:
+                continue
+            self.held |= 1 << number
+            taken |= 1 << bit
+        return taken
 
     def unlock(self, locks: int) -> None:
         """Release locks, one bit each."""
         try:
-            for number in range(sqlite.SQLITE_SHM_NLOCK):
-                if locks >> number & 1:
-                    file_lock.set_lock(self._fd, file_lock.NONE, _FIRST_LOCK + number, 1)
+            for number in _bits(locks & 0xFF):
+                file_lock.set_lock(self._fd, file_lock.NONE, _FIRST_LOCK + number, 1)
+                self.held &= ~(1 << number)
         except OSError as error:
             raise FileError(sqlite.SQLITE_IOERR_UNLOCK, "unlock", self.path, error) from None
 

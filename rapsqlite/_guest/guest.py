@@ -62,7 +62,7 @@ class Guest:
         self.name = name
         self.files = files
         lock = threading.Lock()
-        self._queue = queue = RequestQueue(name, lock, grace_period_s, result_limit_bytes)
+        self._queue = queue = RequestQueue(name, lock, files.prelocks, grace_period_s, result_limit_bytes)
         self.host = HostFunctions(
             lock,
             queue.afterwards,
@@ -332,7 +332,11 @@ class Guest:
     def _main(self) -> None:
         failure: BaseException | None = None
         try:
-            functions = {**self.host.table(), **file_imports(self.files, self._view, self._window, self._unshared)}
+            functions = {
+                **self.host.table(),
+                **file_imports(self.files, self._view, self._window, self._unshared),
+                "unlock": self._queue.unlock,
+            }
             with bell_here(runtime.can_write_output) as (bell, output):
                 self._instance = runtime.Instance(self._engine(), functions, self._memory_limit_bytes, output)
             self._serve(self._instance, bell)

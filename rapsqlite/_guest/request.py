@@ -69,6 +69,7 @@ class PendingRequest:
         "done",
         "drains_itself",
         "error",
+        "expects_locks",
         "loop",
         "number",
         "overdue",
@@ -78,6 +79,7 @@ class PendingRequest:
         "request",
         "sender",
         "timeouts",
+        "unlocked",
         "waiter",
         "yields",
     )
@@ -85,6 +87,8 @@ class PendingRequest:
     def __init__(self, sender: Sender, loop: Loop | None, request: Request) -> None:
         self.sender = sender
         self.loop = loop  # None: no task waits for the reply
+        self.expects_locks = False  # sent with the locks that its statement needs (`Prelocks`)
+        self.unlocked = False  # the locks that its reply leaves to the host are released
         self.request = request
         self.number = 0  # the id by which the guest answers it
         self.position: int | None = None  # in the request ring, once written

@@ -19,6 +19,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
+from rapsqlite._files.prelocks import NO_PRELOCK
 from rapsqlite._guest.bell import check_bells
 from rapsqlite._guest.polling import Polling
 from rapsqlite._guest.refusal import refusal_of
@@ -29,6 +30,7 @@ from rapsqlite._wasm.rings import MalformedReplyError, Reply, Request, Rings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rapsqlite._files.prelocks import Prelocks
     from rapsqlite._guest.bell import Bell
     from rapsqlite._guest.host_functions import HostFunctions
     from rapsqlite._loops import Loop
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 _FRAMES_PER_DRAIN = 256  # then the event loop runs before the rest
 _IN_BATCHES = frozenset({abi.OP_FETCH, abi.OP_FETCH_PREPARED, abi.OP_BLOB_READ})
 _WITH_ROWS = frozenset({abi.OP_FETCH, abi.OP_FETCH_PREPARED, abi.OP_EXECUTE, abi.OP_EXECUTE_PREPARED, abi.OP_NEXT})
+_OF_STATEMENTS = frozenset({abi.OP_EXECUTE, abi.OP_EXECUTE_PREPARED, abi.OP_FETCH, abi.OP_FETCH_PREPARED, abi.OP_MANY})
 _RELEASED_BY = {
     abi.OP_EXECUTE: abi.OP_FINISH,
     abi.OP_EXECUTE_PREPARED: abi.OP_FINISH,
@@ -78,9 +81,12 @@ class RequestQueue:
     kill: Callable[[], None]
     _polling: Polling
 
-    def __init__(self, name: str, lock: threading.Lock, grace_period_s: float, result_limit_bytes: int = 0) -> None:
+    def __init__(
+        self, name: str, lock: threading.Lock, prelocks: Prelocks, grace_period_s: float, result_limit_bytes: int = 0
+    ) -> None:
         self.name = name
         self.lock = lock
+        self._prelocks = prelocks
         self.afterwards = _Afterwards(self)
         self.grace_period_s = grace_period_s
         self._result_limit_bytes = result_limit_bytes
@@ -98,6 +104,8 @@ class RequestQueue:
         self._newest_key: object = None
         self._newest_task: weakref.ref[object] | None = None
         self._several_loops = False
+        self._polls = False  # a thread, for the reply to the request in flight
+        self._is_in_time = False  # the reply that is polled for
         self._closing = False
         self.has_stopped = False
 
@@ -131,6 +139,7 @@ class RequestQueue:
         """Write the request; poll for its reply if worthwhile, otherwise request a bell. Call with the lock held."""
         if self.state != "ok":
             raise self.refusal()
+        self._return_prelocks()
         if self._posts:
             self._send_posts()  # what the same task posted earlier is sent first
         if loop.key is not self._newest_key:
@@ -147,18 +156,60 @@ class RequestQueue:
             self._bell.watch_from(loop, rings, self.drain)
         waits_here = not self._pending and loop.allows_polling and self._is_of_the_same_task(loop)
         spins = waits_here and may_spin() and not is_crowded() and self._polling.may_start(rings)
+        waits_here = spins or (waits_here and not may_spin() and self._polling.may_nap(rings))
+        if waits_here and not self._prelocks.remote:
+            self._prelock(pending, rings)
         self._enqueue(pending)
         if spins and self._polling.spin(rings):
             self._take_replies(deque())  # no other task waits for a reply
+            self._end_polling()
             return
         rings.ask_for_bell()
-        if spins or (waits_here and not may_spin() and self._polling.may_nap(rings)):
+        if waits_here:
             self._polling.naps = True
         # It may have answered before the bell was requested, or sleep behind replies that nothing waited for.
         elif rings.has_replies() and self._drain_posted is not loop.key:
             loop.post(self.drain, loop)
             self._drain_posted = loop.key  # once for all requests submitted before it runs
         self.host.unpark()
+
+    def _prelock(self, pending: PendingRequest, rings: Rings) -> None:
+        """Take the locks for a request whose reply is polled for, and promise to release what that leaves."""
+        self._polls = self._is_in_time = True
+        if pending.request.op in _OF_STATEMENTS:
+            pending.expects_locks = True
+            rings.set_prelock(*self._prelocks.take(pending.request.sql or pending.request.target))
+        rings.set_polls(True)
+
+    def _end_polling(self) -> None:
+        """The reply is not polled for any longer: the guest releases its locks itself. Call with the lock held."""
+        self._polls = False
+        if self._rings is not None:
+            self._rings.set_polls(False)
+            self._is_in_time = self._rings.has_replies()
+
+    def _abort_polling(self, _pending: PendingRequest) -> None:
+        self._end_polling()
+        self._return_prelocks()
+
+    def _return_prelocks(self) -> None:
+        """Release what was taken for a request that an exception kept from being written. Call with the lock held."""
+        if self._prelocks.held is not None and not self._pending:
+            if self._rings is not None:
+                self._rings.set_prelock(*NO_PRELOCK)
+            self._prelocks.recover()
+
+    def unlock(self, number: int, handle: int, locks: int) -> None:
+        """Release the locks that a reply leaves to the host, unless it has been taken. The guest's thread."""
+        with self.afterwards, self.lock:
+            pending = self._pending.get(number)
+            if pending is not None:
+                self._unlock(pending, handle, locks)
+
+    def _unlock(self, pending: PendingRequest, handle: int, locks: int) -> None:
+        if not pending.unlocked:
+            self._prelocks.drop(handle, locks)  # releases only what is held: a second time does no harm
+            pending.unlocked = True
 
     def _is_of_the_same_task(self, loop: Loop) -> bool:
         """Return True if this request's task also sent the last one; several active tasks share wake-ups."""
@@ -245,6 +296,7 @@ class RequestQueue:
         self.discard(pending)
         if not isinstance(exc, Exception) and pending.loop is not None:
             self._polling.naps = False
+            self._post(self._abort_polling, pending)
             pending.loop.post(self.drain, pending.loop)
 
     def move(self, pending: PendingRequest, loop: Loop) -> None:
@@ -315,6 +367,7 @@ class RequestQueue:
 
     def _send_posts(self) -> None:
         """Submit what was posted. Call with the lock held; finalizers may post more meanwhile."""
+        self._return_prelocks()
         while self._posts:
             step, pending = self._posts[0]
             step(pending)
@@ -351,6 +404,8 @@ class RequestQueue:
         with self.lock:
             self._drain_posted = None
             self._rung.discard(loop.key)
+            if self._polls:
+                self._end_polling()
             self._take_replies(self._woken)
             self._flush_backlog()
             self.host.unpark()
@@ -415,6 +470,11 @@ class RequestQueue:
             woken.append(pending)
         if reply.kind != abi.REPLY_BATCH:
             self._spin_budget.answered()
+            if reply.unlock_handle:
+                self._unlock(pending, reply.unlock_handle, reply.unlock_locks)
+            if pending.expects_locks:
+                was_apt = reply.unlock_handle != 0 or not self._is_in_time
+                self._prelocks.learn(pending.request.sql or pending.request.target, was_apt=was_apt)
         # These steps belong together.
         pending.received_bytes = received_bytes
         self.in_transaction = reply.flags & abi.REPLY_IN_TRANSACTION != 0

@@ -79,6 +79,24 @@ class Words:
         """Make the guest ring by calling (BELL_CALLS) or by writing (BELL_WRITES)."""
         self._words[abi.CONTROL_BELL // 4] = kind
 
+    def set_polls(self, polls: bool) -> None:
+        """Say whether the host polls for the reply, and releases at once the locks that it leaves.
+
+        The guest puts such a reply and then checks this word; the host clears the word and then checks for replies.
+        """
+        self._words[abi.CONTROL_POLLS // 4] = polls
+        if not polls:
+            self._full_fence()
+
+    def set_prelock(self, handle: int, locks: int, size_bytes: int, companions: int) -> None:
+        """Say which locks are held for the next request. Call it before that is written."""
+        words = self._words
+        words[abi.CONTROL_PRELOCK_LOCKS // 4] = locks
+        words[abi.CONTROL_PRELOCK_COMPANIONS // 4] = companions
+        words[abi.CONTROL_PRELOCK_SIZE // 4] = size_bytes & 0xFFFF_FFFF
+        words[abi.CONTROL_PRELOCK_SIZE // 4 + 1] = size_bytes >> 32
+        words[abi.CONTROL_PRELOCK_FD // 4] = handle
+
     def is_parked(self) -> bool:
         """Return True if the guest sleeps, or is about to, in the function of ``set_sleep``."""
         return bool(self._word(abi.CONTROL_PARKED))

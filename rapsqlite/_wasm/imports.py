@@ -40,6 +40,7 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "shm_lock": ("iiii", "i"),
     "shm_unlock": ("ii", "i"),
     "shm_unmap": ("ii", "i"),
+    "unlock": ("iii", ""),
     "window_map": ("iiiI", "i"),
     "window_unmap": ("ii", "i"),
     "memory_unused": ("ii", ""),

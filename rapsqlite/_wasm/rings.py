@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _REQUEST = Struct("<IIIBBHIIII")
-_REPLY = Struct("<IIBBHIIIIIqqq")
+_REPLY = Struct("<IIBBHIIIIIqqqII")
 _PREFIX = Struct("<II")
 _COUNTER = 0xFFFF_FFFF
 _LARGEST_INLINE = abi.REQUEST_HEADER_BYTES + abi.REQUEST_INLINE_BYTES
@@ -64,6 +64,8 @@ class Reply:
         "row_count",
         "rows",
         "total_changes",
+        "unlock_handle",
+        "unlock_locks",
     )
 
     id: int
@@ -77,6 +79,8 @@ class Reply:
     changes: int
     total_changes: int
     last_insert_rowid: int
+    unlock_handle: int  # of a database, or 0
+    unlock_locks: int
     columns: bytes
     rows: bytes
     error: Exception | None  # of the row after the last one, in a FAILED reply
@@ -259,6 +263,8 @@ class Rings(Words):
             reply.changes,
             reply.total_changes,
             reply.last_insert_rowid,
+            reply.unlock_handle,
+            reply.unlock_locks,
         ) = _REPLY.unpack_from(self._replies, start)
         if reply.column_count > MOST_COLUMNS or reply.row_count > rows_len:
             raise MalformedReplyError("a reply has an impossible number of columns or rows")

@@ -166,11 +166,12 @@ class Replies:
             self.store(self.head, struct.pack("<II", to_end, 0))
             self.head += to_end
         fields = [length, request_id, dice.choice((1, 2, 2, 2, 3, 4)), dice.getrandbits(4) & ~abi.REPLY_SPILLED, 1]
-        fields += [len(columns), len(body), 1, 0, 0, -1, 0, 0]
+        fields += [len(columns), len(body), 1, 0, 0, -1, 0, 0, dice.choice((0, 0, 1, some_integer(dice, 32)))]
+        fields += [some_integer(dice, 32)]
         if dice.random() < 0.3:
             which = dice.randrange(10)
             fields[which] = some_integer(dice, (32, 32, 8, 8, 16, 32, 32, 32, 32, 32)[which])
-        frame = struct.pack("<IIBBHIIIIIqqq", *fields) + columns + body
+        frame = struct.pack("<IIBBHIIIIIqqqII", *fields) + columns + body
         self.store(self.head, frame)
         tail = int(struct.unpack_from("<I", self.memory, CONTROL + abi.CONTROL_REQUEST_HEAD)[0])
         struct.pack_into("<I", self.memory, CONTROL + abi.CONTROL_REQUEST_TAIL, tail)

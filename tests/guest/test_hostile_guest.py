@@ -42,23 +42,25 @@ ENDLESS_SKIPS = " ".join(store(REPLIES + quarter * RING // 4, RING // 4, 0) for 
     f"(i32.store (i32.const {FREE}) (i32.add {load(FREE)} (i32.const {RING // 4})))"
     + publish(0).replace("(i32.const 0)", load(FREE))
 )
+FRAME = abi.REPLY_HEADER_BYTES  # a reply without a body
 DONE = abi.REPLY_DONE  # kind in the third word of a reply; the flags are zero
 LIES = {
     "a counter beyond the ring": publish(RING + 8),
     "a counter that is not a multiple of eight": publish(12),
-    "a frame of length zero": store(REPLIES, 0, 1) + publish(56),
-    "a frame longer than published": store(REPLIES, 4096, 1, DONE) + publish(56),
-    "a frame longer than the ring": store(REPLIES, 0x7FFFFFF8, 1, DONE) + publish(56),
+    "a frame of length zero": store(REPLIES, 0, 1) + publish(FRAME),
+    "a frame longer than published": store(REPLIES, 4096, 1, DONE) + publish(FRAME),
+    "a frame longer than the ring": store(REPLIES, 0x7FFFFFF8, 1, DONE) + publish(FRAME),
     "a skip frame at the start": store(REPLIES, RING, 0) + publish(RING),
     "a skip frame that ends early": store(REPLIES, 8, 0) + publish(8),
     "endless skip frames": f"(loop $l {ENDLESS_SKIPS} (br_if $l (i32.eqz {load(CONTROL + abi.CONTROL_STOP)})))",
     "more rows than bytes": store(REPLIES, 64, 1, DONE, 0, 4, 0x7FFFFFFF) + publish(64),
-    "more columns than SQLite has": store(REPLIES, 56, 1, DONE | 0x7FFF_0000 + 0x1_0000) + publish(56),
-    "a reply to nobody": store(REPLIES, 56, 77, DONE) + publish(56),
-    "a reply of no known kind": store(REPLIES, 56, 1, 9) + publish(56),
-    "a body longer than its frame": store(REPLIES, 56, 1, DONE, 0, 4000) + publish(56),
-    "columns longer than the address space": store(REPLIES, 56, 1, DONE, -1, -1) + publish(56),
-    "a spilled body that was not spilled": store(REPLIES, 56, 1, DONE | abi.REPLY_SPILLED << 8, 0, 16) + publish(56),
+    "more columns than SQLite has": store(REPLIES, FRAME, 1, DONE | 0x7FFF_0000 + 0x1_0000) + publish(FRAME),
+    "a reply to nobody": store(REPLIES, FRAME, 77, DONE) + publish(FRAME),
+    "a reply of no known kind": store(REPLIES, FRAME, 1, 9) + publish(FRAME),
+    "a body longer than its frame": store(REPLIES, FRAME, 1, DONE, 0, 4000) + publish(FRAME),
+    "columns longer than the address space": store(REPLIES, FRAME, 1, DONE, -1, -1) + publish(FRAME),
+    "a spilled body that was not spilled": store(REPLIES, FRAME, 1, DONE | abi.REPLY_SPILLED << 8, 0, 16)
+    + publish(FRAME),
 }
 TRAPS = {
     "unreachable": "unreachable",
@@ -145,7 +147,7 @@ async def test_impossible_control_block_is_refused(offset: int, value: int) -> N
 
 async def test_endless_loop_is_killed_alone_when_closing_is_cancelled() -> None:
     guest = guest_of(AWAIT_REQUEST + "(loop $l (br $l)) (i32.const 0)", grace_period_s=0.1)
-    bystander = guest_of(AWAIT_REQUEST + store(REPLIES, 56, 1, DONE) + publish(56) + PARK_FOR_EVER)
+    bystander = guest_of(AWAIT_REQUEST + store(REPLIES, FRAME, 1, DONE) + publish(FRAME) + PARK_FOR_EVER)
     guest.start()
     bystander.start()
 
@@ -176,7 +178,7 @@ async def test_endless_loop_is_killed_when_its_request_is_cancelled(body: str) -
 
 async def test_batch_that_was_not_asked_for_breaks_the_connection() -> None:
     """The batches after the first one would not be taken, and would pile up."""
-    guest = guest_of(AWAIT_REQUEST + store(REPLIES, 56, 1, abi.REPLY_BATCH) + publish(56) + PARK_FOR_EVER)
+    guest = guest_of(AWAIT_REQUEST + store(REPLIES, FRAME, 1, abi.REPLY_BATCH) + publish(FRAME) + PARK_FOR_EVER)
     guest.start()
 
     with pytest.raises(OperationalError, match="has failed and is closed"):
@@ -187,7 +189,7 @@ async def test_batch_that_was_not_asked_for_breaks_the_connection() -> None:
 
 async def test_request_counter_that_runs_ahead_breaks_the_connection() -> None:
     """The next request that is written detects it, and its task must not wait forever."""
-    answered = store(REPLIES, 56, 1, DONE) + store(CONTROL + abi.CONTROL_REQUEST_TAIL, 8000) + publish(56)
+    answered = store(REPLIES, FRAME, 1, DONE) + store(CONTROL + abi.CONTROL_REQUEST_TAIL, 8000) + publish(FRAME)
     guest = guest_of(AWAIT_REQUEST + answered + PARK_FOR_EVER)
     guest.start()
     await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
@@ -249,7 +251,9 @@ async def test_endless_ringing_does_not_pile_up_in_the_loop(monkeypatch: pytest.
 
 
 async def test_error_that_is_no_message_is_reported_as_such() -> None:
-    guest = guest_of(AWAIT_REQUEST + store(REPLIES, 64, 1, abi.REPLY_ERROR, 0, 3) + publish(64) + PARK_FOR_EVER)
+    guest = guest_of(
+        AWAIT_REQUEST + store(REPLIES, FRAME + 8, 1, abi.REPLY_ERROR, 0, 3) + publish(FRAME + 8) + PARK_FOR_EVER
+    )
     guest.start()
 
     with pytest.raises(InternalError, match="malformed"):

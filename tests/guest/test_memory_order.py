@@ -156,6 +156,11 @@ PAIRS = {
         [store("request_tail", 1), FENCE, load("notify"), when("notify", 1, store("rung", 1))],
         lambda end: not end["request_tail"] and not end.get("rung"),
     ),
+    "an answer and who unlocks": Pair(
+        [store("waited", 1), FENCE, load("reply_head")],
+        [store("reply_head", 1), FENCE, load("waited"), when("waited", 1, store("unlocked", 1))],
+        lambda end: not end["reply_head"] and not end.get("unlocked"),
+    ),
     "a cancelled request behind another": Pair(
         [store("cancel", 1), FENCE, load("request_tail"), when("request_tail", 0, store("told_as_not_begun", 1))],
         [store("request_tail", 1), FENCE, load("cancel"), when("cancel", 0, store("run", 1))],

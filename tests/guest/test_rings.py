@@ -15,7 +15,7 @@ REQUESTS = 65536
 REPLIES = 131072
 REQUEST_RING = abi.REQUEST_RING_BYTES
 RING = abi.REPLY_RING_BYTES
-_REPLY = struct.Struct("<IIBBHIIIIIqqq")
+_REPLY = struct.Struct("<IIBBHIIIIIqqqII")
 
 
 class PlayedGuest:
@@ -62,6 +62,8 @@ class PlayedGuest:
             0,
             0,
             -1,
+            0,
+            0,
             0,
             0,
         )

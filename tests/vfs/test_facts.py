@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rapsqlite import _constants as abi
-from rapsqlite._files import mapping
 from rapsqlite._files.facts import Facts
 from rapsqlite._files.file_error import FileError
 
@@ -19,12 +18,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(params=[True, False], ids=["local", "network"])
-def facts(database: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Facts]:
+def facts(database: Path, request: pytest.FixtureRequest) -> Iterator[Facts]:
     database.write_bytes(b"x" * 5000)
-    monkeypatch.setattr(mapping, "is_shared_by_all", lambda _fd: request.param)
     fd = os.open(database, os.O_RDWR)
     directory = os.open(database.parent, os.O_RDONLY)
-    yield Facts(fd, os.fsencode(database), directory, os.fsencode(database.name))
+    yield Facts(fd, os.fsencode(database), directory, os.fsencode(database.name), is_local=request.param)
     os.close(fd)
     os.close(directory)
 
@@ -65,7 +63,7 @@ def test_link_to_nowhere_may_be_a_journal(facts: Facts, database: Path) -> None:
 def test_directory_that_cannot_be_read_may_have_everything(database: Path) -> None:
     database.touch()
     fd = os.open(database, os.O_RDWR)
-    facts = Facts(fd, os.fsencode(database), fd, b"test.db")
+    facts = Facts(fd, os.fsencode(database), fd, b"test.db", is_local=True)
     os.close(fd)
 
     assert facts.companions() == abi.FACT_JOURNAL | abi.FACT_WAL

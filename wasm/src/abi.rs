@@ -26,12 +26,21 @@ pub const CONTROL_STOP: u32 = 384;
 pub const CONTROL_SPINS: u32 = 388;
 pub const CONTROL_SLEEP: u32 = 392;
 pub const CONTROL_BELL: u32 = 396;
+pub const CONTROL_POLLS: u32 = 400;
+pub const CONTROL_PRELOCK_FD: u32 = 404;
+pub const CONTROL_PRELOCK_LOCKS: u32 = 408;
+pub const CONTROL_PRELOCK_COMPANIONS: u32 = 412;
+pub const CONTROL_PRELOCK_SIZE: u32 = 416;
 pub const CONTROL_PARKED: u32 = 448;
 /// At `CONTROL_SLEEP`: use the import instead.
 pub const NO_FUNCTION: u32 = 0;
 // At `CONTROL_BELL`: call the import, or write a byte to the standard output.
 pub const BELL_CALLS: u32 = 0;
 pub const BELL_WRITES: u32 = 1;
+// Locks on one database: shared ones on its WAL index are the bits 0 to 7, exclusive ones the bits 8 to 15.
+pub const LOCKS_EXCLUSIVE: u32 = 256;
+/// The lock on the file itself, SHARED.
+pub const LOCKS_FILE: u32 = 16_777_216;
 
 // Where files are mapped, and nothing else: the memory never grows to there.
 pub const WINDOWS_START: u32 = 3_221_225_472;
@@ -41,7 +50,7 @@ pub const WINDOWS_BYTES: u32 = 1_056_964_608;
 pub const REQUEST_RING_BYTES: u32 = 65_536;
 pub const REPLY_RING_BYTES: u32 = 262_144;
 pub const REQUEST_HEADER_BYTES: u32 = 32;
-pub const REPLY_HEADER_BYTES: u32 = 56;
+pub const REPLY_HEADER_BYTES: u32 = 64;
 /// A request with a larger body is sent as EXTERNAL.
 pub const REQUEST_INLINE_BYTES: u32 = 8_192;
 /// A reply with a larger body is spilled.

@@ -92,6 +92,7 @@ imports! {
     fn shm_lock(fd: i32, first: i32, count: i32, flags: i32) -> i32;
     fn shm_unlock(fd: i32, locks: i32) -> i32;
     fn shm_unmap(fd: i32, delete: i32) -> i32;
+    fn unlock(id: u32, fd: i32, locks: u32);
     fn window_map(fd: i32, ptr: *mut u8, len: usize, offset: i64) -> i32;
     fn window_unmap(ptr: *mut u8, len: usize) -> i32;
     fn memory_unused(ptr: *mut u8, len: usize);
@@ -314,6 +315,12 @@ pub fn shm_unlock(fd: Fd, locks: u8) -> Result<(), Code> {
 pub fn shm_unmap(fd: Fd, delete: bool) -> Result<(), Code> {
     // SAFETY: the regions stay the callers'; they become zeroed private memory.
     check(unsafe { import::shm_unmap(fd.0, delete.into()) })
+}
+
+/// Releases the locks that the reply to request `id` left to the host, unless the host has released them.
+pub fn unlock(id: u32, fd: Fd, locks: u32) {
+    // SAFETY: takes plain integers.
+    unsafe { import::unlock(id, fd.0, locks) }
 }
 
 /// Calls what the argument block says, and has the answer put there (`callbacks::argument_block`).

@@ -88,7 +88,7 @@ fn run_set(
     unsafe { statement.bind_next(sets, Lifetime::Request)? };
     let result = statement.run();
     statement.reset();
-    vfs::after_statement(true);
+    vfs::between_statements();
     result.and_then(|()| connection.watch.callbacks.check())
 }
 

@@ -84,6 +84,37 @@ impl<'r> Replies<'r> {
         Ok(())
     }
 
+    /// Puts the last frame of a request into the ring; no lock of ours is held by the time its task gets it. `queued`:
+    /// the next request is already in the ring.
+    ///
+    /// A host that polls for the frame releases the locks itself. Once it has stopped polling, it may take the frame
+    /// much later: either it sees the frame after it has stopped, or the guest sees that it has stopped after it put
+    /// the frame.
+    pub fn put_last(
+        &mut self,
+        mut header: ReplyHeader,
+        parts: [&[u8]; 2],
+        queued: bool,
+    ) -> Result<()> {
+        let control = self.rings.control;
+        if queued {
+            vfs::between_statements();
+            return self.put_frame(&header, parts);
+        }
+        // An empty ring has room for the frame, so nothing waits under the locks.
+        let host_polls = self.rings.replies.is_empty() && control.host_polls();
+        let Some(unlock) = vfs::after_statement(host_polls) else {
+            return self.put_frame(&header, parts);
+        };
+        header.unlock_fd = unlock.fd.number();
+        header.unlock_locks = unlock.locks;
+        self.put_frame(&header, parts)?;
+        if !control.host_polls() {
+            host::unlock(header.id, unlock.fd, unlock.locks);
+        }
+        Ok(())
+    }
+
     /// Hands a body over outside the ring, once the host has taken those before: it keeps but a few.
     fn spill(&mut self, body: &[u8]) -> Result<()> {
         while self.spilled >= abi::SPILLS_AT_ONCE && !self.rings.replies.is_empty() {
@@ -92,6 +123,7 @@ impl<'r> Replies<'r> {
         if self.rings.replies.is_empty() {
             self.spilled = 0;
         }
+        vfs::give_back_locks();
         self.counters.spills += 1;
         self.spilled += 1;
         let refused = |_| Error::limit(code::TOOBIG, "the host rejected a reply of that size");

@@ -84,14 +84,16 @@ impl<'r> Service<'r> {
                 .watch
                 .begin_request(request.cancel_word());
         }
+        if let Some(prelock) = self.rings.control.take_prelock() {
+            vfs::prelock(prelock);
+        }
         let result = self.dispatch(&request);
         if let Some(executor) = &self.executor {
             executor.connection.watch.apply_busy_timeout();
         }
         let closes = request.op == abi::OP_CLOSE;
-        // We hold no lock by the time the host has the answer.
-        vfs::after_statement(self.rings.requests.has_more_than(&request));
-        self.answer(request.id, result);
+        let queued = self.rings.requests.has_more_than(&request);
+        self.answer(request.id, result, queued);
         if let Some(executor) = &self.executor {
             executor.connection.watch.end_request();
         }
@@ -178,14 +180,16 @@ impl<'r> Service<'r> {
     }
 
     /// Puts the one final reply of a request into the ring.
-    fn answer(&mut self, id: u32, result: Result<Answer>) {
-        let sent =
-            result.and_then(|answer| self.done(id, &answer).inspect_err(|_| self.forget(&answer)));
+    fn answer(&mut self, id: u32, result: Result<Answer>, queued: bool) {
+        let sent = result.and_then(|answer| {
+            self.done(id, &answer, queued)
+                .inspect_err(|_| self.forget(&answer))
+        });
         let Err(error) = sent else { return };
         if !self.replies.host_left() {
             let executor = self.executor.as_ref();
             let max_bytes = executor.map_or(0, |executor| executor.connection.options.max_bytes);
-            self.error(id, &error.within(max_bytes));
+            self.error(id, &error.within(max_bytes), queued);
         }
     }
 
@@ -199,11 +203,11 @@ impl<'r> Service<'r> {
         vfs::give_back_locks();
     }
 
-    fn done(&mut self, id: u32, answer: &Answer) -> Result<()> {
+    fn done(&mut self, id: u32, answer: &Answer, queued: bool) -> Result<()> {
         let Some(executor) = &mut self.executor else {
             return self
                 .replies
-                .put(bare_header(id, abi::REPLY_DONE), Body::default());
+                .put_last(bare_header(id, abi::REPLY_DONE), [&[], &[]], queued);
         };
         let batch = &executor.output.batch;
         let kind = match batch.is_failed() {
@@ -214,32 +218,32 @@ impl<'r> Service<'r> {
         let body = executor.output.body(answer.content);
         let Some(len) = self.replies.hand_over(&mut header, body)? else {
             let parts = [body.columns, body.rows];
-            return self.replies.put_frame(&header, parts);
+            return self.replies.put_last(header, parts, queued);
         };
         // Their memory is freed before the host has the answer.
         executor.output.clear_rows();
         let columns = &executor.output.columns.bytes()[..len];
-        self.replies.put_frame(&header, [columns, &[]])
+        self.replies.put_last(header, [columns, &[]], queued)
     }
 
-    fn error(&mut self, id: u32, error: &Error) {
+    fn error(&mut self, id: u32, error: &Error, queued: bool) {
         self.scratch.clear(SCRATCH_BYTES);
         if self.scratch.error(error).is_err() {
             self.scratch.clear(SCRATCH_BYTES);
             let short = self.scratch.error(&Error::out_of_memory());
             short.expect("a short message fits into what was reserved");
         }
-        let header = match &self.executor {
+        let mut header = match &self.executor {
             Some(executor) => Answer::value().header(id, abi::REPLY_ERROR, &executor.connection, 0),
             None => bare_header(id, abi::REPLY_ERROR),
         };
-        let sent = self.replies.put(
-            header,
-            Body {
-                columns: &[],
-                rows: self.scratch.bytes(),
-            },
-        );
+        let rows = self.scratch.bytes();
+        let body = Body { columns: &[], rows };
+        let sent = self.replies.hand_over(&mut header, body);
+        let sent = sent.and_then(|handed_over| {
+            let rows = if handed_over.is_some() { &[][..] } else { rows };
+            self.replies.put_last(header, [&[], rows], queued)
+        });
         assert!(
             sent.is_ok() || self.replies.host_left(),
             "an error that could not be sent: {error:?}"

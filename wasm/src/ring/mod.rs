@@ -16,6 +16,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use std::alloc::{Layout, alloc};
 
 use crate::abi;
+use crate::host::Fd;
 use reply::ReplyRing;
 use request::RequestRing;
 
@@ -57,11 +58,39 @@ impl Control {
         self.word(abi::CONTROL_BELL).load(Ordering::SeqCst) == abi::BELL_WRITES
     }
 
+    /// Whether the host polls for the reply, and so can release locks as soon as it is there.
+    pub fn host_polls(&self) -> bool {
+        self.word(abi::CONTROL_POLLS).load(Ordering::SeqCst) != 0
+    }
+
+    /// Returns, once, the locks that the host has taken for the request sent after them.
+    pub fn take_prelock(&self) -> Option<Prelock> {
+        let load = |offset| self.word(offset).load(Ordering::SeqCst);
+        let fd = self.word(abi::CONTROL_PRELOCK_FD).swap(0, Ordering::SeqCst);
+        let [low, high] = [0, 4].map(|half| u64::from(load(abi::CONTROL_PRELOCK_SIZE + half)));
+        (fd != 0).then(|| Prelock {
+            fd: Fd::new(fd.cast_signed()),
+            locks: load(abi::CONTROL_PRELOCK_LOCKS),
+            companions: load(abi::CONTROL_PRELOCK_COMPANIONS).cast_signed(),
+            size_bytes: (low | high << 32).cast_signed(),
+        })
+    }
+
     /// Announces that the guest is about to sleep, before its last check for news; or that it is awake.
     pub fn set_parked(&self, parked: bool) {
         self.word(abi::CONTROL_PARKED)
             .swap(parked.into(), Ordering::SeqCst);
     }
+}
+
+/// Locks on one database that the host has taken for a request, with the facts it saw under them.
+#[derive(Clone, Copy, Debug)]
+pub struct Prelock {
+    pub fd: Fd,
+    /// As in the control block: locks on the WAL index, and `abi::LOCKS_FILE`.
+    pub locks: u32,
+    pub companions: i32,
+    pub size_bytes: i64,
 }
 
 /// The 8-aligned bytes of one ring, never freed: the host holds their address.
@@ -211,7 +240,10 @@ mod tests {
                     let (columns, rows) = unsafe { (read_u32(frame, 12), read_u32(frame, 16)) };
                     let len = (columns + rows) as usize;
                     // SAFETY: as above.
-                    unsafe { slice::from_raw_parts(frame.add(56), len) }.to_vec()
+                    unsafe {
+                        slice::from_raw_parts(frame.add(abi::REPLY_HEADER_BYTES as usize), len)
+                    }
+                    .to_vec()
                 });
                 self.tail = self.tail.wrapping_add(length);
                 ring.control

@@ -22,6 +22,9 @@ pub struct ReplyHeader {
     pub changes: i64,
     pub total_changes: i64,
     pub last_insert_rowid: i64,
+    /// The database, or 0, that the host is to unlock, and the locks (`vfs::kept_locks::Unlock`).
+    pub unlock_fd: i32,
+    pub unlock_locks: u32,
 }
 
 impl ReplyHeader {
@@ -40,6 +43,8 @@ impl ReplyHeader {
         bytes[32..40].copy_from_slice(&self.changes.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.total_changes.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.last_insert_rowid.to_le_bytes());
+        bytes[56..60].copy_from_slice(&self.unlock_fd.to_le_bytes());
+        bytes[60..64].copy_from_slice(&self.unlock_locks.to_le_bytes());
         bytes
     }
 }

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use libsqlite3_sys as ffi;
 
-use super::kept_locks::{Facts, KeptLocks, LockHost, LockRequest, Needs};
+use super::kept_locks::{Facts, KeptLocks, LockHost, LockRequest, Needs, Unlock};
 use crate::host::{self, Code, Fd};
+use crate::ring::Prelock;
 
 static LOCKS: Mutex<KeptLocks> = Mutex::new(KeptLocks::new());
 
@@ -79,8 +80,18 @@ pub fn before_statement(needs: Needs) {
 }
 
 /// See `KeptLocks::after_statement`.
-pub fn after_statement(queued: bool) {
-    with(|locks| locks.after_statement(queued, &mut Host));
+pub fn after_statement(polls: bool) -> Option<Unlock> {
+    with(|locks| locks.after_statement(polls, &mut Host))
+}
+
+/// See `KeptLocks::between_statements`.
+pub fn between_statements() {
+    with(|locks| locks.between_statements(&mut Host));
+}
+
+/// See `KeptLocks::prelock`.
+pub fn prelock(prelock: Prelock) {
+    with(|locks| locks.prelock(prelock));
 }
 
 /// See `KeptLocks::facts`.

@@ -29,16 +29,25 @@ pub use file::limit_size;
 pub use mapped_reads::hits_and_misses;
 
 #[cfg(target_arch = "wasm32")]
-pub use locks::{after_statement, before_statement, give_back as give_back_locks};
+pub use locks::{
+    after_statement, before_statement, between_statements, give_back as give_back_locks, prelock,
+};
 
 /// On the build machine there is no host to hold a lock.
 #[cfg(not(target_arch = "wasm32"))]
 mod no_locks {
-    use super::kept_locks::Needs;
+    use super::kept_locks::{Needs, Unlock};
+    use crate::ring::Prelock;
 
-    pub fn after_statement(_queued: bool) {}
+    pub fn after_statement(_polls: bool) -> Option<Unlock> {
+        None
+    }
+    pub fn between_statements() {}
+    pub fn prelock(_prelock: Prelock) {}
     pub fn before_statement(_needs: Needs) {}
     pub fn give_back_locks() {}
 }
 #[cfg(not(target_arch = "wasm32"))]
-pub use no_locks::{after_statement, before_statement, give_back_locks};
+pub use no_locks::{
+    after_statement, before_statement, between_statements, give_back_locks, prelock,
+};

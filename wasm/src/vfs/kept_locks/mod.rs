@@ -7,6 +7,9 @@
 //! statement that needs the same lock. Nothing can have changed under it, because the host has held it without a
 //! break.
 //!
+//! A host that polls for the reply takes the statement's locks itself before it sends the request (`prelock`), and
+//! releases them when it takes the reply (`Unlock`): no host call at all.
+//!
 //! On a file only SHARED is kept. On the WAL index (<https://sqlite.org/walformat.html#locks>) single locks on
 //! readers' marks are kept, and the writer's after its transaction; checkpoints and recovery unlock immediately.
 
@@ -20,6 +23,7 @@ use std::time::Instant;
 
 use crate::abi;
 use crate::host::{self, Code, Fd};
+use crate::ring::Prelock;
 
 /// How long a lock may pass from one queued statement to the next.
 pub const LONGEST: Duration = Duration::from_millis(5);
@@ -57,6 +61,14 @@ pub struct Facts {
     pub size_bytes: i64,
     /// Which of `abi::FACT_*` may exist.
     pub companions: i32,
+}
+
+/// Locks on one database that the host releases when it takes the reply: `abi::LOCKS_FILE`, and locks of either kind
+/// on the WAL index as bits 0 to 7.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unlock {
+    pub fd: Fd,
+    pub locks: u32,
 }
 
 /// Holds the locks, and tells the time.
@@ -254,20 +266,42 @@ impl KeptLocks {
         }
     }
 
-    /// A statement ends; `queued`: the next request is already in the ring.
-    pub fn after_statement(&mut self, queued: bool, host: &mut impl LockHost) {
+    /// A statement ends, and the next one is already in the ring.
+    pub fn between_statements(&mut self, host: &mut impl LockHost) {
         if self.is_empty() {
             self.since = None;
             return;
         }
-        if queued {
-            let now = host.now();
-            let since = *self.since.get_or_insert(now);
-            if now.saturating_duration_since(since) < LONGEST {
-                return;
-            }
+        let now = host.now();
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= LONGEST {
+            self.give_back(host);
+        }
+    }
+
+    /// A statement ends, and none follows. If the host `polls` for the reply, it releases what this returns.
+    pub fn after_statement(&mut self, polls: bool, host: &mut impl LockHost) -> Option<Unlock> {
+        if polls && self.databases.iter().filter(|each| each.keeps()).count() == 1 {
+            self.since = None;
+            return self.databases.iter_mut().find_map(Database::leave);
         }
         self.give_back(host);
+        None
+    }
+
+    /// The host has taken locks for the next statement; SQLite holds none on this database.
+    pub fn prelock(&mut self, prelock: Prelock) {
+        if let Some(database) = self.find(prelock.fd) {
+            database.shared |= prelock.locks as u8;
+            database.exclusive |= (prelock.locks / abi::LOCKS_EXCLUSIVE) as u8;
+            if prelock.locks & abi::LOCKS_FILE != 0 {
+                database.file = true;
+                database.facts = Some(Facts {
+                    size_bytes: prelock.size_bytes,
+                    companions: prelock.companions,
+                });
+            }
+        }
     }
 
     /// The facts about a database on which SQLite holds SHARED.
@@ -306,6 +340,22 @@ impl Database {
             self.shared = 0;
             self.exclusive = 0;
         }
+    }
+
+    /// Leaves the kept locks to the host, if there are any.
+    fn leave(&mut self) -> Option<Unlock> {
+        if !self.keeps() {
+            return None;
+        }
+        let file = if self.file { abi::LOCKS_FILE } else { 0 };
+        let locks = file | u32::from(self.shared | self.exclusive);
+        if self.file {
+            self.facts = None;
+        }
+        self.file = false;
+        self.shared = 0;
+        self.exclusive = 0;
+        Some(Unlock { fd: self.fd, locks })
     }
 
     fn give_back_exclusive(&mut self, host: &mut impl LockHost) {

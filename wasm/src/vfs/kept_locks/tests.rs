@@ -184,8 +184,48 @@ impl Sqlite {
     }
 
     fn end(&mut self, queued: bool) {
-        self.locks.after_statement(queued, &mut self.host);
+        if queued {
+            self.locks.between_statements(&mut self.host);
+        } else {
+            assert_eq!(self.locks.after_statement(false, &mut self.host), None);
+        }
         self.check();
+    }
+
+    /// The host takes locks for the next statement: numbers of exclusive ones, of shared ones, and the file's.
+    fn prelock(&mut self, exclusive: &[c_int], shared: &[c_int], file: bool) {
+        let kinds = [(EXCLUSIVE, exclusive, 8), (SHARED, shared, 0)];
+        let mut locks = if file { abi::LOCKS_FILE } else { 0 };
+        for (kind, numbers, shift) in kinds {
+            for number in numbers {
+                self.host.held.insert((DATABASE.number(), *number), kind);
+                locks |= 1 << (*number + shift);
+            }
+        }
+        if file {
+            self.host.held.insert((DATABASE.number(), FILE), SHARED);
+        }
+        self.locks.prelock(Prelock {
+            fd: DATABASE,
+            locks,
+            companions: 0,
+            size_bytes: 8192,
+        });
+        self.check();
+    }
+
+    /// A statement ends whose answer the host waits for; returns what that drops.
+    fn end_before_waiting_host(&mut self) -> Option<u32> {
+        let unlock = self.locks.after_statement(true, &mut self.host)?;
+        assert_eq!(unlock.fd, DATABASE);
+        for lock in (0..8).filter(|lock| unlock.locks >> lock & 1 == 1) {
+            assert!(self.host.held.remove(&(DATABASE.number(), lock)).is_some());
+        }
+        if unlock.locks & abi::LOCKS_FILE != 0 {
+            assert!(self.host.held.remove(&(DATABASE.number(), FILE)).is_some());
+        }
+        self.check();
+        Some(unlock.locks)
     }
 }
 
@@ -444,4 +484,78 @@ fn random_schedules_end_without_a_lock() {
             assert!(queued || sqlite.host.held.is_empty());
         }
     }
+}
+
+#[test]
+fn a_read_with_its_lock_taken_before_makes_no_call() {
+    let mut sqlite = Sqlite::new();
+    sqlite.prelock(&[], &[MARK_1], false);
+    sqlite.lock(MARK_1, SHARED).unwrap();
+    sqlite.unlock(MARK_1, SHARED);
+
+    assert_eq!(sqlite.end_before_waiting_host(), Some(1 << MARK_1));
+    assert_eq!((sqlite.host.calls(), sqlite.host.held.len()), (0, 0));
+    assert!(sqlite.locks.is_empty());
+}
+
+#[test]
+fn a_file_that_was_shared_before_is_known_as_it_was_then() {
+    let mut sqlite = Sqlite::new();
+    sqlite.prelock(&[], &[], true);
+    sqlite.locks.share_file(DATABASE, &mut sqlite.host).unwrap();
+    let facts = sqlite.locks.facts(DATABASE).expect("it is locked");
+    assert!(sqlite.locks.unshare_file(DATABASE));
+
+    assert_eq!((facts.size_bytes, facts.companions), (8192, 0));
+    assert_eq!(sqlite.end_before_waiting_host(), Some(abi::LOCKS_FILE));
+    assert!(sqlite.locks.facts(DATABASE).is_none());
+    assert_eq!((sqlite.host.calls(), sqlite.host.held.len()), (0, 0));
+}
+
+#[test]
+fn an_insert_with_its_locks_taken_before_asks_once_to_share_its_mark() {
+    let mut sqlite = Sqlite::new();
+    sqlite.prelock(&[MARK_1, WRITER_LOCK], &[], false);
+    sqlite.insert();
+
+    let dropped = sqlite.end_before_waiting_host();
+    assert_eq!(dropped, Some(1 << MARK_1 | 1 << WRITER_LOCK));
+    assert_eq!((sqlite.host.calls(), sqlite.host.held.len()), (1, 0));
+}
+
+#[test]
+fn locks_taken_before_that_a_statement_does_not_need_go_back_before_it() {
+    let mut sqlite = Sqlite::new();
+    sqlite.prelock(&[WRITER_LOCK], &[MARK_1], false);
+    sqlite
+        .locks
+        .before_statement(Needs::Reads, &mut sqlite.host);
+    assert_eq!(sqlite.host.index(), [MARK_1]);
+
+    sqlite
+        .locks
+        .before_statement(Needs::Nothing, &mut sqlite.host);
+    assert_eq!((sqlite.host.held.len(), sqlite.locks.is_empty()), (0, true));
+}
+
+#[test]
+fn locks_that_a_transaction_still_holds_stay() {
+    let mut sqlite = Sqlite::new();
+    sqlite.prelock(&[], &[MARK_1], false);
+    sqlite.lock(MARK_1, SHARED).unwrap();
+
+    assert_eq!(sqlite.end_before_waiting_host(), None);
+    assert_eq!(sqlite.host.index(), [MARK_1]);
+}
+
+#[test]
+fn locks_on_two_databases_go_back_by_calls() {
+    let mut sqlite = Sqlite::new();
+    sqlite.prelock(&[], &[MARK_1], false);
+    sqlite.locks.share_file(OTHER, &mut sqlite.host).unwrap();
+    sqlite.prelock(&[], &[MARK_1], false);
+    assert!(sqlite.locks.unshare_file(OTHER));
+
+    assert_eq!(sqlite.end_before_waiting_host(), None);
+    assert_eq!(sqlite.host.held.len(), 0);
 }

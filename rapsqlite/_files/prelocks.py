@@ -1,0 +1,135 @@
+"""Locks that the thread of the event loop takes and drops, so that a statement need not call the host for them.
+
+A call of the host costs the guest a wait for the GIL. The thread that waits for the statement's answer has the GIL: it
+takes the locks that the same statement asked for the last time, before it sends the request, and drops them when it
+takes the answer. Only on local file systems, where these calls do not block, and only while no connection of this
+process waits for a lock. What is refused here the guest asks for itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+from rapsqlite import _constants as abi
+from rapsqlite._files.file_error import FileError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from rapsqlite._files.open_file import OpenFile
+
+logger = logging.getLogger("rapsqlite")
+
+_MOST_STATEMENTS = 256
+_EXCLUSIVE = 0xFF * abi.LOCKS_EXCLUSIVE
+_WRITER = abi.LOCKS_EXCLUSIVE  # the lock 0 of the index
+
+
+class Prelock(NamedTuple):
+    """Locks that are held for the next request: ``LOCKS_*`` of one database, and what `OpenFile.look` has seen."""
+
+    handle: int
+    locks: int
+    size_bytes: int
+    companions: int
+
+
+NO_PRELOCK = Prelock(0, 0, 0, 0)
+
+
+class Prelocks:
+    """What the statements of one connection ask for, and the locks that are held for the next one.
+
+    The guest's thread calls ``note`` and closes files under ``guard``; the thread that sends requests calls the rest,
+    with the guest's lock held.
+    """
+
+    def __init__(self, files: dict[int, OpenFile]) -> None:
+        self._files = files
+        self._wanted: dict[Hashable, tuple[int, int]] = {}  # handle and locks, by statement
+        self._asked = (0, 0)  # by the statement that runs
+        self.held: Prelock | None = None  # until the statement is answered
+        self.remote: set[int] = set()  # handles of databases whose locks a server keeps: calls may block
+        self.guard = threading.Lock()  # a file whose locks change here stays open
+
+    def note(self, handle: int, locks: int) -> None:
+        """The guest was granted a lock."""
+        first, asked = self._asked
+        if first in (0, handle):
+            self._asked = (handle, asked | locks)
+
+    def take(self, statement: Hashable) -> Prelock:
+        """Take what this statement asked for the last time, as far as that can be had at once."""
+        self._asked = (0, 0)
+        wanted = self._wanted.get(statement)
+        if wanted is None:
+            return NO_PRELOCK
+        handle, locks = wanted
+        with self.guard:
+            file = self._files.get(handle)
+            if file is None:
+                return NO_PRELOCK
+            try:
+                locks, size_bytes, companions = file.prelock(locks)
+            except FileError:  # the guest gets the error
+                return NO_PRELOCK
+            if not locks:
+                return NO_PRELOCK
+            self.held = held = Prelock(handle, locks, size_bytes, companions)
+        return held
+
+    def learn(self, statement: Hashable, *, was_apt: bool) -> None:
+        """A statement is answered; ``was_apt``: it may have used what was taken for it."""
+        held, self.held = self.held, None
+        handle, asked = self._asked
+        if held is not None:
+            if not was_apt or _lacked(asked, held.locks):
+                self._wanted.pop(statement, None)
+        elif asked:
+            if len(self._wanted) >= _MOST_STATEMENTS:
+                self._wanted.clear()
+            self._wanted[statement] = (handle, _worth_taking(asked))
+
+    def recover(self) -> None:
+        """Drop what was taken for a request that was never sent."""
+        held, self.held = self.held, None
+        if held is not None:
+            self.drop(held.handle, _without_kind(held.locks))
+
+    def drop(self, handle: int, locks: int) -> None:
+        """Drop locks of a database: ``LOCKS_FILE``, those on its index of either kind as bits 0 to 7.
+
+        The numbers are the guest's: what is not open, not held, or more than SHARED is left alone.
+        """
+        with self.guard:
+            file = self._files.get(handle)
+            if file is not None:
+                try:
+                    file.drop(locks)
+                except FileError as error:
+                    logger.warning("a lock was not given back: %s", error)  # until the connection closes
+
+
+def _without_kind(locks: int) -> int:
+    """Return the bits 0 to 7 of locks of either kind, and ``LOCKS_FILE``."""
+    return (locks | locks >> 8) & 0xFF | locks & abi.LOCKS_FILE
+
+
+def _lacked(asked: int, held: int) -> bool:
+    """Tell whether a statement asked for other locks than it had been given, or for a writer's of another kind."""
+    others = _without_kind(asked) & ~_without_kind(held)
+    return bool(others or (held & _WRITER and asked & _EXCLUSIVE & held << 8))
+
+
+def _worth_taking(asked: int) -> int:
+    """Return which of the locks that a statement was granted it asks for every time, and in which kind first.
+
+    A writer moves a reader's mark in the WAL index, as its last commit made the log longer, and then shares it. A
+    reader does that only after a commit of others.
+    """
+    exclusive = asked & _EXCLUSIVE
+    if exclusive & _WRITER:
+        return asked & ~(exclusive >> 8)
+    return asked & ~_EXCLUSIVE

@@ -1,0 +1,319 @@
+"""Locks that the loop's thread takes for a statement it waits for: no call of the host, and the same promises."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import rapsqlite
+from rapsqlite import _constants as abi
+from rapsqlite._files import mapping, prelocks, waiters
+from rapsqlite._guest import polling, request_queue
+from rapsqlite._wasm.rings import Request, Rings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+RUNS = 50
+READ = "SELECT v FROM t"
+WRITE = "UPDATE t SET v = v + 1"
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Not Trio, whose tasks never wait outside of their loop."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every answer waited for where its request was sent, however long that takes."""
+
+    def spin(self: polling.Polling, rings: Rings) -> bool:
+        self._host.unpark()
+        deadline = time.monotonic() + 0.02  # for a guest that needs the lock that this holds
+        while not rings.has_replies() and time.monotonic() < deadline:
+            time.sleep(0)  # lets the guest have the GIL
+        return rings.has_replies()
+
+    monkeypatch.setattr(request_queue, "may_spin", lambda: True)
+    monkeypatch.setattr(request_queue, "is_crowded", lambda: False)
+    monkeypatch.setattr(polling.Polling, "may_start", lambda _self, _rings: True)
+    monkeypatch.setattr(polling.Polling, "spin", spin)
+
+
+@pytest.fixture(params=["delete", "wal"])
+def path(request: pytest.FixtureRequest, database: Path) -> Path:
+    """A database in either kind of journal mode, with one row to change."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as native:
+        native.execute(f"PRAGMA journal_mode = {request.param}")
+        native.execute("CREATE TABLE t (v)")
+        native.execute("INSERT INTO t VALUES (0)")
+    return database
+
+
+@pytest.fixture
+async def connection(path: Path) -> AsyncIterator[rapsqlite.Connection]:
+    async with rapsqlite.connect(path, isolation_level=None) as opened:
+        await opened.execute("PRAGMA synchronous = NORMAL")
+        await opened.execute(WRITE)  # a log without frames takes a call for the size of the database
+        for _ in range(3):
+            await opened.fetch_all(READ)
+        yield opened
+
+
+def impatient(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+
+
+def take_everything(native: sqlite3.Connection) -> None:
+    """Do what any lock of ours would be in the way of."""
+    native.execute("BEGIN EXCLUSIVE")
+    native.execute(WRITE)
+    native.execute("COMMIT")
+    if native.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+        assert native.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
+
+
+def numbers(count: int) -> str:
+    return f"n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT {count})"
+
+
+async def calls(connection: rapsqlite.Connection, sql: str, runs: int = RUNS) -> dict[str, int]:
+    """Return which host functions concerning files some runs of a statement called, how often."""
+    before = await connection.statistics()
+    for _ in range(runs):
+        await connection.fetch_all(sql)
+    after = await connection.statistics()
+    names = [name for name in after if name.startswith(("file_", "shm_", "unlock"))]
+    return {name: after[name] - before[name] for name in names if after[name] > before[name]}
+
+
+async def test_statement_that_is_read_again_calls_the_host_for_nothing(connection: rapsqlite.Connection) -> None:
+    assert await calls(connection, READ) == {}
+
+
+async def test_prepared_statement_calls_the_host_for_nothing(connection: rapsqlite.Connection) -> None:
+    async with connection.prepare(READ) as statement:
+        for _ in range(3):
+            await statement.fetch_all()
+        before = await connection.statistics()
+        for _ in range(RUNS):
+            await statement.fetch_all()
+        after = await connection.statistics()
+
+    assert [after[name] - before[name] for name in ("file_lock", "file_unlock", "shm_lock", "shm_unlock")] == [0] * 4
+
+
+async def test_write_in_wal_mode_asks_once_to_share_its_mark_and_once_to_write(database: Path) -> None:
+    async with rapsqlite.connect(database, isolation_level=None) as conn:
+        for sql in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL", "CREATE TABLE t (v)", *([WRITE] * 3)):
+            await conn.execute(sql)
+        insert = "INSERT INTO t VALUES (1)"
+        await calls(conn, insert, 3)
+
+        assert await calls(conn, insert) == {"shm_lock": RUNS, "file_write": RUNS}
+
+
+@pytest.mark.parametrize("sql", [READ, WRITE, "SELECT 1", "SELECT v FROM t LIMIT 0"])
+async def test_nobody_meets_a_lock_after_the_await(path: Path, connection: rapsqlite.Connection, sql: str) -> None:
+    with closing(impatient(path)) as native:
+        for _ in range(RUNS):
+            await connection.fetch_all(sql)
+            take_everything(native)
+
+
+async def test_what_others_write_is_seen_by_the_next_statement(path: Path, connection: rapsqlite.Connection) -> None:
+    with closing(impatient(path)) as native:
+        for value in range(RUNS):
+            native.execute("UPDATE t SET v = ?", (value,))
+            assert await connection.fetch_all(READ) == [[value]]
+        native.execute("INSERT INTO t VALUES (zeroblob(100000))")
+        assert len(await connection.fetch_all(READ)) == 2
+        native.execute("DELETE FROM t WHERE length(v) > 9")
+        native.execute("VACUUM")
+        assert len(await connection.fetch_all(READ)) == 1
+
+
+async def test_lock_in_the_way_is_waited_for_and_reported_as_ever(path: Path, connection: rapsqlite.Connection) -> None:
+    await connection.execute("PRAGMA busy_timeout = 20")
+    for _ in range(3):
+        await connection.fetch_all(WRITE)
+    with closing(impatient(path)) as native:
+        native.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(rapsqlite.OperationalError, match="locked"):
+            await connection.fetch_all(WRITE)
+        native.execute("COMMIT")
+        before = native.execute(READ).fetchone()[0]
+
+        await connection.fetch_all(WRITE)
+
+        assert native.execute(READ).fetchone() == (before + 1,)
+
+
+async def test_statement_in_a_transaction_keeps_its_snapshot(path: Path, connection: rapsqlite.Connection) -> None:
+    """No lock is taken for a statement while SQLite holds one, nor dropped with its answer."""
+    with closing(impatient(path)) as native:
+        is_wal = native.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        for _ in range(5):
+            await connection.execute("BEGIN")
+            seen = await connection.fetch_all(READ)
+            if is_wal:
+                native.execute(WRITE)
+            else:
+                with pytest.raises(sqlite3.OperationalError, match="locked"):
+                    native.execute(WRITE)
+            assert await connection.fetch_all(READ) == seen
+            await connection.commit()
+            take_everything(native)
+
+
+async def test_rows_that_are_left_keep_their_lock(path: Path, connection: rapsqlite.Connection) -> None:
+    with closing(impatient(path)) as native:
+        native.execute(f"INSERT INTO t WITH RECURSIVE {numbers(3000)} SELECT i FROM n")
+        is_wal = native.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        for _ in range(3):
+            async with connection.execute("SELECT a.v FROM t a, t b") as cursor:
+                await cursor.fetchone()
+                for _ in range(3):
+                    await connection.fetch_all("SELECT count(*) FROM t")
+                if is_wal:
+                    native.execute(WRITE)
+                    assert native.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 1
+                else:
+                    with pytest.raises(sqlite3.OperationalError, match="locked"):
+                        native.execute(WRITE)
+            take_everything(native)
+
+
+async def test_same_text_that_needs_no_lock_any_more_runs_under_none(
+    path: Path, connection: rapsqlite.Connection
+) -> None:
+    """What it asked for before is given back before it runs, and not taken again."""
+    with closing(impatient(path)) as native:
+
+        def write() -> int:
+            take_everything(native)
+            return 1
+
+        await connection.create_function("f", 0, lambda: 1)
+        sql = "SELECT f() FROM t LIMIT 1"
+        for _ in range(3):
+            await connection.fetch_all(sql)
+        await connection.execute("CREATE TEMP TABLE t (v)")
+        await connection.execute("INSERT INTO temp.t VALUES (1)")
+        await connection.create_function("f", 0, write)
+
+        for _ in range(3):
+            assert await connection.fetch_all(sql) == [[1]]
+
+
+async def test_thread_that_does_not_wait_any_more_leaves_locks_to_the_guest(
+    path: Path, connection: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer comes to the event loop, which may be busy by then."""
+    monkeypatch.setattr(polling.Polling, "spin", lambda _self, _rings: False)
+    monkeypatch.setattr(polling.Polling, "nap", lambda _self, _bell: None)
+    slow = f"SELECT v, (WITH RECURSIVE {numbers(20_000)} SELECT max(i) FROM n) FROM t"
+    with closing(impatient(path)) as native:
+        for _ in range(5):
+            await connection.fetch_all(slow)
+            take_everything(native)
+        made = await calls(connection, slow)
+    # All of them, unless the reply was there before the thread had stopped.
+    assert 0 < made.get("unlock", 0) + made.get("file_unlock", 0) + made.get("shm_unlock", 0) <= RUNS
+
+
+async def test_interrupt_before_the_request_was_written_leaves_no_lock(
+    path: Path, connection: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_polls = Rings.set_polls
+
+    def interrupted(self: Rings, waits: bool) -> None:
+        monkeypatch.setattr(Rings, "set_polls", set_polls)
+        raise KeyboardInterrupt
+
+    with closing(impatient(path)) as native:
+        for _ in range(3):
+            monkeypatch.setattr(Rings, "set_polls", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                await connection.fetch_all(READ)
+            take_everything(native)
+            assert await connection.fetch_all(READ) == [list(row) for row in native.execute(READ)]
+
+
+async def test_answer_that_was_taken_is_not_unlocked_a_second_time(
+    path: Path, connection: rapsqlite.Connection
+) -> None:
+    """The guest may say so late, when the next statement's locks are held already."""
+    queue = connection._state.guest._queue
+    answered = queue.last_id
+    held = queue._prelocks.take(READ.encode())
+    assert held.locks
+
+    queue.unlock(answered, held.handle, held.locks)
+
+    with closing(impatient(path)) as native, pytest.raises((sqlite3.OperationalError, AssertionError)):
+        take_everything(native)
+    queue._return_prelocks()
+    with closing(impatient(path)) as native:
+        take_everything(native)
+
+
+@pytest.mark.parametrize("handle, locks", [(0, 1), (99, abi.LOCKS_FILE), (1, 0xFFFF_FFFF), (1, 0), (0xFFFF_FFFF, 255)])
+async def test_numbers_that_no_guest_gives_change_nothing_of_others(
+    path: Path, connection: rapsqlite.Connection, handle: int, locks: int
+) -> None:
+    async with rapsqlite.connect(path, isolation_level=None) as other:
+        await other.execute("BEGIN IMMEDIATE")
+        connection._state.guest._queue._prelocks.drop(handle, locks)
+        with closing(impatient(path)) as native, pytest.raises(sqlite3.OperationalError, match="locked"):
+            native.execute(WRITE)
+        await other.execute(WRITE)
+        await other.commit()
+    assert len(await connection.fetch_all(READ)) == 1
+
+
+async def test_file_system_whose_calls_may_block_is_left_to_the_guest(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapping, "is_shared_by_all", lambda _fd: False)
+    async with rapsqlite.connect(database, isolation_level=None) as conn:
+        await conn.execute("CREATE TABLE t (v)")
+        await calls(conn, READ, 3)
+
+        made = await calls(conn, READ)
+    assert (made["file_lock"], made["file_unlock"]) == (RUNS, RUNS)
+
+
+async def test_connection_that_waits_for_a_lock_goes_first(
+    connection: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiters.Contention, "anyone_waits", lambda _self: True)
+
+    made = await calls(connection, READ)
+
+    assert sum(made.get(name, 0) for name in ("file_lock", "shm_lock")) == RUNS
+
+
+async def test_only_so_many_statements_are_remembered(connection: rapsqlite.Connection) -> None:
+    for number in range(prelocks._MOST_STATEMENTS + 10):
+        await connection.fetch_all(f"SELECT v, {number} FROM t")
+
+    wanted = connection._state.guest._queue._prelocks._wanted
+    assert 0 < len(wanted) <= prelocks._MOST_STATEMENTS
+
+
+async def test_statement_that_opens_its_locks_anew_is_not_one(connection: rapsqlite.Connection) -> None:
+    """Only requests that run one statement have their locks taken: others give back at once what they are given."""
+    guest = connection._state.guest
+    for _ in range(3):
+        await guest.call(Request(abi.OP_SCRIPT, b"BEGIN IMMEDIATE; ROLLBACK"))
+    assert b"BEGIN IMMEDIATE; ROLLBACK" not in guest._queue._prelocks._wanted
