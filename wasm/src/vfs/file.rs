@@ -70,7 +70,7 @@ impl OpenFile {
         flags: c_int,
         powersafe_overwrite: bool,
     ) -> Self {
-        let kind = kind_of(flags);
+        let kind = kind_of(flags, name);
         if kind == Kind::Database {
             locks::open(fd, name.into());
         }
@@ -240,12 +240,15 @@ impl OpenFile {
     }
 }
 
-fn kind_of(flags: c_int) -> Kind {
+/// SQLite gives no names to temporary files. What an extension opens by name as one must be written out all the same.
+fn kind_of(flags: c_int, name: &[u8]) -> Kind {
     if flags & ffi::SQLITE_OPEN_MAIN_DB != 0 {
         Kind::Database
     } else if flags & ffi::SQLITE_OPEN_WAL != 0 {
         Kind::Wal
-    } else if flags & (ffi::SQLITE_OPEN_MAIN_JOURNAL | ffi::SQLITE_OPEN_SUPER_JOURNAL) != 0 {
+    } else if flags & (ffi::SQLITE_OPEN_MAIN_JOURNAL | ffi::SQLITE_OPEN_SUPER_JOURNAL) != 0
+        || !name.is_empty()
+    {
         Kind::Journal
     } else {
         Kind::Temporary
