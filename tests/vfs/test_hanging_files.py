@@ -23,6 +23,7 @@ from rapsqlite import _constants as abi
 from rapsqlite import connect
 from rapsqlite._client import image
 from rapsqlite._files import descriptors, mapping
+from tests import blocking_calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -364,3 +365,4 @@ def test_copy_is_made_and_removed_where_no_thread_can_be_had(tmp_path: Path, mon
 
     asyncio.run(main())
     assert os.listdir(tmp_path) == []
+    assert blocking_calls.take(), "without a thread, the loop's own does it"

@@ -141,6 +141,10 @@ impl OpenFile {
     }
 
     pub fn sync(&mut self, flags: c_int) -> Result<(), Code> {
+        if self.is_temporary() {
+            // SQLite does not sync such files; who does is told the truth.
+            TEMPORARY.with(|buffer| buffer.flush(self.source.fd, host::file_write))?;
+        }
         LASTING.with(|buffer| buffer.flush(host::file_write))?;
         let directory = if self.sync_directory {
             abi::SYNC_DIRECTORY

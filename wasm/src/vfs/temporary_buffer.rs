@@ -58,6 +58,11 @@ impl TemporaryBuffer {
         read
     }
 
+    /// Writes what is buffered for this file, or reports why that is impossible.
+    pub fn flush(&mut self, fd: Fd, sink: impl Sink) -> Result<(), Code> {
+        self.0.flush_file(fd, sink)
+    }
+
     /// The size of a file that has `size_bytes` for the host.
     pub fn size(&self, fd: Fd, size_bytes: i64) -> i64 {
         size_bytes.max(self.0.end_of(fd))
