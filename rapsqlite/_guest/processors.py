@@ -1,7 +1,7 @@
 """The number of processors that this process may actually use at once.
 
 The machine's count is not enough: the process's affinity (``taskset``, a cpuset) and the quota of its control group (a
-container's CPU limit) may leave fewer, down to one, and both may change at run time.
+container's CPU limit) may leave fewer, down to one, and both may change at run time. So may other work on the machine.
 https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files
 """
 
@@ -13,9 +13,24 @@ from time import perf_counter
 
 _AFFINITY_S = 0.005  # how long a result is reused: asking takes a microsecond
 _QUOTA_S = 1.0  # the same for the quota, which is read from files
+_RECENT_S = 0.02  # after a longer pause nothing is known
+_BUSY_S = 0.02  # how long the processors count as wanted by others
 _CGROUPS = Path("/sys/fs/cgroup")
 
-_affinity_until = _quota_until = 0.0
+try:
+    from resource import RUSAGE_SELF, getrusage
+
+    def _involuntary_switches() -> int:
+        return getrusage(RUSAGE_SELF).ru_nivcsw
+
+except ImportError:  # Windows
+
+    def _involuntary_switches() -> int:
+        return 0
+
+
+_affinity_until = _quota_until = _looked_at = _busy_until = 0.0
+_switches = 0
 _count = 1
 _quota = 0.0  # in processors; 0: none
 
@@ -35,8 +50,20 @@ def _processors_now(now: float) -> int:
     if now >= _quota_until:
         _quota_until = now + _QUOTA_S
         _quota = _read_quota()
+    if _is_pushed_aside(now):
+        return 1
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(count, int(_quota)) if _quota else count)
+
+
+def _is_pushed_aside(now: float) -> bool:
+    """Return True if other work wants the processors: the system took one away from this process a moment ago."""
+    global _looked_at, _switches, _busy_until
+    since, _looked_at = now - _looked_at, now
+    before, _switches = _switches, _involuntary_switches()
+    if _switches > before and since < _RECENT_S:
+        _busy_until = now + _BUSY_S
+    return now < _busy_until
 
 
 def _read_quota() -> float:

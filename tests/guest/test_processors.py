@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,12 +14,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+COUNT_SWITCHES = processors._involuntary_switches
+
+
 @pytest.fixture(autouse=True)
 def nothing_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is cached, and there is no control group."""
     monkeypatch.setattr(processors, "_CGROUPS", tmp_path)
-    for name in ("_affinity_until", "_quota_until", "_quota"):
+    for name in ("_affinity_until", "_quota_until", "_quota", "_looked_at", "_busy_until"):
         monkeypatch.setattr(processors, name, 0.0)
+    monkeypatch.setattr(processors, "_involuntary_switches", lambda: 0)
 
 
 @pytest.fixture
@@ -79,3 +84,40 @@ def test_change_of_affinity_is_seen_within_milliseconds(monkeypatch: pytest.Monk
         assert processors.usable_processors() == 1
     finally:
         os.sched_setaffinity(0, before)
+
+
+def test_processor_that_is_taken_away_leaves_one_for_some_milliseconds(
+    groups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other work wants the processors: who spins keeps it, and the other side of the conversation, from running."""
+    now, switches = [100.0], [7]
+    monkeypatch.setattr(processors, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(processors, "_involuntary_switches", lambda: switches[0])
+    seen = []
+    for taken_away in (0, 0, 1, 0, 0, 0, 0, 0):
+        switches[0] += taken_away
+        seen.append(processors.usable_processors())
+        now[0] += 0.006
+
+    assert seen == [4, 4, 1, 1, 1, 1, 4, 4]
+
+
+def test_processor_that_was_taken_away_long_ago_says_nothing(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, switches = [100.0], [7]
+    monkeypatch.setattr(processors, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(processors, "_involuntary_switches", lambda: switches[0])
+    assert processors.usable_processors() == 4
+    now[0] += 1
+    switches[0] += 50
+
+    assert processors.usable_processors() == 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not count them")
+def test_involuntary_switches_are_those_of_the_process() -> None:
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+    counted = COUNT_SWITCHES()
+
+    assert before <= counted <= resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
