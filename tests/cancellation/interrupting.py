@@ -92,8 +92,6 @@ class Interrupter:
             self.where = f"{os.path.relpath(frame.f_code.co_filename, PACKAGE)}:{frame.f_lineno} {frame.f_code.co_name}"
             sys.settrace(None)
             self._left = -1
-            if os.environ.get("SAY"):
-                print(self.where, file=sys.stderr, flush=True)
             raise KeyboardInterrupt
         self._left -= self._left > 0
 
@@ -342,7 +340,14 @@ def run(backend: str, place: int, name: str, database: str) -> str:
     return on_asyncio(place, SCENARIOS[name], database, new_loop)
 
 
+async def compile_engine() -> None:
+    """Open a connection: the first one on a machine compiles the engine, which takes seconds."""
+    async with rapsqlite.connect(":memory:"):
+        pass
+
+
 def main() -> None:
+    asyncio.run(compile_engine())
     backend, name, first, step, database = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
     warnings.simplefilter("ignore")
     sys.unraisablehook = lambda _: None  # an interrupt key in a finalizer
