@@ -67,10 +67,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def keep_share(config: pytest.Config, items: list[pytest.Item], share: str) -> None:
-    """Keep the tests of one share, such as "2/4", and CPython's own, which differ on each Python."""
+    """Keep the tests of one share, such as "2/4", and the running Python's own, which differ on each."""
     number, count = map(int, share.split("/"))
     in_share = {
-        item: "cpython" in item.nodeid or zlib.crc32(item.nodeid.encode()) % count == number - 1 for item in items
+        item: "test_cpython_suite" in item.nodeid or zlib.crc32(item.nodeid.encode()) % count == number - 1
+        for item in items
     }
     config.hook.pytest_deselected(items=[item for item in items if not in_share[item]])
     items[:] = [item for item in items if in_share[item]]

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-WHOLE = ("tests/statements/test_rows.py", "tests/compat/cpython/test_factories.py")
+WHOLE = ("tests/statements/test_rows.py", "tests/compat/test_cpython_suite.py")
 
 
 def collect(**environment: str) -> subprocess.CompletedProcess[str]:
