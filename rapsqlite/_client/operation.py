@@ -8,14 +8,6 @@ from typing import Any, Generic, TypeVar
 T_co = TypeVar("T_co", covariant=True)
 
 
-async def _nothing() -> Any:
-    pass
-
-
-_AWAITED = _nothing()  # awaiting it raises the error of a coroutine that is awaited twice
-_AWAITED.close()
-
-
 class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
     """An operation that begins when it is awaited or entered; it can be awaited once.
 
@@ -30,9 +22,7 @@ class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._result: T_co | None = None
 
     def __await__(self) -> Generator[Any, Any, T_co]:
-        # Only the awaiting frame keeps the coroutine, so that a KeyboardInterrupt in that frame closes it.
-        coroutine, self._coroutine = self._coroutine, _AWAITED
-        return coroutine.__await__()
+        return self._coroutine.__await__()
 
     def send(self, value: Any) -> Any:
         """Resume the coroutine."""
@@ -47,7 +37,7 @@ class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._coroutine.close()
 
     async def __aenter__(self) -> T_co:
-        result = self._result = await self
+        result = self._result = await self._coroutine
         return result
 
     async def __aexit__(self, *exc_info: object) -> None:

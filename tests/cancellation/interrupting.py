@@ -37,7 +37,7 @@ ROWS = f"{NUMBERS} SELECT i, printf('%400d', i) FROM n"
 ENDLESS = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 AT_ONCE_S = 4  # less than a guest has to answer before it is killed
 HANGS_S = 8
-_CHECKED_AFTER = ("CALL", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "POP_JUMP_BACKWARD", "RESUME")
+_CHECKED_AFTER = ("CALL", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "POP_JUMP_BACKWARD")
 _NOT_CHECKED = ("CALL_INTRINSIC", "JUMP_BACKWARD_NO_INTERRUPT")
 # CPython 3.10 goes on without a look where one of these comes next.
 _NOT_CHECKED_BEFORE = ("SETUP_FINALLY", "SETUP_WITH", "BEFORE_ASYNC_WITH", "YIELD_FROM")
@@ -58,7 +58,7 @@ class Interrupter:
 
     def __exit__(self, *_: object) -> None:
         sys.settrace(None)
-        self._checking.clear()  # it keeps frames
+        self._checking.clear()
 
     def _trace(self, frame: Any, event: str, _argument: object) -> Any:
         if event == "call":
@@ -67,7 +67,8 @@ class Interrupter:
             frame.f_trace_opcodes = True
             frame.f_trace_lines = False
             self._checking[frame] = -1
-            self._pass(frame)
+            if _is_entry(frame):
+                self._pass(frame)
         elif event == "opcode":
             name = dis.opname[_bytes_of(frame.f_code)[frame.f_lasti]]
             if self._is_checked_before(frame, name):
@@ -92,6 +93,7 @@ class Interrupter:
             self.where = f"{os.path.relpath(frame.f_code.co_filename, PACKAGE)}:{frame.f_lineno} {frame.f_code.co_name}"
             sys.settrace(None)
             self._left = -1
+            self._checking.clear()  # it keeps frames, and with them what should be collected
             raise KeyboardInterrupt
         self._left -= self._left > 0
 
@@ -104,6 +106,14 @@ def _bytes_of(code: Any) -> bytes:
     if found is None:
         found = _codes[code] = code.co_code
     return found
+
+
+def _is_entry(frame: Any) -> bool:
+    """Return whether a frame begins: CPython does not look for signals where one goes on after an ``await``."""
+    if sys.version_info < (3, 11):
+        return bool(frame.f_lasti <= 0)
+    code = _bytes_of(frame.f_code)
+    return dis.opname[code[frame.f_lasti]] != "RESUME" or code[frame.f_lasti + 1] < 2
 
 
 _handlers: dict[Any, list[Any]] = {}
