@@ -137,6 +137,7 @@ class RequestQueue:
 
     def _send(self, pending: PendingRequest, loop: Loop) -> None:
         """Write the request; poll for its reply if worthwhile, otherwise request a bell. Call with the lock held."""
+        self._settle()
         if self.state != "ok":
             raise self.refusal()
         self._return_prelocks()
@@ -183,13 +184,22 @@ class RequestQueue:
 
     def _end_polling(self) -> None:
         """The reply is not polled for any longer: the guest releases its locks itself. Call with the lock held."""
-        self._polls = False
         if self._rings is not None:
             self._rings.set_polls(False)
             self._is_in_time = self._rings.has_replies()
+        self._polls = False  # last: after an exception above, it is done again
+
+    def _settle(self) -> None:
+        """Take a reply that is polled for, with its locks, before another request can run under them.
+
+        Another thread may nap, or an exception may have ended its nap. Call with the lock held.
+        """
+        if self._polls:
+            self._end_polling()
+            self._take_replies(self._woken)
 
     def _abort_polling(self, _pending: PendingRequest) -> None:
-        self._end_polling()
+        self._settle()
         self._return_prelocks()
 
     def _return_prelocks(self) -> None:
@@ -374,6 +384,7 @@ class RequestQueue:
             del self._posts[0]
 
     def _send_posted(self, pending: PendingRequest) -> None:
+        self._settle()
         if self.state == "ok" and not pending.number:
             self._enqueue(pending)
 

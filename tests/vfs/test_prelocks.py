@@ -13,10 +13,12 @@ import rapsqlite
 from rapsqlite import _constants as abi
 from rapsqlite._files import mapping, prelocks, waiters
 from rapsqlite._guest import polling, request_queue
+from rapsqlite._guest.request import PendingRequest
+from rapsqlite._loops import current_loop
 from rapsqlite._wasm.rings import Request, Rings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
@@ -317,3 +319,64 @@ async def test_statement_that_opens_its_locks_anew_is_not_one(connection: rapsql
     for _ in range(3):
         await guest.call(Request(abi.OP_SCRIPT, b"BEGIN IMMEDIATE; ROLLBACK"))
     assert b"BEGIN IMMEDIATE; ROLLBACK" not in guest._queue._prelocks._wanted
+
+
+def by_a_finalizer(queue: request_queue.RequestQueue, pending: PendingRequest) -> None:
+    queue._post(queue._send_posted, pending)
+
+
+def by_another_thread(queue: request_queue.RequestQueue, pending: PendingRequest) -> None:
+    with queue.lock:
+        queue._send(pending, current_loop())
+
+
+@pytest.mark.parametrize("send", [by_a_finalizer, by_another_thread])
+async def test_request_sent_while_another_thread_naps_keeps_its_own_locks(
+    path: Path,
+    connection: rapsqlite.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    send: Callable[[request_queue.RequestQueue, PendingRequest], None],
+) -> None:
+    """The reply that is napped for takes its locks with it, and they would be the next request's by then."""
+    queue = connection._state.guest._queue
+    begin = PendingRequest(queue, None, Request(abi.OP_FETCH, b"BEGIN IMMEDIATE"))
+
+    def nap(_self: polling.Polling, _bell: object) -> None:
+        while queue._rings is not None and not queue._rings.has_replies():
+            time.sleep(0)
+        if not begin.number:
+            send(queue, begin)
+        while queue.is_unanswered(begin):
+            time.sleep(0)
+
+    await connection.fetch_all(WRITE)
+    with monkeypatch.context() as patched:
+        patched.setattr(polling.Polling, "spin", lambda _self, _rings: False)
+        patched.setattr(polling.Polling, "nap", nap)
+        await connection.fetch_all(WRITE)
+
+    assert connection.in_transaction
+    with closing(impatient(path)) as native, pytest.raises(sqlite3.OperationalError, match="locked"):
+        native.execute("BEGIN IMMEDIATE")
+    await connection.rollback()
+
+
+async def test_interrupt_of_a_nap_leaves_no_lock(
+    path: Path, connection: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop may be busy for long before it takes the reply."""
+    queue = connection._state.guest._queue
+
+    def nap(_self: polling.Polling, _bell: object) -> None:
+        while queue._rings is not None and not queue._rings.has_replies():
+            time.sleep(0)
+        raise KeyboardInterrupt
+
+    await connection.fetch_all(WRITE)
+    with closing(impatient(path)) as native:
+        with monkeypatch.context() as patched:
+            patched.setattr(polling.Polling, "spin", lambda _self, _rings: False)
+            patched.setattr(polling.Polling, "nap", nap)
+            with pytest.raises(KeyboardInterrupt):
+                await connection.fetch_all(WRITE)
+        take_everything(native)
