@@ -132,24 +132,37 @@ class OpenFile:
             self._facts = Facts(self.fd, self.path, self.directory, self.name, is_local=self.is_local)
         return self._facts.size(), self._facts.companions()
 
+    def prelockable(self, locks: int) -> int:
+        """Return which of these locks (``LOCKS_*``) `prelock` may take: while SQLite holds none of the kind."""
+        if self.contention.anyone_waits():
+            return 0
+        if self.lock.level != sqlite.SQLITE_LOCK_NONE or not self.is_local:
+            locks &= ~sqlite.LOCKS_FILE
+        return locks if self.index is not None and not self.index.held else locks & sqlite.LOCKS_FILE
+
     def prelock(self, locks: int) -> tuple[int, int, int]:
-        """Take the locks (``LOCKS_*``) that are free, if none is held; return which, and `facts` under the file's lock.
+        """Take those of the prelockable locks that are free; return which, and `facts` under the file's lock.
 
         Raises FileError if the facts cannot be read. Only on local file systems.
         """
         taken, facts = 0, (0, 0)
-        if self.contention.anyone_waits():
-            return 0, *facts
-        if locks & sqlite.LOCKS_FILE and self.is_local and self.lock.try_share():
+        if locks & sqlite.LOCKS_FILE and self.lock.try_share():
             try:
                 facts = self.facts()
             except FileError:
                 self.lock.unlock(sqlite.SQLITE_LOCK_NONE)
                 raise
             taken = sqlite.LOCKS_FILE
-        if self.index is not None and not self.index.held:
+        if self.index is not None:
             taken |= self.index.try_lock(locks)
         return taken, *facts
+
+    def note_prelock(self, locks: int) -> None:
+        """Count locks that `prelock` was asked for as held: an exception may have come after each system call."""
+        if locks & sqlite.LOCKS_FILE:
+            self.lock.level = sqlite.SQLITE_LOCK_SHARED
+        if self.index is not None:
+            self.index.held |= locks & 0xFF
 
     def drop(self, locks: int) -> None:
         """Release those of the locks that are held: SHARED on the file, either kind on the index as bits 0 to 7."""

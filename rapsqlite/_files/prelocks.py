@@ -69,16 +69,17 @@ class Prelocks:
         handle, locks = wanted
         with self.guard:
             file = self._files.get(handle)
-            if file is None:
+            locks = 0 if file is None else file.prelockable(locks)
+            if file is None or not locks:
                 return NO_PRELOCK
+            self.held = Prelock(handle, locks, 0, 0)  # first: after an exception below, ``recover`` drops them
             try:
                 locks, size_bytes, companions = file.prelock(locks)
             except FileError:  # the guest gets the error
-                return NO_PRELOCK
-            if not locks:
-                return NO_PRELOCK
-            self.held = held = Prelock(handle, locks, size_bytes, companions)
-        return held
+                locks, size_bytes, companions = 0, 0, 0
+            held = Prelock(handle, locks, size_bytes, companions)
+            self.held = held if locks else None
+        return held if locks else NO_PRELOCK
 
     def learn(self, statement: Hashable, *, was_apt: bool) -> None:
         """A statement is answered; ``was_apt``: it may have used what was taken for it."""
@@ -93,10 +94,15 @@ class Prelocks:
             self._wanted[statement] = (handle, _worth_taking(asked))
 
     def recover(self) -> None:
-        """Drop what was taken for a request that was never sent."""
-        held, self.held = self.held, None
+        """Drop what was taken for a request that was never sent, or was about to be taken."""
+        held = self.held
         if held is not None:
+            with self.guard:
+                file = self._files.get(held.handle)
+                if file is not None:
+                    file.note_prelock(_without_kind(held.locks))
             self.drop(held.handle, _without_kind(held.locks))
+        self.held = None  # last: after an exception above, all is done again
 
     def drop(self, handle: int, locks: int) -> None:
         """Drop locks of a database: ``LOCKS_FILE``, those on its index of either kind as bits 0 to 7.

@@ -164,6 +164,7 @@ class RequestQueue:
         if spins and self._polling.spin(rings):
             self._take_replies(deque())  # no other task waits for a reply
             self._end_polling()
+            self._polls = False
             return
         rings.ask_for_bell()
         if waits_here:
@@ -187,7 +188,6 @@ class RequestQueue:
         if self._rings is not None:
             self._rings.set_polls(False)
             self._is_in_time = self._rings.has_replies()
-        self._polls = False  # last: after an exception above, it is done again
 
     def _settle(self) -> None:
         """Take a reply that is polled for, with its locks, before another request can run under them.
@@ -197,8 +197,10 @@ class RequestQueue:
         if self._polls:
             self._end_polling()
             self._take_replies(self._woken)
+            self._polls = False  # last: after an exception above, all is done again
 
     def _abort_polling(self, _pending: PendingRequest) -> None:
+        self._flush_backlog()  # its locks are the request's, which must be written to release them
         self._settle()
         self._return_prelocks()
 
@@ -416,8 +418,9 @@ class RequestQueue:
             self._drain_posted = None
             self._rung.discard(loop.key)
             if self._polls:
-                self._end_polling()
-            self._take_replies(self._woken)
+                self._settle()
+            else:
+                self._take_replies(self._woken)
             self._flush_backlog()
             self.host.unpark()
             if self._rings is not None and self._rings.has_replies():

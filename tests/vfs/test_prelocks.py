@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import sys
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ from rapsqlite._wasm.rings import Request, Rings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+    from types import FrameType
 
 pytestmark = pytest.mark.anyio
 
@@ -380,3 +383,41 @@ async def test_interrupt_of_a_nap_leaves_no_lock(
             with pytest.raises(KeyboardInterrupt):
                 await connection.fetch_all(WRITE)
         take_everything(native)
+
+
+class Interrupts:
+    """Raises KeyboardInterrupt where a function on files begins or ends, after ``left`` such points."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def __call__(self, frame: FrameType, event: str, _argument: object) -> Any:
+        if f"{os.sep}_files{os.sep}" in frame.f_code.co_filename and event in ("call", "return"):
+            self.left -= 1
+            if self.left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self
+
+
+async def test_interrupt_anywhere_while_locks_are_taken_or_dropped_leaves_none(
+    path: Path, connection: rapsqlite.Connection
+) -> None:
+    before = sys.gettrace()
+    with closing(impatient(path)) as native:
+        for number in range(200):
+            for _ in range(3):
+                await connection.fetch_all(READ)
+            interrupts = Interrupts(number)
+            sys.settrace(interrupts)
+            try:
+                await connection.fetch_all(READ)
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.settrace(before)
+            take_everything(native)
+            assert await connection.fetch_all(READ) == [list(row) for row in native.execute(READ)]
+            if interrupts.left >= 0:
+                break
+    assert 5 < number < 199
