@@ -137,7 +137,7 @@ class RequestQueue:
 
     def _send(self, pending: PendingRequest, loop: Loop) -> None:
         """Write the request; poll for its reply if worthwhile, otherwise request a bell. Call with the lock held."""
-        self._settle()
+        self._take_polled_reply()
         if self.state != "ok":
             raise self.refusal()
         self._return_prelocks()
@@ -189,7 +189,7 @@ class RequestQueue:
             self._rings.set_polls(False)
             self._is_in_time = self._rings.has_replies()
 
-    def _settle(self) -> None:
+    def _take_polled_reply(self) -> None:
         """Take a reply that is polled for, with its locks, before another request can run under them.
 
         Another thread may nap, or an exception may have ended its nap. Call with the lock held.
@@ -201,7 +201,7 @@ class RequestQueue:
 
     def _abort_polling(self, _pending: PendingRequest) -> None:
         self._flush_backlog()  # its locks are the request's, which must be written to release them
-        self._settle()
+        self._take_polled_reply()
         self._return_prelocks()
 
     def _return_prelocks(self) -> None:
@@ -386,7 +386,7 @@ class RequestQueue:
             del self._posts[0]
 
     def _send_posted(self, pending: PendingRequest) -> None:
-        self._settle()
+        self._take_polled_reply()
         if self.state == "ok" and not pending.number:
             self._enqueue(pending)
 
@@ -418,7 +418,7 @@ class RequestQueue:
             self._drain_posted = None
             self._rung.discard(loop.key)
             if self._polls:
-                self._settle()
+                self._take_polled_reply()
             else:
                 self._take_replies(self._woken)
             self._flush_backlog()

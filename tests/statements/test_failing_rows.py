@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +57,12 @@ async def until_error(rows: AsyncIterable[Any]) -> tuple[list[Any], Exception]:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("sql", [OVERFLOW, BAD_TEXT])
 async def test_every_row_before_one_that_fails_is_fetched(conn: rapsqlite.Connection, sql: str, place: int) -> None:
-    """sqlite3 loses the last one if the next step fails, because it steps before it returns a row."""
+    """sqlite3 loses the last one if the next step fails, because it steps before it returns a row.
+
+    That of Python 3.10 also decodes a row before it returns the one before.
+    """
     stock = rows_of_stock(sql, place)
-    if stock < 0:
+    if place == 1 and sql == OVERFLOW:
         with pytest.raises(OperationalError):
             await conn.execute(sql, [place])
         return
@@ -70,7 +74,7 @@ async def test_every_row_before_one_that_fails_is_fetched(conn: rapsqlite.Connec
     with pytest.raises(OperationalError) as raised:
         await cursor.fetchone()
     assert raised.value.sqlite_errorcode == rapsqlite.SQLITE_ERROR
-    assert stock in (place - 2, place - 1)
+    assert stock in (-1, place - 2, place - 1)
 
 
 async def test_the_cursor_is_over_after_the_error(conn: rapsqlite.Connection) -> None:
@@ -194,7 +198,8 @@ async def test_changes_of_a_statement_stay_when_a_row_that_it_returns_is_not_utf
             with pytest.raises(OperationalError, match="UTF-8"):
                 await cursor.fetchone()
         else:
-            assert cursor.fetchone() == (1,)
+            if sys.version_info >= (3, 11):
+                assert cursor.fetchone() == (1,)
             with pytest.raises(sqlite3.OperationalError, match="UTF-8"):
                 cursor.fetchone()
 
