@@ -14,7 +14,7 @@ from rapsqlite._values.bounds import MOST_MAPPINGS
 if TYPE_CHECKING:
     from rapsqlite._files.open_file import OpenFile
 
-_CHECKPOINT_LOCK, _RECOVERY_LOCK = 1, 2  # of the WAL index
+_CHECKPOINT_OR_RECOVERY = 0b110  # the locks on the WAL index for these
 
 
 class OpenFiles:
@@ -68,8 +68,10 @@ class OpenFiles:
 
     def lock_index(self, handle: int, first: int, count: int, flags: int) -> None:
         """Take locks of the WAL index."""
-        self._file(handle).lock_index(first, count, flags)
-        if count == 1 and first not in (_CHECKPOINT_LOCK, _RECOVERY_LOCK):
+        file = self._file(handle)
+        file.lock_index(first, count, flags)
+        # A checkpoint locks marks of other readers. Taken for a whole statement, they would keep readers out.
+        if count == 1 and file.index is not None and not file.index.held & _CHECKPOINT_OR_RECOVERY:
             kind = 1 if flags & sqlite.SQLITE_SHM_SHARED else sqlite.LOCKS_EXCLUSIVE
             self.prelocks.note(handle, kind << first)
 

@@ -421,3 +421,24 @@ async def test_interrupt_anywhere_while_locks_are_taken_or_dropped_leaves_none(
             if interrupts.left >= 0:
                 break
     assert 5 < number < 199
+
+
+async def test_marks_that_a_checkpoint_locked_are_not_taken_for_the_next_write(database: Path) -> None:
+    """They are other readers', who would have to wait until a long INSERT ends."""
+    sql = "INSERT INTO t VALUES (1)"
+    async with rapsqlite.connect(database, isolation_level=None) as conn:
+        for setup in ("PRAGMA journal_mode = WAL", "CREATE TABLE t (v)", "PRAGMA wal_autocheckpoint = 1"):
+            await conn.execute(setup)
+        with closing(impatient(database)) as native, closing(impatient(database)) as another:
+            for reader in (native, another):
+                reader.execute("BEGIN")
+                reader.execute("SELECT * FROM t").fetchall()
+                await conn.fetch_all("INSERT INTO t VALUES (0)")
+        queue, taken = conn._state.guest._queue, set()
+        for _ in range(6):
+            await conn.fetch_all(sql)
+            taken.add(queue._prelocks.take(sql.encode()).locks)
+            queue._return_prelocks()
+
+    assert any(taken)
+    assert all((locks // abi.LOCKS_EXCLUSIVE & 0b1111_1000).bit_count() <= 1 for locks in taken)
