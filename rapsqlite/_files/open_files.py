@@ -81,7 +81,9 @@ class OpenFiles:
 
     def unmap_index(self, handle: int, *, delete: bool) -> None:
         """Release the WAL index."""
-        self._file(handle).unmap_index(delete=delete)
+        file = self._file(handle)
+        with self.prelocks.guard:
+            file.unmap_index(delete=delete)
 
     def map_window(self, handle: int, view: memoryview, offset: int) -> None:
         """Map a part of the file over the guest's bytes, read-only; less than requested at the end of the file."""

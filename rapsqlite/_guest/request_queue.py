@@ -616,6 +616,7 @@ class RequestQueue:
         self.lock = threading.Lock()
         self.state = "forked"
         self._rings = None
+        self._prelocks.held = None  # they are the parent's, and the guard may be held by a thread of it
         if self._bell is not None:
             self._bell.close()  # anything that watches it watches the parent's
         self._pending.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import sys
 import time
@@ -442,3 +443,27 @@ async def test_marks_that_a_checkpoint_locked_are_not_taken_for_the_next_write(d
 
     assert any(taken)
     assert all((locks // abi.LOCKS_EXCLUSIVE & 0b1111_1000).bit_count() <= 1 for locks in taken)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+async def test_forked_child_leaves_locks_that_are_held_at_the_fork_to_its_parent(
+    path: Path, connection: rapsqlite.Connection
+) -> None:
+    """Another thread may fork while they are taken."""
+    queue = connection._state.guest._queue
+    assert queue._prelocks.take(READ.encode()).locks
+    with queue._prelocks.guard:
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(5)
+            queue.stop()
+            os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0  # noqa: ASYNC222 - it ends at once
+
+    with closing(impatient(path)) as native, pytest.raises((sqlite3.OperationalError, AssertionError)):
+        take_everything(native)
+    queue._return_prelocks()
+    with closing(impatient(path)) as native:
+        take_everything(native)
