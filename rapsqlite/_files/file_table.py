@@ -150,7 +150,7 @@ class FileTable(OpenFiles):
         )
         file = self._files[self._last_handle]
         if file.is_database and not file.is_local:
-            self.prelocks.remote.add(self._last_handle)
+            flags |= sqlite.OPEN_REMOTE
         if name and flags & sqlite.SQLITE_OPEN_DELETEONCLOSE:
             os.unlink(last, dir_fd=directory)
         return self._last_handle, flags
@@ -174,7 +174,6 @@ class FileTable(OpenFiles):
         file = self._file(handle)
         with self.prelocks.guard:
             del self._files[handle]
-            self.prelocks.remote.discard(handle)
             file.close()
 
     def read_into(self, handle: int, data: memoryview, offset: int) -> int:

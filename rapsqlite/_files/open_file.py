@@ -93,6 +93,8 @@ class OpenFile:
         self.is_database = is_database  # or a journal, which is never locked
         self.is_local = is_database and _is_local(fd)  # so that calls for its locks do not block
         self.contention = Contention(waiter, fd)
+        if is_database:
+            self.contention.prepare()
         self.lock = FileLock(fd, path, self.contention)
         self.index: WalIndex | None = None
         self.windows = Windows(fd, path)

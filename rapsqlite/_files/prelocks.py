@@ -51,7 +51,6 @@ class Prelocks:
         self._wanted: dict[Hashable, tuple[int, int]] = {}  # handle and locks, by statement
         self._asked = (0, 0)  # by the statement that runs
         self.held: Prelock | None = None  # until the statement is answered
-        self.remote: set[int] = set()  # handles of databases whose locks a server keeps: calls may block
         self.guard = threading.Lock()  # a file whose locks change here stays open
 
     def note(self, handle: int, locks: int) -> None:
@@ -107,11 +106,11 @@ class Prelocks:
     def drop(self, handle: int, locks: int) -> None:
         """Drop locks of a database: ``LOCKS_FILE``, those on its index of either kind as bits 0 to 7.
 
-        The numbers are the guest's: what is not open, not held, or more than SHARED is left alone.
+        The numbers are the guest's: what is not open, not local, not held, or more than SHARED is left alone.
         """
         with self.guard:
             file = self._files.get(handle)
-            if file is not None:
+            if file is not None and file.is_local:
                 try:
                     file.drop(locks)
                 except FileError as error:

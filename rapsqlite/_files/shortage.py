@@ -57,6 +57,8 @@ def explained(failure: BaseException, name: str) -> BaseException:
     """Return the error for what kept a guest from starting: which resource is short, and what to do about it."""
     if isinstance(failure, OSError) and failure.errno in _TOO_MANY_FILES:
         return too_many_files(name, failure)
+    if "failed to set stdout" in str(failure):  # the guest's end of the bell, which was there a moment before
+        return too_many_files(name, failure)
     if "failed to reserve" in str(failure):
         return _error(
             name,

@@ -135,6 +135,10 @@ class Contention:
         self._fd = fd
         self._key: tuple[int, int] | None = None
 
+    def prepare(self) -> None:
+        """Look at the file now, in the guest's thread: locks may be released in another one."""
+        self._find_key()
+
     def _find_key(self) -> tuple[int, int] | None:
         if self._key is None:
             with contextlib.suppress(OSError):  # then no waiter is woken

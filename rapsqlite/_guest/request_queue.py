@@ -158,7 +158,7 @@ class RequestQueue:
         waits_here = not self._pending and loop.allows_polling and self._is_of_the_same_task(loop)
         spins = waits_here and may_spin() and not is_crowded() and self._polling.may_start(rings)
         waits_here = spins or (waits_here and not may_spin() and self._polling.may_nap(rings))
-        if waits_here and not self._prelocks.remote:
+        if waits_here:
             self._prelock(pending, rings)
         self._enqueue(pending)
         if spins and self._polling.spin(rings):

@@ -13,6 +13,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import connect, runtime
+from rapsqlite._files import shortage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -258,3 +259,11 @@ def test_file_that_may_not_grow_fails_its_statement_alone(tmp_path: Path) -> Non
     error, rows = done.stdout.splitlines()
     assert "File too large" in error
     assert rows == "[[1]]"
+
+
+def test_descriptor_that_another_thread_takes_at_the_last_moment_is_named() -> None:
+    """wasmtime opens the guest's end of the bell itself, and says no more than that it could not."""
+    error = shortage.explained(RuntimeError("failed to set stdout file"), "a.db")
+
+    assert isinstance(error, rapsqlite.OperationalError)
+    assert "too many open files" in str(error)

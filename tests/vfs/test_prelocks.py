@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import sys
+import threading
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import _constants as abi
-from rapsqlite._files import mapping, prelocks, waiters
+from rapsqlite._files import file_lock, mapping, prelocks, waiters
 from rapsqlite._guest import polling, request_queue
 from rapsqlite._guest.request import PendingRequest
 from rapsqlite._loops import current_loop
@@ -467,3 +468,34 @@ async def test_forked_child_leaves_locks_that_are_held_at_the_fork_to_its_parent
     queue._return_prelocks()
     with closing(impatient(path)) as native:
         take_everything(native)
+
+
+async def test_reply_leaves_no_locks_of_a_remote_database_to_the_loop_s_thread(
+    path: Path, connection: rapsqlite.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also not the reply to the statement that has attached it."""
+    remote = tmp_path / "remote.db"
+    with closing(sqlite3.connect(remote, isolation_level=None)) as native:
+        native.execute("CREATE TABLE r (v)")
+
+    def is_remote(fd: int) -> bool:
+        return os.path.samestat(os.fstat(fd), remote.stat())
+
+    is_local = mapping.is_shared_by_all
+    monkeypatch.setattr(mapping, "is_shared_by_all", lambda fd: not is_remote(fd) and is_local(fd))
+    threads = []
+    set_lock = file_lock.set_lock
+
+    def noted(fd: int, *lock: int) -> None:
+        if is_remote(fd):
+            threads.append(threading.current_thread())
+        set_lock(fd, *lock)
+
+    monkeypatch.setattr(file_lock, "set_lock", noted)
+    await connection.execute("ATTACH ? AS other", (os.fspath(remote),))
+    for _ in range(3):
+        await connection.fetch_all("SELECT v FROM other.r")
+    await connection.execute("DETACH other")
+
+    assert len(threads) > 6
+    assert threading.current_thread() not in threads

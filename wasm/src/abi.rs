@@ -201,6 +201,8 @@ pub const PARKED_STOP: i32 = 1;
 
 /// Bit in the flags of `file_open`: the WAL index of this database is only read.
 pub const OPEN_INDEX_READONLY: i32 = 0x4000_0000;
+/// Bit in the flags that `file_open` returns: calls for this database's locks may block.
+pub const OPEN_REMOTE: i32 = 0x2000_0000;
 
 /// Bit in the flags of `file_sync`: sync the directory as well.
 pub const SYNC_DIRECTORY: i32 = 0x100;

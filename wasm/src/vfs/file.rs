@@ -62,7 +62,7 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
-    /// `flags` are SQLite's; `database` is the database of a journal or WAL.
+    /// `flags` are SQLite's, and `abi::OPEN_REMOTE`; `database` is the database of a journal or WAL.
     pub fn new(
         fd: Fd,
         name: &[u8],
@@ -72,7 +72,7 @@ impl OpenFile {
     ) -> Self {
         let kind = kind_of(flags, name);
         if kind == Kind::Database {
-            locks::open(fd, name.into());
+            locks::open(fd, name.into(), flags & abi::OPEN_REMOTE == 0);
         }
         Self {
             source: Source {

@@ -74,13 +74,13 @@ pub unsafe extern "C" fn open(
         fd,
         bytes,
         database_of(name, flags),
-        flags,
+        flags | granted & abi::OPEN_REMOTE,
         powersafe_overwrite,
     ));
     // SAFETY: as above; `out_flags` is null or the address of an int that SQLite owns.
     unsafe {
         if let Some(out) = out_flags.as_mut() {
-            *out = granted;
+            *out = granted & !abi::OPEN_REMOTE;
         }
         file.cast::<File>().write(File {
             base: ffi::sqlite3_file { pMethods: &METHODS },

@@ -45,8 +45,8 @@ impl LockHost for Host {
 }
 
 /// See `KeptLocks::open`.
-pub fn open(fd: Fd, name: Arc<[u8]>) {
-    with(|locks| locks.open(fd, name));
+pub fn open(fd: Fd, name: Arc<[u8]>, is_local: bool) {
+    with(|locks| locks.open(fd, name, is_local));
 }
 
 /// See `KeptLocks::close`.

@@ -93,6 +93,8 @@ pub enum Needs {
 struct Database {
     fd: Fd,
     name: Arc<[u8]>,
+    /// The host can release its locks in any thread, because that does not block.
+    is_local: bool,
     facts: Option<Facts>,
     /// The lock on the file.
     file: bool,
@@ -122,10 +124,11 @@ impl KeptLocks {
     }
 
     /// A database was opened.
-    pub fn open(&mut self, fd: Fd, name: Arc<[u8]>) {
+    pub fn open(&mut self, fd: Fd, name: Arc<[u8]>, is_local: bool) {
         self.databases.push(Database {
             fd,
             name,
+            is_local,
             facts: None,
             file: false,
             shared: 0,
@@ -281,12 +284,17 @@ impl KeptLocks {
 
     /// A statement ends, and none follows. If the host `polls` for the reply, it releases what this returns.
     pub fn after_statement(&mut self, polls: bool, host: &mut impl LockHost) -> Option<Unlock> {
-        if polls && self.databases.iter().filter(|each| each.keeps()).count() == 1 {
-            self.since = None;
-            return self.databases.iter_mut().find_map(Database::leave);
+        let mut keeping = self.databases.iter_mut().filter(|each| each.keeps());
+        match (keeping.next(), keeping.next()) {
+            (Some(only), None) if polls && only.is_local => {
+                self.since = None;
+                Some(only.leave())
+            }
+            _ => {
+                self.give_back(host);
+                None
+            }
         }
-        self.give_back(host);
-        None
     }
 
     /// The host has taken locks for the next statement; SQLite holds none on this database.
@@ -342,11 +350,8 @@ impl Database {
         }
     }
 
-    /// Leaves the kept locks to the host, if there are any.
-    fn leave(&mut self) -> Option<Unlock> {
-        if !self.keeps() {
-            return None;
-        }
+    /// Leaves the kept locks to the host.
+    fn leave(&mut self) -> Unlock {
         let file = if self.file { abi::LOCKS_FILE } else { 0 };
         let locks = file | u32::from(self.shared | self.exclusive);
         if self.file {
@@ -355,7 +360,7 @@ impl Database {
         self.file = false;
         self.shared = 0;
         self.exclusive = 0;
-        Some(Unlock { fd: self.fd, locks })
+        Unlock { fd: self.fd, locks }
     }
 
     fn give_back_exclusive(&mut self, host: &mut impl LockHost) {

@@ -120,8 +120,8 @@ struct Sqlite {
 impl Sqlite {
     fn new() -> Self {
         let mut locks = KeptLocks::new();
-        locks.open(DATABASE, b"/x.db"[..].into());
-        locks.open(OTHER, b"/y.db"[..].into());
+        locks.open(DATABASE, b"/x.db"[..].into(), true);
+        locks.open(OTHER, b"/y.db"[..].into(), false);
         Self {
             locks,
             host: Played::new(),
@@ -554,6 +554,16 @@ fn locks_on_two_databases_go_back_by_calls() {
     sqlite.prelock(&[], &[MARK_1], false);
     sqlite.locks.share_file(OTHER, &mut sqlite.host).unwrap();
     sqlite.prelock(&[], &[MARK_1], false);
+    assert!(sqlite.locks.unshare_file(OTHER));
+
+    assert_eq!(sqlite.end_before_waiting_host(), None);
+    assert_eq!(sqlite.host.held.len(), 0);
+}
+
+#[test]
+fn locks_whose_release_may_block_go_back_by_calls() {
+    let mut sqlite = Sqlite::new();
+    sqlite.locks.share_file(OTHER, &mut sqlite.host).unwrap();
     assert!(sqlite.locks.unshare_file(OTHER));
 
     assert_eq!(sqlite.end_before_waiting_host(), None);
