@@ -3,12 +3,12 @@
 # new environment, and on the oldest of them once more with the lowest versions that pyproject.toml allows.
 #
 #   scripts/test_wheel.sh tests/copies/test_dump.py -k filter   some tests only
-#   scripts/test_wheel.sh --share      the whole suite on the Python of .venv, a quarter of it in each other environment
+#   scripts/test_wheel.sh --share      the whole suite on the Python of .venv, an eighth of it in each other environment
 #   PYTHONS="/opt/python3.14" scripts/test_wheel.sh     other Pythons besides the ones on PATH and pyenv's
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly root=$PWD shares=4
+readonly root=$PWD shares=8
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=()
