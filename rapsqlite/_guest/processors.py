@@ -14,7 +14,8 @@ from time import perf_counter
 _AFFINITY_S = 0.005  # how long a result is reused: asking takes a microsecond
 _QUOTA_S = 1.0  # the same for the quota, which is read from files
 _RECENT_S = 0.02  # after a longer pause nothing is known
-_BUSY_S = 0.02  # how long the processors count as wanted by others
+_MANY_SWITCHES = 4  # in _AFFINITY_S: an idle machine makes less than one, a busy one eight
+_BUSY_S = 0.04  # how long the processors count as wanted by others
 _CGROUPS = Path("/sys/fs/cgroup")
 
 try:
@@ -57,13 +58,20 @@ def _processors_now(now: float) -> int:
 
 
 def _is_pushed_aside(now: float) -> bool:
-    """Return True if other work wants the processors: the system took one away from this process a moment ago."""
+    """Return True if other work wants the processors: the system has taken them away several times of late.
+
+    Only a time in which threads could spin counts: those that take turns on one processor push each other aside.
+    """
     global _looked_at, _switches, _busy_until
+    if now < _busy_until:
+        _looked_at = 0.0
+        return True
     since, _looked_at = now - _looked_at, now
     before, _switches = _switches, _involuntary_switches()
-    if _switches > before and since < _RECENT_S:
+    if since < _RECENT_S and _switches - before >= _MANY_SWITCHES:
         _busy_until = now + _BUSY_S
-    return now < _busy_until
+        return True
+    return False
 
 
 def _read_quota() -> float:
