@@ -9,7 +9,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly root=$PWD shares=8
-work=$(mktemp -d)
+mkdir -p .work
+work=$(mktemp -d "$root/.work/wheel.XXXXXX") # not in /tmp, which a test lays another file system over
 trap 'rm -rf "$work"' EXIT
 failed=()
 
@@ -35,7 +36,7 @@ build_wheel() {
 # Everything that tests read, except the package and the modules in it: what they import is installed, or missing.
 copy_tests() {
     mkdir "$work/tree"
-    cp -R tests docs examples scripts wasm benchmarks pyproject.toml README.md CHANGELOG.md LICENSE "$work/tree"
+    cp -R tests docs examples scripts wasm benchmarks pyproject.toml ./*.md LICENSE "$work/tree"
 }
 
 # Print the lowest version of each requirement as a constraint.

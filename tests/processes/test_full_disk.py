@@ -153,6 +153,8 @@ def test_statements_that_need_a_full_disk_fail_as_with_sqlite3(tmp_path: Path, k
     """After the first of them every statement that read a temporary table failed, until the connection was closed."""
     if namespace() is None:
         pytest.skip("mounting is not allowed here")
+    if kind == "/tmp" and any(path.startswith("/tmp/") for path in (sys.executable, str(ROOT))):
+        pytest.skip("Python or the tests are in /tmp themselves")
 
     ours, told = run(tmp_path / "ours", kind, "rapsqlite", backend)
     theirs, _ = run(tmp_path / "theirs", kind, "sqlite3")
