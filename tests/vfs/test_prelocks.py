@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import rapsqlite
 from rapsqlite import _constants as abi
-from rapsqlite._files import file_lock, mapping, prelocks, waiters
+from rapsqlite._files import facts, file_lock, mapping, open_file, prelocks, waiters, wal_index
 from rapsqlite._guest import polling, request_queue
 from rapsqlite._guest.request import PendingRequest
 from rapsqlite._loops import current_loop
@@ -24,7 +23,6 @@ from rapsqlite._wasm.rings import Request, Rings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
-    from types import FrameType
 
 pytestmark = pytest.mark.anyio
 
@@ -387,40 +385,65 @@ async def test_interrupt_of_a_nap_leaves_no_lock(
         take_everything(native)
 
 
+# What the thread that sends requests calls to take and release locks.
+STEPS: list[tuple[Any, str]] = [
+    (file_lock, "set_lock"),
+    (file_lock.FileLock, "try_share"),
+    (file_lock.FileLock, "unlock"),
+    (facts.Facts, "size"),
+    (facts.Facts, "companions"),
+    (wal_index.WalIndex, "try_lock"),
+    (wal_index.WalIndex, "unlock"),
+    (open_file.OpenFile, "prelock"),
+    (open_file.OpenFile, "drop"),
+    (prelocks.Prelocks, "take"),
+    (prelocks.Prelocks, "learn"),
+    (prelocks.Prelocks, "drop"),
+    (Rings, "set_prelock"),
+    (Rings, "set_polls"),
+]
+
+
 class Interrupts:
-    """Raises KeyboardInterrupt where a function on files begins or ends, after ``left`` such points."""
+    """Raises KeyboardInterrupt in this thread before or after the step of this number."""
 
-    def __init__(self, left: int) -> None:
-        self.left = left
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+        self.left = number
+        self.thread = threading.get_ident()
+        for owner, name in STEPS:
+            monkeypatch.setattr(owner, name, self._around(getattr(owner, name)))
 
-    def __call__(self, frame: FrameType, event: str, _argument: object) -> Any:
-        if f"{os.sep}_files{os.sep}" in frame.f_code.co_filename and event in ("call", "return"):
+    def _around(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def around(*args: Any, **kwargs: Any) -> Any:
+            self._pass()
+            result = step(*args, **kwargs)
+            self._pass()
+            return result
+
+        return around
+
+    def _pass(self) -> None:
+        if threading.get_ident() == self.thread:
             self.left -= 1
-            if self.left < 0:
-                sys.settrace(None)
+            if self.left == -1:
                 raise KeyboardInterrupt
-        return self
 
 
 async def test_interrupt_anywhere_while_locks_are_taken_or_dropped_leaves_none(
-    path: Path, connection: rapsqlite.Connection
+    path: Path, connection: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = sys.gettrace()
     with closing(impatient(path)) as native:
         for number in range(200):
             for _ in range(3):
                 await connection.fetch_all(READ)
-            interrupts = Interrupts(number)
-            sys.settrace(interrupts)
-            try:
-                await connection.fetch_all(READ)
-            except KeyboardInterrupt:
-                pass
-            finally:
-                sys.settrace(before)
+            with monkeypatch.context() as patch:
+                interrupts = Interrupts(patch, number)
+                with suppress(KeyboardInterrupt):
+                    await connection.fetch_all(READ)
+                interrupts.left = 1 << 30 if interrupts.left < 0 else interrupts.left
             take_everything(native)
             assert await connection.fetch_all(READ) == [list(row) for row in native.execute(READ)]
-            if interrupts.left >= 0:
+            if 0 <= interrupts.left < 1 << 30:
                 break
     assert 5 < number < 199
 
