@@ -42,7 +42,7 @@ WORK: dict[str, Any] = {
     "rows as dicts": lambda conn: dicts(conn),
     "a large row": lambda conn: conn.fetch_all(f"SELECT v, printf('%{LETTERS}s', v) FROM t"),
     "rows with long names": lambda conn: conn.fetch_all(f'SELECT v AS "{"n" * LETTERS}" FROM t'),
-    "parameters": lambda conn: conn.fetch_all("SELECT ?, :a, ?", ("x" * LETTERS, 2, b"y" * LETTERS)),
+    "parameters": lambda conn: conn.fetch_all("SELECT ?, ?2, ?", ("x" * LETTERS, 2, b"y" * LETTERS)),
     "named parameters": lambda conn: conn.fetch_all("SELECT :b, :a", {"a": 1, "b": "x" * LETTERS}),
     "an insert": lambda conn: conn.execute("INSERT INTO t VALUES (?)", ("x" * 3000,)),
     "many inserts": lambda conn: conn.executemany("INSERT INTO t VALUES (?)", [("x" * 300,)] * 200),
