@@ -327,6 +327,8 @@ class Guest:
             self._watchdog.start(self.name)
         except RuntimeError as exc:
             self.stop()
+            if self._thread.ident is None:
+                self._end(exc)  # no thread will, and closing waits for it
             raise shortage.too_many_threads(self.name, exc) from exc
 
     def _main(self) -> None:
@@ -442,7 +444,7 @@ class Guest:
             await wait_shielded(loop, pending)  # running statements are not awaited
         while not pending.done:
             await loop.wait(pending)
-        if not self._given_up:
+        if not self._given_up and self._thread.ident is not None:
             self._thread.join()  # it has finished everything except returning
         raise_or_hold_back(loop, pending, finished=True)
 

@@ -14,6 +14,7 @@ import pytest
 import rapsqlite
 from rapsqlite import connect, runtime
 from rapsqlite._files import shortage
+from rapsqlite._guest.escalation import Escalation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,6 +164,7 @@ async def test_thread_that_cannot_start_is_an_error_that_says_so(
         pass
     with monkeypatch.context() as patch:
         NoThreads(patch, allowed=0 if limits is None else 1)
+        patch.setattr(Escalation, "force_answer", None)  # nothing is waited for, let alone in vain
         with pytest.raises(rapsqlite.OperationalError, match=r"can't start new thread.*ulimit -u") as caught:
             await connect(":memory:", limits=limits)
     assert caught.value.sqlite_errorname == "SQLITE_CANTOPEN"
