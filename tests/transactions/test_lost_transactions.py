@@ -259,10 +259,8 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, rapsqlite.OperationalError) and error.sqlite_errorname == "SQLITE_ABORT_ROLLBACK"
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-async def test_nothing_of_a_block_is_kept_that_has_lost_its_transaction(
-    conn: rapsqlite.Connection, database: Path, loss: Act
-) -> None:
+async def check_nothing_is_kept(conn: rapsqlite.Connection, database: Path, loss: Act) -> None:
+    """Lose the transaction of a block; neither the block nor what follows the loss is kept, and the next one is."""
     with pytest.raises(rapsqlite.OperationalError, match="has rolled back the transaction of this block") as caught:  # noqa: PT012
         async with conn.transaction():
             await conn.execute("INSERT INTO t (a) VALUES ('half')")
@@ -276,6 +274,13 @@ async def test_nothing_of_a_block_is_kept_that_has_lost_its_transaction(
     async with conn.transaction():
         await conn.execute("INSERT INTO t (a) VALUES ('next')")
     assert content(database) == ["old", "next"]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+async def test_nothing_of_a_block_is_kept_that_has_lost_its_transaction(
+    conn: rapsqlite.Connection, database: Path, loss: Act
+) -> None:
+    await check_nothing_is_kept(conn, database, loss)
 
 
 LIMITS: list[tuple[rapsqlite.Limits, Act]] = [
@@ -294,19 +299,7 @@ async def test_nothing_of_a_block_is_kept_whose_transaction_a_limit_has_ended(
     with closing(sqlite3.connect(database)) as stock:
         stock.executescript(SCHEMA)
     async with connect(database, limits=limits, pragmas={"journal_mode": journal}) as conn:
-        with pytest.raises(rapsqlite.OperationalError, match="has rolled back the transaction") as caught:  # noqa: PT012
-            async with conn.transaction():
-                await conn.execute("INSERT INTO t (a) VALUES ('half')")
-                await loss(conn)
-                assert not conn.in_transaction
-                with pytest.raises(rapsqlite.OperationalError, match="has rolled back the transaction of this block"):
-                    await conn.execute(INSERT)
-
-        assert is_lost(caught.value)
-        assert content(database) == ["old"]
-        async with conn.transaction():
-            await conn.execute("INSERT INTO t (a) VALUES ('next')")
-        assert content(database) == ["old", "next"]
+        await check_nothing_is_kept(conn, database, loss)
 
 
 @pytest.mark.parametrize("late", LATE)

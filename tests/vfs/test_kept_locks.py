@@ -20,6 +20,7 @@ from rapsqlite import _constants as abi
 from rapsqlite._guest.guest import _SLICE_S as SLICE_S
 from rapsqlite._values.wire import encode_params
 from rapsqlite._wasm.rings import Request
+from tests.vfs.native import create, impatient, take_everything
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -34,30 +35,13 @@ TASKS = 64
 @pytest.fixture(params=MODES)
 def path(request: pytest.FixtureRequest, database: Path) -> Path:
     """A database in either kind of journal mode, with one row to change."""
-    with closing(sqlite3.connect(database, isolation_level=None)) as native:
-        native.execute(f"PRAGMA journal_mode = {request.param}")
-        native.execute("CREATE TABLE t (v)")
-        native.execute("INSERT INTO t VALUES (0)")
-    return database
+    return create(database, request.param)
 
 
 @pytest.fixture
 async def connection(path: Path) -> AsyncIterator[rapsqlite.Connection]:
     async with rapsqlite.connect(path, isolation_level=None) as opened:
         yield opened
-
-
-def impatient(path: Path, timeout: float = 0) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
-
-
-def take_everything(native: sqlite3.Connection) -> None:
-    """Do what any lock of ours would prevent."""
-    native.execute("BEGIN EXCLUSIVE")
-    native.execute("UPDATE t SET v = v + 1")
-    native.execute("COMMIT")
-    if native.execute("PRAGMA journal_mode").fetchone() == ("wal",):
-        assert native.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
 
 
 STATEMENTS = {

@@ -19,6 +19,7 @@ from rapsqlite._guest import polling, request_queue
 from rapsqlite._guest.request import PendingRequest
 from rapsqlite._loops import current_loop
 from rapsqlite._wasm.rings import Request, Rings
+from tests.vfs.native import create, impatient, take_everything
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -57,11 +58,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=["delete", "wal"])
 def path(request: pytest.FixtureRequest, database: Path) -> Path:
     """A database in either kind of journal mode, with one row to change."""
-    with closing(sqlite3.connect(database, isolation_level=None)) as native:
-        native.execute(f"PRAGMA journal_mode = {request.param}")
-        native.execute("CREATE TABLE t (v)")
-        native.execute("INSERT INTO t VALUES (0)")
-    return database
+    return create(database, request.param)
 
 
 @pytest.fixture
@@ -72,19 +69,6 @@ async def connection(path: Path) -> AsyncIterator[rapsqlite.Connection]:
         for _ in range(3):
             await opened.fetch_all(READ)
         yield opened
-
-
-def impatient(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-
-
-def take_everything(native: sqlite3.Connection) -> None:
-    """Do what any lock of ours would be in the way of."""
-    native.execute("BEGIN EXCLUSIVE")
-    native.execute(WRITE)
-    native.execute("COMMIT")
-    if native.execute("PRAGMA journal_mode").fetchone() == ("wal",):
-        assert native.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
 
 
 def numbers(count: int) -> str:
