@@ -1,6 +1,6 @@
 """The SQLite constants of the newest sqlite3, on every Python version: `rapsqlite`'s ``SQLITE_*`` names.
 
-Result codes, authorizer actions and results, limits and configuration flags. The values are those of the bundled
+Result codes, authorizer actions and results, limits and configuration flags. The values come from the bundled
 SQLite. https://docs.python.org/3/library/sqlite3.html#module-constants
 """
 

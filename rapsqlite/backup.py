@@ -51,8 +51,8 @@ class Copies:
     def iterdump(self, *, filter: str | None = None, restorable: bool = False) -> Dump:
         """Return the SQL text that recreates this database: iterate over its lines, or await a list of them.
 
-        ``filter`` is a LIKE pattern for the names of tables, indexes, triggers and views; None: all. The lines are the
-        same as those of `sqlite3.Connection.iterdump`. That text fails for virtual tables, such as full-text indexes:
+        ``filter`` is a LIKE pattern for the names of tables, indexes, triggers and views; None: all. The lines
+        match `sqlite3.Connection.iterdump`. That text fails for virtual tables, such as full-text indexes:
         with ``restorable`` their rows appear only in the tables that store them, and the text can be run. Each
         statement of the dump sees the newest state: run it in a transaction if others write meanwhile.
         """

@@ -60,7 +60,7 @@ def documents_of(path: Path) -> list[Document]:
 
 
 def walk(node: ast.AST, module: str, prefix: str) -> Iterator[Document]:
-    """Yield the docstring of a node, then those of its definitions."""
+    """Yield the docstring of a node, then the docstrings of its definitions."""
     name = prefix or module
     if isinstance(node, DOCUMENTED):
         body = ast.get_docstring(node)

@@ -1,8 +1,8 @@
 """The files of one connection: open, read, write, sync, delete. Plain callables, usable without wasm.
 
-One descriptor per file and connection, opened relative to a granted directory. The result codes are those of SQLite's
-own VFS for Unix (https://sqlite.org/c3ref/io_methods.html). A table belongs to the thread that runs its guest;
-``close`` is called when that has ended.
+One descriptor per file and connection, opened relative to a granted directory. Result codes follow SQLite's own VFS for
+Unix (https://sqlite.org/c3ref/io_methods.html). A table belongs to the thread that runs its guest, except for the locks
+that `prelocks` takes and releases; ``close`` is called when that thread has ended.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ class OpenFile:
         return locks if self.index is not None and not self.index.held else locks & sqlite.LOCKS_FILE
 
     def prelock(self, locks: int) -> tuple[int, int, int]:
-        """Take those of the prelockable locks that are free; return which, and `facts` under the file's lock.
+        """Take the prelockable locks that are free; return them, and `facts` under the file's lock.
 
         Raises FileError if the facts cannot be read. Only on local file systems.
         """
@@ -167,7 +167,7 @@ class OpenFile:
             self.index.held |= locks & 0xFF
 
     def drop(self, locks: int) -> None:
-        """Release those of the locks that are held: SHARED on the file, either kind on the index as bits 0 to 7."""
+        """Release the given locks that are held: SHARED on the file, and either kind on the index as bits 0 to 7."""
         if locks & sqlite.LOCKS_FILE and self.lock.level == sqlite.SQLITE_LOCK_SHARED:
             self.lock.unlock(sqlite.SQLITE_LOCK_NONE)
         if self.index is not None and locks & self.index.held:

@@ -1,9 +1,9 @@
-"""Locks that the thread of the event loop takes and drops, so that a statement need not call the host for them.
+"""Locks that the event loop's thread takes and releases, so that a statement makes no host call for them.
 
-A call of the host costs the guest a wait for the GIL. The thread that waits for the statement's answer has the GIL: it
-takes the locks that the same statement asked for the last time, before it sends the request, and drops them when it
-takes the answer. Only on local file systems, where these calls do not block, and only while no connection of this
-process waits for a lock. What is refused here the guest asks for itself.
+A host call costs the guest a wait for the GIL, which the thread that polls for the reply holds anyway. That thread
+takes the locks that the same statement took last time, before it sends the request, and releases them as it takes the
+reply. It does so only on local file systems, where these calls do not block, and only while no connection of this
+process waits for a lock. If a lock is not free, the guest requests it itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WRITER = abi.LOCKS_EXCLUSIVE  # the lock 0 of the index
 
 
 class Prelock(NamedTuple):
-    """Locks that are held for the next request: ``LOCKS_*`` of one database, and what `OpenFile.look` has seen."""
+    """Locks that are held for the next request: ``LOCKS_*`` of one database, and `OpenFile.facts`."""
 
     handle: int
     locks: int

@@ -1,8 +1,8 @@
 """The WAL index of one database: its ``-shm`` file, mapped into the guest, and its locks.
 
-The file, its bytes and its locks are those of SQLite's own VFS for Unix (https://sqlite.org/walformat.html), so any
-SQLite may use the database at the same time. Regions are mapped, never copied: SQLite reads the index between lock
-calls and relies on seeing other connections' writes.
+The file, its format and its locks match SQLite's own VFS for Unix (https://sqlite.org/walformat.html), so any SQLite
+may use the database at the same time. Regions are mapped, never copied: SQLite reads the index between lock calls and
+relies on seeing other connections' writes.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ async def until_error(rows: AsyncIterable[Any]) -> tuple[list[Any], Exception]:
 async def test_every_row_before_one_that_fails_is_fetched(conn: rapsqlite.Connection, sql: str, place: int) -> None:
     """sqlite3 loses the last one if the next step fails, because it steps before it returns a row.
 
-    That of Python 3.10 also decodes a row before it returns the one before.
+    Python 3.10's sqlite3 also decodes the next row before it returns the current one.
     """
     stock = rows_of_stock(sql, place)
     if place == 1 and sql == OVERFLOW:

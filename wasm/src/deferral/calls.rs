@@ -154,7 +154,7 @@ impl PendingCalls {
 
     /// Has the host make all calls, although it may stop after large results.
     fn make_first(&mut self, callbacks: &Callbacks, all: usize) -> Made {
-        // The host is told the size limit, because it makes no call after a result that exceeds it.
+        // The host needs the size limit: it stops calling after a result that exceeds it.
         let callee = Callee::new(abi::CALLBACK_CALLS, self.results.largest as u32);
         let array = Arguments::Array(self.runs.finished());
         let results = &mut self.results;
