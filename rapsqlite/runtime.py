@@ -1,12 +1,9 @@
 """The only module that uses wasmtime: engine, compiled module, store, instance, raw calls.
 
-The process has one engine, module and linker; every guest has its own store and instance and runs on one thread. Two C
-functions are bound directly, because wasmtime's Python layer would cost 12 to 60 µs per crossing:
-``wasmtime_func_call_unchecked`` to enter the guest and ``wasmtime_linker_define_func_unchecked`` for its imports.
-tests/guest/test_binding.py pins their signatures and the private handles that they take.
+The process has one engine, module and linker; every guest has its own store and instance and runs on one thread.
+wasmtime's shared library is bound directly, without importing the package (`_wasm.c_functions`), when the first
+connection opens.
 https://docs.wasmtime.dev/c-api/
-
-wasmtime is imported when the first connection opens, not with the package, because the import takes about 40 ms.
 """
 
 from __future__ import annotations
@@ -21,7 +18,21 @@ from typing import TYPE_CHECKING, Any
 
 from rapsqlite._constants import WINDOWS_BYTES, WINDOWS_START
 from rapsqlite._files import mapping, module_cache, shortage, sigbus, trap_signals
-from rapsqlite._wasm.c_functions import EPOCH_CONTINUE, BareImport, CFunctions, EpochCallback, Import
+from rapsqlite._wasm.c_functions import (
+    EPOCH_CONTINUE,
+    FUNCTION,
+    MEMORY,
+    BareImport,
+    CFunctions,
+    EpochCallback,
+    Exports,
+    Import,
+    Owned,
+    Vector,
+    WasmtimeError,
+    library_path,
+)
+from rapsqlite._wasm.c_functions import Instance as RawInstance
 from rapsqlite._wasm.dylink import read_side
 from rapsqlite._wasm.imports import MODULE, SIGNATURES, WASI, WASI_FUNCTIONS
 from rapsqlite._wasm.linking import Library
@@ -101,27 +112,36 @@ class Instance:
         self.failure: BaseException | None = None
         trap_signals.mend()
         self.killed: bool = False
-        with _store_lock:
-            self._store = engine.new_store(memory_limit_bytes, output)
-            self._store.set_epoch_deadline(1)
-            self._context = ctypes.cast(self._store._context(), ctypes.c_void_p)
-            instance = engine.pre.instantiate(self._store)
-            self._exports = instance.exports(self._store)
         self._engine = engine
-        self.table: Table = Table(engine.c.new_unchecked, engine.wasmtime, self._store, self._exports, _store_lock)
-        raw_memory = self._exports["memory"]._memory
-        base = ctypes.cast(engine.ffi.wasmtime_memory_data(self._store._context(), raw_memory), ctypes.c_void_p)
-        self.memory: Memory = Memory(base.value or 0, lambda: self._memory_size(raw_memory))
+        self._c = engine.c
+        self._store: Owned = engine.new_store(memory_limit_bytes, output)
+        self._context = int(self._c.wasmtime_store_context(self._store.address))
+        self._c.wasmtime_context_set_epoch_deadline(self._context, 1)
+        self._exports = Exports(self._c, self._context, self._instantiate())
+        self.table: Table = Table(self._exports)
+        self._raw_memory = self._exports.item("memory", MEMORY)
+        base = self._c.wasmtime_memory_data(self._context, self._raw_memory)
+        self.memory: Memory = Memory(base or 0, self._memory_size)
 
-    def _memory_size(self, raw_memory: Any) -> int:
-        return int(self._engine.ffi.wasmtime_memory_data_size(self._store._context(), raw_memory))
+    def _instantiate(self) -> RawInstance:
+        instance, trap = RawInstance(), ctypes.c_void_p()
+        error = self._c.wasmtime_instance_pre_instantiate(
+            self._engine.pre.address, self._context, ctypes.byref(instance), ctypes.byref(trap)
+        )
+        self._c.check(error, trap)
+        return instance
+
+    def _memory_size(self) -> int:
+        if not self._store.address:
+            raise InternalError("the guest has ended, and its memory is gone")
+        return int(self._c.wasmtime_memory_data_size(self._context, self._raw_memory))
 
     def call(self, name: str) -> int:
         """Enter the guest's export ``name``, which takes no arguments, and return its i32 (0 without a result).
 
         Raises TrapError, with the exception of an import as its cause.
         """
-        func = self._exports[name]._func
+        func = self._exports.item(name, FUNCTION)
         values = (ctypes.c_int64 * 2)()
         trap = ctypes.c_void_p()
         thread = threading.get_ident()
@@ -129,13 +149,13 @@ class Instance:
         for function_name, by_thread in _bare.items():
             by_thread[thread] = self.functions.get(function_name, _missing)
         try:
-            error = self._engine.c.call_unchecked(self._context, ctypes.byref(func), values, 1, ctypes.byref(trap))
+            error = self._c.wasmtime_func_call_unchecked(self._context, func, values, 1, ctypes.byref(trap))
         finally:
             del _entered[thread]
             for by_thread in _bare.values():
                 del by_thread[thread]
         if error or trap.value:
-            raise TrapError(self._engine.describe(error, trap)) from self.failure
+            raise TrapError(self._c.describe(error, trap)) from self.failure
         return values[0] & _U32
 
     def give_up(self, exc: BaseException, name: str = "callback") -> int:
@@ -150,12 +170,12 @@ class Instance:
         """
         side = read_side(wasm)
         module = self._engine.side_module(side.wasm)
-        return Library(self._engine.wasmtime, self._store, self._exports, module, side.needs, _store_lock)
+        return Library(self._exports, self.table, module.address, side.needs)
 
     def prepare_output(self) -> None:
         """Let wasmtime set up writing to standard outputs, unless it has done so for another guest."""
         global _output_is_prepared
-        if not _output_is_prepared and self._exports.get("rapsqlite_prepare_bell") is not None:
+        if not _output_is_prepared and self._exports.find("rapsqlite_prepare_bell", FUNCTION) is not None:
             self.call("rapsqlite_prepare_bell")
             _output_is_prepared = True
 
@@ -165,13 +185,12 @@ class Instance:
         The last resort, for a guest that does not react to its cancel and stop words.
         """
         self.killed = True
-        self._engine.engine.increment_epoch()
+        self._c.wasmtime_engine_increment_epoch(self._engine.engine.address)
 
     def close(self) -> None:
         """Free the store and everything in it; no view of the memory may be used afterwards."""
         mapping.forget(self.memory.base + WINDOWS_START, WINDOWS_BYTES)
-        with _store_lock:
-            self._store.close()
+        self._store.delete()
 
 
 class Engine:
@@ -182,97 +201,108 @@ class Engine:
 
         Raises NotSupportedError for a wasmtime version whose C interface is not known to match.
         """
-        import wasmtime
-        from wasmtime import _ffi
-
-        self.wasmtime = wasmtime
-        self.ffi = _ffi
-        self.c: CFunctions = CFunctions(_ffi.dll)
+        self.c: CFunctions = CFunctions(library_path())
         self._epoch_callback = EpochCallback(self._on_epoch)
-        sigbus.identify(_ffi.filename)
-        self.engine: wasmtime.Engine = wasmtime.Engine(_configure(wasmtime.Config(), self.c))
+        sigbus.identify(self.c.path)
+        self.engine: Owned = self.c.owned(self.c.wasm_engine_new_with_config(_new_config(self.c)), "wasm_engine")
         trap_signals.note_handlers()
-        self._side_modules: dict[str, Any] = {}
+        self._side_modules: dict[str, Owned] = {}
         self._compiling = threading.Lock()
-        self.module: Any = self._load_module(self._cache_key(wasm), wasm)
+        self.module: Owned = self._load_module(self._cache_key(wasm), wasm)
         self._callbacks: list[object] = []  # the linker holds only their addresses
-        self.pre: Any = self._link()
+        self.pre: Owned = self._link()
 
-    def side_module(self, wasm: bytes) -> Any:
+    def side_module(self, wasm: bytes) -> Owned:
         """Return a compiled extension, from the cache if possible; OperationalError if it does not compile."""
         key = self._cache_key(wasm)
         with self._compiling:
             if key not in self._side_modules:
                 try:
                     self._side_modules[key] = self._load_module(key, wasm)
-                except self.wasmtime.WasmtimeError as exc:
+                except WasmtimeError as exc:
                     raise OperationalError(f"it is not valid: {str(exc).splitlines()[0]}") from None
             return self._side_modules[key]
 
-    def _load_module(self, key: str, wasm: bytes) -> Any:
+    def _load_module(self, key: str, wasm: bytes) -> Owned:
         compiled = module_cache.load(key)
         if compiled is not None:
             try:
-                return self.wasmtime.Module.deserialize_file(self.engine, str(compiled))
-            except self.wasmtime.WasmtimeError as exc:
+                return self._deserialize(compiled)
+            except WasmtimeError as exc:
                 logger.info("the cached module does not match this wasmtime (%s): compiling it again", exc)
         _check_version()
-        module = self.wasmtime.Module(self.engine, wasm)
-        module_cache.store(key, bytes(module.serialize()))
+        module = self._compile(wasm)
+        serialized = Vector()
+        self.c.check(self.c.wasmtime_module_serialize(module.address, ctypes.byref(serialized)))
+        module_cache.store(key, self.c.take_bytes(serialized))
         return module
+
+    def _deserialize(self, file: Path) -> Owned:
+        module = ctypes.c_void_p()
+        path = os.fsencode(file)
+        self.c.check(self.c.wasmtime_module_deserialize_file(self.engine.address, path, ctypes.byref(module)))
+        return self.c.owned(module.value or 0, "wasmtime_module")
+
+    def _compile(self, wasm: bytes) -> Owned:
+        module = ctypes.c_void_p()
+        self.c.check(self.c.wasmtime_module_new(self.engine.address, wasm, len(wasm), ctypes.byref(module)))
+        return self.c.owned(module.value or 0, "wasmtime_module")
 
     def _cache_key(self, wasm: bytes) -> str:
         # Imports OpenSSL, which takes 4 ms, so not before the first connection.
         import hashlib
 
-        library = Path(self.ffi.filename).stat()
-        build = f"{library.st_size} {library.st_mtime_ns} {self.ffi.filename} {_CONFIG_NAME}".encode()
+        library = Path(self.c.path).stat()
+        build = f"{library.st_size} {library.st_mtime_ns} {self.c.path} {_CONFIG_NAME}".encode()
         return f"{hashlib.sha256(wasm).hexdigest()[:24]}-{hashlib.sha256(build).hexdigest()[:16]}.compiled"
 
-    def _link(self) -> Any:
-        wanted = {each.name for each in self.module.imports if each.module == WASI}
+    def _link(self) -> Owned:
+        wanted = {each.name for each in self.c.imports(self.module.address) if each.module == WASI}
         if wanted - WASI_FUNCTIONS:
             raise InternalError(f"engine.wasm imports {', '.join(sorted(wanted - WASI_FUNCTIONS))} of WASI")
-        linker = self.wasmtime.Linker(self.engine)
-        linker.define_wasi()
-        module_name = MODULE.encode()
+        linker = self.c.owned(self.c.wasmtime_linker_new(self.engine.address), "wasmtime_linker")
+        self.c.check(self.c.wasmtime_linker_define_wasi(linker.address))
         for name, (params, result) in SIGNATURES.items():
-            if name in _bare:
-                callback: Any = BareImport(_bare_trampoline(name))
-            else:
-                callback = Import(_trampoline(name, params, bool(result)))
-            self._callbacks.append(callback)
-            functype = self._functype(params, result)
-            error = self.c.define_unchecked(
-                ctypes.cast(linker.ptr(), ctypes.c_void_p),
+            self._define(linker, name, params, result)
+        pre = ctypes.c_void_p()
+        self.c.check(self.c.wasmtime_linker_instantiate_pre(linker.address, self.module.address, ctypes.byref(pre)))
+        return self.c.owned(pre.value or 0, "wasmtime_instance_pre")
+
+    def _define(self, linker: Owned, name: str, params: str, result: str) -> None:
+        module_name, own_name = MODULE.encode(), name.encode()
+        if name in _bare:
+            callback: Any = BareImport(_bare_trampoline(name))
+        else:
+            callback = Import(_trampoline(name, params, bool(result)))
+        self._callbacks.append(callback)
+        kind = self.c.function_type(params, result)
+        self.c.check(
+            self.c.wasmtime_linker_define_func_unchecked(
+                linker.address,
                 module_name,
                 len(module_name),
-                name.encode(),
-                len(name),
-                ctypes.cast(functype.ptr(), ctypes.c_void_p),
+                own_name,
+                len(own_name),
+                kind.address,
                 ctypes.cast(callback, ctypes.c_void_p),
                 None,
                 None,
             )
-            if error:
-                raise InternalError(f"import {name} cannot be defined: {self.describe(error, ctypes.c_void_p())}")
-        return linker.instantiate_pre(self.module)
+        )
 
-    def _functype(self, params: str, result: str) -> Any:
-        kinds = {"i": self.wasmtime.ValType.i32, "I": self.wasmtime.ValType.i64}
-        return self.wasmtime.FuncType([kinds[letter]() for letter in params], [kinds[letter]() for letter in result])
-
-    def new_store(self, memory_limit_bytes: int, output: str) -> Any:
+    def new_store(self, memory_limit_bytes: int, output: str) -> Owned:
         """Return a killable store whose memory is limited (-1: unlimited) and which writes to ``output``."""
-        store = self.wasmtime.Store(self.engine)
-        store_pointer = ctypes.cast(store.ptr(), ctypes.c_void_p)
-        self.c.set_epoch_callback(store_pointer, self._epoch_callback, None, None)
+        store = self.c.owned(self.c.wasmtime_store_new(self.engine.address, None, None), "wasmtime_store")
+        callback = ctypes.cast(self._epoch_callback, ctypes.c_void_p)
+        self.c.wasmtime_store_epoch_deadline_callback(store.address, callback, None, None)
         most = WINDOWS_START if memory_limit_bytes < 0 else min(memory_limit_bytes, WINDOWS_START)
-        store.set_limits(memory_size=most, table_elements=_TABLE_LIMIT)
-        wasi = self.wasmtime.WasiConfig()  # clocks and randomness; no directories, arguments or environment variables
-        if output:
-            wasi.stdout_file = output
-        store.set_wasi(wasi)
+        self.c.wasmtime_store_limiter(store.address, most, _TABLE_LIMIT, -1, -1, -1)
+        # Clocks and randomness; no directories, arguments or environment variables.
+        wasi = self.c.owned(self.c.wasi_config_new(), "wasi_config")
+        if output and not self.c.wasi_config_set_stdout_file(wasi.address, output.encode()):
+            raise WasmtimeError("failed to set stdout file")
+        consumed, wasi.address = wasi.address, 0
+        self.c.check(self.c.wasmtime_context_set_wasi(self.c.wasmtime_store_context(store.address), consumed))
         return store
 
     def _on_epoch(self, _context: int, _data: int, delta: Any, kind: Any) -> int:
@@ -285,35 +315,28 @@ class Engine:
 
     def new_error(self, message: str) -> int:
         """Return the address of a new error, for a callback to return."""
-        error = self.ffi.wasmtime_error_new(message.encode())
-        return ctypes.cast(error, ctypes.c_void_p).value or 0
+        return int(self.c.wasmtime_error_new(message.encode()))
 
     def new_trap(self, message: str) -> int:
         """Return the address of a new trap, for an import to return."""
         encoded = message.encode()
-        trap = self.ffi.wasmtime_trap_new(ctypes.create_string_buffer(encoded), len(encoded))
-        return ctypes.cast(trap, ctypes.c_void_p).value or 0
-
-    def describe(self, error: int | None, trap: ctypes.c_void_p) -> str:
-        """Consume an error or a trap of the C interface and return its message."""
-        if error:
-            pointer = ctypes.cast(error, ctypes.POINTER(self.ffi.wasmtime_error_t))
-            return str(self.wasmtime.WasmtimeError._from_ptr(pointer))
-        trap_pointer = ctypes.cast(trap, ctypes.POINTER(self.ffi.wasm_trap_t))
-        return str(self.wasmtime.Trap._from_ptr(trap_pointer))
+        return int(self.c.wasmtime_trap_new(encoded, len(encoded)))
 
 
-def _configure(config: Any, c: CFunctions) -> Any:
-    config.wasm_threads = True  # atomic instructions, on an unshared memory
-    config.memory_may_move = False  # so that ``Memory.base`` never changes
-    config.memory_reservation = _ADDRESS_SPACE
+def _new_config(c: CFunctions) -> int:
+    config = int(c.wasm_config_new())
+    c.wasmtime_config_wasm_threads_set(config, True)  # atomic instructions, on an unshared memory
+    c.wasmtime_config_memory_may_move_set(config, False)  # so that ``Memory.base`` never changes
+    c.wasmtime_config_memory_reservation_set(config, _ADDRESS_SPACE)
     # wasmtime requires stacks of asynchronous calls, which are not used, to be at least as large.
-    c.set_async_stack_size(ctypes.cast(config.ptr(), ctypes.c_void_p), WASM_STACK_BYTES)
-    config.max_wasm_stack = WASM_STACK_BYTES
-    config.native_unwind_info = False  # nothing unwinds through the guest, and registering it costs start-up time
-    config.gc_support = False
-    config.epoch_interruption = True  # ``Instance.kill``
-    config.parallel_compilation = not _forked  # a forked child has lost the compiler's threads
+    c.wasmtime_config_async_stack_size_set(config, WASM_STACK_BYTES)
+    c.wasmtime_config_max_wasm_stack_set(config, WASM_STACK_BYTES)
+    # Nothing unwinds through the guest, and registering that costs start-up time.
+    c.wasmtime_config_native_unwind_info_set(config, False)
+    c.wasmtime_config_gc_support_set(config, False)
+    c.wasmtime_config_epoch_interruption_set(config, True)  # ``Instance.kill``
+    # A forked child has lost the compiler's threads.
+    c.wasmtime_config_parallel_compilation_set(config, not _forked)
     return config
 
 
@@ -387,11 +410,10 @@ def shared_engine() -> Engine:
 
 def forget_after_fork() -> None:
     """In a forked child: never touch the parent's engine again; start afresh with new locks."""
-    global _shared, _forked, _store_lock, _shared_lock
+    global _shared, _forked, _shared_lock
     _leaked.append(_shared)  # dropping it would free what the parent's threads were using at the fork
     _shared = None
     _forked = True
-    _store_lock = threading.Lock()
     _shared_lock = threading.Lock()
     _entered.clear()
     for by_thread in _bare.values():
@@ -403,7 +425,6 @@ _entered: dict[int, Instance] = {}  # thread to the guest it runs
 _bare: dict[str, dict[int, Callable[..., int | None]]] = {
     name: {} for name, signature in SIGNATURES.items() if signature == ("", "")
 }
-_store_lock = threading.Lock()  # wasmtime's Python layer is not thread-safe in creating and dropping stores
 _shared_lock = threading.Lock()
 _shared: Engine | None = None
 _output_is_prepared = False

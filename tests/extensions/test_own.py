@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 import pytest
-import wasmtime
 
 import rapsqlite
 from rapsqlite import runtime
@@ -253,7 +252,7 @@ async def test_compiled_form_is_kept(
         raise AssertionError("compiled again")
 
     monkeypatch.setattr(engine, "_side_modules", {})
-    monkeypatch.setattr(wasmtime.Module, "__init__", refuse)
+    monkeypatch.setattr(runtime.Engine, "_compile", refuse)
     async with rapsqlite.connect(":memory:") as other:
         await other.enable_load_extension(True)
         await other.load_extension(str(sample))

@@ -95,7 +95,6 @@ def test_connection_opens_or_says_that_there_are_too_many_files(tmp_path: Path, 
 def test_engine_that_cannot_be_read_for_want_of_descriptors_says_so() -> None:
     program = """
         async def main():
-            import wasmtime
             from rapsqlite import runtime
             def refuse():
                 raise OSError(24, "Too many open files", "engine.wasm")

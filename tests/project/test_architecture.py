@@ -59,7 +59,6 @@ RUST_FUNCTION_CAP = 60
 ONLY_USERS = {
     "wasmtime": {
         "_files.sigbus",
-        "runtime",
     },
     "ctypes": {
         "_callbacks.async_exception",
@@ -70,6 +69,7 @@ ONLY_USERS = {
         "_files.trap_signals",
         "_guest.bell",
         "_wasm.c_functions",
+        "_wasm.linking",
         "_wasm.parking",
         "_wasm.table",
         "runtime",
