@@ -38,7 +38,11 @@ else:
             return _import_module(f"rapsqlite.{name}")
         if name.startswith("_") and name != "__all__":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        public = _import_module("rapsqlite._public")
+        try:
+            public = _import_module("rapsqlite._public")
+        except ImportError:
+            _import_module("rapsqlite._wasm.requirements").check()  # what it uses may not load in this interpreter
+            raise
         names = {found: getattr(public, found) for found in public.__all__}
         globals().update(names, __all__=["__version__", *names])
         if name in globals():

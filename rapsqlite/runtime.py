@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rapsqlite._constants import WINDOWS_BYTES, WINDOWS_START
 from rapsqlite._files import mapping, module_cache, shortage, sigbus, trap_signals
+from rapsqlite._wasm import requirements
 from rapsqlite._wasm.c_functions import (
     EPOCH_CONTINUE,
     FUNCTION,
@@ -199,9 +200,12 @@ class Engine:
     def __init__(self, wasm: bytes) -> None:
         """Load the compiled ``wasm`` from the cache, or compile it (1 to 2 s, without the GIL) and store it there.
 
-        Raises NotSupportedError for a wasmtime version whose C interface is not known to match.
+        Raises NotSupportedError for a wasmtime version whose C interface is not known to match, and without wasmtime.
         """
-        self.c: CFunctions = CFunctions(library_path())
+        try:
+            self.c: CFunctions = CFunctions(library_path())
+        except (ImportError, OSError) as exc:  # where wasmtime has no build, its wheel holds another system's library
+            raise requirements.no_runtime(exc) from exc
         self._epoch_callback = EpochCallback(self._on_epoch)
         sigbus.identify(self.c.path)
         self.engine: Owned = self.c.owned(self.c.wasm_engine_new_with_config(_new_config(self.c)), "wasm_engine")

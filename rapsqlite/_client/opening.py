@@ -18,6 +18,7 @@ from rapsqlite._guest.guest import Guest
 from rapsqlite._loops import current_loop
 from rapsqlite._values.limits import checked_limits
 from rapsqlite._values.options import checked_cache_size, checked_seconds
+from rapsqlite._wasm import requirements
 from rapsqlite._wasm.rings import Request
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class OpenOptions:
         return await self._start(_MEMORY, files, {**self._options, "flags": access})
 
     async def _start(self, name: bytes, files: FileTable, options: dict[str, Any]) -> Guest:
+        requirements.check()
         await current_loop().deliver()  # a task that is already cancelled opens nothing
         guest = Guest(
             os.fsdecode(name),
