@@ -16,6 +16,7 @@ from sqlite3 import (
 from sqlite3.dbapi2 import Timestamp
 
 from rapsqlite import _sqlite_names
+from rapsqlite._aiosqlite_name import install_as_aiosqlite
 from rapsqlite._callbacks.tracebacks import enable_callback_tracebacks
 from rapsqlite._client.transaction_control import LEGACY_TRANSACTION_CONTROL
 from rapsqlite._constants import (
@@ -78,7 +79,7 @@ __all__ = [
     "NotSupportedError", "OperationalError", "OutOfMemoryError", "PrepareProtocol", "PreparedStatement",
     "ProgrammingError", "Row", "RowStream", "Savepoint", "Time", "TimeFromTicks", "Timestamp",
     "TimestampFromTicks", "Transaction", "Warning", "adapt", "apilevel", "complete_statement",
-    "connect", "connect_memory", "enable_callback_tracebacks", "paramstyle", "register_adapter",
-    "register_converter", "sqlite_version", "sqlite_version_info", "threadsafety", "version",
+    "connect", "connect_memory", "enable_callback_tracebacks", "install_as_aiosqlite", "paramstyle",
+    "register_adapter", "register_converter", "sqlite_version", "sqlite_version_info", "threadsafety", "version",
 ]  # fmt: skip
 __all__ += _sqlite_names.__all__

@@ -33,7 +33,7 @@ class Queries:
     _state: ConnectionState
 
     @property
-    def _connection(self) -> Connection:
+    def _itself(self) -> Connection:
         return cast("Connection", self)
 
     # -- cursors -----------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ class Queries:
 
     async def _cursor(self) -> Cursor:
         self._state.guest.state  # noqa: B018 - raises if the connection is closed
-        return Cursor(self._connection)
+        return Cursor(self._itself)
 
     def execute(self, sql: str, parameters: Parameters | None = None) -> Operation[Cursor]:
         """Execute one statement on a new cursor; await it, or use it in ``async with``, which closes it.
@@ -52,11 +52,11 @@ class Queries:
         Raises ProgrammingError for several statements in one string. A statement that changes data begins a transaction
         unless one is open, according to `isolation_level` and `autocommit`.
         """
-        return Operation(Cursor(self._connection).execute(sql, parameters))
+        return Operation(Cursor(self._itself).execute(sql, parameters))
 
     def executemany(self, sql: str, parameters: ParameterSets) -> Operation[Cursor]:
         """Execute one data-changing statement for each parameter set; see `Cursor.executemany`."""
-        return Operation(Cursor(self._connection).executemany(sql, parameters))
+        return Operation(Cursor(self._itself).executemany(sql, parameters))
 
     def execute_many(self, sql: str, parameters: ParameterSets) -> Operation[Cursor]:
         """Same as `executemany`."""
@@ -64,7 +64,7 @@ class Queries:
 
     def executescript(self, sql_script: str) -> Operation[Cursor]:
         """Execute any number of statements; see `Cursor.executescript`."""
-        return Operation(Cursor(self._connection).executescript(sql_script))
+        return Operation(Cursor(self._itself).executescript(sql_script))
 
     def execute_insert(self, sql: str, parameters: Parameters | None = None) -> Operation[Any]:
         """Execute one statement and return a row with the row id of the last inserted row: ``(42,)``.
@@ -74,17 +74,17 @@ class Queries:
         return Operation(self._execute_insert(sql, parameters))
 
     async def _execute_insert(self, sql: str, parameters: Parameters | None) -> Any:
-        cursor = await Cursor(self._connection).execute(sql, parameters)
+        cursor = await Cursor(self._itself).execute(sql, parameters)
         await cursor.close()
         rowid = cursor.lastrowid
         if rowid is None:  # the SQL contained no statement
             rowid = self._state.guest.last_insert_rowid
-        return fetching.rowid_row(self._connection, rowid)
+        return fetching.rowid_row(self._itself, rowid)
 
     def execute_fetchall(self, sql: str, parameters: Parameters | None = None) -> Operation[list[Any]]:
         """Execute one statement and return all its rows, as tuples unless `row_factory` is set."""
         sql_bytes = encode_sql(sql, "execute_fetchall")
-        return Operation(fetching.fetch_rows(self._connection, sql_bytes, 0, parameters, self._state.tuple_decoder))
+        return Operation(fetching.fetch_rows(self._itself, sql_bytes, 0, parameters, self._state.tuple_decoder))
 
     # -- whole results -----------------------------------------------------------------------------
     # Rows are lists unless `row_factory` is set. ``into``: a msgspec.Struct, dataclass, NamedTuple or TypedDict whose
@@ -103,7 +103,7 @@ class Queries:
         that does not match its field raises DataError. The event loop runs every few milliseconds meanwhile.
         """
         decoder = fetching.decoder_into(self._state, into)
-        return await fetching.fetch_rows(self._connection, encode_sql(sql, "fetch_all"), 0, parameters, decoder)
+        return await fetching.fetch_rows(self._itself, encode_sql(sql, "fetch_all"), 0, parameters, decoder)
 
     @overload
     async def fetch_one(self, sql: str, parameters: Parameters | None = None) -> Any: ...
@@ -115,7 +115,7 @@ class Queries:
         SQLite computes no further rows.
         """
         decoder = fetching.decoder_into(self._state, into)
-        return await fetching.fetch_one(self._connection, encode_sql(sql, "fetch_one"), 0, parameters, decoder)
+        return await fetching.fetch_one(self._itself, encode_sql(sql, "fetch_one"), 0, parameters, decoder)
 
     @overload
     async def fetch_optional(self, sql: str, parameters: Parameters | None = None) -> Any: ...
@@ -127,16 +127,16 @@ class Queries:
         """Return the first row, made as in `fetch_all`, or None if there is none."""
         decoder = fetching.decoder_into(self._state, into)
         sql_bytes = encode_sql(sql, "fetch_optional")
-        rows, _ = await fetching.fetch_first(self._connection, sql_bytes, 0, parameters, decoder)
+        rows, _ = await fetching.fetch_first(self._itself, sql_bytes, 0, parameters, decoder)
         return rows[0] if rows else None
 
     async def fetch_scalar(self, sql: str, parameters: Parameters | None = None) -> Any:
         """Return the only column of the first row, None without rows; ProgrammingError for several columns."""
-        return await fetching.fetch_scalar(self._connection, encode_sql(sql, "fetch_scalar"), 0, parameters)
+        return await fetching.fetch_scalar(self._itself, encode_sql(sql, "fetch_scalar"), 0, parameters)
 
     async def fetch_blob(self, sql: str, parameters: Parameters | None = None) -> bytes | None:
         """Return the only column of the first row, a BLOB or NULL; TypeError for another type, None without rows."""
-        return await fetching.fetch_blob(self._connection, encode_sql(sql, "fetch_blob"), 0, parameters)
+        return await fetching.fetch_blob(self._itself, encode_sql(sql, "fetch_blob"), 0, parameters)
 
     # -- streams -----------------------------------------------------------------------------------
 
@@ -149,16 +149,16 @@ class Queries:
         """
         size = self._state.iter_chunk_size if chunk_size is None else chunk_size
         sql_bytes = encode_sql(sql, "execute_iter")
-        return ChunkStream(self._connection, sql_bytes, parameters, self._state.list_decoder, size)
+        return ChunkStream(self._itself, sql_bytes, parameters, self._state.list_decoder, size)
 
     def stream(self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> RowStream:
         """Return an async iterator over the rows of one statement; rows are made as in `fetch_all`."""
         decoder = fetching.decoder_into(self._state, into)
-        return RowStream(self._connection, encode_sql(sql, "stream"), parameters, decoder)
+        return RowStream(self._itself, encode_sql(sql, "stream"), parameters, decoder)
 
     def prepare(self, sql: str) -> PreparedStatement:
         """Return a statement that stays prepared until it is closed or garbage-collected."""
-        return PreparedStatement(self._connection, sql)
+        return PreparedStatement(self._itself, sql)
 
     # -- counters ----------------------------------------------------------------------------------
 

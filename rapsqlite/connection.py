@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rapsqlite import _constants as abi
-from rapsqlite._aiosqlite_attributes import DriverAttributes
+from rapsqlite._aiosqlite_attributes import ConnectionAttributes
+from rapsqlite._blocking import Worker
 from rapsqlite._client.opening import OpenOptions
 from rapsqlite._client.slow_statements import SlowStatements
 from rapsqlite._client.state import CLOSED, NOT_CONNECTED, ConnectionState
@@ -19,7 +21,7 @@ from rapsqlite._values.uncopied import Uncopied
 from rapsqlite.backup import Copies
 from rapsqlite.blob import Blobs
 from rapsqlite.changeset import Changesets
-from rapsqlite.errors import ExceptionAttributes, ProgrammingError
+from rapsqlite.errors import ExceptionAttributes, NotSupportedError, ProgrammingError
 from rapsqlite.extensions import Extensions
 from rapsqlite.functions import Functions
 from rapsqlite.hooks import Hooks
@@ -30,6 +32,7 @@ from rapsqlite.transaction import Transaction, begin_statement
 
 if TYPE_CHECKING:
     import os
+    import threading
     from collections.abc import Awaitable, Callable, Generator, Mapping
 
     from rapsqlite._guest.guest import Guest
@@ -51,7 +54,7 @@ class Connection(
     Sessions,
     Changesets,
     Extensions,
-    DriverAttributes,
+    ConnectionAttributes,
     ExceptionAttributes,
 ):
     """One connection to one SQLite database, with its own sandbox and thread; made by `connect`.
@@ -106,6 +109,8 @@ class Connection(
         self._opened_at = _calling_line()
         self._was_opened = False
         self._savepoint_count = 0
+        self._worker = Worker()
+        self._guest_thread: threading.Thread | None = None
 
     # -- lifetime ----------------------------------------------------------------------------------
 
@@ -117,6 +122,7 @@ class Connection(
             raise ProgrammingError("this connection was already opened: call connect() again")
         self._was_opened = True
         guest = self._state.guest = await self._target.open()
+        self._guest_thread = guest.thread
         self._callbacks = guest.callbacks.hand_over()
         try:
             await self._set_up()
@@ -363,6 +369,15 @@ def _calling_line() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
+def _checked_factory(factory: Any) -> type[Connection]:
+    """Return what makes the connection; sqlite3's class stands for the default."""
+    if factory is None or factory is sqlite3.Connection:
+        return Connection
+    if isinstance(factory, type) and issubclass(factory, sqlite3.Connection):
+        raise NotSupportedError(f"factory must be a subclass of rapsqlite.Connection; {factory.__name__} is sqlite3's")
+    return cast("type[Connection]", factory)
+
+
 def connect(
     database: str | bytes | os.PathLike[str] | os.PathLike[bytes],
     *,
@@ -408,7 +423,7 @@ def connect(
     """
     if loop is not None:
         warnings.warn("connect() has no use for loop: it works in every event loop", DeprecationWarning, stacklevel=2)
-    return (factory or Connection)(
+    return _checked_factory(factory)(
         database,
         timeout=timeout,
         isolation_level=isolation_level,

@@ -15,6 +15,7 @@ from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
+from rapsqlite._aiosqlite_attributes import CursorAttributes
 from rapsqlite._client.batches import Batches
 from rapsqlite._client.executemany import execute_many
 from rapsqlite._client.named_placeholders import accept_positions
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 _WIRE_BITS = abi.FORMAT_SHAPE_MASK | abi.FORMAT_TEXT_AS_BYTES | abi.FORMAT_TEXT_AS_EXTENSION | abi.FORMAT_DECLARED_TYPES
 
 
-class Cursor(Uncopied):
+class Cursor(CursorAttributes, Uncopied):
     """One statement at a time and the rows it returns: `sqlite3.Cursor` with ``await``.
 
     Made by `Connection.cursor` and `Connection.execute`. Executing again, closing, or dropping the cursor ends the
@@ -97,7 +98,7 @@ class Cursor(Uncopied):
         state = await self._begin()
         encoded = encode_sql(sql, "execute")
         params = await state.encode(encoded, parameters)
-        await self._execute(encoded, 0, params)
+        await self._send(encoded, 0, params)
         return self
 
     async def _run(self, sql: bytes, handle: int, params: bytes, decoder: RowDecoder, row_count: int = 1) -> None:
@@ -107,9 +108,9 @@ class Cursor(Uncopied):
         """
         await self._begin()
         self._decoder = decoder
-        await self._execute(sql, handle, params, row_count)
+        await self._send(sql, handle, params, row_count)
 
-    async def _execute(self, sql: bytes, handle: int, params: bytes, row_count: int = 1) -> None:
+    async def _send(self, sql: bytes, handle: int, params: bytes, row_count: int = 1) -> None:
         state = self._state
         bits = state.statement_bits
         while True:

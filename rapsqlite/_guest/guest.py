@@ -88,7 +88,7 @@ class Guest:
         self._end_lock = threading.Lock()  # files are closed before the memory they are mapped into is freed
         self._waiting_for_end: list[PendingRequest] = []
         self._parking = parking.parking_here()
-        self._thread = threading.Thread(target=self._main, name=f"rapsqlite {name}", daemon=True)
+        self.thread = threading.Thread(target=self._main, name=f"rapsqlite {name}", daemon=True)
 
     @property
     def state(self) -> str:
@@ -323,11 +323,11 @@ class Guest:
     def start(self) -> None:
         """Start the thread. Requests may be submitted immediately; they wait until the guest is up."""
         try:
-            registry.start(self, self._thread)
+            registry.start(self, self.thread)
             self._watchdog.start(self.name)
         except RuntimeError as exc:
             self.stop()
-            if self._thread.ident is None:
+            if self.thread.ident is None:
                 self._end(exc)  # no thread will, and closing waits for it
             raise shortage.too_many_threads(self.name, exc) from exc
 
@@ -444,8 +444,8 @@ class Guest:
             await wait_shielded(loop, pending)  # running statements are not awaited
         while not pending.done:
             await loop.wait(pending)
-        if not self._given_up and self._thread.ident is not None:
-            self._thread.join()  # it has finished everything except returning
+        if not self._given_up and self.thread.ident is not None:
+            self.thread.join()  # it has finished everything except returning
         raise_or_hold_back(loop, pending, finished=True)
 
     def stop(self) -> None:
@@ -465,12 +465,12 @@ class Guest:
 
     def join(self, timeout_s: float) -> None:
         """Wait until the thread has ended, if it was started."""
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
+        if self.thread.ident is not None:
+            self.thread.join(timeout_s)
 
     def is_running(self) -> bool:
         """Return True while the guest's thread exists."""
-        return self._thread.is_alive()
+        return self.thread.is_alive()
 
     def abandon_after_fork(self) -> None:
         """In a forked child: close the files; everything else belongs to the parent."""

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 class _Work:
     """One function running in a thread, and what its task waits for (a ``Ticket``)."""
 
-    def __init__(self, loop: Loop, function: Callable[[], object], grace_period_s: float) -> None:
+    def __init__(
+        self, loop: Loop, function: Callable[[], object], grace_period_s: float, on_cancel: Callable[[], object]
+    ) -> None:
         self.grace_period_s = grace_period_s
+        self._on_cancel = on_cancel
         self.waiter: Any = None
         self.cancellation: BaseException | None = None
         self.result: object = None
@@ -51,21 +54,34 @@ class _Work:
         return self._done or self.abandoned
 
     def on_cancel(self) -> None:
-        """Do nothing: it cannot be interrupted."""
+        self._on_cancel()
 
     def on_timeout(self) -> None:
         self.abandoned = True
 
 
-async def in_thread(function: Callable[[], R], *, grace_period_s: float) -> R:
+def _nothing() -> None:
+    """Do nothing: the work cannot be interrupted."""
+
+
+async def in_thread(
+    function: Callable[[], R],
+    *,
+    grace_period_s: float,
+    starter: Callable[[Callable[[], object]], object] | None = None,
+    on_cancel: Callable[[], object] = _nothing,
+) -> R:
     """Run ``function`` in a thread; return its result or raise its exception.
+
+    ``starter`` gets a function to run in the thread, by default in a new one. ``on_cancel`` is called if the task is
+    cancelled.
 
     A cancelled task waits at most so long for it to end. If it does, the cancellation is raised at the task's next
     checkpoint; otherwise it is raised immediately, and the thread continues by itself.
     """
     loop = current_loop()
-    work = _Work(loop, function, grace_period_s)
-    start(work.run)
+    work = _Work(loop, function, grace_period_s, on_cancel)
+    (starter or start)(work.run)
     try:
         while not work.is_ready():
             await loop.wait(work)

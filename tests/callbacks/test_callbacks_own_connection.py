@@ -136,7 +136,7 @@ async def test_callbacks_of_every_kind_are_refused_and_run_in_the_connections_th
     threads: set[int] = set()
     with prepared(database, name) as kind:
         async with rapsqlite.connect(database, isolation_level=None) as conn:
-            own = conn._state.guest._thread.ident
+            own = conn._state.guest.thread.ident
 
             def call(*_: object) -> int | None:
                 threads.add(threading.get_ident())

@@ -1,7 +1,6 @@
-"""aiosqlite's own test suite, from its wheel, run against rapsqlite.
+"""aiosqlite's own test suite, from its wheel, run against `rapsqlite.aiosqlite`.
 
-The files are loaded unmodified, except that ``import aiosqlite`` imports this package. Each test is one test here.
-Tests that cannot pass are listed with the reason, and must fail: when one passes, remove its line.
+The files are loaded unmodified, except that ``import aiosqlite`` imports that module. Each test is one test here.
 """
 
 from __future__ import annotations
@@ -18,24 +17,16 @@ from typing import Any
 
 import pytest
 
-import rapsqlite
+from rapsqlite import aiosqlite
 
 AIOSQLITE = importlib.util.find_spec("aiosqlite")
 assert AIOSQLITE is not None
 assert AIOSQLITE.origin is not None
 SUITE = Path(AIOSQLITE.origin).parent / "tests"
 
-EXCEPTIONS = {
-    "test_connect_base_exception": "makes a Connection of a function that calls sqlite3.connect, and looks at _running",
-}
-
-# What they call does not exist here yet.
-NOT_YET: dict[str, str] = {}
-LEFT_OUT = EXCEPTIONS | NOT_YET
-
 
 def load(name: str) -> types.ModuleType:
-    """Load one file of the suite, as a module of a package of our own, with rapsqlite for aiosqlite."""
+    """Load one file of the suite, as a module of a package of our own, with `rapsqlite.aiosqlite` for aiosqlite."""
     package = "aiosqlite_suite"
     if package not in sys.modules:
         parent = types.ModuleType(package)
@@ -48,7 +39,7 @@ def load(name: str) -> types.ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     before = sys.modules.get("aiosqlite")
-    sys.modules["aiosqlite"] = rapsqlite
+    sys.modules["aiosqlite"] = aiosqlite
     try:
         spec.loader.exec_module(module)
     finally:
@@ -88,13 +79,12 @@ TESTS = [
 
 def test_suite_is_the_one_we_know() -> None:
     """If it were empty, or tested aiosqlite, everything below would pass."""
-    assert SMOKE.aiosqlite is rapsqlite
-    assert PERFORMANCE.aiosqlite is rapsqlite
+    assert SMOKE.aiosqlite is aiosqlite
+    assert PERFORMANCE.aiosqlite is aiosqlite
     assert len(names_in(SMOKE.SmokeTest)) >= 30
-    assert {name for case, name in (test.values for test in TESTS)} >= LEFT_OUT.keys()
 
 
-@pytest.mark.parametrize("case, name", [test for test in TESTS if test.id not in LEFT_OUT])
+@pytest.mark.parametrize("case, name", TESTS)
 def test_passes(case: type[unittest.TestCase], name: str) -> None:
     """aiosqlite's own tests hold here, unmodified."""
     failures = failures_of(case, name)
@@ -102,24 +92,7 @@ def test_passes(case: type[unittest.TestCase], name: str) -> None:
     assert not failures, failures
 
 
-@pytest.mark.parametrize("case, name", [test for test in TESTS if test.id in LEFT_OUT])
-def test_what_is_left_out_does_not_pass(case: type[unittest.TestCase], name: str) -> None:
-    """When one does, remove its line above."""
-    failures = failures_of(case, name)
-
-    assert failures
-    if name in NOT_YET:
-        assert not hasattr(rapsqlite.Connection, NOT_YET[name])
-
-
 def test_compatibility_page_states_the_count() -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "compatibility.md"
-    passing = len(TESTS) - len(LEFT_OUT)
 
-    assert f"passes **{passing} of {len(TESTS)}** of its tests" in page.read_text(encoding="utf-8")
-
-
-def test_documentation_says_how_many_pass() -> None:
-    page = Path(__file__).parents[2] / "docs" / "compatibility.md"
-
-    assert f"**{len(TESTS) - len(LEFT_OUT)} of {len(TESTS)}**" in page.read_text(encoding="utf-8")
+    assert f"passes **all {len(TESTS)}** of its tests" in page.read_text(encoding="utf-8")

@@ -80,7 +80,9 @@ def test_package_by_itself_loads_nothing() -> None:
 
 def test_modules_are_found_by_their_names() -> None:
     """Including modules without public names; a module missing from the list would import all the others."""
-    files = {path.stem for path in Path(rapsqlite.__file__).parent.glob("[a-z]*.py")}
+    package = Path(rapsqlite.__file__).parent
+    files = {path.stem for path in package.glob("[a-z]*.py")}
+    files |= {path.parent.name for path in package.glob("[a-z]*/__init__.py")}
 
     assert files == rapsqlite._MODULES
     assert modules_loaded_by_import("errors") < modules_loaded_by_import("connect")

@@ -1,0 +1,5 @@
+"""Cursors, as ``aiosqlite.cursor``."""
+
+from rapsqlite.cursor import Cursor
+
+__all__ = ["Cursor"]

@@ -1,0 +1,305 @@
+"""`install_as_aiosqlite` gives this package aiosqlite's name; aiosqlite's private attributes answer as programs need.
+
+docs/compatibility.md names the programs; `scripts/drop_in_suites.sh` runs their own tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+import rapsqlite
+from rapsqlite import aiosqlite
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
+
+
+@pytest.fixture
+async def db() -> AsyncIterator[Any]:
+    async with aiosqlite.connect(":memory:") as connection:
+        await connection.execute("CREATE TABLE t (a)")
+        yield connection
+
+
+def run_program(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_every_way_of_importing_aiosqlite_finds_this_package() -> None:
+    """In a process of its own: the tests here need aiosqlite itself too."""
+    done = run_program(
+        "import rapsqlite, importlib.util\n"
+        "rapsqlite.install_as_aiosqlite()\n"
+        "rapsqlite.install_as_aiosqlite()\n"
+        "import aiosqlite, aiosqlite.core, aiosqlite.cursor\n"
+        "from aiosqlite.context import contextmanager\n"
+        "assert importlib.util.find_spec('aiosqlite') is not None\n"
+        "assert aiosqlite.core.Connection is aiosqlite.Connection\n"
+        "assert issubclass(aiosqlite.Connection, rapsqlite.Connection)\n"
+        "print(aiosqlite.__name__, aiosqlite.cursor.Cursor is rapsqlite.Cursor)\n"
+    )
+
+    assert (done.stdout, done.stderr) == ("rapsqlite.aiosqlite True\n", "")
+
+
+def test_installing_after_aiosqlite_was_imported_is_refused() -> None:
+    """Whatever imported it holds its classes, and may have connections."""
+    done = run_program("import aiosqlite, rapsqlite; rapsqlite.install_as_aiosqlite()")
+
+    assert "RuntimeError: aiosqlite has been imported already" in done.stderr
+
+
+def test_module_has_every_public_name_of_aiosqlite() -> None:
+    import aiosqlite as theirs
+
+    assert set(theirs.__all__) <= set(aiosqlite.__all__)
+
+
+async def test_leaving_async_with_does_not_commit(database: Path) -> None:
+    async with aiosqlite.connect(database) as db:
+        await db.execute("CREATE TABLE t (a)")
+        await db.execute("INSERT INTO t VALUES (1)")
+
+    async with aiosqlite.connect(database) as db:
+        assert await db.execute_fetchall("SELECT * FROM t") == []
+
+
+async def test_attributes_follow_the_life_of_the_connection() -> None:
+    db = aiosqlite.connect(":memory:", iter_chunk_size=7)
+    before = (db._connection, db._running, db._thread.is_alive(), db._iter_chunk_size)
+    with pytest.raises(ValueError, match="no active connection"):
+        _ = db._conn
+    db._thread.daemon = True
+
+    assert await db._connect() is db
+    opened = (db._connection == db._conn, db._running, db._thread.is_alive(), db._thread.daemon)
+    assert await db._connect() is db
+    await db.close()
+    db._thread.join(10)
+
+    assert before == (None, True, False, 7)
+    assert opened == (True, True, True, True)
+    assert (db._connection, db._running, db._thread.is_alive()) == (None, False, False)
+    with pytest.raises(ValueError, match="closed"):
+        await db._execute(print)
+
+
+async def test_function_uses_the_connection_blocking(db: Any) -> None:
+    """As sqlspec does: several statements in one call, off the event loop."""
+
+    def insert(count: int, *, first: int) -> Any:
+        conn = db._conn
+        cursor = conn.cursor()
+        cursor.executemany("INSERT INTO t VALUES (?)", [(first + number,) for number in range(count)])
+        rowcount = cursor.rowcount
+        with conn:
+            conn.execute("DELETE FROM t WHERE a = ?", (first,))
+        found = conn.execute("SELECT a FROM t ORDER BY a")
+        return rowcount, found.fetchone(), list(found), conn.in_transaction, conn.total_changes
+
+    assert await db._execute(insert, 3, first=5) == (3, (6,), [(7,)], False, 4)
+
+
+async def test_blocking_block_rolls_back_after_an_exception(db: Any) -> None:
+    def insert() -> None:
+        with db._conn as conn:
+            conn.executescript("BEGIN; INSERT INTO t VALUES (1);")
+            conn.execute("nonsense")
+
+    with pytest.raises(sqlite3.OperationalError, match="syntax error"):
+        await db._execute(insert)
+
+    assert await db.execute_fetchall("SELECT * FROM t") == []
+    assert not db.in_transaction
+
+
+async def test_functions_run_one_at_a_time_in_order_off_the_event_loop(db: Any) -> None:
+    order: list[int] = []
+    threads: set[Any] = set()
+
+    def work(number: int) -> None:
+        order.append(number)
+        threads.add(threading.current_thread())
+        db._conn.execute("INSERT INTO t VALUES (?)", (number,))
+        order.append(number)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(5):
+            tasks.start_soon(db._execute, work, number)
+
+    assert order[::2] == order[1::2]
+    assert sorted(order[::2]) == list(range(5))
+    assert threading.current_thread() not in threads
+    assert db._tx.empty()
+
+
+async def test_cancelled_function_is_interrupted_and_leaves_the_connection_usable(db: Any) -> None:
+    started = threading.Event()
+    ended = threading.Event()
+
+    def endless() -> None:
+        started.set()
+        try:
+            db._conn.execute(ENDLESS)
+        finally:
+            ended.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(db._execute, endless)
+        await anyio.to_thread.run_sync(started.wait)
+        tasks.cancel_scope.cancel()
+
+    assert ended.is_set()
+    assert await db._execute(lambda: db._conn.execute("SELECT 1").fetchone()) == (1,)
+
+
+async def test_blocking_call_from_the_event_loop_is_answered(db: Any) -> None:
+    """Programs that connect with ``check_same_thread=False`` make such calls."""
+    db._conn.row_factory = sqlite3.Row
+    db._conn.create_function("twice", 1, lambda value: value * 2)
+
+    row = db._conn.execute("SELECT twice(21) AS answer").fetchone()
+
+    assert row["answer"] == 42
+    assert db.row_factory is sqlite3.Row
+
+
+async def test_blocking_copies_reach_both_kinds_of_connection(db: Any) -> None:
+    db._conn.execute("INSERT INTO t VALUES (1)")
+    db._conn.commit()
+
+    def copy() -> Any:
+        with closing(sqlite3.connect(":memory:")) as native:
+            db._conn.backup(native)
+            return list(native.execute("SELECT * FROM t")), list(db._conn.iterdump())
+
+    async with aiosqlite.connect(":memory:") as other:
+        db._conn.backup(other._conn)
+
+        assert await other.execute_fetchall("SELECT * FROM t") == [(1,)]
+    rows, dump = await db._execute(copy)
+    assert rows == [(1,)]
+    assert 'INSERT INTO "t" VALUES(1);' in dump
+
+
+async def test_cursor_has_its_blocking_counterpart(db: Any) -> None:
+    cursor = await db.execute("SELECT 1 UNION SELECT 2 UNION SELECT 3")
+
+    first = await cursor._execute(cursor._cursor.fetchone)
+    rest = [row async for row in cursor._fetch_chunked()]
+
+    assert (first, rest) == ((1,), [(2,), (3,)])
+    assert cursor._conn is db
+    assert cursor._cursor.connection == db._conn
+    assert cursor._cursor.rowcount == -1
+
+
+async def test_exception_of_a_function_is_the_caller_s(db: Any) -> None:
+    def fail() -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await db._execute(fail)
+
+
+def test_queue_takes_functions_with_and_without_a_future() -> None:
+    """As SQLAlchemy's dialect does; on asyncio alone, whose futures they are."""
+
+    async def main() -> Any:
+        async with aiosqlite.connect(":memory:") as db:
+            loop = asyncio.get_running_loop()
+            good, bad = loop.create_future(), loop.create_future()
+            db._tx.put_nowait((None, lambda: setattr(db._conn, "isolation_level", "IMMEDIATE")))
+            db._tx.put_nowait((good, lambda: db._conn.isolation_level))
+            db._tx.put_nowait((bad, lambda: db._conn.execute("nonsense")))
+            return await asyncio.gather(good, bad, return_exceptions=True)
+
+    level, error = asyncio.run(main())
+
+    assert level == "IMMEDIATE"
+    assert isinstance(error, sqlite3.OperationalError)
+
+
+async def test_connection_is_made_of_a_function_that_connects(database: Path) -> None:
+    """As zigpy does: the file and its settings are what the function's connection has."""
+    sqlite3.register_converter("twofold", lambda value: int(value) * 2)
+
+    def connector() -> sqlite3.Connection:
+        native = sqlite3.connect(
+            str(database), isolation_level="IMMEDIATE", timeout=1.5, detect_types=sqlite3.PARSE_DECLTYPES
+        )
+        native.row_factory = sqlite3.Row
+        return native
+
+    async with aiosqlite.Connection(connector, iter_chunk_size=9) as db:
+        await db.execute("CREATE TABLE t (a twofold)")
+        await db.execute("INSERT INTO t VALUES (21)")
+        row = await (await db.execute('SELECT a, 1 AS "b [twofold]" FROM t')).fetchone()
+        await db.commit()
+        found = (db.isolation_level, db.timeout, db.row_factory, db._iter_chunk_size)
+
+    assert tuple(row) == (42, 1)
+    assert row.keys() == ["a", "b [twofold]"]
+    assert found == ("IMMEDIATE", 1.5, sqlite3.Row, 9)
+    with closing(sqlite3.connect(database)) as native:
+        assert list(native.execute("SELECT a FROM t")) == [(21,)]
+
+
+async def test_function_that_fails_leaves_nothing_running() -> None:
+    def connector() -> sqlite3.Connection:
+        raise LookupError("no database")
+
+    db = aiosqlite.Connection(connector, 64)
+
+    with pytest.raises(LookupError, match="no database"):
+        await db
+    assert not db._running
+    await db.close()
+
+
+async def test_function_whose_in_memory_database_has_tables_is_refused() -> None:
+    """Its content would be lost."""
+
+    def connector() -> sqlite3.Connection:
+        native = sqlite3.connect(":memory:")
+        native.execute("CREATE TABLE t (a)")
+        return native
+
+    with pytest.raises(rapsqlite.NotSupportedError, match="in-memory database has tables"):
+        await aiosqlite.Connection(connector, 64)
+
+
+async def test_factory_of_sqlite3_is_the_default_and_a_subclass_of_it_is_refused() -> None:
+    class Theirs(sqlite3.Connection):
+        pass
+
+    class Ours(rapsqlite.Connection):
+        pass
+
+    async with aiosqlite.connect(":memory:", factory=sqlite3.Connection) as db:
+        assert type(db) is aiosqlite.Connection
+    async with aiosqlite.connect(":memory:", factory=Ours) as db:
+        assert type(db) is Ours
+    with pytest.raises(rapsqlite.NotSupportedError, match=r"subclass of rapsqlite\.Connection; Theirs is sqlite3's"):
+        aiosqlite.connect(":memory:", factory=Theirs)
+
+
+async def test_no_thread_is_left_when_functions_are_done(db: Any) -> None:
+    await db._execute(lambda: db._conn.execute("SELECT 1").fetchall())
+
+    for thread in threading.enumerate():
+        if thread.name == "rapsqlite worker":
+            thread.join(10)
+    assert not [thread for thread in threading.enumerate() if thread.name == "rapsqlite worker"]
