@@ -37,6 +37,7 @@ from rapsqlite._wasm.c_functions import Instance as RawInstance
 from rapsqlite._wasm.dylink import read_side
 from rapsqlite._wasm.imports import MODULE, SIGNATURES, WASI, WASI_FUNCTIONS
 from rapsqlite._wasm.linking import Library
+from rapsqlite._wasm.reply_watcher import ReplyWatcher, SharedPage
 from rapsqlite._wasm.table import Table
 from rapsqlite.errors import InternalError, NotSupportedError, OperationalError
 
@@ -85,6 +86,11 @@ class Memory:
             if not 0 <= address <= end <= self._known_size:
                 raise IndexError("the guest passed an address outside its memory")
         return self._whole[address:end]
+
+    def share_page(self, address: int) -> SharedPage | None:
+        """Let a `ReplyWatcher` show the page at ``address``; None where the system cannot. While the guest waits."""
+        self.view(address, mapping.whole_pages(1))
+        return SharedPage(self.base + address) if mapping.make_shareable(self.base + address) else None
 
     def window(self, address: int, length: int) -> memoryview:
         """Return the bytes at ``address`` for mapping a file there; IndexError if they are not all in that region.
@@ -412,11 +418,26 @@ def shared_engine() -> Engine:
         return _shared
 
 
+def watcher_here() -> ReplyWatcher | None:
+    """Return the calling thread's watcher; None if there is none, for want of address space."""
+    try:
+        return _watchers.here  # type: ignore[no-any-return]
+    except AttributeError:
+        _watchers.here = None
+    engine = shared_engine()
+    try:
+        _watchers.here = ReplyWatcher(engine.c, engine.engine.address)
+    except WasmtimeError as exc:
+        logger.info("replies are not watched for without the GIL: %s", exc)
+    return watcher_here()
+
+
 def forget_after_fork() -> None:
     """In a forked child: never touch the parent's engine again; start afresh with new locks."""
-    global _shared, _forked, _shared_lock
-    _leaked.append(_shared)  # dropping it would free what the parent's threads were using at the fork
+    global _shared, _forked, _shared_lock, _watchers
+    _leaked.append((_shared, _watchers))  # dropping it would free what the parent's threads were using at the fork
     _shared = None
+    _watchers = threading.local()
     _forked = True
     _shared_lock = threading.Lock()
     _entered.clear()
@@ -432,5 +453,6 @@ _bare: dict[str, dict[int, Callable[..., int | None]]] = {
 _shared_lock = threading.Lock()
 _shared: Engine | None = None
 _output_is_prepared = False
-_leaked: list[Engine | None] = []
+_watchers = threading.local()  # `ReplyWatcher` of each thread
+_leaked: list[object] = []
 _forked = False

@@ -21,6 +21,7 @@ from bisect import bisect_left, bisect_right
 _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000
 _PROT_NONE = 0
+_MREMAP_TO = 3  # MREMAP_MAYMOVE | MREMAP_FIXED
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 # These calls take microseconds, so they keep the GIL: getting it back can take far longer.
@@ -28,6 +29,10 @@ _libc = ctypes.PyDLL(None, use_errno=True)
 _mmap = _libc.mmap
 _mmap.restype = ctypes.c_void_p
 _mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64)
+_mremap = getattr(_libc, "mremap", None)  # Linux
+if _mremap is not None:
+    _mremap.restype = ctypes.c_void_p
+    _mremap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p)
 _madvise = _libc.madvise
 _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 # But dropping many pages takes long.
@@ -110,6 +115,33 @@ def _lay(address: int, fd: int, offset: int, length: int, *, writable: bool) -> 
     if known is None:
         _starts.insert(next_one, address)
     _laid[address] = (max(address + length, known[0] if known else 0), fd)
+
+
+def make_shareable(address: int) -> bool:
+    """Make a page of plain memory one that ``share`` can show elsewhere too; False if the system cannot.
+
+    Its content stays. Nobody may use it meanwhile. Raises OSError.
+    """
+    if _mremap is None or address % mmap.PAGESIZE:
+        return False
+    content = ctypes.string_at(address, mmap.PAGESIZE)
+    flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_FIXED
+    _map(address, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+    ctypes.memmove(address, content, len(content))
+    _madvise(address, mmap.PAGESIZE, mmap.MADV_DONTFORK)
+    return True
+
+
+def share(address: int, other: int) -> None:
+    """Show the page at ``address`` at ``other`` too, instead of what was there. Raises OSError.
+
+    https://man7.org/linux/man-pages/man2/mremap.2.html: an old size of 0 makes a second mapping of the same pages.
+    """
+    assert _mremap is not None
+    if _mremap(address, 0, mmap.PAGESIZE, _MREMAP_TO, other) == _MAP_FAILED:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    _madvise(other, mmap.PAGESIZE, mmap.MADV_DONTFORK)
 
 
 def drop_pages(view: memoryview) -> None:

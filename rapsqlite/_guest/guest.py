@@ -369,7 +369,9 @@ class Guest:
         instance.call("_initialize")
         if instance.call("rapsqlite_abi_version") != abi.ABI_VERSION:
             raise InternalError("engine.wasm was built for another version of this package: run scripts/build_wasm.sh")
-        self.host.rings = rings = Rings(instance.memory.view, instance.call("rapsqlite_control"))
+        control = instance.call("rapsqlite_control")
+        self.host.rings = rings = Rings(instance.memory.view, control)
+        rings.page = instance.memory.share_page(control)
         block = rings.argument_block
         self.host.callbacks.attach(instance.memory.view, block, instance.table.add_entrance, instance.give_up)
         if bell is not None:

@@ -2,8 +2,8 @@
 
 A guest that is awake answers a small request within a few microseconds, sooner than an event loop could go to sleep for
 it; waking the loop's thread alone takes five times as long. So a request that is alone in flight is polled for: first
-by spinning, then, if the guest meanwhile needs the host and so the GIL, in a short sleep (nap) without the GIL. Polling
-backs off where it does not help, and never keeps other tasks waiting for long.
+by spinning, then, if the guest meanwhile needs the host and so the GIL, by watching and in a short sleep (nap) without
+the GIL. Polling backs off where it does not help, and never keeps other tasks waiting for long.
 docs/decisions/0001-how-a-lone-task-waits.md has the figures.
 """
 
@@ -14,14 +14,18 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from rapsqlite.runtime import watcher_here
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rapsqlite._guest.bell import Bell
     from rapsqlite._guest.host_functions import HostFunctions
+    from rapsqlite._wasm.reply_watcher import Unpublished
     from rapsqlite._wasm.rings import Rings
 
 _SPINS = 400  # about 15 µs
+_CHECKS = 150_000  # about 75 to 100 µs, without the GIL
 _NAP_S = 0.0002
 _IN_ROW = 32  # then other tasks run
 _IN_ROW_S = 0.0004  # the same for naps, in seconds
@@ -36,13 +40,13 @@ _yield_gil: Callable[[], object] = getattr(os, "sched_yield", lambda: time.sleep
 class Polling:
     """Decides whether to poll one guest, from past results. Call with the guest's lock held, except for ``nap``."""
 
-    __slots__ = ("_host", "_in_row", "_in_row_s", "_locks", "_misses", "_started", "_to_skip", "_woken", "naps")
+    __slots__ = ("_calls", "_host", "_in_row", "_in_row_s", "_misses", "_started", "_to_skip", "_woken", "naps")
 
     def __init__(self, host: HostFunctions) -> None:
         self._host = host
         self._in_row = 0
         self._in_row_s = 0.0
-        self._locks = 0
+        self._calls = 0
         self._misses = 0
         self._to_skip = 0
         self._started = 0.0
@@ -71,19 +75,32 @@ class Polling:
             if not self._host.ringing:
                 break
             _yield_gil()  # the guest needs the GIL to return from ringing for the previous reply
-        if self._asks_for_locks():
-            return False  # it waits for the GIL, which ``nap`` releases
         found = rings.poll(_SPINS)
         if found:
             self._account(found=True)
         return found
 
-    def _asks_for_locks(self) -> bool:
-        """Return True if the guest has called for a lock since the last check, and so probably will again."""
+    def guest_calls_host(self) -> bool:
+        """Return True if the guest has called the host since the last check, and so probably will again."""
         counts = self._host.counts
-        locks = counts.get("file_lock", 0) + counts.get("shm_lock", 0)
-        asked, self._locks = locks != self._locks, locks
-        return asked
+        calls = counts.get("file_lock", 0) + counts.get("shm_lock", 0) + counts.get("file_write", 0)
+        called, self._calls = calls != self._calls, calls
+        return called
+
+    @staticmethod
+    def can_watch(rings: Rings) -> bool:
+        """Return True if replies can be watched for without the GIL."""
+        return rings.page is not None and watcher_here() is not None
+
+    @staticmethod
+    def watch(rings: Rings, request: Unpublished) -> bool:
+        """Publish a request and watch for its reply; True if it arrived. Call without the lock."""
+        page, watcher = rings.page, watcher_here()
+        try:
+            return page is not None and watcher is not None and watcher.watch(page, request, _CHECKS)
+        except OSError:  # there are too many mappings; it is not published
+            rings.page = None
+            return False
 
     def nap(self, bell: Bell | None) -> None:
         """Sleep until the bell rings, but not for long. Call without the lock, with ``naps`` set.

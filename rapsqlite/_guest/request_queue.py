@@ -25,6 +25,7 @@ from rapsqlite._guest.polling import Polling
 from rapsqlite._guest.refusal import refusal_of
 from rapsqlite._guest.request import PendingRequest, waiting_loops
 from rapsqlite._guest.spin_budget import SpinBudget, forget, is_crowded, may_spin
+from rapsqlite._wasm.reply_watcher import Unpublished
 from rapsqlite._wasm.rings import MalformedReplyError, Reply, Request, Rings
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class RequestQueue:
         self._several_loops = False
         self._polls = False  # a thread, for the reply to the request in flight
         self._is_in_time = False  # the reply that is polled for
+        self._unpublished: Unpublished | None = None  # the request that ``_nap`` publishes
         self._closing = False
         self.has_stopped = False
 
@@ -158,10 +160,15 @@ class RequestQueue:
         waits_here = not self._pending and loop.allows_polling and self._is_of_the_same_task(loop)
         spins = waits_here and may_spin() and not is_crowded() and self._polling.may_start(rings)
         waits_here = spins or (waits_here and not may_spin() and self._polling.may_nap(rings))
+        calls_host = spins and self._polling.guest_calls_host()
         if waits_here:
             self._prelock(pending, rings)
+        if calls_host and self._polling.can_watch(rings):
+            self._enqueue_unpublished(pending, rings)
+            self._polling.naps = True
+            return
         self._enqueue(pending)
-        if spins and self._polling.spin(rings):
+        if spins and not calls_host and self._polling.spin(rings):
             self._take_replies(deque())  # no other task waits for a reply
             self._end_polling()
             self._polls = False
@@ -234,11 +241,24 @@ class RequestQueue:
     def _nap(self, loop: Loop) -> None:
         """Nap until the bell rings, for a moment; a reply that arrives later goes through the event loop."""
         rings = self._rings
-        if rings is not None and not rings.has_replies():
+        request, self._unpublished = self._unpublished, None
+        if rings is not None and not (rings.has_replies() if request is None else self._watch(rings, request)):
             self._polling.nap(self._bell)
         with self.lock:
             self._polling.end_nap(self._rings)
         self.drain(loop)
+
+    def _watch(self, rings: Rings, request: Unpublished) -> bool:
+        """Publish the request and watch for its reply; if that does not arrive soon, ask for the bell."""
+        if self._polling.watch(rings, request):
+            return True
+        with self.lock:
+            if self._rings is None:
+                return True  # the guest has ended
+            self._flush_backlog()
+            rings.ask_for_bell()
+            self.host.unpark()
+            return rings.has_replies()
 
     def post(self, request: Request) -> None:
         """Send a request without waiting for its reply. Any thread, also from a finalizer."""
@@ -307,7 +327,7 @@ class RequestQueue:
         """Discard a request whose task was broken off, and finish what the task may have been doing for others."""
         self.discard(pending)
         if not isinstance(exc, Exception) and pending.loop is not None:
-            self._polling.naps = False
+            self._polling.naps, self._unpublished = False, None
             self._post(self._abort_polling, pending)
             pending.loop.post(self.drain, pending.loop)
 
@@ -326,7 +346,7 @@ class RequestQueue:
             self._rings.cancel(pending.position)
         self.host.unpark()  # it may be napping for a lock
 
-    def _enqueue(self, pending: PendingRequest) -> None:
+    def _enqueue(self, pending: PendingRequest, *, publishes: bool = True) -> None:
         """Give the request its id and write it into the ring, or keep it until there is space."""
         number = self.last_id % 0xFFFF_FFFE + 1
         # These steps belong together.
@@ -336,9 +356,15 @@ class RequestQueue:
         self._pending[number] = pending
         self._backlog.append(pending)
 
-        self._flush_backlog()
+        self._flush_backlog(publishes=publishes)
 
-    def _flush_backlog(self) -> None:
+    def _enqueue_unpublished(self, pending: PendingRequest, rings: Rings) -> None:
+        """The same for a request that ``_nap`` publishes, once the GIL is free for the guest's calls."""
+        old_head, tail = rings.request_head, rings.reply_tail
+        self._enqueue(pending, publishes=False)
+        self._unpublished = Unpublished(old_head, rings.request_head, tail)
+
+    def _flush_backlog(self, *, publishes: bool = True) -> None:
         """Write the requests into the ring for which there is space. An exception may have ended the last attempt."""
         rings = self._rings
         if rings is None:
@@ -352,6 +378,8 @@ class RequestQueue:
                     if written is None:
                         return
                     pending.position, rings.request_head = written
+                if not publishes:
+                    return
                 rings.publish_requests()
                 del self._backlog[0]
         except MalformedReplyError as exc:
@@ -615,7 +643,7 @@ class RequestQueue:
         """In a forked child: the guest's thread does not exist here, and its work belongs to the parent."""
         self.lock = threading.Lock()
         self.state = "forked"
-        self._rings = None
+        self._rings = self.host.rings = None  # the page of the control block is not inherited
         self._prelocks.held = None  # they are the parent's, and the guard may be held by a thread of it
         if self._bell is not None:
             self._bell.close()  # anything that watches it watches the parent's

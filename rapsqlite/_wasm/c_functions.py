@@ -145,6 +145,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "wasmtime_table_grow": (_pointer, _pointer, _pointer, ctypes.c_uint64, _pointer, _pointer),
     "wasmtime_table_size": (ctypes.c_uint64, _pointer, _pointer),
     "wasmtime_trap_new": (_pointer, _text, _size),
+    "wasmtime_wat2wasm": (_pointer, _text, _size, _pointer),
 }
 """Result and parameters by name."""
 

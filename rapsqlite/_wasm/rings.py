@@ -22,6 +22,8 @@ from rapsqlite._wasm.control_block import Words
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rapsqlite._wasm.reply_watcher import SharedPage
+
 _REQUEST = Struct("<IIIBBHIIII")
 _REPLY = Struct("<IIBBHIIIIIqqqII")
 _PREFIX = Struct("<II")
@@ -96,6 +98,7 @@ class Rings(Words):
         "_requests",
         "_shared",
         "argument_block",
+        "page",
         "reply_tail",
         "request_head",
         "spilled",
@@ -120,6 +123,7 @@ class Rings(Words):
         if any(address + size > after for (address, size), (after, _) in pairwise(ranges)):
             raise MalformedReplyError("the control block and the rings overlap")
         self._shared = ranges
+        self.page: SharedPage | None = None  # the control block's, if it can be watched without the GIL
         self._requests = view(*requests)
         self._replies = view(*replies)
         self._request_bytes = abi.REQUEST_RING_BYTES

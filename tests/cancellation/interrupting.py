@@ -27,6 +27,7 @@ import trio
 from trio._core._ki import ki_protection_enabled
 
 import rapsqlite
+from rapsqlite._guest import polling, request_queue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -143,6 +144,19 @@ async def insert(conn: rapsqlite.Connection) -> None:
     await conn.commit()
 
 
+async def watched(conn: rapsqlite.Connection) -> None:
+    """An INSERT whose guest calls the host, so that it is published and its reply watched for without the GIL."""
+    for owner, name, answer in (
+        (request_queue, "may_spin", True),
+        (request_queue, "is_crowded", False),
+        (polling.Polling, "may_start", True),
+        (polling.Polling, "guest_calls_host", True),
+    ):
+        setattr(owner, name, lambda *_, answer=answer: answer)
+    await conn.fetch_scalar("SELECT 1")
+    await conn.execute("INSERT INTO t VALUES (1)")
+
+
 async def rows(conn: rapsqlite.Connection) -> None:
     found = await conn.fetch_all(ROWS)
     assert [row[0] for row in found] == list(range(1, 601))
@@ -203,11 +217,11 @@ async def open_another(_conn: rapsqlite.Connection) -> None:
 
 
 _ALL = (
-    fetch, insert, rows, cursor, half_a_cursor, prepared, transaction, savepoint, executemany, blob, timeout, close,
-    open_another,
+    fetch, insert, watched, rows, cursor, half_a_cursor, prepared, transaction, savepoint, executemany, blob, timeout,
+    close, open_another,
 )  # fmt: skip
 SCENARIOS = {scenario.__name__: scenario for scenario in _ALL}
-_WRITES = {insert, transaction, savepoint, executemany}
+_WRITES = {insert, watched, transaction, savepoint, executemany}
 _BLOCKS = {transaction, savepoint, executemany}
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LONG = os.environ.get("RAPSQLITE_LONG") == "1"
 PLACES = 10  # of each scenario
 SCENARIOS = {
-    "fetch": 850, "insert": 850, "rows": 850, "cursor": 2900, "half_a_cursor": 850, "prepared": 950,
+    "fetch": 850, "insert": 850, "watched": 500, "rows": 850, "cursor": 2900, "half_a_cursor": 850, "prepared": 950,
     "transaction": 1150, "savepoint": 1000, "executemany": 1150, "blob": 950, "timeout": 800, "close": 220,
     "open_another": 1500,
 }  # fmt: skip

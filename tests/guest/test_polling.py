@@ -25,7 +25,7 @@ class PlayedHost:
     def __init__(self) -> None:
         self.asleep = False
         self.ringing = False
-        self.counts = {"file_lock": 0, "shm_lock": 0}
+        self.counts = {"file_lock": 0, "shm_lock": 0, "file_write": 0}
 
     def is_asleep(self) -> bool:
         return self.asleep
@@ -78,16 +78,17 @@ def test_who_waits_in_the_loop_need_not_yield(polling: Polling) -> None:
         assert not polling.should_yield(answered=False)
 
 
-@pytest.mark.parametrize("lock", ["file_lock", "shm_lock"])
-def test_guest_that_asks_for_locks_is_waited_for_without_the_gil(polling: Polling, host: PlayedHost, lock: str) -> None:
-    """It waits for the GIL itself, which a spin would keep until it is over."""
-    rings = cast("Rings", PlayedRings(answers=True))
+@pytest.mark.parametrize("call", ["file_lock", "shm_lock", "file_write"])
+def test_guest_that_called_the_host_for_the_last_request_is_expected_to_do_so_again(
+    polling: Polling, host: PlayedHost, call: str
+) -> None:
+    """It waits for the GIL then, which a spin in Python would keep until it is over."""
     found = []
     for calls in (0, 1, 1, 0):  # between two requests
-        host.counts[lock] += calls
-        found.append(polling.spin(rings))
+        host.counts[call] += calls
+        found.append(polling.guest_calls_host())
 
-    assert found == [True, False, False, True]
+    assert found == [False, True, True, False]
 
 
 def test_bell_in_a_nap_ends_it(polling: Polling) -> None:

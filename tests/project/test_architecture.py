@@ -71,6 +71,7 @@ ONLY_USERS = {
         "_wasm.c_functions",
         "_wasm.linking",
         "_wasm.parking",
+        "_wasm.reply_watcher",
         "_wasm.table",
         "runtime",
     },

@@ -23,8 +23,8 @@ use request::RequestRing;
 const CONTROL_WORDS: usize = abi::CONTROL_BYTES as usize / 4;
 const FRAME_ALIGN: u32 = 8;
 
-/// The words whose addresses both sides know.
-#[repr(C, align(64))]
+/// The words whose addresses both sides know, alone in their page: the host may share that with a watcher of its own.
+#[repr(C, align(4096))]
 pub struct Control {
     words: [AtomicU32; CONTROL_WORDS],
 }

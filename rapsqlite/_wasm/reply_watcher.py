@@ -1,0 +1,95 @@
+"""Publishes a request and waits for its reply without the GIL.
+
+A thread that waits in Python keeps the GIL from a guest that calls the host, and one that sleeps takes 20 µs to wake
+up. So a tiny module of the host's own, whose memory shows the page of a guest's control block, does both.
+docs/decisions/0001-how-a-lone-task-waits.md has the figures.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, NamedTuple
+
+from rapsqlite import _constants as abi
+from rapsqlite._files import mapping
+from rapsqlite._wasm.c_functions import FUNCTION, MEMORY, Exports, Instance, Vector
+
+if TYPE_CHECKING:
+    from rapsqlite._wasm.c_functions import CFunctions, Owned
+
+# Another thread may have published later requests meanwhile, which must not be taken back. The guest announces that it
+# sleeps, then checks for requests once more. One check takes about 0.5 ns.
+_CODE = f"""
+(module
+  (memory (export "memory") 1 1)
+  (func (export "watch") (param $old i32) (param $head i32) (param $tail i32) (param $checks i32) (result i32)
+    (drop (i32.atomic.rmw.cmpxchg (i32.const {abi.CONTROL_REQUEST_HEAD}) (local.get $old) (local.get $head)))
+    (if (i32.atomic.load (i32.const {abi.CONTROL_PARKED})) (then (return (i32.const 0))))
+    (loop $again
+      (if (i32.ne (i32.atomic.load (i32.const {abi.CONTROL_REPLY_HEAD})) (local.get $tail))
+        (then (return (i32.const 1))))
+      (local.set $checks (i32.sub (local.get $checks) (i32.const 1)))
+      (br_if $again (local.get $checks)))
+    (i32.const 0)))
+""".encode()
+_NEVER = 1 << 62  # an epoch
+
+
+class SharedPage:
+    """A page of a guest's memory that a `ReplyWatcher` can show, and its address."""
+
+    __slots__ = ("address",)
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+
+
+class Unpublished(NamedTuple):
+    """A request in the ring that the guest does not see yet: ``request_head`` without and with it, ``reply_tail``."""
+
+    old_head: int
+    head: int
+    tail: int
+
+
+class ReplyWatcher:
+    """Watches for the replies of one guest at a time. Only one thread may use it."""
+
+    def __init__(self, c: CFunctions, engine: int) -> None:
+        """Compile the module, which takes 1 ms, and make an instance. Raises WasmtimeError."""
+        self._store = c.owned(c.wasmtime_store_new(engine, None, None), "wasmtime_store")
+        context = int(c.wasmtime_store_context(self._store.address))
+        c.wasmtime_context_set_epoch_deadline(context, _NEVER)
+        instance, trap = Instance(), ctypes.c_void_p()
+        module = _compile(c, engine)
+        c.check(
+            c.wasmtime_instance_new(context, module.address, None, 0, ctypes.byref(instance), ctypes.byref(trap)), trap
+        )
+        exports = Exports(c, context, instance)
+        self._base = int(c.wasmtime_memory_data(context, exports.item("memory", MEMORY)))
+        self._call = c.wasmtime_func_call_unchecked
+        self._values = (ctypes.c_int64 * 8)()  # each takes 16 bytes
+        self._arguments = (context, exports.item("watch", FUNCTION), self._values, 4, ctypes.byref(trap))
+        self._shown: SharedPage | None = None
+
+    def watch(self, page: SharedPage, request: Unpublished, checks: int) -> bool:
+        """Publish a request, unless that was done; return True as soon as there is a reply.
+
+        False if there is none after so many checks, or if the guest sleeps. Raises OSError, without publishing.
+        """
+        if self._shown is not page:
+            self._shown = None
+            mapping.share(page.address, self._base)
+            self._shown = page
+        values = self._values
+        values[0], values[2], values[4], values[6] = *request, checks
+        self._call(*self._arguments)
+        return values[0] & 1 != 0
+
+
+def _compile(c: CFunctions, engine: int) -> Owned:
+    code, module = Vector(), ctypes.c_void_p()
+    c.check(c.wasmtime_wat2wasm(_CODE, len(_CODE), ctypes.byref(code)))
+    wasm = c.take_bytes(code)
+    c.check(c.wasmtime_module_new(engine, wasm, len(wasm), ctypes.byref(module)))
+    return c.owned(module.value or 0, "wasmtime_module")

@@ -1,0 +1,251 @@
+"""Requests published, and replies watched for, without the GIL."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import rapsqlite
+from rapsqlite import _constants as abi
+from rapsqlite import runtime
+from rapsqlite._files import mapping
+from rapsqlite._guest import polling, request_queue, spin_budget
+from rapsqlite._wasm.reply_watcher import ReplyWatcher, SharedPage, Unpublished
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rapsqlite._wasm.rings import Rings
+
+CHECKS = 1_000
+MANY_CHECKS = 4_000_000_000  # some seconds: the watcher returns for another reason
+INSERT = "INSERT INTO t VALUES (1)"
+pytestmark = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mremap"), reason="pages are shown twice on Linux only")
+
+
+class Page:
+    """A page of plain memory, with the words of a control block."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+        self.words = memoryview(self._memory).cast("I")
+        self.words[abi.CONTROL_MAGIC // 4] = abi.MAGIC
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        assert mapping.make_shareable(address)
+        self.shared = SharedPage(address)
+
+    def set(self, offset: int, value: int) -> None:
+        self.words[offset // 4] = value
+
+    def get(self, offset: int) -> int:
+        return self.words[offset // 4]
+
+
+@pytest.fixture
+def watcher() -> ReplyWatcher:
+    engine = runtime.shared_engine()
+    return ReplyWatcher(engine.c, engine.engine.address)
+
+
+@pytest.fixture
+def page() -> Page:
+    return Page()
+
+
+def test_page_that_becomes_shareable_keeps_its_content(page: Page) -> None:
+    assert page.get(abi.CONTROL_MAGIC) == abi.MAGIC
+
+
+def test_address_inside_of_a_page_is_not_shareable() -> None:
+    memory = mmap.mmap(-1, mmap.PAGESIZE)
+
+    assert not mapping.make_shareable(ctypes.addressof(ctypes.c_char.from_buffer(memory)) + 64)
+
+
+def test_request_is_published_although_no_reply_comes(watcher: ReplyWatcher, page: Page) -> None:
+    assert not watcher.watch(page.shared, Unpublished(0, 64, 0), CHECKS)
+    assert page.get(abi.CONTROL_REQUEST_HEAD) == 64
+
+
+def test_reply_that_is_there_already_is_found(watcher: ReplyWatcher, page: Page) -> None:
+    page.set(abi.CONTROL_REPLY_HEAD, 128)
+
+    assert watcher.watch(page.shared, Unpublished(0, 64, 0), MANY_CHECKS)
+
+
+def test_reply_that_comes_meanwhile_is_found_and_other_threads_run_until_then(
+    watcher: ReplyWatcher, page: Page
+) -> None:
+    """Without the GIL: the thread that plays the guest could not answer otherwise."""
+
+    def answer() -> None:
+        while page.get(abi.CONTROL_REQUEST_HEAD) != 64:
+            pass
+        page.set(abi.CONTROL_REPLY_HEAD, 128)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    found = watcher.watch(page.shared, Unpublished(0, 64, 0), MANY_CHECKS)
+    thread.join()
+
+    assert found
+
+
+def test_requests_published_by_another_thread_are_not_taken_back(watcher: ReplyWatcher, page: Page) -> None:
+    """The guest may have taken them, and would then find a ring that is full of garbage."""
+    page.set(abi.CONTROL_REQUEST_HEAD, 192)
+
+    watcher.watch(page.shared, Unpublished(0, 64, 0), CHECKS)
+
+    assert page.get(abi.CONTROL_REQUEST_HEAD) == 192
+
+
+def test_counters_are_compared_as_32_bits(watcher: ReplyWatcher, page: Page) -> None:
+    last = 0xFFFF_FFF8
+    page.set(abi.CONTROL_REQUEST_HEAD, last)
+    page.set(abi.CONTROL_REPLY_HEAD, last)
+
+    assert not watcher.watch(page.shared, Unpublished(last, 56, last), CHECKS)
+    assert page.get(abi.CONTROL_REQUEST_HEAD) == 56
+
+
+def test_guest_that_sleeps_is_not_watched(watcher: ReplyWatcher, page: Page) -> None:
+    """It has to be woken first: it may have looked for requests before this one was published."""
+    page.set(abi.CONTROL_PARKED, 1)
+
+    assert not watcher.watch(page.shared, Unpublished(0, 64, 0), MANY_CHECKS)
+    assert page.get(abi.CONTROL_REQUEST_HEAD) == 64
+
+
+def test_each_guest_is_shown_its_own_page(watcher: ReplyWatcher) -> None:
+    pages = [Page(), Page()]
+    for _ in range(2):
+        for number, page in enumerate(pages):
+            page.set(abi.CONTROL_REQUEST_HEAD, 0)
+            watcher.watch(page.shared, Unpublished(0, 64 + number, 0), CHECKS)
+
+    assert [page.get(abi.CONTROL_REQUEST_HEAD) for page in pages] == [64, 65]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_forked_child_does_not_inherit_the_pages(watcher: ReplyWatcher, page: Page) -> None:
+    """The guest is the parent's: nothing in a child may write a word of its control block."""
+    watcher.watch(page.shared, Unpublished(0, 64, 0), CHECKS)
+    child = os.fork()
+    if not child:
+        with open("/proc/self/maps", encoding="ascii") as maps:
+            starts = [int(line.partition("-")[0], 16) for line in maps]
+        os._exit(page.shared.address in starts or watcher._base in starts)
+    _, status = os.waitpid(child, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_threads_have_watchers_of_their_own() -> None:
+    """Only one thread at a time may be in an instance."""
+    found = [runtime.watcher_here()]
+    thread = threading.Thread(target=lambda: found.append(runtime.watcher_here()))
+    thread.start()
+    thread.join()
+
+    first, second = found
+    assert first is not None
+    assert second is not None
+    assert first is not second
+    assert runtime.watcher_here() is first
+
+
+# -- as part of a connection -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Have every reply watched for until it is there; whether it was, by request."""
+    found: list[bool] = []
+    watch = polling.Polling.watch
+
+    def note(rings: Rings, request: Unpublished) -> bool:
+        found.append(watch(rings, request))
+        return found[-1]
+
+    monkeypatch.setattr(request_queue, "may_spin", lambda: True)
+    monkeypatch.setattr(request_queue, "is_crowded", lambda: False)
+    monkeypatch.setattr(polling, "_CHECKS", MANY_CHECKS)
+    monkeypatch.setattr(spin_budget, "usable_processors", lambda: 2)
+    for name in ("FEW_SPINS", "MANY_SPINS"):
+        monkeypatch.setattr(spin_budget, name, 1 << 30)  # the guest does not sleep in between
+    monkeypatch.setattr(polling.Polling, "may_start", lambda _self, _rings: True)
+    monkeypatch.setattr(polling.Polling, "guest_calls_host", lambda _self: True)
+    monkeypatch.setattr(polling.Polling, "watch", staticmethod(note))
+    return found
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Not Trio, whose tasks never wait outside of their loop."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
+@pytest.mark.anyio
+async def test_write_rings_no_bell_and_is_in_the_file(database: Path, watched: list[bool]) -> None:
+    async with rapsqlite.connect(database, isolation_level=None) as connection:
+        for sql in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL", "CREATE TABLE t (v)", INSERT, INSERT):
+            await connection.execute(sql)
+        watched.clear()
+        before = await connection.statistics()
+        for _ in range(20):
+            await connection.execute(INSERT)
+        after = await connection.statistics()
+
+        assert watched == [True] * len(watched)
+        assert len(watched) >= 20
+        assert after["bells"] == before["bells"]
+        assert await connection.fetch_scalar("SELECT count(*) FROM t") == 22
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("watched")
+async def test_request_of_another_thread_meanwhile_is_answered_too(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rapsqlite.connect(database, isolation_level=None) as connection:
+        await connection.execute("CREATE TABLE t (v)")
+        guest = connection._state.guest
+        threads: list[threading.Thread] = []
+        watch = polling.Polling.watch
+
+        def submit_and_watch(rings: Rings, request: Unpublished) -> bool:
+            if not threads:
+                threads.append(threading.Thread(target=guest.interrupt))  # which posts a request
+                threads[0].start()
+                threads[0].join()
+            return watch(rings, request)
+
+        monkeypatch.setattr(polling.Polling, "watch", staticmethod(submit_and_watch))
+        with pytest.raises(rapsqlite.OperationalError, match="interrupted"):
+            await connection.execute(INSERT)
+        await connection.execute(INSERT)
+
+        assert await connection.fetch_scalar("SELECT count(*) FROM t") == 1
+
+
+@pytest.mark.anyio
+async def test_without_room_for_mappings_requests_are_published_as_before(
+    database: Path, watched: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_page: int, _other: int) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    async with rapsqlite.connect(database, isolation_level=None) as connection:
+        monkeypatch.setattr(mapping, "share", refuse)
+        monkeypatch.setattr(runtime, "_watchers", threading.local())
+        await connection.execute("CREATE TABLE t (v)")
+        await connection.execute(INSERT)
+
+        assert watched.count(False) == 1, "the connection is not watched again"
+        assert await connection.fetch_scalar("SELECT count(*) FROM t") == 1
