@@ -24,7 +24,7 @@ from rapsqlite._values.options import checked_seconds
 from rapsqlite._values.wire import decoder_of
 from rapsqlite._wasm.rings import Request
 from rapsqlite.dump import Dump
-from rapsqlite.errors import InternalError
+from rapsqlite.errors import InternalError, busy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +77,8 @@ class Copies:
         ``sleep``      seconds to wait before a retry when the source or the target is locked. After a transaction of
                        this connection itself it starts at a millisecond and doubles up to that
 
-        An open transaction on this connection locks the source until it ends. The target changes in one transaction:
+        An open transaction on this connection locks the source until it ends; if the task is inside its block, backup
+        raises OperationalError (SQLITE_BUSY). The target changes in one transaction:
         after an error or a cancellation it is complete or unchanged. Raises ValueError for a backup onto itself,
         OperationalError if the target has a transaction or a running statement, or the disk is full.
         """
@@ -188,6 +189,8 @@ async def _copy(
                 if status not in RETRIED:
                     pause_s = _FIRST_PAUSE_S
                 elif guest.in_transaction:  # its own transaction, which may end soon
+                    if guest.is_inside_block():
+                        raise busy("the open transaction of this task locks the database: copy it after the block")
                     await pause(min(pause_s, sleep_s))
                     pause_s *= 2
                 else:

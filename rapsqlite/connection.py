@@ -28,7 +28,7 @@ from rapsqlite.hooks import Hooks
 from rapsqlite.savepoint import Savepoint
 from rapsqlite.schema import Schema
 from rapsqlite.session import Sessions
-from rapsqlite.transaction import Transaction, begin_statement
+from rapsqlite.transaction import Transaction, begin_statement, checked_scope
 
 if TYPE_CHECKING:
     import os
@@ -37,7 +37,15 @@ if TYPE_CHECKING:
 
     from rapsqlite._guest.guest import Guest
     from rapsqlite._values.limits import Limits
-    from rapsqlite.types import Adapter, AutocommitMode, Converter, IsolationLevel, RowFactory, TextFactory
+    from rapsqlite.types import (
+        Adapter,
+        AutocommitMode,
+        Converter,
+        IsolationLevel,
+        RowFactory,
+        TextFactory,
+        TransactionScope,
+    )
 
 C = TypeVar("C", bound="Connection")
 
@@ -81,6 +89,8 @@ class Connection(
         read_only: bool = False,
         limits: Limits | None = None,
         strict_strings: bool = False,
+        transaction_mode: IsolationLevel | None = None,
+        transaction_scope: TransactionScope = "task",
         aiosqlite_compat: bool = False,
     ) -> None:
         """Check and store the options of `connect`; opens nothing."""
@@ -93,6 +103,7 @@ class Connection(
             detect_types=detect_types,
             default_shape=tuple if aiosqlite_compat else list,
         )
+        self._set_block_defaults(transaction_mode, transaction_scope)
         self._target = OpenOptions(
             database,
             timeout_s=timeout,
@@ -112,6 +123,11 @@ class Connection(
         self._worker = Worker()
         self._guest_thread: threading.Thread | None = None
 
+    def _set_block_defaults(self, mode: str | None, scope: str) -> None:
+        begin_statement(mode)  # raises ValueError if it is invalid
+        self._state.transaction_mode = mode
+        self._state.transaction_scope = checked_scope(scope) or "task"
+
     # -- lifetime ----------------------------------------------------------------------------------
 
     def __await__(self: C) -> Generator[Any, Any, C]:
@@ -123,6 +139,7 @@ class Connection(
         self._was_opened = True
         guest = self._state.guest = await self._target.open()
         self._guest_thread = guest.thread
+        guest.default_scope = self._state.transaction_scope
         self._callbacks = guest.callbacks.hand_over()
         try:
             await self._set_up()
@@ -232,12 +249,13 @@ class Connection(
     # -- transactions ------------------------------------------------------------------------------
 
     async def begin(self, mode: str | None = None) -> None:
-        """Begin a transaction: DEFERRED unless ``mode`` is "IMMEDIATE" or "EXCLUSIVE".
+        """Begin a transaction: DEFERRED, IMMEDIATE or EXCLUSIVE; by default as ``transaction_mode`` of `connect` says.
 
+        All tasks that use the connection share it, as they share what SQL begins; `transaction` belongs to its task.
         Raises OperationalError if a transaction is already open, or if the lock that the mode needs is not available
         within `timeout`. https://sqlite.org/lang_transaction.html
         """
-        await self._state.begin(begin_statement(mode))
+        await self._state.begin(begin_statement(self._state.transaction_mode if mode is None else mode))
 
     async def commit(self) -> None:
         """Commit the open transaction, if there is one.
@@ -250,19 +268,29 @@ class Connection(
         """Roll back the open transaction, if there is one. Cancellation does not stop it."""
         await self._state.rollback()
 
-    def transaction(self: C, mode: str | None = None, *, timeout: float | None = None) -> Transaction[C]:
+    def transaction(
+        self: C, mode: str | None = None, *, timeout: float | None = None, scope: TransactionScope | None = None
+    ) -> Transaction[C]:
         """Return an ``async with`` block that is one transaction; see `Transaction`.
 
-        ``mode`` as for `begin`. ``timeout``: seconds to wait for other tasks' blocks; None: no limit.
+        ``mode``     as for `begin`
+        ``timeout``  seconds that entering may take, for other tasks' blocks and for the lock; None: no limit
+        ``scope``    who takes part: "task", only the task that enters; "children", also tasks started inside;
+                     "connection", all tasks. None: as ``transaction_scope`` of `connect` says
         """
-        return Transaction(self, mode, timeout)
+        return Transaction(self, mode, timeout, scope)
 
-    def savepoint(self, name: str | None = None) -> Savepoint:
-        """Return an ``async with`` block that can be rolled back by itself; blocks nest. Any name is allowed."""
+    def savepoint(
+        self, name: str | None = None, *, timeout: float | None = None, scope: TransactionScope | None = None
+    ) -> Savepoint:
+        """Return an ``async with`` block that can be rolled back by itself; blocks nest. Any name is allowed.
+
+        ``timeout`` and ``scope`` as for `transaction`; None: the same tasks take part as in the block around it.
+        """
         if name is None:
             self._savepoint_count += 1
             name = f"rapsqlite_{self._savepoint_count}"
-        return Savepoint(self, name)
+        return Savepoint(self, name, timeout, scope)
 
     async def interrupt(self) -> None:
         """Interrupt every statement of this connection with OperationalError (SQLITE_INTERRUPT).
@@ -395,6 +423,8 @@ def connect(
     read_only: bool = False,
     limits: Limits | None = None,
     strict_strings: bool = False,
+    transaction_mode: IsolationLevel | None = None,
+    transaction_scope: TransactionScope = "task",
     loop: object = None,
     check_same_thread: bool = True,  # noqa: ARG001 - for sqlite3 compatibility; a connection works in any thread
     factory: type[Connection] | None = None,
@@ -415,6 +445,8 @@ def connect(
     ``read_only``          whether to open the file read-only; it must exist
     ``limits``             what statements may use and reach, for untrusted SQL: see `Limits`
     ``strict_strings``     whether double-quoted text is always a name; by default it is a string if no name matches
+    ``transaction_mode``   "DEFERRED" (the default), "IMMEDIATE" or "EXCLUSIVE": how `transaction` and `begin` begin
+    ``transaction_scope``  who takes part in a `transaction` or `savepoint` block: "task", "children" or "connection"
     ``factory``            a subclass of `Connection` to create
     ``aiosqlite_compat``   whether the ``fetch_*`` methods return tuples, as cursors do, instead of lists
 
@@ -439,5 +471,7 @@ def connect(
         read_only=read_only,
         limits=limits,
         strict_strings=strict_strings,
+        transaction_mode=transaction_mode,
+        transaction_scope=transaction_scope,
         aiosqlite_compat=aiosqlite_compat,
     )

@@ -42,7 +42,15 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from rapsqlite._values.limits import Limits
-    from rapsqlite.types import AutocommitMode, IsolationLevel, Parameters, ParameterSets, RowFactory, TextFactory
+    from rapsqlite.types import (
+        AutocommitMode,
+        IsolationLevel,
+        Parameters,
+        ParameterSets,
+        RowFactory,
+        TextFactory,
+        TransactionScope,
+    )
 
 __all__ = [
     "BINARY", "DATETIME", "NUMBER", "ROWID", "STRING", "AsyncConnection", "AsyncCursor", "Binary", "ConnectOptions",
@@ -73,6 +81,8 @@ class ConnectOptions(TypedDict, total=False):
     read_only: bool
     limits: Limits | None
     strict_strings: bool
+    transaction_mode: IsolationLevel | None
+    transaction_scope: TransactionScope
 
 
 class AsyncCursor(Cursor):

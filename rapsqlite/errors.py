@@ -35,7 +35,9 @@ __all__ = [
     "OutOfMemoryError",
     "ProgrammingError",
     "Warning",
+    "busy",
     "error_from_reply",
+    "interrupted",
     "mark_parameter_set",
     "unsupported_parameters",
 ]
@@ -205,6 +207,22 @@ def unsupported_parameters() -> Exception:
     """Return the exception that sqlite3 raises if parameters are neither a sequence nor a mapping."""
     message = "parameters are of unsupported type"
     return ProgrammingError(message) if _SINCE_311 else ValueError(message)
+
+
+def interrupted(message: str = "interrupted") -> OperationalError:
+    """Return the exception of a statement that was interrupted before SQLite began it, or went on with it."""
+    error = OperationalError(message)
+    error.sqlite_errorcode = _constants.SQLITE_INTERRUPT
+    error.sqlite_errorname = "SQLITE_INTERRUPT"
+    return error
+
+
+def busy(message: str) -> OperationalError:
+    """Return the exception for a lock that was not available in time."""
+    error = OperationalError(message)
+    error.sqlite_errorcode = _constants.SQLITE_BUSY
+    error.sqlite_errorname = "SQLITE_BUSY"
+    return error
 
 
 def _name_of(code: int) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rapsqlite import _constants as abi
 from rapsqlite._client.fair_lock import FairLock
 from rapsqlite._wasm.rings import Request
-from rapsqlite.errors import OperationalError
+from rapsqlite.errors import interrupted
 
 if TYPE_CHECKING:
     from rapsqlite._guest.guest import Guest
@@ -126,10 +126,7 @@ class Batches:
 
     def _check_complete(self) -> None:
         if self._interrupted:
-            error = OperationalError("interrupted: the rows that were not fetched by then are lost; execute again")
-            error.sqlite_errorcode = abi.SQLITE_INTERRUPT
-            error.sqlite_errorname = "SQLITE_INTERRUPT"
-            raise error
+            raise interrupted("interrupted: the rows that were not fetched by then are lost; execute again")
 
     async def finish(self) -> None:
         """End the statement if it still runs, and wait until its locks are released. Cancellation does not stop it."""

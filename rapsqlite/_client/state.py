@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from rapsqlite import _constants as abi
 from rapsqlite._client.transaction_control import TransactionControl
-from rapsqlite._client.transaction_queue import TransactionQueue
 from rapsqlite._values.adapters import Adapters
 from rapsqlite._values.converters import Converters
 from rapsqlite._values.options import checked_callable, checked_chunk_size
@@ -97,7 +96,6 @@ class ConnectionState(TransactionControl):
         "detect_types",
         "list_decoder",
         "scalar_decoder",
-        "transactions",
         "tuple_decoder",
     )
 
@@ -117,7 +115,6 @@ class ConnectionState(TransactionControl):
         self.converters = Converters()
         self.detect_types = index(detect_types)
         self._iter_chunk_size = checked_chunk_size(iter_chunk_size)
-        self.transactions = TransactionQueue()
         self._default_shape = default_shape  # of rows of whole results
         self._row_factory = row_factory
         checked_callable("text_factory", text_factory)

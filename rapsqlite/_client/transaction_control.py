@@ -46,6 +46,8 @@ class TransactionControl:
         "guest",
         "script_format",
         "statement_bits",
+        "transaction_mode",
+        "transaction_scope",
     )
 
     def __init__(self, guest: Guest, isolation_level: str | None, autocommit: bool | int) -> None:
@@ -56,6 +58,8 @@ class TransactionControl:
         self._autocommit = checked_autocommit(autocommit)
         self._deferred = 0  # the format of the script that applies a changed setting
         self._last_block = 0
+        self.transaction_mode: str | None = None  # of blocks that do not say
+        self.transaction_scope = "task"
         self._update_formats()
 
     # -- settings that users set as attributes, but that need a statement -----------------------------

@@ -26,6 +26,10 @@ EXPLANATIONS = {
     sqlite.SQLITE_READONLY_ROLLBACK: f"{_CUT_OFF}: open the database once with write access to it and its directory",
     sqlite.SQLITE_READONLY_RECOVERY: f"{_CUT_OFF}: open the database once with write access to it and its directory",
     sqlite.SQLITE_READONLY_DBMOVED: "the file was renamed, replaced or deleted since it was opened: open it again",
+    sqlite.SQLITE_BUSY_SNAPSHOT: (
+        "another connection has written since this transaction first read, so its snapshot is old and it cannot write:"
+        " roll it back and run it again, and begin transactions that will write with transaction('IMMEDIATE')"
+    ),
     sqlite.SQLITE_READONLY_CANTLOCK: "the WAL index is not writable, so this reader cannot register in it",
 }
 """Explanations, by result code, of errors that SQLite decides by itself without a failed operation."""

@@ -43,6 +43,8 @@ class Escalation:
 
     def force_answer(self, pending: PendingRequest) -> None:
         """Force the reply to a request after its grace period; called again if it still does not arrive."""
+        if not pending.number:
+            return  # another task's block holds it back: the guest has not seen it
         callbacks = self._queue.host.callbacks
         pending.timeouts += 1
         if not callbacks.thread:

@@ -22,6 +22,7 @@ from rapsqlite._guest.gc_pause import FullCollectionsHeldBack
 from rapsqlite._guest.host_functions import HostFunctions
 from rapsqlite._guest.request import PendingRequest, is_carried_through
 from rapsqlite._guest.request_queue import RequestQueue
+from rapsqlite._guest.task_blocks import BlockRequest
 from rapsqlite._guest.time_limit import Watchdog
 from rapsqlite._loops import current_loop
 from rapsqlite._loops.cancellation import deliver_held_back, held_back, raise_or_hold_back
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from rapsqlite._callbacks.callbacks import Callbacks
     from rapsqlite._files.file_table import FileTable
     from rapsqlite._guest.bell import Bell
+    from rapsqlite._guest.task_blocks import TaskBlock
     from rapsqlite._loops import Loop
     from rapsqlite._wasm.linking import Library
 
@@ -104,6 +106,15 @@ class Guest:
     def callbacks(self) -> Callbacks:
         """Return the callbacks that the guest may call."""
         return self.host.callbacks
+
+    @property
+    def default_scope(self) -> str:
+        """Return whose statements are part of a block that does not say."""
+        return self._queue.blocks.default_scope
+
+    @default_scope.setter
+    def default_scope(self, scope: str) -> None:
+        self._queue.blocks.default_scope = scope
 
     @property
     def in_transaction(self) -> bool:
@@ -234,6 +245,23 @@ class Guest:
         loop = self._loop = current_loop(self._loop)
         return PendingRequest(self._queue, loop, request)
 
+    def enter_block(self, request: Request, block: TaskBlock) -> BlockRequest:
+        """Return the request that begins a block, for ``submit`` and, once the block is over, ``end_block``."""
+        loop = self._loop = current_loop(self._loop)
+        return BlockRequest(self._queue, loop, request, block)
+
+    def end_block(self, pending: BlockRequest) -> None:
+        """Let other tasks' requests through; idempotent. Any thread, including from a finalizer."""
+        self._queue.end_block(pending)
+
+    def let_into_block(self, pending: BlockRequest) -> None:
+        """The task of this block has ended without leaving it: let other tasks take part."""
+        self._queue.let_in(pending)
+
+    def is_inside_block(self) -> bool:
+        """Return True if the running task waits for itself when it waits for the end of the open block."""
+        return self._queue.blocks.contain_this_task()
+
     def submit(self, pending: PendingRequest) -> None:
         """Send a request and return immediately; ``result`` waits for the reply.
 
@@ -244,7 +272,10 @@ class Guest:
         loop = pending.loop
         assert loop is not None, "a task waits for it"
         try:
-            self._queue.submit(pending, loop)
+            if isinstance(pending, BlockRequest):
+                self._queue.enter(pending, loop)
+            else:
+                self._queue.submit(pending, loop)
         except BaseException as exc:
             self._queue.give_up(pending, exc)
             raise

@@ -25,8 +25,10 @@ from rapsqlite._guest.polling import Polling
 from rapsqlite._guest.refusal import refusal_of
 from rapsqlite._guest.request import PendingRequest, waiting_loops
 from rapsqlite._guest.spin_budget import SpinBudget, forget, is_crowded, may_spin
+from rapsqlite._guest.task_blocks import BlockRequest, Caller, TaskBlocks
 from rapsqlite._wasm.reply_watcher import Unpublished
 from rapsqlite._wasm.rings import MalformedReplyError, Reply, Request, Rings
+from rapsqlite.errors import interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,6 +112,8 @@ class RequestQueue:
         self._unpublished: Unpublished | None = None  # the request that ``_nap`` publishes
         self._closing = False
         self.has_stopped = False
+        self.blocks = TaskBlocks()
+        self._open_blocks = self.blocks.open  # one step for each request
 
     def serve_through(self, host: HostFunctions) -> None:
         """Connect the guest's host functions with this."""
@@ -137,11 +141,31 @@ class RequestQueue:
         if self._posts:
             self._flush_posts()
 
+    def enter(self, pending: BlockRequest, loop: Loop) -> None:
+        """Send the request that begins a block, which is open from now on, or once the blocks before it have ended.
+
+        Other tasks' requests wait until ``end_block``. After an exception call ``give_up`` and ``end_block``.
+        """
+        if self.host.callbacks.thread:
+            self.host.callbacks.refuse_use()
+        with self.lock:
+            is_held = bool(self._open_blocks) and self._hold_back(pending, loop)
+            if not is_held:
+                self.blocks.add(pending.block)
+        if not is_held:
+            self.submit(pending, loop)
+
+    def end_block(self, pending: BlockRequest) -> None:
+        """The block that this request was to begin has ended; idempotent. Any thread, including from a finalizer."""
+        self._post(self._end_block, pending)
+
     def _send(self, pending: PendingRequest, loop: Loop) -> None:
         """Write the request; poll for its reply if worthwhile, otherwise request a bell. Call with the lock held."""
         self._take_polled_reply()
         if self.state != "ok":
             raise self.refusal()
+        if self._open_blocks and self._hold_back(pending, loop):
+            return
         self._return_prelocks()
         if self._posts:
             self._send_posts()  # what the same task posted earlier is sent first
@@ -181,6 +205,53 @@ class RequestQueue:
             loop.post(self.drain, loop)
             self._drain_posted = loop.key  # once for all requests submitted before it runs
         self.host.unpark()
+
+    def _hold_back(self, pending: PendingRequest, loop: Loop) -> bool:
+        """Keep the request if it must wait for another task's block. Call with the lock held."""
+        caller = Caller(loop)
+        if not self.blocks.hold_back(pending, caller):
+            return False
+        if self._bell is not None and self._rings is not None:
+            self._bell.watch_from(loop, self._rings, self.drain)
+        self.blocks.held[pending] = caller
+        return True
+
+    def _end_block(self, pending: PendingRequest) -> None:
+        assert isinstance(pending, BlockRequest), "only these are posted with this step"
+        self._take_polled_reply()
+        self.blocks.held.pop(pending, None)
+        self.blocks.remove(pending.block)
+        if self.blocks.held and self.state == "ok":
+            self._send_held()
+
+    def let_in(self, pending: BlockRequest) -> None:
+        """The task of this block has ended without leaving it, so the block is everybody's from now on."""
+        self._post(self._let_in, pending)
+
+    def _let_in(self, _pending: PendingRequest) -> None:
+        if self.blocks.held and self.state == "ok":
+            self._take_polled_reply()
+            self._send_held()
+
+    def _send_held(self) -> None:
+        """Send what no open block holds back any more. An exception may have ended the last attempt."""
+        held, rings = self.blocks.held, self._rings
+        for pending, caller in list(held.items()):
+            is_over = pending.number or pending.discarded or (pending.loop is not None and pending.loop.is_closed())
+            if not is_over:
+                if self.blocks.still_holds_back(pending, caller):
+                    continue
+                if isinstance(pending, BlockRequest):
+                    self.blocks.add(pending.block)
+                self._several_loops = True  # perhaps
+                self._enqueue(pending)
+            held.pop(pending, None)
+        if rings is None:
+            return
+        rings.ask_for_bell()
+        waiting = next((pending.loop for pending in self._pending.values() if pending.loop is not None), None)
+        if rings.has_replies() and waiting is not None:
+            waiting.post(self.drain, waiting)  # it may have answered before the bell was requested
 
     def _prelock(self, pending: PendingRequest, rings: Rings) -> None:
         """Take the locks for a request whose reply is polled for, and promise to release what that leaves."""
@@ -280,6 +351,8 @@ class RequestQueue:
         """Interrupt one request; if it has not begun, its task stops waiting. Any thread."""
         with self.afterwards, self.lock:
             self._cancel(pending)
+            if not pending.is_carried_through and self.blocks.held.pop(pending, None) is not None:
+                pending.done = pending.discarded = True
             if not pending.done and not pending.is_carried_through and self._has_not_begun(pending):
                 # The guest sees the mark before it begins, however long that takes.
                 pending.done = pending.discarded = True
@@ -306,6 +379,12 @@ class RequestQueue:
             # The newest first: once the running request is marked, the guest ends it and would begin the next one.
             for pending in reversed(self._pending.values()):
                 self._cancel(pending)
+            for pending in [held for held in self.blocks.held if not held.is_carried_through]:
+                pending.error = interrupted()
+                pending.done = True
+                del self.blocks.held[pending]
+                if pending.loop is not None:
+                    pending.loop.post(pending.loop.wake, pending)
 
     def discard(self, pending: PendingRequest) -> None:
         """Drop the replies of a request that nothing awaits any more. Any thread, including a finalizer."""
@@ -556,13 +635,14 @@ class RequestQueue:
         self.host.rings = None
         self.host.unpark()
         self.host.wake_unconditionally()
-        orphans = list(self._pending.values())
+        orphans = [*self._pending.values(), *self.blocks.held]
         for pending in orphans:
             pending.error = self.refusal()
             pending.done = True
         self._rings = None  # last: after an exception above, the next drain finds the failure again
         self._backlog.clear()
         self._pending.clear()
+        self.blocks.held.clear()
         return orphans
 
     # -- on the guest's thread -----------------------------------------------------------------------
@@ -651,3 +731,4 @@ class RequestQueue:
         self._backlog.clear()
         self._woken.clear()
         self._posts.clear()
+        self.blocks.held.clear()

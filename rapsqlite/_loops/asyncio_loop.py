@@ -138,42 +138,53 @@ class AsyncioLoop:
         """Be cancelled now if that is due: callbacks posted by ``redeliver`` and anyio's scopes run first."""
         await self._asyncio.sleep(0)
 
-    def abandon_when_interrupted(self, block: Abandonable) -> InterruptedEnd:
-        """Call ``block.abandon`` if a KeyboardInterrupt ends the running task, until this is cancelled."""
-        return InterruptedEnd(self.current_task(), block)
+    def watch_owner(self, block: Owned) -> OwnersEnd:
+        """Call ``block.abandon`` if a KeyboardInterrupt ends the running task, ``block.disown`` if something else does.
+
+        Until this is cancelled.
+        """
+        return OwnersEnd(self.current_task(), block)
 
     def current_task(self) -> Any:
         """Return the running task."""
         return self._asyncio.current_task()
 
 
-class Abandonable(Protocol):
+class Owned(Protocol):
     """Something that its task must end."""
 
     def abandon(self) -> None:
         """End it for the task."""
 
+    def disown(self) -> None:
+        """The task has ended, and somebody else keeps it open."""
 
-class InterruptedEnd:
-    """A done callback of a task that a KeyboardInterrupt or SystemExit may end."""
+
+class OwnersEnd:
+    """A done callback of a task that has entered a block."""
 
     __slots__ = ("_block", "_task")
 
-    def __init__(self, task: Any, block: Abandonable) -> None:
+    def __init__(self, task: Any, block: Owned) -> None:
         self._task = task
         self._block = ref(block)
-        task.add_done_callback(self)
+        if task is not None:
+            task.add_done_callback(self)
 
     def __call__(self, task: Any) -> None:
         """The task has ended."""
+        block = self._block()
+        if block is None:
+            return
         if not task.cancelled() and isinstance(task.exception(), (KeyboardInterrupt, SystemExit)):
-            block = self._block()
-            if block is not None:
-                block.abandon()
+            block.abandon()
+        else:
+            block.disown()
 
     def cancel(self) -> None:
         """Remove the callback."""
-        self._task.remove_done_callback(self)
+        if self._task is not None:
+            self._task.remove_done_callback(self)
 
 
 def _kept_by(loop: Any) -> set[Any]:

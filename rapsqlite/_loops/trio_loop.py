@@ -101,7 +101,7 @@ class TrioLoop:
         """Be cancelled now if a cancellation is due."""
         await self._trio.lowlevel.checkpoint_if_cancelled()
 
-    def abandon_when_interrupted(self, _block: object) -> None:
+    def watch_owner(self, _block: object) -> None:
         """Do nothing: blocks that Trio's tasks leave behind are collected with them."""
 
     def current_task(self) -> Any:

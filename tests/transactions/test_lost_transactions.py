@@ -45,7 +45,8 @@ async def conn(database: Path, request: pytest.FixtureRequest) -> AsyncIterator[
     """After the loss, the next statement begins a transaction by itself, or commits immediately."""
     with closing(sqlite3.connect(database)) as stock:
         stock.executescript(SCHEMA)
-    async with connect(database, isolation_level=request.param) as connection:
+    # Statements are sent by tasks that a block has started.
+    async with connect(database, isolation_level=request.param, transaction_scope="children") as connection:
         yield connection
 
 

@@ -451,7 +451,7 @@ async def test_block_in_a_task_that_a_block_has_started_and_waits_for_is_refused
         async with conn.savepoint():
             await refused_in_block(conn)
 
-    async with conn.transaction():
+    async with conn.transaction(scope="children"):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(refused_in_block, conn)
             tasks.start_soon(grandchild)
@@ -477,7 +477,7 @@ async def test_savepoint_in_a_task_that_a_block_has_started_is_part_of_the_block
             await conn.execute("INSERT INTO t (b) VALUES (?)", [value])
 
     with pytest.raises(KeyError):  # noqa: PT012 - the block is what is tested
-        async with conn.transaction():
+        async with conn.transaction(scope="children"):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(nest, "undone")
             raise KeyError
