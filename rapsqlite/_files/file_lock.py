@@ -117,6 +117,8 @@ class FileLock:
         """
         if self.level >= level:
             return
+        if level == sqlite.SQLITE_LOCK_RESERVED:
+            self._contention.rest()
         try:
             self._raise_to(level)
         except FileError as error:

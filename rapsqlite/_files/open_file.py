@@ -157,6 +157,8 @@ class OpenFile:
             taken = sqlite.LOCKS_FILE
         if self.index is not None:
             taken |= self.index.try_lock(locks)
+            if taken & sqlite.LOCKS_EXCLUSIVE << _WRITE_LOCK:
+                self.contention.granted()
         return taken, *facts
 
     def note_prelock(self, locks: int) -> None:
@@ -190,6 +192,8 @@ class OpenFile:
 
     def lock_index(self, first: int, count: int, flags: int) -> None:
         """Take locks of the WAL index."""
+        if first == _WRITE_LOCK:
+            self.contention.rest()
         try:
             self._open_index().lock(first, count, flags)
         except FileError as error:

@@ -68,7 +68,7 @@ class HostFunctions:
         self._parking: Parking | None = None  # where the guest sleeps instead of in ``park``, if set
         self._busy_until = 0.0
         self._waiter = waiter
-        waiter.wake_by(self._wake_waiter)
+        waiter.sleep_by(self._rest, self._wake_waiter)
         self.rings: Rings | None = None  # set once the guest is up
         self.memory: Memory | None = None
         self.counts: dict[str, int] = {}  # number of calls by import, once the guest is up
@@ -188,13 +188,20 @@ class HostFunctions:
 
     def sleep(self, microseconds: int) -> None:
         """Sleep for that long; less if the running request is cancelled or the guest must stop."""
-        until = time.monotonic() + microseconds / 1_000_000
         self.sleeps = True
         try:
-            while (left := until - time.monotonic()) > 0 and self._nap(left):
-                pass  # woken for a request, which has to wait
+            self._sleep(microseconds / 1_000_000)
         finally:
             self.sleeps = False
+
+    def _sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and self._nap(left):
+            pass  # woken for a request, which has to wait
+
+    def _rest(self, seconds: float) -> None:
+        """Leave a lock to other processes for a moment; no longer than this connection waits for locks."""
+        self._sleep(min(seconds, self.busy_timeout_s))
 
     # -- bodies too large for a ring ---------------------------------------------------------------
 

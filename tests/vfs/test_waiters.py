@@ -1,7 +1,12 @@
-"""Connections of one process that wait for the same lock: each release wakes the next one in the queue."""
+"""Connections of one process that wait for the same lock: each release wakes the next one in the queue.
+
+A process that waits with SQLite's own library is not woken. So that it finds the lock free when it tries, connections
+of one process hand the lock on for no more than a turn, and then leave it free for a moment.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from contextlib import AsyncExitStack, closing
 from typing import TYPE_CHECKING
@@ -15,10 +20,18 @@ from rapsqlite._files import waiters as _waiters
 from rapsqlite._guest import host_functions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 MODES = ["DELETE", "WAL"]
 INSERT = "INSERT INTO t VALUES (1)"
+
+
+@pytest.fixture(autouse=True)
+def _turns_end_with_the_test() -> Iterator[None]:
+    """The next test's file may have the number of this one's."""
+    yield
+    _waiters._turns.clear()
 
 
 @pytest.fixture
@@ -204,17 +217,70 @@ async def test_time_that_is_over_ends_the_wait(database: Path) -> None:
         assert waiting() == 0
 
 
+@pytest.fixture
+def resting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long connections were to leave a lock to other processes, in seconds."""
+    rests: list[float] = []
+    rest = host_functions.HostFunctions._rest
+
+    def record(host: host_functions.HostFunctions, seconds: float) -> None:
+        rests.append(seconds)
+        rest(host, seconds)
+
+    monkeypatch.setattr(host_functions.HostFunctions, "_rest", record)
+    return rests
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("mode", MODES)
+async def test_lock_that_is_handed_on_is_left_to_another_library_after_a_turn(
+    database: Path, mode: str, monkeypatch: pytest.MonkeyPatch, resting: list[float]
+) -> None:
+    """Such a library sleeps up to 0.1 s between two tries: it waited up to 15 s, as the lock was never free then."""
+    monkeypatch.setattr(_waiters, "_TURN_S", -1.0)  # the second hand-over ends the turn
+    monkeypatch.setattr(_waiters, "_PAUSE_S", 3600.0)
+    await make(database, mode)
+    async with AsyncExitStack() as stack:
+        holder, newcomer, *conns = await opened(stack, database, 4)
+        (impatient,) = await opened(stack, database, 1, timeout_s=0)
+        native = stack.enter_context(closing(sqlite3.connect(database, timeout=20, isolation_level=None)))
+        await holder.execute("BEGIN IMMEDIATE")
+
+        async def insert(conn: rapsqlite.Connection) -> None:
+            with contextlib.suppress(rapsqlite.OperationalError):
+                await conn.execute(INSERT)
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                for conn in conns:
+                    tasks.start_soon(insert, conn)
+                await until_waiting(len(conns))
+                await holder.execute("COMMIT")  # the first waiter inserts, and the second one leaves the lock alone
+                while not resting:  # noqa: ASYNC110
+                    await anyio.sleep(0.002)
+                native.execute(INSERT)
+                await impatient.execute(INSERT)  # it would fail rather than wait
+                resting.clear()
+                tasks.start_soon(insert, newcomer)
+                while not resting:  # noqa: ASYNC110
+                    await anyio.sleep(0.002)
+                assert native.execute("SELECT count(*) FROM t").fetchone() == (3,)
+                for conn in [newcomer, *conns]:
+                    await conn.interrupt()  # they rest no longer than they are wanted
+
+
 class Queue:
-    """Waiters for one file, without connections: who was woken, in order."""
+    """Waiters for one file, without connections: who was woken, in order, and how long they left the lock alone."""
 
     def __init__(self) -> None:
         self.woken: list[int] = []
+        self.rests: list[float] = []
         self.key = (1, 2)
 
     def waiter(self, number: int, *, needs_all: bool = False) -> _waiters.Waiter:
         """Return one that sleeps."""
         waiter = _waiters.Waiter()
-        waiter.wake_by(lambda: self.woken.append(number))
+        waiter.sleep_by(self.rests.append, lambda: self.woken.append(number))
         waiter.refuse(self.key, needs_all=needs_all)
         assert not waiter.may_sleep(), "one who comes tries again first"
         waiter.refuse(self.key, needs_all=needs_all)
@@ -282,3 +348,54 @@ def test_the_more_wait_the_less_often_each_looks() -> None:
     assert waiters[100].nap_s(0.05) > 0.5
     for waiter in waiters:
         waiter.leave()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that turns and pauses are measured by, in seconds."""
+    now = [1000.0]
+    monkeypatch.setattr(_waiters, "_now", lambda: now[0])
+    return now
+
+
+def hand_on(queue: Queue, clock: list[float], seconds: float) -> None:
+    """Hand the lock of a writer on from one to the next for so long."""
+    for _ in range(int(seconds / 0.05)):
+        waiter = queue.waiter(1)
+        _waiters._note_grant(queue.key)
+        clock[0] += 0.05
+        _waiters.wake_next(queue.key)
+        waiter.rise()
+        waiter.leave()
+
+
+def test_lock_that_goes_from_hand_to_hand_is_free_for_a_native_nap_after_each_turn(clock: list[float]) -> None:
+    queue = Queue()
+
+    hand_on(queue, clock, _waiters._TURN_S * 3.5)
+
+    assert [round(rest, 6) for rest in queue.rests if rest >= 0.1] == [_waiters._PAUSE_S] * 3
+
+
+def test_lock_that_was_free_for_a_native_nap_is_handed_on_for_a_whole_turn(clock: list[float]) -> None:
+    """Others had their chance; a pause would only cost time."""
+    queue = Queue()
+
+    for _ in range(10):
+        hand_on(queue, clock, _waiters._TURN_S * 0.8)
+        clock[0] += _waiters._PAUSE_S * 1.01
+
+    assert queue.rests == []
+
+
+def test_files_whose_lock_is_not_handed_on_any_more_are_forgotten(clock: list[float]) -> None:
+    queue, other = Queue(), Queue()
+    other.key = (3, 4)
+    hand_on(queue, clock, 0.2)
+
+    clock[0] += 60
+    hand_on(other, clock, 0.1)
+    clock[0] += 60
+    hand_on(queue, clock, 0.05)
+
+    assert list(_waiters._turns) == [queue.key]
