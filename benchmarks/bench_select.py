@@ -18,6 +18,7 @@ POINT = "SELECT id, name, score, flag FROM items WHERE id = ?"
 RANGE = "SELECT id, name, score, flag FROM items WHERE id <= ?"
 LARGE_POINT = "SELECT payload FROM large WHERE id = ?"
 WARM_UP = 200
+KEYS = 50
 
 
 async def point_select(peer: Peer, directory: Path, size: int) -> Figures:
@@ -96,6 +97,20 @@ async def large_reads(peer: Peer, directory: Path, size: int) -> Figures:
         **rate(size, together, "many_tasks_reads"),
         **latencies(durations_ns),
     }
+
+
+async def random_keys(peer: Peer, directory: Path, size: int) -> Figures:
+    """``size`` random keys of the large table, 50 a statement."""
+    database = await peer.open_database(str(directory / LARGE), {})
+    row_count = (await database.fetch_all("SELECT max(id) FROM large"))[0][0]
+    source = random.Random(3)
+    statements = [tuple(source.sample(range(1, row_count + 1), KEYS)) for _ in range(size // KEYS)]
+    sql = f"SELECT payload FROM large WHERE id IN ({', '.join('?' * KEYS)})"
+    for keys in statements[:20]:
+        await database.execute_fetchall(sql, keys)
+    seconds, _ = await timed_operations(lambda i: database.execute_fetchall(sql, statements[i]), len(statements))
+    await database.close()
+    return rate(len(statements) * KEYS, seconds, "lookups")
 
 
 async def large_scan(peer: Peer, directory: Path, size: int) -> Figures:

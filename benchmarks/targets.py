@@ -42,6 +42,16 @@ def _against(workload: str, figure: str, *peers: str) -> Callable[[Medians], flo
     return measure
 
 
+def _cost_against(workload: str, figure: str, *peers: str) -> Callable[[Medians], float]:
+    """As `_against`, where less is better."""
+
+    def measure(medians: Medians) -> float:
+        figures = medians[workload]
+        return figures[OURS][figure] / min(figures[peer][figure] for peer in peers if peer in figures)
+
+    return measure
+
+
 def _own(workload: str, figure: str) -> Callable[[Medians], float]:
     return lambda medians: medians[workload][OURS][figure]
 
@@ -66,14 +76,23 @@ TARGETS = (
     Target("busy_neighbour", "aiosqlite", 5, _against("busy_neighbour", ROWS, "aiosqlite")),
     Target("delay_100k", "beyond idle", 5, _own("delay_100k", "beyond_idle_ms"), "ms", True),
     Target("delay_1m", "beyond idle", 5, _own("delay_1m", "beyond_idle_ms"), "ms", True),
+    Target("delay_100k", "best peer", 1, _cost_against("delay_100k", "beyond_idle_ms", *PEERS), "×", True),
     Target("insert_many", "best peer", 1, _against("insert_many", ROWS, *PEERS)),
+    Target("executemany_100k", "aiosqlite", 0.9, _against("executemany_100k", ROWS, "aiosqlite")),
     Target("autocommit_normal", "aiosqlite", 3, _against("autocommit_normal", OPERATIONS, "aiosqlite")),
     Target("autocommit_normal", "APSW", 1.5, _against("autocommit_normal", OPERATIONS, "apsw")),
     Target("autocommit_full", "best peer", 1.2, _against("autocommit_full", OPERATIONS, *PEERS)),
     # The PyO3 library answers before the row is on disk: nine syncs for two hundred commits.
     Target("autocommit_full", "best that syncs", 1.2, _against("autocommit_full", OPERATIONS, "aiosqlite", "apsw")),
     Target("large_reads", "stdlib", 0.9, _against("large_reads", "many_tasks_reads_per_s", "stdlib")),
+    Target("random_reads", "best peer", 1, _against("random_reads", "lookups_per_s", *PEERS)),
     Target("large_scan", "best peer", 0.8, _against("large_scan", "scans_per_s", *PEERS)),
+    Target("cte", "aiosqlite", 1, _against("cte", "statements_per_s", "aiosqlite")),
+    Target("sorter", "aiosqlite", 0.8, _against("sorter", "statements_per_s", "aiosqlite")),
+    Target(
+        *("cpu_statements", "stdlib", 1.1),
+        *(_cost_against("cpu_statements", "geometric_mean_ms", "stdlib"), "×", True),
+    ),
     Target("readers_and_writer", "best peer, reads", 2, _against("readers_and_writer", "reads_per_s", *PEERS)),
     Target("readers_and_writer", "best peer, writes", 1, _against("readers_and_writer", "writes_per_s", *PEERS)),
     Target("two_queries", "one after the other", 1.8, _own("two_queries", "speed_up_ratio")),

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bench_concurrency, bench_eventloop, bench_functions, bench_insert, bench_select, bench_startup
+from benchmarks import (
+    bench_concurrency,
+    bench_cpu,
+    bench_eventloop,
+    bench_functions,
+    bench_insert,
+    bench_select,
+    bench_startup,
+)
 from benchmarks.figures import Figures
 from benchmarks.peers import NAMES, Peer
 
@@ -51,6 +59,9 @@ _ALL = (
     ),
     Workload("insert_many", "executemany, 100 000 rows", bench_insert.insert_many, 100_000, 200, "rows_per_s"),
     Workload(
+        "executemany_100k", "executemany, WAL, 100 000 × 3", bench_insert.executemany_wal, 100_000, 200, "rows_per_s"
+    ),
+    Workload(
         "autocommit_normal",
         "INSERT, WAL, NORMAL",
         bench_insert.autocommit_normal,
@@ -67,7 +78,13 @@ _ALL = (
         128,
         "many_tasks_reads_per_s",
     ),
+    Workload(
+        "random_reads", "50 random keys a statement, 200 MB", bench_select.random_keys, 50_000, 100, "lookups_per_s"
+    ),
     Workload("large_scan", "full scan of 200 MB", bench_select.large_scan, 2, 1, "scans_per_s"),
+    Workload("cte", "recursive CTE, 400 000 steps", bench_cpu.cte, 100_000, 100, "statements_per_s"),
+    Workload("sorter", "GROUP BY with a sorter", bench_cpu.sorter, 100_000, 100, "statements_per_s"),
+    Workload("cpu_statements", "ten CPU-bound statements", bench_cpu.cpu_statements, 100_000, 100, "geometric_mean_ms"),
     Workload(
         "readers_and_writer",
         "4 readers, 1 writer, WAL",
