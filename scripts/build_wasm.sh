@@ -20,8 +20,8 @@ output=$root/rapsqlite/engine.wasm
 stamp=$root/rapsqlite/engine.wasm.inputs
 target=wasm32-wasip1
 target_dir=${CARGO_TARGET_DIR:-$root/target}
-size_limit=1800000
-debian_packages=(clang-22 lld-22 libclang-rt-22-dev-wasm32 wasi-libc rustc-web cargo-web rust-web-src)
+size_limit=2500000
+debian_packages=(clang-22 lld-22 llvm-22 libclang-rt-22-dev-wasm32 wasi-libc rustc-web cargo-web rust-web-src)
 
 say() { printf 'build_wasm: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -58,7 +58,7 @@ inputs_digest() {
   # File contents, not dates: a fresh checkout of the same commit needs no rebuild.
   (
     cd "$root"
-    find wasm/src wasm/Cargo.toml wasm/Cargo.lock wasm/sqlite_cold.csv wasm/sqlite_prelude.h wasm/extensions/provided.txt docs/abi.md scripts/build_wasm.sh scripts/check_wasm.py -type f -print0 \
+    find wasm/src wasm/Cargo.toml wasm/Cargo.lock wasm/sqlite_cold.csv wasm/sqlite_hot.proftext wasm/sqlite_prelude.h wasm/extensions/provided.txt docs/abi.md scripts/build_wasm.sh scripts/check_wasm.py -type f -print0 \
       | LC_ALL=C sort -z | xargs -0 sha256sum
   ) | sha256sum | cut -d' ' -f1
 }
@@ -70,6 +70,8 @@ have_debian() {
     && [ -e /usr/lib/llvm-22/lib/clang/22/lib/wasi/libclang_rt.builtins-wasm32.a ] \
     && [ -d /usr/lib/rustlib/src/rust/library/std ]
 }
+
+have_profdata() { command -v llvm-profdata-22 >/dev/null; }
 
 install_debian() {
   command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] || return 1
@@ -121,6 +123,7 @@ describe_toolchain() {
       /usr/bin/rustc --version --verbose
       PATH=/usr/bin:$PATH clang-22 --version | sed -n 1p
       PATH=/usr/bin:$PATH wasm-ld-22 --version
+      ! have_profdata || echo "with llvm-profdata-22"
       sha256sum /usr/lib/wasm32-wasi/crt1-reactor.o /usr/lib/wasm32-wasi/libc.a \
         /usr/lib/llvm-22/lib/clang/22/lib/wasi/libclang_rt.builtins-wasm32.a
       ;;
@@ -177,6 +180,7 @@ use_debian() {
   export PATH=/usr/bin:$PATH RUSTC=/usr/bin/rustc
   cargo=/usr/bin/cargo
   export CC_wasm32_wasip1=clang-22 AR_wasm32_wasip1=ar
+  profdata=llvm-profdata-22
   # -nostdlibinc: else clang also looks into /usr/include, where the build machine's own C library is.
   c_flags+=(--target=wasm32-wasi -nostdlibinc -isystem /usr/include/wasm32-wasi)
   rust_flags+=(
@@ -190,6 +194,7 @@ use_debian() {
 
 use_sdk() {
   cargo=cargo
+  profdata=$WASI_SDK_PATH/bin/llvm-profdata
   export CC_wasm32_wasip1=$WASI_SDK_PATH/bin/clang AR_wasm32_wasip1=$WASI_SDK_PATH/bin/llvm-ar
   c_flags+=(--sysroot="$WASI_SDK_PATH/share/wasi-sysroot")
 }
@@ -227,7 +232,7 @@ named_by_contents() {
 use_cold_list() {
   local list=$crate/sqlite_cold.csv copy probe
   (cd "$root" && python3 -m scripts.record_profile --check >&2) \
-    || say "WARNING: wasm/sqlite_cold.csv is not of this SQLite, so new functions are all compiled for speed"
+    || say "WARNING: the profile in wasm/ is not of this SQLite, so new functions are all compiled for speed"
   copy=$(named_by_contents "$list")
   probe=$(mktemp)
   if "$CC_wasm32_wasip1" --target=$target -mllvm -forceattrs-csv-path="$copy" -x c -c /dev/null -o "$probe" 2>/dev/null; then
@@ -237,6 +242,17 @@ use_cold_list() {
     c_flags+=(-Os)
   fi
   rm -f "$probe"
+}
+
+# Tells the compiler how often a day's SQL runs each part of the functions that matter.
+use_profile() {
+  local text=$crate/sqlite_hot.proftext data
+  data=$(named_by_contents "$text").profdata
+  if "${profdata:-none}" merge -o "$data" "$text" 2>/dev/null; then
+    c_flags+=(-fprofile-instr-use="$data" -Wno-profile-instr-unprofiled -Wno-profile-instr-out-of-date)
+  else
+    say "WARNING: without llvm-profdata wasm/sqlite_hot.proftext has no use, and SQLite is slower"
+  fi
 }
 
 run_cargo() {
@@ -272,11 +288,13 @@ main() {
   fi
   toolchain=$(choose_toolchain)
   say "toolchain: $toolchain"
+  [ "$toolchain" != debian ] || have_profdata || install_debian || say "llvm-22 cannot be installed"
   description=$(describe_toolchain "$toolchain")
   "use_$toolchain"
   forget_others "$description"
   c_flags+=(-include "$(named_by_contents "$crate/sqlite_prelude.h")")
   use_cold_list
+  use_profile
   if [ "$mode" = --lint ]; then
     # Cargo looks for clippy in its own home first, unless PATH names that too: then PATH's order counts.
     [ "$toolchain" != debian ] || PATH=/usr/bin:$PATH:${CARGO_HOME:-$HOME/.cargo}/bin

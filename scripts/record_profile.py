@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Record wasm/sqlite_cold.csv: the functions of SQLite that a day's SQL runs never or seldom.
+"""Record what a day's SQL runs of SQLite: wasm/sqlite_cold.csv and wasm/sqlite_hot.proftext.
 
-    python3 -m scripts.record_profile            write the list; takes some minutes, and Debian's clang-22,
-                                                 llvm-22 and libclang-rt-22-dev
-    python3 -m scripts.record_profile --check    exit 1 if the list was recorded from another SQLite
+    python3 -m scripts.record_profile            write both; takes some minutes, and Debian's clang-22, llvm-22 and
+                                                 libclang-rt-22-dev
+    python3 -m scripts.record_profile --check    exit 1 if one was recorded from another SQLite
 
 SQLite is compiled for this machine with counters in it and runs scripts/profile_workload.py. The build of the module
-then compiles what is on the list for size and everything else for speed; a function that is unknown to either side
-does no harm. Record again when libsqlite3-sys changes.
+then compiles the functions of the first file, which run never or seldom, for size, and the others for speed, with the
+counters of the second file; a function that is unknown to either side does no harm. Record again when libsqlite3-sys
+changes.
 https://clang.llvm.org/docs/UsersManual.html#profiling-with-instrumentation
 """
 
@@ -20,13 +21,18 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scripts.generate_constants import bindings_path
 from scripts.profile_database import Database
 from scripts.profile_workload import run
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 ROOT = Path(__file__).resolve().parent.parent
 COLD_LIST = ROOT / "wasm" / "sqlite_cold.csv"
+HOT_PROFILE = ROOT / "wasm" / "sqlite_hot.proftext"
 LOCK = ROOT / "wasm" / "Cargo.lock"
 MARK = "# recorded from: "
 SOURCE = re.compile(r'^name = "libsqlite3-sys"\nversion = "(.+)"\n.*\nchecksum = "(.+)"', re.MULTILINE)
@@ -76,26 +82,34 @@ def work(library: Path, directory: Path) -> None:
         database.close()
 
 
-def attributes(profile: str) -> list[str]:
-    """Return a line ``function,attribute`` for each function of a profile's text form that is not worth speed.
+def functions(profile: str) -> Iterator[tuple[list[str], int]]:
+    """Yield each function of a profile's text form: its lines, and how often its busiest block ran.
 
     A record is a name behind its file's, a hash, the number of counters, and the counters, one a line; an empty line
     ends it, and comments are strewn in.
     """
-    found = []
     for record in profile.split("\n\n"):
         lines = [line for line in record.splitlines() if line and not line.startswith("#")]
-        if not lines:
-            continue
-        most = max(int(count) for count in lines[3:])
-        if most < SELDOM:
-            name = lines[0].rpartition(":")[2]
-            found.append(f"{name},{'optsize' if most else 'minsize'}")
-    return sorted(found)
+        if lines:
+            yield lines, max(int(count) for count in lines[3:])
+
+
+def attributes(profile: str) -> list[str]:
+    """Return a line ``function,attribute`` for each function that is not worth speed."""
+    return sorted(
+        f"{lines[0].rpartition(':')[2]},{'optsize' if most else 'minsize'}"
+        for lines, most in functions(profile)
+        if most < SELDOM
+    )
+
+
+def counters(profile: str) -> list[str]:
+    """Return the records of the other functions."""
+    return sorted("\n".join(lines) + "\n" for lines, most in functions(profile) if most >= SELDOM)
 
 
 def record() -> None:
-    """Write the list."""
+    """Write both files."""
     with tempfile.TemporaryDirectory() as name:
         library, raw = compile_instrumented(Path(name)), Path(name) / "raw"
         # In a process of its own: the counters are written at its end.
@@ -103,31 +117,39 @@ def record() -> None:
         subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "LLVM_PROFILE_FILE": str(raw)})
         command = [TOOL, "merge", "--text", str(raw)]
         profile = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    lines = [MARK + source(LOCK.read_text(encoding="utf-8")), *attributes(profile)]
-    COLD_LIST.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write(profile, MARK + source(LOCK.read_text(encoding="utf-8")))
 
 
-def stale(cold_list: str, lock: str) -> str | None:
-    """Return what is wrong with the list for the SQLite that ``lock`` pins, None if nothing is."""
-    recorded = cold_list.partition("\n")[0].removeprefix(MARK)
+def write(profile: str, mark: str) -> None:
+    """Write both files from a profile's text form."""
+    COLD_LIST.write_text("\n".join([mark, *attributes(profile)]) + "\n", encoding="utf-8")
+    HOT_PROFILE.write_text("\n".join([mark, *counters(profile)]), encoding="utf-8")
+
+
+def stale(recording: str, lock: str) -> str | None:
+    """Return what is wrong with a file's content for the SQLite that ``lock`` pins, None if nothing is."""
+    recorded = recording.partition("\n")[0].removeprefix(MARK)
     if recorded == source(lock):
         return None
-    return f"{COLD_LIST.name} was recorded from {recorded}, not from {source(lock)}: run scripts/record_profile.py"
+    return f"the profile was recorded from {recorded}, not from {source(lock)}: run scripts/record_profile.py"
 
 
 def main() -> int:
     """Do what the command line asks for; return the exit code."""
-    parser = argparse.ArgumentParser(description="Record which functions of SQLite are compiled for size.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the list is of another SQLite")
+    parser = argparse.ArgumentParser(description="Record which functions of SQLite run how often.")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if it was another SQLite")
     parser.add_argument("--work", nargs=2, type=Path, metavar=("LIBRARY", "DIRECTORY"), help="run the workload only")
     arguments = parser.parse_args()
     if arguments.work:
         work(*arguments.work)
     elif not arguments.check:
         record()
-    elif fault := stale(COLD_LIST.read_text(encoding="utf-8"), LOCK.read_text(encoding="utf-8")):
-        print(fault, file=sys.stderr)
-        return 1
+    else:
+        lock = LOCK.read_text(encoding="utf-8")
+        for path in (COLD_LIST, HOT_PROFILE):
+            if fault := stale(path.read_text(encoding="utf-8"), lock):
+                print(fault, file=sys.stderr)
+                return 1
     return 0
 
 

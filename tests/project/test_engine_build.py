@@ -17,7 +17,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 INPUTS = (
-    "wasm/src", "wasm/Cargo.toml", "wasm/Cargo.lock", "wasm/sqlite_cold.csv", "wasm/sqlite_prelude.h",
+    "wasm/src", "wasm/Cargo.toml", "wasm/Cargo.lock", "wasm/sqlite_cold.csv", "wasm/sqlite_hot.proftext",
+    "wasm/sqlite_prelude.h",
     "wasm/extensions/provided.txt", "docs/abi.md", "scripts/build_wasm.sh", "scripts/check_wasm.py",
 )  # fmt: skip
 ENGINE = "rapsqlite/engine.wasm"

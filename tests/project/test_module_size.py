@@ -1,4 +1,4 @@
-"""Compiling for size: the list in wasm/sqlite_cold.csv, and the scripts that record and use it."""
+"""What SQLite's compiler knows of a day's SQL: wasm/sqlite_cold.csv, wasm/sqlite_hot.proftext and their scripts."""
 
 from __future__ import annotations
 
@@ -47,9 +47,10 @@ exported
 
 def test_list_is_of_the_sqlite_that_is_built() -> None:
     """With another SQLite's list, new functions would all be compiled for speed, and the module would grow."""
-    cold_list = record_profile.COLD_LIST.read_text(encoding="utf-8")
+    lock = record_profile.LOCK.read_text(encoding="utf-8")
 
-    assert record_profile.stale(cold_list, record_profile.LOCK.read_text(encoding="utf-8")) is None
+    for path in (record_profile.COLD_LIST, record_profile.HOT_PROFILE):
+        assert record_profile.stale(path.read_text(encoding="utf-8"), lock) is None
 
 
 def test_list_of_another_sqlite_is_reported() -> None:
@@ -78,6 +79,11 @@ def test_functions_are_sorted_by_how_often_they_ran() -> None:
     assert record_profile.attributes(PROFILE) == ["exported,minsize", "rareFunction,optsize"]
 
 
+def test_counters_are_kept_of_what_is_not_listed() -> None:
+    """Each function is in one of the two files."""
+    assert record_profile.counters(PROFILE) == ["sqlite3.c:hotFunction\n12\n2\n10\n900000\n"]
+
+
 def test_what_every_statement_runs_is_compiled_for_speed() -> None:
     """A workload that failed halfway would leave a list that slows everything down."""
     listed = {line.partition(",")[0] for line in record_profile.COLD_LIST.read_text(encoding="utf-8").splitlines()}
@@ -89,3 +95,7 @@ def test_what_every_statement_runs_is_compiled_for_speed() -> None:
 
     assert not hot & listed
     assert len(listed) > 1000
+    profile = record_profile.HOT_PROFILE.read_text(encoding="utf-8")
+    counted = {lines[0].rpartition(":")[2] for lines, _ in record_profile.functions(profile)}
+    assert hot <= counted
+    assert not counted & listed

@@ -102,8 +102,8 @@ def test_wheel_contains_no_path_of_the_build_machine(wheel: zipfile.ZipFile, nam
 def test_sdist_holds_sources_and_nothing_compiled(sdist_names: set[str]) -> None:
     needed = {
         "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "rapsqlite/__init__.py", "rapsqlite/py.typed",
-        "wasm/Cargo.toml", "wasm/Cargo.lock", "wasm/src/lib.rs", "wasm/sqlite_cold.csv", "scripts/build_wasm.sh",
-        "scripts/build_extensions.sh", "wasm/extensions/prelude.h", "wasm/sqlite_prelude.h",
+        "wasm/Cargo.toml", "wasm/Cargo.lock", "wasm/src/lib.rs", "wasm/sqlite_cold.csv", "wasm/sqlite_hot.proftext",
+        "scripts/build_wasm.sh", "scripts/build_extensions.sh", "wasm/extensions/prelude.h", "wasm/sqlite_prelude.h",
         "scripts/build_hook.py", "scripts/record_profile.py", "tests/conftest.py", "docs/abi.md",
     }  # fmt: skip
 

@@ -1,8 +1,10 @@
 //! C's functions on bytes, replacing wasi-libc's at link time.
 //!
 //! `memcmp` compares eight bytes at a time; wasi-libc's compares single bytes, and SQLite compares keys, names and
-//! JSON with it, which was a tenth of the time of some queries. `memcpy`, `memmove` and `memset` are WebAssembly's
-//! own instructions, except for ranges in the arena (`vfs::arena`), which only loads and stores reach.
+//! JSON with it, which was a tenth of the time of some queries. `memcpy`, `memmove` and `memset` use WebAssembly's
+//! own instructions, which are calls of the host, only where that pays: not for what is short, and not for ranges in
+//! the arena (`vfs::arena`), which only loads and stores reach. `strspn` and `strcspn` are called by SQLite with few
+//! characters on short spans, for which wasi-libc's build a table each time.
 
 use core::ffi::c_int;
 #[cfg(target_arch = "wasm32")]
@@ -36,16 +38,8 @@ pub unsafe fn compare(a: *const u8, b: *const u8, len: usize) -> c_int {
         match len {
             8.. => compare_long(a, b, len),
             4..=7 => {
-                let (x, y): (u32, u32) = (load(a, 0), load(b, 0));
-                if x != y {
-                    return order(x.to_be(), y.to_be());
-                }
-                let (x, y): (u32, u32) = (load(a, len - 4), load(b, len - 4));
-                if x == y {
-                    0
-                } else {
-                    order(x.to_be(), y.to_be())
-                }
+                let (x, y) = (ends(a, len), ends(b, len));
+                if x == y { 0 } else { order(x, y) }
             }
             _ => {
                 for offset in 0..len {
@@ -58,6 +52,17 @@ pub unsafe fn compare(a: *const u8, b: *const u8, len: usize) -> c_int {
             }
         }
     }
+}
+
+/// The first and the last four bytes, which may overlap, as one big-endian number.
+///
+/// # Safety
+/// `bytes` is readable for `len` bytes, from 4 to 7.
+#[inline(always)]
+unsafe fn ends(bytes: *const u8, len: usize) -> u64 {
+    // SAFETY: the caller's promise.
+    let (head, tail): (u32, u32) = unsafe { (load(bytes, 0), load(bytes, len - 4)) };
+    (u64::from(head) | u64::from(tail) << 32).to_be()
 }
 
 /// # Safety
@@ -91,10 +96,13 @@ type Wide = core::arch::wasm32::v128;
 #[cfg(not(target_arch = "wasm32"))]
 type Wide = u128;
 
-/// What is copied and filled with a few loads and stores, which is faster than the instructions for arbitrary
-/// lengths.
+/// What is copied with a few loads and stores.
 #[cfg(any(test, target_arch = "wasm32"))]
 const SHORT_BYTES: usize = 64;
+
+/// What is copied and filled by a loop, which is faster than a call of the host.
+#[cfg(any(test, target_arch = "wasm32"))]
+const LOOP_BYTES: usize = 512;
 
 /// # Safety
 /// `bytes` is writable for the size of `T` from `offset` on.
@@ -127,13 +135,71 @@ unsafe fn copy_short(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY: the caller's promise; each piece lies within `len`.
     unsafe {
         match len {
-            33.. => copy_ends::<[Wide; 2]>(to, from, len),
+            33.. => {
+                // One by one: the compiler would put pairs on the stack.
+                let (first, second): (Wide, Wide) = (load(from, 0), load(from, 16));
+                let (third, last): (Wide, Wide) = (load(from, len - 32), load(from, len - 16));
+                store(to, 0, first);
+                store(to, 16, second);
+                store(to, len - 32, third);
+                store(to, len - 16, last);
+            }
             16..=32 => copy_ends::<Wide>(to, from, len),
             8..=15 => copy_ends::<u64>(to, from, len),
             4..=7 => copy_ends::<u32>(to, from, len),
             2..=3 => copy_ends::<u16>(to, from, len),
             1 => store(to, 0, load::<u8>(from, 0)),
             0 => {}
+        }
+    }
+}
+
+/// Copies pieces of 32 bytes in ascending order; the last piece overlaps the one before.
+///
+/// # Safety
+/// `from` is readable and `to` writable for `len` bytes, at least 32, and they do not overlap.
+#[inline(always)]
+#[cfg_attr(not(any(test, target_arch = "wasm32")), allow(dead_code))]
+unsafe fn copy_by_pieces(to: *mut u8, from: *const u8, len: usize) {
+    let mut at = 0;
+    loop {
+        // SAFETY: the caller's promise; `at` stays at or below `len - 32`.
+        unsafe {
+            let (first, second): (Wide, Wide) = (load(from, at), load(from, at + 16));
+            store(to, at, first);
+            store(to, at + 16, second);
+        }
+        if at + 32 == len {
+            return;
+        }
+        at = (at + 32).min(len - 32);
+    }
+}
+
+/// `byte` everywhere, by the largest stores that fit, the last of which overlap.
+///
+/// # Safety
+/// `to` is writable for `len` bytes.
+#[inline(always)]
+#[cfg_attr(not(any(test, target_arch = "wasm32")), allow(dead_code))]
+unsafe fn fill_by_pieces(to: *mut u8, byte: u8, len: usize) {
+    let word = u64::from_ne_bytes([byte; 8]);
+    // SAFETY: the caller's promise; each piece lies within `len`.
+    unsafe {
+        match len {
+            8.. => {
+                let mut at = 0;
+                while at + 8 < len {
+                    store(to, at, word);
+                    at += 8;
+                }
+                store(to, len - 8, word);
+            }
+            4..=7 => {
+                store(to, 0, word as u32);
+                store(to, len - 4, word as u32);
+            }
+            _ => (0..len).for_each(|at| store(to, at, byte)),
         }
     }
 }
@@ -194,6 +260,8 @@ unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
     unsafe {
         if len <= SHORT_BYTES {
             copy_short(to, from, len);
+        } else if len <= LOOP_BYTES && from.addr().abs_diff(to.addr()) >= len {
+            copy_by_pieces(to, from, len);
         } else if is_in_arena(to) || is_in_arena(from) {
             copy_by_stores(to, from, len);
         } else {
@@ -223,13 +291,57 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u
 unsafe extern "C" fn memset(to: *mut u8, byte: c_int, len: usize) -> *mut u8 {
     // SAFETY: the contract of the C function is the same.
     unsafe {
-        if is_in_arena(to) {
+        if len <= SHORT_BYTES {
+            fill_by_pieces(to, byte as u8, len);
+        } else if is_in_arena(to) {
             fill_by_stores(to, byte as u8, len);
         } else {
             ptr::write_bytes(to, byte as u8, len);
         }
     }
     to
+}
+
+/// How many of the first bytes of `text` are among `set` (`wanted`), or are not.
+///
+/// # Safety
+/// Both end in a NUL.
+#[inline(always)]
+#[cfg_attr(not(any(test, target_arch = "wasm32")), allow(dead_code))]
+unsafe fn span(text: *const u8, set: *const u8, wanted: bool) -> usize {
+    let mut len = 0;
+    // SAFETY: nothing is read behind either NUL.
+    unsafe {
+        loop {
+            let byte: u8 = load(text, len);
+            let mut at = 0;
+            let is_in_set = loop {
+                match load::<u8>(set, at) {
+                    0 => break false,
+                    each if each == byte => break true,
+                    _ => at += 1,
+                }
+            };
+            if byte == 0 || is_in_set != wanted {
+                return len;
+            }
+            len += 1;
+        }
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn strspn(text: *const u8, set: *const u8) -> usize {
+    // SAFETY: the contract of the C function is the same.
+    unsafe { span(text, set, true) }
+}
+
+#[cfg(target_arch = "wasm32")]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn strcspn(text: *const u8, set: *const u8) -> usize {
+    // SAFETY: the contract of the C function is the same.
+    unsafe { span(text, set, false) }
 }
 
 #[cfg(test)]
@@ -264,6 +376,48 @@ mod tests {
                 unsafe { fill_by_stores(copied.as_mut_ptr().add(start), 7, len) };
                 assert_eq!(copied, expected, "start {start}, length {len}");
             }
+        }
+    }
+
+    #[test]
+    fn pieces_copy_and_fill_every_length() {
+        let source: Vec<u8> = (0..=255).cycle().take(600).collect();
+        for len in 0..=LOOP_BYTES {
+            let mut copied = vec![0xff; 600];
+            let mut expected = copied.clone();
+            if len >= 32 {
+                expected[5..5 + len].copy_from_slice(&source[3..3 + len]);
+                // SAFETY: all lies within the vectors.
+                unsafe { copy_by_pieces(copied.as_mut_ptr().add(5), source.as_ptr().add(3), len) };
+                assert_eq!(copied, expected, "length {len}");
+            }
+
+            expected[7..7 + len].fill(9);
+            // SAFETY: as above.
+            unsafe { fill_by_pieces(copied.as_mut_ptr().add(7), 9, len) };
+            assert_eq!(copied, expected, "length {len}");
+        }
+    }
+
+    #[test]
+    fn spans_end_at_the_first_other_byte_or_the_end() {
+        for (text, set, within, without) in [
+            ("  x ", " \t", 2, 0),
+            ("abc", "", 0, 3),
+            ("", "a", 0, 0),
+            ("aab\u{ff}a", "ab", 3, 0),
+            ("..$[", "[.", 2, 0),
+            ("key.$[", "[.", 0, 3),
+        ] {
+            let (text, set) = (format!("{text}\0"), format!("{set}\0"));
+            // SAFETY: both end in a NUL.
+            let found = unsafe {
+                (
+                    span(text.as_ptr(), set.as_ptr(), true),
+                    span(text.as_ptr(), set.as_ptr(), false),
+                )
+            };
+            assert_eq!(found, (within, without), "{text:?} of {set:?}");
         }
     }
 
