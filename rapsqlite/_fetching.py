@@ -157,3 +157,14 @@ def rowid_row(connection: Connection, rowid: int) -> Any:
 def plain_decoder(state: ConnectionState, shape: Literal["list", "dict"]) -> RowDecoder:
     """Return the decoder for the package's own queries, which ignores the user's factories."""
     return row_decoder(shape, default=list, text_factory=str, detect_types=0, converters=state.converters)
+
+
+async def run_by_itself(connection: Connection, sql: bytes, parameters: Parameters) -> tuple[list[Any], Reply]:
+    """Run a statement of the package's own without beginning a transaction; return lists and the last reply.
+
+    It commits by itself, unless a transaction is open.
+    """
+    state = connection._state
+    decoder = plain_decoder(state, "list")
+    params = await state.encode(sql, parameters)
+    return await state.guest.collect(Request(abi.OP_FETCH, sql, params, format=decoder.format), decoder.decode)

@@ -36,6 +36,7 @@ from rapsqlite._values.converters import register_converter
 from rapsqlite._values.limits import Limits
 from rapsqlite._values.no_change import NO_CHANGE, NoChange
 from rapsqlite.blob import Blob
+from rapsqlite.cache import SQLiteCache
 from rapsqlite.changeset import Conflict
 from rapsqlite.connection import Connection, connect
 from rapsqlite.cursor import Cursor
@@ -55,7 +56,10 @@ from rapsqlite.errors import (
     Warning,
 )
 from rapsqlite.memory import MemoryConnection, connect_memory
+from rapsqlite.pages import Page, paginate
 from rapsqlite.prepared import PreparedStatement
+from rapsqlite.recipes import analyze_query_plan, in_clause_query, pool_metrics_gauges, rows_to_dicts, timed_fetch_all
+from rapsqlite.retries import transaction_retry, transaction_with_timeout
 from rapsqlite.rows import Row
 from rapsqlite.savepoint import Savepoint
 from rapsqlite.session import ChangeSession
@@ -76,10 +80,12 @@ __all__ = [
     "SQLITE_CHANGESET_REPLACE", "Binary", "Blob", "ChangeSession", "ChunkStream", "ClosedError", "Conflict",
     "Connection", "Cursor", "DataError", "DatabaseError", "Date", "DateFromTicks", "Dump", "Error",
     "IntegrityError", "InterfaceError", "InternalError", "Limits", "MemoryConnection", "NoChange",
-    "NotSupportedError", "OperationalError", "OutOfMemoryError", "PrepareProtocol", "PreparedStatement",
-    "ProgrammingError", "Row", "RowStream", "Savepoint", "Time", "TimeFromTicks", "Timestamp",
-    "TimestampFromTicks", "Transaction", "Warning", "adapt", "apilevel", "complete_statement",
-    "connect", "connect_memory", "enable_callback_tracebacks", "install_as_aiosqlite", "paramstyle",
-    "register_adapter", "register_converter", "sqlite_version", "sqlite_version_info", "threadsafety", "version",
+    "NotSupportedError", "OperationalError", "OutOfMemoryError", "Page", "PrepareProtocol", "PreparedStatement",
+    "ProgrammingError", "Row", "RowStream", "SQLiteCache", "Savepoint", "Time", "TimeFromTicks", "Timestamp",
+    "TimestampFromTicks", "Transaction", "Warning", "adapt", "analyze_query_plan", "apilevel",
+    "complete_statement", "connect", "connect_memory", "enable_callback_tracebacks", "in_clause_query",
+    "install_as_aiosqlite", "paginate", "paramstyle", "pool_metrics_gauges", "register_adapter",
+    "register_converter", "rows_to_dicts", "sqlite_version", "sqlite_version_info", "threadsafety",
+    "timed_fetch_all", "transaction_retry", "transaction_with_timeout", "version",
 ]  # fmt: skip
 __all__ += _sqlite_names.__all__

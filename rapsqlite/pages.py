@@ -1,0 +1,148 @@
+"""Results page by page: each page begins after the last row of the one before, so it costs the same however far it is.
+
+https://sqlite.org/rowvalue.html#scrolling_window_queries
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from rapsqlite._fetching import plain_decoder
+from rapsqlite._identifiers import quoted
+from rapsqlite.cursor import Cursor
+from rapsqlite.errors import ProgrammingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rapsqlite.connection import Connection
+    from rapsqlite.types import Parameters, SQLiteValue
+
+_VALUES = (int, float, str, bytes, type(None))
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[list[str], bool, list[Any]]).decode
+
+
+class Page(list[Any]):
+    """The rows of one page, as lists or as ``into=`` says."""
+
+    __slots__ = ("next",)
+
+    def __init__(self, rows: list[Any], next: str | None) -> None:
+        super().__init__(rows)
+        self.next: str | None = next
+        """The token for the next page; None after the last one."""
+
+
+async def paginate(
+    connection: Connection,
+    sql: str,
+    parameters: Parameters | None = None,
+    page_size: int = 64,
+    *,
+    key: str | Sequence[str],
+    after: str | None = None,
+    descending: bool = False,
+) -> Page:
+    """Return a page of at most ``page_size`` rows of a SELECT, ordered by ``key``.
+
+    ``key``        a column of the result, or several, whose values together are different in every row
+    ``after``      the token `Page.next` of the page before; None for the first page
+    ``descending`` the order of all key columns
+
+    Rows inserted or deleted meanwhile neither repeat nor hide others. The token contains the key of a row, readably.
+    Raises ValueError for a token of another query's key or order.
+    """
+    keys = [key] if isinstance(key, str) else list(key)
+    if not keys:
+        raise ValueError("key must name at least one column")
+    if page_size < 1:
+        raise ValueError("page_size must be at least 1")
+    values = None if after is None else _values_of(after, keys, descending)
+    condition, bound = ("1", []) if values is None else _beyond(keys, values, descending)
+    order = ", ".join(f"{_column(name)}{' DESC' if descending else ''}" for name in keys)
+    bound.append(page_size + 1)
+    wrapped, bindings = _with_bindings(
+        f"SELECT * FROM ({sql.strip().rstrip(';')}\n) AS rapsqlite_page WHERE {condition} ORDER BY {order} LIMIT ?",
+        bound,
+        parameters,
+    )
+    rows, names = await _fetch(connection, wrapped, bindings)
+    if len(rows) <= page_size:
+        return Page(rows, None)
+    del rows[page_size:]
+    positions = [_position(names, name) for name in keys]
+    return Page(rows, _token(keys, descending, [rows[-1][position] for position in positions]))
+
+
+async def _fetch(connection: Connection, sql: str, parameters: Any) -> tuple[list[Any], tuple[str, ...]]:
+    state = connection._state
+    cursor = Cursor(connection)
+    encoded = sql.encode()
+    params = await state.encode(encoded, parameters)
+    decoder = plain_decoder(state, "list")
+    await cursor._run(encoded, 0, params, decoder, 0)
+    names = tuple(column[0] for column in cursor.description or ())
+    return await cursor.fetchall(), names
+
+
+def _column(name: str) -> str:
+    return f"rapsqlite_page.{quoted(name)}"  # a quoted name alone is a string if there is no such column
+
+
+def _position(names: tuple[str, ...], name: str) -> int:
+    found = [position for position, each in enumerate(names) if each.lower() == name.lower()]
+    if len(found) != 1:
+        raise ProgrammingError(f"key column {name!r} occurs {len(found)} times in the result, not once")
+    return found[0]
+
+
+def _beyond(keys: list[str], values: list[SQLiteValue], descending: bool) -> tuple[str, list[Any]]:
+    """Return the condition for rows after the one with these values, in SQLite's order: NULL first."""
+    alternatives, bound = [], []
+    for count, (name, value) in enumerate(zip(keys, values, strict=True)):
+        equal = [f"{_column(other)} IS ?" for other in keys[:count]]
+        column = _column(name)
+        if not descending:
+            beyond = f"{column} IS NOT NULL" if value is None else f"{column} > ?"
+        elif value is None:
+            continue  # nothing is less than NULL
+        else:
+            beyond = f"({column} < ? OR {column} IS NULL)"
+        alternatives.append(" AND ".join([*equal, beyond]))
+        bound += [*values[:count], *([] if value is None else [value])]
+    return " OR ".join(f"({each})" for each in alternatives) or "0", bound
+
+
+def _with_bindings(sql: str, bound: list[Any], parameters: Any) -> tuple[str, Any]:
+    """Return the statement with the page's values bound behind the user's parameters."""
+    if parameters is None or isinstance(parameters, (list, tuple)):
+        return sql, [*(parameters or ()), *bound]
+    if not hasattr(parameters, "keys"):
+        raise TypeError("parameters must be a list, a tuple or a mapping")
+    start, condition = sql.rsplit("\n)", 1)  # where the user's statement ends
+    named: Mapping[str, Any] = {f"rapsqlite_page_{number}": value for number, value in enumerate(bound)}
+    for name in named:
+        condition = condition.replace("?", f":{name}", 1)
+    return f"{start}\n){condition}", {**parameters, **named}
+
+
+def _token(keys: list[str], descending: bool, values: list[Any]) -> str:
+    return base64.urlsafe_b64encode(_encode((keys, descending, values))).decode().rstrip("=")
+
+
+def _values_of(token: str, keys: list[str], descending: bool) -> list[SQLiteValue]:
+    try:
+        decoded = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        known_keys, known_order, values = _decode(decoded)
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        raise ValueError("after is not a token of paginate()") from None
+    if not all(isinstance(value, _VALUES) for value in values):
+        raise ValueError("after is not a token of paginate()")
+    if known_keys != keys or known_order is not descending or len(values) != len(keys):
+        raise ValueError("after is a token of a query with another key or order")
+    return list(values)

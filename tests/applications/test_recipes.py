@@ -1,0 +1,159 @@
+"""Functions of the PyO3 package around queries: IN lists, dicts, times, plans, gauges; and pages by key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import rapsqlite
+from rapsqlite import analyze_query_plan, connect, in_clause_query, paginate, rows_to_dicts, timed_fetch_all
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@pytest.fixture
+async def conn() -> AsyncIterator[rapsqlite.Connection]:
+    async with connect(":memory:", isolation_level=None) as connection:
+        await connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a, b)")
+        await connection.executemany(
+            "INSERT INTO t (a, b) VALUES (?, ?)", [(number % 4 or None, number % 3 or None) for number in range(50)]
+        )
+        yield connection
+
+
+async def pages(conn: rapsqlite.Connection, sql: str, parameters: Any = None, **options: Any) -> list[Any]:
+    found: list[Any] = []
+    after = None
+    while True:
+        page = await paginate(conn, sql, parameters, 7, after=after, **options)
+        assert len(page) == 7 or page.next is None
+        found += page
+        after = page.next
+        if after is None:
+            return found
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("key", ["id", ("a", "id"), ("b", "a", "id")])
+async def test_pages_together_are_the_ordered_result(conn: rapsqlite.Connection, key: Any, descending: bool) -> None:
+    """NULL included, which no comparison finds."""
+    direction = " DESC" if descending else ""
+    order = ", ".join(f"{name}{direction}" for name in ([key] if isinstance(key, str) else key))
+
+    found = await pages(conn, "SELECT * FROM t", key=key, descending=descending)
+
+    assert found == await conn.fetch_all(f"SELECT * FROM t ORDER BY {order}")
+    assert len(found) == 50
+
+
+@pytest.mark.parametrize("parameters", [[9], (9,), {"least": 9}])
+async def test_pages_take_parameters_by_position_and_by_name(conn: rapsqlite.Connection, parameters: Any) -> None:
+    mark = ":least" if isinstance(parameters, dict) else "?"
+
+    found = await pages(conn, f"SELECT id, '?' AS x FROM t WHERE id > {mark} -- why?", parameters, key="ID")
+
+    assert found == [[number, "?"] for number in range(10, 51)]
+
+
+async def test_next_page_neither_repeats_nor_skips_after_changes(conn: rapsqlite.Connection) -> None:
+    first = await paginate(conn, "SELECT id FROM t", page_size=5, key="id")
+    await conn.execute("DELETE FROM t WHERE id < 6")
+    await conn.execute("INSERT INTO t (id) VALUES (-1)")
+
+    second = await paginate(conn, "SELECT id FROM t", page_size=5, key="id", after=first.next)
+
+    assert (first, second) == ([[1], [2], [3], [4], [5]], [[6], [7], [8], [9], [10]])
+
+
+async def test_page_begins_by_an_index(conn: rapsqlite.Connection) -> None:
+    """Otherwise a late page would cost as much as with OFFSET."""
+    traced: list[str] = []
+    await conn.set_trace_callback(traced.append)
+    first = await paginate(conn, "SELECT * FROM t", page_size=5, key="id")
+    await paginate(conn, "SELECT * FROM t", page_size=5, key="id", after=first.next)
+    await conn.set_trace_callback(None)
+
+    plan = await analyze_query_plan(conn, traced[-1])
+
+    assert plan["details"] == ["SEARCH t USING INTEGER PRIMARY KEY (rowid>?)"]
+
+
+@pytest.mark.parametrize("token", ["", "nonsense", "####", "kw==", "é", "gaFh", None])
+async def test_token_of_something_else_is_refused(conn: rapsqlite.Connection, token: str | None) -> None:
+    if token is None:
+        token = (await paginate(conn, "SELECT * FROM t", page_size=1, key="id", descending=True)).next
+
+    with pytest.raises(ValueError, match="after is"):
+        await paginate(conn, "SELECT * FROM t", key="id", after=token)
+
+
+async def test_pages_without_a_usable_key_are_refused(conn: rapsqlite.Connection) -> None:
+    with pytest.raises(ValueError, match="at least one column"):
+        await paginate(conn, "SELECT * FROM t", key=())
+    with pytest.raises(ValueError, match="page_size"):
+        await paginate(conn, "SELECT * FROM t", page_size=0, key="id")
+    with pytest.raises(rapsqlite.OperationalError, match="no such column"):
+        await paginate(conn, "SELECT a FROM t", key="missing")
+
+
+async def test_in_clause_has_a_mark_per_value(conn: rapsqlite.Connection) -> None:
+    sql, values = in_clause_query("SELECT 'in (?)', id /* IN (?) */ FROM t WHERE id in ( ? ) -- IN (?)", [3, 5])
+
+    assert sql == "SELECT 'in (?)', id /* IN (?) */ FROM t WHERE id IN (?, ?) -- IN (?)"
+    assert await conn.fetch_all(sql, values) == [["in (?)", 3], ["in (?)", 5]]
+    assert await conn.fetch_all(*in_clause_query("SELECT id FROM t WHERE id IN (?)", [])) == []
+    with pytest.raises(ValueError, match=r"must contain IN \(\?\)"):
+        in_clause_query("SELECT 'IN (?)'", [1])
+
+
+def test_rows_become_dicts_with_given_or_own_names() -> None:
+    assert rows_to_dicts([[1, 2], (3, 4)], ["a", "b"]) == [{"a": 1, "b": 2}, {"a": 3, "b": 4}]
+    assert rows_to_dicts([{"a": 1}]) == [{"a": 1}]
+    with pytest.raises(ValueError, match="pass columns="):
+        rows_to_dicts([[1]])
+    with pytest.raises(ValueError, match=r"longer|shorter"):
+        rows_to_dicts([[1, 2]], ["a"])
+
+
+async def test_row_objects_become_dicts(conn: rapsqlite.Connection) -> None:
+    conn.row_factory = rapsqlite.Row
+
+    assert rows_to_dicts(await conn.fetch_all("SELECT 1 AS a, 2 AS b")) == [{"a": 1, "b": 2}]
+
+
+async def test_time_is_returned_or_reported(conn: rapsqlite.Connection) -> None:
+    reports: list[Any] = []
+
+    rows, seconds = await timed_fetch_all(conn, "SELECT ?", [1])
+    same = await timed_fetch_all(conn, "SELECT ?", [1], lambda *report: reports.append(report))
+
+    assert rows == same == [[1]]
+    assert seconds >= 0
+    assert [sql for _, sql in reports] == ["SELECT ?"]
+
+
+@pytest.mark.parametrize(
+    "sql, scanned, uses_index",
+    [
+        ("SELECT * FROM t", ["t"], False),
+        ("SELECT * FROM t WHERE id = ?", [], True),
+        ("SELECT * FROM t AS x JOIN t AS y ON x.a = y.b", ["x"], True),
+        ("SELECT 1", [], False),
+    ],
+)
+async def test_plan_says_what_is_scanned(
+    conn: rapsqlite.Connection, sql: str, scanned: list[str], uses_index: bool
+) -> None:
+    plan = await analyze_query_plan(conn, sql, [1] if "?" in sql else None)
+
+    assert (plan["scanned_tables"], plan["table_scan"], plan["uses_index"]) == (scanned, bool(scanned), uses_index)
+    assert [row[3] for row in plan["rows"]] == plan["details"]
+
+
+async def test_gauges_are_numbers_with_names_of_their_own(conn: rapsqlite.Connection) -> None:
+    gauges = await rapsqlite.pool_metrics_gauges(conn)
+
+    assert gauges
+    assert all(name.startswith("rapsqlite_") and isinstance(value, int) for name, value in gauges.items())
