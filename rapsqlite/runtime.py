@@ -17,7 +17,8 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite._constants import WINDOWS_BYTES, WINDOWS_START
-from rapsqlite._files import mapping, module_cache, shortage, sigbus, trap_signals
+from rapsqlite._files import mapping, module_cache, shortage, sigbus
+from rapsqlite._platform import system
 from rapsqlite._wasm import requirements
 from rapsqlite._wasm.c_functions import (
     EPOCH_CONTINUE,
@@ -117,7 +118,7 @@ class Instance:
         # The guest itself counts the ones without arguments.
         self.counts: dict[str, int] = dict.fromkeys((name for name in SIGNATURES if name not in _bare), 0)
         self.failure: BaseException | None = None
-        trap_signals.mend()
+        system.mend_fault_handlers()
         self.killed: bool = False
         self._engine = engine
         self._c = engine.c
@@ -215,7 +216,7 @@ class Engine:
         self._epoch_callback = EpochCallback(self._on_epoch)
         sigbus.identify(self.c.path)
         self.engine: Owned = self.c.owned(self.c.wasm_engine_new_with_config(_new_config(self.c)), "wasm_engine")
-        trap_signals.note_handlers()
+        system.note_fault_handlers()
         self._side_modules: dict[str, Owned] = {}
         self._compiling = threading.Lock()
         self.module: Owned = self._load_module(self._cache_key(wasm), wasm)
@@ -341,12 +342,11 @@ def _new_config(c: CFunctions) -> int:
     # wasmtime requires stacks of asynchronous calls, which are not used, to be at least as large.
     c.wasmtime_config_async_stack_size_set(config, WASM_STACK_BYTES)
     c.wasmtime_config_max_wasm_stack_set(config, WASM_STACK_BYTES)
-    # Nothing unwinds through the guest, and registering that costs start-up time.
-    c.wasmtime_config_native_unwind_info_set(config, False)
     c.wasmtime_config_gc_support_set(config, False)
     c.wasmtime_config_epoch_interruption_set(config, True)  # ``Instance.kill``
     # A forked child has lost the compiler's threads.
     c.wasmtime_config_parallel_compilation_set(config, not _forked)
+    system.configure(config, c)
     return config
 
 
@@ -405,7 +405,7 @@ def can_write_output() -> bool:
     """Return whether a guest can be given a standard output: wasmtime aborts if it has too few resources for that."""
     if _output_is_prepared:
         return shortage.has_descriptors(1)
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = system.processor_count()
     return shortage.has_descriptors(shortage.DESCRIPTORS_TO_WRITE) and shortage.has_threads(threads)
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rapsqlite._loops.worker import in_thread, start
+from rapsqlite._platform import system
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
@@ -142,26 +142,19 @@ class _Lock:
 
     def release(self) -> None:
         """Remove the lock file; another process may have removed it just before this one locked it."""
-        if sys.platform == "win32":
-            os.close(self._fd)  # an open file cannot be removed there
-            Path(self._path).unlink(missing_ok=True)
-        else:
+        if system.can_delete_open_files:
             Path(self._path).unlink(missing_ok=True)
             os.close(self._fd)
+        else:
+            os.close(self._fd)
+            Path(self._path).unlink(missing_ok=True)
 
     def _is_mine(self) -> bool:
-        return not hasattr(os, "getuid") or os.fstat(self._fd).st_uid == os.getuid()
+        return system.is_private(os.fstat(self._fd))
 
     def _lock(self) -> bool:
         try:
-            if sys.platform == "win32":
-                import msvcrt  # not available everywhere
-
-                msvcrt.locking(self._fd, msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl  # not available everywhere
-
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            system.lock_whole_file(self._fd)
         except OSError:
             return False
         return True

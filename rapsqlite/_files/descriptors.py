@@ -14,22 +14,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 import threading
-from pathlib import Path
 
 from rapsqlite import _constants as sqlite
-from rapsqlite._files import file_lock
 from rapsqlite._files.file_error import FileError
+from rapsqlite._platform import system
 
 PERMISSION_BITS = 0o777
-NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY)
+_ACCESS_MODES = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, getattr(errno, "ETXTBSY", errno.EACCES))
 """Errors of opening for writing after which opening for reading is worth a try; SQLite itself always tries."""
 
 _UNKNOWN = -1  # no device
-_DESCRIPTORS = "/proc/self/fd"
 _parked: dict[tuple[int, int, bool], list[int]] = {}  # device, inode, writable
 _open: dict[int, tuple[int, int]] = {}  # device and inode of each, by which a forked child recognises its copy
 _forks = 0
@@ -48,7 +46,7 @@ def open_file(name: bytes, flags: int, mode: int, directory: int | None) -> int:
     Raises OSError, including NotAFileError, and FileError if the open file cannot be examined. Opening a pipe does not
     wait for its other end.
     """
-    writable = flags & os.O_ACCMODE != os.O_RDONLY
+    writable = flags & _ACCESS_MODES != os.O_RDONLY
     if _parked and not flags & os.O_EXCL:
         parked = _take_parked(name, directory, writable)
         if parked is not None:
@@ -66,11 +64,7 @@ def open_file(name: bytes, flags: int, mode: int, directory: int | None) -> int:
 
 
 def _open_new(name: bytes, flags: int, mode: int, directory: int | None) -> tuple[int, os.stat_result]:
-    try:
-        fd = os.open(name, flags | os.O_NONBLOCK, mode, dir_fd=directory)
-    except BlockingIOError:
-        # Not a pipe, but a file on which another process has a lease, which it gives up for an opener that waits.
-        fd = os.open(name, flags, mode, dir_fd=directory)
+    fd = system.open_at(name, flags, mode, directory)
     try:
         status = os.fstat(fd)
     except OSError as error:
@@ -79,12 +73,12 @@ def _open_new(name: bytes, flags: int, mode: int, directory: int | None) -> tupl
     if stat.S_ISDIR(status.st_mode) or stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
         os.close(fd)
         raise NotAFileError("it is a directory, a pipe or a socket")
-    return _above_standard_streams(fd), status
+    return system.above_standard_streams(fd), status
 
 
 def _take_parked(name: bytes, directory: int | None, writable: bool) -> int | None:
     try:
-        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        found = system.stat_at(name, directory)
     except OSError:
         return None  # opening it reports what is wrong
     key = (found.st_dev, found.st_ino, writable)
@@ -96,32 +90,6 @@ def _take_parked(name: bytes, directory: int | None, writable: bool) -> int | No
         if not same:
             del _parked[key]
     return fd
-
-
-def _above_standard_streams(fd: int) -> int:
-    """Move ``fd`` above the standard streams: output for a closed stdout must not be written to a database."""
-    if fd > 2:
-        return fd
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    null = os.open(os.devnull, os.O_RDWR)
-    if null != fd:
-        os.dup2(null, fd, inheritable=False)
-        if null > 2:
-            os.close(null)
-    return moved
-
-
-def give(fd: int, mode: int, model: os.stat_result | None) -> None:
-    """Give a new file the exact permission bits ``mode`` (0: unchanged) and the owner of ``model``."""
-    # Failures are tolerable: another user may then be unable to roll back, as with SQLite itself.
-    if mode:
-        with contextlib.suppress(OSError):
-            status = os.fstat(fd)
-            if status.st_size == 0 and status.st_mode & PERMISSION_BITS != mode:
-                os.fchmod(fd, mode)
-    if model is not None and os.geteuid() == 0:
-        with contextlib.suppress(OSError):
-            os.fchown(fd, model.st_uid, model.st_gid)
 
 
 def release(fd: int, *, writable: bool, lockable: bool = True) -> None:
@@ -158,38 +126,13 @@ def _close_or_park(key: tuple[int, int, bool], unwanted: list[int]) -> None:
 
 
 def _close_if_alone(fd: int) -> bool:
-    # Code that opened the file since the first check has not yet locked it, or is found by the second check.
     try:
-        if _is_open_elsewhere(fd) or _is_locked_by_this_process(fd):
+        if system.closing_unlocks_others(fd, _open):
             return False
     except OSError:
         return False
     _close(fd)
     return True
-
-
-def _is_open_elsewhere(fd: int) -> bool:
-    """Return whether other code in this process has the file open, by its name: asking the file itself may block.
-
-    If open files cannot be listed, the file counts as open elsewhere only while it is locked.
-    """
-    if not Path(_DESCRIPTORS).is_dir():
-        return file_lock.conflicting_lock(fd, file_lock.WRITE, 0, 0) is not None
-    name = _name_of(str(fd))
-    numbers = os.listdir(_DESCRIPTORS)  # noqa: PTH208 - there may be thousands
-    return not name or any(_name_of(number) == name for number in numbers if int(number) not in _open)
-
-
-def _name_of(number: str) -> str:
-    try:
-        return os.readlink(f"{_DESCRIPTORS}/{number}")  # noqa: PTH115 - there may be thousands
-    except OSError:
-        return ""  # already closed
-
-
-def _is_locked_by_this_process(fd: int) -> bool:
-    found = file_lock.conflicting_lock(fd, file_lock.WRITE, 0, 0)
-    return found is not None and found[1] == os.getpid()
 
 
 def _close(fd: int) -> None:
@@ -232,8 +175,4 @@ def _end_fork_in_parent() -> None:
 
 # A child that did not know of a descriptor would keep it, and its lock, for its whole lifetime. So the tables do not
 # change during a fork, and an open descriptor is in them from before its first lock until after it is closed.
-os.register_at_fork(
-    before=_begin_fork,
-    after_in_parent=_end_fork_in_parent,
-    after_in_child=_close_all_in_child,
-)
+system.at_fork(before=_begin_fork, in_parent=_end_fork_in_parent, in_child=_close_all_in_child)

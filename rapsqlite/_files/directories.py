@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
+import posixpath
 
 from rapsqlite import _constants as sqlite
 from rapsqlite._files.file_error import FileError
-
-_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_ONLY_SEARCH: int = getattr(os, "O_PATH", 0)
+from rapsqlite._platform import system
 
 
 class Directories:
@@ -24,7 +21,7 @@ class Directories:
         while self._unwanted:
             descriptor = self._descriptors.pop(self._unwanted.pop(), None)
             if descriptor is not None:
-                _close(descriptor)
+                system.close_directory(descriptor)
         return self._descriptors.get(directory)
 
     def open(self, directory: bytes, roots: list[bytes]) -> int:
@@ -45,20 +42,20 @@ class Directories:
     def _descend(self, directory: bytes, roots: list[bytes]) -> int:
         top, below = directory, []
         while top not in roots and top not in self._descriptors:
-            above, name = os.path.split(top)
+            above, name = posixpath.split(top)
             if above == top:
                 raise FileError(sqlite.SQLITE_CANTOPEN, "open directory", directory, "its root was revoked")
             top = above
             below.append(name)
         kept = self._descriptors.get(top)
-        descriptor = _open(top, None) if kept is None else kept
+        descriptor = system.open_directory(top, None) if kept is None else kept
         for name in reversed(below):
             above_it = descriptor
             try:
-                descriptor = _open(name, above_it)
+                descriptor = system.open_directory(name, above_it)
             finally:
                 if above_it != kept:
-                    _close(above_it)
+                    system.close_directory(above_it)
         return descriptor
 
     def forget(self, directory: bytes) -> None:
@@ -68,22 +65,5 @@ class Directories:
     def close(self) -> None:
         """Close all descriptors."""
         for descriptor in self._descriptors.values():
-            _close(descriptor)
+            system.close_directory(descriptor)
         self._descriptors.clear()
-
-
-def _close(descriptor: int) -> None:
-    # Nothing was written through it, and it is closed whatever close(2) reports.
-    with contextlib.suppress(OSError):
-        os.close(descriptor)
-
-
-def _open(path: bytes, parent: int | None) -> int:
-    flags = _FLAGS if parent is None else _FLAGS | os.O_NOFOLLOW
-    try:
-        return os.open(path, flags, dir_fd=parent)
-    except PermissionError:
-        if not _ONLY_SEARCH:
-            raise
-        # A directory that may be searched but not listed: files in it can be opened, but it cannot be synced.
-        return os.open(path, flags | _ONLY_SEARCH, dir_fd=parent)

@@ -16,9 +16,10 @@ from rapsqlite import _constants as sqlite
 from rapsqlite._files import descriptors, opening
 from rapsqlite._files.file_error import FileError, code_of_read, code_of_write
 from rapsqlite._files.grants import EVERYWHERE, Grants, database_path
-from rapsqlite._files.open_file import OpenFile, sync_descriptor
+from rapsqlite._files.open_file import OpenFile
 from rapsqlite._files.open_files import OpenFiles
 from rapsqlite._files.waiters import Waiter
+from rapsqlite._platform import system
 from rapsqlite._values.bounds import MOST_OPEN_FILES
 
 if TYPE_CHECKING:
@@ -72,11 +73,11 @@ class FileTable(OpenFiles):
 
     def grant(self, directory: bytes) -> None:
         """Let the guest reach one more directory, by its real name, until `revoke`. Any thread."""
-        self._grants.grant(directory)
+        self._grants.grant(system.internal(directory))
 
     def revoke(self, directory: bytes) -> None:
         """Undo `grant`; open files stay open. Any thread."""
-        self._grants.revoke(directory)
+        self._grants.revoke(system.internal(directory))
 
     def statistics(self) -> dict[str, int]:
         """Return the bytes read and written by calls (not mappings), and the syncs of files and directories."""
@@ -101,7 +102,8 @@ class FileTable(OpenFiles):
 
     def full_path(self, name: bytes) -> tuple[bytes, bool]:
         """Return the absolute form of a name, and whether it contains symbolic links."""
-        return self._grants.resolve(name)
+        real, followed = self._grants.resolve(name)
+        return system.external(real), followed
 
     def read_whole(self, name: bytes, most_bytes: int) -> tuple[bytes, bytes | None]:
         """Return the real name of a granted file and its content, as `opening.read_whole`.
@@ -121,6 +123,7 @@ class FileTable(OpenFiles):
         reads_index = bool(flags & sqlite.OPEN_INDEX_READONLY)
         flags &= ~sqlite.OPEN_INDEX_READONLY
         name, _, model = name.partition(b"\0")
+        name = system.internal(name)
         if len(self._files) >= MOST_OPEN_FILES:
             raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, "this connection has too many files open")
         protected = bool(name) and self._is_protected(name)
@@ -152,7 +155,7 @@ class FileTable(OpenFiles):
         if file.is_database and not file.is_local:
             flags |= sqlite.OPEN_REMOTE
         if name and flags & sqlite.SQLITE_OPEN_DELETEONCLOSE:
-            os.unlink(last, dir_fd=directory)
+            system.delete_once_closed(last, directory)
         return self._last_handle, flags
 
     def _is_protected(self, name: bytes) -> bool:
@@ -182,7 +185,7 @@ class FileTable(OpenFiles):
         wanted, got = len(data), 0
         try:
             while got < wanted:
-                count = os.preadv(file.fd, [data[got:] if got else data], offset + got)
+                count = system.read_at(file.fd, data[got:] if got else data, offset + got)
                 if not count:
                     break
                 got += count
@@ -201,7 +204,7 @@ class FileTable(OpenFiles):
             self._check_size(file, offset + wanted)
         try:
             while done < wanted:
-                count = os.pwrite(file.fd, data[done:] if done else data, offset + done)
+                count = system.write_at(file.fd, data[done:] if done else data, offset + done)
                 if not count:
                     raise FileError(sqlite.SQLITE_FULL, "write", file.path, "no space is left")
                 done += count
@@ -219,7 +222,7 @@ class FileTable(OpenFiles):
         if self._file_bytes:
             self._check_size(file, size_bytes)
         try:
-            os.ftruncate(file.fd, size_bytes)
+            system.truncate(file.fd, size_bytes)
         except OSError as error:
             raise FileError(sqlite.SQLITE_IOERR_TRUNCATE, "truncate", file.path, error) from None
 
@@ -228,7 +231,7 @@ class FileTable(OpenFiles):
         file = self._file(handle)
         self.sync_count += 1
         try:
-            sync_descriptor(file.fd, full=flags & 0x0F == sqlite.SQLITE_SYNC_FULL)
+            system.sync(file.fd, full=flags & 0x0F == sqlite.SQLITE_SYNC_FULL)
         except OSError as error:
             raise FileError(sqlite.SQLITE_IOERR_FSYNC, "sync", file.path, error) from None
         if flags & sqlite.SYNC_DIRECTORY:
@@ -237,17 +240,18 @@ class FileTable(OpenFiles):
     def _sync_directory(self, directory: int, path: bytes) -> None:
         self.sync_count += 1
         try:
-            os.fsync(directory)
+            system.sync_directory(directory)
         except OSError as error:
             if error.errno not in _CANNOT_SYNC:
                 raise FileError(sqlite.SQLITE_IOERR_DIR_FSYNC, "sync the directory of", path, error) from None
 
     def delete(self, name: bytes, sync_directory: bool) -> None:
+        name = system.internal(name)
         directory, last = self._grants.locate(name)
         if self._is_protected(name):
             raise FileError(sqlite.SQLITE_IOERR_DELETE, "delete", name, _READ_ONLY)
         try:
-            os.unlink(last, dir_fd=directory)
+            system.delete_at(last, directory)
         except OSError as error:
             missing = error.errno in _CANNOT_BE_THERE
             code = sqlite.SQLITE_IOERR_DELETE_NOENT if missing else sqlite.SQLITE_IOERR_DELETE
@@ -261,11 +265,12 @@ class FileTable(OpenFiles):
         A name outside the granted directories is an error, not absent: SQLite would consider a journal whose
         super-journal is absent finished, and not roll back.
         """
+        name = system.internal(name)
         directory, last = self._grants.locate(name)
         if flags == sqlite.SQLITE_ACCESS_READWRITE:
-            return not self._is_protected(name) and os.access(last, os.R_OK | os.W_OK, dir_fd=directory)
+            return not self._is_protected(name) and system.access_at(last, os.R_OK | os.W_OK, directory)
         try:
-            status = os.stat(last, dir_fd=directory, follow_symlinks=False)
+            status = system.stat_at(last, directory)
         except OSError as error:
             if error.errno in _CANNOT_BE_THERE:
                 return False
@@ -278,7 +283,7 @@ class FileTable(OpenFiles):
         if not file.name:
             return False
         try:
-            named = os.stat(file.name, dir_fd=file.directory, follow_symlinks=False)
+            named = system.stat_at(file.name, file.directory)
             return not os.path.samestat(named, os.fstat(file.fd))
         except FileNotFoundError:
             return True

@@ -9,17 +9,18 @@ in the tree meanwhile cannot lead out.
 
 from __future__ import annotations
 
-import errno
 import os
+import posixpath
 import re
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as sqlite
 from rapsqlite._files.directories import Directories
 from rapsqlite._files.file_error import FileError
+from rapsqlite._platform import system
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 EVERYWHERE = (b"/",)
 """The grant of a connection without limits."""
@@ -79,7 +80,7 @@ class Grants:
 
     def is_lent(self, name: bytes) -> bool:
         """Return whether the host itself wants this file written, in a private directory."""
-        return os.path.dirname(name) in self._lent
+        return posixpath.dirname(name) in self._lent
 
     def resolve(self, name: bytes) -> tuple[bytes, bool]:
         """Return the real, absolute name, and whether links had to be followed.
@@ -90,7 +91,8 @@ class Grants:
         spelled = _absolute(name)
         start = self._begin(spelled)
         real, followed = self._walk(start, name)
-        if not self._is_granted(os.path.dirname(real)) and not self._is_own(real):
+        real = system.canonical(real)
+        if not self._is_granted(posixpath.dirname(real)) and not self._is_own(real):
             raise FileError(sqlite.SQLITE_CANTOPEN, "open", real, _NOT_GRANTED)
         return real, followed or start != spelled
 
@@ -103,7 +105,7 @@ class Grants:
 
     def refuse_as_database(self, name: bytes) -> None:
         """Raise FileError if ``name``, resolved, is reachable only as a companion: SQL must not attach a journal."""
-        if name != self._database and not self._is_granted(os.path.dirname(name)):
+        if name != self._database and not self._is_granted(posixpath.dirname(name)):
             raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, _NOT_GRANTED)
 
     def _begin(self, spelled: bytes) -> bytes:
@@ -112,11 +114,11 @@ class Grants:
         while True:
             real = self._real.get(head)
             if real is not None:
-                return os.path.join(real, tail) if tail else real
-            parent, last = os.path.split(head)
+                return posixpath.join(real, tail) if tail else real
+            parent, last = posixpath.split(head)
             if parent == head:
                 return spelled
-            head, tail = parent, os.path.join(last, tail) if tail else last
+            head, tail = parent, posixpath.join(last, tail) if tail else last
 
     def _walk(self, absolute: bytes, name: bytes) -> tuple[bytes, bool]:
         parts = absolute.split(b"/")[::-1]
@@ -126,11 +128,11 @@ class Grants:
             if part in (b"", b"."):
                 continue
             if part == b"..":
-                real = os.path.dirname(real)
+                real = posixpath.dirname(real)
                 continue
             target = self._link_target(real, part)
             if target is None:
-                real = os.path.join(real, part)
+                real = posixpath.join(real, part)
                 continue
             links += 1
             if links > _MAX_LINKS:
@@ -143,12 +145,10 @@ class Grants:
     def _link_target(self, directory: bytes, part: bytes) -> bytes | None:
         if not self._is_granted(directory):
             return None
-        path = os.path.join(directory, part)
+        path = posixpath.join(directory, part)
         try:
-            return os.readlink(path)
+            return system.link_target(path)
         except OSError as error:
-            if error.errno in (errno.EINVAL, errno.ENOENT):  # not a link, or does not exist yet
-                return None
             raise FileError(sqlite.SQLITE_CANTOPEN, "open", path, error) from None
 
     def _is_granted(self, directory: bytes) -> bool:
@@ -160,19 +160,19 @@ class Grants:
         Raises FileError if the directory does not exist or is not granted.
         """
         self._find_given()
-        directory, last = os.path.split(name)
+        directory, last = posixpath.split(name)
         descriptor = self._directories.known(directory)
         if descriptor is not None and last not in (b"", b".", b".."):
             # It has been resolved before, so only granted directories and the database's own directory are opened.
             if not self._is_granted(directory) and not self._is_own(name):
                 raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, _NOT_GRANTED)
             return descriptor, last
-        directory, last = os.path.split(self.resolve(name)[0])
+        directory, last = posixpath.split(self.resolve(name)[0])
         return self._directories.open(directory, self._ways_in()), last
 
     def _ways_in(self) -> list[bytes]:
         """Return the directories that the user named; SQL need not know how they are reached."""
-        return self._roots if self._database is None else [*self._roots, os.path.dirname(self._database)]
+        return self._roots if self._database is None else [*self._roots, posixpath.dirname(self._database)]
 
     def close(self) -> None:
         self._directories.close()
@@ -205,21 +205,20 @@ def _decoded(text: bytes) -> bytes:
 
 
 def _absolute(name: bytes) -> bytes:
-    """Make ``name`` absolute without accessing the disk; ``..`` stays, because its meaning depends on links.
+    """Make ``name`` absolute without accessing the disk.
 
     Raises FileError if that needs a working directory and there is none.
     """
-    path = name if name.startswith(b"/") else os.path.join(_working_directory(name), name)
-    return b"/" + b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
-
-
-def _working_directory(name: bytes) -> bytes:
-    try:
-        return os.getcwdb()
-    except OSError:
-        reason = "its name is relative, and the working directory of the process no longer exists"
-        raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, reason) from None
+    return _named(name, system.absolute)
 
 
 def _real(name: bytes) -> bytes:
-    return os.path.realpath(name if name.startswith(b"/") else os.path.join(_working_directory(name), name))
+    return _named(name, system.real)
+
+
+def _named(name: bytes, find: Callable[[bytes], bytes]) -> bytes:
+    try:
+        return find(name)
+    except OSError:
+        reason = "its name is relative, and the working directory of the process no longer exists"
+        raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, reason) from None

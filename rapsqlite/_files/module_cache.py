@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import warnings
 from pathlib import Path
+
+from rapsqlite._platform import system
 
 _MAGIC = b"RAPSQLC2"
 _DIGEST_BYTES = 32  # SHA-256
 _TRAILER_BYTES = len(_MAGIC) + 32  # and a SHA-256
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def cache_directory() -> Path | None:
@@ -27,14 +27,8 @@ def cache_directory() -> Path | None:
     chosen = os.environ.get("RAPSQLITE_CACHE_DIR")
     if chosen:
         return Path(chosen)
-    if sys.platform == "win32":
-        parent = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    elif sys.platform == "darwin":
-        parent = "~/Library/Caches"
-    else:
-        parent = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
-        return Path(parent).expanduser() / "rapsqlite"
+        return system.cache_home() / "rapsqlite"
     except RuntimeError:
         return None
 
@@ -46,12 +40,6 @@ def _digest(payload: bytes | memoryview) -> bytes:
     return hashlib.sha256(payload).digest()
 
 
-def _is_ours(status: os.stat_result) -> bool:
-    if not hasattr(os, "geteuid"):
-        return True  # Windows: an access control list protects the user's profile.
-    return status.st_uid == os.geteuid() and not status.st_mode & _OTHERS_MAY_WRITE
-
-
 def load(key: str) -> Path | None:
     """Return the file whose start is the payload stored under ``key``, or None if there is no trustworthy one.
 
@@ -59,12 +47,12 @@ def load(key: str) -> Path | None:
     """
     directory = cache_directory()
     try:
-        if directory is None or not _is_ours(directory.stat()):
+        if directory is None or not system.is_private(directory.stat()):
             return None
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(directory / key, flags), "rb") as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or not _is_ours(status):
+            if not stat.S_ISREG(status.st_mode) or not system.is_private(status):
                 return None
             content = memoryview(file.read())
     except OSError:
@@ -80,7 +68,7 @@ def store(key: str, payload: bytes) -> bool:
         if directory is None:
             raise FileNotFoundError("the user has no home directory")
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _is_ours(directory.stat()):
+        if not system.is_private(directory.stat()):
             raise PermissionError("the directory is writable by other users, or belongs to another user")
         _write(directory, key, payload)
     except OSError as exc:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as sqlite
@@ -15,31 +14,15 @@ from rapsqlite._files.file_lock import FileLock
 from rapsqlite._files.waiters import Contention
 from rapsqlite._files.wal_index import WalIndex
 from rapsqlite._files.windows import Windows
+from rapsqlite._platform import system
 
 if TYPE_CHECKING:
     from rapsqlite._files.waiters import Waiter
 
-if sys.platform == "darwin":
-    import fcntl
-
-    def sync_descriptor(fd: int, *, full: bool) -> None:
-        """Make the content of a file durable; ``full``: also against power loss of the drive."""
-        # fsync only reaches the drive's cache; the barrier keeps order in it, the full sync flushes it.
-        try:
-            fcntl.fcntl(fd, fcntl.F_FULLFSYNC if full else 85)  # F_BARRIERFSYNC
-        except OSError:
-            os.fsync(fd)
-
-else:
-
-    def sync_descriptor(fd: int, *, full: bool) -> None:  # noqa: ARG001
-        """Make the content of a file durable."""
-        os.fdatasync(fd)
-
 
 def _is_local(fd: int) -> bool:
     try:
-        return sys.platform == "linux" and mapping.is_shared_by_all(fd)
+        return mapping.is_shared_by_all(fd)
     except OSError:
         return False
 
@@ -112,8 +95,9 @@ class OpenFile:
     def _is_in_wal_mode(self) -> bool:
         # https://sqlite.org/fileformat2.html#file_format_version_numbers
         with contextlib.suppress(OSError):
-            header = os.pread(self.fd, 20, 0)
-            return header.startswith(b"SQLite format 3\0") and header[19:] == b"\2"
+            header = bytearray(20)
+            size_bytes = system.read_at(self.fd, memoryview(header), 0)
+            return size_bytes == len(header) and header.startswith(b"SQLite format 3\0") and header[19] == 2
         return False
 
     @property

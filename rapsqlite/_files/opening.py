@@ -13,6 +13,7 @@ import stat
 from rapsqlite import _constants as sqlite
 from rapsqlite._files import descriptors
 from rapsqlite._files.file_error import FileError
+from rapsqlite._platform import system
 
 _JOURNALS = sqlite.SQLITE_OPEN_MAIN_JOURNAL | sqlite.SQLITE_OPEN_SUPER_JOURNAL | sqlite.SQLITE_OPEN_WAL
 _LIKE_ITS_DATABASE = sqlite.SQLITE_OPEN_MAIN_JOURNAL | sqlite.SQLITE_OPEN_WAL
@@ -41,13 +42,12 @@ def open_named(path: bytes, directory: int, last: bytes, flags: int, mode: int =
         with contextlib.suppress(OSError):
             return _open(last, directory, flags, mode), flags
         raise FileError(sqlite.SQLITE_CANTOPEN, "open", path, error) from None
-    descriptors.give(fd, mode, model)
+    system.give(fd, mode, model)
     return fd, flags
 
 
 def _open(last: bytes, directory: int, flags: int, mode: int) -> int:
-    how = os.O_CLOEXEC | os.O_NOFOLLOW
-    how |= os.O_RDWR if flags & sqlite.SQLITE_OPEN_READWRITE else os.O_RDONLY
+    how = os.O_RDWR if flags & sqlite.SQLITE_OPEN_READWRITE else os.O_RDONLY
     how |= os.O_CREAT if flags & sqlite.SQLITE_OPEN_CREATE else 0
     how |= os.O_EXCL if flags & sqlite.SQLITE_OPEN_EXCLUSIVE else 0
     return descriptors.open_file(last, how, mode or _DATABASE_MODE, directory)
@@ -58,9 +58,8 @@ def read_whole(path: bytes, directory: int | None, last: bytes, most_bytes: int)
 
     ``path`` is for messages. Raises FileError if it cannot be read.
     """
-    how = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        fd = descriptors.open_file(last, how, 0, directory)
+        fd = descriptors.open_file(last, os.O_RDONLY, 0, directory)
     except descriptors.NotAFileError:
         return None
     except OSError as error:
@@ -70,7 +69,10 @@ def read_whole(path: bytes, directory: int | None, last: bytes, most_bytes: int)
     try:
         status = os.fstat(fd)
         # A parked descriptor has been read before, so its position is arbitrary.
-        return os.pread(fd, min(status.st_size, most_bytes), 0) if stat.S_ISREG(status.st_mode) else None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        content = bytearray(min(status.st_size, most_bytes))
+        return bytes(content[: system.read_at(fd, memoryview(content), 0)])
     except OSError as error:
         raise FileError(sqlite.SQLITE_IOERR_READ, "read", path, error) from None
     finally:
@@ -82,7 +84,7 @@ def _is_new_journal(flags: int) -> bool:
 
 
 def _exists(last: bytes, directory: int) -> bool:
-    return os.access(last, os.F_OK, dir_fd=directory)
+    return system.access_at(last, os.F_OK, directory)
 
 
 def _model(path: bytes, directory: int, last: bytes, flags: int) -> os.stat_result | None:
@@ -93,7 +95,7 @@ def _model(path: bytes, directory: int, last: bytes, flags: int) -> os.stat_resu
     if not database or b"." in suffix:
         return None  # some other name, from a super-journal
     try:
-        return os.stat(database, dir_fd=directory)
+        return system.stat_at(database, directory, follow=True)
     except OSError as error:
         raise FileError(sqlite.SQLITE_IOERR_FSTAT, "examine the database of", path, error) from None
 
@@ -101,7 +103,7 @@ def _model(path: bytes, directory: int, last: bytes, flags: int) -> os.stat_resu
 def bits_of(path: bytes, directory: int, last: bytes) -> int:
     """Return the permission bits of ``last`` in ``directory``; ``path`` is for messages."""
     try:
-        return os.stat(last, dir_fd=directory).st_mode & descriptors.PERMISSION_BITS
+        return system.stat_at(last, directory, follow=True).st_mode & descriptors.PERMISSION_BITS
     except OSError as error:
         raise FileError(sqlite.SQLITE_IOERR_FSTAT, "examine", path, error) from None
 
@@ -116,29 +118,14 @@ def _mode(model: os.stat_result | None, flags: int) -> int:
 def open_temporary() -> int:
     """Return a descriptor of a new file without a name, in the first usable temporary directory."""
     directory = _temporary_directory()
-    unnamed = getattr(os, "O_TMPFILE", 0)
-    if unnamed:
-        with contextlib.suppress(OSError):  # not every file system supports it
-            return os.open(directory, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC | unnamed, _TEMPORARY_MODE)
-    path = os.path.join(directory, b"etilqs_" + os.urandom(16).hex().encode())
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _TEMPORARY_MODE)
-        os.unlink(path)
+        return system.open_temporary(directory)
     except OSError as error:
         raise FileError(sqlite.SQLITE_CANTOPEN, "create a temporary file in", directory, error) from None
-    return fd
 
 
 def _temporary_directory() -> bytes:
-    candidates = (
-        os.environb.get(b"SQLITE_TMPDIR"),
-        os.environb.get(b"TMPDIR"),
-        b"/var/tmp",
-        b"/usr/tmp",
-        b"/tmp",
-        b".",
-    )
-    for directory in candidates:
+    for directory in system.temporary_directories():
         if directory and os.path.isdir(directory) and os.access(directory, os.W_OK | os.X_OK):
             return directory
     reason = "no temporary directory is writable"

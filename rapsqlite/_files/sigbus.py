@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import signal
 import subprocess
 import sys
 import zlib
@@ -19,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rapsqlite._constants import WINDOWS_START
-from rapsqlite._files import mapping, module_cache, trap_signals
+from rapsqlite._files import mapping, module_cache
+from rapsqlite._platform import system
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,12 +67,12 @@ def arm() -> bool:
 
     Call once wasmtime's engine exists. Cheap when called again.
     """
-    return trap_signals.extend_to(signal.SIGBUS) and trap_signals.mend()
+    return system.handle_faults_of_mapped_files()
 
 
 def _passes_trial() -> bool:
     """Try in a child process whether a fault traps. Takes as long as starting Python and wasmtime."""
-    if sys.platform != "linux" or getattr(sys, "frozen", False):
+    if getattr(sys, "frozen", False):
         return False
     # An embedding program's executable must not be started a second time.
     if not sys.executable or not Path(sys.executable).name.startswith("python"):
@@ -103,13 +103,14 @@ def try_fault() -> None:
     config = wasmtime.Config()
     config.memory_reservation = 1 << 32  # like every guest
     config.memory_may_move = False
+    system.configure(config.ptr(), wasmtime._ffi)
     store = wasmtime.Store(wasmtime.Engine(config))
-    trap_signals.note_handlers()
+    system.note_fault_handlers()
     exports = wasmtime.Instance(store, wasmtime.Module(store.engine, _MODULE), []).exports(store)
     load: Callable[[wasmtime.Store, int], int] = exports["load"]  # type: ignore[assignment]
     memory: wasmtime.Memory = exports["memory"]  # type: ignore[assignment]
     base = ctypes.addressof(memory.data_ptr(store).contents)
-    fd = os.memfd_create("trial")
+    fd = system.open_shrinking_file()
     os.write(fd, b"\1" * 65536)
     mapping.lay(base + _PLACE, fd, 0, 65536, writable=False)
     expected = int.from_bytes(b"\1" * 8, "little")

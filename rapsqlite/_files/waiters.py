@@ -18,6 +18,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from rapsqlite._platform import system
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -244,5 +246,4 @@ def _forget_after_fork() -> None:
     _turns.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
+system.at_fork(in_child=_forget_after_fork)

@@ -8,20 +8,17 @@ relies on seeing other connections' writes.
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import os
 
 from rapsqlite import _constants as sqlite
-from rapsqlite._files import descriptors, file_lock, mapping
+from rapsqlite._files import descriptors, mapping
 from rapsqlite._files.file_error import FileError
+from rapsqlite._platform import system
+from rapsqlite._platform.interface import FIRST_INDEX_LOCK, ReadOnlyIndexError
 
 REGION_BYTES = 32_768
 _MAX_REGIONS = 4096  # 128 MiB of index: a WAL of about 16 million frames
-_FIRST_LOCK = 120
-_DEAD_MAN_SWITCH = _FIRST_LOCK + sqlite.SQLITE_SHM_NLOCK  # share-locked by every user of the index
-_PAGE = 4096
-_NO_FALLOCATE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @functools.cache
@@ -70,17 +67,16 @@ class WalIndex:
 
     def _open(self, database: os.stat_result, *, read_only: bool, create: bool) -> tuple[int, bool]:
         mode = database.st_mode & descriptors.PERMISSION_BITS
-        flags = os.O_CLOEXEC | os.O_NOFOLLOW
         how = (os.O_RDONLY if read_only else os.O_RDWR) | (os.O_CREAT if create else 0)
         try:
-            fd = descriptors.open_file(self._name, flags | how, mode, self._directory)
+            fd = descriptors.open_file(self._name, how, mode, self._directory)
         except OSError as error:
             if error.errno in descriptors.NOT_WRITABLE and create:
                 with contextlib.suppress(OSError):
-                    return descriptors.open_file(self._name, flags | os.O_RDONLY, mode, self._directory), False
+                    return descriptors.open_file(self._name, os.O_RDONLY, mode, self._directory), False
             raise FileError(sqlite.SQLITE_CANTOPEN, "open", self.path, error) from None
         if create:
-            descriptors.give(fd, mode, database)
+            system.give(fd, mode, database)
         return fd, not read_only
 
     def _enter(self) -> None:
@@ -90,21 +86,11 @@ class WalIndex:
         have to be emptied but is read-only: SQLite then makes its own index, and tries again the next time.
         """
         try:
-            other = file_lock.conflicting_lock(self._fd, file_lock.WRITE, _DEAD_MAN_SWITCH, 1)
-            if other is None:
-                if not self.writable:
-                    raise FileError(
-                        sqlite.SQLITE_READONLY_CANTINIT,
-                        "initialise",
-                        self.path,
-                        "it is read-only and not in use",
-                    )
-                file_lock.set_lock(self._fd, file_lock.WRITE, _DEAD_MAN_SWITCH, 1)
-                os.ftruncate(self._fd, 3)  # as SQLite does: 3 distinguishes this from a stray truncation to nothing
-            elif other[0] == file_lock.WRITE:
-                raise FileError(sqlite.SQLITE_BUSY, "open", self.path, "another connection is initialising it")
-            file_lock.set_lock(self._fd, file_lock.READ, _DEAD_MAN_SWITCH, 1)
+            system.enter_index(self._fd, writable=self.writable)
             self._is_user = True
+        except ReadOnlyIndexError:
+            reason = "it is read-only and not in use"
+            raise FileError(sqlite.SQLITE_READONLY_CANTINIT, "initialise", self.path, reason) from None
         except BlockingIOError as error:
             raise FileError(sqlite.SQLITE_BUSY, "lock", self.path, error) from None
         except OSError as error:
@@ -128,7 +114,8 @@ class WalIndex:
             if os.fstat(self._fd).st_size < offset + REGION_BYTES:
                 if not extend:
                     return False
-                self._extend(offset + REGION_BYTES)
+                # Real blocks: a full disk must be an error here, not a fault when the memory is touched.
+                system.allocate(self._fd, os.fstat(self._fd).st_size, offset + REGION_BYTES)
         except OSError as error:
             raise FileError(sqlite.SQLITE_IOERR_SHMSIZE, "extend", self.path, error) from None
         address = mapping.address_of(view)
@@ -140,24 +127,13 @@ class WalIndex:
         self._regions[number] = address
         return True
 
-    def _extend(self, size_bytes: int) -> None:
-        """Allocate real blocks: a full disk must be an error here, not a fault when the memory is touched."""
-        start = os.fstat(self._fd).st_size
-        try:
-            os.posix_fallocate(self._fd, start, size_bytes - start)
-        except OSError as error:
-            if error.errno not in _NO_FALLOCATE:
-                raise
-            for page in range(start // _PAGE, size_bytes // _PAGE):
-                os.pwrite(self._fd, b"\0", page * _PAGE + _PAGE - 1)
-
     def lock(self, first: int, count: int, flags: int) -> None:
         """Take ``count`` locks. Raises FileError with SQLITE_BUSY if another lock is in the way."""
         if first < 0 or count < 1 or first + count > sqlite.SQLITE_SHM_NLOCK:
             raise FileError(sqlite.SQLITE_IOERR_SHMLOCK, "lock", self.path, "the guest requested an impossible lock")
-        kind = file_lock.READ if flags & sqlite.SQLITE_SHM_SHARED else file_lock.WRITE
+        kind = system.READ if flags & sqlite.SQLITE_SHM_SHARED else system.WRITE
         try:
-            file_lock.set_lock(self._fd, kind, _FIRST_LOCK + first, count)
+            system.set_lock(self._fd, kind, FIRST_INDEX_LOCK + first, count)
         except OSError as error:
             raise FileError(sqlite.SQLITE_BUSY, "lock", self.path, error) from None
         self.held |= ((1 << count) - 1) << first
@@ -168,7 +144,7 @@ class WalIndex:
         for bit in _bits(locks & 0xFFFF):
             number = bit & 7
             try:
-                file_lock.set_lock(self._fd, file_lock.READ if bit < 8 else file_lock.WRITE, _FIRST_LOCK + number, 1)
+                system.set_lock(self._fd, system.READ if bit < 8 else system.WRITE, FIRST_INDEX_LOCK + number, 1)
             except OSError:
                 continue
             self.held |= 1 << number
@@ -179,14 +155,14 @@ class WalIndex:
         """Release locks, one bit each."""
         try:
             for number in _bits(locks & 0xFF):
-                file_lock.set_lock(self._fd, file_lock.NONE, _FIRST_LOCK + number, 1)
+                system.set_lock(self._fd, system.NONE, FIRST_INDEX_LOCK + number, 1)
                 self.held &= ~(1 << number)
         except OSError as error:
             raise FileError(sqlite.SQLITE_IOERR_UNLOCK, "unlock", self.path, error) from None
 
     def is_used_by_others(self) -> bool:
         try:
-            return file_lock.conflicting_lock(self._fd, file_lock.WRITE, _DEAD_MAN_SWITCH, 1) is not None
+            return system.is_index_used_by_others(self._fd)
         except OSError:
             return True
 
@@ -200,14 +176,17 @@ class WalIndex:
                 number, address = next(iter(self._regions.items()))
                 mapping.clear(address)
                 del self._regions[number]
-            if delete and self.writable:
-                # Left behind it does no harm: its next user finds that no one else uses it, and empties it.
-                with contextlib.suppress(OSError):
-                    os.unlink(self._name, dir_fd=self._directory)
-            self._let_go()
+            delete = delete and self.writable
+            if delete and system.can_delete_open_files:
+                self._delete()
+            system.leave_index(self._fd, self.held, entered=self._is_user)
+            descriptors.release(self._fd, writable=self.writable)
+            if delete and not system.can_delete_open_files:
+                self._delete()
         except OSError as error:
             raise FileError(sqlite.SQLITE_IOERR_SHMMAP, "close", self.path, error) from None
 
-    def _let_go(self) -> None:
-        file_lock.set_lock(self._fd, file_lock.NONE, 0, 0)
-        descriptors.release(self._fd, writable=self.writable)
+    def _delete(self) -> None:
+        # Left behind it does no harm: its next user finds that no one else uses it, and empties it.
+        with contextlib.suppress(OSError):
+            system.delete_at(self._name, self._directory)

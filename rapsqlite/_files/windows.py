@@ -7,6 +7,7 @@ import os
 from rapsqlite import _constants as sqlite
 from rapsqlite._files import mapping, sigbus
 from rapsqlite._files.file_error import FileError
+from rapsqlite._platform import system
 
 
 class Windows:
@@ -28,6 +29,8 @@ class Windows:
 
         Raises FileError (SQLITE_IOERR_MMAP) if mapped reads are not safe here; the guest then reads by calls.
         """
+        if not system.maps_reads:
+            raise self._refusal("this system has no mapped reads")
         if not sigbus.turns_into_trap():
             raise self._refusal("a truncated file would end the process")
         address = mapping.address_of(view)

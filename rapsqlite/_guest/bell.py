@@ -8,16 +8,15 @@ reach the first loop, which drains the replies for all.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
-import sys
 import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
+from rapsqlite._platform import system
 from rapsqlite._values.bounds import MOST_IDLE_BELLS
 from rapsqlite._wasm.rings import MalformedReplyError
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from rapsqlite._wasm.control_block import Words
 
 _MOST_RINGS = 65_536  # pipe capacity in bytes: beyond it a write blocks
-_POLLIN = 1
 _READ_ON_MS = 100
 
 
@@ -38,22 +36,14 @@ def check_bells(rings: int, words: Words) -> None:
         raise MalformedReplyError("the guest rings although nobody has asked it to")
 
 
-class _PollFd(ctypes.Structure):
-    _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short), ("revents", ctypes.c_short))
-
-
-class _TimeSpec(ctypes.Structure):
-    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
-
-
 class Bell:
     """One guest's pipe. Call ``watch_from`` and ``unwatch`` with the guest's lock held."""
 
     def __init__(self) -> None:
         """Open the pipe; OSError if there are too many open files."""
         self._reader = self._writer = -1
-        self._pollfd = _PollFd(-1, _POLLIN, 0)
-        self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wait = system.new_pipe_wait()
+        self._reader, self._writer = system.open_pipe()
         self._loop: Loop | None = None
         self._drain: Callable[[Loop], object] = lambda _loop: None
         self._is_shared = False
@@ -61,13 +51,12 @@ class Bell:
         self.is_heard = False  # whether the newest loop watches it
         self.rings = 0  # so far
         self._is_read_on = False
-        self._pollfd.fd = self._reader
-        self._ppoll = ctypes.CDLL(None).ppoll
+        self._wait.fd = self._reader
 
     @property
     def path(self) -> str:
         """Return the file for the guest to write to. It is opened anew, so that writes block instead of failing."""
-        return f"/proc/self/fd/{self._writer}"
+        return system.path_of(self._writer)
 
     def hand_over(self) -> None:
         """Close our write end: the guest now has its own descriptor."""
@@ -112,8 +101,7 @@ class Bell:
 
     def wait(self, seconds: float) -> None:
         """Sleep until it rings, at most ``seconds``, less than 1. Call in the thread of the watching loop."""
-        timeout = _TimeSpec(0, int(seconds * 1e9))
-        if self._ppoll(ctypes.byref(self._pollfd), 1, ctypes.byref(timeout), None) == 1:
+        if self._wait.wait(seconds):
             self.drain()
 
     def unwatch(self) -> None:
@@ -143,7 +131,7 @@ class Bell:
 
     def close(self) -> None:
         """Close the pipe. No loop watches it (any more)."""
-        self._pollfd.fd = -1
+        self._wait.fd = -1
         reader, self._reader = self._reader, -1
         writer, self._writer = self._writer, -1
         for descriptor in (reader, writer):
@@ -181,7 +169,7 @@ def _read_until(reader: int, has_ended: Callable[[], bool]) -> None:
 
 
 def _open(can_write: Callable[[], bool]) -> Bell | None:
-    if sys.platform != "linux":
+    if not system.has_bells:
         return None
     try:
         bell = Bell()

@@ -14,8 +14,9 @@ https://docs.python.org/3/library/gc.html#gc.set_threshold
 from __future__ import annotations
 
 import gc
-import os
 import threading
+
+from rapsqlite._platform import system
 
 # Middle collections before a full one: more than any result that fits in memory causes.
 _HELD_BACK = 2_000_000_000
@@ -72,5 +73,4 @@ class _State:
 
 
 _state = _State()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_state.forget_after_fork)
+system.at_fork(in_child=_state.forget_after_fork)

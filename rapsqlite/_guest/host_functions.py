@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from rapsqlite._files.waiters import Waiter
-    from rapsqlite._wasm.parking import Parking
+    from rapsqlite._platform.interface import Parking
     from rapsqlite._wasm.rings import Rings
     from rapsqlite.runtime import Memory
 

@@ -9,16 +9,14 @@ docs/decisions/0001-how-a-lone-task-waits.md has the figures.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from typing import TYPE_CHECKING
 
+from rapsqlite._platform import system
 from rapsqlite.runtime import watcher_here
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rapsqlite._guest.bell import Bell
     from rapsqlite._guest.host_functions import HostFunctions
     from rapsqlite._wasm.reply_watcher import Unpublished
@@ -33,8 +31,6 @@ _TOO_MANY_MISSES = 2  # in a row: then some requests are not polled for
 _MOST_MISSES = 6  # in a row: then one request in 64 is polled for
 _YIELDS = 40
 _DEAR_S = 0.0003  # a reply that took this long to poll for should have been awaited in the loop
-# Both release the GIL. On Linux sleep(0) takes 60 µs, because timers have slack there.
-_yield_gil: Callable[[], object] = getattr(os, "sched_yield", lambda: time.sleep(0))
 
 
 class Polling:
@@ -74,7 +70,7 @@ class Polling:
         for _ in range(_YIELDS):
             if not self._host.ringing:
                 break
-            _yield_gil()  # the guest needs the GIL to return from ringing for the previous reply
+            system.yield_processor()  # the guest needs the GIL to return from ringing for the previous reply
         found = rings.poll(_SPINS)
         if found:
             self._account(found=True)

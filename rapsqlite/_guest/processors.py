@@ -7,9 +7,10 @@ https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from time import perf_counter
+
+from rapsqlite._platform import system
 
 _AFFINITY_S = 0.005  # how long a result is reused: asking takes a microsecond
 _QUOTA_S = 1.0  # the same for the quota, which is read from files
@@ -18,17 +19,7 @@ _MANY_SWITCHES = 4  # in _AFFINITY_S: an idle machine makes less than one, a bus
 _BUSY_S = 0.04  # how long the processors count as wanted by others
 _CGROUPS = Path("/sys/fs/cgroup")
 
-try:
-    from resource import RUSAGE_SELF, getrusage
-
-    def _involuntary_switches() -> int:
-        return getrusage(RUSAGE_SELF).ru_nivcsw
-
-except ImportError:  # Windows
-
-    def _involuntary_switches() -> int:
-        return 0
-
+_involuntary_switches = system.involuntary_switches
 
 _affinity_until = _quota_until = _looked_at = _busy_until = 0.0
 _switches = 0
@@ -53,7 +44,7 @@ def _processors_now(now: float) -> int:
         _quota = _read_quota()
     if _is_pushed_aside(now):
         return 1
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = system.processor_count()
     return max(1, min(count, int(_quota)) if _quota else count)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, Protocol
 
 from rapsqlite import runtime
 from rapsqlite._guest import spin_budget
+from rapsqlite._platform import system
 
 if TYPE_CHECKING:
     from rapsqlite._callbacks.callbacks import Callbacks
@@ -76,8 +76,7 @@ def _register_exit() -> None:
     if not _exit_registered:
         _exit_registered = True
         atexit.register(_stop_all)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_after_fork)
+        system.at_fork(in_child=_after_fork)
 
 
 def _stop_all() -> None:

@@ -11,10 +11,10 @@ Handles are addresses. Functions bind when they are first used, and all release 
 from __future__ import annotations
 
 import ctypes
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rapsqlite._platform import system
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,6 +100,8 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "wasmtime_config_max_wasm_stack_set": (None, _pointer, _size),
     "wasmtime_config_epoch_interruption_set": (None, _pointer, _bool),
     "wasmtime_config_gc_support_set": (None, _pointer, _bool),
+    "wasmtime_config_host_memory_creator_set": (None, _pointer, _pointer),
+    "wasmtime_config_macos_use_mach_ports_set": (None, _pointer, _bool),
     "wasmtime_config_memory_may_move_set": (None, _pointer, _bool),
     "wasmtime_config_memory_reservation_set": (None, _pointer, ctypes.c_uint64),
     "wasmtime_config_native_unwind_info_set": (None, _pointer, _bool),
@@ -304,20 +306,11 @@ def library_path() -> str:
     spec = find_spec("wasmtime")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError("No module named 'wasmtime'", name="wasmtime")
-    machine = os.uname().machine if hasattr(os, "uname") else _machine_of_windows()
-    machine = {"AMD64": "x86_64", "arm64": "aarch64", "ARM64": "aarch64"}.get(machine, machine)
-    name = {"win32": "_wasmtime.dll", "darwin": "_libwasmtime.dylib"}.get(sys.platform, "_libwasmtime.so")
-    path = Path(spec.submodule_search_locations[0], f"{sys.platform}-{machine}", name)
+    folder, name = system.library_of_wasmtime()
+    path = Path(spec.submodule_search_locations[0], folder, name)
     if not path.is_file():
-        raise ImportError(f"wasmtime has no library for {sys.platform} on {machine}: {path} is missing")
+        raise ImportError(f"wasmtime has no library for {folder}: {path} is missing")
     return str(path)
-
-
-def _machine_of_windows() -> str:
-    # Reads the registry and the environment; elsewhere the kernel says it.
-    import platform
-
-    return platform.machine()
 
 
 def _elements(vector: Vector) -> list[int]:

@@ -6,24 +6,18 @@ Every method is called with the guest's lock held.
 
 from __future__ import annotations
 
-import os
 from _thread import allocate_lock
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
+from rapsqlite._platform import system
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def _machine() -> str:
-    # Not platform.machine(): importing that module alone takes milliseconds.
-    name = os.uname().machine if hasattr(os, "uname") else os.environ.get("PROCESSOR_ARCHITECTURE", "")
-    return name.lower()
-
-
 # x86-64 reorders only a load with earlier stores.
-_STRONGLY_ORDERED = _machine() in ("x86_64", "amd64")
+_STRONGLY_ORDERED = system.machine() in ("x86_64", "amd64")
 
 
 class Words:

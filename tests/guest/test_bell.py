@@ -24,7 +24,7 @@ from rapsqlite._guest.host_functions import HostFunctions
 from rapsqlite._guest.request_queue import RequestQueue
 from rapsqlite._loops import current_loop
 from rapsqlite._loops.asyncio_loop import AsyncioLoop
-from rapsqlite._wasm import parking
+from rapsqlite._platform import system
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,7 +208,7 @@ async def test_guest_calls_nobody_to_sleep_and_to_ring(calls: Counter[str], anyi
 async def test_what_is_to_be_had_nowhere_is_done_without(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calls: Counter[str]
 ) -> None:
-    monkeypatch.setattr(parking, "is_possible", lambda: False)
+    monkeypatch.setattr(system, "has_parking", False)
     monkeypatch.setattr(_bell, "_open", lambda _: None)
     async with rapsqlite.connect(tmp_path / "a.db") as conn:
         await conn.execute("CREATE TABLE t (v)")

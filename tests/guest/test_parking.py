@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from rapsqlite._wasm.parking import Parking, install, is_possible
+from rapsqlite._platform import system
+from rapsqlite._wasm.parking import install
 
 if TYPE_CHECKING:
+    from rapsqlite._platform.interface import Parking
     from rapsqlite._wasm.control_block import Words
 
-pytestmark = pytest.mark.skipif(not is_possible(), reason="guests sleep in an import here")
+pytestmark = pytest.mark.skipif(not system.has_parking, reason="guests sleep in an import here")
 
 
 def sleeper(parking: Parking) -> tuple[threading.Thread, list[int]]:
@@ -43,11 +45,11 @@ def in_thread(parking: Parking) -> list[bool]:
 
 
 def test_c_library_here_does_what_is_relied_on() -> None:
-    assert in_thread(Parking()) == [True]
+    assert in_thread(system.new_parking()) == [True]
 
 
 def test_mutex_that_was_not_locked_does_not_pass_the_trial() -> None:
-    parking = Parking()
+    parking = system.new_parking()
     parking.wake()
 
     assert in_thread(parking) == [False]
@@ -63,7 +65,7 @@ def test_guest_is_told_where_to_sleep_if_its_table_takes_the_function(place: int
 
     words = PlayedWords()
     found: list[bool] = []
-    parking = Parking()
+    parking = system.new_parking()
     thread = threading.Thread(
         target=lambda: found.append(install(parking, cast("Words", words), lambda _address, _argument: place))
     )
@@ -75,7 +77,7 @@ def test_guest_is_told_where_to_sleep_if_its_table_takes_the_function(place: int
 
 
 def test_sleep_lasts_until_waking_and_returns_what_wasmtime_takes_for_success() -> None:
-    parking = Parking()
+    parking = system.new_parking()
     for _ in range(100):
         thread, returned = sleeper(parking)
         assert returned == []
@@ -85,7 +87,7 @@ def test_sleep_lasts_until_waking_and_returns_what_wasmtime_takes_for_success() 
 
 
 def test_waking_that_comes_first_is_not_lost() -> None:
-    parking = Parking()
+    parking = system.new_parking()
     parking.wake()
     parking.wake()  # twice counts as once
 
@@ -105,7 +107,7 @@ def test_signals_to_the_sleeping_thread_do_not_end_the_sleep() -> None:
     previous = signal.signal(signal.SIGUSR1, lambda _number, _frame: None)
     signal.set_wakeup_fd(writer)
     try:
-        parking = Parking()
+        parking = system.new_parking()
         thread, returned = sleeper(parking)
         for _ in range(50):
             assert thread.ident is not None

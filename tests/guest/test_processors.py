@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rapsqlite._guest import processors
+from rapsqlite._platform import system
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +64,9 @@ def test_quota_of_version_one(groups: Path, quota: str, expected: int) -> None:
 
 
 def test_machine_counts_where_there_is_no_affinity(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity")
+    from rapsqlite._platform import darwin  # not on Windows
+
+    monkeypatch.setattr(system, "processor_count", darwin.Darwin().processor_count)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
 
     assert processors.usable_processors() == 3

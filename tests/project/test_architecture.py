@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rapsqlite._platform.interface import System
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.sources
 LEVELS = (
     {"errors", "types", "rows", "_constants", "_identifiers", "_sqlite_names"},
     {"_values"},
+    {"_platform"},
     {"_files"},
     {"_wasm", "runtime"},
     {"_callbacks"},
@@ -36,7 +39,7 @@ LEVELS = (
     {"the nouns"},
     {"_cli", "__main__"},
 )
-FIRST_ASYNC_LEVEL = 5  # _loops
+FIRST_ASYNC_LEVEL = 6  # _loops
 
 # The same for the crate: folders and modules of `wasm/src`.
 RUST_LEVELS = (
@@ -62,28 +65,35 @@ ONLY_USERS = {
     },
     "ctypes": {
         "_callbacks.async_exception",
-        "_files.facts",
-        "_files.file_lock",
         "_files.mapping",
         "_files.sigbus",
-        "_files.trap_signals",
-        "_guest.bell",
+        "_platform._posix",
+        "_platform.darwin",
+        "_platform.fault_handlers",
+        "_platform.linux",
+        "_platform.windows",
         "_wasm.c_functions",
         "_wasm.linking",
-        "_wasm.parking",
         "_wasm.reply_watcher",
         "_wasm.table",
         "runtime",
     },
     "fcntl": {
-        "_files",
-        "_client.image",
-        "_files.descriptors",
-        "_files.file_lock",
-        "_files.open_file",
+        "_platform._posix",
+        "_platform.darwin",
+        "_platform.linux",
     },
     "mmap": {
         "_files.mapping",
+        "_platform._posix",
+        "_platform.linux",
+        "_platform.windows",
+    },
+    "msvcrt": {
+        "_platform.windows",
+    },
+    "resource": {
+        "_platform._posix",
     },
     "pickle": set[str](),
     "marshal": set[str](),
@@ -93,7 +103,7 @@ ONLY_USERS = {
 HEAVY = {"anyio", "asyncio", "trio", "uvloop", "sniffio", "wasmtime"}
 LAZY = HEAVY | set(
     "dataclasses inspect ctypes rapsqlite logging tempfile shutil concurrent contextvars uuid platform hashlib "
-    "argparse code readline sysconfig importlib fcntl msvcrt".split()
+    "argparse code readline sysconfig importlib".split()
 )
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc", "stuff"}
 # Split, so that this file does not contain what it forbids.
@@ -239,6 +249,37 @@ def test_imports_in_functions_are_lazy_ones_with_a_reason(path: Path) -> None:
 
     assert not unexpected
     assert not silent, "say in a comment why this is imported late"
+
+
+# `_wasm.requirements` runs where nothing else can, and only names the system in a message.
+KNOW_THE_SYSTEM = {name for name in MODULES if name.startswith("_platform")} | {"_wasm.requirements"}
+
+
+@pytest.mark.parametrize("path", [path for path in modules() if name_of(path) not in KNOW_THE_SYSTEM], ids=name_of)
+def test_only_the_platform_package_knows_the_system(path: Path) -> None:
+    """Every other module works on each system, or asks `system` by the name of a feature."""
+    asked = [
+        f"{relative(path)}:{node.lineno} {ast.unparse(node)}"
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.expr)
+        if ast.unparse(node) in {"sys.platform", "os.name", "os.uname", "platform.system"}
+        or (isinstance(node, ast.Call) and ast.unparse(node).startswith("hasattr(os,"))
+    ]
+
+    assert not asked
+
+
+@pytest.mark.parametrize("path", [path for path in modules() if path.parent.name != "_platform"], ids=name_of)
+def test_features_of_the_system_are_those_of_the_interface(path: Path) -> None:
+    """A name that only one system has would be an AttributeError on the others."""
+    unknown = {
+        f"{relative(path)}:{node.lineno} {ast.unparse(node)}"
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "system" and not hasattr(System, node.attr)
+        if node.attr not in System.__annotations__
+    }
+
+    assert not unknown
 
 
 def rust_modules() -> list[Path]:

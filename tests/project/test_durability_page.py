@@ -33,6 +33,8 @@ def test_import_on_windows_says_that_it_is_not_supported() -> None:
     """Simulated: what Windows lacks is removed before the import."""
     script = (
         "import os, sys\n"
+        "import msgspec, sqlite3\n"
+        "sys.platform = 'win32'\n"
         "sys.modules['fcntl'] = None\n"
         "for name in ('O_DIRECTORY', 'O_CLOEXEC', 'O_NOFOLLOW', 'register_at_fork', 'preadv', 'pwrite', 'fdatasync'):\n"
         "    vars(os).pop(name, None)\n"

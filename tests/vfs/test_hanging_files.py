@@ -231,7 +231,8 @@ def test_child_forked_while_a_file_is_opened_keeps_nothing_of_it(tmp_path: Path)
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent("""
             import os, signal, sys
-            from rapsqlite._files import descriptors, file_lock
+            from rapsqlite._files import descriptors
+            from rapsqlite._platform import system
             path, real, children = sys.argv[1].encode(), os.open, []
 
             def fork_after(name, flags, mode=0o777, **options):
@@ -245,10 +246,10 @@ def test_child_forked_while_a_file_is_opened_keeps_nothing_of_it(tmp_path: Path)
 
             os.open = fork_after
             fd = descriptors.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644, None)
-            file_lock.set_lock(fd, file_lock.WRITE, 0, 0)
+            system.set_lock(fd, system.WRITE, 0, 0)
             os.close(fd)  # without unlocking, as when a process is killed
             other = real(path, os.O_RDWR)
-            print(file_lock.conflicting_lock(other, file_lock.WRITE, 0, 0))
+            print(system.conflicting_lock(other, system.WRITE, 0, 0))
             os.kill(children[0], signal.SIGKILL)
         """), str(path)],
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,

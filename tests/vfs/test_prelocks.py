@@ -18,6 +18,7 @@ from rapsqlite._files import facts, file_lock, mapping, open_file, prelocks, wai
 from rapsqlite._guest import polling, request_queue
 from rapsqlite._guest.request import PendingRequest
 from rapsqlite._loops import current_loop
+from rapsqlite._platform import system
 from rapsqlite._wasm.rings import Request, Rings
 from tests.vfs.native import create, impatient, take_everything
 
@@ -372,7 +373,7 @@ async def test_interrupt_of_a_nap_leaves_no_lock(
 
 # What the thread that sends requests calls to take and release locks.
 STEPS: list[tuple[Any, str]] = [
-    (file_lock, "set_lock"),
+    (system, "set_lock"),
     (file_lock.FileLock, "try_share"),
     (file_lock.FileLock, "unlock"),
     (facts.Facts, "size"),
@@ -492,14 +493,14 @@ async def test_reply_leaves_no_locks_of_a_remote_database_to_the_loop_s_thread(
     is_local = mapping.is_shared_by_all
     monkeypatch.setattr(mapping, "is_shared_by_all", lambda fd: not is_remote(fd) and is_local(fd))
     threads = []
-    set_lock = file_lock.set_lock
+    set_lock = system.set_lock
 
     def noted(fd: int, *lock: int) -> None:
         if is_remote(fd):
             threads.append(threading.current_thread())
         set_lock(fd, *lock)
 
-    monkeypatch.setattr(file_lock, "set_lock", noted)
+    monkeypatch.setattr(system, "set_lock", noted)
     await connection.execute("ATTACH ? AS other", (os.fspath(remote),))
     for _ in range(3):
         await connection.fetch_all("SELECT v FROM other.r")

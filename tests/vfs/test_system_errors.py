@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from rapsqlite import _constants as codes
-from rapsqlite._files import file_lock, mapping
+from rapsqlite._files import mapping
+from rapsqlite._platform import system
 from rapsqlite.errors import DatabaseError, Error, OperationalError
 from tests.vfs.driver import Driven
 
@@ -29,7 +30,7 @@ CALLS: dict[str, tuple[Any, str]] = {
     "open": (os, "open"),
     "stat": (os, "stat"),
     "fstat": (os, "fstat"),
-    "fstatfs": (mapping, "_file_system"),
+    "fstatfs": (system, "file_system"),
     "readlink": (os, "readlink"),
     "pread": (os, "preadv"),
     "pwrite": (os, "pwrite"),
@@ -39,8 +40,8 @@ CALLS: dict[str, tuple[Any, str]] = {
     "fsync": (os, "fsync"),
     "unlink": (os, "unlink"),
     "close": (os, "close"),
-    "setlk": (file_lock, "set_lock"),
-    "getlk": (file_lock, "conflicting_lock"),
+    "setlk": (system, "set_lock"),
+    "getlk": (system, "conflicting_lock"),
     "mmap": (mapping, "lay"),
     "munmap": (mapping, "clear"),
 }

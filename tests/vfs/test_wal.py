@@ -16,6 +16,7 @@ from rapsqlite import _constants as sqlite
 from rapsqlite._files import mapping, wal_index
 from rapsqlite._files.file_error import FileError
 from rapsqlite._files.file_table import FileTable
+from rapsqlite._platform import system
 from rapsqlite.errors import OperationalError
 from tests.vfs.driver import Driven
 
@@ -175,7 +176,7 @@ NETWORK = {
 
 @pytest.mark.parametrize("kind", NETWORK)
 def test_wal_on_a_network_file_system_is_refused(wal: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(mapping, "_file_system", lambda _fd: NETWORK[kind])
+    monkeypatch.setattr(system, "file_system", lambda _fd: NETWORK[kind])
 
     with Driven(wal) as ours, pytest.raises(OperationalError, match="needs a local file system") as caught:
         ours.sql("SELECT * FROM t")
@@ -185,7 +186,7 @@ def test_wal_on_a_network_file_system_is_refused(wal: Path, monkeypatch: pytest.
 
 def test_database_on_a_network_file_system_leaves_wal_mode_again(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has put it into WAL mode, or copied one there, is told how to get on, and that works."""
-    monkeypatch.setattr(mapping, "_file_system", lambda _fd: NETWORK["nfs"])
+    monkeypatch.setattr(system, "file_system", lambda _fd: NETWORK["nfs"])
 
     with Driven(wal) as ours:
         ours.sql("PRAGMA locking_mode = EXCLUSIVE")

@@ -37,10 +37,10 @@ class _Symbol(ctypes.Structure):
     )
 
 
-def note_handlers() -> None:
+def note() -> None:
     """Remember wasmtime's handlers. Called when its first engine was created; later calls do nothing."""
     segv = _action(signal.SIGSEGV)
-    if _installed or _handler(segv) in _NO_HANDLERS or sys.platform == "win32":
+    if _installed or _handler(segv) in _NO_HANDLERS:
         return
     for number in (signal.SIGSEGV, signal.SIGILL, signal.SIGFPE):
         action = _action(number)

@@ -1,0 +1,17 @@
+"""What differs between operating systems, behind one interface; the right one is chosen here, once.
+
+No other module asks which system it runs on. A feature that a system lacks is named in ``system.lacks``.
+"""
+
+import sys
+
+if sys.platform == "win32":
+    raise ImportError("rapsqlite does not run on Windows yet: see docs/durability.md, Platforms")
+elif sys.platform == "darwin":
+    from rapsqlite._platform.darwin import Darwin as _System
+else:
+    from rapsqlite._platform.linux import Linux as _System
+
+system = _System()
+
+__all__ = ["system"]
