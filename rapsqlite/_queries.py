@@ -87,8 +87,9 @@ class Queries:
         return Operation(fetching.fetch_rows(self._itself, sql_bytes, 0, parameters, self._state.tuple_decoder))
 
     # -- whole results -----------------------------------------------------------------------------
-    # Rows are lists unless `row_factory` is set. ``into``: a msgspec.Struct, dataclass, NamedTuple or TypedDict whose
-    # fields are filled by column name; DataError for a value that does not match its field.
+    # Rows are lists unless `row_factory` is set. ``into``: a msgspec.Struct, dataclass, NamedTuple, TypedDict, attrs
+    # class or pydantic model whose fields are filled by column name; DataError for a value that does not match its
+    # field.
 
     @overload
     async def fetch_all(self, sql: str, parameters: Parameters | None = None) -> list[Any]: ...
@@ -99,8 +100,9 @@ class Queries:
     ) -> list[Any]:
         """Return all rows, as lists unless `row_factory` or ``into`` is set.
 
-        ``into`` is a msgspec.Struct, dataclass, NamedTuple or TypedDict. Its fields are filled by column name; a value
-        that does not match its field raises DataError. The event loop runs every few milliseconds meanwhile.
+        ``into`` is a msgspec.Struct, dataclass, NamedTuple, TypedDict, attrs class or pydantic model. Its fields are
+        filled by column name; a value that does not match its field raises DataError. The event loop runs every few
+        milliseconds meanwhile.
         """
         decoder = fetching.decoder_into(self._state, into)
         return await fetching.fetch_rows(self._itself, encode_sql(sql, "fetch_all"), 0, parameters, decoder)

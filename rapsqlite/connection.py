@@ -15,6 +15,7 @@ from rapsqlite._client.slow_statements import SlowStatements
 from rapsqlite._client.state import CLOSED, NOT_CONNECTED, ConnectionState
 from rapsqlite._client.transaction_control import LEGACY_TRANSACTION_CONTROL
 from rapsqlite._settings import Settings
+from rapsqlite._values.async_only import AsyncBlock
 from rapsqlite._values.options import checked_callable, checked_mapping
 from rapsqlite._values.pragma import pragma_statement
 from rapsqlite._values.uncopied import Uncopied
@@ -51,6 +52,7 @@ C = TypeVar("C", bound="Connection")
 
 
 class Connection(
+    AsyncBlock,
     Uncopied,
     Settings,
     Copies,
@@ -362,6 +364,14 @@ class Connection(
     def register_adapter(self, type: type[Any], adapter: Adapter[Any]) -> None:
         """Convert parameters of exactly this type with ``adapter``, on this connection only."""
         self._state.adapters.register(type, adapter)
+
+    def enable_adapters(self, *names: str) -> None:
+        """Let parameters be UUIDs, Decimals, enums, dataclasses or Structs, on this connection only.
+
+        ``names``: "uuid" and "decimal" are stored as text, "enum" as its value, "dataclass" and "struct" as JSON text;
+        without names, all of them. Adapters registered for the exact type come first. ``into=`` reads the first three.
+        """
+        self._state.adapters.enable(names)
 
     def register_converter(self, typename: str, converter: Converter) -> None:
         """Convert values of this column type, given as bytes, with ``converter``; ``detect_types`` selects columns."""

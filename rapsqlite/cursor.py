@@ -20,6 +20,7 @@ from rapsqlite._client.batches import Batches
 from rapsqlite._client.executemany import execute_many
 from rapsqlite._client.named_placeholders import accept_positions
 from rapsqlite._client.state import encode_sql
+from rapsqlite._values.async_only import AsyncRows
 from rapsqlite._values.options import ZERO_ROWS_ARE_NONE, checked_row_count
 from rapsqlite._values.uncopied import Uncopied
 from rapsqlite._values.wire import RowsOneByOne, count_rows
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 _WIRE_BITS = abi.FORMAT_SHAPE_MASK | abi.FORMAT_TEXT_AS_BYTES | abi.FORMAT_TEXT_AS_EXTENSION | abi.FORMAT_DECLARED_TYPES
 
 
-class Cursor(CursorAttributes, Uncopied):
+class Cursor(AsyncRows, CursorAttributes, Uncopied):
     """One statement at a time and the rows it returns: `sqlite3.Cursor` with ``await``.
 
     Made by `Connection.cursor` and `Connection.execute`. Executing again, closing, or dropping the cursor ends the

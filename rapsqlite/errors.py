@@ -200,13 +200,16 @@ def error_from_reply(code: int, message: str, offset: int, klass: int, row: int,
     if row >= 0:
         error.parameter_set = row
     _add_note(error, sql, row)
+    _add_hint(error, message)
     return error
 
 
 def unsupported_parameters() -> Exception:
     """Return the exception that sqlite3 raises if parameters are neither a sequence nor a mapping."""
     message = "parameters are of unsupported type"
-    return ProgrammingError(message) if _SINCE_311 else ValueError(message)
+    error = ProgrammingError(message) if _SINCE_311 else ValueError(message)
+    _add_hint(error, message)
+    return error
 
 
 def interrupted(message: str = "interrupted") -> OperationalError:
@@ -244,6 +247,22 @@ def _add_note(error: Exception, sql: str | None, row: int) -> None:
             error.add_note(f"statement: {_shortened(sql)}")
         if row >= 0:
             error.add_note(f"parameter set {row}, counted from 0")
+
+
+# SQLite's or sqlite3's message for a common mistake, and what to write instead.
+_HINTS = (
+    ("You can only execute one statement", "executescript() executes several statements"),
+    ('near "%": syntax error', "placeholders are ? or :name, not %s"),
+    ("parameters are of unsupported type", "parameters are a sequence, such as [value], or a mapping"),
+    ("Incorrect number of bindings", "parameters are a sequence: one value is [value], also if it is a string"),
+)
+
+
+def _add_hint(error: Exception, message: str) -> None:
+    if sys.version_info >= (3, 11):
+        for beginning, hint in _HINTS:
+            if message.startswith(beginning):
+                error.add_note(hint)
 
 
 def _shortened(sql: str) -> str:

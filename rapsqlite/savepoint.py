@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rapsqlite._client.block import Block
 from rapsqlite._identifiers import quoted
+from rapsqlite._values.async_only import AsyncBlock
 from rapsqlite._values.uncopied import Uncopied
 from rapsqlite.transaction import checked_scope
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from rapsqlite.connection import Connection
 
 
-class Savepoint(Uncopied):
+class Savepoint(AsyncBlock, Uncopied):
     """A part of a transaction that can be rolled back by itself; blocks nest.
 
     Released on a clean exit, rolled back if an exception leaves the block. Outside a transaction the outermost

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rapsqlite._client.batches import MOST_ROWS
+from rapsqlite._values.async_only import AsyncRows
 from rapsqlite._values.uncopied import Uncopied
 from rapsqlite.cursor import Cursor
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound="RowStream")
 
 
-class RowStream(Uncopied):
+class RowStream(AsyncRows, Uncopied):
     """The rows of one statement, one by one; made by ``stream()``.
 
     Dropping the iterator after leaving the loop early ends the statement; ``async with`` or ``aclose()`` ends it

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from rapsqlite._client.block import Block
 from rapsqlite._guest.task_blocks import SCOPES
+from rapsqlite._values.async_only import AsyncBlock
 from rapsqlite._values.uncopied import Uncopied
 from rapsqlite.errors import ProgrammingError
 
@@ -44,7 +45,7 @@ def checked_scope(scope: str | None) -> str | None:
     return scope
 
 
-class Transaction(Uncopied, Generic[ConnectionT]):
+class Transaction(AsyncBlock, Uncopied, Generic[ConnectionT]):
     """One transaction: begun on entry, committed on a clean exit, rolled back if an exception leaves the block.
 
     Entering waits for blocks that other tasks of this connection entered or requested earlier; after ``timeout``

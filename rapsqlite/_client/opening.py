@@ -6,6 +6,7 @@ https://sqlite.org/c3ref/open.html
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,9 +36,23 @@ def file_name(database: object) -> bytes:
         raise TypeError(f"database must be str, bytes or a path, not {type(database).__name__}")
     else:
         name = os.fsencode(str(database))
+    _check_not_a_url(name)
     if b"\0" in name:
         raise ValueError("a database name cannot contain a null character")
     return name
+
+
+def _check_not_a_url(name: bytes) -> None:
+    """Raise ValueError for a URL, which SQLite would take for a file in directories with odd names."""
+    scheme, separator, rest = name.partition(b"://")
+    if not separator or not re.fullmatch(rb"[A-Za-z][A-Za-z0-9+.-]+", scheme) or scheme.lower() == b"file":
+        return
+    kind = scheme.decode().lower()
+    if kind.partition("+")[0] in {"sqlite", "sqlite3"}:
+        path = rest.lstrip(b"/") if not rest.startswith(b"//") else rest[1:]
+        written = os.fsdecode(path.partition(b"?")[0]) or ":memory:"
+        raise ValueError(f"{kind}:// is SQLAlchemy's way to name a database: write connect({written!r})")
+    raise ValueError(f"{kind}:// names a server, but SQLite opens files of this machine: write connect(path)")
 
 
 class OpenOptions:

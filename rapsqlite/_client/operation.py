@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from rapsqlite._values.async_only import AsyncRows
 
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
+class Operation(AsyncRows, Coroutine[Any, Any, T_co], Generic[T_co]):
     """An operation that begins when it is awaited or entered; it can be awaited once.
 
     It also works as a coroutine for ``asyncio.create_task``, ``asyncio.gather`` and Trio's nurseries. ``async with``
@@ -35,6 +37,19 @@ class Operation(Coroutine[Any, Any, T_co], Generic[T_co]):
     def close(self) -> None:
         """End the coroutine."""
         self._coroutine.close()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            if name == "_result":  # if __init__ was not called
+                raise AttributeError(name)
+            raise AttributeError(f"await it first, or use it in `async with`: (await ...).{name}")
+
+        def __aiter__(self) -> Any:
+            self._coroutine.close()
+            raise TypeError("await it first, use it in `async with`, or iterate over conn.stream(sql)")
 
     async def __aenter__(self) -> T_co:
         result = self._result = await self._coroutine

@@ -10,7 +10,10 @@ these very types was registered. https://docs.python.org/3/library/sqlite3.html#
 from __future__ import annotations
 
 import sqlite3
+import sys
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,13 +31,39 @@ register_adapter: Callable[[type[Any], Adapter[Any]], None] = sqlite3.register_a
 _shared = sqlite3.adapters
 
 
-class Adapters:
-    """The adapters of one connection: its own, then the shared ones."""
+def _as_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
-    __slots__ = ("_own", "_plain", "_shared_count")
+
+def _is_a(module: str, name: str) -> Callable[[Any], bool]:
+    """Return a test for instances of a class; if its module has not been imported, there are none."""
+
+    def test(value: Any) -> bool:
+        kind = getattr(sys.modules.get(module), name, None)
+        return kind is not None and isinstance(value, kind)
+
+    return test
+
+
+# What `Adapters.enable` can switch on: which values, and how they are stored. An enum comes first, for its value may
+# be any of the others.
+_FAMILIES: dict[str, tuple[Callable[[Any], bool], Callable[[Any], Any]]] = {
+    "enum": (_is_a("enum", "Enum"), lambda value: value.value),
+    "uuid": (_is_a("uuid", "UUID"), str),
+    "decimal": (_is_a("decimal", "Decimal"), str),
+    "struct": (lambda value: isinstance(value, msgspec.Struct), _as_json),
+    "dataclass": (lambda value: hasattr(type(value), "__dataclass_fields__"), _as_json),
+}
+
+
+class Adapters:
+    """The adapters of one connection: its own, then the shared ones, then the families that are switched on."""
+
+    __slots__ = ("_families", "_own", "_plain", "_shared_count")
 
     def __init__(self) -> None:
         self._own: dict[type, Adapter[Any]] = {}
+        self._families: dict[str, tuple[Callable[[Any], bool], Callable[[Any], Any]]] = {}
         self._plain = PLAIN_TYPES
         self._shared_count = -1
 
@@ -42,6 +71,14 @@ class Adapters:
         """Adapt values of exactly this type with ``adapter`` from now on."""
         self._own[kind] = adapter
         self._shared_count = -1
+
+    def enable(self, names: tuple[str, ...]) -> None:
+        """Switch on the families with these names; none: all. ValueError for an unknown one, and then nothing."""
+        unknown = [name for name in names if name not in _FAMILIES]
+        if unknown:
+            raise ValueError(f"unknown adapter {unknown[0]!r}: there are {', '.join(sorted(_FAMILIES))}")
+        wanted = {*self._families, *(names or _FAMILIES)}
+        self._families = {name: family for name, family in _FAMILIES.items() if name in wanted}
 
     def plain(self) -> frozenset[type]:
         """Return the types whose values need no adapter.
@@ -63,4 +100,10 @@ class Adapters:
         adapter = self._own.get(type(value))
         if adapter is not None:
             return adapter(value)
-        return sqlite3.adapt(value, sqlite3.PrepareProtocol, value)
+        adapted = sqlite3.adapt(value, sqlite3.PrepareProtocol, value)
+        if adapted is value:
+            for test, convert in self._families.values():
+                if test(value):
+                    inner = convert(value)
+                    return inner if type(inner) in PLAIN_TYPES else self.adapt(inner)
+        return adapted

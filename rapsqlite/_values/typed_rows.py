@@ -1,4 +1,4 @@
-"""Decodes rows directly into the user's types: Struct, dataclass, NamedTuple, TypedDict.
+"""Decodes rows directly into the user's types: Struct, dataclass, NamedTuple, TypedDict, attrs class, pydantic model.
 
 msgspec builds the objects in C from rows that the guest sends as maps, so columns match fields by name: their order
 does not matter, columns without a field are ignored, fields with a default may lack a column. (A Struct with
@@ -6,7 +6,7 @@ does not matter, columns without a field are ignored, fields with a default may 
 
 Field types are checked. Because SQLite has no booleans, dates and so on, values are read in msgspec's lax mode
 (``strict=False``): 0 and 1 for bool, RFC 3339 text or seconds since 1970 for datetime, text for UUID, Decimal and Enum,
-text of digits for int. https://jcristharif.com/msgspec/usage.html#strict-vs-lax-mode
+text of digits for int. attrs and pydantic, which this package never imports, convert and validate themselves. https://jcristharif.com/msgspec/usage.html#strict-vs-lax-mode
 """
 
 from __future__ import annotations
@@ -65,14 +65,22 @@ class TypedRows:
 def typed_rows(kind: type[Any]) -> TypedRows:
     """Return how rows become objects of ``kind``.
 
-    Raises TypeError for anything but a msgspec.Struct, dataclass, NamedTuple or TypedDict, and for one with fields that
-    msgspec cannot decode.
+    Raises TypeError for anything but a msgspec.Struct, dataclass, NamedTuple, TypedDict, attrs class or pydantic model,
+    and for one with fields that msgspec cannot decode.
     """
     if _is_named_tuple(kind):
         return TypedRows(_named_tuple_decoder(kind), _constants.FORMAT_MAPS)
+    if hasattr(kind, "__pydantic_validator__") and hasattr(kind, "model_validate"):
+        return TypedRows(_pydantic_decoder(kind), _constants.FORMAT_MAPS)
+    if hasattr(typing.get_origin(kind) or kind, "__attrs_attrs__"):
+        return TypedRows(_attrs_decoder(kind), _constants.FORMAT_MAPS)
     if not _is_record(kind):
         name = getattr(kind, "__qualname__", None) or repr(kind)
-        raise TypeError(f"into= must be a msgspec.Struct, dataclass, NamedTuple or TypedDict, not {name}")
+        hint = ': use row_factory="dict"' if kind is dict else ""
+        raise TypeError(
+            "into= must be a msgspec.Struct, dataclass, NamedTuple, TypedDict, attrs class or pydantic model,"
+            f" not {name}{hint}"
+        )
     if _has_fields_beside_init(kind):
         return TypedRows(_dataclass_decoder(kind), _constants.FORMAT_MAPS)
     config = getattr(kind, "__struct_config__", None)
@@ -140,6 +148,66 @@ def _dataclass_decoder(kind: Any) -> Callable[[bytes], list[Any]]:
         return made
 
     return lambda batch: [make(row) for row in decode(batch)]
+
+
+def _attrs_decoder(kind: Any) -> Callable[[bytes], list[Any]]:
+    """Decode Structs and let the class create its objects, with its converters and validators.
+
+    Fields that ``__init__`` does not take are left to the class.
+    """
+    types = typing.get_type_hints(kind, include_extras=True)
+    taken = [field for field in kind.__attrs_attrs__ if field.init]
+    fields: list[tuple[str, Any, Any]] = []
+    for field in taken:
+        has_default = repr(field.default) != "NOTHING"
+        found = types.get(field.name, Any) if field.converter is None else Any
+        fields.append((field.name, found | msgspec.UnsetType if has_default and found is not Any else found,
+                       msgspec.UNSET if has_default else msgspec.NODEFAULT))  # fmt: skip
+    decode = _decoder(
+        msgspec.defstruct(
+            kind.__name__,
+            [(f"field_{number}", found, default) for number, (_, found, default) in enumerate(fields)],
+            kw_only=True,
+            gc=False,
+            rename={f"field_{number}": name for number, (name, _, _) in enumerate(fields)},
+        )
+    )
+    names = [(f"field_{number}", field.alias) for number, field in enumerate(taken)]
+
+    def make(row: Any) -> Any:
+        values = [(alias, getattr(row, name)) for name, alias in names]
+        return kind(**{alias: value for alias, value in values if value is not msgspec.UNSET})
+
+    return lambda batch: [make(row) for row in decode(batch)]
+
+
+_decode_maps = msgspec.msgpack.Decoder(list[dict[str, Any]]).decode
+
+
+def _pydantic_decoder(kind: Any) -> Callable[[bytes], list[Any]]:
+    """Let the model validate each row, given as a dict."""
+
+    def decode(batch: bytes) -> list[Any]:
+        made: list[Any] = []
+        try:
+            for row in _decode_maps(batch):
+                made.append(kind.model_validate(row))  # noqa: PERF401 - the rows made so far say which one failed
+        except ValueError as error:
+            raise msgspec.ValidationError(_pydantic_message(error, len(made))) from None  # its text has the values
+        return made
+
+    return decode
+
+
+def _pydantic_message(error: Any, index: int) -> str:
+    """Return what was wrong and where, in msgspec's form, without values."""
+    if not hasattr(error, "errors"):
+        return f"{type(error).__name__} - at `$[{index}]`"
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = "".join(f".{part}" for part in first["loc"])
+    kind = first["type"]
+    problem = kind if kind in {"value_error", "assertion_error"} else first["msg"]  # those texts are the user's own
+    return f"{problem} - at `$[{index}]{where}`"
 
 
 def _data_error(message: str, rows_before: int) -> DataError:
