@@ -121,7 +121,6 @@ class Connection(
         self._init_hook = init_hook and checked_callable("init_hook", init_hook)
         self._opened_at = _calling_line()
         self._was_opened = False
-        self._savepoint_count = 0
         self._worker = Worker()
         self._guest_thread: threading.Thread | None = None
 
@@ -290,8 +289,7 @@ class Connection(
         ``timeout`` and ``scope`` as for `transaction`; None: the same tasks take part as in the block around it.
         """
         if name is None:
-            self._savepoint_count += 1
-            name = f"rapsqlite_{self._savepoint_count}"
+            name = f"rapsqlite_{self._state.next_block()}"
         return Savepoint(self, name, timeout, scope)
 
     async def interrupt(self) -> None:

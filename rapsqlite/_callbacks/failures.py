@@ -27,8 +27,7 @@ class Failures:
         """Return the number with which `take` returns this exception."""
         number = next(self._numbers) & 0x7FFF_FFFF
         self._kept[number] = failure
-        while len(self._kept) > _MOST:
-            self._kept.pop(next(iter(self._kept)), None)
+        self._kept.pop(number - _MOST, None)
         return number
 
     def take(self, number: int) -> BaseException | None:

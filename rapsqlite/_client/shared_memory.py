@@ -19,7 +19,8 @@ PRAGMAS = {"journal_mode": "MEMORY", "synchronous": "OFF"}
 _MEMORY_FILE_SYSTEM = "/dev/shm"  # noqa: S108 - a private directory with a random name is created in it
 _FILE = "memory.db"
 
-_lock = threading.Lock()  # guards the table; held while a directory is created, not while one is removed
+# Guards the table; held while a directory is created, not while one is removed. A finalizer may run meanwhile.
+_lock = threading.RLock()
 _shared: dict[str, _Directory] = {}
 
 

@@ -8,6 +8,7 @@ https://docs.python.org/3/library/sqlite3.html#transaction-control
 from __future__ import annotations
 
 import sys
+import threading
 from typing import TYPE_CHECKING, Literal, cast
 
 from rapsqlite import _constants as abi
@@ -40,6 +41,7 @@ class TransactionControl:
 
     __slots__ = (
         "_autocommit",
+        "_block_lock",
         "_deferred",
         "_isolation_level",
         "_last_block",
@@ -60,6 +62,7 @@ class TransactionControl:
         self._last_block = 0
         self.transaction_mode: str | None = None  # of blocks that do not say
         self.transaction_scope = "task"
+        self._block_lock = threading.Lock()
         self._update_formats()
 
     # -- settings that users set as attributes, but that need a statement -----------------------------
@@ -148,9 +151,10 @@ class TransactionControl:
             await _tolerate(_NOTHING_TO_ROLL_BACK, self.run("ROLLBACK"))
 
     def next_block(self) -> int:
-        """Return a number that no other block of this connection has had."""
-        self._last_block += 1
-        return self._last_block
+        """Return a number that no other block of this connection has had. Any thread."""
+        with self._block_lock:
+            self._last_block += 1
+            return self._last_block
 
     async def run(self, sql: str) -> None:
         """Run one statement without parameters and rows."""

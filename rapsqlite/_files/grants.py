@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import threading
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as sqlite
@@ -42,8 +43,10 @@ class Grants:
         self._as_given: tuple[bytes | None, Iterable[bytes]] | None = (database, directories)
         self._database: bytes | None = None  # its real name
         self._real: dict[bytes, bytes] = {}  # the real name of a name as the user wrote it, made absolute
+        # Replaced, never changed: the guest's thread goes through them while another one grants a directory.
         self._roots: list[bytes] = []
         self._lent: list[bytes] = []
+        self._changing = threading.Lock()
         self._directories = Directories()
 
     def _find_given(self) -> None:
@@ -63,18 +66,21 @@ class Grants:
 
     def _add_root(self, real: bytes, spelled: bytes) -> None:
         self._real.setdefault(_absolute(spelled), real)
-        if real not in self._roots:
-            self._roots.append(real)
+        with self._changing:
+            if real not in self._roots:
+                self._roots = [*self._roots, real]
 
     def grant(self, directory: bytes) -> None:
         """Grant one more directory, by its real name, until `revoke`. Any thread."""
         self._add_root(directory, spelled=directory)
-        self._lent.append(directory)
+        with self._changing:
+            self._lent = [*self._lent, directory]
 
     def revoke(self, directory: bytes) -> None:
         """Undo `grant`. Any thread."""
-        self._lent.remove(directory)
-        self._roots.remove(directory)
+        with self._changing:
+            self._lent = [each for each in self._lent if each != directory]
+            self._roots = [each for each in self._roots if each != directory]
         self._real.pop(_absolute(directory), None)
         self._directories.forget(directory)
 

@@ -123,21 +123,24 @@ class Waiter:
 
     def leave(self) -> None:
         """Leave the queue: the lock is held, or no longer wanted."""
-        key = self._key
-        if key is None:
-            return
+        if self._key is not None:
+            self._leave()
+
+    def _leave(self) -> tuple[int, int] | None:
+        """Return the queue that it left. The thread that releases a lock may leave at the same time as the guest's."""
         with _guard:
-            self._key = None
-            self._begin_try()
-            queue = _queues[key]
-            queue.remove(self)
-            if not queue:
-                del _queues[key]
+            key, self._key = self._key, None
+            if key is not None:
+                self._begin_try()
+                queue = _queues[key]
+                queue.remove(self)
+                if not queue:
+                    del _queues[key]
+        return key
 
     def give_up(self) -> None:
         """Leave the queue without having got the lock, and let the next waiter try."""
-        key = self._key
-        self.leave()
+        key = self._leave() if self._key is not None else None
         if key is not None:
             wake_next(key)
 

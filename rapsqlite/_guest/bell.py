@@ -42,6 +42,7 @@ class Bell:
     def __init__(self) -> None:
         """Open the pipe; OSError if there are too many open files."""
         self._reader = self._writer = -1
+        self._closing = threading.Lock()
         self._wait = system.new_pipe_wait()
         self._reader, self._writer = system.open_pipe()
         self._loop: Loop | None = None
@@ -132,8 +133,9 @@ class Bell:
     def close(self) -> None:
         """Close the pipe. No loop watches it (any more)."""
         self._wait.fd = -1
-        reader, self._reader = self._reader, -1
-        writer, self._writer = self._writer, -1
+        with self._closing:  # a descriptor closed twice may be another file's by then
+            reader, self._reader = self._reader, -1
+            writer, self._writer = self._writer, -1
         for descriptor in (reader, writer):
             if descriptor >= 0:
                 _close(descriptor)

@@ -49,6 +49,7 @@ class Running(Protocol):
 
 
 _live: weakref.WeakSet[Running] = weakref.WeakSet()
+_live_lock = threading.Lock()
 _stack_lock = threading.Lock()  # the stack size of new threads is one setting for the whole process
 _exit_registered = False
 
@@ -56,7 +57,8 @@ _exit_registered = False
 def start(guest: Running, thread: threading.Thread) -> None:
     """Start a guest's thread with the stack size that wasm needs."""
     _register_exit()
-    _live.add(guest)  # first: the thread may run even if starting it raises KeyboardInterrupt
+    with _live_lock:
+        _live.add(guest)  # first: the thread may run even if starting it raises KeyboardInterrupt
     with _stack_lock:
         previous = threading.stack_size()
         try:
@@ -68,20 +70,23 @@ def start(guest: Running, thread: threading.Thread) -> None:
 
 def forget(guest: Running) -> None:
     """Remove a guest whose thread is about to end."""
-    _live.discard(guest)
+    with _live_lock:
+        _live.discard(guest)
 
 
 def _register_exit() -> None:
     global _exit_registered
-    if not _exit_registered:
-        _exit_registered = True
+    with _live_lock:
+        is_registered, _exit_registered = _exit_registered, True
+    if not is_registered:
         atexit.register(_stop_all)
         system.at_fork(in_child=_after_fork)
 
 
 def _stop_all() -> None:
     """End every guest before the interpreter exits: threads must not call into Python afterwards."""
-    guests = list(_live)
+    with _live_lock:
+        guests = list(_live)
     for guest in guests:
         guest.stop()
     for guest in guests:
@@ -93,8 +98,9 @@ def _stop_all() -> None:
 
 
 def _after_fork() -> None:
-    global _stack_lock
+    global _stack_lock, _live_lock
     _stack_lock = threading.Lock()
+    _live_lock = threading.Lock()
     runtime.forget_after_fork()
     spin_budget.forget_after_fork()
     for guest in list(_live):

@@ -311,9 +311,13 @@ class RequestQueue:
 
     def _nap(self, loop: Loop) -> None:
         """Nap until the bell rings, for a moment; a reply that arrives later goes through the event loop."""
-        rings = self._rings
-        request, self._unpublished = self._unpublished, None
-        if rings is not None and not (rings.has_replies() if request is None else self._watch(rings, request)):
+        with self.lock:  # the memory of a guest that has ended must not be read
+            rings = self._rings
+            request, self._unpublished = self._unpublished, None
+            is_answered = rings is None or (request is None and rings.has_replies())
+        if rings is not None and request is not None:
+            is_answered = self._watch(rings, request)
+        if not is_answered:
             self._polling.nap(self._bell)
         with self.lock:
             self._polling.end_nap(self._rings)
@@ -388,19 +392,32 @@ class RequestQueue:
 
     def discard(self, pending: PendingRequest) -> None:
         """Drop the replies of a request that nothing awaits any more. Any thread, including a finalizer."""
-        is_over, pending.discarded = pending.done or not pending.number, True
-        while pending.replies:
-            reply = pending.replies.popleft()
-            release = _RELEASED_BY.get(pending.request.op)
-            if reply.handle and release is not None:
-                self.post(Request(release, target=reply.handle))
-        if is_over:
-            return
-        self._post(self._cancel, pending)
-        if pending.drains_itself and pending.loop is not None:
+        pending.discarded = True
+        self._post(self._drop, pending)
+        if pending.drains_itself and pending.loop is not None and not pending.done:
             # Its task no longer drains, and the guest may sleep behind a full ring without having rung.
             pending.drains_itself = False
             pending.loop.post(self.drain, pending.loop)
+
+    def _drop(self, pending: PendingRequest) -> None:
+        """Release what the replies have opened, and interrupt the rest. Call with the lock held."""
+        while pending.replies:
+            release = self._release_of(pending, pending.replies[0])
+            # These steps belong together.
+            del pending.replies[0]
+            if release is not None:
+                self._posts.append(release)
+        if pending.number and not pending.done:
+            self._cancel(pending)
+
+    def _release_of(
+        self, pending: PendingRequest, reply: Reply
+    ) -> tuple[Callable[[PendingRequest], None], PendingRequest] | None:
+        """Return the step that releases the handle which the request has opened, if it has opened one."""
+        operation = _RELEASED_BY.get(pending.request.op)
+        if not reply.handle or operation is None:
+            return None
+        return self._send_posted, PendingRequest(self, None, Request(operation, target=reply.handle))
 
     def give_up(self, pending: PendingRequest, exc: BaseException) -> None:
         """Discard a request whose task was broken off, and finish what the task may have been doing for others."""
@@ -584,9 +601,7 @@ class RequestQueue:
             received_bytes = self._count_bytes(pending, reply)
         if reply.failure:
             pending.cause = self.host.callbacks.failures.take(reply.failure) or pending.cause
-        release = None  # for the handle that the request has opened, in case nothing awaits it any more
-        if reply.handle and op in _RELEASED_BY:
-            release = (self._send_posted, PendingRequest(self, None, Request(_RELEASED_BY[op], target=reply.handle)))
+        release = self._release_of(pending, reply)  # in case nothing awaits it any more
         if pending.loop is not None:
             woken.append(pending)
         if reply.kind != abi.REPLY_BATCH:
@@ -604,12 +619,13 @@ class RequestQueue:
         rings.reply_tail = reply.end
         if reply.flags & abi.REPLY_SPILLED:
             del rings.spilled[0]
+        is_wanted = pending.loop is not None and not pending.discarded
+        if is_wanted:
+            pending.replies += (reply,)  # no call; before ``done``, as its task may run in another thread meanwhile
         if reply.kind != abi.REPLY_BATCH:
             del self._pending[reply.id]
             pending.done = True
-        if pending.loop is not None and not pending.discarded:
-            pending.replies.append(reply)
-        elif release is not None:
+        if not is_wanted and release is not None:
             self._posts.append(release)
 
         rings.free_replies()

@@ -87,9 +87,9 @@ class Adapters:
         adapter does not change which types have one.
         """
         if len(_shared) != self._shared_count:
-            adapted = self._own.keys() | {kind for kind, _ in _shared}
-            self._plain = PLAIN_TYPES - adapted
-            self._shared_count = len(_shared)
+            shared = list(_shared)  # one step: another thread may register an adapter meanwhile
+            self._plain = PLAIN_TYPES.difference(self._own, [kind for kind, _ in shared])
+            self._shared_count = len(shared)
         return self._plain
 
     def adapt(self, value: Any) -> Any:

@@ -1,0 +1,259 @@
+"""Threads with event loops of their own, at the same time: on their own connections, and on one that all use.
+
+Without the GIL nothing else keeps two threads from being in the same function, so these tests also run on free-threaded
+Pythons; with it, the tests of single steps let the other thread in where the GIL does so rarely.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+import sysconfig
+import threading
+from collections import deque
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import rapsqlite
+from rapsqlite import _constants as abi
+from rapsqlite._callbacks.failures import Failures
+from rapsqlite._files import waiters
+from rapsqlite._values import adapters
+from rapsqlite._wasm.rings import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
+
+    from rapsqlite._guest.request import PendingRequest
+
+is_gil_enabled: Callable[[], bool] | None = getattr(sys, "_is_gil_enabled", None)
+THREADS = 6
+ROUNDS = 8
+COUNT = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) SELECT ?, i FROM n"
+
+
+def in_threads(work: Callable[[int], Coroutine[Any, Any, None]]) -> None:
+    """Run ``work`` in threads with event loops of their own, and raise what one of them raised."""
+    failures: list[BaseException] = []
+    start = threading.Barrier(THREADS)
+
+    def run(number: int) -> None:
+        start.wait()
+        try:
+            asyncio.run(work(number))
+        except BaseException as exc:  # noqa: BLE001 - raised again below
+            failures.append(exc)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for failure in failures:
+        raise failure
+
+
+@pytest.mark.skipif(is_gil_enabled is None, reason="every Python before 3.13 has the GIL")
+def test_nothing_switches_the_gil_back_on() -> None:
+    """An extension module that does not declare itself safe would do so, with a warning."""
+    is_free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+    async def use(number: int) -> None:
+        async with rapsqlite.connect(":memory:") as conn:
+            assert await conn.fetch_scalar("SELECT ?", (number,)) == number
+
+    in_threads(use)
+
+    assert is_gil_enabled is not None
+    assert is_gil_enabled() is not is_free_threaded
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_counter_of_all_threads_is_exact(mode: str, tmp_path: Path) -> None:
+    """Each reads the counter, calls Python and writes it back: a lost lock, wake-up or reply would show."""
+    path = tmp_path / "counter.db"
+    with closing(sqlite3.connect(path)) as stock:
+        stock.execute(f"PRAGMA journal_mode = {mode}")
+        stock.execute("CREATE TABLE counter (value)")
+        stock.execute("INSERT INTO counter VALUES (0)")
+        stock.commit()
+
+    async def count(_number: int) -> None:
+        async with rapsqlite.connect(path, timeout=50, isolation_level=None) as conn:
+            await conn.create_function("next", 1, lambda value: value + 1)
+            for _ in range(ROUNDS):
+                async with conn.transaction("IMMEDIATE"):
+                    value = await conn.fetch_scalar("SELECT value FROM counter")
+                    await conn.execute("UPDATE counter SET value = next(?)", (value,))
+
+    in_threads(count)
+
+    with closing(sqlite3.connect(path)) as stock:
+        assert stock.execute("SELECT value FROM counter").fetchone() == (THREADS * ROUNDS,)
+        assert stock.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_one_connection_serves_the_loops_of_all_threads() -> None:
+    """Replies are passed on by whichever loop drains them; each must reach the thread that waits for it."""
+
+    async def share(conn: rapsqlite.Connection) -> None:
+        async def use(number: int) -> None:
+            for turn in range(ROUNDS):
+                values = [number * 1000 + turn * 10 + task for task in range(5)]
+                found = await asyncio.gather(*[conn.fetch_scalar("SELECT ?", (value,)) for value in values])
+                assert found == values
+                rows = await conn.fetch_all(COUNT, (number,))
+                assert rows == [[number, value] for value in range(1, 3001)]
+
+        await asyncio.to_thread(in_threads, use)
+
+    async def main() -> None:
+        async with rapsqlite.connect(":memory:") as conn:
+            await share(conn)
+
+    asyncio.run(main())
+
+
+def test_connections_are_cancelled_and_closed_in_all_threads(tmp_path: Path) -> None:
+    """Opening, interrupting and closing change what the process's guests share."""
+
+    async def use(number: int) -> None:
+        for _ in range(ROUNDS):
+            conn = await rapsqlite.connect(tmp_path / f"{number % 2}.db")
+            endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+            task = asyncio.ensure_future(conn.fetch_all(endless))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await conn.fetch_scalar("SELECT 1") == 1
+            await conn.close()
+
+    in_threads(use)
+
+
+def test_savepoints_of_all_threads_have_names_of_their_own() -> None:
+    conn = rapsqlite.connect(":memory:")
+    names: list[str] = []
+
+    async def name(_number: int) -> None:
+        names.extend([conn.savepoint().name for _ in range(200)])
+
+    in_threads(name)
+
+    assert len(set(names)) == len(names) == THREADS * 200
+
+
+# -- single steps --------------------------------------------------------------------------------------
+
+
+class Intruded(deque[Any]):
+    """The replies of a request; calls ``intrude`` when the draining thread is about to append one."""
+
+    intrude: Callable[[], None]
+
+    def __iadd__(self, replies: Any) -> Any:  # type: ignore[misc] # as deque's own
+        self.intrude()
+        return super().__iadd__(replies)
+
+
+def sent(conn: rapsqlite.Connection, sql: bytes, intrude: Callable[[PendingRequest], None]) -> PendingRequest:
+    """Send a statement; ``intrude`` is called as its reply arrives."""
+    guest = conn._state.guest
+    pending = guest.unsent(Request(abi.OP_EXECUTE, sql, argument=1))
+    pending.replies = replies = Intruded()
+    replies.intrude = lambda: intrude(pending)
+    guest.submit(pending)
+    return pending
+
+
+def test_a_request_is_done_when_its_reply_is_there() -> None:
+    """Its task, in another thread, would find neither, and report a guest that ended without an answer."""
+    seen: list[bool] = []
+
+    async def main() -> None:
+        async with rapsqlite.connect(":memory:") as conn:
+            pending = sent(conn, b"SELECT 1", lambda pending: seen.append(pending.done))
+            await conn._state.guest.result(pending)
+
+    asyncio.run(main())
+
+    assert seen == [False]
+
+
+def test_what_a_reply_opened_is_released_though_its_task_leaves_as_it_arrives() -> None:
+    """Another thread drains: it has seen that the task waits, and appends the reply after the task has left."""
+
+    async def main() -> None:
+        async with rapsqlite.connect(":memory:") as conn:
+            await conn.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1), (2), (3)")
+            guest = conn._state.guest
+
+            def leave(pending: PendingRequest) -> None:
+                other = threading.Thread(target=guest.abandon, args=(pending,))
+                other.start()
+                other.join()
+
+            sent(conn, b"SELECT a FROM t", leave)
+            await conn.fetch_scalar("SELECT 1")
+
+            assert (await conn.statistics())["open_statements"] == 0
+
+    asyncio.run(main())
+
+
+def test_adapter_registered_while_others_are_counted_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry belongs to sqlite3, and any thread may add to it."""
+
+    class Registry(dict[tuple[type, object], object]):
+        def __iter__(self) -> Any:
+            yield from list(super().__iter__())
+            self[(str, None)] = None
+
+    monkeypatch.setattr(adapters, "_shared", Registry({(int, None): None}))
+    known = adapters.Adapters()
+
+    known.plain()
+
+    assert known.plain() == adapters.PLAIN_TYPES - {int, str}
+
+
+def test_exceptions_are_kept_while_another_thread_takes_them() -> None:
+    """The guest's thread keeps them, the loop's takes them: neither may go through what the other changes."""
+    failures = Failures()
+
+    async def use(number: int) -> None:
+        for _ in range(2000):
+            if number % 2:
+                failures.take(0)
+            elif number == 0:
+                failures.keep(ValueError())
+
+    in_threads(use)
+
+    assert len(failures) == 2000
+
+
+def test_a_waiter_leaves_its_queue_once() -> None:
+    """The thread that releases a lock makes a waiter leave, at the same time as the guest's own thread does."""
+
+    class Arriving(waiters.Waiter):
+        """Another thread takes it out of its queue between the first look and the guard."""
+
+        __slots__ = ()
+
+        def _leave(self) -> Any:
+            super()._leave()
+            return super()._leave()
+
+    waiter = Arriving()
+    waiter.refuse((-1, -1), needs_all=True)
+    waiter.may_sleep()
+
+    waiter.leave()
+
+    assert not waiters.Contention.anyone_waits()
