@@ -32,11 +32,11 @@ class Prelock(NamedTuple):
 
     handle: int
     locks: int
-    size_bytes: int
-    companions: int
+    size_bytes: int = 0
+    companions: int = 0
 
 
-NO_PRELOCK = Prelock(0, 0, 0, 0)
+NO_PRELOCK = Prelock(0, 0)
 
 
 class Prelocks:
@@ -71,7 +71,7 @@ class Prelocks:
             locks = 0 if file is None else file.prelockable(locks)
             if file is None or not locks:
                 return NO_PRELOCK
-            self.held = Prelock(handle, locks, 0, 0)  # first: after an exception below, ``recover`` drops them
+            self.held = Prelock(handle, locks)  # first: after an exception below, ``recover`` drops them
             try:
                 locks, size_bytes, companions = file.prelock(locks)
             except FileError:  # the guest gets the error

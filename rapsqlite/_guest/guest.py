@@ -248,7 +248,7 @@ class Guest:
     def enter_block(self, request: Request, block: TaskBlock) -> BlockRequest:
         """Return the request that begins a block, for ``submit`` and, once the block is over, ``end_block``."""
         loop = self._loop = current_loop(self._loop)
-        return BlockRequest(self._queue, loop, request, block)
+        return BlockRequest(self._queue, loop, request, block=block)
 
     def end_block(self, pending: BlockRequest) -> None:
         """Let other tasks' requests through; idempotent. Any thread, including from a finalizer."""

@@ -6,6 +6,8 @@ import re
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from rapsqlite import _constants as abi
 
 if TYPE_CHECKING:
@@ -58,53 +60,45 @@ class Sender(Protocol):
         ...
 
 
-class PendingRequest:
+class PendingRequest(msgspec.Struct, eq=False):
     """One request in flight, and what its task waits for (a ``Ticket`` of ``_loops``)."""
 
-    __slots__ = (
-        "cancellation",
-        "cancelled",
-        "cause",
-        "discarded",
-        "done",
-        "drains_itself",
-        "error",
-        "expects_locks",
-        "loop",
-        "number",
-        "overdue",
-        "position",
-        "received_bytes",
-        "replies",
-        "request",
-        "sender",
-        "timeouts",
-        "unlocked",
-        "waiter",
-        "yields",
-    )
+    sender: Sender
+    loop: Loop | None
+    """None: no task waits for the reply."""
+    request: Request
+    number: int = 0
+    """The id by which the guest answers it."""
+    position: int | None = None
+    """In the request ring, once written."""
+    expects_locks: bool = False
+    """Sent with the locks that its statement needs (`Prelocks`)."""
+    unlocked: bool = False
+    """The locks that its reply leaves to the host are released."""
+    received_bytes: int = 0
+    """Counted only under a limit."""
+    replies: deque[Reply] = msgspec.field(default_factory=deque)
+    timeouts: int = 0
+    """How often its grace period has expired."""
+    done: bool = False
+    """The final reply has arrived, or never will."""
+    error: Exception | None = None
+    """Why it never will."""
+    cause: BaseException | None = None
+    """The exception raised in a callback."""
+    cancelled: bool = False
+    discarded: bool = False
+    overdue: bool = False
+    """Cancelled by the watchdog."""
+    drains_itself: bool = False
+    """Its task drains before it sleeps, so it needs no bell while awake."""
+    yields: bool = False
+    """Its task should let others run although the reply has arrived."""
+    waiter: Any = None
+    cancellation: BaseException | None = None
 
-    def __init__(self, sender: Sender, loop: Loop | None, request: Request) -> None:
-        self.sender = sender
-        self.loop = loop  # None: no task waits for the reply
-        self.expects_locks = False  # sent with the locks that its statement needs (`Prelocks`)
-        self.unlocked = False  # the locks that its reply leaves to the host are released
-        self.request = request
-        self.number = 0  # the id by which the guest answers it
-        self.position: int | None = None  # in the request ring, once written
-        self.received_bytes = 0  # counted only under a limit
-        self.replies: deque[Reply] = deque()
-        self.timeouts = 0  # how often its grace period has expired
-        self.done = False  # the final reply has arrived, or never will
-        self.error: Exception | None = None  # why it never will
-        self.cause: BaseException | None = None  # the exception raised in a callback
-        self.cancelled = False
-        self.discarded = False
-        self.overdue = False  # cancelled by the watchdog
-        self.drains_itself = False  # its task drains before it sleeps, so it needs no bell while awake
-        self.yields = False  # its task should let others run although the reply has arrived
-        self.waiter: Any = None
-        self.cancellation: BaseException | None = None
+    def __repr__(self) -> str:
+        return f"<request {self.number}>"  # asyncio logs it in debug mode, where parameters must not appear
 
     def is_ready(self) -> bool:
         """Return True if there is a reply, or never will be one."""

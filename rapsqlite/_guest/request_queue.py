@@ -321,7 +321,8 @@ class RequestQueue:
             self._polling.nap(self._bell)
         with self.lock:
             self._polling.end_nap(self._rings)
-        self.drain(loop)
+            self._drain(loop)
+        self._after_drain()
 
     def _watch(self, rings: Rings, request: Unpublished) -> bool:
         """Publish the request and watch for its reply; if that does not arrive soon, ask for the bell."""
@@ -539,24 +540,31 @@ class RequestQueue:
     def drain(self, loop: Loop) -> None:
         """Take the available replies and wake their tasks."""
         with self.lock:
-            self._drain_posted = None
-            self._rung.discard(loop.key)
-            if self._polls:
-                self._take_polled_reply()
-            else:
-                self._take_replies(self._woken)
-            self._flush_backlog()
-            self.host.unpark()
-            if self._rings is not None and self._rings.has_replies():
-                loop.post(self.drain, loop)
-            while self._woken:
-                self._woken[0].wake_from(loop)
-                del self._woken[0]
-            is_hostile = isinstance(self.failure, MalformedReplyError)
-        if is_hostile:
-            self.kill()
+            self._drain(loop)
+        self._after_drain()
         if self._posts:
             self._flush_posts()
+
+    def _drain(self, loop: Loop) -> None:
+        self._drain_posted = None
+        self._rung.discard(loop.key)
+        if self._polls:
+            self._take_polled_reply()
+        else:
+            self._take_replies(self._woken)
+        if self._backlog:
+            self._flush_backlog()
+        if self._pending:
+            self.host.unpark()  # it may sleep until there is space for their replies
+            if self._rings is not None and self._rings.has_replies():
+                loop.post(self.drain, loop)
+        while self._woken:
+            self._woken[0].wake_from(loop)
+            del self._woken[0]
+
+    def _after_drain(self) -> None:
+        if isinstance(self.failure, MalformedReplyError):
+            self.kill()
 
     def _take_replies(self, woken: deque[PendingRequest]) -> None:
         """Take replies, at most ``_FRAMES_PER_DRAIN``, and append the requests to wake to ``woken``."""
@@ -572,7 +580,9 @@ class RequestQueue:
                     self._accept(rings, reply, woken)
                     continue
                 rings.free_replies()
-                if self._pending and not self._is_busy():
+                if not self._pending:
+                    break
+                if not self._is_busy():
                     rings.ask_for_bell()
                 if not rings.has_replies():
                     break

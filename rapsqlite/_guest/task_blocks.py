@@ -18,9 +18,7 @@ from rapsqlite.errors import OperationalError, ProgrammingError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rapsqlite._guest.request import Sender
     from rapsqlite._loops import Loop
-    from rapsqlite._wasm.rings import Request
 
 _inside: ContextVar[tuple[TaskBlock, ...]] = ContextVar("rapsqlite_blocks", default=())
 """The blocks, of any connection, that contain the running task or in which it was started: tasks inherit the context.
@@ -73,14 +71,10 @@ class TaskBlock:
             _inside.set(tuple(block for block in blocks if block is not self))
 
 
-class BlockRequest(PendingRequest):
+class BlockRequest(PendingRequest, eq=False, kw_only=True):
     """The request that begins a block."""
 
-    __slots__ = ("block",)
-
-    def __init__(self, sender: Sender, loop: Loop | None, request: Request, block: TaskBlock) -> None:
-        super().__init__(sender, loop, request)
-        self.block = block
+    block: TaskBlock
 
 
 class Caller:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _REQUEST = Struct("<IIIBBHIIII")
 _REPLY = Struct("<IIBBHIIIIIqqqII")
 _PREFIX = Struct("<II")
+_REQUEST_HEAD, _REQUEST_TAIL = abi.CONTROL_REQUEST_HEAD // 4, abi.CONTROL_REQUEST_TAIL // 4
+_REPLY_HEAD, _REPLY_TAIL = abi.CONTROL_REPLY_HEAD // 4, abi.CONTROL_REPLY_TAIL // 4
 _COUNTER = 0xFFFF_FFFF
 _LARGEST_INLINE = abi.REQUEST_HEADER_BYTES + abi.REQUEST_INLINE_BYTES
 
@@ -174,12 +176,12 @@ class Rings(Words):
     def publish_requests(self) -> None:
         """Let the guest see the frames before ``request_head``; idempotent."""
         self._fence()
-        self._words[abi.CONTROL_REQUEST_HEAD // 4] = self.request_head
+        self._words[_REQUEST_HEAD] = self.request_head
 
     def _reserve(self, length: int) -> int | None:
         """Return the start of a frame of ``length`` bytes, after a skip frame if it would cross the ring's end."""
         head, size = self.request_head, self._request_bytes
-        used = (head - self._word(abi.CONTROL_REQUEST_TAIL)) & _COUNTER
+        used = (head - self._words[_REQUEST_TAIL]) & _COUNTER
         if used > size:
             raise MalformedReplyError("the guest's request counter ran ahead of the host's")
         to_end = size - head % size
@@ -204,28 +206,28 @@ class Rings(Words):
 
     def is_unanswered(self, position: int) -> bool:
         """Return True if the guest has not yet answered the request at ``position``."""
-        return ((position - self._word(abi.CONTROL_REQUEST_TAIL)) & _COUNTER) < self._request_bytes
+        return ((position - self._words[_REQUEST_TAIL]) & _COUNTER) < self._request_bytes
 
     def has_unanswered(self) -> bool:
         """Return True if the guest has any unanswered request."""
-        return self._word(abi.CONTROL_REQUEST_TAIL) != self.request_head
+        return self._words[_REQUEST_TAIL] != self.request_head
 
     # -- replies -----------------------------------------------------------------------------------
 
     def has_replies(self) -> bool:
         """Return True if a reply is waiting to be taken."""
-        return self._word(abi.CONTROL_REPLY_HEAD) != self.reply_tail
+        return self._words[_REPLY_HEAD] != self.reply_tail
 
     def poll(self, spins: int) -> bool:
         """Check for a reply repeatedly, but a bounded number of times (about 40 ns each)."""
-        words, index, tail = self._words, abi.CONTROL_REPLY_HEAD // 4, self.reply_tail
+        words, index, tail = self._words, _REPLY_HEAD, self.reply_tail
         return any(words[index] != tail for _ in range(spins))
 
     def look_at_reply(self) -> Reply | None:
         """Copy the next reply out. It is taken once ``reply_tail`` is its ``end`` and its spilled body is dropped."""
         for _ in range(2):  # a skip frame leads to the ring's start, and none is at the start
             tail = self.reply_tail
-            available = (self._word(abi.CONTROL_REPLY_HEAD) - tail) & _COUNTER
+            available = (self._words[_REPLY_HEAD] - tail) & _COUNTER
             if not available:
                 return None
             self._fence()
@@ -246,7 +248,7 @@ class Rings(Words):
     def free_replies(self) -> None:
         """Return the space before ``reply_tail`` to the guest; idempotent."""
         self._fence()
-        self._words[abi.CONTROL_REPLY_TAIL // 4] = self.reply_tail
+        self._words[_REPLY_TAIL] = self.reply_tail
 
     def _copy(self, start: int, length: int) -> Reply:
         if length < abi.REPLY_HEADER_BYTES:

@@ -6,7 +6,7 @@ processor. Here that is played: a store goes into a buffer, and leaves it at any
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import pytest
 
@@ -190,21 +190,33 @@ def test_neither_need_see_the_other_without_its_fence(name: str, side: str) -> N
 
 
 class RecordedRings(Rings):
-    """Rings that record their operations on words."""
+    """Rings that record their loads and fences."""
 
     __slots__ = ("done",)
 
     def __init__(self, guest: PlayedGuest) -> None:
         self.done: list[str] = []
         super().__init__(guest.view, CONTROL)
+        self._words = cast("memoryview", RecordedWords(self._words, self.done))
 
     def _full_fence(self) -> None:
         self.done.append("fence")
         super()._full_fence()
 
-    def _word(self, offset: int) -> int:
-        self.done.append(f"load {offset}")
-        return super()._word(offset)
+
+class RecordedWords:
+    """The words of a control block; notes the offset of each that is read."""
+
+    def __init__(self, words: memoryview, done: list[str]) -> None:
+        self._words = words
+        self._done = done
+
+    def __getitem__(self, index: int) -> int:
+        self._done.append(f"load {4 * index}")
+        return self._words[index]
+
+    def __setitem__(self, index: int, value: int) -> None:
+        self._words[index] = value
 
 
 def test_host_looks_behind_a_fence_after_it_has_cancelled() -> None:
