@@ -214,7 +214,8 @@ class Engine:
         except (ImportError, OSError) as exc:  # where wasmtime has no build, its wheel holds another system's library
             raise requirements.no_runtime(exc) from exc
         self._epoch_callback = EpochCallback(self._on_epoch)
-        sigbus.identify(self.c.path)
+        self._build = module_cache.digest_of_file(self.c.path)
+        sigbus.identify(self._build)
         self.engine: Owned = self.c.owned(self.c.wasm_engine_new_with_config(_new_config(self.c)), "wasm_engine")
         system.note_fault_handlers()
         self._side_modules: dict[str, Owned] = {}
@@ -260,12 +261,8 @@ class Engine:
         return self.c.owned(module.value or 0, "wasmtime_module")
 
     def _cache_key(self, wasm: bytes) -> str:
-        # Imports OpenSSL, which takes 4 ms, so not before the first connection.
-        import hashlib
-
-        library = Path(self.c.path).stat()
-        build = f"{library.st_size} {library.st_mtime_ns} {self.c.path} {_CONFIG_NAME}".encode()
-        return f"{hashlib.sha256(wasm).hexdigest()[:24]}-{hashlib.sha256(build).hexdigest()[:16]}.compiled"
+        build = module_cache.digest(f"{self._build} {_CONFIG_NAME}".encode())
+        return f"{module_cache.digest(wasm)[:24]}-{build[:16]}.compiled"
 
     def _link(self) -> Owned:
         wanted = {each.name for each in self.c.imports(self.module.address) if each.module == WASI}

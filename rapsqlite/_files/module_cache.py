@@ -1,22 +1,34 @@
-"""The compiled module on disk: its location, whether it may be trusted, and how it is written.
+"""The compiled module on disk: its location, whether it may be trusted, how it is written, and when it is removed.
 
 Compiled code runs as it is, so a file is used only if it is a regular file of this user in a directory of this user,
 neither writable by anyone else, and its content matches the digest after it. Anything else counts as absent, and the
-module is compiled again. Knows nothing of wasmtime; the caller chooses the key and the payload.
+module is compiled again. Of each kind, told by the suffix of its key, the directory keeps the files used last. Knows
+nothing of wasmtime; the caller chooses the key and the payload.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rapsqlite._platform import system
 
+if TYPE_CHECKING:
+    from io import BufferedReader
+
 _MAGIC = b"RAPSQLC2"
 _DIGEST_BYTES = 32  # SHA-256
-_TRAILER_BYTES = len(_MAGIC) + 32  # and a SHA-256
+_TRAILER_BYTES = len(_MAGIC) + _DIGEST_BYTES
+_CHUNK_BYTES = 1 << 18
+_MOST_FILES = 24  # of each kind; a compiled module takes 5 MB
+_UNUSED_S = 30 * 24 * 3600.0  # after which a file is removed
+_STALE_S = 24 * 3600.0  # after which its last use is noted again, and an unfinished file is nobody's
+_UNFINISHED = ".compiled-"
 
 
 def cache_directory() -> Path | None:
@@ -33,11 +45,41 @@ def cache_directory() -> Path | None:
         return None
 
 
-def _digest(payload: bytes | memoryview) -> bytes:
+def digest(payload: bytes) -> str:
+    """Return a digest of some content."""
     # Imports OpenSSL, which takes 4 ms, so not before the first connection.
     import hashlib
 
-    return hashlib.sha256(payload).digest()
+    return hashlib.sha256(payload).hexdigest()
+
+
+def digest_of_file(path: str) -> str:
+    """Return the `digest` of a file, which is computed again only if the file was replaced or changed since."""
+    status = Path(path).stat()
+    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    key = f"{digest(repr(identity).encode())[:32]}.digest"
+    known = load(key)
+    if known is not None:
+        return known.read_bytes()[: 2 * _DIGEST_BYTES].decode()
+    with Path(path).open("rb") as file:
+        found = _digest_of(file, status.st_size).hex()
+    store(key, found.encode(), warns=False)
+    return found
+
+
+def _digest_of(file: BufferedReader, size: int) -> bytes:
+    """Return the digest of the next ``size`` bytes, read piece by piece: allocating the whole takes longer."""
+    # As in `digest`.
+    import hashlib
+
+    hashed, piece = hashlib.sha256(), memoryview(bytearray(_CHUNK_BYTES))
+    while size > 0:
+        count = file.readinto(piece[: min(size, _CHUNK_BYTES)])
+        if not count:
+            break
+        hashed.update(piece[:count])
+        size -= count
+    return hashed.digest()
 
 
 def load(key: str) -> Path | None:
@@ -54,14 +96,18 @@ def load(key: str) -> Path | None:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or not system.is_private(status):
                 return None
-            content = memoryview(file.read())
+            found = _digest_of(file, status.st_size - _TRAILER_BYTES)
+            if file.read() != _MAGIC + found:
+                return None
     except OSError:
         return None
-    payload, trailer = content[:-_TRAILER_BYTES], content[-_TRAILER_BYTES:]
-    return directory / key if trailer == _MAGIC + _digest(payload) else None
+    if time.time() - status.st_mtime > _STALE_S:
+        with suppress(OSError):  # a read-only file system
+            os.utime(directory / key)
+    return directory / key
 
 
-def store(key: str, payload: bytes) -> bool:
+def store(key: str, payload: bytes, *, warns: bool = True) -> bool:
     """Write the payload under ``key``, whole or not at all. Warn and return False if it cannot be written."""
     directory = cache_directory()
     try:
@@ -72,6 +118,8 @@ def store(key: str, payload: bytes) -> bool:
             raise PermissionError("the directory is writable by other users, or belongs to another user")
         _write(directory, key, payload)
     except OSError as exc:
+        if not warns:
+            return False
         where = "" if directory is None else f" in {directory}"
         warnings.warn(
             f"the compiled module cannot be kept{where} ({exc}), so every process compiles it again, which"
@@ -80,6 +128,8 @@ def store(key: str, payload: bytes) -> bool:
             stacklevel=2,
         )
         return False
+    with suppress(OSError):
+        _prune(directory, Path(key).suffix)
     return True
 
 
@@ -87,14 +137,33 @@ def _write(directory: Path, key: str, payload: bytes) -> None:
     # Takes 4 ms to import, and only a first start ever writes.
     import tempfile
 
-    descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=".compiled-")
+    descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=_UNFINISHED)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(payload)
-            file.write(_MAGIC + _digest(payload))
+            file.write(_MAGIC + bytes.fromhex(digest(payload)))
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(directory / key)
     except BaseException:
         Path(temporary).unlink()
         raise
+
+
+def _prune(directory: Path, suffix: str) -> None:
+    """Remove the files of one kind that were not used for long, or are too many, and what killed processes left."""
+    now = time.time()
+    used: list[tuple[float, Path]] = []
+    for path in directory.iterdir():
+        with suppress(OSError):  # another process removes it too, or still maps it, which matters on Windows
+            age_s = now - path.stat().st_mtime
+            if path.name.startswith(_UNFINISHED):
+                if age_s > _STALE_S:
+                    path.unlink()
+            elif path.suffix == suffix:
+                used.append((age_s, path))
+    used.sort()
+    for number, (age_s, path) in enumerate(used):
+        if number >= _MOST_FILES or age_s > _UNUSED_S:
+            with suppress(OSError):
+                path.unlink()

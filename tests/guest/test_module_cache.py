@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
 import stat
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from rapsqlite import runtime
 from rapsqlite._files import module_cache
+from rapsqlite._wasm import c_functions
 from rapsqlite.errors import NotSupportedError
 from tests.guest.played import PARK_FOR_EVER, module
 
 if TYPE_CHECKING:
+    from io import BufferedReader
     from pathlib import Path
 
 KEY = "module.compiled"
@@ -106,9 +112,98 @@ def test_module_is_compiled_once_and_then_loaded(cache: Path, monkeypatch: pytes
         runtime.Engine(module("(i32.const 1)"))
 
 
+def test_same_library_elsewhere_finds_the_same_module(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every new virtual environment has a copy of the library; compiling again would take seconds and 5 MB."""
+    runtime.Engine(module(PARK_FOR_EVER))
+    copy = tmp_path / "other environment" / "_libwasmtime.so"
+    copy.parent.mkdir()
+    shutil.copyfile(c_functions.library_path(), copy)
+    monkeypatch.setattr(runtime, "library_path", lambda: str(copy))
+
+    runtime.Engine(module(PARK_FOR_EVER))
+
+    assert len(list(cache.glob("*.compiled"))) == 1
+
+
+def test_digest_of_a_file_is_computed_once(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the 30 MB of the library would double the time to the first row."""
+    library = tmp_path / "library"
+    library.write_bytes(b"a" * 10_000_000)
+    found = module_cache.digest_of_file(str(library))
+    read: list[int] = []
+    real = module_cache._digest_of
+
+    def counted(file: BufferedReader, size: int) -> bytes:
+        read.append(size)
+        return real(file, size)
+
+    monkeypatch.setattr(module_cache, "_digest_of", counted)
+
+    again = module_cache.digest_of_file(str(library))
+
+    assert found == again == hashlib.sha256(library.read_bytes()).hexdigest()
+    assert sum(read) < 1000
+
+
+def test_digest_of_a_changed_file_is_another_although_size_and_time_are_the_same(cache: Path, tmp_path: Path) -> None:
+    library = tmp_path / "library"
+    library.write_bytes(b"one")
+    status = library.stat()
+    before = module_cache.digest_of_file(str(library))
+
+    library.write_bytes(b"two")
+    os.utime(library, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    assert module_cache.digest_of_file(str(library)) != before
+
+
+def test_digest_needs_no_cache(cache: Path, tmp_path: Path) -> None:
+    cache.write_text("a file is in the way")
+    library = tmp_path / "library"
+    library.write_bytes(b"one")
+
+    assert module_cache.digest_of_file(str(library)) == module_cache.digest(b"one")
+
+
+def _age(file: Path, days: float) -> None:
+    then = time.time() - days * 86400
+    os.utime(file, (then, then))
+
+
+def test_files_beyond_a_number_are_removed_those_used_last_stay(cache: Path) -> None:
+    for number in range(module_cache._MOST_FILES + 5):
+        module_cache.store(f"{number}.compiled", b"payload")
+        _age(cache / f"{number}.compiled", 20 - number / 10)
+    assert module_cache.load("5.compiled") is not None  # used today
+
+    module_cache.store("new.compiled", b"payload")
+
+    left = {entry.name for entry in cache.iterdir()}
+    assert len(left) == module_cache._MOST_FILES
+    assert {"new.compiled", "5.compiled"} <= left
+    assert "6.compiled" not in left
+
+
+def test_unused_and_unfinished_files_are_removed_in_time_and_no_others(cache: Path) -> None:
+    cache.mkdir(mode=0o700)
+    days = {"old.compiled": 31, "kept.compiled": 29, "old.trial": 31, ".compiled-killed": 2, ".compiled-busy": 0.5}
+    for name, age in days.items():
+        (cache / name).write_bytes(b"")
+        _age(cache / name, age)
+    (cache / "notes.txt").write_text("somebody's")
+    _age(cache / "notes.txt", 1000)
+
+    module_cache.store("new.compiled", b"payload")
+
+    left = {entry.name for entry in cache.iterdir()}
+    assert left == {"new.compiled", "kept.compiled", "old.trial", ".compiled-busy", "notes.txt"}
+
+
 def test_payload_that_wasmtime_refuses_is_compiled_again(cache: Path) -> None:
     runtime.Engine(module(PARK_FOR_EVER))
-    (entry,) = cache.iterdir()
+    (entry,) = cache.glob("*.compiled")
     assert module_cache.store(entry.name, b"\x7fELF but not a module")
 
     runtime.Engine(module(PARK_FOR_EVER))
