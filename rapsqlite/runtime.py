@@ -283,7 +283,6 @@ class Engine:
         else:
             callback = Import(_trampoline(name, params, bool(result)))
         self._callbacks.append(callback)
-        kind = self.c.function_type(params, result)
         self.c.check(
             self.c.wasmtime_linker_define_func_unchecked(
                 linker.address,
@@ -291,7 +290,7 @@ class Engine:
                 len(module_name),
                 own_name,
                 len(own_name),
-                kind.address,
+                self.c.function_type(params, result),
                 ctypes.cast(callback, ctypes.c_void_p),
                 None,
                 None,

@@ -189,6 +189,7 @@ class CFunctions:
     def __init__(self, path: str) -> None:
         self.path: str = path
         self._library = ctypes.CDLL(path)
+        self._function_types: dict[str, Owned] = {}
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         result, *parameters = PROTOTYPES[name]
@@ -224,8 +225,14 @@ class CFunctions:
         self.wasm_byte_vec_delete(ctypes.byref(vector))
         return content
 
-    def function_type(self, params: str, result: str) -> Owned:
-        """Return a function's type, one letter for each value: i is i32, I is i64."""
+    def function_type(self, params: str, result: str) -> int:
+        """Return a function's type, one letter for each value: i is i32, I is i64. It belongs to this."""
+        key = params + ":" + result
+        if key not in self._function_types:
+            self._function_types[key] = self._new_function_type(params, result)
+        return self._function_types[key].address
+
+    def _new_function_type(self, params: str, result: str) -> Owned:
         vectors = Vector(), Vector()
         for vector, letters in zip(vectors, (params, result), strict=True):
             kinds = [self.wasm_valtype_new(I64 if letter == "I" else I32) for letter in letters]

@@ -58,7 +58,7 @@ class Table:
         """Add the C function at ``address``, whose first argument is ``argument``; 0 if there is no space."""
         kind, function = self._c.function_type("", ""), Func()
         self._c.wasmtime_func_new_unchecked(
-            self._exports.context, kind.address, address, argument, None, ctypes.byref(function)
+            self._exports.context, kind, address, argument, None, ctypes.byref(function)
         )
         try:
             return self.grow(1, ctypes.byref(function))
