@@ -32,6 +32,8 @@ sqlite_options=(
   -DSQLITE_OS_OTHER=1                   # files are src/vfs
   -DSQLITE_THREADSAFE=0                 # one instance, one thread
   -DSQLITE_DEFAULT_MEMSTATUS=0          # nobody asks for malloc counters; they cost at every call
+  -DSQLITE_DEFAULT_LOOKASIDE=1200,20    # and not 100: a connection touches all of it when it opens
+  -DSQLITE_DEFAULT_PCACHE_INITSZ=0      # no slots for twenty pages before the first is read
   -DSQLITE_TEMP_STORE=1                 # temporary tables in files unless asked otherwise, as stock SQLite
   -DSQLITE_MAX_MMAP_SIZE=0              # windows live below the VFS; xFetch has no use here
   -DSQLITE_OMIT_GET_TABLE               # only extensions could call it: 2 KB

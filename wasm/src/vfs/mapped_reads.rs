@@ -16,8 +16,11 @@ const RANGE_BYTES: usize = 16 << 20;
 const MOST_RANGES: usize = 48;
 /// MappedRanges of one file that are open or candidates.
 const MOST_CANDIDATES: usize = 128;
-/// Misses after which a range is mapped, or mapped again because the file has grown.
-const MISSES_TO_MAP: u32 = 3;
+/// Misses after which a range is mapped. A connection that reads a row or two does without: around each page that it
+/// reads from a mapped file, the kernel maps fifteen others.
+const MISSES_TO_MAP: u32 = 8;
+/// The same for mapping a range again because the file has grown.
+const MISSES_TO_EXTEND: u32 = 3;
 /// The same if another range must be evicted: random reads of a huge file go to the host one by one.
 const MISSES_TO_REPLACE: u32 = 64;
 
@@ -109,10 +112,10 @@ impl MappedRanges {
     fn miss(&mut self, fd: Fd, number: usize, end: usize) -> bool {
         let crowded = OPEN_RANGES.load(Ordering::Relaxed) >= MOST_RANGES;
         let range = &mut self.ranges[number];
-        let enough = if crowded && range.address.is_none() {
-            MISSES_TO_REPLACE
-        } else {
-            MISSES_TO_MAP
+        let enough = match range.address {
+            Some(_) => MISSES_TO_EXTEND,
+            None if crowded => MISSES_TO_REPLACE,
+            None => MISSES_TO_MAP,
         };
         range.misses += 1;
         if range.misses < enough {

@@ -1,0 +1,123 @@
+"""What an open connection costs in memory: pages of the engine's memory, mappings, Python objects.
+
+Counts, not bytes of the process: those depend on the allocators of Python and the C library.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import struct
+import threading
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+import rapsqlite
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(not Path("/proc/self/pagemap").exists(), reason="counts pages through Linux's /proc"),
+]
+
+PAGE_BYTES = 4096
+_PRESENT, _SWAPPED, _OF_A_FILE = 1 << 63, 1 << 62, 1 << 61
+POINT = "SELECT body FROM t WHERE id = ?"
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> Path:
+    path = tmp_path / "test.db"
+    async with rapsqlite.connect(path) as conn:
+        await conn.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, body TEXT)")
+        await conn.executemany("INSERT INTO t (body) VALUES (?)", [("x" * 50,) for _ in range(20_000)])
+    return path
+
+
+def pages_of(conn: rapsqlite.Connection) -> tuple[int, int]:
+    """Return how many pages of the engine's memory are its own, and how many are mapped from a file."""
+    instance = conn._state.guest._instance
+    assert instance is not None
+    count = instance._memory_size() // PAGE_BYTES
+    with Path("/proc/self/pagemap").open("rb") as pagemap:
+        pagemap.seek(instance.memory.base // PAGE_BYTES * 8)
+        pages = struct.unpack(f"<{count}Q", pagemap.read(count * 8))
+    present = [page for page in pages if page & (_PRESENT | _SWAPPED)]
+    shared = sum(1 for page in present if page & _OF_A_FILE)
+    return len(present) - shared, shared
+
+
+def function_classes() -> int:
+    """Return how many classes of C functions exist: ctypes makes one whenever a library is opened."""
+    (base,) = type(ctypes.pythonapi.Py_IsInitialized).__bases__
+    return len(base.__subclasses__())
+
+
+async def test_connection_that_has_read_a_row_has_few_pages_of_its_own(database: Path) -> None:
+    """SQLite would touch 200 kB in advance: all slots of small allocations, and places for twenty pages."""
+    async with rapsqlite.connect(database) as conn:
+        await conn.fetch_one(POINT, (7,))
+
+        own, shared = pages_of(conn)
+
+    assert own <= 36
+    assert shared <= 48  # of the engine's constants, the same for all connections
+
+
+async def test_connection_that_has_read_a_row_maps_no_file(database: Path) -> None:
+    """Around each page that is read from a mapped file the kernel maps fifteen others."""
+    async with rapsqlite.connect(database) as conn:
+        await conn.fetch_one(POINT, (7,))
+
+        assert (await conn.statistics())["window_map"] == 0
+        for number in range(20):
+            await conn.fetch_one(POINT, (number + 1,))
+        assert (await conn.statistics())["window_map"] == 1
+
+
+async def test_connections_need_few_python_objects_and_no_classes(database: Path) -> None:
+    """A class for each connection stays until the garbage collector runs, and takes a kilobyte or two."""
+    async with rapsqlite.connect(database) as first:
+        await first.fetch_one(POINT, (7,))
+        gc.collect()
+        classes = function_classes()
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            conns = [await rapsqlite.connect(database) for _ in range(10)]
+            for conn in conns:
+                await conn.fetch_one(POINT, (7,))
+            each = (tracemalloc.get_traced_memory()[0] - before) / len(conns)
+        finally:
+            tracemalloc.stop()
+        assert each < 48_000
+        assert function_classes() == classes
+        for conn in conns:
+            await conn.close()
+
+
+async def test_nothing_is_left_of_closed_connections(database: Path) -> None:
+    """Forty connections, one after the other: no thread, descriptor or mapping remains."""
+
+    def left() -> tuple[int, int, int]:
+        descriptors = len(list(Path("/proc/self/fd").iterdir()))
+        reserved = sum(
+            1 for line in Path("/proc/self/maps").read_text().splitlines() if _size(line.split()[0]) >= 1 << 30
+        )
+        return threading.active_count(), descriptors, reserved
+
+    async with rapsqlite.connect(database) as conn:
+        await conn.fetch_one(POINT, (7,))
+    before = left()
+
+    for _ in range(40):
+        async with rapsqlite.connect(database) as conn:
+            await conn.fetch_one(POINT, (7,))
+
+    assert left() == before
+
+
+def _size(addresses: str) -> int:
+    start, end = (int(part, 16) for part in addresses.split("-"))
+    return end - start
