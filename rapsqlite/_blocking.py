@@ -16,6 +16,8 @@ from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from rapsqlite._guest.task_blocks import acting_for
+from rapsqlite._loops import current_loop
 from rapsqlite._loops.worker import in_thread
 from rapsqlite.errors import ProgrammingError
 
@@ -91,7 +93,9 @@ class Worker:
 
         Cancellation interrupts the statement that the function waits for, and waits until the function has ended.
         """
-        job = _Job(partial(contextvars.copy_context().run, function, *args, **options))
+        context = contextvars.copy_context()
+        context.run(acting_for.set, current_loop().current_task())
+        job = _Job(partial(context.run, function, *args, **options))
 
         def start(run: Callable[[], object]) -> None:
             job.function = run

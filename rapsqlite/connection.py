@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from rapsqlite import _constants as abi
 from rapsqlite._aiosqlite_attributes import ConnectionAttributes
 from rapsqlite._blocking import Worker
+from rapsqlite._client.observers import observers
 from rapsqlite._client.opening import OpenOptions
 from rapsqlite._client.slow_statements import SlowStatements
 from rapsqlite._client.state import CLOSED, NOT_CONNECTED, ConnectionState
@@ -156,6 +157,8 @@ class Connection(
         for statement in self._pragmas:
             await self._state.run(statement)
         await self._state.open()
+        for observe in observers:
+            observe(self)
         if self._init_hook is not None:
             await self._init_hook(self)
 

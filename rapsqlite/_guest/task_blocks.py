@@ -24,6 +24,9 @@ _inside: ContextVar[tuple[TaskBlock, ...]] = ContextVar("rapsqlite_blocks", defa
 """The blocks, of any connection, that contain the running task or in which it was started: tasks inherit the context.
 """
 
+acting_for: ContextVar[object] = ContextVar("rapsqlite_acting_for", default=None)
+"""The task that waits for the running one, which is in another thread and part of its blocks."""
+
 # What ends or releases something, and what only counts, waits for nobody.
 _NEVER_HELD = frozenset({abi.OP_CLOSE, abi.OP_FINISH, abi.OP_RELEASE, abi.OP_DROP, abi.OP_BLOCK_UNDO})
 
@@ -83,7 +86,7 @@ class Caller:
     __slots__ = ("_task", "blocks")
 
     def __init__(self, loop: Loop) -> None:
-        task = loop.current_task()
+        task = acting_for.get() or loop.current_task()
         self._task: Callable[[], object] = weakref.ref(task) if task is not None else _nobody
         self.blocks = _inside.get()
 

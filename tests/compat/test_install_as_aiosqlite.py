@@ -303,3 +303,14 @@ async def test_no_thread_is_left_when_functions_are_done(db: Any) -> None:
         if thread.name == "rapsqlite worker":
             thread.join(10)
     assert not [thread for thread in threading.enumerate() if thread.name == "rapsqlite worker"]
+
+
+async def test_function_is_part_of_the_transaction_of_its_task(db: Any) -> None:
+    """Its statements come from another thread, and would wait for the end of the block that waits for them."""
+    with pytest.raises(KeyError):  # noqa: PT012 - the block is what is undone
+        async with db.transaction(), db.savepoint():
+            await db._execute(lambda: db._conn.execute("INSERT INTO t VALUES (1)"))
+            assert await db.fetch_scalar("SELECT count(*) FROM t") == 1
+            raise KeyError
+
+    assert await db.execute_fetchall("SELECT * FROM t") == []
