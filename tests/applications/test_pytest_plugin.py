@@ -71,7 +71,9 @@ def run_pytest(folder: Path, schema: str, **files: str) -> str:
     for name, text in files.items():
         folder.joinpath(f"{name}.py").write_text(text)
     # By the module's name, as if it were not installed as a plugin already.
-    command = "-W error -m pytest -q -p no:asyncio -p no:rapsqlite -p rapsqlite.pytest_plugin -p no:cacheprovider".split()
+    command = (
+        "-W error -m pytest -q -p no:asyncio -p no:rapsqlite -p rapsqlite.pytest_plugin -p no:cacheprovider".split()
+    )
     done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 

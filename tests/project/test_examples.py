@@ -34,6 +34,7 @@ PRINTED = {
     "sessions": "clash: ['tea', 4] becomes [NO_CHANGE, 3]\n[['oil', 1], ['salt', 9], ['tea', 3]]\n",
     "concurrency": "[['the', 60], ['fox', 40]]\n",
     "cancellation": "interrupted: True\nstill works: 42\n",
+    "job_queue": "100 jobs done by 8 workers\n",
     "errors": (
         "SQLITE_CONSTRAINT_UNIQUE | UNIQUE constraint failed: user.email\nalso sqlite3's: no such table: nowhere\n"
     ),
