@@ -100,9 +100,13 @@ impl OpenFile {
             return TEMPORARY
                 .with(|buffer| buffer.read(fd, data, offset, host::file_write, host::file_read));
         }
+        if self.write_order.kind() == Kind::Journal {
+            return LASTING.with(|buffer| {
+                buffer.read_journal(fd, data, offset, host::file_write, host::file_read)
+            });
+        }
         LASTING.with(|buffer| buffer.flush_range(fd, offset, data.len(), host::file_write))?;
-        let lasts = matches!(self.write_order.kind(), Kind::Database | Kind::Wal);
-        if lasts && self.windows.read(fd, data, offset) {
+        if self.windows.read(fd, data, offset) {
             return Ok(());
         }
         host::file_read(fd, data, offset)
@@ -119,7 +123,14 @@ impl OpenFile {
                 .with(|buffer| buffer.write(self.source, data, offset, host::file_write));
         }
         let urgent = self.write_order.of(data, offset);
-        LASTING.with(|buffer| buffer.write(self.source, data, offset, urgent, host::file_write))
+        LASTING.with(|buffer| {
+            let appends = buffer.is_continued_by(self.source.fd, offset);
+            let written = buffer.write(self.source, data, offset, urgent, host::file_write);
+            if written.is_err() && !appends && self.write_order.kind() == Kind::Journal {
+                buffer.abandon(self.source.fd);
+            }
+            written
+        })
     }
 
     fn is_temporary(&self) -> bool {
@@ -145,7 +156,15 @@ impl OpenFile {
             // SQLite does not sync such files; who does is told the truth.
             TEMPORARY.with(|buffer| buffer.flush(self.source.fd, host::file_write))?;
         }
-        LASTING.with(|buffer| buffer.flush(host::file_write))?;
+        LASTING.with(|buffer| {
+            let flushed = buffer.flush(host::file_write);
+            // A journal is synced before SQLite writes to the database or commits, and before it rolls back a
+            // transaction whose pages may be what cannot be written.
+            if self.write_order.kind() == Kind::Journal && !buffer.abandon(self.source.fd) {
+                return Ok(());
+            }
+            flushed
+        })?;
         let directory = if self.sync_directory {
             abi::SYNC_DIRECTORY
         } else {
@@ -162,8 +181,12 @@ impl OpenFile {
             let size_bytes = host::file_size(fd)?;
             return Ok(TEMPORARY.with(|buffer| buffer.size(fd, size_bytes)));
         }
-        LASTING.with(|buffer| buffer.flush_file(fd, host::file_write))?;
-        locks::facts(fd).map_or_else(|| host::file_size(fd), |facts| Ok(facts.size_bytes))
+        let size_bytes = match locks::facts(fd) {
+            Some(facts) => facts.size_bytes,
+            None => host::file_size(fd)?,
+        };
+        // A rollback begins with this, on a disk that may be full: it must not fail.
+        Ok(size_bytes.max(LASTING.with(|buffer| buffer.end_of(fd))))
     }
 
     pub fn lock(&mut self, level: c_int) -> Result<(), Code> {

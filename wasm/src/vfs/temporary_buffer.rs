@@ -7,9 +7,6 @@
 use crate::host::{Code, Fd};
 use crate::vfs::write_buffer::{Buffer, Sink, Source};
 
-/// `SQLITE_IOERR_SHORT_READ`: the file ends before, and the rest was filled with zeros.
-const SHORT_READ: Code = 522;
-
 #[derive(Debug, Default)]
 pub struct TemporaryBuffer(Buffer);
 
@@ -47,15 +44,7 @@ impl TemporaryBuffer {
         sink: impl Sink,
         source: impl FnOnce(Fd, &mut [u8], i64) -> Result<(), Code>,
     ) -> Result<(), Code> {
-        let flushed = self.0.flush_range(fd, offset, data.len(), sink);
-        let mut read = source(fd, data, offset);
-        if flushed.is_err() && matches!(read, Ok(()) | Err(SHORT_READ)) {
-            self.0.lay_over(data, offset);
-            if self.0.end_of(fd) >= offset + data.len() as i64 {
-                read = Ok(());
-            }
-        }
-        read
+        self.0.read(fd, data, offset, sink, source)
     }
 
     /// Writes what is buffered for this file, or reports why that is impossible.
@@ -82,6 +71,7 @@ impl TemporaryBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vfs::write_buffer::SHORT_READ;
 
     const DATABASE: Source = Source {
         fd: Fd::new(1),

@@ -1,18 +1,25 @@
 //! Combines writes before they go to the host.
 //!
 //! SQLite writes in small pieces: a WAL frame's header, then its page. One buffer serves all lasting files of the
-//! connection, another one temporary files (`temporary_buffer.rs`). It holds one contiguous range of one file. A write that does not continue the range flushes it
-//! first, so the host sees all writes in SQLite's order, only in fewer calls. A process killed at any point leaves
-//! files as it would have without the buffer, minus writes that SQLite had not yet been promised (`write_order.rs`
-//! decides what is written immediately).
+//! connection, another one temporary files (`temporary_buffer.rs`). It holds one contiguous range of one file. A write
+//! that does not continue the range flushes it first, so the host sees all writes in SQLite's order, only in fewer
+//! calls. A process killed at any point leaves files as it would have without the buffer, minus writes that SQLite had
+//! not yet been promised (`write_order.rs` decides what is written immediately).
 //!
-//! What could not be written stays in the buffer, because its writes were reported as done.
+//! What could not be written stays in the buffer, because its writes were reported as done. Until it is written or
+//! its transaction is rolled back, nothing else is: records of a journal must precede the pages they protect.
 
 use crate::buffers::reserve;
 use crate::host::{Code, Fd};
 
 /// The range is flushed before it would grow beyond this.
 pub const LIMIT_BYTES: usize = 256 * 1024;
+
+/// `SQLITE_IOERR_SHORT_READ`: the file ends before, and the rest was filled with zeros.
+pub const SHORT_READ: Code = 522;
+
+/// What only the rollback of a whole transaction reads of a journal: <https://sqlite.org/fileformat2.html#the_rollback_journal>
+const JOURNAL_HEADER_BYTES: i64 = 28;
 
 /// Writes a range: file, bytes, offset.
 pub trait Sink: FnMut(Fd, &[u8], i64) -> Result<(), Code> {}
@@ -30,6 +37,9 @@ pub struct Buffer {
     file: Option<Source>,
     offset: i64,
     data: Vec<u8>,
+    /// These are records that cannot be written, of a journal whose transaction is being rolled back: they are only
+    /// read.
+    is_abandoned: bool,
 }
 
 impl Buffer {
@@ -38,6 +48,7 @@ impl Buffer {
             file: None,
             offset: 0,
             data: Vec::new(),
+            is_abandoned: false,
         }
     }
 
@@ -50,6 +61,12 @@ impl Buffer {
         urgent: bool,
         mut sink: impl Sink,
     ) -> Result<(), Code> {
+        if self.is_abandoned {
+            if !self.is_of(file.fd) {
+                return sink(file.fd, data, offset);
+            }
+            self.clear(); // the end of the rollback
+        }
         if !self.is_continued_by(file.fd, offset) || self.data.len() + data.len() > LIMIT_BYTES {
             self.flush(&mut sink)?;
             if urgent || data.len() > LIMIT_BYTES {
@@ -71,7 +88,16 @@ impl Buffer {
         Ok(())
     }
 
-    fn is_continued_by(&self, fd: Fd, offset: i64) -> bool {
+    /// Lets the transaction of this journal be rolled back, which it must be: its records cannot be written.
+    ///
+    /// None of the pages that they protect has been written, because the records would have gone first. They are
+    /// still read, as SQLite restores pages in its cache from them. Returns whether there are any.
+    pub fn abandon(&mut self, journal: Fd) -> bool {
+        self.is_abandoned |= self.is_of(journal);
+        self.is_abandoned
+    }
+
+    pub fn is_continued_by(&self, fd: Fd, offset: i64) -> bool {
         self.is_of(fd) && self.end() == offset
     }
 
@@ -116,6 +142,9 @@ impl Buffer {
 
     /// Writes everything out.
     pub fn flush(&mut self, mut sink: impl Sink) -> Result<(), Code> {
+        if self.is_abandoned {
+            return Ok(());
+        }
         if let Some(file) = self.file
             && !self.data.is_empty()
         {
@@ -127,6 +156,7 @@ impl Buffer {
 
     fn clear(&mut self) {
         self.file = None;
+        self.is_abandoned = false;
         self.data.clear();
     }
 
@@ -145,6 +175,42 @@ impl Buffer {
         }
     }
 
+    /// Fills `data` from `offset`, as `host::file_read`, which is `source`; also with what cannot be written.
+    pub fn read(
+        &mut self,
+        fd: Fd,
+        data: &mut [u8],
+        offset: i64,
+        sink: impl Sink,
+        source: impl FnOnce(Fd, &mut [u8], i64) -> Result<(), Code>,
+    ) -> Result<(), Code> {
+        let flushed = self.flush_range(fd, offset, data.len(), sink);
+        let mut read = source(fd, data, offset);
+        let is_missing = flushed.is_err() || self.is_abandoned && self.is_of(fd);
+        if is_missing && matches!(read, Ok(()) | Err(SHORT_READ)) {
+            self.lay_over(data, offset);
+            if self.end_of(fd) >= offset + data.len() as i64 {
+                read = Ok(());
+            }
+        }
+        read
+    }
+
+    /// The same for a rollback journal.
+    pub fn read_journal(
+        &mut self,
+        fd: Fd,
+        data: &mut [u8],
+        offset: i64,
+        mut sink: impl Sink,
+        source: impl FnOnce(Fd, &mut [u8], i64) -> Result<(), Code>,
+    ) -> Result<(), Code> {
+        if offset < JOURNAL_HEADER_BYTES && self.flush_file(fd, &mut sink).is_err() {
+            self.abandon(fd);
+        }
+        self.read(fd, data, offset, sink, source)
+    }
+
     /// Writes everything out if it belongs to this file.
     pub fn flush_file(&mut self, fd: Fd, sink: impl Sink) -> Result<(), Code> {
         if self.is_of(fd) {
@@ -160,7 +226,8 @@ impl Buffer {
     /// What cannot be written by now belongs to a transaction that has ended in failure, because a commit is
     /// written before it is reported. Written later it would overwrite others' changes.
     pub fn flush_before_unlock(&mut self, database: Fd, sink: impl Sink) {
-        if self.flush(sink).is_err() && self.file.is_some_and(|file| file.database == database) {
+        let is_left = self.flush(sink).is_err() || self.is_abandoned;
+        if is_left && self.file.is_some_and(|file| file.database == database) {
             self.clear();
         }
     }
@@ -170,6 +237,7 @@ impl Buffer {
         if self.is_of(fd) {
             let kept = (size_bytes - self.offset).clamp(0, self.data.len() as i64);
             self.data.truncate(kept as usize);
+            self.is_abandoned &= kept > 0;
         }
     }
 
@@ -327,6 +395,45 @@ mod tests {
         disk.fails = false;
         buffer.flush(disk.sink()).unwrap();
         assert!(disk.files.is_empty());
+    }
+
+    #[test]
+    fn records_that_cannot_be_written_are_read_until_the_transaction_is_rolled_back() {
+        let (mut buffer, mut disk) = (Buffer::default(), Disk::default());
+        disk.sink()(ONE.fd, &[0; 512], 0).unwrap();
+        buffer
+            .write(ONE, b"records", 512, false, disk.sink())
+            .unwrap();
+        disk.fails = true;
+        let on_disk = |_: Fd, data: &mut [u8], _: i64| {
+            data.fill(0);
+            Err(SHORT_READ)
+        };
+        let mut data = [9; 4];
+        buffer
+            .read_journal(ONE.fd, &mut data, 515, disk.sink(), on_disk)
+            .unwrap();
+        assert_eq!((&data, buffer.end_of(ONE.fd)), (b"ords", 519));
+        assert_eq!(
+            buffer.write(TWO, b"page", 0, false, disk.sink()),
+            Err(FULL),
+            "its record is not on the disk"
+        );
+
+        let header = |_: Fd, _: &mut [u8], _: i64| Ok(());
+        buffer
+            .read_journal(ONE.fd, &mut data, 8, disk.sink(), header)
+            .unwrap();
+        disk.fails = false;
+        buffer.write(TWO, b"page", 0, false, disk.sink()).unwrap();
+        buffer.flush(disk.sink()).unwrap();
+        assert_eq!(disk.files[&2], b"page", "restored at once");
+        buffer
+            .read_journal(ONE.fd, &mut data, 512, disk.sink(), on_disk)
+            .unwrap();
+        assert_eq!(&data, b"reco");
+        buffer.write(ONE, &[0; 28], 0, true, disk.sink()).unwrap();
+        assert_eq!((disk.files[&1].len(), buffer.file), (512, None));
     }
 
     #[test]
