@@ -52,11 +52,15 @@ from rapsqlite.errors import (
     NotSupportedError,
     OperationalError,
     OutOfMemoryError,
+    PoolClosed,
+    PoolTimeout,
     ProgrammingError,
+    TooManyWaiting,
     Warning,
 )
 from rapsqlite.memory import MemoryConnection, connect_memory
 from rapsqlite.pages import Page, paginate
+from rapsqlite.pool import Pool, create_pool
 from rapsqlite.prepared import PreparedStatement
 from rapsqlite.recipes import analyze_query_plan, in_clause_query, pool_metrics_gauges, rows_to_dicts, timed_fetch_all
 from rapsqlite.retries import transaction_retry, transaction_with_timeout
@@ -80,12 +84,13 @@ __all__ = [
     "SQLITE_CHANGESET_REPLACE", "Binary", "Blob", "ChangeSession", "ChunkStream", "ClosedError", "Conflict",
     "Connection", "Cursor", "DataError", "DatabaseError", "Date", "DateFromTicks", "Dump", "Error",
     "IntegrityError", "InterfaceError", "InternalError", "Limits", "MemoryConnection", "NoChange",
-    "NotSupportedError", "OperationalError", "OutOfMemoryError", "Page", "PrepareProtocol", "PreparedStatement",
-    "ProgrammingError", "Row", "RowStream", "SQLiteCache", "Savepoint", "Time", "TimeFromTicks", "Timestamp",
-    "TimestampFromTicks", "Transaction", "Warning", "adapt", "analyze_query_plan", "apilevel",
-    "complete_statement", "connect", "connect_memory", "enable_callback_tracebacks", "in_clause_query",
-    "install_as_aiosqlite", "paginate", "paramstyle", "pool_metrics_gauges", "register_adapter",
-    "register_converter", "rows_to_dicts", "sqlite_version", "sqlite_version_info", "threadsafety",
-    "timed_fetch_all", "transaction_retry", "transaction_with_timeout", "version",
+    "NotSupportedError", "OperationalError", "OutOfMemoryError", "Page", "Pool", "PoolClosed", "PoolTimeout",
+    "PrepareProtocol", "PreparedStatement", "ProgrammingError", "Row", "RowStream", "SQLiteCache",
+    "Savepoint", "Time", "TimeFromTicks", "Timestamp", "TimestampFromTicks", "TooManyWaiting", "Transaction",
+    "Warning", "adapt", "analyze_query_plan", "apilevel", "complete_statement", "connect", "connect_memory",
+    "create_pool", "enable_callback_tracebacks", "in_clause_query", "install_as_aiosqlite", "paginate",
+    "paramstyle", "pool_metrics_gauges", "register_adapter", "register_converter", "rows_to_dicts",
+    "sqlite_version", "sqlite_version_info", "threadsafety", "timed_fetch_all", "transaction_retry",
+    "transaction_with_timeout", "version",
 ]  # fmt: skip
 __all__ += _sqlite_names.__all__

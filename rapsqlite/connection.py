@@ -13,7 +13,7 @@ from rapsqlite._blocking import Worker
 from rapsqlite._client.observers import observers
 from rapsqlite._client.opening import OpenOptions
 from rapsqlite._client.slow_statements import SlowStatements
-from rapsqlite._client.state import CLOSED, NOT_CONNECTED, ConnectionState
+from rapsqlite._client.state import CLOSED, NOT_CONNECTED, Absent, ConnectionState
 from rapsqlite._client.transaction_control import LEGACY_TRANSACTION_CONTROL
 from rapsqlite._settings import Settings
 from rapsqlite._values.async_only import AsyncBlock
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     )
 
 C = TypeVar("C", bound="Connection")
+_LEFT_OPEN = "was deleted before being closed: use `async with` or `await close()`"
 
 
 class Connection(
@@ -120,7 +121,7 @@ class Connection(
         self._limits: Limits = {**limits} if limits else {}
         self._strict_strings = bool(strict_strings)
         self._init_hook = init_hook and checked_callable("init_hook", init_hook)
-        self._opened_at = _calling_line()
+        self._left_open = f"opened at {calling_line()}, {_LEFT_OPEN}"
         self._was_opened = False
         self._worker = Worker()
         self._guest_thread: threading.Thread | None = None
@@ -188,7 +189,7 @@ class Connection(
         guest, self._state.guest = self._state.guest, CLOSED
         if guest is NOT_CONNECTED:
             self._target.release()
-        elif guest is not CLOSED:
+        elif not isinstance(guest, Absent):
             try:
                 await guest.close()
             except BaseException:
@@ -203,7 +204,7 @@ class Connection(
         guest, self._state.guest = self._state.guest, CLOSED
         if guest is NOT_CONNECTED:
             self._target.release()
-        if guest is CLOSED or guest is NOT_CONNECTED:
+        if isinstance(guest, Absent):
             return _Ending(None)
         guest.stop()
         return _Ending(guest) if _in_event_loop() else None
@@ -211,18 +212,18 @@ class Connection(
     def is_alive(self) -> bool:
         """Return True if the connection is open and usable."""
         guest = self._state.guest
-        return guest is not CLOSED and guest is not NOT_CONNECTED and guest.state == "ok"
+        return not isinstance(guest, Absent) and guest.state == "ok"
 
     def __del__(
         self,
         # At interpreter shutdown this module may have lost its globals, and its guests have ended.
         _warn: Callable[..., None] = warnings.warn,
-        _closed: object = CLOSED,
-        _not_connected: object = NOT_CONNECTED,
+        _closed: Guest = CLOSED,
+        _absent: type = Absent,
         _warning: type[Warning] = ResourceWarning,
     ) -> None:
         state = getattr(self, "_state", None)
-        if state is None or state.guest is _closed or state.guest is _not_connected:
+        if state is None or isinstance(state.guest, _absent):
             return
         guest, state.guest = state.guest, _closed
         if guest.state == "forked":
@@ -230,8 +231,7 @@ class Connection(
         if guest.state == "ok":
             guest.stop()  # first, because warnings may be errors
         _warn(
-            f"{self!r}, opened at {self._opened_at}, was deleted before being closed:"
-            " use `async with` or `await close()`",
+            f"{self!r}, {self._left_open}",
             _warning,
             stacklevel=1,
             source=self,
@@ -400,7 +400,7 @@ def _in_event_loop() -> bool:
     return asyncio is not None and asyncio._get_running_loop() is not None
 
 
-def _calling_line() -> str:
+def calling_line() -> str:
     """Return file and line of the nearest caller outside this package."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("rapsqlite."):

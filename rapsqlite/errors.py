@@ -33,7 +33,10 @@ __all__ = [
     "NotSupportedError",
     "OperationalError",
     "OutOfMemoryError",
+    "PoolClosed",
+    "PoolTimeout",
     "ProgrammingError",
+    "TooManyWaiting",
     "Warning",
     "busy",
     "error_from_reply",
@@ -106,6 +109,24 @@ class ProgrammingError(DatabaseError, sqlite3.ProgrammingError):
 
 class ClosedError(ProgrammingError, ValueError):
     """The connection is closed or not open yet. Also a ValueError, which aiosqlite raises in this case."""
+
+
+class PoolClosed(ClosedError):  # noqa: N818 - as in psycopg_pool
+    """The pool is closed."""
+
+
+class PoolTimeout(OperationalError, TimeoutError):  # noqa: N818
+    """No connection of the pool came back in time."""
+
+    sqlite_errorcode = _constants.SQLITE_BUSY
+    sqlite_errorname = "SQLITE_BUSY"
+
+
+class TooManyWaiting(OperationalError):  # noqa: N818
+    """As many tasks wait for a connection of the pool as may."""
+
+    sqlite_errorcode = _constants.SQLITE_BUSY
+    sqlite_errorname = "SQLITE_BUSY"
 
 
 class PositionsRefusedError(ProgrammingError):

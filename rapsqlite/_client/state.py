@@ -55,7 +55,7 @@ class RowDecoder(Protocol):
         ...
 
 
-class _Absent:
+class Absent:
     """Placeholder while there is no guest; every attribute access raises the error that says why."""
 
     def __init__(self, message: str) -> None:
@@ -68,8 +68,8 @@ class _Absent:
         raise ClosedError(self._message)
 
 
-NOT_CONNECTED = cast("Guest", _Absent("no active connection: await connect(...) or use it in `async with` first"))
-CLOSED = cast("Guest", _Absent("Connection closed. Cannot operate on a closed database."))
+NOT_CONNECTED = cast("Guest", Absent("no active connection: await connect(...) or use it in `async with` first"))
+CLOSED = cast("Guest", Absent("Connection closed. Cannot operate on a closed database."))
 
 
 def encode_sql(sql: str, verb: str) -> bytes:
@@ -120,6 +120,28 @@ class ConnectionState(TransactionControl):
         checked_callable("text_factory", text_factory)
         self._text_factory = text_factory
         self._update_decoders()
+
+    def renewed(self, guest: Guest) -> ConnectionState:
+        """Return a state with the same settings, for another user of the same guest."""
+        state = ConnectionState(
+            isolation_level=self._isolation_level,
+            autocommit=self._autocommit,
+            iter_chunk_size=self._iter_chunk_size,
+            row_factory=self._row_factory,
+            text_factory=self._text_factory,
+            detect_types=self.detect_types,
+            default_shape=self._default_shape,
+        )
+        state.guest = guest
+        state.transaction_mode, state.transaction_scope = self.transaction_mode, self.transaction_scope
+        state._last_block = self._last_block
+        state.adapters.take_from(self.adapters)
+        state.converters.take_from(self.converters)
+        return state
+
+    def note_blocks_of(self, other: ConnectionState) -> None:
+        """Give blocks other numbers than another user of the same guest has given its own."""
+        self._last_block = max(self._last_block, other._last_block)
 
     @property
     def iter_chunk_size(self) -> int:

@@ -79,6 +79,11 @@ class TransactionControl:
         if value is None and self._autocommit == LEGACY_TRANSACTION_CONTROL:
             self._deferred = abi.FORMAT_SCRIPT_COMMITS
 
+    def commit_each_statement(self) -> None:
+        """Begin no transactions from now on. Only while none is open."""
+        self._isolation_level = None
+        self._update_formats()
+
     @property
     def autocommit(self) -> bool | int:
         """Return True, False or LEGACY_TRANSACTION_CONTROL."""

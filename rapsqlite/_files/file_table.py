@@ -67,6 +67,7 @@ class FileTable(OpenFiles):
         self._last_handle = 0
         self.waiter = Waiter()
         self.failure: FileError | None = None
+        self.explanations: dict[int, str] = {}  # of errors that are this connection's own, by result code
         self.bytes_read = 0
         self.bytes_written = 0
         self.sync_count = 0
@@ -87,6 +88,10 @@ class FileTable(OpenFiles):
         """Keep an error for a later message, unless it is an ordinary result."""
         if error.code not in _EVERYDAY:
             self.failure = error
+
+    def explain(self, code: int, reason: str) -> None:
+        """Add ``reason`` to the errors with this result code; "": nothing."""
+        self.explanations[code] = reason
 
     def take_failure(self, code: int) -> FileError | None:
         """Return, once, the error that caused a statement's failure with ``code``, if it came from here."""

@@ -26,7 +26,7 @@ def reported_error(body: bytes, pending: PendingRequest, files: FileTable) -> Ex
         return InternalError(f"the guest's error message is malformed: {exc}")
     if pending.overdue and code == abi.SQLITE_INTERRUPT:
         message, klass = "the statement took longer than limits={'statement_seconds': ...} allows", abi.ERROR_DATA
-    elif reason := files.take_failure(code) or EXPLANATIONS.get(code):
+    elif reason := files.take_failure(code) or files.explanations.get(code) or EXPLANATIONS.get(code):
         message = f"{message} ({reason})"
     text = pending.request.sql.decode("utf-8", "replace") or None
     if pending.request.op not in (abi.OP_OPEN, abi.OP_BACKUP_OPEN):

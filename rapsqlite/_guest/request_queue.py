@@ -42,7 +42,7 @@ _FRAMES_PER_DRAIN = 256  # then the event loop runs before the rest
 _IN_BATCHES = frozenset({abi.OP_FETCH, abi.OP_FETCH_PREPARED, abi.OP_BLOB_READ})
 _WITH_ROWS = frozenset({abi.OP_FETCH, abi.OP_FETCH_PREPARED, abi.OP_EXECUTE, abi.OP_EXECUTE_PREPARED, abi.OP_NEXT})
 _OF_STATEMENTS = frozenset({abi.OP_EXECUTE, abi.OP_EXECUTE_PREPARED, abi.OP_FETCH, abi.OP_FETCH_PREPARED, abi.OP_MANY})
-_RELEASED_BY = {
+RELEASED_BY = {
     abi.OP_EXECUTE: abi.OP_FINISH,
     abi.OP_EXECUTE_PREPARED: abi.OP_FINISH,
     abi.OP_PREPARE: abi.OP_RELEASE,
@@ -415,7 +415,7 @@ class RequestQueue:
         self, pending: PendingRequest, reply: Reply
     ) -> tuple[Callable[[PendingRequest], None], PendingRequest] | None:
         """Return the step that releases the handle which the request has opened, if it has opened one."""
-        operation = _RELEASED_BY.get(pending.request.op)
+        operation = RELEASED_BY.get(pending.request.op)
         if not reply.handle or operation is None:
             return None
         return self._send_posted, PendingRequest(self, None, Request(operation, target=reply.handle))

@@ -80,6 +80,12 @@ class Adapters:
         wanted = {*self._families, *(names or _FAMILIES)}
         self._families = {name: family for name, family in _FAMILIES.items() if name in wanted}
 
+    def take_from(self, other: Adapters) -> None:
+        """Register and switch on what ``other`` has."""
+        self._own.update(other._own)
+        self._families = other._families
+        self._shared_count = -1
+
     def plain(self) -> frozenset[type]:
         """Return the types whose values need no adapter.
 

@@ -36,6 +36,10 @@ class Converters:
         """Convert the values of columns of this type with ``converter``, from the next statement on."""
         self._own[type_name.upper()] = converter
 
+    def take_from(self, other: Converters) -> None:
+        """Register what ``other`` has."""
+        self._own.update(other._own)
+
     def for_column(self, name: str, declared_type: str | None, detect_types: int) -> Converter | None:
         """Return the converter for a column, or None; a type in its name takes precedence over its declared type."""
         found = None

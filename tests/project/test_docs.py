@@ -30,7 +30,10 @@ FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<code>.*?)^```$", re.MULTILINE | 
 LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
 RUN_TIME_S = 50
 # Classes whose members the pages show in whole programs, except for members that exist for other libraries.
-USED = [rapsqlite.Connection, rapsqlite.Cursor, rapsqlite.Blob, rapsqlite.ChangeSession, rapsqlite.PreparedStatement]
+USED = [
+    rapsqlite.Connection, rapsqlite.Cursor, rapsqlite.Blob, rapsqlite.ChangeSession, rapsqlite.PreparedStatement,
+    rapsqlite.Pool,
+]  # fmt: skip
 FOR_OTHERS = {"iter_chunk_size", "setinputsizes", "setoutputsize", "query"}
 # Other pages document this package's own methods, as code with parameter names.
 NOT_OURS = {"abi", "architecture", "migration", "compatibility"}

@@ -1,0 +1,116 @@
+"""The guest of a connection that a pool has lent: notes what must be undone, and refuses everything once returned."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from rapsqlite import _constants as abi
+from rapsqlite._guest.request_queue import RELEASED_BY
+from rapsqlite._wasm.rings import Request
+from rapsqlite.errors import ClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rapsqlite._guest.guest import Guest
+    from rapsqlite._guest.request import PendingRequest
+    from rapsqlite._wasm.rings import Reply
+
+RETURNED = "this connection was returned to its pool: acquire another one"
+
+# Every statement that changes what a connection keeps contains one of these: PRAGMA, TEMP or TEMPORARY, ATTACH, DETACH.
+changes_settings = re.compile(rb"pragma|temp|tach", re.IGNORECASE).search
+
+_HARMLESS = frozenset({abi.CONTROL_OP_STATISTICS, abi.CONTROL_OP_CHANGES, abi.CONTROL_OP_INTERRUPT})
+_RELEASING = frozenset(RELEASED_BY.values())
+
+
+class LentGuest:
+    """Passes everything on to ``guest`` until it is returned."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+        self._open: dict[tuple[int, int], None] = {}  # what the borrower has open: its release operation and handle
+        self._running = 0
+        self._is_returned = False
+        self.may_have_settings = False
+        """Whether a statement may have left a PRAGMA, a TEMP object or an attached database behind."""
+        self.is_changed = False
+        """Whether functions, hooks, limits or configuration may have been changed, which cannot be undone."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._guest, name)
+
+    @property
+    def state(self) -> str:
+        """See `Guest.state`."""
+        return "closed" if self._is_returned else self._guest.state
+
+    def take_back(self) -> bool:
+        """Refuse everything from now on and close what was left open; False if something still runs."""
+        self._is_returned = True
+        for release, handle in self._open:
+            self._guest.post(Request(release, target=handle))
+        self._open.clear()
+        return not self._running
+
+    async def call(self, request: Request) -> Reply:
+        """See `Guest.call`."""
+        self._note(request)
+        self._running += 1
+        try:
+            reply = await self._guest.call(request)
+        finally:
+            self._running -= 1
+        self._note_reply(request, reply)
+        return reply
+
+    async def collect(self, request: Request, decode: Callable[[bytes], list[Any]]) -> tuple[list[Any], Reply]:
+        """See `Guest.collect`."""
+        self._note(request)
+        self._running += 1
+        try:
+            return await self._guest.collect(request, decode)
+        finally:
+            self._running -= 1
+
+    def submit(self, pending: PendingRequest) -> None:
+        """See `Guest.submit`."""
+        self._note(pending.request)
+        self._guest.submit(pending)
+
+    async def result(self, pending: PendingRequest) -> Reply:
+        """See `Guest.result`."""
+        self._running += 1
+        try:
+            reply = await self._guest.result(pending)
+        finally:
+            self._running -= 1
+        self._note_reply(pending.request, reply)
+        return reply
+
+    def post(self, request: Request) -> None:
+        """See `Guest.post`. What was left open is closed by then, and its handle may have another owner."""
+        if not self._is_returned:
+            self._open.pop((request.op, request.target), None)
+            self._guest.post(request)
+
+    def _note(self, request: Request) -> None:
+        if self._is_returned:
+            raise ClosedError(RETURNED)
+        if request.op == abi.OP_CONTROL and request.target not in _HARMLESS:
+            self.is_changed = True
+        elif request.op in _RELEASING:
+            self._open.pop((request.op, request.target), None)
+        elif not self.may_have_settings and request.sql and changes_settings(request.sql):
+            self.may_have_settings = True
+
+    def _note_reply(self, request: Request, reply: Reply) -> None:
+        release = RELEASED_BY.get(request.op)
+        if release is not None and reply.handle:
+            self._open[release, reply.handle] = None
+            if self._is_returned:
+                self.take_back()
+        elif request.op == abi.OP_NEXT and not reply.handle:
+            self._open.pop((abi.OP_FINISH, request.target), None)

@@ -1,0 +1,110 @@
+"""One connection of a pool: opened, lent, taken back and checked for what a borrower left behind."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
+
+from rapsqlite import _constants as abi
+from rapsqlite._client.lent_guest import RETURNED, LentGuest
+from rapsqlite._client.state import Absent
+from rapsqlite._fetching import fetch_first
+from rapsqlite.errors import DatabaseError, Error
+
+if TYPE_CHECKING:
+    from rapsqlite._guest.guest import Guest
+    from rapsqlite.connection import Connection
+
+# The PRAGMAs that belong to a connection and can be read. What is stored in the file is the user's.
+_PRAGMAS = (
+    "analysis_limit automatic_index busy_timeout cache_size cache_spill cell_size_check checkpoint_fullfsync"
+    " count_changes defer_foreign_keys empty_result_callbacks foreign_keys full_column_names fullfsync hard_heap_limit"
+    " ignore_check_constraints journal_size_limit legacy_alter_table locking_mode max_page_count query_only"
+    " read_uncommitted recursive_triggers reverse_unordered_selects secure_delete short_column_names soft_heap_limit"
+    " synchronous temp_store threads trusted_schema writable_schema"
+).split()
+_SETTINGS = (
+    "SELECT (SELECT count(*) FROM sqlite_temp_schema), 'a' LIKE 'A',"
+    " (SELECT group_concat(name || '=' || file) FROM pragma_database_list WHERE name <> 'temp'), "
+    + ", ".join(f"(SELECT * FROM pragma_{name})" for name in _PRAGMAS)
+)
+_GONE = frozenset({abi.SQLITE_IOERR, abi.SQLITE_CORRUPT, abi.SQLITE_NOTADB, abi.SQLITE_CANTOPEN})
+_RETURNED = cast("Guest", Absent(RETURNED))
+
+
+class Pooled:
+    """One open connection of a pool, idle or lent."""
+
+    __slots__ = ("_lent", "_settings", "_timeout_s", "connection", "generation", "idle_since", "opened_at")
+
+    def __init__(self, connection: Connection, generation: int) -> None:
+        self.connection = connection  # the pool's own; borrowers get others, with the same guest
+        self.generation = generation
+        self.opened_at = self.idle_since = time.monotonic()
+        self._lent: LentGuest | None = None
+        self._settings: list[Any] | None = None
+        self._timeout_s = connection.timeout
+
+    async def prepare(self) -> None:
+        """Commit what opening has begun, and learn the settings."""
+        if self.connection.in_transaction:
+            await self.connection.commit()
+        with suppress(Error):  # an authorizer may refuse it: then a connection whose settings may differ is replaced
+            self._settings = await self.settings()
+
+    async def settings(self) -> list[Any]:
+        """Return everything that a connection keeps: PRAGMAs, temporary objects, attached databases."""
+        decoder = self.connection._state.scalar_decoder  # rows are lists, whatever the user's factory makes
+        rows, _ = await fetch_first(self.connection, _SETTINGS.encode(), 0, None, decoder)
+        settings: list[Any] = rows[0]
+        return settings
+
+    def lend(self, acquired_at: str) -> Connection:
+        """Return a connection for a borrower, with settings of its own."""
+        home = self.connection
+        lent = object.__new__(type(home))
+        lent.__dict__.update(home.__dict__)
+        self._lent = LentGuest(home._state.guest)
+        lent._state = home._state.renewed(cast("Guest", self._lent))
+        lent._left_open = f"acquired from a pool at {acquired_at}, was deleted before being returned"
+        return lent
+
+    async def take_back(self, lent: Connection) -> bool:
+        """End the borrower's use; True if the connection is as it was opened."""
+        guest, lent._state.guest = self._lent, _RETURNED
+        self.connection._state.guest.host.busy_timeout_s = self._timeout_s
+        self.connection._state.note_blocks_of(lent._state)
+        self._lent = None
+        if guest is None or not guest.take_back() or guest.is_changed:
+            return False
+        return await self.restore(may_have_settings=guest.may_have_settings)
+
+    async def restore(self, *, may_have_settings: bool) -> bool:
+        """Undo an open transaction; True if nothing else was left behind."""
+        home = self.connection
+        if not home.is_alive():
+            return False
+        try:
+            if home.in_transaction:
+                await home._state.run("ROLLBACK")
+            return not may_have_settings or (self._settings is not None and await self.settings() == self._settings)
+        except Error:
+            return False
+
+    def abandon(self) -> None:
+        """Close it without waiting."""
+        self.connection.stop()
+
+    async def close(self) -> None:
+        """Close it; an error of closing concerns nobody any more."""
+        with suppress(Error):
+            await self.connection.close()
+
+
+def has_lost_its_file(error: BaseException | None) -> bool:
+    """Return True if another connection may succeed where this one failed: the file was replaced, damaged or moved."""
+    if not isinstance(error, DatabaseError):
+        return False
+    code = error.sqlite_errorcode
+    return code & 0xFF in _GONE or code == abi.SQLITE_READONLY_DBMOVED

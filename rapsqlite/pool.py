@@ -1,0 +1,725 @@
+"""`Pool`: connections to one database that tasks share, one writer and many readers where the database is in WAL mode.
+
+A pool belongs to one event loop, and everything here runs in its thread, so there are no locks: what stands between two
+``await`` is one step. SQLite lets one connection write at a time, so a pool has one that writes; tasks queue for it,
+first come, first served, and never meet SQLITE_BUSY because of each other. https://sqlite.org/wal.html
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+import weakref
+from collections import deque
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from rapsqlite import _constants as abi
+from rapsqlite._client.shared_memory import SharedMemory
+from rapsqlite._loops import current_loop, worker
+from rapsqlite._pooled import Pooled, has_lost_its_file
+from rapsqlite._values.options import checked_callable, checked_seconds
+from rapsqlite._values.uncopied import Uncopied
+from rapsqlite.connection import Connection, calling_line, connect
+from rapsqlite.errors import OperationalError, PoolClosed, PoolTimeout, ProgrammingError, TooManyWaiting
+from rapsqlite.memory import connect_memory
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+
+    from rapsqlite._loops import Loop
+    from rapsqlite.cursor import Cursor
+    from rapsqlite.types import Parameters, ParameterSets, TransactionScope
+
+    Hook = Callable[[Connection], Awaitable[object]]
+
+_READ_ONLY = "this connection of the pool only reads: write through acquire(), transaction() or execute() of the pool"
+
+
+_numbers = count()
+
+
+class _Waiter:
+    """A task that waits for a connection, or for the permission to open one."""
+
+    def __init__(self) -> None:
+        from anyio import Event  # takes a while to import: only programs with a pool pay
+
+        self.event = Event()
+        self.pooled: Pooled | None = None
+        self.may_open = False
+        self.error: Exception | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.event.is_set()
+
+
+class _Lane:
+    """The connections of one kind: all that read, or the one that writes."""
+
+    def __init__(self, most: int, *, read_only: bool) -> None:
+        self.most = most
+        self.read_only = read_only
+        self.size = 0  # open, being opened, or lent
+        self.idle: deque[Pooled] = deque()  # the one used last is at the end
+        self.waiting: deque[_Waiter] = deque()
+
+    def put(self, pooled: Pooled) -> None:
+        """Give a connection to the task that has waited longest, or keep it."""
+        pooled.idle_since = time.monotonic()
+        waiter = self._next_waiter()
+        if waiter is None:
+            self.idle.append(pooled)
+        else:
+            waiter.pooled = pooled
+            waiter.event.set()
+
+    def let_open(self) -> None:
+        """Let waiting tasks open connections while there are too few."""
+        while self.size < self.most:
+            waiter = self._next_waiter()
+            if waiter is None:
+                return
+            self.size += 1
+            waiter.may_open = True
+            waiter.event.set()
+
+    def _next_waiter(self) -> _Waiter | None:
+        while self.waiting:
+            waiter = self.waiting.popleft()
+            if not waiter.is_done:
+                return waiter
+        return None
+
+
+class _Loan:
+    """A connection that is out: where it was acquired, since when, by which task."""
+
+    __slots__ = ("acquired_at", "lane", "lent", "pooled", "since", "task")
+
+    def __init__(self, lane: _Lane, pooled: Pooled, acquired_at: str, task: object) -> None:
+        self.lane = lane
+        self.pooled = pooled
+        self.acquired_at = acquired_at
+        self.since = time.monotonic()
+        self.task = weakref.ref(task) if task is not None else None
+        self.lent: weakref.ref[Connection] | None = None
+
+
+class Acquisition(Uncopied):
+    """A connection to come: await it, and give it to `Pool.release`, or use it in ``async with``.
+
+    ``async with`` commits an open transaction on a clean exit and rolls it back after an exception.
+    """
+
+    __slots__ = ("_acquired_at", "_connection", "_pool", "_read_only", "_timeout_s")
+
+    def __init__(self, pool: Pool, timeout_s: float | None, read_only: bool) -> None:
+        self._pool = pool
+        self._timeout_s = timeout_s
+        self._read_only = read_only
+        self._acquired_at = calling_line()
+        self._connection: Connection | None = None
+
+    def __await__(self) -> Generator[Any, Any, Connection]:
+        return self._pool._acquire(self._timeout_s, self._read_only, self._acquired_at).__await__()
+
+    async def __aenter__(self) -> Connection:
+        connection = self._connection = await self
+        return connection
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        connection, self._connection = self._connection, None
+        assert connection is not None, "it was entered"
+        error = exc_info[1]
+        try:
+            if error is None and connection.is_alive() and connection.in_transaction:
+                await connection.commit()
+        except BaseException as exc:
+            error = exc
+            raise
+        finally:
+            await self._pool._take_back(connection, error)
+
+
+class Pool(Uncopied):
+    """Connections to one database; made by `create_pool`. Use it in ``async with``, or await it and call `aclose`."""
+
+    def __init__(
+        self,
+        database: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+        *,
+        min_size: int = 1,
+        max_size: int = 8,
+        acquire_timeout: float | None = 30.0,
+        idle_timeout: float | None = 600.0,
+        max_lifetime: float | None = None,
+        max_waiting: int | None = None,
+        init_hook: Hook | None = None,
+        check: Hook | None = None,
+        reset: Hook | None = None,
+        **connect_options: Any,
+    ) -> None:
+        _check_sizes(min_size, max_size)
+        for name, hook in (("init_hook", init_hook), ("check", check), ("reset", reset)):
+            if hook is not None:
+                checked_callable(name, hook)
+        if connect_options.get("autocommit") is False:
+            raise ValueError("autocommit=False keeps a transaction open, which an idle connection of a pool must not")
+        self._database = database
+        self._options = {"transaction_mode": "IMMEDIATE", "init_hook": init_hook, **connect_options}
+        # The keeper of an in-memory database: it outlives each connection.
+        self._memory_name = f"rapsqlite pool {next(_numbers)}" if database in (":memory:", b":memory:") else None
+        self._memory = SharedMemory(self._memory_name) if self._memory_name is not None else None
+        connect(database, **self._options)  # raises for an invalid option
+        self._min_size = min_size
+        self._max_size = max_size
+        self._acquire_timeout_s = None if acquire_timeout is None else checked_seconds(acquire_timeout)
+        self._idle_timeout_s = None if idle_timeout is None else checked_seconds(idle_timeout)
+        self._max_lifetime_s = None if max_lifetime is None else checked_seconds(max_lifetime)
+        self._max_waiting = max_waiting
+        self._check = check
+        self._reset = reset
+        self._loop: Loop | None = None
+        self._process = os.getpid()
+        self._lanes: list[_Lane] = []  # once open: the writer's, then the readers' if they are others
+        self._opening: Any = None
+        self._can_read_beside = False
+        self._loans: dict[int, _Loan] = {}  # by the identity of the connection that was lent
+        self._all_back: Any = None
+        self._generation = 0
+        self._is_closed = False
+        self._created_at = calling_line()
+        self._counts = dict.fromkeys(
+            ("acquired", "waited", "opened", "closed", "replaced", "timeouts", "refused", "errors"), 0
+        )
+        self._wait_s = self._longest_wait_s = 0.0
+
+    # -- lifetime ----------------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, Any, Pool]:
+        return self.wait_ready().__await__()
+
+    async def __aenter__(self) -> Pool:
+        return await self.wait_ready()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def wait_ready(self, timeout: float | None = None) -> Pool:
+        """Open ``min_size`` connections, as far as they are not open; return the pool.
+
+        Raises PoolTimeout after ``timeout`` seconds, by default ``acquire_timeout``, and the error of opening.
+        """
+        with self._time_limit(timeout):
+            await self._open_lanes()
+            for lane in self._lanes:
+                while lane.size < min(self._least(lane), lane.most):
+                    lane.size += 1
+                    lane.put(await self._open_connection(lane))
+            return self
+        raise self._timed_out("opening its connections")
+
+    async def aclose(self, timeout: float | None = None) -> None:
+        """Close it: nothing can be acquired any more, tasks that wait get PoolClosed, and what is out is awaited.
+
+        After ``timeout`` seconds (None: no limit) the connections still out are closed where they are, and a
+        ResourceWarning names where they were acquired. Idempotent.
+        """
+        if self._process != os.getpid():
+            return
+        self._is_closed = True
+        for lane in self._lanes:
+            while (waiter := lane._next_waiter()) is not None:
+                waiter.error = self._refusal()
+                waiter.event.set()
+        await self._close_idle()
+        if self._loans:
+            await self._wait_for_loans(timeout)
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            worker.start(memory.release)
+
+    async def _wait_for_loans(self, timeout: float | None) -> None:
+        from anyio import Event, move_on_after
+
+        try:
+            while self._loans:
+                self._all_back = Event()
+                with move_on_after(timeout) as scope:
+                    await self._all_back.wait()
+                if scope.cancelled_caught:
+                    break
+        finally:
+            left, self._loans = list(self._loans.values()), {}
+            for loan in left:
+                loan.pooled.abandon()
+        if left:
+            warnings.warn(
+                f"a pool was closed while connections were out, acquired at {', '.join(x.acquired_at for x in left)}",
+                ResourceWarning,
+                stacklevel=3,
+            )
+
+    async def drain(self) -> None:
+        """Replace every connection: idle ones are closed now, the others when they come back."""
+        self._check_use()
+        self._generation += 1
+        await self._close_idle()
+
+    async def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
+        """Change the sizes. Surplus connections are closed, those that are out when they come back."""
+        self._check_use()
+        least = self._min_size if min_size is None else min_size
+        most = self._max_size if max_size is None else max_size
+        _check_sizes(least, most)
+        self._min_size, self._max_size = least, most
+        self._set_lanes()
+        self._close_surplus()
+
+    def __del__(self, _warn: Callable[..., None] = warnings.warn, _warning: type[Warning] = ResourceWarning) -> None:
+        pooled = [each for lane in getattr(self, "_lanes", ()) for each in lane.idle]
+        if pooled and self._process == os.getpid():
+            for each in pooled:
+                each.abandon()
+            _warn(
+                f"a pool of {self._database!r}, created at {self._created_at}, was deleted before being closed:"
+                " use `async with` or `await aclose()`",
+                _warning,
+                stacklevel=1,
+                source=self,
+            )
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else f"{sum(lane.size for lane in self._lanes)} of {self._max_size}"
+        return f"<rapsqlite.Pool {self._database!r}: {state}>"
+
+    # -- acquiring ---------------------------------------------------------------------------------
+
+    def acquire(self, *, timeout: float | None = None, read_only: bool = False) -> Acquisition:
+        """Return a connection: the writer, or with ``read_only`` one that only reads; await it or use ``async with``.
+
+        It is this task's until it is returned. Raises PoolTimeout after ``timeout`` seconds (None: ``acquire_timeout``
+        of the pool), TooManyWaiting if ``max_waiting`` tasks wait already, PoolClosed, and the error of opening.
+        """
+        return Acquisition(self, timeout, read_only)
+
+    async def release(self, connection: Connection) -> None:
+        """Return a connection. An open transaction is rolled back: commit before."""
+        if id(connection) not in self._loans:
+            raise ProgrammingError("this connection is not out: it was returned already, or is not of this pool")
+        await self._take_back(connection, None)
+
+    async def _acquire(self, timeout: float | None, read_only: bool, acquired_at: str) -> Connection:
+        lane, pooled = await self._take(timeout, read_only)
+        loop = self._loop
+        loan = _Loan(lane, pooled, acquired_at, loop.current_task() if loop is not None else None)
+        connection = pooled.lend(acquired_at)
+        key = id(connection)
+        loan.lent = weakref.ref(connection, lambda _: self._lost(key))
+        self._loans[key] = loan
+        return connection
+
+    async def _take_back(self, connection: Connection, error: BaseException | None) -> None:
+        loan = self._loans.pop(id(connection), None)
+        if loan is None:
+            return  # it was returned inside its block, or the pool was closed
+        is_good = False
+        try:
+            if isinstance(error, (GeneratorExit, KeyboardInterrupt, SystemExit)):
+                return  # nothing should be awaited any more
+            from anyio import CancelScope
+
+            with CancelScope(shield=True):
+                is_good = await loan.pooled.take_back(connection) and not has_lost_its_file(error)
+                if is_good and self._reset is not None:
+                    is_good = await self._pass(self._reset, loan.pooled)
+                if self._is_closed:
+                    await loan.pooled.close()
+        finally:
+            self._put_back(loan.lane, loan.pooled, is_good=is_good)
+            if not self._loans and self._all_back is not None:
+                self._all_back.set()
+
+    async def _pass(self, hook: Hook, pooled: Pooled) -> bool:
+        """Run a hook of the user's on an own connection; False if it raised."""
+        try:
+            await hook(pooled.connection)
+        except Exception:  # noqa: BLE001 - it says that the connection is not good
+            self._counts["errors"] += 1
+            return False
+        return await pooled.restore(may_have_settings=False)
+
+    def _put_back(self, lane: _Lane, pooled: Pooled, *, is_good: bool) -> None:
+        if is_good and not self._is_closed and not self._is_over(lane, pooled):
+            lane.put(pooled)
+            return
+        if not is_good:
+            self._counts["replaced"] += 1
+        self._drop(lane, pooled)
+
+    def _drop(self, lane: _Lane, pooled: Pooled) -> None:
+        lane.size -= 1
+        self._counts["closed"] += 1
+        pooled.abandon()
+        lane.let_open()
+
+    def _lost(self, key: int) -> None:
+        """A borrower has dropped a connection without returning it. Any thread: the collector's."""
+        loan = self._loans.pop(key, None)
+        if loan is not None and self._loop is not None:
+            self._loop.post(self._give_up, loan)
+
+    def _give_up(self, loan: _Loan) -> None:
+        if loan.pooled.idle_since >= 0:  # posted callbacks may run twice
+            loan.pooled.idle_since = -1
+            self._counts["replaced"] += 1
+            self._drop(loan.lane, loan.pooled)
+            if not self._loans and self._all_back is not None:
+                self._all_back.set()
+
+    async def _take(self, timeout: float | None, read_only: bool) -> tuple[_Lane, Pooled]:
+        self._check_use()
+        begun = time.monotonic()
+        lane = None
+        with self._time_limit(timeout):
+            if not self._lanes:
+                await self._open_lanes()
+            lane = self._lanes[-1] if read_only else self._lanes[0]
+            self._close_surplus()
+            while True:
+                self._check_use()  # it may have been closed meanwhile
+                pooled = await self._next(lane)
+                if await self._is_usable(lane, pooled):
+                    break
+            self._counts["acquired"] += 1
+            waited = time.monotonic() - begun
+            self._wait_s += waited
+            self._longest_wait_s = max(self._longest_wait_s, waited)
+            return lane, pooled
+        raise self._timed_out("a connection" if lane is None or lane.read_only else "the connection that writes")
+
+    async def _is_usable(self, lane: _Lane, pooled: Pooled) -> bool:
+        is_good = False
+        try:
+            is_good = pooled.connection.is_alive() and not self._is_closed
+            is_good = is_good and (self._check is None or await self._pass(self._check, pooled))
+        finally:
+            if not is_good:
+                self._put_back(lane, pooled, is_good=False)
+        return is_good
+
+    async def _next(self, lane: _Lane) -> Pooled:
+        """Return an idle connection, a new one, or the next that comes back."""
+        if lane.idle and not lane.waiting:
+            return lane.idle.pop()
+        if lane.size < lane.most and not lane.waiting:
+            lane.size += 1
+            return await self._open_connection(lane)
+        self._refuse_to_wait(lane)
+        waiter = _Waiter()
+        lane.waiting.append(waiter)
+        self._counts["waited"] += 1
+        try:
+            await waiter.event.wait()
+        except BaseException:
+            waiter.event.set()  # it is passed over
+            if waiter.pooled is not None:
+                lane.put(waiter.pooled)
+            elif waiter.may_open:
+                lane.size -= 1
+                lane.let_open()
+            raise
+        if waiter.error is not None:
+            raise waiter.error
+        return waiter.pooled or await self._open_connection(lane)
+
+    def _refuse_to_wait(self, lane: _Lane) -> None:
+        waiting = sum(not waiter.is_done for waiter in lane.waiting)
+        if self._max_waiting is not None and waiting >= self._max_waiting:
+            self._counts["refused"] += 1
+            raise TooManyWaiting(f"{waiting} tasks wait for a connection already{self._whereabouts()}")
+        task = self._loop.current_task() if self._loop is not None else None
+        mine = [x for x in self._loans.values() if x.lane is lane and x.task is not None and x.task() is task]
+        if task is not None and len(mine) >= lane.most:
+            kind = "connections that read" if lane.read_only else "connection that writes"
+            raise ProgrammingError(
+                f"this task waits for itself: it has the pool's {kind}, acquired at {mine[0].acquired_at};"
+                " use that one, or return it first"
+            )
+
+    # -- connections -------------------------------------------------------------------------------
+
+    async def _open_lanes(self) -> None:
+        """Open the first connection, and learn whether others can read beside it."""
+        from anyio import Lock
+
+        self._check_use()
+        if self._lanes:
+            return
+        self._opening = self._opening or Lock()
+        async with self._opening:
+            if self._lanes:
+                return
+            read_only = bool(self._options.get("read_only"))
+            first = _Lane(self._max_size if read_only else 1, read_only=read_only)
+            first.size = 1
+            pooled = await self._open_connection(first)
+            try:
+                mode = await pooled.connection.fetch_scalar("PRAGMA journal_mode")
+                if self._is_closed:
+                    raise self._refusal()
+            except BaseException:
+                pooled.abandon()
+                raise
+            self._can_read_beside = mode in ("wal", b"wal") and not read_only
+            self._lanes = [first]
+            self._set_lanes()
+            first.put(pooled)
+
+    def _set_lanes(self) -> None:
+        """Let each kind of connections be as many as the sizes and the database allow."""
+        if not self._lanes:
+            return
+        first = self._lanes[0]
+        if first.read_only:
+            first.most = self._max_size
+        elif self._can_read_beside and self._max_size > 1:
+            if len(self._lanes) == 1:
+                self._lanes.append(_Lane(0, read_only=True))
+            self._lanes[1].most = self._max_size - 1
+        elif len(self._lanes) > 1:
+            readers = self._lanes.pop()
+            readers.most = 0
+            first.waiting.extend(readers.waiting)
+            while readers.idle:
+                self._drop(readers, readers.idle.pop())
+        for lane in self._lanes:
+            lane.let_open()
+
+    def _least(self, lane: _Lane) -> int:
+        return self._min_size - (lane is not self._lanes[0])
+
+    async def _open_connection(self, lane: _Lane) -> Pooled:
+        """Open one; its place is counted already, and freed if that fails."""
+        options = {**self._options, "read_only": True} if lane.read_only else self._options
+        name = self._memory_name
+        connection = connect(self._database, **options) if name is None else connect_memory(name=name, **options)
+        try:
+            await connection
+            connection._state.guest.files.explain(abi.SQLITE_READONLY, _READ_ONLY if lane.read_only else "")
+            pooled = Pooled(connection, self._generation)
+            await pooled.prepare()
+        except BaseException as exc:
+            connection.stop()
+            self._counts["errors"] += isinstance(exc, Exception)
+            lane.size -= 1
+            if self._lanes:
+                lane.let_open()
+            raise
+        self._counts["opened"] += 1
+        return pooled
+
+    def _is_over(self, lane: _Lane, pooled: Pooled) -> bool:
+        """Return True if a connection should be closed although it is good."""
+        is_old = self._max_lifetime_s is not None and time.monotonic() - pooled.opened_at > self._max_lifetime_s
+        return is_old or pooled.generation != self._generation or lane.size > lane.most
+
+    def _close_surplus(self) -> None:
+        """Close idle connections that are too many, too old, or have not been used for long."""
+        now = time.monotonic()
+        for lane in self._lanes:
+            for pooled in list(lane.idle):
+                unused = self._idle_timeout_s is not None and now - pooled.idle_since > self._idle_timeout_s
+                if self._is_over(lane, pooled) or (unused and lane.size > max(self._least(lane), 0)):
+                    lane.idle.remove(pooled)
+                    self._drop(lane, pooled)
+
+    async def _close_idle(self) -> None:
+        for lane in self._lanes:
+            while lane.idle:
+                pooled = lane.idle.popleft()
+                lane.size -= 1
+                self._counts["closed"] += 1
+                await pooled.close()
+            if not self._is_closed:
+                lane.let_open()
+
+    # -- whole results -----------------------------------------------------------------------------
+    # On a WAL database they read through a reader; what turns out to write goes to the writer instead.
+
+    async def fetch_all(self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> Any:
+        """See `Connection.fetch_all`."""
+        return await self._read("fetch_all", sql, parameters, into=into)
+
+    async def fetch_one(self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> Any:
+        """See `Connection.fetch_one`."""
+        return await self._read("fetch_one", sql, parameters, into=into)
+
+    async def fetch_optional(
+        self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None
+    ) -> Any:
+        """See `Connection.fetch_optional`."""
+        return await self._read("fetch_optional", sql, parameters, into=into)
+
+    async def fetch_scalar(self, sql: str, parameters: Parameters | None = None) -> Any:
+        """See `Connection.fetch_scalar`."""
+        return await self._read("fetch_scalar", sql, parameters)
+
+    async def fetch_blob(self, sql: str, parameters: Parameters | None = None) -> bytes | None:
+        """See `Connection.fetch_blob`."""
+        found: bytes | None = await self._read("fetch_blob", sql, parameters)
+        return found
+
+    async def execute_fetchall(self, sql: str, parameters: Parameters | None = None) -> list[Any]:
+        """See `Connection.execute_fetchall`."""
+        rows: list[Any] = await self._read("execute_fetchall", sql, parameters)
+        return rows
+
+    async def execute(self, sql: str, parameters: Parameters | None = None) -> Cursor:
+        """Execute one statement through the writer and commit; return its closed cursor, for ``rowcount`` and such."""
+        cursor: Cursor = await self._write("execute", sql, parameters)
+        return cursor
+
+    async def execute_insert(self, sql: str, parameters: Parameters | None = None) -> Any:
+        """See `Connection.execute_insert`; committed."""
+        return await self._write("execute_insert", sql, parameters)
+
+    async def executemany(self, sql: str, parameters: ParameterSets) -> Cursor:
+        """See `Cursor.executemany`; all or nothing, in a transaction of its own."""
+        cursor: Cursor = await self._write("executemany", sql, parameters)
+        return cursor
+
+    async def executescript(self, sql_script: str) -> None:
+        """See `Cursor.executescript`; through the writer."""
+        await self._write("executescript", sql_script)
+
+    async def stream(
+        self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None
+    ) -> AsyncIterator[Any]:
+        """Return an async iterator over the rows of one statement, through a reader that it keeps until it ends."""
+        async with self.acquire(read_only=True) as connection, connection.stream(sql, parameters, into=into) as rows:
+            async for row in rows:
+                yield row
+
+    @asynccontextmanager
+    async def transaction(
+        self,
+        mode: str | None = None,
+        *,
+        timeout: float | None = None,
+        read_only: bool = False,
+        scope: TransactionScope | None = None,
+    ) -> AsyncIterator[Connection]:
+        """Return an ``async with`` block that is one transaction on the writer, begun IMMEDIATE.
+
+        ``timeout`` as for `acquire`. With ``read_only`` it is a snapshot: all its statements see the same state.
+        """
+        async with self.acquire(timeout=timeout, read_only=read_only) as connection:
+            begin = mode or ("DEFERRED" if read_only else None)
+            async with connection.transaction(begin, scope=scope):
+                yield connection
+
+    async def _read(self, verb: str, sql: str, *arguments: Any, **options: Any) -> Any:
+        try:
+            return await self._run(verb, sql, *arguments, read_only=True, **options)
+        except OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != abi.SQLITE_READONLY or self._lanes[0].read_only:
+                raise
+        return await self._write(verb, sql, *arguments, **options)
+
+    async def _write(self, verb: str, sql: str, *arguments: Any, **options: Any) -> Any:
+        return await self._run(verb, sql, *arguments, read_only=False, **options)
+
+    async def _run(self, verb: str, sql: str, *arguments: Any, read_only: bool, **options: Any) -> Any:
+        """Run one verb on a connection that nobody else sees, so that only its text can leave something behind."""
+        async with self.acquire(read_only=read_only) as connection:
+            if read_only:
+                return await getattr(connection, verb)(sql, *arguments, **options)
+            connection._state.commit_each_statement()
+            if verb == "executemany":
+                async with connection.transaction():
+                    return await connection.executemany(sql, *arguments)
+            result = await getattr(connection, verb)(sql, *arguments, **options)
+            if verb == "execute":
+                await result.close()
+            return result
+
+    # -- state -------------------------------------------------------------------------------------
+
+    def statistics(self) -> dict[str, float]:
+        """Return counters: connections now, tasks waiting, and what has happened since the pool was created.
+
+        ``size idle out waiting`` are now; ``oldest_out_s`` the longest time that one has been out. ``acquired waited
+        timeouts refused opened closed replaced errors`` are since creation, as ``wait_s`` and ``longest_wait_s``, the
+        time that acquiring took.
+        """
+        now = time.monotonic()
+        return {
+            "size": sum(lane.size for lane in self._lanes),
+            "idle": sum(len(lane.idle) for lane in self._lanes),
+            "out": len(self._loans),
+            "waiting": sum(not waiter.is_done for lane in self._lanes for waiter in lane.waiting),
+            "min_size": self._min_size,
+            "max_size": self._max_size,
+            "oldest_out_s": max((now - loan.since for loan in self._loans.values()), default=0.0),
+            "wait_s": self._wait_s,
+            "longest_wait_s": self._longest_wait_s,
+            **self._counts,
+        }
+
+    def _check_use(self) -> None:
+        """Raise if the pool cannot be used here."""
+        if self._process != os.getpid():
+            raise ProgrammingError("this pool belongs to the parent process: create another one after fork()")
+        if self._is_closed:
+            raise self._refusal()
+        loop = current_loop(self._loop)
+        if self._loop is None:
+            self._loop = loop
+        elif loop is not self._loop:
+            raise ProgrammingError("this pool belongs to another event loop: create one in each")
+
+    def _refusal(self) -> PoolClosed:
+        return PoolClosed(f"the pool of {self._database!r} is closed")
+
+    def _time_limit(self, timeout: float | None) -> Any:
+        from anyio import move_on_after
+
+        return move_on_after(self._acquire_timeout_s if timeout is None else checked_seconds(timeout))
+
+    def _timed_out(self, what: str) -> PoolTimeout:
+        self._counts["timeouts"] += 1
+        return PoolTimeout(f"the pool took too long: waiting for {what}{self._whereabouts()}")
+
+    def _whereabouts(self) -> str:
+        now = time.monotonic()
+        out = [f"{loan.acquired_at} ({now - loan.since:.1f} s ago)" for loan in self._loans.values()]
+        return f"; connections are out, acquired at {', '.join(out)}" if out else ""
+
+
+def _check_sizes(least: object, most: object) -> None:
+    if not isinstance(most, int) or most < 1:
+        raise ValueError(f"max_size must be at least 1, not {most!r}")
+    if not isinstance(least, int) or not 0 <= least <= most:
+        raise ValueError(f"min_size must be between 0 and max_size, {most}, not {least!r}")
+
+
+def create_pool(database: str | bytes | os.PathLike[str] | os.PathLike[bytes], **options: Any) -> Pool:
+    """Return a pool of connections to ``database``; await it, or use it in ``async with``, to open it; see `Pool`.
+
+    ``min_size``, ``max_size``  connections to keep open, and at most; the writer is one of them
+    ``acquire_timeout``         seconds to wait for a connection, None: no limit
+    ``idle_timeout``            seconds after which an unused connection beyond ``min_size`` is closed
+    ``max_lifetime``            seconds after which a connection is replaced
+    ``max_waiting``             tasks that may wait for a connection of a kind, None: no limit
+    ``init_hook``               async function, called with each connection that is opened
+    ``check``, ``reset``        async functions, called with a connection before it is lent and after it came back; an
+                                exception means that it is replaced
+
+    All others are the options of `connect`.
+    """
+    return Pool(database, **options)

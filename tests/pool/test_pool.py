@@ -1,0 +1,615 @@
+"""Pools: who gets which connection and when, what comes back, what is replaced, and how a pool ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sqlite3
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+import rapsqlite
+from rapsqlite import Pool, PoolClosed, PoolTimeout, TooManyWaiting, create_pool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    Act = Callable[[rapsqlite.Connection], Awaitable[object]]
+
+SCHEMA = "CREATE TABLE t (a INTEGER PRIMARY KEY, b)"
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+
+@pytest.fixture
+def wal(database: Path) -> Path:
+    """A database in WAL mode."""
+    with closing(sqlite3.connect(database)) as stock:
+        stock.execute("PRAGMA journal_mode = wal")
+        stock.execute(SCHEMA)
+    return database
+
+
+@pytest.fixture
+async def pool(wal: Path) -> AsyncIterator[Pool]:
+    async with create_pool(wal, max_size=3) as pool:
+        yield pool
+
+
+# -- whole results ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["wal", "delete", "memory", "one connection"])
+async def test_verbs_of_a_pool_do_what_those_of_a_connection_do(database: Path, kind: str) -> None:
+    """And commit: the database in memory is one, whatever its connections do."""
+    if kind == "wal":
+        with closing(sqlite3.connect(database)) as stock:
+            stock.execute("PRAGMA journal_mode = wal")
+    target = ":memory:" if kind == "memory" else database
+    async with create_pool(target, max_size=1 if kind == "one connection" else 4) as pool:
+        await pool.executescript(SCHEMA)
+        cursor = await pool.execute("INSERT INTO t (b) VALUES (?)", ["x"])
+        assert (cursor.rowcount, cursor.lastrowid) == (1, 1)
+        await pool.executemany("INSERT INTO t (b) VALUES (?)", [("y",), ("z",)])
+        assert await pool.execute_insert("INSERT INTO t (b) VALUES ('last')") == (4,)
+        assert await pool.fetch_all("SELECT * FROM t WHERE a < 3") == [[1, "x"], [2, "y"]]
+        assert await pool.fetch_one("SELECT b FROM t WHERE a = ?", [3]) == ["z"]
+        assert await pool.fetch_optional("SELECT b FROM t WHERE a = 99") is None
+        assert await pool.fetch_scalar("SELECT count(*) FROM t") == 4
+        assert await pool.fetch_blob("SELECT x'00ff'") == b"\x00\xff"
+        assert await pool.execute_fetchall("SELECT a FROM t WHERE a = 1") == [(1,)]
+        assert [row async for row in pool.stream("SELECT a FROM t")] == [[1], [2], [3], [4]]
+        assert await pool.fetch_scalar("INSERT INTO t (b) VALUES ('returning') RETURNING a") == 5
+        with pytest.raises(rapsqlite.IntegrityError):
+            await pool.executemany("INSERT INTO t VALUES (?, 'undone')", [(6,), (1,)])
+        assert await pool.fetch_scalar("SELECT max(a) FROM t") == 5
+        assert pool.statistics()["out"] == 0
+
+
+async def test_readers_and_the_writer_are_different_connections(pool: Pool) -> None:
+    async with pool.acquire() as writer, pool.acquire(read_only=True) as one, pool.acquire(read_only=True) as two:
+        await writer.execute("INSERT INTO t (b) VALUES (1)")
+        assert await one.fetch_scalar("SELECT count(*) FROM t") == 0
+        await writer.commit()
+        assert await two.fetch_scalar("SELECT count(*) FROM t") == 1
+        assert pool.statistics()["size"] == 3
+        with pytest.raises(
+            rapsqlite.OperationalError, match=r"readonly database \(this connection of the pool only reads"
+        ):
+            await one.execute("INSERT INTO t (b) VALUES (2)")
+
+
+async def test_block_of_acquire_commits_on_a_clean_exit_and_rolls_back_after_an_exception(pool: Pool) -> None:
+    async with pool.acquire() as conn:
+        await conn.execute("INSERT INTO t (b) VALUES ('kept')")
+    with pytest.raises(KeyError):  # noqa: PT012 - the block is what is tested
+        async with pool.acquire() as conn:
+            await conn.execute("INSERT INTO t (b) VALUES ('undone')")
+            raise KeyError
+
+    assert await pool.fetch_all("SELECT b FROM t") == [["kept"]]
+
+
+async def test_transactions_of_a_pool_begin_immediate_and_queue(pool: Pool) -> None:
+    """Reading before writing is safe: two such transactions on two connections would fail."""
+
+    async def add() -> None:
+        async with pool.transaction() as conn:
+            count = await conn.fetch_scalar("SELECT count(*) FROM t")
+            await anyio.lowlevel.checkpoint()
+            await conn.execute("INSERT INTO t VALUES (?, 'x')", [count + 1])
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(add)
+
+    assert await pool.fetch_scalar("SELECT max(a) FROM t") == 20
+
+
+async def test_transaction_that_only_reads_is_a_snapshot(pool: Pool) -> None:
+    async with pool.transaction(read_only=True) as conn:
+        assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
+        await pool.execute("INSERT INTO t (b) VALUES (1)")
+        assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
+
+    assert await pool.fetch_scalar("SELECT count(*) FROM t") == 1
+
+
+# -- waiting ---------------------------------------------------------------------------------------
+
+
+async def test_tasks_get_connections_in_the_order_in_which_they_asked(pool: Pool) -> None:
+    order: list[int] = []
+
+    async def take(number: int) -> None:
+        async with pool.acquire():
+            order.append(number)
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks, pool.acquire():
+        for number in range(10):
+            tasks.start_soon(take, number)
+            await anyio.wait_all_tasks_blocked()
+        assert pool.statistics()["waiting"] == 10
+
+    assert order == list(range(10))
+
+
+async def test_timeout_says_where_the_connections_are(pool: Pool) -> None:
+    async def hold(done: anyio.Event, *, task_status: Any) -> None:
+        async with pool.acquire():
+            task_status.started()
+            await done.wait()
+
+    done = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(hold, done)
+        with pytest.raises(
+            PoolTimeout, match=r"writes; connections are out, acquired at .*test_pool\.py:\d+"
+        ) as caught:
+            await pool.acquire(timeout=0.01)
+        done.set()
+
+    assert isinstance(caught.value, TimeoutError)
+    assert caught.value.sqlite_errorname == "SQLITE_BUSY"
+    assert pool.statistics()["timeouts"] == 1
+    async with pool.acquire(timeout=0.5):
+        pass
+
+
+async def test_too_many_waiting_tasks_are_refused(wal: Path) -> None:
+    async with create_pool(wal, max_waiting=1) as pool:
+
+        async def wait() -> None:
+            async with pool.acquire():
+                pass
+
+        async with anyio.create_task_group() as tasks, pool.acquire():
+            tasks.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(TooManyWaiting, match="1 tasks wait"):
+                await pool.acquire()
+
+
+async def test_task_that_has_the_writer_and_asks_for_it_again_is_refused_at_once(pool: Pool) -> None:
+    async with pool.acquire():
+        with pytest.raises(rapsqlite.ProgrammingError, match="waits for itself"):
+            await pool.execute("INSERT INTO t (b) VALUES (1)")
+
+
+@pytest.mark.parametrize("when", ["waiting", "handed over"])
+async def test_cancelled_wait_leaves_no_connection_behind(pool: Pool, when: str) -> None:
+    scope = anyio.CancelScope()
+
+    async def wait() -> None:
+        with scope:
+            async with pool.acquire():
+                await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        conn = await pool.acquire()
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        if when == "waiting":
+            scope.cancel()
+            await anyio.wait_all_tasks_blocked()
+            await pool.release(conn)
+        else:
+            await pool.release(conn)
+            scope.cancel()
+
+    async with pool.acquire(timeout=1):
+        assert pool.statistics()["waiting"] == 0
+
+
+# -- what comes back -------------------------------------------------------------------------------
+
+
+async def statement_left_open(conn: rapsqlite.Connection) -> object:
+    cursor = await conn.execute("SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3")
+    await cursor.fetchone()
+    return cursor
+
+
+async def blob_left_open(conn: rapsqlite.Connection) -> object:
+    await conn.execute("INSERT INTO t VALUES (1, x'00')")
+    await conn.commit()
+    return await conn.blobopen("t", "b", 1)
+
+
+async def python_settings(conn: rapsqlite.Connection) -> None:
+    conn.row_factory = "dict"
+    conn.isolation_level = None
+    conn.timeout = 0.25
+    conn.register_adapter(complex, str)
+
+
+LEFT_BEHIND: dict[str, Act] = {
+    "transaction": lambda conn: conn.begin(),
+    "temporary table": lambda conn: conn.execute("CREATE TEMP TABLE leftover (a)"),
+    "pragma": lambda conn: conn.execute("PRAGMA foreign_keys = ON"),
+    "set_pragma": lambda conn: conn.set_pragma("synchronous", 0),
+    "unreadable pragma": lambda conn: conn.execute("PRAGMA case_sensitive_like = ON"),
+    "attached database": lambda conn: conn.execute("ATTACH ':memory:' AS other"),
+    "function": lambda conn: conn.create_function("leftover", 0, lambda: 1),
+    "limit": lambda conn: conn.setlimit(rapsqlite.SQLITE_LIMIT_LENGTH, 1000),
+    "trace": lambda conn: conn.set_trace_callback(print),
+    "statement": statement_left_open,
+    "blob": blob_left_open,
+    "prepared": lambda conn: conn.prepare("SELECT 1").fetch_all(),
+    "settings": python_settings,
+}
+STATE = (
+    "SELECT (SELECT count(*) FROM sqlite_temp_schema), (SELECT * FROM pragma_foreign_keys), 'a' LIKE 'A',"
+    " (SELECT * FROM pragma_synchronous), (SELECT count(*) FROM pragma_database_list WHERE name = 'other'),"
+    " (SELECT count(*) FROM pragma_function_list WHERE name = 'leftover')"
+)
+
+
+@pytest.mark.parametrize("read_only", [False, True], ids=["writer", "reader"])
+@pytest.mark.parametrize("left", LEFT_BEHIND)
+async def test_nothing_that_a_borrower_leaves_behind_reaches_the_next(wal: Path, left: str, read_only: bool) -> None:
+    if read_only and left == "blob":
+        left = "statement"
+    async with create_pool(wal, max_size=2) as pool:
+        async with pool.acquire(read_only=read_only) as conn:
+            before = await conn.fetch_one(STATE)
+        conn = await pool.acquire(read_only=read_only)
+        kept = await LEFT_BEHIND[left](conn)
+        await pool.release(conn)
+
+        async with pool.acquire(read_only=read_only) as conn:
+            assert not conn.in_transaction
+            assert await conn.fetch_one(STATE) == before
+            assert (await conn.statistics())["open_statements"] == 0
+            assert conn.isolation_level == ""
+            assert conn.timeout == 5.0
+            assert await conn.getlimit(rapsqlite.SQLITE_LIMIT_LENGTH) > 1000
+            if not read_only:
+                await conn.execute("INSERT INTO t (b) VALUES ('next')")
+        del kept
+        gc.collect()
+        assert await pool.fetch_scalar("SELECT 1") == 1
+
+
+async def test_harmless_use_replaces_no_connection(pool: Pool) -> None:
+    for _ in range(5):
+        async with pool.acquire() as conn:
+            await conn.execute("INSERT INTO t (b) VALUES (1)")
+            await conn.get_table_info("t")
+            await conn.execute("PRAGMA user_version = 5")
+            await statement_left_open(conn)
+
+    assert pool.statistics()["replaced"] == 0
+
+
+async def test_returned_connection_is_refused_with_all_that_it_made(pool: Pool) -> None:
+    conn = await pool.acquire()
+    cursor = await conn.execute("SELECT 1 UNION ALL SELECT 2")
+    prepared = conn.prepare("SELECT 1")
+    await prepared.fetch_all()
+    await pool.release(conn)
+
+    for use in (lambda: conn.fetch_all("SELECT 1"), cursor.fetchall, prepared.fetch_all, conn.commit):
+        with pytest.raises(rapsqlite.ClosedError, match="returned to its pool"):
+            await use()
+    assert not conn.is_alive()
+    await conn.close()
+    with pytest.raises(rapsqlite.ProgrammingError, match="returned already"):
+        await pool.release(conn)
+    async with pool.acquire() as another:
+        assert await another.fetch_scalar("SELECT 1") == 1
+
+
+async def test_connection_of_elsewhere_is_not_taken(pool: Pool) -> None:
+    async with rapsqlite.connect(":memory:") as conn:
+        with pytest.raises(rapsqlite.ProgrammingError, match="not of this pool"):
+            await pool.release(conn)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_connection_that_is_broken_or_closed_while_it_is_out_is_replaced(pool: Pool, read_only: bool) -> None:
+    async with pool.acquire(read_only=read_only) as conn:
+        await conn.close()
+    async with pool.acquire(read_only=read_only) as conn:
+        conn._state.guest.kill()
+        with pytest.raises(rapsqlite.Error):
+            await conn.fetch_all(ENDLESS)
+
+    async with pool.acquire(read_only=read_only) as conn:
+        assert await conn.fetch_scalar("SELECT 1") == 1
+    assert pool.statistics()["replaced"] == 2
+
+
+async def test_connection_that_breaks_while_idle_is_replaced_without_notice(pool: Pool) -> None:
+    async with pool.acquire() as conn:
+        guest = conn._state.guest
+    await guest._guest.close()  # type: ignore[attr-defined]
+
+    assert await pool.execute_insert("INSERT INTO t (b) VALUES (1)") == (1,)
+
+
+async def test_statement_that_still_runs_when_its_connection_comes_back_is_ended(pool: Pool) -> None:
+    async def run(conn: rapsqlite.Connection) -> None:
+        with pytest.raises(rapsqlite.Error):
+            await conn.fetch_all(ENDLESS)
+
+    async with anyio.create_task_group() as tasks:
+        conn = await pool.acquire(read_only=True)
+        tasks.start_soon(run, conn)
+        await anyio.wait_all_tasks_blocked()
+        await pool.release(conn)
+
+    assert await pool.fetch_scalar("SELECT 1") == 1
+
+
+async def test_connection_that_is_dropped_is_reported_and_replaced(pool: Pool) -> None:
+    with pytest.warns(ResourceWarning, match=r"acquired from a pool at .*test_pool\.py:\d+, was deleted before"):  # noqa: PT031
+        conn: Any = await pool.acquire()
+        del conn
+        gc.collect()
+
+    async with pool.acquire(timeout=5) as conn:
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+# -- hooks, sizes, lifetimes -----------------------------------------------------------------------
+
+
+async def test_hooks_see_each_connection(wal: Path) -> None:
+    seen: list[str] = []
+
+    async def init(conn: rapsqlite.Connection) -> None:
+        await conn.create_function("answer", 0, lambda: 42)
+        seen.append("init")
+
+    async def check(conn: rapsqlite.Connection) -> None:
+        seen.append("check")
+
+    async def reset(conn: rapsqlite.Connection) -> None:
+        seen.append("reset")
+
+    async with create_pool(wal, init_hook=init, check=check, reset=reset) as pool, pool.acquire() as conn:
+        assert await conn.fetch_scalar("SELECT answer()") == 42
+
+    assert seen == ["init", "check", "reset"]
+
+
+@pytest.mark.parametrize("hook", ["check", "reset"])
+async def test_hook_that_raises_means_another_connection(wal: Path, hook: str) -> None:
+    calls = []
+
+    async def fail_once(conn: rapsqlite.Connection) -> None:
+        calls.append(conn)
+        if len(calls) == 1:
+            raise KeyError
+
+    async with create_pool(wal, **{hook: fail_once}) as pool:
+        for _ in range(2):
+            async with pool.acquire() as conn:
+                assert await conn.fetch_scalar("SELECT 1") == 1
+        assert pool.statistics()["opened"] == 2
+
+
+async def test_init_hook_that_raises_fails_opening_and_leaves_nothing(wal: Path) -> None:
+    async def fail(conn: rapsqlite.Connection) -> None:
+        raise KeyError("no")
+
+    threads = threading.active_count()
+    pool = create_pool(wal, init_hook=fail)
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            await pool.wait_ready()
+        with pytest.raises(KeyError):
+            await pool.acquire()
+    await pool.aclose()
+    for _ in range(200):
+        if threading.active_count() <= threads:
+            break
+        await anyio.sleep(0.01)
+    assert threading.active_count() <= threads
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_size": 0}, {"min_size": -1}, {"min_size": 3, "max_size": 2}, {"max_size": "2"}, {"autocommit": False}],
+    ids=str,
+)
+def test_sizes_and_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"size|autocommit"):
+        create_pool(":memory:", **options)
+    with pytest.raises(TypeError):
+        create_pool(":memory:", no_such_option=1)
+
+
+async def test_min_size_is_opened_at_once_and_resized(wal: Path) -> None:
+    async with create_pool(wal, min_size=3, max_size=4) as pool:
+        assert pool.statistics()["size"] == 3
+        await pool.resize(min_size=1, max_size=2)
+        assert pool.statistics()["size"] == 2
+        await pool.resize(max_size=1)
+        async with pool.acquire(read_only=True) as conn:
+            await conn.execute("INSERT INTO t (b) VALUES ('the only connection writes')")
+        assert pool.statistics()["size"] == 1
+        await pool.resize(max_size=5)
+        async with pool.acquire(), pool.acquire(read_only=True), pool.acquire(read_only=True):
+            assert pool.statistics()["size"] == 3
+        with pytest.raises(ValueError, match="max_size"):
+            await pool.resize(max_size=0)
+
+
+async def test_growing_lets_waiting_tasks_in(wal: Path) -> None:
+    async with create_pool(wal, max_size=2) as pool, anyio.create_task_group() as tasks:
+
+        async def read() -> None:
+            await pool.fetch_scalar("SELECT 1")
+            read_one.set()
+
+        read_one = anyio.Event()
+        async with pool.acquire(read_only=True):
+            tasks.start_soon(read)
+            await anyio.wait_all_tasks_blocked()
+            assert not read_one.is_set()
+            await pool.resize(max_size=3)
+            await read_one.wait()
+
+
+async def test_drained_and_old_connections_are_replaced(wal: Path) -> None:
+    async with create_pool(wal, max_lifetime=0) as pool:
+        for _ in range(3):
+            await pool.fetch_scalar("SELECT 1")
+        assert pool.statistics()["opened"] >= 3
+    async with create_pool(wal) as pool:
+        async with pool.acquire():
+            await pool.fetch_scalar("SELECT 1")
+            await pool.drain()
+            assert pool.statistics()["size"] == 1
+        assert pool.statistics()["size"] == 0
+        assert await pool.fetch_scalar("SELECT 1") == 1
+
+
+async def test_unused_connections_beyond_the_smallest_size_are_closed(wal: Path) -> None:
+    async with create_pool(wal, idle_timeout=0) as pool:
+        async with pool.acquire(read_only=True), pool.acquire(read_only=True):
+            assert pool.statistics()["size"] == 3
+        await pool.execute("INSERT INTO t (b) VALUES (1)")
+        assert pool.statistics()["size"] == 1
+
+
+async def test_statistics_count(pool: Pool) -> None:
+    async with pool.acquire():
+        pass
+    counts = pool.statistics()
+
+    assert counts["acquired"] == 1
+    assert counts["opened"] == counts["size"] == counts["idle"] == 1
+    assert counts["closed"] == counts["out"] == counts["waiting"] == counts["errors"] == 0
+
+
+# -- the end ---------------------------------------------------------------------------------------
+
+
+async def test_closing_waits_for_what_is_out_and_refuses_what_waits(wal: Path) -> None:
+    errors: list[BaseException] = []
+    pool = await create_pool(wal)
+    conn = await pool.acquire()
+
+    async def wait() -> None:
+        with pytest.raises(PoolClosed) as caught:
+            await pool.acquire()
+        errors.append(caught.value)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(pool.aclose)
+        await anyio.wait_all_tasks_blocked()
+        assert len(errors) == 1
+        await conn.execute("INSERT INTO t (b) VALUES ('kept')")
+        await conn.commit()
+        await pool.release(conn)
+
+    await pool.aclose()
+    with pytest.raises(PoolClosed):
+        await pool.fetch_all("SELECT 1")
+    with closing(sqlite3.connect(wal)) as stock:
+        assert stock.execute("SELECT b FROM t").fetchall() == [("kept",)]
+
+
+async def test_closing_with_a_timeout_closes_what_is_out_and_says_where_it_was_acquired(wal: Path) -> None:
+    pool = await create_pool(wal)
+    conn = await pool.acquire()
+
+    with pytest.warns(ResourceWarning, match=r"connections were out, acquired at .*test_pool\.py:\d+"):
+        await pool.aclose(timeout=0.01)
+
+    with pytest.raises(rapsqlite.Error):
+        await conn.fetch_all("SELECT 1")
+    await conn.close()
+
+
+def test_pool_that_is_dropped_is_reported(database: Path) -> None:
+    async def main() -> None:
+        await create_pool(database)
+
+    with pytest.warns(ResourceWarning, match=r"a pool of .* was deleted before being closed"):  # noqa: PT031
+        asyncio.run(main())
+        gc.collect()
+
+
+def test_pool_of_another_loop_is_refused(database: Path) -> None:
+    pool = create_pool(database)
+
+    async def use() -> None:
+        await pool.fetch_scalar("SELECT 1")
+
+    asyncio.run(use())
+    with pytest.raises(rapsqlite.ProgrammingError, match="another event loop"):
+        asyncio.run(use())
+    asyncio.run(pool.aclose())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork()")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_pool_of_the_parent_is_refused_after_a_fork(database: Path) -> None:
+    pool = create_pool(database)
+    asyncio.run(pool.wait_ready())
+    child = os.fork()
+    if child == 0:
+        try:
+            asyncio.run(pool.acquire()._pool.fetch_scalar("SELECT 1"))
+        except rapsqlite.ProgrammingError as error:
+            os._exit(0 if "parent" in str(error) else 2)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    asyncio.run(pool.aclose())
+
+    assert status == 0
+
+
+async def test_database_that_goes_away_is_an_error_and_one_that_comes_back_is_used(database: Path) -> None:
+    async with create_pool(database) as pool:
+        await pool.executescript(SCHEMA)
+        await anyio.Path(database).unlink()
+        with pytest.raises(rapsqlite.OperationalError):
+            await pool.execute("INSERT INTO t (b) VALUES (1)")
+        await pool.executescript(SCHEMA)
+        assert await pool.execute_insert("INSERT INTO t (b) VALUES (1)") == (1,)
+
+
+async def test_pool_of_a_database_that_cannot_be_opened_says_so_and_lets_nobody_wait(tmp_path: Path) -> None:
+    pool = create_pool(tmp_path / "nowhere" / "x.db")
+    errors = []
+
+    async def use() -> None:
+        with pytest.raises(rapsqlite.OperationalError) as caught:
+            await pool.fetch_all("SELECT 1")
+        errors.append(caught.value.sqlite_errorname)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(use)
+    await pool.aclose()
+
+    assert len(errors) == 5
+    assert {name[:15] for name in errors} == {"SQLITE_CANTOPEN"}
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+
+
+async def test_nothing_leaks(wal: Path) -> None:
+    threads, files = threading.active_count(), open_files()
+    for _ in range(3):
+        async with create_pool(wal, min_size=2, max_size=4) as pool, anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(pool.fetch_all, "SELECT * FROM t")
+
+    assert threading.active_count() <= threads
+    assert open_files() <= files + 4
