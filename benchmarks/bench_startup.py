@@ -1,7 +1,7 @@
-"""The cost before the first row: imports, the first query of a new interpreter, memory per connection.
+"""The cost before the first row: imports, the first query of a new interpreter, opening, memory per connection.
 
-Each figure comes from new interpreters in the peer's environment, isolated (``-I``) with the checkout last on the path,
-like the workers.
+All but the rate of opening come from new interpreters in the peer's environment, isolated (``-I``) with the checkout
+last on the path, like the workers.
 """
 
 from __future__ import annotations
@@ -56,33 +56,48 @@ async def first_row(peer: Peer, directory: Path, size: int) -> Figures:
     }
 
 
+async def opening(peer: Peer, directory: Path, size: int) -> Figures:
+    """Open a database, run SELECT 1 and close it, ``size`` times one after the other, after once that does not count."""
+    path = str(directory / ITEMS)
+    start = 0.0
+    for number in range(size + 1):
+        if number == 1:
+            start = time.perf_counter()
+        database = await peer.open_database(path, {})
+        await database.execute_fetchall("SELECT 1")
+        await database.close()
+    return {"operations_per_s": size / (time.perf_counter() - start)}
+
+
 async def memory(peer: Peer, directory: Path, size: int) -> Figures:
-    """Open ``size`` connections to one file in a fresh process: proportional set size per connection."""
-    after_open, after_select = _run(_MEMORY, peer.NAME, str(directory / ITEMS), str(size)).split()
-    return {"after_open_kib": float(after_open), "after_select_kib": float(after_select)}
+    """Open ``size`` connections to one file in a fresh process: memory per connection.
+
+    What the system says the process occupies (RSS), and the same with shared pages divided among their users (PSS).
+    """
+    figures = _run(_MEMORY, peer.NAME, str(directory / ITEMS), str(size)).split()
+    names = ("after_open_kib", "after_open_pss_kib", "after_select_kib", "after_select_pss_kib")
+    return dict(zip(names, map(float, figures), strict=True))
 
 
-def _proportional_kib() -> int:
+def _memory_kib() -> tuple[int, int]:
     with open("/proc/self/smaps_rollup") as rollup:
-        for line in rollup:
-            if line.startswith("Pss:"):
-                return int(line.split()[1])
-    raise RuntimeError("no Pss line in /proc/self/smaps_rollup")
+        found = {line.split()[0]: int(line.split()[1]) for line in rollup if line.startswith(("Rss:", "Pss:"))}
+    return found["Rss:"], found["Pss:"]
 
 
-async def _connection_memory(name: str, path: str, count: int) -> tuple[float, float]:
+async def _connection_memory(name: str, path: str, count: int) -> list[float]:
     peer = load(name)
     first = await peer.open_database(path, {})
     await first.execute_fetchall(POINT, (1,))
-    before = _proportional_kib()
+    before = _memory_kib()
     connections = [await peer.open_database(path, {}) for _ in range(count)]
-    opened = _proportional_kib()
+    opened = _memory_kib()
     for connection in connections:
         await connection.execute_fetchall(POINT, (1,))
-    selected = _proportional_kib()
+    selected = _memory_kib()
     for connection in (*connections, first):
         await connection.close()
-    return (opened - before) / count, (selected - before) / count
+    return [(after[kind] - before[kind]) / count for after in (opened, selected) for kind in range(2)]
 
 
 def print_memory(name: str, path: str, count: str) -> None:
