@@ -151,7 +151,7 @@ _ALL = (
     Workload("opening", "open, SELECT 1, close", bench_startup.opening, 300, 3, "operations_per_s"),
     Workload("memory", "memory per connection, 40 open", bench_startup.memory, 40, 5, "after_select_kib"),
     Workload("import_time", "import", bench_startup.import_time, 5, 1, "import_ms"),
-    Workload("first_row", "interpreter start to first row", bench_startup.first_row, 5, 1, "first_row_ms"),
+    Workload("first_row", "first line to first row", bench_startup.first_row, 5, 1, "first_row_ms"),
 )
 
 WORKLOADS = {workload.name: workload for workload in _ALL}
