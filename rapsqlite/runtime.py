@@ -35,15 +35,15 @@ from rapsqlite._wasm.c_functions import (
     library_path,
 )
 from rapsqlite._wasm.c_functions import Instance as RawInstance
-from rapsqlite._wasm.dylink import read_side
 from rapsqlite._wasm.imports import MODULE, SIGNATURES, WASI, WASI_FUNCTIONS
-from rapsqlite._wasm.linking import Library
 from rapsqlite._wasm.reply_watcher import ReplyWatcher, SharedPage
 from rapsqlite._wasm.table import Table
 from rapsqlite.errors import InternalError, NotSupportedError, OperationalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from rapsqlite._wasm.linking import Library
 
 logger: logging.Logger = logging.getLogger("rapsqlite")
 
@@ -176,6 +176,9 @@ class Instance:
 
         Raises the errors of `dylink` and `linking`; OperationalError if it does not compile.
         """
+        from rapsqlite._wasm.dylink import read_side  # both only for connections that load an extension
+        from rapsqlite._wasm.linking import Library  # as above
+
         side = read_side(wasm)
         module = self._engine.side_module(side.wasm)
         return Library(self._exports, self.table, module.address, side.needs)
@@ -204,8 +207,8 @@ class Instance:
 class Engine:
     """wasmtime's engine with one compiled module, linked with the imports; shared by all instances."""
 
-    def __init__(self, wasm: bytes) -> None:
-        """Load the compiled ``wasm`` from the cache, or compile it (1 to 2 s, without the GIL) and store it there.
+    def __init__(self, wasm: bytes | Path) -> None:
+        """Load a module, or file, from the cache, or compile it (1 to 2 s, without the GIL) and store it there.
 
         Raises NotSupportedError for a wasmtime version whose C interface is not known to match, and without wasmtime.
         """
@@ -220,34 +223,47 @@ class Engine:
         system.note_fault_handlers()
         self._side_modules: dict[str, Owned] = {}
         self._compiling = threading.Lock()
-        self.module: Owned = self._load_module(self._cache_key(wasm), wasm)
+        self.module: Owned = self._load_file(wasm) if isinstance(wasm, Path) else self._load_module(wasm)
         self._callbacks: list[object] = []  # the linker holds only their addresses
         self.pre: Owned = self._link()
 
     def side_module(self, wasm: bytes) -> Owned:
         """Return a compiled extension, from the cache if possible; OperationalError if it does not compile."""
-        key = self._cache_key(wasm)
+        key = module_cache.digest(wasm)
         with self._compiling:
             if key not in self._side_modules:
                 try:
-                    self._side_modules[key] = self._load_module(key, wasm)
+                    self._side_modules[key] = self._load_module(wasm)
                 except WasmtimeError as exc:
                     raise OperationalError(f"it is not valid: {str(exc).splitlines()[0]}") from None
             return self._side_modules[key]
 
-    def _load_module(self, key: str, wasm: bytes) -> Owned:
-        compiled = module_cache.load(key)
-        if compiled is not None:
-            try:
-                return self._deserialize(compiled)
-            except WasmtimeError as exc:
-                logger.info("the cached module does not match this wasmtime (%s): compiling it again", exc)
+    def _load_file(self, path: Path) -> Owned:
+        # The file is read only if it must be compiled.
+        cached = self._load_cached(self._cache_key(module_cache.digest_of_file(str(path))))
+        return self._load_module(path.read_bytes()) if cached is None else cached
+
+    def _load_module(self, wasm: bytes) -> Owned:
+        key = self._cache_key(module_cache.digest(wasm))
+        cached = self._load_cached(key)
+        if cached is not None:
+            return cached
         _check_version()
         module = self._compile(wasm)
         serialized = Vector()
         self.c.check(self.c.wasmtime_module_serialize(module.address, ctypes.byref(serialized)))
         module_cache.store(key, self.c.take_bytes(serialized))
         return module
+
+    def _load_cached(self, key: str) -> Owned | None:
+        compiled = module_cache.load(key)
+        if compiled is None:
+            return None
+        try:
+            return self._deserialize(compiled)
+        except WasmtimeError as exc:
+            logger.info("the cached module does not match this wasmtime (%s): compiling it again", exc)
+            return None
 
     def _deserialize(self, file: Path) -> Owned:
         module = ctypes.c_void_p()
@@ -260,9 +276,9 @@ class Engine:
         self.c.check(self.c.wasmtime_module_new(self.engine.address, wasm, len(wasm), ctypes.byref(module)))
         return self.c.owned(module.value or 0, "wasmtime_module")
 
-    def _cache_key(self, wasm: bytes) -> str:
+    def _cache_key(self, digest: str) -> str:
         build = module_cache.digest(f"{self._build} {_CONFIG_NAME}".encode())
-        return f"{module_cache.digest(wasm)[:24]}-{build[:16]}.compiled"
+        return f"{digest[:24]}-{build[:16]}.compiled"
 
     def _link(self) -> Owned:
         wanted = {each.name for each in self.c.imports(self.module.address) if each.module == WASI}
@@ -410,7 +426,7 @@ def shared_engine() -> Engine:
     global _shared
     with _shared_lock:
         if _shared is None:
-            _shared = Engine(Path(__file__).with_name("engine.wasm").read_bytes())
+            _shared = Engine(Path(__file__).with_name("engine.wasm"))
         return _shared
 
 

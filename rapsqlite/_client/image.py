@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,6 +78,8 @@ class Image:
         with self._guard:
             if self._directory:
                 # A guest that is about to drop the image may still have it open; its name is removed anyway.
+                import shutil  # as `tempfile`
+
                 shutil.rmtree(self._directory, ignore_errors=True)
                 self._lock.release()
 
@@ -166,5 +167,7 @@ def _reclaim(shared: str) -> None:
         if entry.name.startswith(_PREFIX) and entry.name.endswith(_SUFFIX):
             lock = _Lock()
             if lock.acquire(entry.path):
+                import shutil  # as `tempfile`
+
                 shutil.rmtree(entry.path.removesuffix(_SUFFIX), ignore_errors=True)
                 lock.release()

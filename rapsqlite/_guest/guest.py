@@ -29,7 +29,7 @@ from rapsqlite._loops.cancellation import deliver_held_back, held_back, raise_or
 from rapsqlite._loops.ticket import wait_shielded
 from rapsqlite._values.wire import split_failed
 from rapsqlite._wasm import parking
-from rapsqlite._wasm.linking import reason_of
+from rapsqlite._wasm.c_functions import reason_of
 from rapsqlite._wasm.rings import Reply, Request, Rings
 from rapsqlite.errors import InternalError, ProgrammingError
 

@@ -305,6 +305,13 @@ class Exports:
         return ctypes.byref(found, ITEM)
 
 
+def reason_of(exc: BaseException | None) -> str:
+    """Return wasmtime's message without the backtrace: the error and its cause."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    whole = [line for line in (lines[:1] + lines[-1:]) if not line.startswith("error while executing")]
+    return ": ".join(dict.fromkeys(whole))
+
+
 def library_path() -> str:
     """Return the shared library of the package ``wasmtime``, which is not imported."""
     # Only a first connection needs it.

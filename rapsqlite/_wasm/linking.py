@@ -25,6 +25,7 @@ from rapsqlite._wasm.c_functions import (
     Instance,
     Value,
     WasmtimeError,
+    reason_of,
 )
 from rapsqlite._wasm.dylink import START
 from rapsqlite._wasm.table import NAME as TABLE_NAME
@@ -179,10 +180,3 @@ def _i32(value: int) -> Value:
     made = Value(kind=I32)
     made.of[0] = value & _U32
     return made
-
-
-def reason_of(exc: BaseException | None) -> str:
-    """Return wasmtime's message without the backtrace: the error and its cause."""
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    whole = [line for line in (lines[:1] + lines[-1:]) if not line.startswith("error while executing")]
-    return ": ".join(dict.fromkeys(whole))

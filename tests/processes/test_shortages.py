@@ -98,7 +98,7 @@ def test_engine_that_cannot_be_read_for_want_of_descriptors_says_so() -> None:
             from rapsqlite import runtime
             def refuse():
                 raise OSError(24, "Too many open files", "engine.wasm")
-            runtime.Path.read_bytes = lambda self: refuse()
+            runtime.module_cache.digest_of_file = lambda path: refuse()
             print(await use(":memory:"))
 
         asyncio.run(main())
