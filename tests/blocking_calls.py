@@ -8,7 +8,7 @@ that look on which thread they run and who calls. Calls that tests make themselv
 from __future__ import annotations
 
 import builtins
-import fcntl
+import contextlib
 import functools
 import io
 import os
@@ -28,10 +28,13 @@ FUNCTIONS: dict[ModuleType, str] = {
     os: "access chmod chown close copy_file_range fchmod fchown fdatasync fstat fsync ftruncate link listdir lseek "
     "lstat mkdir open posix_fallocate pread preadv pwrite pwritev read readlink readv remove rename replace rmdir "
     "scandir sendfile stat statvfs symlink truncate unlink utime write writev",
-    fcntl: "fcntl flock lockf",
     builtins: "open",
     io: "open",
 }
+with contextlib.suppress(ImportError):  # Windows
+    import fcntl
+
+    FUNCTIONS[fcntl] = "fcntl flock lockf"
 # The kernel answers these from memory. Descriptors of pipes and events, as the bell's, never block either.
 KERNEL = ("/proc/", "/sys/", "/dev/null")
 # "file function" of the package, and why it may.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from rapsqlite import runtime
 from rapsqlite._constants import SQLITE_VERSION
 from rapsqlite._files import module_cache
+from rapsqlite._platform import system
 from rapsqlite.connection import connect
 from rapsqlite.errors import Error
 
@@ -60,6 +61,7 @@ def versions() -> list[Finding]:
         ("python", None, f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}"),
         ("sqlite", None, f"{SQLITE_VERSION} here, {sqlite3.sqlite_version} in Python's sqlite3"),
         ("packages", None, packages),
+        *((feature, None, f"no: {instead}") for feature, instead in system.lacks.items()),
     ]
 
 

@@ -10,6 +10,7 @@ import errno
 import os
 
 from rapsqlite import _constants as sqlite
+from rapsqlite._platform import system
 
 # Errors of lock calls if another lock is in the way, or the lock service fails temporarily.
 _IN_THE_WAY = frozenset((errno.EACCES, errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ENOLCK, errno.ETIMEDOUT))
@@ -50,7 +51,8 @@ class FileError(Exception):
         if isinstance(reason, OSError):
             number = reason.errno
             reason = os.strerror(number) + _WHAT_TO_DO.get(number, "") if number else str(reason)
-        where = f" {os.fsdecode(self.path)!r}" if self.path else ""
+        path = system.external(self.path) if self.path.startswith(b"/") else self.path
+        where = f" {os.fsdecode(path)!r}" if path else ""
         return f"cannot {self.task}{where}: {reason}"
 
 

@@ -133,7 +133,10 @@ class WalIndex:
             raise FileError(sqlite.SQLITE_IOERR_SHMLOCK, "lock", self.path, "the guest requested an impossible lock")
         kind = system.READ if flags & sqlite.SQLITE_SHM_SHARED else system.WRITE
         try:
-            system.set_lock(self._fd, kind, FIRST_INDEX_LOCK + first, count)
+            if count == 1 and self.held >> first & 1:
+                system.convert_lock(self._fd, kind, FIRST_INDEX_LOCK + first)
+            else:
+                system.set_lock(self._fd, kind, FIRST_INDEX_LOCK + first, count)
         except OSError as error:
             raise FileError(sqlite.SQLITE_BUSY, "lock", self.path, error) from None
         self.held |= ((1 << count) - 1) << first

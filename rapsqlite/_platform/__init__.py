@@ -6,7 +6,7 @@ No other module asks which system it runs on. A feature that a system lacks is n
 import sys
 
 if sys.platform == "win32":
-    raise ImportError("rapsqlite does not run on Windows yet: see docs/durability.md, Platforms")
+    from rapsqlite._platform.windows import Windows as _System
 elif sys.platform == "darwin":
     from rapsqlite._platform.darwin import Darwin as _System
 else:

@@ -216,6 +216,9 @@ class Posix(System):
         A length of 0 means to infinity, as for ``set_lock``.
         """
 
+    def convert_lock(self, fd: int, kind: int, byte: int) -> None:
+        self.set_lock(fd, kind, byte, 1)
+
     def take_shared(self, fd: int) -> None:
         # Readers pass through the pending byte, so a writer that holds it keeps new ones out.
         self.set_lock(fd, self.READ, PENDING_BYTE, 1)

@@ -209,8 +209,12 @@ class System(ABC):
     def set_lock(self, fd: int, kind: int, start: int, length: int) -> None:
         """Take or release (``NONE``) the lock on a byte range. BlockingIOError or EACCES: another lock is in the way.
 
-        A range is released as it was taken. Converting one kind into the other is not supported everywhere.
+        A range is released as it was taken. Where one is held, ``convert_lock`` changes its kind.
         """
+
+    @abstractmethod
+    def convert_lock(self, fd: int, kind: int, byte: int) -> None:
+        """Change the kind of the lock that is held on a byte. After an error it is held as before."""
 
     @abstractmethod
     def take_shared(self, fd: int) -> None:

@@ -71,6 +71,7 @@ ONLY_USERS = {
         "_platform.darwin",
         "_platform.fault_handlers",
         "_platform.linux",
+        "_platform.placeholders",
         "_platform.windows",
         "_wasm.c_functions",
         "_wasm.linking",

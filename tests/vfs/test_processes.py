@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LONG = os.environ.get("RAPSQLITE_LONG") == "1"
 ROUNDS = 20 if LONG else 1
+KILLED = 1 if sys.platform == "win32" else -signal.SIGKILL
 
 
 def start(library: str, database: Path, number: int, transactions: int, *options: str) -> subprocess.Popen[str]:
@@ -36,7 +37,7 @@ def start(library: str, database: Path, number: int, transactions: int, *options
 def finish(process: subprocess.Popen[str]) -> int:
     """Wait for the end; return how many transactions it acknowledged."""
     out, errors = process.communicate()
-    assert (process.returncode, errors) in ((0, ""), (-signal.SIGKILL, ""))
+    assert (process.returncode, errors) in ((0, ""), (KILLED, ""))
     return len(out.split())
 
 

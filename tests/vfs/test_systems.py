@@ -1,0 +1,53 @@
+"""What differs between operating systems, as far as one system can show it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rapsqlite._platform.interface import System
+
+ROOT = Path(__file__).resolve().parents[2]
+PLATFORM = Path(sys.modules[System.__module__].__file__ or "").parent
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the stand-ins are for Linux")
+def test_macos_shares_databases_with_sqlite3_by_its_own_locks_and_syncs(tmp_path: Path) -> None:
+    """With its numbers and structures, without what it lacks: posix_fallocate, and in some builds preadv."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.vfs.macos", os.fspath(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    wanted = {"F_OFD_SETLK", "F_OFD_GETLK", "F_FULLFSYNC", "F_BARRIERFSYNC", "F_GETPATH", "minherit", "fstatfs"}
+    assert wanted <= told["asked"].keys()
+    assert "needs a local file system" in told["network"]
+    assert "bell" in told["lacks"]
+
+
+@pytest.mark.parametrize("module, name", [("windows", "Windows"), ("linux", "Linux"), ("darwin", "Darwin")])
+def test_every_system_has_all_that_the_interface_names(module: str, name: str) -> None:
+    """Read from the source: a system's module can be imported on that system only."""
+    defined: set[str] = set()
+    for file in (module, *(["_posix"] if module != "windows" else [])):
+        tree = ast.parse((PLATFORM / f"{file}.py").read_text(encoding="utf-8"))
+        for kind in (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name in (name, "Posix")):
+            for node in ast.walk(kind):
+                if isinstance(node, ast.FunctionDef):
+                    defined.add(node.name)
+                elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    defined.add(node.id)
+                elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                    defined.add(node.attr)
+
+    missing = (set(System.__abstractmethods__) | set(System.__annotations__)) - defined
+
+    assert not missing
