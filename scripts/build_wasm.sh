@@ -252,6 +252,8 @@ use_profile() {
   data=$(named_by_contents "$text").profdata
   if "${profdata:-none}" merge -o "$data" "$text" 2>/dev/null; then
     c_flags+=(-fprofile-instr-use="$data" -Wno-profile-instr-unprofiled -Wno-profile-instr-out-of-date)
+    # Else the inliner makes SQLite's interpreter loop twice as large, and registers do not suffice for it.
+    c_flags+=(-mllvm -inline-enable-cost-benefit-analysis=false)
   else
     say "WARNING: without llvm-profdata wasm/sqlite_hot.proftext has no use, and SQLite is slower"
   fi
