@@ -36,7 +36,7 @@ from rapsqlite._wasm.c_functions import (
 )
 from rapsqlite._wasm.c_functions import Instance as RawInstance
 from rapsqlite._wasm.imports import MODULE, SIGNATURES, WASI, WASI_FUNCTIONS
-from rapsqlite._wasm.reply_watcher import ReplyWatcher, SharedPage
+from rapsqlite._wasm.reply_watcher import ReplyWatcher, SharedPage, watcher_module
 from rapsqlite._wasm.table import Table
 from rapsqlite.errors import InternalError, NotSupportedError, OperationalError
 
@@ -87,11 +87,6 @@ class Memory:
             if not 0 <= address <= end <= self._known_size:
                 raise IndexError("the guest passed an address outside its memory")
         return self._whole[address:end]
-
-    def share_page(self, address: int) -> SharedPage | None:
-        """Let a `ReplyWatcher` show the page at ``address``; None where the system cannot. While the guest waits."""
-        self.view(address, mapping.whole_pages(1))
-        return SharedPage(self.base + address) if mapping.make_shareable(self.base + address) else None
 
     def window(self, address: int, length: int) -> memoryview:
         """Return the bytes at ``address`` for mapping a file there; IndexError if they are not all in that region.
@@ -183,6 +178,13 @@ class Instance:
         module = self._engine.side_module(side.wasm)
         return Library(self._exports, self.table, module.address, side.needs)
 
+    def share_page(self, address: int) -> SharedPage | None:
+        """Let watchers show the page at ``address``; None where the system cannot. The guest does not run yet."""
+        self.memory.view(address, mapping.whole_pages(1))
+        if not self._engine.prepare_watching() or not mapping.make_shareable(self.memory.base + address):
+            return None
+        return SharedPage(self.memory.base + address)
+
     def prepare_output(self) -> None:
         """Let wasmtime set up writing to standard outputs, unless it has done so for another guest."""
         global _output_is_prepared
@@ -222,6 +224,7 @@ class Engine:
         self.engine: Owned = self.c.owned(self.c.wasm_engine_new_with_config(_new_config(self.c)), "wasm_engine")
         system.note_fault_handlers()
         self._side_modules: dict[str, Owned] = {}
+        self._watcher: Owned | None = None  # the compiled module, from the first guest on
         self._compiling = threading.Lock()
         self.module: Owned = self._load_file(wasm) if isinstance(wasm, Path) else self._load_module(wasm)
         self._callbacks: list[object] = []  # the linker holds only their addresses
@@ -237,6 +240,28 @@ class Engine:
                 except WasmtimeError as exc:
                     raise OperationalError(f"it is not valid: {str(exc).splitlines()[0]}") from None
             return self._side_modules[key]
+
+    def prepare_watching(self) -> bool:
+        """Compile the module of the watchers, or load it from the cache; False if that fails, for want of descriptors.
+
+        Not in a thread of an event loop.
+        """
+        try:
+            if self._watcher is None:
+                self._watcher = self.side_module(watcher_module(self.c))
+        except (OSError, OperationalError) as exc:
+            logger.info("replies are not watched for without the GIL: %s", exc)
+        return self._watcher is not None
+
+    def new_watcher(self) -> ReplyWatcher | None:
+        """Return a watcher for one thread; None if there is none, for want of address space."""
+        if self._watcher is None:
+            return None
+        try:
+            return ReplyWatcher(self.c, self.engine.address, self._watcher.address)
+        except WasmtimeError as exc:
+            logger.info("replies are not watched for without the GIL: %s", exc)
+            return None
 
     def _load_file(self, path: Path) -> Owned:
         # The file is read only if it must be compiled.
@@ -431,16 +456,11 @@ def shared_engine() -> Engine:
 
 
 def watcher_here() -> ReplyWatcher | None:
-    """Return the calling thread's watcher; None if there is none, for want of address space."""
+    """Return the calling thread's watcher; None if it can have none."""
     try:
         return _watchers.here  # type: ignore[no-any-return]
     except AttributeError:
-        _watchers.here = None
-    engine = shared_engine()
-    try:
-        _watchers.here = ReplyWatcher(engine.c, engine.engine.address)
-    except WasmtimeError as exc:
-        logger.info("replies are not watched for without the GIL: %s", exc)
+        _watchers.here = shared_engine().new_watcher()
     return watcher_here()
 
 

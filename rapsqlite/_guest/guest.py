@@ -402,7 +402,7 @@ class Guest:
             raise InternalError("engine.wasm was built for another version of this package: run scripts/build_wasm.sh")
         control = instance.call("rapsqlite_control")
         self.host.rings = rings = Rings(instance.memory.view, control)
-        rings.page = instance.memory.share_page(control)
+        rings.page = instance.share_page(control)
         block = rings.argument_block
         self.host.callbacks.attach(instance.memory.view, block, instance.table.add_entrance, instance.give_up)
         if bell is not None:

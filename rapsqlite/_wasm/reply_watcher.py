@@ -15,7 +15,7 @@ from rapsqlite._files import mapping
 from rapsqlite._wasm.c_functions import FUNCTION, MEMORY, Exports, Instance, Vector
 
 if TYPE_CHECKING:
-    from rapsqlite._wasm.c_functions import CFunctions, Owned
+    from rapsqlite._wasm.c_functions import CFunctions
 
 # Another thread may have published later requests meanwhile, which must not be taken back. The guest announces that it
 # sleeps, then checks for requests once more. One check takes about 0.5 ns.
@@ -55,16 +55,13 @@ class Unpublished(NamedTuple):
 class ReplyWatcher:
     """Watches for the replies of one guest at a time. Only one thread may use it."""
 
-    def __init__(self, c: CFunctions, engine: int) -> None:
-        """Compile the module, which takes 1 ms, and make an instance. Raises WasmtimeError."""
+    def __init__(self, c: CFunctions, engine: int, module: int) -> None:
+        """Make an instance of the compiled module. Raises WasmtimeError."""
         self._store = c.owned(c.wasmtime_store_new(engine, None, None), "wasmtime_store")
         context = int(c.wasmtime_store_context(self._store.address))
         c.wasmtime_context_set_epoch_deadline(context, _NEVER)
         instance, trap = Instance(), ctypes.c_void_p()
-        module = _compile(c, engine)
-        c.check(
-            c.wasmtime_instance_new(context, module.address, None, 0, ctypes.byref(instance), ctypes.byref(trap)), trap
-        )
+        c.check(c.wasmtime_instance_new(context, module, None, 0, ctypes.byref(instance), ctypes.byref(trap)), trap)
         exports = Exports(c, context, instance)
         self._base = int(c.wasmtime_memory_data(context, exports.item("memory", MEMORY)))
         self._call = c.wasmtime_func_call_unchecked
@@ -87,9 +84,8 @@ class ReplyWatcher:
         return values[0] & 1 != 0
 
 
-def _compile(c: CFunctions, engine: int) -> Owned:
-    code, module = Vector(), ctypes.c_void_p()
-    c.check(c.wasmtime_wat2wasm(_CODE, len(_CODE), ctypes.byref(code)))
-    wasm = c.take_bytes(code)
-    c.check(c.wasmtime_module_new(engine, wasm, len(wasm), ctypes.byref(module)))
-    return c.owned(module.value or 0, "wasmtime_module")
+def watcher_module(c: CFunctions) -> bytes:
+    """Return the module of `ReplyWatcher`, to be compiled."""
+    wasm = Vector()
+    c.check(c.wasmtime_wat2wasm(_CODE, len(_CODE), ctypes.byref(wasm)))
+    return c.take_bytes(wasm)

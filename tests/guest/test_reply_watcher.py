@@ -49,7 +49,10 @@ class Page:
 @pytest.fixture
 def watcher() -> ReplyWatcher:
     engine = runtime.shared_engine()
-    return ReplyWatcher(engine.c, engine.engine.address)
+    engine.prepare_watching()
+    watcher = engine.new_watcher()
+    assert watcher is not None
+    return watcher
 
 
 @pytest.fixture
@@ -146,8 +149,10 @@ def test_forked_child_does_not_inherit_the_pages(watcher: ReplyWatcher, page: Pa
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-def test_threads_have_watchers_of_their_own() -> None:
+def test_threads_have_watchers_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only one thread at a time may be in an instance."""
+    monkeypatch.setattr(runtime, "_watchers", threading.local())
+    runtime.shared_engine().prepare_watching()
     found = [runtime.watcher_here()]
     thread = threading.Thread(target=lambda: found.append(runtime.watcher_here()))
     thread.start()
