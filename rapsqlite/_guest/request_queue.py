@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
+from faulthandler import is_enabled
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
@@ -26,6 +27,7 @@ from rapsqlite._guest.refusal import refusal_of
 from rapsqlite._guest.request import PendingRequest, waiting_loops
 from rapsqlite._guest.spin_budget import SpinBudget, forget, is_crowded, may_spin
 from rapsqlite._guest.task_blocks import BlockRequest, Caller, TaskBlocks
+from rapsqlite._platform import system
 from rapsqlite._wasm.reply_watcher import Unpublished
 from rapsqlite._wasm.rings import MalformedReplyError, Reply, Request, Rings
 from rapsqlite.errors import interrupted
@@ -55,6 +57,15 @@ _HEAD_BYTES = 64  # at most, around rows and error texts
 _KINDS = frozenset({abi.REPLY_BATCH, abi.REPLY_DONE, abi.REPLY_ERROR, abi.REPLY_FAILED})
 _NOTHING = Request(0)
 _WITHOUT_WAITING = (False,)
+
+_had_faulthandler = is_enabled()
+
+
+def _note_faulthandler() -> None:
+    """Python's faulthandler was enabled or disabled: when enabled, it replaces handlers that turn faults into traps."""
+    global _had_faulthandler
+    _had_faulthandler = is_enabled()
+    system.mend_fault_handlers()
 
 
 class _Afterwards:
@@ -133,9 +144,12 @@ class RequestQueue:
         """
         if self.host.callbacks.thread:
             self.host.callbacks.refuse_use()
+        if is_enabled() is not _had_faulthandler:
+            _note_faulthandler()
         with self.lock:
             self._send(pending, loop)
-        if self._polling.naps:
+            naps = self._polling.naps  # the guest clears it when it rings, and then counts on the nap to drain
+        if naps:
             self._nap(loop)
         pending.yields = self._polling.should_yield(answered=pending.is_ready())
         if self._posts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
@@ -10,10 +11,15 @@ import anyio
 import pytest
 
 import rapsqlite
+from rapsqlite import _constants as abi
+from rapsqlite._guest import request_queue
 from rapsqlite._guest.polling import Polling
+from rapsqlite._loops import current_loop
+from rapsqlite._wasm.rings import Request
 
 if TYPE_CHECKING:
     from rapsqlite._guest.host_functions import HostFunctions
+    from rapsqlite._guest.request_queue import RequestQueue
     from rapsqlite._wasm.rings import Rings
 
 IN_ROW = 32  # as documented: then the task is suspended for once
@@ -135,6 +141,44 @@ def test_replies_of_others_are_left_to_the_loop(polling: Polling) -> None:
     rings.undrained = True
 
     assert tries(polling, rings, 10) == []
+
+
+class LockRungAfter:
+    """The queue's lock; when the task that submits releases it, the guest answers and rings before the task goes on."""
+
+    def __init__(self, queue: RequestQueue, lock: threading.Lock) -> None:
+        self._queue = queue
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        if self._queue._polling.naps and self._queue.lock is not self._lock:
+            self._queue.lock = self._lock
+            while self._queue._rings is not None and not self._queue._rings.has_replies():
+                time.sleep(0.0001)
+            self._queue.ring()
+
+
+async def test_bell_before_the_nap_does_not_leave_the_reply_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guest then counts on the nap, which was left out: the reply waited for the event loop's next wake-up."""
+    monkeypatch.setattr(request_queue, "may_spin", lambda: False)
+    async with rapsqlite.connect(":memory:") as conn:
+        guest = conn._state.guest
+        await conn.fetch_scalar("SELECT 1")
+        pending = guest.unsent(Request(abi.OP_FETCH, b"SELECT 2"))
+        queue = guest._queue
+        monkeypatch.setattr(Polling, "may_nap", lambda *_: True)
+        monkeypatch.setattr(type(current_loop()), "allows_polling", True)
+        monkeypatch.setattr(queue, "_is_of_the_same_task", lambda _: True)
+        queue.lock = cast("threading.Lock", LockRungAfter(queue, queue.lock))
+
+        queue.submit(pending, current_loop())
+
+        assert isinstance(queue.lock, type(threading.Lock()))
+        assert pending.is_ready()
 
 
 async def test_other_tasks_run_between_the_statements_of_one() -> None:

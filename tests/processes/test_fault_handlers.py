@@ -96,6 +96,29 @@ def test_file_that_is_truncated_after_faulthandler_was_enabled_is_an_error(tmp_p
     assert done.stdout.splitlines()[-1] == "error"
 
 
+def test_trap_in_the_request_after_faulthandler_was_enabled_is_an_error() -> None:
+    """Handlers were only checked when a guest started or a file was mapped."""
+    program = """
+        async def main():
+            guest = guest_of("(drop (call $park (i32.const 0))) unreachable")
+            guest.start()
+            while not guest._queue.host.is_asleep():
+                await asyncio.sleep(0.001)
+            faulthandler.enable()
+            try:
+                await guest.call(Request(abi.OP_OPEN))
+            except rapsqlite.OperationalError as error:
+                print("error")
+            await guest.close()
+
+        asyncio.run(main())
+    """
+    done = run(program)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "error"
+
+
 def test_fault_of_native_code_is_described_by_a_faulthandler_that_was_enabled_before() -> None:
     program = """
         async def main():
