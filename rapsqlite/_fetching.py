@@ -17,6 +17,7 @@ from rapsqlite._values.wire import decode_columns
 from rapsqlite._wasm.rings import Request
 from rapsqlite.cursor import Cursor
 from rapsqlite.errors import DatabaseError, PositionsRefusedError, ProgrammingError
+from rapsqlite.rows import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from rapsqlite._values.row_plan import RowFunction
     from rapsqlite._wasm.rings import Reply
     from rapsqlite.connection import Connection
-    from rapsqlite.types import CursorLike, Parameters
+    from rapsqlite.types import CursorLike, Description, Parameters
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -71,11 +72,27 @@ async def fetch_rows(
     return rows
 
 
+async def fetch_result(
+    connection: Connection, sql: bytes, parameters: Parameters | None
+) -> tuple[list[Any], Description | None, int, int | None]:
+    """Run one statement; return its rows as a cursor makes them, their description, ``rowcount`` and ``lastrowid``."""
+    state = connection._state
+    params = await state.encode(sql, parameters)
+    decoder = state.tuple_decoder
+    if decoder.needs_columns:  # as in `fetch_rows`
+        cursor = Cursor(connection)
+        await cursor._run(sql, 0, params, decoder, 0)
+        return await cursor.fetchall(), cursor.description, cursor.rowcount, cursor.lastrowid
+    rows, reply = await _collect(state, sql, 0, params, decoder, 0, abi.FORMAT_COLUMNS)
+    description = describe(decoder.names(reply.columns)) if reply.columns else None
+    return rows, description, reply.changes, reply.last_insert_rowid
+
+
 async def _collect(
-    state: ConnectionState, sql: bytes, handle: int, params: bytes, decoder: RowDecoder, most: int
+    state: ConnectionState, sql: bytes, handle: int, params: bytes, decoder: RowDecoder, most: int, extra_bits: int = 0
 ) -> tuple[list[Any], Reply]:
     """Return the rows, at most so many unless that is 0, and the last reply."""
-    bits = state.statement_bits
+    bits = state.statement_bits | extra_bits
     while True:
         try:
             return await state.guest.collect(

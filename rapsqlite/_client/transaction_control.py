@@ -41,6 +41,7 @@ class TransactionControl:
 
     __slots__ = (
         "_autocommit",
+        "_begin_also_for",
         "_block_lock",
         "_deferred",
         "_isolation_level",
@@ -58,6 +59,7 @@ class TransactionControl:
         self.script_format = 0
         self._isolation_level = checked_isolation_level(isolation_level)
         self._autocommit = checked_autocommit(autocommit)
+        self._begin_also_for = 0
         self._deferred = 0  # the format of the script that applies a changed setting
         self._last_block = 0
         self.transaction_mode: str | None = None  # of blocks that do not say
@@ -98,9 +100,15 @@ class TransactionControl:
         elif value is False:
             self._deferred = _THEN_BEGIN
 
+    def begin_for_changes(self, *, and_reads: bool = False) -> None:
+        """From now on begin a transaction also before schema changes and savepoints, and before reads if wanted."""
+        self._begin_also_for = abi.FORMAT_BEGIN_FOR_CHANGES | (abi.FORMAT_BEGIN_FOR_READS if and_reads else 0)
+        self._update_formats()
+
     def _update_formats(self) -> None:
         legacy = self._autocommit == LEGACY_TRANSACTION_CONTROL
-        self.statement_bits = _POSITIONS_BIT | (_BEGIN_BITS[self._isolation_level] if legacy else 0)
+        begin = _BEGIN_BITS[self._isolation_level] | self._begin_also_for
+        self.statement_bits = _POSITIONS_BIT | (begin if legacy else 0)
         self.script_format = abi.FORMAT_SCRIPT_COMMITS if legacy else 0
 
     async def apply_pending_setting(self) -> None:

@@ -202,7 +202,11 @@ def imports_of(path: Path, *, annotations: bool = False) -> list[tuple[str, int,
 
 def internal_imports(path: Path, *, annotations: bool = False) -> list[tuple[str, int]]:
     """Return the package's own modules that a module imports, with the lines."""
-    names = [(name.removeprefix("rapsqlite."), line) for name, line, _ in imports_of(path, annotations=annotations)]
+    names = [
+        (name.removeprefix("rapsqlite."), line)
+        for name, line, _ in imports_of(path, annotations=annotations)
+        if name.startswith("rapsqlite.")
+    ]
     return [(name, line) for name, line in names if name in MODULES and name != "__init__"]
 
 

@@ -161,6 +161,8 @@ pub const FORMAT_TEXT_AS_EXTENSION: u16 = 0x100;
 pub const FORMAT_SCRIPT_COMMITS: u16 = 0x200;
 pub const FORMAT_REFUSE_POSITIONS: u16 = 0x400;
 pub const FORMAT_CARRIED_THROUGH: u16 = 0x800;
+pub const FORMAT_BEGIN_FOR_CHANGES: u16 = 0x1000;
+pub const FORMAT_BEGIN_FOR_READS: u16 = 0x2000;
 
 // Reply kinds and flags.
 pub const REPLY_BATCH: u8 = 1;

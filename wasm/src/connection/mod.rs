@@ -114,6 +114,7 @@ impl Connection {
                     statement.changes_data = self.watch.saw_change_of_data()
                         && !statement.is_readonly()
                         && !statement.is_explain();
+                    statement.belongs_to_transaction = self.watch.saw_work_of_transaction();
                     statement.needs = match self.watch.saw_use_of_database() {
                         false => Needs::Nothing,
                         true if statement.is_readonly() => Needs::Reads,
@@ -155,9 +156,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Opens the transaction that `format` requests, if `statement` changes data.
+    /// Opens the transaction that `format` requests, if `statement` is one that it requests it for.
     pub fn begin_for(&mut self, statement: &Statement, format: u16) -> Result<()> {
-        if !statement.changes_data {
+        let is_change = !statement.is_readonly() || statement.transaction == Step::Begin;
+        let is_asked_for = format & abi::FORMAT_BEGIN_FOR_READS != 0
+            || is_change && format & abi::FORMAT_BEGIN_FOR_CHANGES != 0;
+        if !(statement.changes_data || is_asked_for && statement.belongs_to_transaction) {
             return Ok(());
         }
         self.begin((format & abi::FORMAT_BEGIN_MASK) >> abi::FORMAT_BEGIN_SHIFT)

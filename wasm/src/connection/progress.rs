@@ -35,6 +35,8 @@ pub struct Watch {
     /// Anything but functions and expressions.
     uses_database: Cell<bool>,
     attaches: Cell<bool>,
+    /// PRAGMA, ATTACH or DETACH, or a statement that begins or ends a transaction, but no savepoint.
+    stands_apart: Cell<bool>,
     /// VDBE steps between two calls of `on_progress`.
     period: Cell<c_int>,
     db: Cell<*mut ffi::sqlite3>,
@@ -58,6 +60,7 @@ impl Watch {
             step: Cell::new(Step::None),
             uses_database: Cell::new(false),
             attaches: Cell::new(false),
+            stands_apart: Cell::new(false),
             period: Cell::new(STEPS_PER_CHECK),
             db: Cell::new(ptr::null_mut()),
             busy_timeout: BusyTimeout::default(),
@@ -172,6 +175,7 @@ impl Watch {
         self.step.set(Step::None);
         self.uses_database.set(false);
         self.attaches.set(false);
+        self.stands_apart.set(false);
     }
 
     pub fn saw_attach(&self) -> bool {
@@ -194,6 +198,11 @@ impl Watch {
     /// Whether the statement may need a lock, according to the parser.
     pub fn saw_use_of_database(&self) -> bool {
         self.uses_database.get()
+    }
+
+    /// Whether the statement is work that a transaction can hold together, according to the parser.
+    pub fn saw_work_of_transaction(&self) -> bool {
+        self.uses_database.get() && !self.stands_apart.get()
     }
 
     /// Whether the parser saw a change of data that is not part of a schema change.
@@ -286,7 +295,11 @@ unsafe extern "C" fn on_prepare(
         | ffi::SQLITE_ANALYZE
         | ffi::SQLITE_CREATE_VTABLE
         | ffi::SQLITE_DROP_VTABLE => watch.changes_schema.set(true),
-        ffi::SQLITE_ATTACH => watch.attaches.set(true),
+        ffi::SQLITE_ATTACH => {
+            watch.attaches.set(true);
+            watch.stands_apart.set(true);
+        }
+        ffi::SQLITE_DETACH | ffi::SQLITE_PRAGMA => watch.stands_apart.set(true),
         ffi::SQLITE_TRANSACTION | ffi::SQLITE_SAVEPOINT => {
             // SAFETY: SQLite passes the operation's name, which ends in a NUL.
             let step = match unsafe { bytes_of(first) } {
@@ -295,6 +308,8 @@ unsafe extern "C" fn on_prepare(
                 _ => Step::Undo,
             };
             watch.step.set(step);
+            let is_savepoint = action == ffi::SQLITE_SAVEPOINT && step == Step::Begin;
+            watch.stands_apart.set(!is_savepoint);
         }
         _ => {}
     }

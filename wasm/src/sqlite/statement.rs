@@ -42,6 +42,9 @@ pub struct Statement {
     pub parameter_count: usize,
     /// INSERT, UPDATE, DELETE or REPLACE, according to the parser.
     pub changes_data: bool,
+    /// It reads or changes a database, or sets a savepoint: anything but PRAGMA, ATTACH, DETACH, VACUUM, and the other
+    /// statements that begin or end transactions.
+    pub belongs_to_transaction: bool,
     /// The locks it will request.
     pub needs: Needs,
     pub attaches: bool,
@@ -91,6 +94,7 @@ pub fn prepare(
         // SAFETY: just prepared.
         parameter_count: unsafe { ffi::sqlite3_bind_parameter_count(stmt.as_ptr()) } as usize,
         changes_data: false,
+        belongs_to_transaction: false,
         needs: Needs::default(),
         attaches: false,
         transaction: Step::None,

@@ -1,0 +1,75 @@
+"""SQLAlchemy's async engine, connection and session for asyncio and Trio.
+
+SQLAlchemy's own classes close in a task of asyncio's, so that a cancellation cannot stop that. Under Trio these close
+in a shielded scope; under asyncio they are SQLAlchemy's.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.ext import asyncio as sa
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+def _in_trio() -> bool:
+    trio = sys.modules.get("trio")
+    return trio is not None and trio.lowlevel.in_trio_task()
+
+
+async def _close_shielded(resource: Any) -> None:
+    import anyio
+
+    with anyio.CancelScope(shield=True):
+        await resource.close()
+
+
+class AsyncConnection(sa.AsyncConnection):
+    """A connection whose ``async with`` works under Trio too."""
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        """Close, whatever cancels the task."""
+        if _in_trio():
+            await _close_shielded(self)
+        else:
+            await super().__aexit__(*exc_info)
+
+
+class AsyncEngine(sa.AsyncEngine):
+    """An engine for asyncio and Trio; made by `create_async_engine`."""
+
+    _connection_cls = AsyncConnection
+
+
+class AsyncSession(sa.AsyncSession):
+    """A session whose ``async with`` works under Trio too."""
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        """Close, whatever cancels the task."""
+        if _in_trio():
+            await _close_shielded(self)
+        else:
+            await super().__aexit__(*exc_info)
+
+    def _maker_context_manager(self) -> Any:
+        """Return the block of ``async_sessionmaker.begin()``."""
+        return self._begun() if _in_trio() else super()._maker_context_manager()
+
+    @asynccontextmanager
+    async def _begun(self) -> AsyncIterator[AsyncSession]:
+        async with self, self.begin():
+            yield self
+
+
+def create_async_engine(url: Any, **options: Any) -> AsyncEngine:
+    """Return an engine: as SQLAlchemy's function of this name, for asyncio and Trio."""
+    return AsyncEngine(sa.create_async_engine(url, **options).sync_engine)
+
+
+def async_sessionmaker(bind: Any = None, *, class_: type[Any] = AsyncSession, **options: Any) -> Any:
+    """Return a factory of sessions: as SQLAlchemy's class of this name, for asyncio and Trio."""
+    return sa.async_sessionmaker(bind, class_=class_, **options)

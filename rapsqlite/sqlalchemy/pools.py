@@ -1,0 +1,173 @@
+"""SQLAlchemy's pools for this dialect: tasks of any event loop wait, and cancelled statements cost no connection.
+
+SQLAlchemy drops a connection whose task was cancelled in a statement, because most drivers leave it in an unknown
+state; an in-memory database would go with it. Here such a connection is rolled back and stays in its pool.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
+from sqlalchemy.pool.base import _ConnectionRecord
+from sqlalchemy.util.queue import Empty, Full, QueueCommon
+
+from rapsqlite import errors
+from rapsqlite._client.fair_lock import FairLock, Turn
+from rapsqlite.sqlalchemy.driver import Adapted, await_
+
+if TYPE_CHECKING:
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+_ENDS = (Exception, KeyboardInterrupt, SystemExit, GeneratorExit)
+
+
+class Record(_ConnectionRecord):
+    """One connection of a pool; a cancellation does not invalidate it."""
+
+    def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
+        """Drop the connection, but after a cancellation keep it if it is well."""
+        connection = self.dbapi_connection
+        if soft or e is None or isinstance(e, _ENDS) or not _is_recovered(connection):
+            super().invalidate(e, soft)
+
+
+def _is_recovered(connection: Any) -> bool:
+    """Roll back after a cancellation, which does not stop this; return whether the connection can be used again."""
+    if not isinstance(connection, Adapted) or not connection.is_alive():
+        return False
+    with suppress(errors.Error):
+        connection.rollback()
+    return connection.is_alive() and not connection.in_transaction
+
+
+class WaitQueue(QueueCommon[Any]):
+    """The idle connections, and the tasks that wait for one: first come, first served, in any event loop."""
+
+    def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
+        """Take SQLAlchemy's arguments: at most ``maxsize`` items, 0 for any number."""
+        self.maxsize = maxsize
+        self.use_lifo = use_lifo
+        self._items: deque[Any] = deque()
+        self._waiting: deque[_Waiting] = deque()
+
+    def empty(self) -> bool:
+        """Return True if there is no item."""
+        return not self._items
+
+    def full(self) -> bool:
+        """Return True if there is no space."""
+        return 0 < self.maxsize <= len(self._items)
+
+    def qsize(self) -> int:
+        """Return the number of items."""
+        return len(self._items)
+
+    def put_nowait(self, item: Any) -> None:
+        """Hand an item to the task that has waited longest, or keep it; Full if there is no space."""
+        while self._waiting:
+            if self._waiting.popleft().hand(item):
+                return
+        if self.full():
+            raise Full
+        self._items.append(item)
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002
+        """Same as `put_nowait`: pools never wait for space."""
+        self.put_nowait(item)
+
+    def get_nowait(self) -> Any:
+        """Return an item; Empty if there is none."""
+        if not self._items:
+            raise Empty
+        return self._items.pop() if self.use_lifo else self._items.popleft()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Return an item; wait for one if there is none, Empty after ``timeout`` seconds."""
+        if self._items or not block:
+            return self.get_nowait()
+        return await_(self._wait(timeout))
+
+    async def _wait(self, timeout: float | None) -> Any:
+        import anyio
+
+        waiting = _Waiting(anyio.Event())
+        self._waiting.append(waiting)
+        try:
+            with anyio.move_on_after(timeout):
+                await waiting.event.wait()
+        except BaseException:
+            if waiting.items:
+                self.put_nowait(waiting.items.pop())
+            raise
+        finally:
+            with suppress(ValueError):
+                self._waiting.remove(waiting)
+        if not waiting.items:
+            raise Empty
+        return waiting.items.pop()
+
+
+class _Waiting:
+    """A task that waits for an item."""
+
+    __slots__ = ("event", "items")
+
+    def __init__(self, event: Any) -> None:
+        self.event = event
+        self.items: list[Any] = []
+
+    def hand(self, item: Any) -> bool:
+        """Give the item to the task and wake it; False if its event loop is closed."""
+        self.items.append(item)
+        try:
+            self.event.set()
+        except RuntimeError:
+            self.items.clear()
+            return False
+        return True
+
+
+class FilePool(AsyncAdaptedQueuePool):
+    """Pool of connections to a file, or to an in-memory database that is shared by name."""
+
+    _queue_class = WaitQueue
+
+    def _create_connection(self) -> ConnectionPoolEntry:
+        return Record(self)
+
+
+class MemoryPool(StaticPool):
+    """The one connection to a private in-memory database."""
+
+    _is_asyncio = True
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._opening = Mutex()
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        with self._opening:  # tasks that connect at the same time must not open one database each
+            record = self.__dict__.get("connection")
+            if record is None or record._is_hard_or_soft_invalidated():
+                record = self.__dict__["connection"] = Record(self)
+            return cast("ConnectionPoolEntry", record)
+
+
+class Mutex:
+    """A lock for SQLAlchemy's code, in which tasks of any event loop wait."""
+
+    __slots__ = ("_lock", "_turns")
+
+    def __init__(self) -> None:
+        self._lock = FairLock()
+        self._turns: list[Turn] = []  # the holder's
+
+    def __enter__(self) -> bool:
+        self._turns.append(await_(self._lock.acquire()))
+        return True
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._lock.release(self._turns.pop())

@@ -1,0 +1,513 @@
+"""The dialect ``sqlite+rapsqlite``: what SQLAlchemy's own suite (scripts/sqlalchemy_suite.sh) does not ask."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import gc
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
+from sqlalchemy.pool import NullPool
+
+import rapsqlite
+from rapsqlite.sqlalchemy.dialect import RapsqliteDialect
+from rapsqlite.sqlalchemy.pools import FilePool, MemoryPool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """SQLAlchemy's own classes need asyncio; test_sqlalchemy_trio.py has the others."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Author(Base):
+    __tablename__ = "author"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(sa.String(50), unique=True)
+    books: Mapped[list[Book]] = relationship(back_populates="author")
+
+
+class Book(Base):
+    __tablename__ = "book"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    author_id: Mapped[int] = mapped_column(sa.ForeignKey("author.id"))
+    author: Mapped[Author] = relationship(back_populates="books")
+
+
+def url_of(database: Path) -> str:
+    return f"sqlite+rapsqlite:///{database}"
+
+
+@contextlib.asynccontextmanager
+async def engine_on(url: str, **options: Any) -> AsyncIterator[AsyncEngine]:
+    engine = create_async_engine(url, **options)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+@contextlib.asynccontextmanager
+async def library(url: str, **options: Any) -> AsyncIterator[AsyncEngine]:
+    async with engine_on(url, **options) as engine:
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        yield engine
+
+
+async def driver_of(connection: Any) -> rapsqlite.Connection:
+    driver: rapsqlite.Connection = (await connection.get_raw_connection()).driver_connection
+    return driver
+
+
+async def requests(connection: Any) -> int:
+    """How many requests were sent through a connection's driver so far."""
+    return (await driver_of(connection))._state.guest.sent_count
+
+
+# -- transactions ----------------------------------------------------------------------------------
+
+
+async def test_savepoint_nests_in_the_transaction(database: Path) -> None:
+    """With pysqlite's defaults a SAVEPOINT before any INSERT is a transaction of its own, which ROLLBACK keeps."""
+    async with library(url_of(database)) as engine, AsyncSession(engine) as session:
+        async with session.begin_nested():
+            session.add(Author(name="released"))
+        with contextlib.suppress(ZeroDivisionError):
+            async with session.begin_nested():
+                session.add(Author(name="undone"))
+                await session.flush()
+                raise ZeroDivisionError
+        inside = (await session.scalars(sa.select(Author.name))).all()
+        await session.rollback()
+
+        assert inside == ["released"]
+        assert (await session.scalars(sa.select(Author.name))).all() == []
+
+
+async def test_schema_change_is_rolled_back(database: Path) -> None:
+    """With pysqlite's defaults CREATE TABLE commits by itself."""
+    async with engine_on(url_of(database)) as engine, engine.connect() as connection:
+        await connection.execute(sa.text("CREATE TABLE t (a)"))
+        await connection.execute(sa.text("CREATE INDEX i ON t (a)"))
+        await connection.rollback()
+
+        assert (await connection.execute(sa.text("SELECT name FROM sqlite_schema"))).all() == []
+
+
+async def test_snapshot_level_keeps_what_was_read(database: Path) -> None:
+    """SNAPSHOT is SERIALIZABLE as the standard means it; without it each SELECT sees the newest commit."""
+    async with library(url_of(database), connect_args={"pragmas": {"journal_mode": "wal"}}) as engine:
+        count = sa.select(sa.func.count()).select_from(Author)
+        seen = []
+        for level in ("SNAPSHOT", "SERIALIZABLE"):
+            async with engine.connect() as reader, engine.connect() as writer:
+                await reader.execution_options(isolation_level=level)
+                before = await reader.scalar(count)
+                await writer.execute(sa.insert(Author).values(name=level))
+                await writer.commit()
+                seen.append((await reader.get_isolation_level(), await reader.scalar(count) == before))
+
+        assert seen == [("SNAPSHOT", True), ("SERIALIZABLE", False)]
+
+
+async def test_autocommit_level_and_back(database: Path) -> None:
+    async with library(url_of(database)) as engine:
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.execute(sa.insert(Author).values(name="kept"))
+            modes = [(await driver_of(connection)).autocommit]
+            await connection.rollback()
+            levels = [await connection.get_isolation_level()]
+        async with engine.connect() as connection:
+            modes.append((await driver_of(connection)).autocommit)
+            levels.append(await connection.get_isolation_level())
+            await connection.execute(sa.insert(Author).values(name="lost"))
+            await connection.rollback()
+            names = (await connection.scalars(sa.select(Author.name))).all()
+
+        assert modes == [True, rapsqlite.LEGACY_TRANSACTION_CONTROL]
+        assert (levels, names) == (["AUTOCOMMIT", "SERIALIZABLE"], ["kept"])
+
+
+async def test_immediate_transactions_never_fail_to_upgrade(database: Path) -> None:
+    """40 tasks read and then write: with BEGIN IMMEDIATE they queue, with DEFERRED snapshots most would fail."""
+    async with library(f"{url_of(database)}?isolation_level=IMMEDIATE&pragma_journal_mode=wal") as engine:
+        async with engine.begin() as connection:
+            await connection.execute(sa.insert(Author).values(id=1, name="0"))
+
+        async def add_one() -> None:
+            snapshots = engine.execution_options(isolation_level="SNAPSHOT")
+            async with snapshots.begin() as connection:
+                name = await connection.scalar(sa.select(Author.name).where(Author.id == 1))
+                await connection.execute(sa.update(Author).where(Author.id == 1).values(name=str(int(name or "") + 1)))
+
+        await asyncio.gather(*(add_one() for _ in range(40)))
+        async with engine.connect() as connection:
+            assert await connection.scalar(sa.select(Author.name)) == "40"
+
+
+# -- one statement, one request --------------------------------------------------------------------
+
+
+async def test_result_that_fits_a_batch_takes_one_request(database: Path) -> None:
+    async with library(url_of(database)) as engine, engine.connect() as connection:
+        await connection.execute(sa.insert(Author), [{"name": str(number)} for number in range(200)])
+        before = await requests(connection)
+        rows = (await connection.execute(sa.select(Author))).all()
+
+        assert (len(rows), await requests(connection) - before) == (200, 1)
+
+
+async def test_commit_and_rollback_without_a_transaction_ask_nothing(database: Path) -> None:
+    async with library(url_of(database)) as engine, engine.connect() as connection:
+        await connection.scalar(sa.select(Author.id))
+        before = await requests(connection)
+        await connection.commit()
+        await connection.scalar(sa.select(Author.id))
+        await connection.rollback()
+
+        assert await requests(connection) - before == 1
+
+
+async def test_objects_are_inserted_by_the_thousand(database: Path) -> None:
+    """Without the implicit sentinel each object that needs its id back would be a statement of its own."""
+    async with library(url_of(database)) as engine, AsyncSession(engine) as session:
+        before = await requests(await session.connection())
+        authors = [Author(name=f"author {number}") for number in range(3000)]
+        session.add_all(authors)
+        await session.flush()
+        sent = await requests(await session.connection()) - before
+
+        assert sent <= 5
+        assert [author.id for author in authors] == list(range(1, 3001))
+        assert all(author.name == f"author {author.id - 1}" for author in authors)
+
+
+async def test_ids_that_do_not_ascend_are_refused(database: Path) -> None:
+    """Beyond the largest row id SQLite picks ids at random, and rows could be taken for each other's."""
+    async with library(url_of(database)) as engine:
+        async with engine.begin() as connection:
+            await connection.execute(sa.insert(Author).values(id=(1 << 63) - 1, name="last"))
+        async with AsyncSession(engine) as session:
+            session.add_all([Author(name=f"author {number}") for number in range(50)])
+            with pytest.raises(sa.exc.InvalidRequestError, match="ascending"):
+                await session.flush()
+            await session.rollback()
+
+            assert (await session.scalars(sa.select(Author.name))).all() == ["last"]
+
+
+async def test_stream_is_one_running_statement(database: Path) -> None:
+    async with library(url_of(database)) as engine, AsyncSession(engine) as session:
+        await session.execute(sa.insert(Author), [{"name": str(number)} for number in range(5000)])
+        result = await session.stream_scalars(sa.select(Author.id).order_by(Author.id).execution_options(yield_per=10))
+        first = [await anext(aiter(result)) for _ in range(3)]
+        driver = await driver_of(await session.connection())
+        running = (await driver.statistics())["open_statements"]
+        rest = [number async for number in result]
+
+        assert (first, running, len(rest)) == ([1, 2, 3], 1, 4997)
+        assert (await driver.statistics())["open_statements"] == 0
+
+
+# -- values ----------------------------------------------------------------------------------------
+
+KINDS = sa.Table(
+    "kinds",
+    sa.MetaData(),
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("blob", sa.LargeBinary),
+    sa.Column("json", sa.JSON),
+    sa.Column("moment", sa.DateTime),
+    sa.Column("day", sa.Date),
+    sa.Column("time", sa.Time),
+    sa.Column("uuid", sa.Uuid),
+    sa.Column("price", sa.Numeric(10, 2, asdecimal=False)),
+    sa.Column("flag", sa.Boolean),
+    sa.Column("span", sa.Interval),
+)
+
+
+async def test_values_come_back_as_they_went() -> None:
+    values = {
+        "id": 1,
+        "blob": b"\0\xff" * 1000,
+        "json": {"a": [1, None, "é"]},
+        "moment": dt.datetime(2024, 2, 29, 23, 59, 59, 123456),  # noqa: DTZ001 - SQLite has no time zones
+        "day": dt.date(1, 1, 1),
+        "time": dt.time(1, 2, 3, 4),
+        "uuid": uuid.UUID(int=1 << 127),
+        "price": 1.25,
+        "flag": True,
+        "span": dt.timedelta(days=3, microseconds=1),
+    }
+    async with engine_on("sqlite+rapsqlite://") as engine, engine.begin() as connection:
+        await connection.run_sync(KINDS.metadata.create_all)
+        returned = (await connection.execute(sa.insert(KINDS).values(values).returning(KINDS))).one()
+        selected = (await connection.execute(sa.select(KINDS))).one()
+
+        assert returned._asdict() == selected._asdict() == values
+
+
+async def test_regexp_is_pythons() -> None:
+    async with engine_on("sqlite+rapsqlite://") as engine, engine.connect() as connection:
+        asked = [sa.literal(text).regexp_match(r"^\d{3}(?!\d)") for text in ("123x", "1234", None)]
+
+        assert tuple((await connection.execute(sa.select(*asked))).one()) == (1, 0, None)
+
+
+async def test_errors_carry_the_drivers(database: Path) -> None:
+    async with library(url_of(database)) as engine, engine.connect() as connection:
+        await connection.execute(sa.insert(Author).values(name="Ada"))
+        with pytest.raises(sa.exc.IntegrityError) as caught:
+            await connection.execute(sa.insert(Author).values(name="Ada"))
+        with pytest.raises(sa.exc.OperationalError, match="no such table"):
+            await connection.execute(sa.text("SELECT * FROM missing"))
+
+        assert isinstance(caught.value.orig, rapsqlite.IntegrityError)
+        assert caught.value.orig.sqlite_errorname == "SQLITE_CONSTRAINT_UNIQUE"
+
+
+async def test_relations_load_and_reflect(database: Path) -> None:
+    async with library(url_of(database)) as engine:
+        async with AsyncSession(engine) as session, session.begin():
+            session.add(Author(name="Ada", books=[Book(title="Notes"), Book(title="Letters")]))
+        async with AsyncSession(engine) as session:
+            author = (await session.scalars(sa.select(Author).options(selectinload(Author.books)))).one()
+        metadata = sa.MetaData()
+        async with engine.connect() as connection:
+            await connection.run_sync(metadata.reflect)
+
+        assert [book.title for book in author.books] == ["Notes", "Letters"]
+        assert {name: table.columns.keys() for name, table in metadata.tables.items()} == {
+            "author": ["id", "name"],
+            "book": ["id", "title", "author_id"],
+        }
+
+
+# -- URLs ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url, kind",
+    [
+        ("sqlite+rapsqlite://", MemoryPool),
+        ("sqlite+rapsqlite:///:memory:", MemoryPool),
+        ("sqlite+rapsqlite:///file:x?mode=memory&uri=true", MemoryPool),
+        ("sqlite+rapsqlite:///file:x?mode=memory&cache=shared&uri=true", FilePool),
+        ("sqlite+rapsqlite:///file::memory:?cache=shared&uri=true", FilePool),
+        ("sqlite+rapsqlite:///a.db", FilePool),
+    ],
+)
+def test_pool_is_chosen_by_the_kind_of_database(url: str, kind: type[Any]) -> None:
+    assert type(create_async_engine(url).sync_engine.pool) is kind
+
+
+def test_url_has_the_options_of_connect(tmp_path: Path) -> None:
+    url = sa.make_url(
+        f"sqlite+rapsqlite:///{tmp_path}/a.db?timeout=1.5&isolation_level=IMMEDIATE&read_only=yes&cached_statements=7"
+        "&strict_strings=1&autocommit=legacy&pragma_foreign_keys=on&limit_max_rows=9&limit_statement_seconds=0.5"
+    )
+
+    assert RapsqliteDialect().create_connect_args(url) == (
+        [f"{tmp_path}/a.db"],
+        {
+            "timeout": 1.5,
+            "isolation_level": "IMMEDIATE",
+            "read_only": True,
+            "cached_statements": 7,
+            "strict_strings": True,
+            "autocommit": -1,
+            "pragmas": {"foreign_keys": "on"},
+            "limits": {"max_rows": 9, "statement_seconds": 0.5},
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    "url, reason",
+    [
+        ("sqlite+rapsqlite://host/a.db", "sqlite\\+rapsqlite:///relative"),
+        ("sqlite+rapsqlite:///a.db?time_out=1", "unknown options time_out"),
+        ("sqlite+rapsqlite:///a.db?timeout=soon", "timeout='soon'"),
+        ("sqlite+rapsqlite:///a.db?timeout=1&timeout=2", "more than once"),
+        ("sqlite+rapsqlite:///a.db?mode=ro", "uri=true"),
+    ],
+)
+def test_url_that_means_nothing_is_refused(url: str, reason: str) -> None:
+    with pytest.raises(sa.exc.ArgumentError, match=reason):
+        RapsqliteDialect().create_connect_args(sa.make_url(url))
+
+
+async def test_uri_and_connect_args_reach_the_driver(database: Path) -> None:
+    async with (
+        engine_on(f"sqlite+rapsqlite:///file:{database}?mode=rwc&uri=true", connect_args={"timeout": 0.25}) as engine,
+        engine.connect() as connection,
+    ):
+        await connection.execute(sa.text("CREATE TABLE t (a)"))
+        driver = await driver_of(connection)
+
+        assert (driver.path, driver.timeout) == (f"file:{database}?mode=rwc", 0.25)
+
+
+async def test_memory_database_is_one_per_engine() -> None:
+    """Tasks that connect at the same time must not open a database each."""
+    async with engine_on("sqlite+rapsqlite://") as first, engine_on("sqlite+rapsqlite://") as second:
+
+        async def driver(engine: AsyncEngine) -> rapsqlite.Connection:
+            async with engine.connect() as connection:
+                return await driver_of(connection)
+
+        drivers = await asyncio.gather(*(driver(engine) for engine in [first] * 10 + [second] * 10))
+
+        assert [len(set(drivers[:10])), len(set(drivers[10:])), len(set(drivers))] == [1, 1, 2]
+
+
+async def test_shared_memory_has_a_connection_per_task() -> None:
+    url = "sqlite+rapsqlite:///file:shared_by_tasks?mode=memory&cache=shared&uri=true"
+    async with library(url) as engine, engine.connect() as first, engine.connect() as second:
+        await first.execute(sa.insert(Author).values(name="Ada"))
+        await first.commit()
+
+        assert await driver_of(first) is not await driver_of(second)
+        assert await second.scalar(sa.select(Author.name)) == "Ada"
+
+
+# -- cancellation, loss, ends ----------------------------------------------------------------------
+
+ENDLESS = sa.text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n")
+
+
+async def is_running_endlessly(driver: rapsqlite.Connection) -> bool:
+    """Whether a request is unanswered while the loop turns a few times."""
+    queue = driver._state.guest._queue
+    for _ in range(50):
+        if not driver.in_transaction or not queue._pending:
+            return False
+        await asyncio.sleep(0)
+    return True
+
+
+@pytest.mark.parametrize("where", ["file", "memory"])
+async def test_cancelled_request_leaves_its_connection_in_the_pool(where: str, database: Path) -> None:
+    """SQLAlchemy drops the connection of a cancelled task, and an in-memory database with it."""
+    async with library(url_of(database) if where == "file" else "sqlite+rapsqlite://") as engine:
+        drivers = []
+
+        async def request() -> None:
+            async with engine.begin() as connection:
+                drivers.append(await driver_of(connection))
+                await connection.execute(sa.insert(Author).values(name="lost"))
+                await connection.execute(ENDLESS)
+
+        task = asyncio.create_task(request())
+        # Nothing signals that the guest is at work.
+        while not drivers or not await is_running_endlessly(drivers[0]):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with engine.connect() as connection:
+            drivers.append(await driver_of(connection))
+            names = (await connection.scalars(sa.select(Author.name))).all()
+
+        assert drivers[0] is drivers[1]
+        assert names == []
+
+
+async def test_lost_connection_is_replaced(database: Path) -> None:
+    async with library(url_of(database)) as engine:
+        async with engine.connect() as connection:
+            lost = await driver_of(connection)
+            lost._state.guest.kill()
+            with pytest.raises(sa.exc.DBAPIError) as caught:
+                await connection.execute(sa.select(Author))
+            invalidated = connection.invalidated
+        async with engine.connect() as connection:
+            assert (await connection.execute(sa.select(Author))).all() == []
+            assert await driver_of(connection) is not lost
+
+        assert (caught.value.connection_invalidated, invalidated) == (True, True)
+
+
+async def test_pre_ping_replaces_a_closed_connection_before_it_is_used(database: Path) -> None:
+    async with library(url_of(database), pool_pre_ping=True) as engine:
+        async with engine.connect() as connection:
+            closed = await driver_of(connection)
+        await closed.close()
+        async with engine.connect() as connection:
+            assert await connection.scalar(sa.select(sa.func.count()).select_from(Author)) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*garbage collector is trying to clean up:sqlalchemy.exc.SAWarning")
+def test_connection_is_terminated_without_a_loop(database: Path) -> None:
+    """A finalizer may run when there is no event loop any more."""
+    drivers = []
+
+    async def leave_open() -> AsyncEngine:
+        engine = create_async_engine(url_of(database), poolclass=NullPool)
+        connection = await engine.connect()
+        await connection.execute(sa.text("SELECT 1"))
+        drivers.append(await driver_of(connection))
+        return engine
+
+    engine = asyncio.run(leave_open())
+    gc.collect()
+    del engine
+
+    assert not drivers[0].is_alive()
+
+
+def test_engine_works_in_one_loop_after_the_other(database: Path) -> None:
+    """A connection belongs to no event loop, so a pool outlives ``asyncio.run``."""
+    engine = create_async_engine(url_of(database))
+
+    async def run(*, last: bool = False) -> Any:
+        async with engine.begin() as connection:
+            await connection.execute(sa.text("CREATE TABLE IF NOT EXISTS t (a)"))
+            await connection.execute(sa.text("INSERT INTO t VALUES (1)"))
+            count = await connection.scalar(sa.text("SELECT count(*) FROM t"))
+        if last:
+            await engine.dispose()
+        return count
+
+    assert [asyncio.run(run()), asyncio.run(run()), asyncio.run(run(last=True))] == [1, 2, 3]
+
+
+async def test_tasks_wait_for_a_connection_in_order(database: Path) -> None:
+    async with library(url_of(database), pool_size=1, max_overflow=0, pool_timeout=20) as engine:
+        served = []
+
+        async def request(number: int) -> None:
+            async with engine.connect() as connection:
+                await connection.scalar(sa.select(Author.id))
+                served.append(number)
+
+        await asyncio.gather(*(request(number) for number in range(20)))
+
+        assert served == list(range(20))
+
+
+async def test_waiting_for_a_connection_ends(database: Path) -> None:
+    async with library(url_of(database), pool_size=1, max_overflow=0, pool_timeout=0.01) as engine:
+        async with engine.connect():
+            with pytest.raises(sa.exc.TimeoutError):
+                await engine.connect()
+        async with engine.connect() as connection:
+            assert await connection.scalar(sa.select(sa.literal(1))) == 1
