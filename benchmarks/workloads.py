@@ -24,6 +24,19 @@ Run = Callable[[Peer, Path, int], Coroutine[Any, Any, Figures]]
 # Blocking calls on one thread neither interleave nor overlap, so these workloads do not apply to sqlite3.
 ASYNC_PEERS = tuple(name for name in NAMES if name != "stdlib")
 FUNCTION_PEERS = ("ours", "stdlib")
+SQLALCHEMY_PEERS = ("ours", "aiosqlite")
+
+
+def _sqlalchemy(name: str) -> Run:
+    """Return a workload that needs SQLAlchemy, which only its own peers' environments have."""
+
+    async def run(peer: Peer, directory: Path, size: int) -> Figures:
+        from benchmarks import bench_sqlalchemy
+
+        figures: Figures = await getattr(bench_sqlalchemy, name)(peer, directory, size)
+        return figures
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -147,6 +160,16 @@ _ALL = (
         100,
         "calls_per_s",
         FUNCTION_PEERS,
+    ),
+    *(
+        Workload(f"sqlalchemy_{name}", f"SQLAlchemy, {title}", _sqlalchemy(name), size, 20, figure, SQLALCHEMY_PEERS)
+        for name, title, size, figure in (
+            ("core_select", "Core SELECT, 10 000 rows", 10_000, "rows_per_s"),
+            ("orm_select", "ORM SELECT, 10 000 objects", 10_000, "objects_per_s"),
+            ("single_rows", "single-row SELECT", 2000, "operations_per_s"),
+            ("core_insert", "Core INSERT, 10 000 rows", 10_000, "rows_per_s"),
+            ("orm_insert", "ORM INSERT, 10 000 objects", 10_000, "objects_per_s"),
+        )
     ),
     Workload("opening", "open, SELECT 1, close", bench_startup.opening, 300, 3, "operations_per_s"),
     Workload("memory", "memory per connection, 40 open", bench_startup.memory, 40, 5, "after_select_kib"),
