@@ -11,10 +11,9 @@ https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#sqlite-transactions
 
 from __future__ import annotations
 
-from inspect import iscoroutinefunction
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_module
 from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.util import concurrency
 
@@ -209,7 +208,14 @@ class Adapted(AdaptedConnection):
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         value = getattr(self._connection, name)
-        return (lambda *args, **options: _run(value(*args, **options))) if iscoroutinefunction(value) else value
+        if not callable(value):
+            return value
+
+        def call(*args: Any, **options: Any) -> Any:
+            result = value(*args, **options)
+            return _run(result) if isawaitable(result) else result
+
+        return call
 
     def cursor(self, server_side: bool = False) -> AdaptedCursor | AdaptedStream:
         """Return a new cursor, which has asked nothing yet."""
@@ -236,6 +242,15 @@ class Adapted(AdaptedConnection):
         """Roll back, if a transaction is open."""
         if self._connection.in_transaction:
             _run(self._connection.rollback())
+
+    def recover(self) -> bool:
+        """Roll back after a cancellation, which cannot stop this; return whether the connection can be used again."""
+        try:
+            if self._connection.in_transaction:
+                await_(self._connection.rollback())  # without delivering: the pool must come to its end
+            return not self._connection.in_transaction and self.is_alive()
+        except errors.Error:
+            return False
 
     def close(self) -> None:
         """Close the connection. A cancellation is raised once that is done."""
@@ -279,11 +294,9 @@ class Adapted(AdaptedConnection):
         self.has_snapshots = snapshots
 
 
-class Driver(AsyncAdapt_dbapi_module):
+class Driver:
     """This package as the DB-API module that SQLAlchemy calls."""
 
-    driver = rapsqlite
-    dbapi_module = None
     paramstyle = "qmark"
     sqlite_version: str = rapsqlite.sqlite_version
     sqlite_version_info: tuple[int, ...] = rapsqlite.sqlite_version_info

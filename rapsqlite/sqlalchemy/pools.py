@@ -14,14 +14,13 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util.queue import Empty, Full, QueueCommon
 
-from rapsqlite import errors
 from rapsqlite._client.fair_lock import FairLock, Turn
 from rapsqlite.sqlalchemy.driver import Adapted, await_
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
-_ENDS = (Exception, KeyboardInterrupt, SystemExit, GeneratorExit)
+_ENDS = (Exception, KeyboardInterrupt, SystemExit)
 
 
 class Record(_ConnectionRecord):
@@ -29,18 +28,13 @@ class Record(_ConnectionRecord):
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         """Drop the connection, but after a cancellation keep it if it is well."""
-        connection = self.dbapi_connection
-        if soft or e is None or isinstance(e, _ENDS) or not _is_recovered(connection):
-            super().invalidate(e, soft)
-
-
-def _is_recovered(connection: Any) -> bool:
-    """Roll back after a cancellation, which does not stop this; return whether the connection can be used again."""
-    if not isinstance(connection, Adapted) or not connection.is_alive():
-        return False
-    with suppress(errors.Error):
-        connection.rollback()
-    return connection.is_alive() and not connection.in_transaction
+        connection: Any = self.dbapi_connection
+        if isinstance(connection, Adapted) and not soft and e is not None:
+            if isinstance(e, GeneratorExit):
+                connection.driver_connection.stop()  # nothing runs the task any more, so it cannot wait
+            elif not isinstance(e, _ENDS) and connection.recover():
+                return
+        super().invalidate(e, soft)
 
 
 class WaitQueue(QueueCommon[Any]):
@@ -67,12 +61,16 @@ class WaitQueue(QueueCommon[Any]):
 
     def put_nowait(self, item: Any) -> None:
         """Hand an item to the task that has waited longest, or keep it; Full if there is no space."""
+        if not self._is_handed_on(item):
+            if self.full():
+                raise Full
+            self._items.append(item)
+
+    def _is_handed_on(self, item: Any) -> bool:
         while self._waiting:
             if self._waiting.popleft().hand(item):
-                return
-        if self.full():
-            raise Full
-        self._items.append(item)
+                return True
+        return False
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002
         """Same as `put_nowait`: pools never wait for space."""
@@ -99,8 +97,8 @@ class WaitQueue(QueueCommon[Any]):
             with anyio.move_on_after(timeout):
                 await waiting.event.wait()
         except BaseException:
-            if waiting.items:
-                self.put_nowait(waiting.items.pop())
+            if waiting.items and not self._is_handed_on(waiting.items[0]):
+                self._items.append(waiting.items[0])  # even if there is no space: it is nobody else's
             raise
         finally:
             with suppress(ValueError):
@@ -149,6 +147,9 @@ class MemoryPool(StaticPool):
         self._opening = Mutex()
 
     def _do_get(self) -> ConnectionPoolEntry:
+        record = self.__dict__.get("connection")
+        if record is not None and not record._is_hard_or_soft_invalidated():
+            return cast("ConnectionPoolEntry", record)
         with self._opening:  # tasks that connect at the same time must not open one database each
             record = self.__dict__.get("connection")
             if record is None or record._is_hard_or_soft_invalidated():

@@ -14,10 +14,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 from sqlalchemy.pool import NullPool
+from sqlalchemy.util.queue import Full
 
 import rapsqlite
 from rapsqlite.sqlalchemy.dialect import RapsqliteDialect
-from rapsqlite.sqlalchemy.pools import FilePool, MemoryPool
+from rapsqlite.sqlalchemy.pools import FilePool, MemoryPool, WaitQueue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -398,7 +399,7 @@ async def is_running_endlessly(driver: rapsqlite.Connection) -> bool:
     """Whether a request is unanswered while the loop turns a few times."""
     queue = driver._state.guest._queue
     for _ in range(50):
-        if not driver.in_transaction or not queue._pending:
+        if not queue._pending:
             return False
         await asyncio.sleep(0)
     return True
@@ -429,6 +430,57 @@ async def test_cancelled_request_leaves_its_connection_in_the_pool(where: str, d
 
         assert drivers[0] is drivers[1]
         assert names == []
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_second_cancellation_loses_no_connection(turns: int, database: Path) -> None:
+    """It comes while the first one is handled: in the rollback, or while the connection goes back to its pool."""
+    async with library(url_of(database), pool_size=1, max_overflow=0, pool_timeout=5) as engine:
+        drivers: list[rapsqlite.Connection] = []
+
+        async def request() -> None:
+            async with engine.begin() as connection:
+                drivers.append(await driver_of(connection))
+                await connection.execute(sa.insert(Author).values(name="lost"))
+                await connection.execute(ENDLESS)
+
+        task = asyncio.create_task(request())
+        # Nothing signals that the guest is at work.
+        while not drivers or not await is_running_endlessly(drivers[0]):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        task.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with engine.connect() as connection:
+            assert (await connection.scalars(sa.select(Author.name))).all() == []
+            assert await driver_of(connection) is drivers[0]
+
+
+async def test_request_whose_coroutine_is_closed_closes_its_connection(database: Path) -> None:
+    """The coroutine of a task that is destroyed gets a GeneratorExit, after which nothing can wait."""
+    async with library(url_of(database)) as engine:
+        drivers: list[rapsqlite.Connection] = []
+
+        async def request() -> None:
+            async with engine.connect() as connection:
+                drivers.append(await driver_of(connection))
+                await connection.execute(ENDLESS)
+
+        task = asyncio.create_task(request())
+        # Nothing signals that the guest is at work.
+        while not drivers or not await is_running_endlessly(drivers[0]):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        coroutine: Any = task.get_coro()
+        with contextlib.suppress(RuntimeError):  # SQLAlchemy's own context manager waits nevertheless
+            coroutine.close()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        assert not drivers[0].is_alive()
 
 
 async def test_lost_connection_is_replaced(database: Path) -> None:
@@ -502,6 +554,47 @@ async def test_tasks_wait_for_a_connection_in_order(database: Path) -> None:
         await asyncio.gather(*(request(number) for number in range(20)))
 
         assert served == list(range(20))
+
+
+async def test_item_given_to_a_cancelled_task_is_kept() -> None:
+    """Also if the queue has been filled meanwhile: a connection without a place would be lost."""
+    queue = WaitQueue(maxsize=1)
+    waiting = asyncio.create_task(queue._wait(None))
+    await asyncio.sleep(0)
+    queue.put_nowait("first")
+    queue.put_nowait("second")
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    with pytest.raises(Full):
+        queue.put_nowait("third")
+
+    assert [queue.get_nowait(), queue.get_nowait(), queue.empty()] == ["second", "first", True]
+
+
+async def test_event_handlers_reach_the_connections_methods(database: Path) -> None:
+    """Handlers of SQLAlchemy's "connect" event run in its greenlet and cannot await."""
+    engine = create_async_engine(url_of(database))
+
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+        connection.create_function("twice", 1, lambda value: 2 * value)
+        connection.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (21)")
+        connection.executemany("INSERT INTO t VALUES (?)", [(1,), (2,)])
+        seen.append(connection.execute_fetchall("SELECT count(*) FROM t"))
+        seen.append(connection.in_transaction)
+        connection.commit()
+
+    seen: list[Any] = []
+    async with engine.connect() as connection:
+        assert (await connection.execute(sa.text("SELECT twice(max(a)) FROM t"))).scalar_one() == 42
+        assert (await connection.execute(sa.text("PRAGMA foreign_keys"))).scalar_one() == 1
+    await engine.dispose()
+
+    assert seen == [[(3,)], True]
 
 
 async def test_waiting_for_a_connection_ends(database: Path) -> None:
