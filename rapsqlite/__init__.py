@@ -20,8 +20,8 @@ __version__: str = "1.0.0.dev0"
 # Public modules, and internal ones that are imported by name only.
 _MODULES = frozenset(
     "aiosqlite backup blob cache changeset connection cursor dbapi dump errors extensions functions hooks memory"
-    " opentelemetry pages pool prepared pytest_plugin recipes retries rows runtime savepoint schema session stream"
-    " transaction types".split()
+    " opentelemetry pages pool prepared pytest_plugin recipes retries rows runtime savepoint schema session"
+    " sqlalchemy stream transaction types".split()
 )
 
 if TYPE_CHECKING:

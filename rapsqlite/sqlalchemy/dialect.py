@@ -51,6 +51,8 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
     "iter_chunk_size": int,
     "read_only": _flag,
     "strict_strings": _flag,
+    "transaction_mode": str,
+    "transaction_scope": str,
     "check_same_thread": _flag,
     "aiosqlite_compat": _flag,
 }

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import gc
+import inspect
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.util.queue import Full
 
 import rapsqlite
-from rapsqlite.sqlalchemy.dialect import RapsqliteDialect
+from rapsqlite.sqlalchemy.dialect import _GROUPS, _OPTIONS, RapsqliteDialect
 from rapsqlite.sqlalchemy.pools import FilePool, MemoryPool, WaitQueue
 
 if TYPE_CHECKING:
@@ -339,6 +340,13 @@ def test_url_has_the_options_of_connect(tmp_path: Path) -> None:
             "limits": {"max_rows": 9, "statement_seconds": 0.5},
         },
     )
+
+
+def test_every_option_of_connect_is_one_of_the_url_or_an_object() -> None:
+    objects = {"row_factory", "text_factory", "init_hook", "loop", "factory"}
+    options = {name for name in inspect.signature(rapsqlite.connect).parameters if name != "database"}
+
+    assert options == _OPTIONS.keys() | set(_GROUPS.values()) | objects
 
 
 @pytest.mark.parametrize(
