@@ -52,8 +52,15 @@ class FileError(Exception):
             number = reason.errno
             reason = os.strerror(number) + _WHAT_TO_DO.get(number, "") if number else str(reason)
         path = system.external(self.path) if self.path.startswith(b"/") else self.path
-        where = f" {os.fsdecode(path)!r}" if path else ""
+        where = f" {_shown(path)!r}" if path else ""
         return f"cannot {self.task}{where}: {reason}"
+
+
+def _shown(path: bytes) -> str:
+    try:
+        return os.fsdecode(path)
+    except UnicodeDecodeError:  # no name of a file on Windows
+        return path.decode("utf-8", "replace")
 
 
 def code_of_lock(error: OSError, otherwise: int) -> int:

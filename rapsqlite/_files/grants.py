@@ -9,6 +9,7 @@ in the tree meanwhile cannot lead out.
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import re
@@ -225,6 +226,8 @@ def _real(name: bytes) -> bytes:
 def _named(name: bytes, find: Callable[[bytes], bytes]) -> bytes:
     try:
         return find(name)
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, error) from None
         reason = "its name is relative, and the working directory of the process no longer exists"
         raise FileError(sqlite.SQLITE_CANTOPEN, "open", name, reason) from None

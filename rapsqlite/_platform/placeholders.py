@@ -179,7 +179,7 @@ class _Creator(ctypes.Structure):
 def install(config: int, functions: Any) -> None:
     """Let wasmtime make its memories here. A memory's ``env`` is its base."""
 
-    def refuse(reason: OSError) -> int:
+    def refuse(reason: BaseException) -> int:
         error = functions.wasmtime_error_new(f"failed to reserve memory: {reason}".encode())
         return int(ctypes.cast(error, _POINTER).value or 0)
 
@@ -189,7 +189,7 @@ def install(config: int, functions: Any) -> None:
                 reservation = Reservation(max(reserved, _ADDRESS_SPACE) + guard)
                 _reservations[reservation.base] = reservation
                 reservation.grow(minimum)
-        except OSError as error:
+        except BaseException as error:  # noqa: BLE001 - it must not cross wasmtime's frames
             return refuse(error)
         memory = _Memory.from_address(result)
         memory.env, memory.get, memory.grow, memory.finish = reservation.base, get_, grow_, finish_
@@ -203,7 +203,7 @@ def install(config: int, functions: Any) -> None:
         try:
             with _lock:
                 _reservations[base].grow(size_bytes)
-        except OSError as error:
+        except BaseException as error:  # noqa: BLE001 - as above
             return refuse(error)
         return 0
 

@@ -143,9 +143,9 @@ class Windows(System):
 
     def _path(self, name: bytes, directory: int | None) -> str:
         if directory is None:
-            path = os.fsdecode(self.external(name) if name.startswith(b"/") else name)
+            path = _text(self.external(name) if name.startswith(b"/") else name)
         else:
-            last = os.fsdecode(name)
+            last = _text(name)
             if ":" in last:
                 raise FileNotFoundError(errno.ENOENT, "it names a stream of a file")
             path = ntpath.join(self._directories[directory], last)
@@ -500,9 +500,16 @@ def _lock_soon(fd: int, flags: int, byte: int) -> None:
     return _lock(fd, flags, byte, 1)
 
 
+def _text(name: bytes) -> str:
+    try:
+        return os.fsdecode(name)
+    except UnicodeDecodeError:
+        raise OSError(errno.EILSEQ, "names are Unicode here, and this one is not") from None
+
+
 def _decoded(name: bytes) -> str:
     r"""Return a name as text; SQLite drops the slash of ``/C:/file``, which a URI leaves."""
-    text = os.fsdecode(name)
+    text = _text(name)
     return text[1:] if text[:1] in "/\\" and text[2:3] == ":" else text
 
 

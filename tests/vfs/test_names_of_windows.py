@@ -1,0 +1,105 @@
+"""Names of databases on Windows: what SQLite takes there, in Windows' own form."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+import rapsqlite
+from rapsqlite._platform import system
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "win32", reason="other systems have other names"),
+    pytest.mark.anyio,
+]
+
+
+@pytest.mark.parametrize(
+    "external, internal",
+    [
+        (rb"C:\dir\file.db", b"/C:/dir/file.db"),
+        (b"C:\\", b"/C:"),
+        (rb"\\server\share\file.db", b"/?UNC/server/share/file.db"),
+    ],
+)
+def test_names_are_converted_there_and_back(external: bytes, internal: bytes) -> None:
+    assert system.internal(external) == internal
+    assert system.external(internal) == external
+
+
+@pytest.mark.parametrize("external", [rb"\\?\C:\dir\file.db", b"/C:/dir/file.db", rb"C:\dir\..\dir\.\file.db"])
+def test_spellings_of_one_file_are_one_name(external: bytes) -> None:
+    assert system.absolute(external) == b"/C:/dir/file.db"
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.db", "ü€.db", "\\".join(["d" * 50] * 6) + "\\deep.db"], ids=["space", "ü", "long"]
+)
+async def test_database_has_its_own_name(tmp_path: Path, name: str) -> None:
+    """Also beyond 260 characters, where Windows needs a prefix."""
+    path = os.path.join(tmp_path, name)
+    os.makedirs("\\\\?\\" + os.path.dirname(path), exist_ok=True)
+
+    async with rapsqlite.connect(path) as conn:
+        await conn.execute("CREATE TABLE t (v)")
+        listed = await conn.fetch_all("PRAGMA database_list")
+
+    assert listed[0][2] == path
+    assert os.path.exists("\\\\?\\" + path)  # noqa: ASYNC240
+
+
+async def test_uri_names_a_drive(tmp_path: Path) -> None:
+    async with rapsqlite.connect((tmp_path / "uri.db").as_uri(), uri=True) as conn:
+        await conn.execute("CREATE TABLE t (v)")
+
+    with closing(sqlite3.connect(tmp_path / "uri.db")) as native:
+        assert native.execute("SELECT name FROM sqlite_schema").fetchall() == [("t",)]
+
+
+@pytest.mark.parametrize("name", ["nul", "file.db:stream"])
+async def test_devices_and_streams_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(rapsqlite.OperationalError, match="unable to open database file"):
+        async with rapsqlite.connect(tmp_path / name):
+            pass
+
+
+async def test_name_that_is_not_unicode_is_an_error_of_its_statement(tmp_path: Path) -> None:
+    async with rapsqlite.connect(tmp_path / "test.db") as conn:
+        with pytest.raises(rapsqlite.OperationalError, match="unable to open database"):
+            await conn.execute("ATTACH CAST(x'ff41' AS TEXT) AS other")
+
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+async def test_limits_ignore_case_as_the_file_system_does(tmp_path: Path) -> None:
+    own, other = tmp_path / "Own.db", tmp_path / "other.db"
+    for path in (own, other):
+        with closing(sqlite3.connect(path)) as native:
+            native.execute("CREATE TABLE t (v)")
+
+    async with rapsqlite.connect(str(own).upper(), limits={"directories": []}) as conn:
+        await conn.execute("ATTACH ? AS again", (str(own),))
+        with pytest.raises(rapsqlite.OperationalError, match="not granted"):
+            await conn.execute("ATTACH ? AS other", (str(other),))
+    async with rapsqlite.connect(own, limits={"directories": [str(tmp_path).upper()]}) as conn:
+        await conn.execute("ATTACH ? AS other", (str(other),))
+
+
+async def test_closed_database_can_be_deleted(tmp_path: Path) -> None:
+    """An open one cannot: Windows says that it is in use."""
+    path = tmp_path / "test.db"
+    async with rapsqlite.connect(path, pragmas={"journal_mode": "wal"}) as conn:
+        await conn.execute("CREATE TABLE t (v)")
+        with pytest.raises(PermissionError):
+            path.unlink()
+
+    path.unlink()
+    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240
