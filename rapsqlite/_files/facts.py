@@ -1,7 +1,8 @@
 """What SQLite checks as soon as it has locked a database: the file's size, and whether it has a journal or WAL.
 
 On a local file system these calls keep the GIL: they take a microsecond each, while getting the GIL back takes 5 ms if
-another thread runs pure Python.
+another thread runs pure Python. `prelocks` makes them on the event loop's thread: the answers are in the kernel's cache
+since the same statement ran last, unless memory was so short that it dropped them; then one directory block is read.
 
 https://sqlite.org/lockingv3.html#hot_journals
 """
