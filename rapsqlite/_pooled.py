@@ -36,13 +36,23 @@ _RETURNED = cast("Guest", Absent(RETURNED))
 class Pooled:
     """One open connection of a pool, idle or lent."""
 
-    __slots__ = ("_lent", "_settings", "_timeout_s", "connection", "generation", "idle_since", "opened_at")
+    __slots__ = (
+        "_lent",
+        "_may_have_settings",
+        "_settings",
+        "_timeout_s",
+        "connection",
+        "generation",
+        "idle_since",
+        "opened_at",
+    )
 
     def __init__(self, connection: Connection, generation: int) -> None:
         self.connection = connection  # the pool's own; borrowers get others, with the same guest
         self.generation = generation
         self.opened_at = self.idle_since = time.monotonic()
         self._lent: LentGuest | None = None
+        self._may_have_settings = False  # the last borrower
         self._settings: list[Any] | None = None
         self._timeout_s = connection.timeout
 
@@ -70,25 +80,32 @@ class Pooled:
         lent._left_open = f"acquired from a pool at {acquired_at}, was deleted before being returned"
         return lent
 
-    async def take_back(self, lent: Connection) -> bool:
-        """End the borrower's use; True if the connection is as it was opened."""
-        guest, lent._state.guest = self._lent, _RETURNED
+    def detach(self, lent: Connection) -> bool:
+        """End the borrower's use and close what it left open; False if the connection cannot be used again."""
+        guest, self._lent = self._lent, None
+        lent._state.guest = _RETURNED
         self.connection._state.guest.host.busy_timeout_s = self._timeout_s
         self.connection._state.note_blocks_of(lent._state)
-        self._lent = None
-        if guest is None or not guest.take_back() or guest.is_changed:
+        if guest is None:
             return False
-        return await self.restore(may_have_settings=guest.may_have_settings)
+        self._may_have_settings = guest.may_have_settings
+        return guest.take_back() and not guest.is_changed
 
-    async def restore(self, *, may_have_settings: bool) -> bool:
-        """Undo an open transaction; True if nothing else was left behind."""
+    def is_clean(self) -> bool:
+        """Return True if the borrower certainly left nothing behind."""
+        return self.connection.is_alive() and not self.connection.in_transaction and not self._may_have_settings
+
+    async def restore(self) -> bool:
+        """Undo an open transaction; True if the connection is as it was opened."""
         home = self.connection
         if not home.is_alive():
             return False
         try:
             if home.in_transaction:
                 await home._state.run("ROLLBACK")
-            return not may_have_settings or (self._settings is not None and await self.settings() == self._settings)
+            return not self._may_have_settings or (
+                self._settings is not None and await self.settings() == self._settings
+            )
         except Error:
             return False
 

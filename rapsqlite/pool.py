@@ -115,17 +115,18 @@ class Acquisition(Uncopied):
     ``async with`` commits an open transaction on a clean exit and rolls it back after an exception.
     """
 
-    __slots__ = ("_acquired_at", "_connection", "_pool", "_read_only", "_timeout_s")
+    __slots__ = ("_acquired_at", "_connection", "_is_tasks", "_pool", "_read_only", "_timeout_s")
 
-    def __init__(self, pool: Pool, timeout_s: float | None, read_only: bool) -> None:
+    def __init__(self, pool: Pool, timeout_s: float | None, read_only: bool, *, is_tasks: bool = True) -> None:
         self._pool = pool
         self._timeout_s = timeout_s
         self._read_only = read_only
+        self._is_tasks = is_tasks  # whether the task that acquires it returns it: not the iterator of a stream
         self._acquired_at = calling_line()
         self._connection: Connection | None = None
 
     def __await__(self) -> Generator[Any, Any, Connection]:
-        return self._pool._acquire(self._timeout_s, self._read_only, self._acquired_at).__await__()
+        return self._pool._acquire(self._timeout_s, self._read_only, self._acquired_at, self._is_tasks).__await__()
 
     async def __aenter__(self) -> Connection:
         connection = self._connection = await self
@@ -313,10 +314,11 @@ class Pool(Uncopied):
             raise ProgrammingError("this connection is not out: it was returned already, or is not of this pool")
         await self._take_back(connection, None)
 
-    async def _acquire(self, timeout: float | None, read_only: bool, acquired_at: str) -> Connection:
+    async def _acquire(self, timeout: float | None, read_only: bool, acquired_at: str, is_tasks: bool) -> Connection:
         lane, pooled = await self._take(timeout, read_only)
         loop = self._loop
-        loan = _Loan(lane, pooled, acquired_at, loop.current_task() if loop is not None else None)
+        task = loop.current_task() if loop is not None and is_tasks else None
+        loan = _Loan(lane, pooled, acquired_at, task)
         connection = pooled.lend(acquired_at)
         key = id(connection)
         loan.lent = weakref.ref(connection, lambda _: self._lost(key))
@@ -329,12 +331,15 @@ class Pool(Uncopied):
             return  # it was returned inside its block, or the pool was closed
         is_good = False
         try:
+            can_go_on = loan.pooled.detach(connection) and not has_lost_its_file(error)
             if isinstance(error, (GeneratorExit, KeyboardInterrupt, SystemExit)):
-                return  # nothing should be awaited any more
+                # Nothing should be awaited any more.
+                is_good = can_go_on and loan.pooled.is_clean() and self._reset is None
+                return
             from anyio import CancelScope
 
             with CancelScope(shield=True):
-                is_good = await loan.pooled.take_back(connection) and not has_lost_its_file(error)
+                is_good = can_go_on and await loan.pooled.restore()
                 if is_good and self._reset is not None:
                     is_good = await self._pass(self._reset, loan.pooled)
                 if self._is_closed:
@@ -351,7 +356,7 @@ class Pool(Uncopied):
         except Exception:  # noqa: BLE001 - it says that the connection is not good
             self._counts["errors"] += 1
             return False
-        return await pooled.restore(may_have_settings=False)
+        return await pooled.restore()
 
     def _put_back(self, lane: _Lane, pooled: Pooled, *, is_good: bool) -> None:
         if is_good and not self._is_closed and not self._is_over(lane, pooled):
@@ -601,7 +606,8 @@ class Pool(Uncopied):
         self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None
     ) -> AsyncIterator[Any]:
         """Return an async iterator over the rows of one statement, through a reader that it keeps until it ends."""
-        async with self.acquire(read_only=True) as connection, connection.stream(sql, parameters, into=into) as rows:
+        lent = Acquisition(self, None, read_only=True, is_tasks=False)
+        async with lent as connection, connection.stream(sql, parameters, into=into) as rows:
             async for row in rows:
                 yield row
 

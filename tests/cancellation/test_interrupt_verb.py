@@ -184,7 +184,7 @@ async def test_statement_that_waits_for_a_lock_is_interrupted(conn: rapsqlite.Co
 
 
 async def test_transaction_goes_on_after_an_interrupt(conn: rapsqlite.Connection, begun: Begun) -> None:
-    async with conn.transaction():
+    async with conn.transaction(scope="children"):
         await conn.execute("INSERT INTO t VALUES (1)")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(refused, conn.fetch_scalar(ENDLESS))

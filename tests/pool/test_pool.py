@@ -207,6 +207,23 @@ async def test_cancelled_wait_leaves_no_connection_behind(pool: Pool, when: str)
         assert pool.statistics()["waiting"] == 0
 
 
+def test_stream_that_is_left_early_gives_its_connection_back(wal: Path) -> None:
+    """Python ends the iterator when it is collected, and then it must not wait."""
+
+    async def main() -> None:
+        async with create_pool(wal, max_size=2) as pool:
+            for _ in range(5):
+                async for row in pool.stream("SELECT 1 UNION ALL SELECT 2"):
+                    assert row == [1]
+                    break
+                gc.collect()
+                await asyncio.sleep(0)
+            assert await pool.fetch_all("SELECT 1") == [[1]]
+            assert pool.statistics()["replaced"] == 0
+
+    asyncio.run(main())
+
+
 # -- what comes back -------------------------------------------------------------------------------
 
 
