@@ -19,12 +19,12 @@ prepare() { # name distribution==version packages...
     shift 2
     [ -e "$place/sources/$name" ] && return
     "$root/.venv/bin/python" -m venv "$place/environments/$name"
-    "$place/environments/$name/bin/pip" install -q --disable-pip-version-check "${distribution%%==*}==${distribution##*==}" \
+    "$place/environments/$name/bin/pip" install -q --disable-pip-version-check "$distribution" \
         pytest pytest-asyncio aiosqlite==0.22.1 "wasmtime>=50.0.1,<51" "msgspec>=0.20" "anyio>=4.14" "$@" || return
-    "$place/environments/$name/bin/pip" download -q --disable-pip-version-check --no-deps --no-build-isolation --no-binary :all: \
-        -d "$place/output" "${distribution%%[*}==${distribution##*==}" || return
+    "$place/environments/$name/bin/pip" download -q --disable-pip-version-check --no-deps --no-binary :all: \
+        -d "$place/downloads/$name" "$(sed "s/\[.*\]//" <<<"$distribution")" || return
     mkdir "$place/sources/$name"
-    tar xzf "$(ls -t "$place"/output/*.tar.gz | head -1)" --strip-components=1 -C "$place/sources/$name"
+    tar xzf "$place/downloads/$name"/*.tar.gz --strip-components=1 -C "$place/sources/$name"
 }
 
 suite() { # name distribution==version packages... -- arguments of pytest
@@ -50,13 +50,16 @@ suite() { # name distribution==version packages... -- arguments of pytest
 suite langgraph langgraph-checkpoint-sqlite==3.1.2 pytest-mock pytest-rerunfailures langgraph-checkpoint-conformance -- -o addopts=
 suite openai openai-agents==0.24.0 pytest-mock inline-snapshot sqlalchemy -- tests/extensions/memory/test_async_sqlite_session.py
 suite sqlspec 'sqlspec[aiosqlite]==0.69.0' pytest-databases 'psycopg[binary]' pyarrow polars pandas pydantic attrs cattrs -- \
-    tests/unit/adapters/test_aiosqlite tests/integration/adapters/aiosqlite
+    --continue-on-collection-errors --confcutdir=tests/unit/adapters/test_aiosqlite tests/unit/adapters/test_aiosqlite
 suite users fastapi-users-db-sqlalchemy==7.0.0 pytest-mock httpx -- tests
 TEST_DATABASE_URLS=sqlite+aiosqlite:///testsuite.db suite databases 'databases[aiosqlite]==0.9.0' 'sqlalchemy<2.1' \
     asyncpg aiomysql aiopg asyncmy pymysql psycopg2-binary starlette httpx requests -- tests
 suite aiohttp 'aiohttp-client-cache[all]==0.15.0' pytest-aiohttp faker aioresponses brotli -- test/integration/test_sqlite.py
-suite alchemy advanced-alchemy==1.12.0 pytest-mock pytest-lazy-fixtures pytest-xdist click rich-click alembic pydantic attrs \
-    cattrs time-machine numpy google-cloud-spanner 'psycopg[binary]' -- tests/integration -k aiosqlite
-suite tortoise tortoise-orm==1.1.9 asyncpg blacksheep fastapi 'psycopg[binary]' pyyaml httpx asgi_lifespan pydantic -- tests
-suite ormar ormar==0.26.0 httpx asgi-lifespan fastapi orjson cryptography faker nest-asyncio pytest-benchmark \
+suite alchemy advanced-alchemy==1.12.0 'sqlalchemy<2.1' pytest-mock pytest-lazy-fixtures pytest-xdist pytest-databases click \
+    rich-click alembic pydantic attrs cattrs time-machine numpy google-cloud-spanner oracledb asyncpg asyncmy duckdb-engine \
+    sqlalchemy-spanner passlib 'psycopg[binary]' -- \
+    tests/integration -k aiosqlite --continue-on-collection-errors --ignore tests/integration/test_extensions
+suite tortoise tortoise-orm==1.1.9 asyncpg asyncmy blacksheep fastapi sanic aiohttp quart 'psycopg[binary,pool]' pyyaml \
+    httpx asgi_lifespan pydantic -- tests
+suite ormar ormar==0.26.0 'pydantic[email]' httpx asgi-lifespan fastapi orjson cryptography faker nest-asyncio pytest-benchmark \
     pydantic-extra-types -- tests

@@ -69,7 +69,7 @@ class Absent:
 
 
 NOT_CONNECTED = cast("Guest", Absent("no active connection: await connect(...) or use it in `async with` first"))
-CLOSED = cast("Guest", Absent("Connection closed. Cannot operate on a closed database."))
+CLOSED = cast("Guest", Absent("Connection closed: no active connection. Cannot operate on a closed database."))
 
 
 def encode_sql(sql: str, verb: str) -> bytes:

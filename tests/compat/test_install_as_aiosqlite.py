@@ -94,6 +94,8 @@ async def test_attributes_follow_the_life_of_the_connection() -> None:
     assert (db._connection, db._running, db._thread.is_alive()) == (None, False, False)
     with pytest.raises(ValueError, match="closed"):
         await db._execute(print)
+    with pytest.raises(ValueError, match="no active connection"):
+        await db.execute("SELECT 1")
 
 
 async def test_function_uses_the_connection_blocking(db: Any) -> None:
