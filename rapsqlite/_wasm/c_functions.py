@@ -192,6 +192,8 @@ class CFunctions:
         self._function_types: dict[str, Owned] = {}
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name not in PROTOTYPES:
+            raise AttributeError(name)
         result, *parameters = PROTOTYPES[name]
         function = self._library[name]
         function.restype = result
@@ -229,7 +231,8 @@ class CFunctions:
         """Return a function's type, one letter for each value: i is i32, I is i64. It belongs to this."""
         key = params + ":" + result
         if key not in self._function_types:
-            self._function_types[key] = self._new_function_type(params, result)
+            # Another thread may be as far: its type, once stored, stays, because it may be in use.
+            self._function_types.setdefault(key, self._new_function_type(params, result))
         return self._function_types[key].address
 
     def _new_function_type(self, params: str, result: str) -> Owned:

@@ -117,6 +117,23 @@ def test_kinds_of_imports_and_exports_are_read_without_the_package() -> None:
     ]
 
 
+def test_type_of_a_function_stays_when_several_threads_make_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest would use the type that another guest's thread has just replaced, and thereby deleted."""
+    c = runtime.Engine(module("(i32.const 1)")).c
+    real = c._new_function_type
+    made: list[int] = []
+
+    def overtaken(params: str, result: str) -> c_functions.Owned:
+        if not made:
+            made.append(0)
+            made[0] = c.function_type(params, result)  # what another thread does meanwhile
+        return real(params, result)
+
+    monkeypatch.setattr(c, "_new_function_type", overtaken)
+
+    assert c.function_type("iIiI", "I") == made[0] == c.function_type("iIiI", "I")
+
+
 def test_first_connection_imports_little() -> None:
     """Importing takes two thirds of the time to the first row; the package's own declarations took a third of it."""
     program = (
