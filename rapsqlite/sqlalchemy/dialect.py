@@ -94,9 +94,9 @@ class RapsqliteDialect(SQLiteDialect_pysqlite):
     is_async = True
     has_terminate = True
     supports_statement_cache = True
-    supports_server_side_cursors = True
+    supports_server_side_cursors: bool = True
     insertmanyvalues_implicit_sentinel = InsertmanyvaluesSentinelOpts.AUTOINCREMENT
-    execution_ctx_cls = Context
+    execution_ctx_cls: type[Context] = Context
 
     @classmethod
     def import_dbapi(cls) -> Any:
