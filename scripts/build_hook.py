@@ -16,6 +16,18 @@ MODULE = "rapsqlite/engine.wasm"
 EXTENSIONS = "rapsqlite/extension_modules"
 
 
+def compile_modules(root: Path) -> None:
+    """Compile the engine and the extensions; exit with a message that says what is needed if that fails."""
+    try:
+        subprocess.run(["bash", str(root / "scripts" / "build_wasm.sh")], cwd=root, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SystemExit(
+            f"rapsqlite's engine was not compiled ({error}). A build from source needs bash, Rust with its library's"
+            " source, and a C compiler for WebAssembly (docs/architecture.md, Building); the wheel needs none of them:"
+            " pip install --only-binary rapsqlite rapsqlite"
+        ) from None
+
+
 class EngineBuildHook(BuildHookInterface[Any]):
     """Builds ``rapsqlite/engine.wasm`` and the bundled extensions, and adds them to the wheel."""
 
@@ -24,7 +36,7 @@ class EngineBuildHook(BuildHookInterface[Any]):
         if self.target_name != "wheel":
             return
         root = Path(self.root)
-        subprocess.run(["bash", str(root / "scripts" / "build_wasm.sh")], cwd=root, check=True)
+        compile_modules(root)
         if not (root / MODULE).is_file():
             raise FileNotFoundError(f"scripts/build_wasm.sh ended well but left no {MODULE}")
         # These files are git-ignored, and hatch skips ignored files by default. There are no extensions if their source

@@ -1,6 +1,7 @@
 """What works on this machine: versions, the module cache, locks, the write-ahead log, mapped reads, speed.
 
-Every line reports something that was tried.
+The first lines say what the machine is, and how its kind is tested; every other line reports something that was tried.
+All lines together are the report to paste into an issue.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rapsqlite import runtime
+from rapsqlite import __version__, runtime
+from rapsqlite._cli import platforms
 from rapsqlite._constants import SQLITE_VERSION
 from rapsqlite._files import module_cache
 from rapsqlite._platform import system
@@ -39,7 +41,7 @@ INSERT INTO t SELECT i, randomblob(1000) FROM n
 
 async def examine(directory: Path | None = None) -> AsyncIterator[Finding]:
     """Yield findings about databases in ``directory`` (default: the system's temporary directory)."""
-    for finding in versions():
+    for finding in (*versions(), *kind()):
         yield finding
     try:
         yield load_engine()
@@ -60,8 +62,17 @@ def versions() -> list[Finding]:
     return [
         ("python", None, f"{platform.python_implementation()} {platform.python_version()}, {platform.platform()}"),
         ("sqlite", None, f"{SQLITE_VERSION} here, {sqlite3.sqlite_version} in Python's sqlite3"),
-        ("packages", None, packages),
+        ("packages", None, f"rapsqlite {__version__}, {packages}"),
         *((feature, None, f"no: {instead}") for feature, instead in system.lacks.items()),
+    ]
+
+
+def kind() -> list[Finding]:
+    """Return what this machine is, and how its kind is tested (docs/platforms.md)."""
+    row = platforms.row_here()
+    return [
+        ("interpreter", None, platforms.interpreter()),
+        ("platform", None, f"{row.system} {row.processor}".strip() + f": {row.tested}"),
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import rapsqlite
+from rapsqlite._cli import platforms
 from rapsqlite._cli.shell import Shell, shown, statements_of
 from rapsqlite._client.extension_loader import SHIPPED
 
@@ -146,6 +148,7 @@ def test_doctor_finds_nothing_wrong_here(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     marks = {line[5:21].strip(): line[:4].strip() for line in done.stdout.splitlines()}
+    assert {"python", "interpreter", "platform", "packages"} <= marks.keys()
     assert {name for name, mark in marks.items() if mark == "ok"} >= {
         "module",
         "locks",
@@ -153,6 +156,29 @@ def test_doctor_finds_nothing_wrong_here(tmp_path: Path) -> None:
         "round trip",
     }
     assert not list(tmp_path.iterdir()), "it leaves nothing behind"
+
+
+def test_platforms_page_has_the_rows_that_doctor_prints() -> None:
+    page = (ROOT / "docs" / "platforms.md").read_text(encoding="utf-8")
+
+    table = re.findall(r"^\| (.*?) \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
+
+    assert [row for row in table if row[0] != "system"] == [tuple(row) for row in platforms.ROWS]
+
+
+@pytest.mark.parametrize(
+    "names, row",
+    [
+        (("Linux", "x86_64", "glibc"), ("Linux", "x86-64")),
+        (("Linux", "aarch64", "glibc"), ("Linux", "arm64")),
+        (("Linux", "x86_64", ""), ("Linux, musl", "x86-64, arm64")),
+        (("macOS", "arm64", ""), ("macOS", "x86-64, arm64")),
+        (("Windows", "AMD64", ""), ("Windows", "x86-64, arm64")),
+        (("Linux", "riscv64", "glibc"), ("another system", "")),
+    ],
+)
+def test_doctor_knows_how_a_machine_is_tested(names: tuple[str, str, str], row: tuple[str, str]) -> None:
+    assert platforms.row_of(*names)[:2] == row
 
 
 def test_doctor_in_a_missing_directory_fails_and_says_so(tmp_path: Path) -> None:

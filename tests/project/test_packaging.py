@@ -35,12 +35,21 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with an sdist and the wheel that was built from this sdist, not from the checkout."""
     pytest.importorskip("hatchling", reason="the build backend is not installed")
     out = tmp_path_factory.mktemp("dist")
-    # The compiled dependencies may come from the checkout's build directory; the crate is recompiled.
-    environment = {"CARGO_TARGET_DIR": str(ROOT / "target"), **os.environ}
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    build(out)
     return out
+
+
+def build(out: Path, *options: str, umask: int = -1) -> None:
+    """Build as a release does: with the time of the commit."""
+    epoch = subprocess.run(
+        ["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    times = {"SOURCE_DATE_EPOCH": epoch} if epoch else {}
+    # The compiled dependencies may come from the checkout's build directory; the crate is recompiled.
+    environment = {"CARGO_TARGET_DIR": str(ROOT / "target"), **times, **os.environ}
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), *options, str(ROOT)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, umask=umask)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +80,35 @@ def test_there_is_one_wheel_for_every_platform(built: Path) -> None:
 
     assert (name, str(version)) == ("rapsqlite", rapsqlite.__version__)
     assert {str(tag) for tag in tags} == {"py3-none-any"}
+
+
+def test_another_build_of_the_commit_has_the_same_bytes(built: Path, tmp_path: Path) -> None:
+    """The first was built from the sdist, this one from the checkout: anyone with the commit can verify the wheel."""
+    [first] = built.glob("*.whl")
+
+    build(tmp_path, "--wheel", umask=0o077)
+
+    [second] = tmp_path.glob("*.whl")
+    assert second.read_bytes() == first.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "failure", [FileNotFoundError("no bash"), subprocess.CalledProcessError(1, "bash scripts/build_wasm.sh")]
+)
+def test_a_build_without_the_toolchain_says_what_is_missing(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Installing from the sdist compiles, which nobody may have expected."""
+    pytest.importorskip("hatchling", reason="the build backend is not installed")
+    from scripts import build_hook
+
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(subprocess, "run", fail)
+
+    with pytest.raises(SystemExit, match=r"needs bash, Rust .* pip install --only-binary rapsqlite rapsqlite"):
+        build_hook.compile_modules(ROOT)
 
 
 def test_wheel_holds_the_package_and_the_modules_only(wheel: zipfile.ZipFile) -> None:
@@ -118,6 +156,9 @@ def test_metadata_names_python_and_dependencies(metadata: Message) -> None:
 
     assert plain == {"wasmtime", "msgspec", "anyio"}
     assert metadata["Requires-Python"] == ">=3.10"
+    classifiers = metadata.get_all("Classifier", [])
+    assert {f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)} <= set(classifiers)
+    assert "Programming Language :: Python :: Implementation :: CPython" in classifiers
     assert metadata["License-Expression"] == "MIT"
     assert {"trio", "test", "dev"} <= set(metadata.get_all("Provides-Extra", []))
 
