@@ -22,7 +22,7 @@ HEAVY = {"anyio", "asyncio", "trio", "uvloop", "sniffio", "wasmtime", "dataclass
 
 LIST_MODULES = """
 import json, sys
-import sqlite3, msgspec
+import sqlite3, msgspec, logging  # from Python 3.14 on logging loads dataclasses and inspect itself
 before = set(sys.modules)
 import rapsqlite
 if len(sys.argv) > 1:
@@ -61,7 +61,7 @@ print(*sorted(name for name in sys.modules if name.startswith('anyio._backends')
 
 
 def modules_loaded_by_import(*name: str) -> set[str]:
-    """Return what `import rapsqlite` and one of its names load on top of sqlite3 and msgspec, in a new interpreter."""
+    """Return what `import rapsqlite` and one of its names load on top of what it needs, in a new interpreter."""
     answer = subprocess.run([sys.executable, "-c", LIST_MODULES, *name], capture_output=True, text=True, check=True)
     return set(json.loads(answer.stdout))
 
