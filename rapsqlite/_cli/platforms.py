@@ -22,7 +22,8 @@ ROWS = (
     Row("Linux", "arm64", "under qemu, by scripts/platforms/arm64.sh"),
     Row("Linux, musl", "x86-64, arm64", "not tested; wasmtime and msgspec have wheels"),
     Row("macOS", "x86-64, arm64", "not on the system itself; its branches by test doubles"),
-    Row("Windows", "x86-64, arm64", "not yet"),
+    Row("Windows", "x86-64", "under Wine, by scripts/platforms/windows.sh"),
+    Row("Windows", "arm64", "not tested; wasmtime and msgspec have wheels"),
 )
 UNKNOWN = Row("another system", "", "not tested: please report what doctor prints")
 _PROCESSORS = {"amd64": "x86-64", "x86_64": "x86-64", "aarch64": "arm64", "arm64": "arm64"}

@@ -161,7 +161,7 @@ def test_doctor_finds_nothing_wrong_here(tmp_path: Path) -> None:
 def test_platforms_page_has_the_rows_that_doctor_prints() -> None:
     page = (ROOT / "docs" / "platforms.md").read_text(encoding="utf-8")
 
-    table = re.findall(r"^\| (.*?) \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
+    table = re.findall(r"^\| ([^|]*) \| ([^|]*) \| ([^|]*) \|$", page, re.MULTILINE)
 
     assert [row for row in table if row[0] != "system"] == [tuple(row) for row in platforms.ROWS]
 
@@ -173,7 +173,7 @@ def test_platforms_page_has_the_rows_that_doctor_prints() -> None:
         (("Linux", "aarch64", "glibc"), ("Linux", "arm64")),
         (("Linux", "x86_64", ""), ("Linux, musl", "x86-64, arm64")),
         (("macOS", "arm64", ""), ("macOS", "x86-64, arm64")),
-        (("Windows", "AMD64", ""), ("Windows", "x86-64, arm64")),
+        (("Windows", "AMD64", ""), ("Windows", "x86-64")),
         (("Linux", "riscv64", "glibc"), ("another system", "")),
     ],
 )
