@@ -3,7 +3,7 @@
 # fetched by apt with a configuration of its own, which verifies them, and unpacked.
 # shellcheck shell=bash
 
-readonly platforms=${RAPSQLITE_PLATFORMS:-/var/tmp/rapsqlite-platforms} # kept between runs: roots and packages
+readonly platforms=${RAPSQLITE_PLATFORMS:-/var/cache/rapsqlite-platforms} # kept between runs: roots and packages
 
 say() { printf '==> %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }

@@ -25,6 +25,8 @@ COMMON = """
     import asyncio, os, resource, sys, threading, warnings
     import rapsqlite
 
+    rapsqlite.connect  # importing needs descriptors too
+
     SLOW = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 50000) SELECT sum(i) FROM n"
 
     def leave(count):
