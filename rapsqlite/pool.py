@@ -544,7 +544,7 @@ class Pool(Uncopied):
                     self._drop(lane, pooled)
 
     async def _close_idle(self) -> None:
-        for lane in self._lanes:
+        for lane in reversed(self._lanes):  # the writer last: readers cannot bring the WAL back into the database
             while lane.idle:
                 pooled = lane.idle.popleft()
                 lane.size -= 1

@@ -85,6 +85,7 @@ def test_fastapi_service_stores_reads_and_pages(
     assert answers[0].json() == {"id": 3, "body": "note 2"}
     assert replaced.json() == {"count": 1}
     assert "Traceback" not in output
+    assert os.listdir(tmp_path) == ["notes.db"]
     with closing(sqlite3.connect(tmp_path / "notes.db")) as native:
         assert list(native.execute("SELECT body FROM note")) == [("only",)]
 

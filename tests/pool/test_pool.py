@@ -538,6 +538,15 @@ async def test_closing_waits_for_what_is_out_and_refuses_what_waits(wal: Path) -
         assert stock.execute("SELECT b FROM t").fetchall() == [("kept",)]
 
 
+async def test_closing_leaves_nothing_but_the_database(wal: Path) -> None:
+    """Only the last connection brings the WAL back into the database, and only if it may write."""
+    async with create_pool(wal, min_size=3, max_size=3) as pool:
+        await pool.execute("CREATE TABLE beside (a)")
+        await pool.fetch_all("SELECT * FROM beside")
+
+    assert [path.name for path in wal.parent.iterdir()] == [wal.name]
+
+
 async def test_closing_with_a_timeout_closes_what_is_out_and_says_where_it_was_acquired(wal: Path) -> None:
     pool = await create_pool(wal)
     conn = await pool.acquire()
