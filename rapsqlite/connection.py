@@ -218,7 +218,7 @@ class Connection(
         self,
         # At interpreter shutdown this module may have lost its globals, and its guests have ended.
         _warn: Callable[..., None] = warnings.warn,
-        _closed: Guest = CLOSED,
+        _closed: object = CLOSED,
         _absent: type = Absent,
         _warning: type[Warning] = ResourceWarning,
     ) -> None:

@@ -90,7 +90,7 @@ class Guest:
         self._end_lock = threading.Lock()  # files are closed before the memory they are mapped into is freed
         self._waiting_for_end: list[PendingRequest] = []
         self._parking = parking.parking_here()
-        self.thread = threading.Thread(target=self._main, name=f"rapsqlite {name}", daemon=True)
+        self.thread: threading.Thread = threading.Thread(target=self._main, name=f"rapsqlite {name}", daemon=True)
 
     @property
     def state(self) -> str:

@@ -41,7 +41,7 @@ class SharedPage:
     __slots__ = ("address",)
 
     def __init__(self, address: int) -> None:
-        self.address = address
+        self.address: int = address
 
 
 class Unpublished(NamedTuple):
