@@ -367,7 +367,7 @@ async def test_callbacks_are_called_whatever_they_are(database: Path) -> None:
 COPY_STEPS = {
     "makes its directory": ("image._Lock", "acquire_new"),
     "reads the copy": ("image.Image", "existing"),
-    "removes its directory": ("image.shutil", "rmtree"),
+    "removes its directory": ("shutil", "rmtree"),
 }
 
 
@@ -377,7 +377,7 @@ def test_nothing_is_left_of_a_loop_closed_while_a_thread_of_a_copy(name: str, da
     owner, attribute = COPY_STEPS[name]
     run(
         f"""
-        import tempfile
+        import shutil, tempfile
         from rapsqlite._client import image
         os.environ["SQLITE_TMPDIR"] = place = tempfile.mkdtemp(dir=os.path.dirname(path))
         reached, released = threading.Event(), threading.Event()
