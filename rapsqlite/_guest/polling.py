@@ -85,18 +85,15 @@ class Polling:
 
     @staticmethod
     def can_watch(rings: Rings) -> bool:
-        """Return True if replies can be watched for without the GIL."""
-        return rings.page is not None and watcher_here() is not None
+        """Prepare to watch for replies without the GIL; False if that is not possible."""
+        page, watcher = rings.page, watcher_here()
+        return page is not None and watcher is not None and watcher.show(page)
 
     @staticmethod
     def watch(rings: Rings, request: Unpublished) -> bool:
         """Publish a request and watch for its reply; True if it arrived. Call without the lock."""
         page, watcher = rings.page, watcher_here()
-        try:
-            return page is not None and watcher is not None and watcher.watch(page, request, _CHECKS)
-        except OSError:  # there are too many mappings; it is not published
-            rings.page = None
-            return False
+        return page is not None and watcher is not None and watcher.watch(page, request, _CHECKS)
 
     def nap(self, bell: Bell | None) -> None:
         """Sleep until the bell rings, but not for long. Call without the lock, with ``naps`` set.

@@ -15,7 +15,7 @@ from rapsqlite._files import mapping
 from rapsqlite._wasm.c_functions import FUNCTION, MEMORY, Exports, Instance, Vector
 
 if TYPE_CHECKING:
-    from rapsqlite._wasm.c_functions import CFunctions
+    from rapsqlite._wasm.c_functions import CFunctions, Owned
 
 # Another thread may have published later requests meanwhile, which must not be taken back. The guest announces that it
 # sleeps, then checks for requests once more. One check takes about 0.5 ns.
@@ -33,6 +33,7 @@ _CODE = f"""
     (i32.const 0)))
 """.encode()
 _NEVER = 1 << 62  # an epoch
+_lost: list[Owned] = []  # stores that are never freed, because others may use a page of their memory
 
 
 class SharedPage:
@@ -68,16 +69,33 @@ class ReplyWatcher:
         self._values = (ctypes.c_int64 * 8)()  # each takes 16 bytes
         self._arguments = (context, exports.item("watch", FUNCTION), self._values, 4, ctypes.byref(trap))
         self._shown: SharedPage | None = None
+        self._is_lost = False
+
+    def show(self, page: SharedPage) -> bool:
+        """Prepare to watch the guest with this page, whose memory must stay meanwhile; False if that fails."""
+        if self._shown is page:
+            return True
+        if self._is_lost:
+            return False
+        self._shown = None
+        try:
+            mapping.share(page.address, self._base)
+        except OSError:  # there are too many mappings
+            # The system may have unmapped the page before it failed, and something else may be there by now.
+            self._is_lost = True
+            _lost.append(self._store)
+            return False
+        self._shown = page
+        return True
 
     def watch(self, page: SharedPage, request: Unpublished, checks: int) -> bool:
         """Publish a request, unless that was done; return True as soon as there is a reply.
 
-        False if there is none after so many checks, or if the guest sleeps. Raises OSError, without publishing.
+        False if there is none after so many checks, or if the guest sleeps; without publishing if another guest's page
+        is shown.
         """
         if self._shown is not page:
-            self._shown = None
-            mapping.share(page.address, self._base)
-            self._shown = page
+            return False
         values = self._values
         values[0], values[2], values[4], values[6] = *request, checks
         self._call(*self._arguments)

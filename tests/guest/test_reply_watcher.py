@@ -15,6 +15,7 @@ from rapsqlite import _constants as abi
 from rapsqlite import runtime
 from rapsqlite._files import mapping
 from rapsqlite._guest import polling, request_queue, spin_budget
+from rapsqlite._wasm import reply_watcher
 from rapsqlite._wasm.reply_watcher import ReplyWatcher, SharedPage, Unpublished
 
 if TYPE_CHECKING:
@@ -60,6 +61,11 @@ def page() -> Page:
     return Page()
 
 
+def show_and_watch(watcher: ReplyWatcher, page: Page, request: Unpublished, checks: int) -> bool:
+    assert watcher.show(page.shared)
+    return watcher.watch(page.shared, request, checks)
+
+
 def test_page_that_becomes_shareable_keeps_its_content(page: Page) -> None:
     assert page.get(abi.CONTROL_MAGIC) == abi.MAGIC
 
@@ -71,14 +77,14 @@ def test_address_inside_of_a_page_is_not_shareable() -> None:
 
 
 def test_request_is_published_although_no_reply_comes(watcher: ReplyWatcher, page: Page) -> None:
-    assert not watcher.watch(page.shared, Unpublished(0, 64, 0), CHECKS)
+    assert not show_and_watch(watcher, page, Unpublished(0, 64, 0), CHECKS)
     assert page.get(abi.CONTROL_REQUEST_HEAD) == 64
 
 
 def test_reply_that_is_there_already_is_found(watcher: ReplyWatcher, page: Page) -> None:
     page.set(abi.CONTROL_REPLY_HEAD, 128)
 
-    assert watcher.watch(page.shared, Unpublished(0, 64, 0), MANY_CHECKS)
+    assert show_and_watch(watcher, page, Unpublished(0, 64, 0), MANY_CHECKS)
 
 
 def test_reply_that_comes_meanwhile_is_found_and_other_threads_run_until_then(
@@ -93,7 +99,7 @@ def test_reply_that_comes_meanwhile_is_found_and_other_threads_run_until_then(
 
     thread = threading.Thread(target=answer)
     thread.start()
-    found = watcher.watch(page.shared, Unpublished(0, 64, 0), MANY_CHECKS)
+    found = show_and_watch(watcher, page, Unpublished(0, 64, 0), MANY_CHECKS)
     thread.join()
 
     assert found
@@ -103,7 +109,7 @@ def test_requests_published_by_another_thread_are_not_taken_back(watcher: ReplyW
     """The guest may have taken them, and would then find a ring that is full of garbage."""
     page.set(abi.CONTROL_REQUEST_HEAD, 192)
 
-    watcher.watch(page.shared, Unpublished(0, 64, 0), CHECKS)
+    show_and_watch(watcher, page, Unpublished(0, 64, 0), CHECKS)
 
     assert page.get(abi.CONTROL_REQUEST_HEAD) == 192
 
@@ -113,7 +119,7 @@ def test_counters_are_compared_as_32_bits(watcher: ReplyWatcher, page: Page) -> 
     page.set(abi.CONTROL_REQUEST_HEAD, last)
     page.set(abi.CONTROL_REPLY_HEAD, last)
 
-    assert not watcher.watch(page.shared, Unpublished(last, 56, last), CHECKS)
+    assert not show_and_watch(watcher, page, Unpublished(last, 56, last), CHECKS)
     assert page.get(abi.CONTROL_REQUEST_HEAD) == 56
 
 
@@ -121,7 +127,7 @@ def test_guest_that_sleeps_is_not_watched(watcher: ReplyWatcher, page: Page) -> 
     """It has to be woken first: it may have looked for requests before this one was published."""
     page.set(abi.CONTROL_PARKED, 1)
 
-    assert not watcher.watch(page.shared, Unpublished(0, 64, 0), MANY_CHECKS)
+    assert not show_and_watch(watcher, page, Unpublished(0, 64, 0), MANY_CHECKS)
     assert page.get(abi.CONTROL_REQUEST_HEAD) == 64
 
 
@@ -130,15 +136,49 @@ def test_each_guest_is_shown_its_own_page(watcher: ReplyWatcher) -> None:
     for _ in range(2):
         for number, page in enumerate(pages):
             page.set(abi.CONTROL_REQUEST_HEAD, 0)
-            watcher.watch(page.shared, Unpublished(0, 64 + number, 0), CHECKS)
+            show_and_watch(watcher, page, Unpublished(0, 64 + number, 0), CHECKS)
 
     assert [page.get(abi.CONTROL_REQUEST_HEAD) for page in pages] == [64, 65]
+
+
+def test_page_that_is_not_shown_is_not_written_to(watcher: ReplyWatcher) -> None:
+    """A signal's handler may have used the thread's watcher for another guest meanwhile."""
+    pages = [Page(), Page()]
+    for page in pages:
+        assert watcher.show(page.shared)
+
+    assert not watcher.watch(pages[0].shared, Unpublished(0, 64, 0), CHECKS)
+    assert [page.get(abi.CONTROL_REQUEST_HEAD) for page in pages] == [0, 0]
+
+
+def test_watcher_that_could_not_show_a_page_shows_none_again(
+    watcher: ReplyWatcher, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux before 6.17 unmaps what was there before it looks whether it can map the page.
+
+    Another thread may have mapped something there since, which must neither be replaced nor unmapped.
+    """
+
+    def refuse(_page: int, _other: int) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mapping, "share", refuse)
+        assert not watcher.show(page.shared)
+    before = bytes(page.words)
+    store = watcher._store
+
+    assert not watcher.show(page.shared)
+    assert not watcher.watch(page.shared, Unpublished(0, 64, 0), CHECKS)
+    assert bytes(page.words) == before
+    del watcher
+    assert store in reply_watcher._lost
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_forked_child_does_not_inherit_the_pages(watcher: ReplyWatcher, page: Page) -> None:
     """The guest is the parent's: nothing in a child may write a word of its control block."""
-    watcher.watch(page.shared, Unpublished(0, 64, 0), CHECKS)
+    show_and_watch(watcher, page, Unpublished(0, 64, 0), CHECKS)
     child = os.fork()
     if not child:
         with open("/proc/self/maps", encoding="ascii") as maps:
@@ -215,6 +255,28 @@ async def test_write_rings_no_bell_and_is_in_the_file(database: Path, watched: l
 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("watched")
+async def test_page_is_shown_only_while_the_guest_cannot_end(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the same address may else be the page of a new guest, whose requests would be garbage."""
+    shown: list[bool] = []
+    share = mapping.share
+
+    async with rapsqlite.connect(database, isolation_level=None) as connection:
+        lock = connection._state.guest._queue.lock
+
+        def note(page: int, other: int) -> None:
+            shown.append(lock.locked())
+            share(page, other)
+
+        monkeypatch.setattr(mapping, "share", note)
+        await connection.execute("CREATE TABLE t (v)")
+        await connection.execute(INSERT)
+
+    assert shown
+    assert all(shown)
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("watched")
 async def test_request_of_another_thread_meanwhile_is_answered_too(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,5 +314,5 @@ async def test_without_room_for_mappings_requests_are_published_as_before(
         await connection.execute("CREATE TABLE t (v)")
         await connection.execute(INSERT)
 
-        assert watched.count(False) == 1, "the connection is not watched again"
+        assert watched == []
         assert await connection.fetch_scalar("SELECT count(*) FROM t") == 1
