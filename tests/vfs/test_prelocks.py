@@ -68,7 +68,7 @@ async def connection(path: Path) -> AsyncIterator[rapsqlite.Connection]:
     async with rapsqlite.connect(path, isolation_level=None) as opened:
         await opened.execute("PRAGMA synchronous = NORMAL")
         await opened.execute(WRITE)  # a log without frames takes a call for the size of the database
-        for _ in range(3):
+        for _ in range(10):  # a small file is mapped at the eighth read
             await opened.fetch_all(READ)
         yield opened
 
