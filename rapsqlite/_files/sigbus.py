@@ -41,7 +41,7 @@ def identify(library: str) -> None:
 def turns_into_trap() -> bool:
     """Return whether SIGBUS in wasm code traps on this machine. Requires `identify` and an engine.
 
-    The first call ever runs a trial; its result is stored next to the compiled module.
+    The first call ever runs a trial; its result is stored next to the compiled module, unless the trial itself failed.
     """
     global _verdict
     if _verdict is None:
@@ -57,8 +57,9 @@ def _known_verdict() -> bool:
     if not _key or directory is None or not os.access(directory, os.W_OK):
         return False  # every process would have to run the trial
     passed = _passes_trial()
-    module_cache.store(_key, _PASSED if passed else b"failed")
-    return passed
+    if passed is not None:
+        module_cache.store(_key, _PASSED if passed else b"failed")
+    return bool(passed)
 
 
 def arm() -> bool:
@@ -69,8 +70,11 @@ def arm() -> bool:
     return system.handle_faults_of_mapped_files()
 
 
-def _passes_trial() -> bool:
-    """Try in a child process whether a fault traps. Takes as long as starting Python and wasmtime."""
+def _passes_trial() -> bool | None:
+    """Try in a child process whether a fault traps; None if it never came to that, for want of time or memory.
+
+    Takes as long as starting Python and wasmtime.
+    """
     if getattr(sys, "frozen", False):
         return False
     # An embedding program's executable must not be started a second time.
@@ -83,7 +87,9 @@ def _passes_trial() -> bool:
             command, env=environment, capture_output=True, timeout=_PATIENCE_S, check=False
         )
     except (OSError, subprocess.SubprocessError):
-        return False
+        return None
+    if done.returncode > 0:  # an exception; a fault that does not trap ends it by a signal
+        return None
     return done.returncode == 0 and done.stdout == _PASSED
 
 

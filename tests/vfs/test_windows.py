@@ -355,3 +355,25 @@ def test_statistics_count_hits_and_misses(database: Path) -> None:
 
         assert after["window_hits"] - before["window_hits"] > 1000
         assert after["window_misses"] == before["window_misses"]
+
+
+@pytest.mark.parametrize(
+    "returncode, output, verdict, is_kept",
+    [(0, b"trapped", True, True), (-signal.SIGBUS, b"", False, True), (0, b"", False, True), (1, b"", False, False)],
+)
+def test_trial_is_repeated_by_the_next_process_if_it_failed_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, returncode: int, output: bytes, verdict: bool, is_kept: bool
+) -> None:
+    """Short of memory or time, say. Kept for good, that would turn mapped reads off on a machine that has them."""
+    trials: list[object] = []
+
+    def run(*command: object, **_: object) -> subprocess.CompletedProcess[bytes]:
+        trials.append(command)
+        return subprocess.CompletedProcess([], returncode, output)
+
+    monkeypatch.setenv("RAPSQLITE_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(sigbus, "_key", "sigbus-test.trial")
+
+    assert [sigbus._known_verdict() for _ in range(2)] == [verdict, verdict]
+    assert len(trials) == (1 if is_kept else 2)
