@@ -29,6 +29,8 @@ _MOST_FILES = 24  # of each kind; a compiled module takes 5 MB
 _UNUSED_S = 30 * 24 * 3600.0  # after which a file is removed
 _STALE_S = 24 * 3600.0  # after which its last use is noted again, and an unfinished file is nobody's
 _UNFINISHED = ".compiled-"
+# Neither a link's target nor a pipe, whose opener would wait for a writer.
+_READING: int = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 
 
 def cache_directory() -> Path | None:
@@ -58,9 +60,9 @@ def digest_of_file(path: str) -> str:
     status = Path(path).stat()
     identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     key = f"{digest(repr(identity).encode())[:32]}.digest"
-    known = load(key)
+    known = read(key)
     if known is not None:
-        return known.read_bytes()[: 2 * _DIGEST_BYTES].decode()
+        return known.decode()
     with Path(path).open("rb") as file:
         found = _digest_of(file, status.st_size).hex()
     store(key, found.encode(), warns=False)
@@ -91,8 +93,7 @@ def load(key: str) -> Path | None:
     try:
         if directory is None or not system.is_private(directory.stat()):
             return None
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-        with os.fdopen(os.open(directory / key, flags), "rb") as file:
+        with os.fdopen(os.open(directory / key, _READING), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or not system.is_private(status):
                 return None
@@ -105,6 +106,15 @@ def load(key: str) -> Path | None:
         with suppress(OSError):  # a read-only file system
             os.utime(directory / key)
     return directory / key
+
+
+def read(key: str) -> bytes | None:
+    """Return the payload stored under ``key``, or None as `load` does."""
+    file = load(key)
+    try:
+        return None if file is None else file.read_bytes()[:-_TRAILER_BYTES]
+    except OSError:  # another process has removed it meanwhile
+        return None
 
 
 def store(key: str, payload: bytes, *, warns: bool = True) -> bool:
@@ -146,7 +156,7 @@ def _write(directory: Path, key: str, payload: bytes) -> None:
             os.fsync(file.fileno())
         Path(temporary).replace(directory / key)
     except BaseException:
-        Path(temporary).unlink()
+        Path(temporary).unlink(missing_ok=True)  # an interrupt may have come after it was renamed
         raise
 
 
@@ -160,10 +170,17 @@ def _prune(directory: Path, suffix: str) -> None:
             if path.name.startswith(_UNFINISHED):
                 if age_s > _STALE_S:
                     path.unlink()
-            elif path.suffix == suffix:
+            elif path.suffix == suffix and _was_stored(path):
                 used.append((age_s, path))
     used.sort()
     for number, (age_s, path) in enumerate(used):
         if number >= _MOST_FILES or age_s > _UNUSED_S:
             with suppress(OSError):
                 path.unlink()
+
+
+def _was_stored(path: Path) -> bool:
+    """Return whether `store` wrote this file: the directory may be one that the user has chosen for other files too."""
+    with os.fdopen(os.open(path, _READING), "rb") as file:
+        file.seek(-_TRAILER_BYTES, os.SEEK_END)
+        return file.read(len(_MAGIC)) == _MAGIC

@@ -189,8 +189,9 @@ def test_files_beyond_a_number_are_removed_those_used_last_stay(cache: Path) -> 
 def test_unused_and_unfinished_files_are_removed_in_time_and_no_others(cache: Path) -> None:
     cache.mkdir(mode=0o700)
     days = {"old.compiled": 31, "kept.compiled": 29, "old.trial": 31, ".compiled-killed": 2, ".compiled-busy": 0.5}
+    for name in days:
+        module_cache.store(name, b"payload")
     for name, age in days.items():
-        (cache / name).write_bytes(b"")
         _age(cache / name, age)
     (cache / "notes.txt").write_text("somebody's")
     _age(cache / "notes.txt", 1000)
@@ -199,6 +200,56 @@ def test_unused_and_unfinished_files_are_removed_in_time_and_no_others(cache: Pa
 
     left = {entry.name for entry in cache.iterdir()}
     assert left == {"new.compiled", "kept.compiled", "old.trial", ".compiled-busy", "notes.txt"}
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"of the user's own, and longer than a digest with its mark"])
+def test_files_of_the_same_suffix_that_were_not_stored_are_never_removed(cache: Path, content: bytes) -> None:
+    """RAPSQLITE_CACHE_DIR may be a directory with the user's own files."""
+    cache.mkdir(mode=0o700)
+    for number in range(module_cache._MOST_FILES + 1):
+        (cache / f"{number}.trial").write_bytes(content)
+        _age(cache / f"{number}.trial", 1000)
+
+    module_cache.store("new.trial", b"payload")
+
+    assert len(list(cache.iterdir())) == module_cache._MOST_FILES + 2
+
+
+def test_file_that_another_process_removes_while_it_is_read_counts_as_absent(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was not used for a month is removed, unless its reader has noted the use in time."""
+    library = tmp_path / "library"
+    library.write_bytes(b"one")
+    module_cache.digest_of_file(str(library))
+    (known,) = cache.iterdir()
+    _age(known, 31)
+    monkeypatch.setattr(os, "utime", lambda path: path.unlink())
+
+    assert module_cache.digest_of_file(str(library)) == module_cache.digest(b"one")
+
+
+def test_interrupt_right_after_a_file_was_stored_is_not_lost(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = type(cache).replace
+
+    def interrupted(self: Path, target: Path) -> None:
+        replace(self, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(cache), "replace", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        module_cache.store(KEY, b"payload")
+    assert module_cache.load(KEY) == cache / KEY
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_pipe_in_place_of_a_file_keeps_nobody_waiting(cache: Path) -> None:
+    cache.mkdir(mode=0o700)
+    os.mkfifo(cache / KEY, 0o600)
+    code = f"import sys; from rapsqlite._files import module_cache; sys.exit(module_cache.load({KEY!r}) is not None)"
+
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
 
 
 def test_payload_that_wasmtime_refuses_is_compiled_again(cache: Path) -> None:
