@@ -12,6 +12,7 @@ import threading
 import weakref
 
 from rapsqlite._files.grants import read_uri
+from rapsqlite._platform import system
 
 PRAGMAS = {"journal_mode": "MEMORY", "synchronous": "OFF"}
 """Settings for a file that lives in memory."""
@@ -22,6 +23,16 @@ _FILE = "memory.db"
 # Guards the table; held while a directory is created, not while one is removed. A finalizer may run meanwhile.
 _lock = threading.RLock()
 _shared: dict[str, _Directory] = {}
+
+
+def _forget_after_fork() -> None:
+    """The directories are the parent's, and the lock may be held by a thread of it."""
+    global _lock
+    _lock = threading.RLock()
+    _shared.clear()
+
+
+system.at_fork(in_child=_forget_after_fork)
 
 
 class _Directory:

@@ -140,6 +140,11 @@ class Bell:
             if descriptor >= 0:
                 _close(descriptor)
 
+    def abandon_after_fork(self) -> None:
+        """In a forked child: what watches the pipe watches the parent's, and a thread of it may be closing it."""
+        self._closing = threading.Lock()
+        self.close()
+
     def __del__(self) -> None:
         """For a loop that never runs again and therefore cannot close it."""
         self.close()

@@ -766,7 +766,7 @@ class RequestQueue:
         self._rings = self.host.rings = None  # the page of the control block is not inherited
         self._prelocks.held = None  # they are the parent's, and the guard may be held by a thread of it
         if self._bell is not None:
-            self._bell.close()  # anything that watches it watches the parent's
+            self._bell.abandon_after_fork()
         self._pending.clear()
         self._backlog.clear()
         self._woken.clear()

@@ -249,3 +249,35 @@ async def test_vfs_that_is_not_there_is_refused(vfs: str, database: Path) -> Non
                 await conn.execute("ATTACH ? AS other", (uri,))
 
     assert not exists(str(database))
+
+
+_FORKED_WHILE_ANOTHER_THREAD_SHARES = """
+import os, signal, threading
+from rapsqlite._client.shared_memory import SharedMemory, _lock
+shared, held, over = SharedMemory("ours"), threading.Event(), threading.Event()
+
+def hold():
+    with _lock:
+        held.set()
+        over.wait()
+
+threading.Thread(target=hold).start()
+held.wait()
+child = os.fork()
+if not child:
+    signal.alarm(5)
+    own = SharedMemory("ours")
+    is_new = str(os.fspath(own)) != os.fspath(shared)
+    own.release()
+    os._exit(0 if is_new else 1)
+_, status = os.waitpid(child, 0)
+over.set()
+assert status == 0, status
+assert os.path.isdir(os.path.dirname(shared.path))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_child_forked_while_another_thread_creates_a_database_has_its_own() -> None:
+    """That thread holds the lock while it creates a directory, and does not exist in the child."""
+    subprocess.run([sys.executable, "-c", _FORKED_WHILE_ANOTHER_THREAD_SHARES], check=True, timeout=30)

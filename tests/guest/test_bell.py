@@ -300,3 +300,11 @@ async def test_guest_that_cannot_write_calls_instead(monkeypatch: pytest.MonkeyP
         rings.set_bell(abi.BELL_WRITES)
 
         assert await conn.fetch_scalar("SELECT length(hex(zeroblob(1000000)))") == 2_000_000
+
+
+def test_forked_child_closes_its_copy_although_another_thread_was_closing_the_bell(bell: Bell) -> None:
+    """That thread, and so what would release its lock, does not exist in the child."""
+    with bell._closing:
+        bell.abandon_after_fork()
+
+    assert (bell._reader, bell._writer) == (-1, -1)
