@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 _PRAGMAS = (
     "analysis_limit automatic_index busy_timeout cache_size cache_spill cell_size_check checkpoint_fullfsync"
     " count_changes defer_foreign_keys empty_result_callbacks foreign_keys full_column_names fullfsync hard_heap_limit"
-    " ignore_check_constraints journal_size_limit legacy_alter_table locking_mode max_page_count query_only"
-    " read_uncommitted recursive_triggers reverse_unordered_selects secure_delete short_column_names soft_heap_limit"
-    " synchronous temp_store threads trusted_schema writable_schema"
+    " ignore_check_constraints journal_mode journal_size_limit legacy_alter_table locking_mode max_page_count"
+    " query_only read_uncommitted recursive_triggers reverse_unordered_selects secure_delete short_column_names"
+    " soft_heap_limit synchronous temp_store threads trusted_schema writable_schema"
 ).split()
 _SETTINGS = (
     "SELECT (SELECT count(*) FROM sqlite_temp_schema), 'a' LIKE 'A',"

@@ -108,8 +108,8 @@ class Block:
 
     def abandon(self) -> None:
         """Undo it without waiting, if it is open. Any thread, including from a finalizer."""
-        if self._is_open:
-            self._state.guest.post(Request(abi.OP_BLOCK_UNDO, target=self._number, sql=self._undo))
+        if self._is_open and self._guest is not None:
+            self._guest.post(Request(abi.OP_BLOCK_UNDO, target=self._number, sql=self._undo))
             self._end()
 
     def disown(self) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
 from rapsqlite._guest.request_queue import RELEASED_BY
+from rapsqlite._guest.task_blocks import BlockRequest
 from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import ClosedError
 
@@ -33,6 +34,7 @@ class LentGuest:
         self._guest = guest
         self._open: dict[tuple[int, int], None] = {}  # what the borrower has open: its release operation and handle
         self._running = 0
+        self._blocks: set[PendingRequest] = set()  # transaction() and savepoint() blocks that are open
         self._is_returned = False
         self.may_have_settings = False
         """Whether a statement may have left a PRAGMA, a TEMP object or an attached database behind."""
@@ -48,12 +50,12 @@ class LentGuest:
         return "closed" if self._is_returned else self._guest.state
 
     def take_back(self) -> bool:
-        """Refuse everything from now on and close what was left open; False if something still runs."""
+        """Refuse everything from now on and close what was left open; False if something runs, or a block is open."""
         self._is_returned = True
         for release, handle in self._open:
             self._guest.post(Request(release, target=handle))
         self._open.clear()
-        return not self._running
+        return not self._running and not self._blocks
 
     async def call(self, request: Request) -> Reply:
         """See `Guest.call`."""
@@ -78,7 +80,14 @@ class LentGuest:
     def submit(self, pending: PendingRequest) -> None:
         """See `Guest.submit`."""
         self._note(pending.request)
+        if isinstance(pending, BlockRequest):
+            self._blocks.add(pending)
         self._guest.submit(pending)
+
+    def end_block(self, pending: BlockRequest) -> None:
+        """See `Guest.end_block`."""
+        self._blocks.discard(pending)
+        self._guest.end_block(pending)
 
     async def result(self, pending: PendingRequest) -> Reply:
         """See `Guest.result`."""
@@ -103,8 +112,10 @@ class LentGuest:
             self.is_changed = True
         elif request.op in _RELEASING:
             self._open.pop((request.op, request.target), None)
-        elif not self.may_have_settings and request.sql and changes_settings(request.sql):
+        elif request.sql and changes_settings(request.sql):
             self.may_have_settings = True
+            if b"wal_autocheckpoint" in request.sql.lower():
+                self.is_changed = True  # no SELECT reads it
 
     def _note_reply(self, request: Request, reply: Reply) -> None:
         release = RELEASED_BY.get(request.op)

@@ -252,6 +252,7 @@ LEFT_BEHIND: dict[str, Act] = {
     "pragma": lambda conn: conn.execute("PRAGMA foreign_keys = ON"),
     "set_pragma": lambda conn: conn.set_pragma("synchronous", 0),
     "unreadable pragma": lambda conn: conn.execute("PRAGMA case_sensitive_like = ON"),
+    "checkpoints": lambda conn: conn.execute("PRAGMA wal_autocheckpoint = 0"),
     "attached database": lambda conn: conn.execute("ATTACH ':memory:' AS other"),
     "function": lambda conn: conn.create_function("leftover", 0, lambda: 1),
     "limit": lambda conn: conn.setlimit(rapsqlite.SQLITE_LIMIT_LENGTH, 1000),
@@ -284,6 +285,7 @@ async def test_nothing_that_a_borrower_leaves_behind_reaches_the_next(wal: Path,
             assert not conn.in_transaction
             assert await conn.fetch_one(STATE) == before
             assert (await conn.statistics())["open_statements"] == 0
+            assert await conn.fetch_scalar("PRAGMA wal_autocheckpoint") == 1000
             assert conn.isolation_level == ""
             assert conn.timeout == 5.0
             assert await conn.getlimit(rapsqlite.SQLITE_LIMIT_LENGTH) > 1000
@@ -292,6 +294,47 @@ async def test_nothing_that_a_borrower_leaves_behind_reaches_the_next(wal: Path,
         del kept
         gc.collect()
         assert await pool.fetch_scalar("SELECT 1") == 1
+
+
+async def test_journal_mode_of_a_borrower_is_not_the_next_ones(database: Path) -> None:
+    """Outside WAL mode it belongs to the connection."""
+    async with create_pool(database) as pool:
+        await pool.executescript(SCHEMA)
+        async with pool.acquire() as conn:
+            await conn.execute("PRAGMA journal_mode = off")
+        assert await pool.fetch_scalar("PRAGMA journal_mode") == "delete"
+
+
+@pytest.mark.parametrize("returned_by", ["its task", "another task"])
+async def test_connection_that_comes_back_inside_an_open_block_is_replaced(pool: Pool, returned_by: str) -> None:
+    """Returning it does not wait for the block's end, and the next borrower is in no block."""
+    conn = await pool.acquire()
+    block = conn.transaction()
+    returned = anyio.Event()
+
+    async def hold() -> None:
+        await block.__aenter__()
+        await conn.execute("INSERT INTO t (b) VALUES ('undone')")
+        if returned_by == "its task":
+            await pool.release(conn)
+        else:
+            entered.set()
+            await returned.wait()
+
+    entered = anyio.Event()
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hold)
+            if returned_by == "another task":
+                await entered.wait()
+                await pool.release(conn)
+            returned.set()
+        async with pool.transaction() as another:
+            await another.execute("INSERT INTO t (b) VALUES ('kept')")
+    with pytest.raises(rapsqlite.ClosedError):
+        await block.__aexit__(None, None, None)
+
+    assert await pool.fetch_all("SELECT b FROM t") == [["kept"]]
 
 
 async def test_harmless_use_replaces_no_connection(pool: Pool) -> None:
