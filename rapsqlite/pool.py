@@ -48,8 +48,8 @@ class _Waiter:
         from anyio import Event  # takes a while to import: only programs with a pool pay
 
         self.event = Event()
+        self.lane: _Lane | None = None  # once it has its turn: from which it gets a connection, or may open one
         self.pooled: Pooled | None = None
-        self.may_open = False
         self.error: Exception | None = None
 
     @property
@@ -74,7 +74,7 @@ class _Lane:
         if waiter is None:
             self.idle.append(pooled)
         else:
-            waiter.pooled = pooled
+            waiter.lane, waiter.pooled = self, pooled
             waiter.event.set()
 
     def let_open(self) -> None:
@@ -84,8 +84,15 @@ class _Lane:
             if waiter is None:
                 return
             self.size += 1
-            waiter.may_open = True
+            waiter.lane = self
             waiter.event.set()
+
+    def take_waiting_from(self, other: _Lane) -> None:
+        """Let the tasks that wait for another kind of connections wait for these."""
+        self.waiting.extend(other.waiting)
+        other.waiting.clear()
+        for pooled in [self.idle.popleft() for _ in range(len(self.idle))]:
+            self.put(pooled)
 
     def _next_waiter(self) -> _Waiter | None:
         while self.waiting:
@@ -219,8 +226,9 @@ class Pool(Uncopied):
             await self._open_lanes()
             for lane in self._lanes:
                 while lane.size < min(self._least(lane), lane.most):
+                    self._check_use()  # it may have been closed meanwhile
                     lane.size += 1
-                    lane.put(await self._open_connection(lane))
+                    self._put_back(lane, await self._open_connection(lane), is_good=True)
             return self
         raise self._timed_out("opening its connections")
 
@@ -249,7 +257,8 @@ class Pool(Uncopied):
 
         try:
             while self._loans:
-                self._all_back = Event()
+                if self._all_back is None or self._all_back.is_set():
+                    self._all_back = Event()  # of all that close it at the same time
                 with move_on_after(timeout) as scope:
                     await self._all_back.wait()
                 if scope.cancelled_caught:
@@ -258,6 +267,8 @@ class Pool(Uncopied):
             left, self._loans = list(self._loans.values()), {}
             for loan in left:
                 loan.pooled.abandon()
+            if self._all_back is not None:
+                self._all_back.set()
         if left:
             warnings.warn(
                 f"a pool was closed while connections were out, acquired at {', '.join(x.acquired_at for x in left)}",
@@ -389,15 +400,13 @@ class Pool(Uncopied):
     async def _take(self, timeout: float | None, read_only: bool) -> tuple[_Lane, Pooled]:
         self._check_use()
         begun = time.monotonic()
-        lane = None
         with self._time_limit(timeout):
             if not self._lanes:
                 await self._open_lanes()
-            lane = self._lanes[-1] if read_only else self._lanes[0]
             self._close_surplus()
             while True:
-                self._check_use()  # it may have been closed meanwhile
-                pooled = await self._next(lane)
+                self._check_use()  # it may have been closed or resized meanwhile
+                lane, pooled = await self._next(self._lanes[-1] if read_only else self._lanes[0])
                 if await self._is_usable(lane, pooled):
                     break
             self._counts["acquired"] += 1
@@ -405,7 +414,11 @@ class Pool(Uncopied):
             self._wait_s += waited
             self._longest_wait_s = max(self._longest_wait_s, waited)
             return lane, pooled
-        raise self._timed_out("a connection" if lane is None or lane.read_only else "the connection that writes")
+        raise self._timed_out(
+            "the connection that writes"
+            if self._lanes and not self._lanes[-1 if read_only else 0].read_only
+            else "a connection"
+        )
 
     async def _is_usable(self, lane: _Lane, pooled: Pooled) -> bool:
         is_good = False
@@ -417,13 +430,13 @@ class Pool(Uncopied):
                 self._put_back(lane, pooled, is_good=False)
         return is_good
 
-    async def _next(self, lane: _Lane) -> Pooled:
-        """Return an idle connection, a new one, or the next that comes back."""
+    async def _next(self, lane: _Lane) -> tuple[_Lane, Pooled]:
+        """Return an idle connection, a new one, or the next that comes back, and where it belongs."""
         if lane.idle and not lane.waiting:
-            return lane.idle.pop()
+            return lane, lane.idle.pop()
         if lane.size < lane.most and not lane.waiting:
             lane.size += 1
-            return await self._open_connection(lane)
+            return lane, await self._open_connection(lane)
         self._refuse_to_wait(lane)
         waiter = _Waiter()
         lane.waiting.append(waiter)
@@ -432,15 +445,16 @@ class Pool(Uncopied):
             await waiter.event.wait()
         except BaseException:
             waiter.event.set()  # it is passed over
-            if waiter.pooled is not None:
-                lane.put(waiter.pooled)
-            elif waiter.may_open:
-                lane.size -= 1
-                lane.let_open()
+            if waiter.lane is not None and waiter.pooled is not None:
+                self._put_back(waiter.lane, waiter.pooled, is_good=True)
+            elif waiter.lane is not None:
+                waiter.lane.size -= 1
+                waiter.lane.let_open()
             raise
         if waiter.error is not None:
             raise waiter.error
-        return waiter.pooled or await self._open_connection(lane)
+        assert waiter.lane is not None, "it was given something"
+        return waiter.lane, waiter.pooled or await self._open_connection(waiter.lane)
 
     def _refuse_to_wait(self, lane: _Lane) -> None:
         waiting = sum(not waiter.is_done for waiter in lane.waiting)
@@ -499,7 +513,7 @@ class Pool(Uncopied):
         elif len(self._lanes) > 1:
             readers = self._lanes.pop()
             readers.most = 0
-            first.waiting.extend(readers.waiting)
+            first.take_waiting_from(readers)
             while readers.idle:
                 self._drop(readers, readers.idle.pop())
         for lane in self._lanes:
