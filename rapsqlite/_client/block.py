@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rapsqlite._guest.guest import Guest
     from rapsqlite._guest.task_blocks import BlockRequest
     from rapsqlite._loops.asyncio_loop import OwnersEnd
+    from rapsqlite._loops.trio_loop import OwnersEnd as TrioOwnersEnd
 
 
 class Block:
@@ -45,7 +46,7 @@ class Block:
         is_transaction: bool = False,
     ) -> None:
         self._is_open = False  # True also while it begins and ends
-        self._watch: OwnersEnd | None = None
+        self._watch: OwnersEnd | TrioOwnersEnd | None = None
         self._guest: Guest | None = None
         self._begun: BlockRequest | None = None
         self._state = state
@@ -76,9 +77,10 @@ class Block:
 
     async def _begin(self) -> None:
         state = self._state
-        await state.apply_pending_setting()
         loop, guest = current_loop(), state.guest
         await guest.checkpoint()
+        while state.has_pending_setting:  # another task may set one meanwhile, which would commit the block
+            await state.apply_pending_setting()
         block = TaskBlock(loop.current_task(), self._number, self._scope, is_transaction=self._is_transaction)
         begun = guest.enter_block(Request(abi.OP_BLOCK_ENTER, self._enter, target=self._number), block)
         try:

@@ -64,6 +64,10 @@ class Absent:
     def post(self, *_: object, **__: object) -> None:
         """Do nothing: requests without a waiting caller need no error."""
 
+    def is_outside_block(self) -> bool:
+        """Return False: there is no block."""
+        return False
+
     def __getattr__(self, name: str) -> Any:
         raise ClosedError(self._message)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from rapsqlite import _constants as abi
 from rapsqlite._wasm.rings import Request
-from rapsqlite.errors import Error, OperationalError
+from rapsqlite.errors import Error, OperationalError, ProgrammingError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -76,9 +76,13 @@ class TransactionControl:
 
     def set_isolation_level(self, value: str | None) -> None:
         """Change it. As in sqlite3, None also commits: before the next statement, which raises any error."""
-        self._isolation_level = checked_isolation_level(value)
+        level = checked_isolation_level(value)
+        commits = level is None and self._autocommit == LEGACY_TRANSACTION_CONTROL
+        if commits:
+            self._refuse_outside_block()
+        self._isolation_level = level
         self._update_formats()
-        if value is None and self._autocommit == LEGACY_TRANSACTION_CONTROL:
+        if commits:
             self._deferred = abi.FORMAT_SCRIPT_COMMITS
 
     def commit_each_statement(self) -> None:
@@ -93,12 +97,27 @@ class TransactionControl:
 
     def set_autocommit(self, value: bool | int) -> None:
         """Change it; commits an open transaction or begins one, before the next statement."""
-        self._autocommit = checked_autocommit(value)
+        mode = checked_autocommit(value)
+        self._refuse_outside_block()
+        self._autocommit = mode
         self._update_formats()
         if value is True:
             self._deferred = abi.FORMAT_SCRIPT_COMMITS
         elif value is False:
             self._deferred = _THEN_BEGIN
+
+    def _refuse_outside_block(self) -> None:
+        """Raise if a block is open of which this task is no part: its owner's next statement would commit it."""
+        if self.guest.is_outside_block():
+            raise ProgrammingError(
+                "a transaction() or savepoint() block of another task is open: this setting would commit it,"
+                " so set it before or after the block"
+            )
+
+    @property
+    def has_pending_setting(self) -> bool:
+        """Whether a changed setting must still be applied."""
+        return self._deferred != 0
 
     def begin_for_changes(self, *, and_reads: bool = False) -> None:
         """From now on begin a transaction also before schema changes and savepoints, and before reads if wanted."""

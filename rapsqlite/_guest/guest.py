@@ -22,7 +22,7 @@ from rapsqlite._guest.gc_pause import FullCollectionsHeldBack
 from rapsqlite._guest.host_functions import HostFunctions
 from rapsqlite._guest.request import PendingRequest, is_carried_through
 from rapsqlite._guest.request_queue import RequestQueue
-from rapsqlite._guest.task_blocks import BlockRequest
+from rapsqlite._guest.task_blocks import BlockRequest, Caller
 from rapsqlite._guest.time_limit import Watchdog
 from rapsqlite._loops import current_loop
 from rapsqlite._loops.cancellation import deliver_held_back, held_back, raise_or_hold_back
@@ -261,6 +261,17 @@ class Guest:
     def is_inside_block(self) -> bool:
         """Return True if the running task waits for itself when it waits for the end of the open block."""
         return self._queue.blocks.contain_this_task()
+
+    def is_outside_block(self) -> bool:
+        """Return True if a block is open of which the caller is no part."""
+        if not self._queue.blocks.open:
+            return False
+        try:
+            caller = Caller(current_loop(self._loop))
+        except RuntimeError:  # a thread without a loop
+            return True
+        with self._queue.afterwards, self._queue.lock:
+            return self._queue.blocks.exclude(caller)
 
     def submit(self, pending: PendingRequest) -> None:
         """Send a request and return immediately; ``result`` waits for the reply.

@@ -111,6 +111,15 @@ class TaskBlocks:
         inside = _inside.get()
         return any(block in inside for block in self.open)
 
+    def exclude(self, caller: Caller) -> bool:
+        """Return True if a block is open of which this task is no part."""
+        for block in reversed(self.open):
+            if caller.owns(block) or (block.scope == "children" and block in caller.blocks):
+                return False
+            if block.scope != "connection" and block.owner() is not None:
+                return True
+        return False
+
     def add(self, block: TaskBlock) -> None:
         """A block opens; idempotent."""
         if block not in self.open:

@@ -5,6 +5,7 @@ https://trio.readthedocs.io/en/stable/reference-lowlevel.html
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     import trio
 
+    from rapsqlite._loops.asyncio_loop import Owned
     from rapsqlite._loops.ticket import Ticket
 
 
@@ -101,12 +103,38 @@ class TrioLoop:
         """Be cancelled now if a cancellation is due."""
         await self._trio.lowlevel.checkpoint_if_cancelled()
 
-    def watch_owner(self, _block: object) -> None:
-        """Do nothing: blocks that Trio's tasks leave behind are collected with them."""
+    def watch_owner(self, block: Owned) -> OwnersEnd:
+        """Call ``block.disown`` if the running task ends before this is cancelled."""
+        return OwnersEnd(self._trio.lowlevel, block)
 
     def current_task(self) -> Any:
         """Return the running task."""
         return self._trio.lowlevel.current_task()
+
+
+class OwnersEnd:
+    """Notices that a task which has entered a block ends: an instrument."""
+
+    __slots__ = ("__weakref__", "_block", "_lowlevel", "_task")
+
+    def __init__(self, lowlevel: Any, block: Owned) -> None:
+        self._lowlevel = lowlevel
+        self._task = ref(lowlevel.current_task())
+        self._block = ref(block)
+        lowlevel.add_instrument(self)
+
+    def task_exited(self, task: object) -> None:
+        """See `trio.abc.Instrument`."""
+        if task is self._task():
+            self.cancel()
+            block = self._block()
+            if block is not None:
+                block.disown()
+
+    def cancel(self) -> None:
+        """Watch no longer. Outside Trio's thread, or in another run, it goes with its run."""
+        with suppress(RuntimeError, KeyError):
+            self._lowlevel.remove_instrument(self)
 
 
 def _do_nothing() -> None:

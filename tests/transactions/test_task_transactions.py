@@ -563,6 +563,53 @@ def test_what_waits_for_a_task_that_ends_without_leaving_its_block_goes_on(datab
     asyncio.run(main())
 
 
+async def test_what_waits_for_a_task_that_ends_inside_its_block_goes_on_on_each_loop(
+    conn: rapsqlite.Connection,
+) -> None:
+    block = conn.transaction()
+    entered, go = anyio.Event(), anyio.Event()
+
+    async def enter() -> None:
+        await block.__aenter__()
+        entered.set()
+        await go.wait()
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(enter)
+            await entered.wait()
+            tasks.start_soon(conn.execute, "INSERT INTO t (b) VALUES ('joins')")
+            await anyio.wait_all_tasks_blocked()
+            go.set()
+        await block.__aexit__(None, None, None)
+
+    assert await conn.fetch_all("SELECT b FROM t WHERE a > 1") == [["joins"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("isolation_level", None), ("autocommit", True), ("autocommit", False)], ids=str
+)
+async def test_setting_of_another_task_that_would_commit_a_block_is_refused(
+    database: Path, name: str, value: Any
+) -> None:
+    """The owner's next statement applied it, and committed half of the block."""
+    async with connect(database) as conn:
+        await conn.execute(SCHEMA)
+        await conn.commit()
+        holder = Holder(conn)
+        before = getattr(conn, name)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(holder.hold)
+            await holder.entered()
+            with pytest.raises(rapsqlite.ProgrammingError, match="would commit it"):
+                setattr(conn, name, value)
+            assert getattr(conn, name) == before
+            conn.isolation_level = "IMMEDIATE"
+            holder.release()
+        setattr(conn, name, value)
+        assert await conn.fetch_all("SELECT b FROM t") == [["held to the end"]]
+
+
 def held_in_a_loop_that_is_closed(database: Path) -> rapsqlite.Connection:
     """Return a connection with an open block whose task waits for ever."""
     loop = asyncio.new_event_loop()
