@@ -1,0 +1,36 @@
+"""The site's pages: the reference has every public name, and the navigation every page.
+
+scripts/docs.sh builds the site, with tools that tests do not need.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import rapsqlite
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+
+pytestmark = pytest.mark.sources
+
+
+def test_reference_has_every_public_name() -> None:
+    """The build adds SQLite's constants itself, and fails for a name that does not exist."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md"))
+    named = set(re.findall(r"^::: rapsqlite\.(\w+)$", text, re.MULTILINE))
+    for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE):
+        named |= set(re.findall(r"`(\w+)`", row))
+
+    assert {name for name in rapsqlite.__all__ if not name.startswith(("SQLITE_", "__"))} == named
+
+
+def test_navigation_has_every_page() -> None:
+    """A page that only links lead to is never found."""
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    listed = re.findall(r"([\w/-]+\.md)$", navigation, re.MULTILINE)
+
+    assert sorted(listed) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
