@@ -1,4 +1,4 @@
-"""A connection and its cursors with blocking methods, in the shape of `sqlite3`, for programs written for aiosqlite.
+"""A connection and its cursors with blocking methods like `sqlite3`'s, for programs written for aiosqlite.
 
 aiosqlite has a thread that calls functions which use a `sqlite3.Connection`. Here a `Worker` calls them, with a
 `BlockingConnection`; its thread exists while it has functions to call, and runs an event loop for each blocking call.
@@ -40,7 +40,7 @@ class _Job:
 
 
 class Worker:
-    """Calls functions one at a time, in the order in which they were submitted, in a thread of its own."""
+    """Calls functions one at a time, in order of submission, in its own thread."""
 
     __slots__ = ("_job", "_jobs", "_lock", "_loop", "_thread")
 
@@ -52,11 +52,11 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def waiting_count(self) -> int:
-        """Return how many functions wait for their turn."""
+        """Return how many functions are queued."""
         return len(self._jobs)
 
     def submit(self, function: Callable[[], object]) -> None:
-        """Call ``function``, which raises nothing, in the thread. Any thread."""
+        """Call ``function``, which must not raise, in the worker thread. Any thread may call this."""
         self._submit(_Job(function))
 
     def _submit(self, job: _Job) -> None:
@@ -135,7 +135,7 @@ class Worker:
         assert loop is not None, "this is the worker's thread"
         assert job is not None, "it is running a function"
         if loop.is_running():
-            raise ProgrammingError("a blocking call is running in this thread: what it calls cannot block as well")
+            raise ProgrammingError("this thread is already in a blocking call: code called from it cannot block too")
         with self._lock:
             task = job.task = loop.create_task(_awaited(function))
             if job.cancelled:
@@ -185,7 +185,7 @@ class _Blocking:
 
 
 class BlockingCursor(_Blocking):
-    """A cursor in the shape of `sqlite3.Cursor`."""
+    """A cursor with the methods of `sqlite3.Cursor`."""
 
     __slots__ = ()
 
@@ -220,13 +220,13 @@ class BlockingCursor(_Blocking):
 
 
 class BlockingConnection(_Blocking):
-    """A connection in the shape of `sqlite3.Connection`."""
+    """A connection with the methods of `sqlite3.Connection`."""
 
     __slots__ = ()
     _real: Connection
 
     def cursor(self, factory: Callable[[Any], Any] | None = None) -> Any:
-        """Return a new cursor, made by ``factory`` of this connection if that is given."""
+        """Return a new cursor: ``factory(self)`` if ``factory`` is given."""
         if factory is not None:
             return factory(self)
         return BlockingCursor(self._call(self._real.cursor), self._worker)
@@ -252,7 +252,7 @@ class BlockingConnection(_Blocking):
         return iter(self._call(self._real.iterdump, **options))
 
     def backup(self, target: Any, **options: Any) -> None:
-        """Copy the database over that of ``target``."""
+        """Copy the database into ``target``, replacing its content."""
         self._call(self._real.backup, target._real if isinstance(target, BlockingConnection) else target, **options)
 
     def __enter__(self) -> BlockingConnection:

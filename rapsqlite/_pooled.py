@@ -52,15 +52,15 @@ class Pooled:
         self.generation = generation
         self.opened_at = self.idle_since = time.monotonic()
         self._lent: LentGuest | None = None
-        self._may_have_settings = False  # the last borrower
+        self._may_have_settings = False  # the last borrower may have changed settings
         self._settings: list[Any] | None = None
         self._timeout_s = connection.timeout
 
     async def prepare(self) -> None:
-        """Commit what opening has begun, and learn the settings."""
+        """Commit a transaction begun while opening, and record the settings."""
         if self.connection.in_transaction:
             await self.connection.commit()
-        with suppress(Error):  # an authorizer may refuse it: then a connection whose settings may differ is replaced
+        with suppress(Error):  # an authorizer may deny it: then a connection whose settings may differ is replaced
             self._settings = await self.settings()
 
     async def settings(self) -> list[Any]:
@@ -71,7 +71,7 @@ class Pooled:
         return settings
 
     def lend(self, acquired_at: str) -> Connection:
-        """Return a connection for a borrower, with settings of its own."""
+        """Return a connection for a borrower, with its own settings."""
         home = self.connection
         lent = object.__new__(type(home))
         lent.__dict__.update(home.__dict__)
@@ -114,7 +114,7 @@ class Pooled:
         self.connection.stop()
 
     async def close(self) -> None:
-        """Close it; an error of closing concerns nobody any more."""
+        """Close it; an error while closing no longer concerns anyone."""
         with suppress(Error):
             await self.connection.close()
 

@@ -1,6 +1,6 @@
-"""A table as a cache: bytes under string keys, for a time or for ever. Safe between tasks, connections and processes.
+"""A cache in a table: bytes under string keys, with optional expiry. Tasks, connections and processes may share it.
 
-Every operation is one statement, so it is atomic wherever it runs. Times are SQLite's: https://sqlite.org/lang_datefunc.html
+Every operation is one statement and therefore atomic. Times are SQLite's: https://sqlite.org/lang_datefunc.html
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _NOW = "unixepoch('subsec')"
 
 
 class SQLiteCache:
-    """A cache in the table ``table_name`` of ``connection``, which is created when it is first needed.
+    """A cache in the table ``table_name`` of ``connection``, created on first use.
 
-    Each operation commits by itself, unless a transaction is open on the connection: then it is part of it. The cache
-    does not close the connection.
+    If a transaction is open on the connection, operations are part of it; otherwise each one commits. The cache does
+    not close the connection.
     """
 
     __slots__ = ("_connection", "_index", "_table")
@@ -51,7 +51,7 @@ class SQLiteCache:
         return rows[0][0] if rows else None
 
     async def set(self, key: str, value: bytes, *, ttl: float | None = None) -> None:
-        """Store ``value`` under ``key``, for ``ttl`` seconds from now; None: for ever."""
+        """Store ``value`` under ``key`` for ``ttl`` seconds, or without expiry if ``ttl`` is None."""
         if not isinstance(value, bytes):
             raise TypeError(f"a cached value must be bytes, not {type(value).__name__}")
         if ttl is not None and not (not isinstance(ttl, bool) and ttl >= 0 and math.isfinite(ttl)):
@@ -90,7 +90,7 @@ class SQLiteCache:
         return rows, _changes(reply)
 
     async def _run_if_there(self, sql: str, *parameters: Any) -> tuple[list[Any], int]:
-        """Run a statement; without the table it finds nothing."""
+        """Run a statement; if the table is missing, return no rows and no changes."""
         try:
             return await self._run(sql, *parameters)
         except OperationalError as error:

@@ -278,7 +278,7 @@ class Connection(
         """Return an ``async with`` block that is one transaction; see `Transaction`.
 
         ``mode``     as for `begin`
-        ``timeout``  seconds that entering may take, for other tasks' blocks and for the lock; None: no limit
+        ``timeout``  seconds to wait for other tasks' blocks and for the lock; None: no limit
         ``scope``    who takes part: "task", only the task that enters; "children", also tasks started inside;
                      "connection", all tasks. None: as ``transaction_scope`` of `connect` says
         """

@@ -116,14 +116,14 @@ class PoolClosed(ClosedError):  # noqa: N818 - as in psycopg_pool
 
 
 class PoolTimeout(OperationalError, TimeoutError):  # noqa: N818
-    """No connection of the pool came back in time."""
+    """No connection of the pool became free in time."""
 
     sqlite_errorcode = _constants.SQLITE_BUSY
     sqlite_errorname = "SQLITE_BUSY"
 
 
 class TooManyWaiting(OperationalError):  # noqa: N818
-    """As many tasks wait for a connection of the pool as may."""
+    """The pool's limit on waiting tasks, ``max_waiting``, is reached."""
 
     sqlite_errorcode = _constants.SQLITE_BUSY
     sqlite_errorname = "SQLITE_BUSY"
@@ -274,8 +274,8 @@ def _add_note(error: Exception, sql: str | None, row: int) -> None:
 _HINTS = (
     ("You can only execute one statement", "executescript() executes several statements"),
     ('near "%": syntax error', "placeholders are ? or :name, not %s"),
-    ("parameters are of unsupported type", "parameters are a sequence, such as [value], or a mapping"),
-    ("Incorrect number of bindings", "parameters are a sequence: one value is [value], also if it is a string"),
+    ("parameters are of unsupported type", "pass parameters as a sequence, such as [value], or as a mapping"),
+    ("Incorrect number of bindings", "pass parameters as a sequence, one value as [value], even a string"),
 )
 
 

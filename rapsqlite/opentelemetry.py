@@ -1,4 +1,4 @@
-"""OpenTelemetry: a span for each statement, metrics of statements and pools. Needs ``opentelemetry-api``.
+"""OpenTelemetry: a span for each statement, metrics for statements and pools. Needs ``opentelemetry-api``.
 
 https://opentelemetry.io/docs/specs/semconv/database/database-spans/
 
@@ -41,7 +41,7 @@ _TRACED = frozenset(
         abi.OP_BLOCK_UNDO,
     }
 )
-# Quoted names and comments come first, so that nothing inside them is taken for a literal.
+# Quoted names and comments come first, so that nothing inside them matches as a literal.
 _LITERAL = re.compile(
     r"""(?P<kept>"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|[A-Za-z_$:@?\x80-\U0010ffff](?<![xX](?='))[\w$]*)"""
     r"""|--[^\n]*|/\*.*?(?:\*/|\Z)|[xX]?'(?:[^']|'')*'?|\d[\w.]*(?:(?<=[eE])[+-]\d+)?|\.\d\w*""",
@@ -50,7 +50,7 @@ _LITERAL = re.compile(
 
 
 class RapsqliteInstrumentor:
-    """Traces connections: all that are opened from `instrument` to `uninstrument`, or one.
+    """Traces all connections opened between `instrument` and `uninstrument`, or a single one.
 
     Has the methods of OpenTelemetry's ``BaseInstrumentor``, and is its entry point: ``opentelemetry-instrument`` finds
     it.
@@ -59,7 +59,7 @@ class RapsqliteInstrumentor:
     _observer: Callable[[Any], object] | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Return what must be installed: nothing else."""
+        """Return the packages that must be installed: none."""
         return []
 
     @property
@@ -68,14 +68,14 @@ class RapsqliteInstrumentor:
         return RapsqliteInstrumentor._observer is not None
 
     def instrument(self, *, tracer_provider: Any = None, meter_provider: Any = None, **_: object) -> None:
-        """Trace every connection that is opened from now on; idempotent."""
+        """Trace every connection opened from now on; idempotent."""
         if RapsqliteInstrumentor._observer is None:
             telemetry = _Telemetry(tracer_provider, meter_provider)
             RapsqliteInstrumentor._observer = telemetry.attach
             observers.append(telemetry.attach)
 
     def uninstrument(self, **_: object) -> None:
-        """Trace no further connections. Those that are open stay traced."""
+        """Trace no further connections. Open connections stay traced."""
         observer, RapsqliteInstrumentor._observer = RapsqliteInstrumentor._observer, None
         if observer is not None:
             observers.remove(observer)
@@ -83,7 +83,7 @@ class RapsqliteInstrumentor:
     def instrument_connection(
         self, connection: Connection, *, tracer_provider: Any = None, meter_provider: Any = None
     ) -> None:
-        """Trace an open connection; once, even if it is traced already."""
+        """Trace an open connection; idempotent."""
         _Telemetry(tracer_provider, meter_provider).attach(connection)
 
     def instrument_pool(self, statistics: Callable[[], Mapping[str, float]], *, meter_provider: Any = None) -> None:
@@ -98,7 +98,7 @@ def _observed(statistics: Callable[[], Mapping[str, float]], name: str) -> Calla
 
 
 class _Telemetry:
-    """A tracer and the instruments of a meter."""
+    """A tracer and a meter's instruments."""
 
     def __init__(self, tracer_provider: Any, meter_provider: Any) -> None:
         self.tracer = trace.get_tracer("rapsqlite", __version__, tracer_provider)
@@ -111,7 +111,7 @@ class _Telemetry:
         )
 
     def attach(self, connection: Connection) -> None:
-        """Trace a connection, unless it is traced already."""
+        """Trace a connection unless it is already traced."""
         guest = connection._state.guest
         guest.state  # noqa: B018 - raises if the connection is not open
         if getattr(guest, "telemetry", None) is None:
@@ -125,7 +125,7 @@ class _TracedGuest:
         self.guest = guest
         self.telemetry = telemetry
         self._path = path
-        self._last_end = 0.0  # when the latest reply arrived: a later statement can run from then on
+        self._last_end = 0.0  # when the latest reply arrived, which is when the next statement can start to run
         self._sent: dict[int, _Statement] = {}  # submitted requests, by identity
 
     def __getattr__(self, name: str) -> Any:
@@ -176,13 +176,13 @@ class _TracedGuest:
         return _Statement(self, text)
 
     def ran_from(self, begun: float) -> tuple[float, float]:
-        """Return when a statement that was sent at ``begun`` and ends now could start to run, and now."""
+        """Return when a statement sent at ``begun`` could start to run, and the current time, its end."""
         now = time.perf_counter()
         started, self._last_end = max(begun, self._last_end), now
         return min(started, now), now
 
     def attributes(self, text: str) -> dict[str, str]:
-        """Return what is known of a statement before it runs."""
+        """Return a statement's record before it runs."""
         operation = _operation(text)
         return {
             "db.system.name": "sqlite",
@@ -207,7 +207,7 @@ class _Statement:
         )
 
     def note_reply(self, reply: Reply) -> None:
-        """Note how many rows a statement returned, if the reply has all of them."""
+        """Record how many rows a statement returned, if the reply has all of them."""
         if not reply.handle and reply.error is None and reply.column_count:
             self.row_count = reply.row_count
 
@@ -223,7 +223,7 @@ class _Statement:
         if kind is not None:
             attributes = {**attributes, "error.type": getattr(error, "sqlite_errorname", None) or kind.__qualname__}
             span.set_attribute("error.type", attributes["error.type"])
-            if isinstance(error, Exception):  # a cancellation is none
+            if isinstance(error, Exception):  # a cancellation is not an error
                 span.set_attribute("db.response.status_code", attributes["error.type"])
                 span.set_status(trace.StatusCode.ERROR, kind.__qualname__)
         elif self.row_count is not None:

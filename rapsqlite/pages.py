@@ -1,4 +1,4 @@
-"""Results page by page: each page begins after the last row of the one before, so it costs the same however far it is.
+"""Keyset pagination: each page starts after the previous page's last row, so late pages cost no more than early ones.
 
 https://sqlite.org/rowvalue.html#scrolling_window_queries
 """
@@ -28,7 +28,7 @@ _decode = msgspec.msgpack.Decoder(tuple[list[str], bool, list[Any]]).decode
 
 
 class Page(list[Any]):
-    """The rows of one page, as lists or as ``into=`` says."""
+    """The rows of one page, as lists."""
 
     __slots__ = ("next",)
 
@@ -50,12 +50,12 @@ async def paginate(
 ) -> Page:
     """Return a page of at most ``page_size`` rows of a SELECT, ordered by ``key``.
 
-    ``key``        a column of the result, or several, whose values together are different in every row
-    ``after``      the token `Page.next` of the page before; None for the first page
-    ``descending`` the order of all key columns
+    ``key``        one or more result columns that together identify a row
+    ``after``      `Page.next` of the previous page; None for the first page
+    ``descending`` whether all key columns are sorted in descending order
 
-    Rows inserted or deleted meanwhile neither repeat nor hide others. The token contains the key of a row, readably.
-    Raises ValueError for a token of another query's key or order.
+    Rows inserted or deleted between pages never repeat or hide other rows. The token contains a row's key in readable
+    form. Raises ValueError for a token made with another key or order.
     """
     keys = [key] if isinstance(key, str) else list(key)
     if not keys:
@@ -102,7 +102,7 @@ def _position(names: tuple[str, ...], name: str) -> int:
 
 
 def _beyond(keys: list[str], values: list[SQLiteValue], descending: bool) -> tuple[str, list[Any]]:
-    """Return the condition for rows after the one with these values, in SQLite's order: NULL first."""
+    """Return the condition for rows after the one with these key values, in SQLite's order: NULL first."""
     alternatives, bound = [], []
     for count, (name, value) in enumerate(zip(keys, values, strict=True)):
         equal = [f"{_column(other)} IS ?" for other in keys[:count]]
@@ -119,7 +119,7 @@ def _beyond(keys: list[str], values: list[SQLiteValue], descending: bool) -> tup
 
 
 def _with_bindings(sql: str, bound: list[Any], parameters: Any) -> tuple[str, Any]:
-    """Return the statement with the page's values bound behind the user's parameters."""
+    """Return the statement, and the user's parameters followed by the page's values."""
     if parameters is None or isinstance(parameters, (list, tuple)):
         return sql, [*(parameters or ()), *bound]
     if not hasattr(parameters, "keys"):
@@ -144,5 +144,5 @@ def _values_of(token: str, keys: list[str], descending: bool) -> list[SQLiteValu
     if not all(isinstance(value, _VALUES) for value in values):
         raise ValueError("after is not a token of paginate()")
     if known_keys != keys or known_order is not descending or len(values) != len(keys):
-        raise ValueError("after is a token of a query with another key or order")
+        raise ValueError("after is a token for another key or order")
     return list(values)

@@ -1,8 +1,8 @@
-"""`Pool`: connections to one database that tasks share, one writer and many readers where the database is in WAL mode.
+"""`Pool`: connections to one database that tasks share; in WAL mode, one writer and several readers.
 
-A pool belongs to one event loop, and everything here runs in its thread, so there are no locks: what stands between two
-``await`` is one step. SQLite lets one connection write at a time, so a pool has one that writes; tasks queue for it,
-first come, first served, and never meet SQLITE_BUSY because of each other. https://sqlite.org/wal.html
+A pool belongs to one event loop and everything here runs in its thread, so there are no locks: code between two
+``await`` is atomic. SQLite lets one connection write at a time, so a pool has one writer; tasks queue for it, first
+come, first served, and never get SQLITE_BUSY because of each other. https://sqlite.org/wal.html
 """
 
 from __future__ import annotations
@@ -35,20 +35,19 @@ if TYPE_CHECKING:
 
     Hook = Callable[[Connection], Awaitable[object]]
 
-_READ_ONLY = "this connection of the pool only reads: write through acquire(), transaction() or execute() of the pool"
-
+_READ_ONLY = "this pool connection is read-only: write through the pool's acquire(), transaction() or execute()"
 
 _numbers = count()
 
 
 class _Waiter:
-    """A task that waits for a connection, or for the permission to open one."""
+    """A task waiting for a connection, or for permission to open one."""
 
     def __init__(self) -> None:
-        from anyio import Event  # takes a while to import: only programs with a pool pay
+        from anyio import Event  # slow to import: only programs with a pool pay for it
 
         self.event = Event()
-        self.lane: _Lane | None = None  # once it has its turn: from which it gets a connection, or may open one
+        self.lane: _Lane | None = None  # set at its turn: the lane that gives it a connection or lets it open one
         self.pooled: Pooled | None = None
         self.error: Exception | None = None
 
@@ -58,17 +57,17 @@ class _Waiter:
 
 
 class _Lane:
-    """The connections of one kind: all that read, or the one that writes."""
+    """The connections of one kind: the readers, or the writer."""
 
     def __init__(self, most: int, *, read_only: bool) -> None:
         self.most = most
         self.read_only = read_only
-        self.size = 0  # open, being opened, or lent
-        self.idle: deque[Pooled] = deque()  # the one used last is at the end
+        self.size = 0  # idle, being opened, or lent
+        self.idle: deque[Pooled] = deque()  # the most recently used is last
         self.waiting: deque[_Waiter] = deque()
 
     def put(self, pooled: Pooled) -> None:
-        """Give a connection to the task that has waited longest, or keep it."""
+        """Give a connection to the task that has waited longest, or keep it idle."""
         pooled.idle_since = time.monotonic()
         waiter = self._next_waiter()
         if waiter is None:
@@ -78,7 +77,7 @@ class _Lane:
             waiter.event.set()
 
     def let_open(self) -> None:
-        """Let waiting tasks open connections while there are too few."""
+        """Let waiting tasks open connections up to the maximum."""
         while self.size < self.most:
             waiter = self._next_waiter()
             if waiter is None:
@@ -103,7 +102,7 @@ class _Lane:
 
 
 class _Loan:
-    """A connection that is out: where it was acquired, since when, by which task."""
+    """A connection that is out: where, when and by which task it was acquired."""
 
     __slots__ = ("acquired_at", "lane", "lent", "pooled", "since", "task")
 
@@ -117,7 +116,7 @@ class _Loan:
 
 
 class Acquisition(Uncopied):
-    """A connection to come: await it, and give it to `Pool.release`, or use it in ``async with``.
+    """A connection being acquired: await it and pass the connection to `Pool.release`, or use it in ``async with``.
 
     ``async with`` commits an open transaction on a clean exit and rolls it back after an exception.
     """
@@ -128,7 +127,7 @@ class Acquisition(Uncopied):
         self._pool = pool
         self._timeout_s = timeout_s
         self._read_only = read_only
-        self._is_tasks = is_tasks  # whether the task that acquires it returns it: not the iterator of a stream
+        self._is_tasks = is_tasks  # whether the acquiring task returns it; a stream's iterator may end in another one
         self._acquired_at = calling_line()
         self._connection: Connection | None = None
 
@@ -176,10 +175,10 @@ class Pool(Uncopied):
             if hook is not None:
                 checked_callable(name, hook)
         if connect_options.get("autocommit") is False:
-            raise ValueError("autocommit=False keeps a transaction open, which an idle connection of a pool must not")
+            raise ValueError("a pool cannot use autocommit=False, which keeps a transaction open while idle")
         self._database = database
         self._options = {"transaction_mode": "IMMEDIATE", "init_hook": init_hook, **connect_options}
-        # The keeper of an in-memory database: it outlives each connection.
+        # Keeps an in-memory database, which outlives each connection.
         self._memory_name = f"rapsqlite pool {next(_numbers)}" if database in (":memory:", b":memory:") else None
         self._memory = SharedMemory(self._memory_name) if self._memory_name is not None else None
         connect(database, **self._options)  # raises for an invalid option
@@ -193,7 +192,7 @@ class Pool(Uncopied):
         self._reset = reset
         self._loop: Loop | None = None
         self._process = os.getpid()
-        self._lanes: list[_Lane] = []  # once open: the writer's, then the readers' if they are others
+        self._lanes: list[_Lane] = []  # once open: the writer's, then the readers' if there are separate readers
         self._opening: Any = None
         self._can_read_beside = False
         self._loans: dict[int, _Loan] = {}  # by the identity of the connection that was lent
@@ -218,25 +217,25 @@ class Pool(Uncopied):
         await self.aclose()
 
     async def wait_ready(self, timeout: float | None = None) -> Pool:
-        """Open ``min_size`` connections, as far as they are not open; return the pool.
+        """Open connections until there are ``min_size``; return the pool.
 
-        Raises PoolTimeout after ``timeout`` seconds, by default ``acquire_timeout``, and the error of opening.
+        Raises PoolTimeout after ``timeout`` seconds, by default ``acquire_timeout``, and any error from opening.
         """
         with self._time_limit(timeout):
             await self._open_lanes()
             for lane in self._lanes:
                 while lane.size < min(self._least(lane), lane.most):
-                    self._check_use()  # it may have been closed meanwhile
+                    self._check_use()  # the pool may have been closed meanwhile
                     lane.size += 1
                     self._put_back(lane, await self._open_connection(lane), is_good=True)
             return self
-        raise self._timed_out("opening its connections")
+        raise self._timed_out("the pool's connections to open")
 
     async def aclose(self, timeout: float | None = None) -> None:
-        """Close it: nothing can be acquired any more, tasks that wait get PoolClosed, and what is out is awaited.
+        """Close the pool and wait for connections that are out; tasks that wait for a connection get PoolClosed.
 
-        After ``timeout`` seconds (None: no limit) the connections still out are closed where they are, and a
-        ResourceWarning names where they were acquired. Idempotent.
+        After ``timeout`` seconds (None: no limit) the connections still out are closed while in use, and a
+        ResourceWarning says where they were acquired. Idempotent.
         """
         if self._process != os.getpid():
             return
@@ -271,19 +270,19 @@ class Pool(Uncopied):
                 self._all_back.set()
         if left:
             warnings.warn(
-                f"a pool was closed while connections were out, acquired at {', '.join(x.acquired_at for x in left)}",
+                f"a pool was closed with connections still out, acquired at {', '.join(x.acquired_at for x in left)}",
                 ResourceWarning,
                 stacklevel=3,
             )
 
     async def drain(self) -> None:
-        """Replace every connection: idle ones are closed now, the others when they come back."""
+        """Replace every connection: close idle ones now, the others when they are returned."""
         self._check_use()
         self._generation += 1
         await self._close_idle()
 
     async def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
-        """Change the sizes. Surplus connections are closed, those that are out when they come back."""
+        """Change the sizes. Surplus connections are closed: idle ones now, the others when they are returned."""
         self._check_use()
         least = self._min_size if min_size is None else min_size
         most = self._max_size if max_size is None else max_size
@@ -312,17 +311,18 @@ class Pool(Uncopied):
     # -- acquiring ---------------------------------------------------------------------------------
 
     def acquire(self, *, timeout: float | None = None, read_only: bool = False) -> Acquisition:
-        """Return a connection: the writer, or with ``read_only`` one that only reads; await it or use ``async with``.
+        """Acquire the writer, or with ``read_only`` a read-only connection; await the result or use ``async with``.
 
-        It is this task's until it is returned. Raises PoolTimeout after ``timeout`` seconds (None: ``acquire_timeout``
-        of the pool), TooManyWaiting if ``max_waiting`` tasks wait already, PoolClosed, and the error of opening.
+        It belongs to this task until it is returned. Raises PoolTimeout after ``timeout`` seconds (None: the pool's
+        ``acquire_timeout``), TooManyWaiting if ``max_waiting`` tasks already wait, PoolClosed, and any error from
+        opening.
         """
         return Acquisition(self, timeout, read_only)
 
     async def release(self, connection: Connection) -> None:
-        """Return a connection. An open transaction is rolled back: commit before."""
+        """Return a connection to the pool. Commit first: an open transaction is rolled back."""
         if id(connection) not in self._loans:
-            raise ProgrammingError("this connection is not out: it was returned already, or is not of this pool")
+            raise ProgrammingError("this connection was already returned, or belongs to another pool")
         await self._take_back(connection, None)
 
     async def _acquire(self, timeout: float | None, read_only: bool, acquired_at: str, is_tasks: bool) -> Connection:
@@ -344,7 +344,7 @@ class Pool(Uncopied):
         try:
             can_go_on = loan.pooled.detach(connection) and not has_lost_its_file(error)
             if isinstance(error, (GeneratorExit, KeyboardInterrupt, SystemExit)):
-                # Nothing should be awaited any more.
+                # Awaiting is no longer possible.
                 is_good = can_go_on and loan.pooled.is_clean() and self._reset is None
                 return
             from anyio import CancelScope
@@ -361,10 +361,10 @@ class Pool(Uncopied):
                 self._all_back.set()
 
     async def _pass(self, hook: Hook, pooled: Pooled) -> bool:
-        """Run a hook of the user's on an own connection; False if it raised."""
+        """Run a user's hook on the pool's connection; return False if it raised or left something behind."""
         try:
             await hook(pooled.connection)
-        except Exception:  # noqa: BLE001 - it says that the connection is not good
+        except Exception:  # noqa: BLE001 - it means that the connection is not good
             self._counts["errors"] += 1
             return False
         return await pooled.restore()
@@ -384,7 +384,7 @@ class Pool(Uncopied):
         lane.let_open()
 
     def _lost(self, key: int) -> None:
-        """A borrower has dropped a connection without returning it. Any thread: the collector's."""
+        """Note that a borrower dropped a connection without returning it. Runs in any thread, as the collector does."""
         loan = self._loans.pop(key, None)
         if loan is not None and self._loop is not None:
             self._loop.post(self._give_up, loan)
@@ -415,9 +415,7 @@ class Pool(Uncopied):
             self._longest_wait_s = max(self._longest_wait_s, waited)
             return lane, pooled
         raise self._timed_out(
-            "the connection that writes"
-            if self._lanes and not self._lanes[-1 if read_only else 0].read_only
-            else "a connection"
+            "the writer" if self._lanes and not self._lanes[-1 if read_only else 0].read_only else "a connection"
         )
 
     async def _is_usable(self, lane: _Lane, pooled: Pooled) -> bool:
@@ -431,7 +429,7 @@ class Pool(Uncopied):
         return is_good
 
     async def _next(self, lane: _Lane) -> tuple[_Lane, Pooled]:
-        """Return an idle connection, a new one, or the next that comes back, and where it belongs."""
+        """Return an idle connection, a new one, or the next one returned, after its lane."""
         if lane.idle and not lane.waiting:
             return lane, lane.idle.pop()
         if lane.size < lane.most and not lane.waiting:
@@ -444,7 +442,7 @@ class Pool(Uncopied):
         try:
             await waiter.event.wait()
         except BaseException:
-            waiter.event.set()  # it is passed over
+            waiter.event.set()  # others pass it over
             if waiter.lane is not None and waiter.pooled is not None:
                 self._put_back(waiter.lane, waiter.pooled, is_good=True)
             elif waiter.lane is not None:
@@ -460,20 +458,20 @@ class Pool(Uncopied):
         waiting = sum(not waiter.is_done for waiter in lane.waiting)
         if self._max_waiting is not None and waiting >= self._max_waiting:
             self._counts["refused"] += 1
-            raise TooManyWaiting(f"{waiting} tasks wait for a connection already{self._whereabouts()}")
+            raise TooManyWaiting(f"{waiting} tasks are already waiting for a connection{self._whereabouts()}")
         task = self._loop.current_task() if self._loop is not None else None
         mine = [x for x in self._loans.values() if x.lane is lane and x.task is not None and x.task() is task]
         if task is not None and len(mine) >= lane.most:
-            kind = "connections that read" if lane.read_only else "connection that writes"
+            kind = "all read-only connections" if lane.read_only else "the writer"
             raise ProgrammingError(
-                f"this task waits for itself: it has the pool's {kind}, acquired at {mine[0].acquired_at};"
-                " use that one, or return it first"
+                f"this task would wait for itself: it already has {kind} of the pool, acquired at"
+                f" {mine[0].acquired_at}; use that connection, or return it first"
             )
 
     # -- connections -------------------------------------------------------------------------------
 
     async def _open_lanes(self) -> None:
-        """Open the first connection, and learn whether others can read beside it."""
+        """Open the first connection and find out whether others can read while it writes."""
         from anyio import Lock
 
         self._check_use()
@@ -500,7 +498,7 @@ class Pool(Uncopied):
             first.put(pooled)
 
     def _set_lanes(self) -> None:
-        """Let each kind of connections be as many as the sizes and the database allow."""
+        """Set the maximum of each lane from the sizes and the journal mode."""
         if not self._lanes:
             return
         first = self._lanes[0]
@@ -523,7 +521,7 @@ class Pool(Uncopied):
         return self._min_size - (lane is not self._lanes[0])
 
     async def _open_connection(self, lane: _Lane) -> Pooled:
-        """Open one; its place is counted already, and freed if that fails."""
+        """Open a connection, already counted in ``lane.size``; undo the count if that fails."""
         options = {**self._options, "read_only": True} if lane.read_only else self._options
         name = self._memory_name
         connection = connect(self._database, **options) if name is None else connect_memory(name=name, **options)
@@ -543,12 +541,12 @@ class Pool(Uncopied):
         return pooled
 
     def _is_over(self, lane: _Lane, pooled: Pooled) -> bool:
-        """Return True if a connection should be closed although it is good."""
+        """Return True if a good connection should still be closed: it is too old, or one too many."""
         is_old = self._max_lifetime_s is not None and time.monotonic() - pooled.opened_at > self._max_lifetime_s
         return is_old or pooled.generation != self._generation or lane.size > lane.most
 
     def _close_surplus(self) -> None:
-        """Close idle connections that are too many, too old, or have not been used for long."""
+        """Close idle connections that are too many, too old, or unused for too long."""
         now = time.monotonic()
         for lane in self._lanes:
             for pooled in list(lane.idle):
@@ -558,7 +556,7 @@ class Pool(Uncopied):
                     self._drop(lane, pooled)
 
     async def _close_idle(self) -> None:
-        for lane in reversed(self._lanes):  # the writer last: readers cannot bring the WAL back into the database
+        for lane in reversed(self._lanes):  # the writer last: readers cannot checkpoint the WAL
             while lane.idle:
                 pooled = lane.idle.popleft()
                 lane.size -= 1
@@ -568,7 +566,7 @@ class Pool(Uncopied):
                 lane.let_open()
 
     # -- whole results -----------------------------------------------------------------------------
-    # On a WAL database they read through a reader; what turns out to write goes to the writer instead.
+    # On a WAL database these run on a reader; a statement that turns out to write runs on the writer instead.
 
     async def fetch_all(self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> Any:
         """See `Connection.fetch_all`."""
@@ -599,27 +597,27 @@ class Pool(Uncopied):
         return rows
 
     async def execute(self, sql: str, parameters: Parameters | None = None) -> Cursor:
-        """Execute one statement through the writer and commit; return its closed cursor, for ``rowcount`` and such."""
+        """Execute one statement on the writer and commit; return its closed cursor, which has ``rowcount`` etc."""
         cursor: Cursor = await self._write("execute", sql, parameters)
         return cursor
 
     async def execute_insert(self, sql: str, parameters: Parameters | None = None) -> Any:
-        """See `Connection.execute_insert`; committed."""
+        """See `Connection.execute_insert`; commits."""
         return await self._write("execute_insert", sql, parameters)
 
     async def executemany(self, sql: str, parameters: ParameterSets) -> Cursor:
-        """See `Cursor.executemany`; all or nothing, in a transaction of its own."""
+        """See `Cursor.executemany`; runs in its own transaction, all or nothing."""
         cursor: Cursor = await self._write("executemany", sql, parameters)
         return cursor
 
     async def executescript(self, sql_script: str) -> None:
-        """See `Cursor.executescript`; through the writer."""
+        """See `Cursor.executescript`; runs on the writer."""
         await self._write("executescript", sql_script)
 
     async def stream(
         self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None
     ) -> AsyncIterator[Any]:
-        """Return an async iterator over the rows of one statement, through a reader that it keeps until it ends."""
+        """Return an async iterator over the rows of one statement; it keeps a reader until it ends."""
         lent = Acquisition(self, None, read_only=True, is_tasks=False)
         async with lent as connection, connection.stream(sql, parameters, into=into) as rows:
             async for row in rows:
@@ -634,9 +632,9 @@ class Pool(Uncopied):
         read_only: bool = False,
         scope: TransactionScope | None = None,
     ) -> AsyncIterator[Connection]:
-        """Return an ``async with`` block that is one transaction on the writer, begun IMMEDIATE.
+        """Return an ``async with`` block that runs one IMMEDIATE transaction on the writer.
 
-        ``timeout`` as for `acquire`. With ``read_only`` it is a snapshot: all its statements see the same state.
+        ``timeout`` as for `acquire`. With ``read_only`` it runs on a reader, and all statements see one snapshot.
         """
         async with self.acquire(timeout=timeout, read_only=read_only) as connection:
             begin = mode or ("DEFERRED" if read_only else None)
@@ -655,7 +653,7 @@ class Pool(Uncopied):
         return await self._run(verb, sql, *arguments, read_only=False, **options)
 
     async def _run(self, verb: str, sql: str, *arguments: Any, read_only: bool, **options: Any) -> Any:
-        """Run one verb on a connection that nobody else sees, so that only its text can leave something behind."""
+        """Run one method on a connection that nobody else sees, so that only its SQL can leave something behind."""
         async with self.acquire(read_only=read_only) as connection:
             if read_only:
                 return await getattr(connection, verb)(sql, *arguments, **options)
@@ -671,11 +669,11 @@ class Pool(Uncopied):
     # -- state -------------------------------------------------------------------------------------
 
     def statistics(self) -> dict[str, float]:
-        """Return counters: connections now, tasks waiting, and what has happened since the pool was created.
+        """Return counters: the current connections and waiting tasks, and totals since the pool was created.
 
-        ``size idle out waiting`` are now; ``oldest_out_s`` the longest time that one has been out. ``acquired waited
-        timeouts refused opened closed replaced errors`` are since creation, as ``wait_s`` and ``longest_wait_s``, the
-        time that acquiring took.
+        Current: ``size idle out waiting``, and ``oldest_out_s``, how long the longest loan has lasted. Totals:
+        ``acquired waited timeouts refused opened closed replaced errors``, and ``wait_s`` and ``longest_wait_s``, the
+        time spent acquiring.
         """
         now = time.monotonic()
         return {
@@ -711,9 +709,9 @@ class Pool(Uncopied):
 
         return move_on_after(self._acquire_timeout_s if timeout is None else checked_seconds(timeout))
 
-    def _timed_out(self, what: str) -> PoolTimeout:
+    def _timed_out(self, awaited: str) -> PoolTimeout:
         self._counts["timeouts"] += 1
-        return PoolTimeout(f"the pool took too long: waiting for {what}{self._whereabouts()}")
+        return PoolTimeout(f"timed out waiting for {awaited}{self._whereabouts()}")
 
     def _whereabouts(self) -> str:
         now = time.monotonic()
@@ -731,14 +729,14 @@ def _check_sizes(least: object, most: object) -> None:
 def create_pool(database: str | bytes | os.PathLike[str] | os.PathLike[bytes], **options: Any) -> Pool:
     """Return a pool of connections to ``database``; await it, or use it in ``async with``, to open it; see `Pool`.
 
-    ``min_size``, ``max_size``  connections to keep open, and at most; the writer is one of them
+    ``min_size``, ``max_size``  how many connections to keep open, and to open at most; the writer is one of them
     ``acquire_timeout``         seconds to wait for a connection, None: no limit
     ``idle_timeout``            seconds after which an unused connection beyond ``min_size`` is closed
     ``max_lifetime``            seconds after which a connection is replaced
-    ``max_waiting``             tasks that may wait for a connection of a kind, None: no limit
-    ``init_hook``               async function, called with each connection that is opened
-    ``check``, ``reset``        async functions, called with a connection before it is lent and after it came back; an
-                                exception means that it is replaced
+    ``max_waiting``             tasks that may wait for the writer, and for a reader; None: no limit
+    ``init_hook``               async function called with each newly opened connection
+    ``check``, ``reset``        async functions called with a connection before it is lent and after it is returned; if
+                                they raise, it is replaced
 
     All others are the options of `connect`.
     """

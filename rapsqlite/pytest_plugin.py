@@ -1,7 +1,7 @@
 """Fixtures for pytest: a database per test, copied from a template, or one transaction per test, rolled back.
 
-The fixtures block, in a thread of their own, and need no plugin for async fixtures; a connection works in every event
-loop, so tests use it with anyio's plugin, pytest-asyncio or pytest-trio. Override `rapsqlite_schema` and
+The fixtures run blocking in their own thread and need no plugin for async fixtures. A connection works in every event
+loop, so tests can use anyio's plugin, pytest-asyncio or pytest-trio. Override `rapsqlite_schema` and
 `rapsqlite_options` in a conftest.py.
 """
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def rapsqlite_schema() -> Schema:
-    """Return what makes the template: an SQL script, or an async function of a connection. Override it."""
+    """Return how to fill the template: an SQL script, or an async function that takes a connection. Override it."""
     return None
 
 
 @pytest.fixture(scope="session")
 def rapsqlite_options() -> Mapping[str, Any]:
-    """Return the options of `rapsqlite.connect` for the connections of all fixtures. Override it."""
+    """Return the options that all fixtures pass to `rapsqlite.connect`. Override it."""
     return {}
 
 
@@ -36,14 +36,14 @@ def rapsqlite_options() -> Mapping[str, Any]:
 def rapsqlite_template(
     tmp_path_factory: pytest.TempPathFactory, rapsqlite_schema: Schema, rapsqlite_options: Mapping[str, Any]
 ) -> Iterator[Connection]:
-    """Return an open connection to the database that the others are copies of."""
+    """Return an open connection to the database that is copied for each test."""
     path = tmp_path_factory.mktemp("rapsqlite") / "template.db"
     yield from _connected(path, rapsqlite_options, rapsqlite_schema)
 
 
 @pytest.fixture
 def rapsqlite_database(tmp_path: Path, rapsqlite_template: Connection) -> Path:
-    """Return the path of a database of this test's own, a copy of the template."""
+    """Return the path of this test's own database, a copy of the template."""
     return _copied(rapsqlite_template, tmp_path / "rapsqlite.db")
 
 
@@ -63,9 +63,9 @@ def rapsqlite_shared_database(tmp_path_factory: pytest.TempPathFactory, rapsqlit
 def rapsqlite_transaction(
     rapsqlite_shared_database: Path, rapsqlite_options: Mapping[str, Any]
 ) -> Iterator[Connection]:
-    """Return a connection in a transaction that is rolled back after the test: quicker than a copy.
+    """Return a connection in a transaction that is rolled back after the test; faster than a copy.
 
-    All tests use the same database. A test fails if it commits or rolls back; savepoints are possible.
+    All tests share one database. A test fails if it commits or rolls back; savepoints are allowed.
     """
     for connection in _connected(rapsqlite_shared_database, {**rapsqlite_options, "isolation_level": None}):
         _blocking(connection.begin)

@@ -1,4 +1,4 @@
-"""Small functions around queries: lists in an IN, rows as dicts, times, query plans, gauges."""
+"""Small functions around queries: lists in an IN, rows as dicts, timings, query plans, gauges."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rapsqlite.connection import Connection
     from rapsqlite.types import Parameters
 
-# Strings, quoted names and comments come first, so that nothing inside them is found.
+# Strings, quoted names and comments come first, so that nothing inside them matches.
 _IN = r"""'[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|$)|(?P<found>\bIN\s*\(\s*\?\s*\))"""
 _SCAN = r"^SCAN (?!CONSTANT ROW)(?P<table>\S+)"
 
@@ -23,7 +23,7 @@ _SCAN = r"^SCAN (?!CONSTANT ROW)(?P<table>\S+)"
 def in_clause_query(sql: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
     """Return the statement with its first ``IN (?)`` expanded to one ``?`` per value, and the values as parameters.
 
-    Without values it is ``IN ()``, which matches nothing. A statement can have 32 766 parameters; for more, use
+    No values make ``IN ()``, which matches nothing. A statement can have 32 766 parameters; for more, use
     ``IN (SELECT value FROM json_each(?))``. Raises ValueError if there is no ``IN (?)``.
     """
     for match in re.finditer(_IN, sql, re.IGNORECASE | re.DOTALL):
@@ -34,16 +34,16 @@ def in_clause_query(sql: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
 
 
 def rows_to_dicts(rows: Iterable[Any], columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Return each row as a dict with these names; rows that know their own, such as `Row`, need no ``columns``.
+    """Return each row as a dict with these keys; `Row` and other rows with ``keys()`` need no ``columns``.
 
-    ``row_factory="dict"`` is faster. Raises ValueError if a row has another number of values than there are columns.
+    ``row_factory="dict"`` is faster. Raises ValueError if a row and ``columns`` differ in length.
     """
     dicts = []
     for row in rows:
         if hasattr(row, "keys"):
             dicts.append({name: row[name] for name in row.keys()})  # noqa: SIM118 - Row iterates over values
         elif columns is None:
-            raise ValueError("rows_to_dicts: these rows do not know their columns: pass columns=")
+            raise ValueError("rows_to_dicts: these rows have no keys(): pass columns=")
         else:
             dicts.append(dict(zip(columns, row, strict=True)))
     return dicts
@@ -55,7 +55,7 @@ async def timed_fetch_all(
     parameters: Parameters | None = None,
     on_timing: Callable[[float, str], object] | None = None,
 ) -> Any:
-    """Fetch all rows; return them with the seconds it took, or call ``on_timing(seconds, sql)`` and return the rows."""
+    """Fetch all rows; return them and the seconds it took, or call ``on_timing(seconds, sql)`` and return the rows."""
     start = time.perf_counter()
     rows = await connection.fetch_all(sql, parameters)
     seconds = time.perf_counter() - start
@@ -68,7 +68,7 @@ async def timed_fetch_all(
 async def analyze_query_plan(connection: Connection, sql: str, parameters: Parameters | None = None) -> dict[str, Any]:
     """Return the plan of a statement: ``rows``, ``details``, ``uses_index``, ``table_scan``, ``scanned_tables``.
 
-    ``table_scan`` is whether some table is read from its beginning to its end without an index.
+    ``table_scan`` is whether some table is scanned in full without an index.
     https://sqlite.org/eqp.html
     """
     encoded = encode_sql(f"EXPLAIN QUERY PLAN {sql}", "analyze_query_plan")
@@ -86,9 +86,9 @@ async def analyze_query_plan(connection: Connection, sql: str, parameters: Param
 
 
 async def pool_metrics_gauges(source: Any) -> dict[str, float]:
-    """Return the numbers in ``statistics()`` of a pool or a connection, with names for a metrics system.
+    """Return the ``statistics()`` of a pool or a connection as gauges for a metrics system.
 
-    Each name is ``rapsqlite_`` and the statistic's own, for example ``rapsqlite_size``.
+    Names start with ``rapsqlite_``, for example ``rapsqlite_size``.
     """
     found = source.statistics()
     statistics = await found if hasattr(found, "__await__") else found

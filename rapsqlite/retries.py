@@ -1,4 +1,4 @@
-"""Transactions that are retried while the database is busy, or that must end in time."""
+"""Transactions that are retried while the database is busy, or that have a time limit."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ async def transaction_retry(
     initial_delay: float = 0.01,
     max_delay: float = 1.0,
 ) -> T:
-    """Run ``work`` in a transaction that begins IMMEDIATE; return its result.
+    """Run ``work`` in an IMMEDIATE transaction; return its result.
 
-    If the database is busy or locked, the transaction is rolled back and ``work`` called again, at most
-    ``max_retries`` times in all, after a random delay of up to ``initial_delay`` seconds that doubles each time, up to
-    ``max_delay``. Each attempt also waits for locks as long as the connection's ``timeout``. Other errors are raised
-    at once.
+    If the database is busy or locked, roll back and call ``work`` again, for at most ``max_retries`` attempts in all.
+    The delay between attempts is random, at most ``initial_delay`` seconds at first; that maximum doubles each time,
+    up to ``max_delay``. Each attempt also waits for locks up to the connection's ``timeout``. Other errors are raised
+    immediately.
     """
     _check_work("transaction_retry", work)
     if max_retries < 1:
@@ -45,7 +45,7 @@ async def transaction_retry(
         except OperationalError as error:
             if error.sqlite_errorcode & 0xFF not in _TRANSIENT or not attempts_left:
                 raise
-        await sleep(random.uniform(0, min(delay_s, max_delay)))  # noqa: S311 - it keeps writers apart, no secrets
+        await sleep(random.uniform(0, min(delay_s, max_delay)))  # noqa: S311 - spreads writers, no secret
         delay_s *= 2
     raise AssertionError("the last attempt returns or raises")
 
@@ -53,9 +53,9 @@ async def transaction_retry(
 async def transaction_with_timeout(
     connection: Connection, work: Callable[[], Awaitable[T]], timeout_secs: float = 30.0
 ) -> T:
-    """Run ``work`` in a transaction and return its result; TimeoutError, after a rollback, if it takes longer.
+    """Run ``work`` in a transaction and return its result; roll back and raise TimeoutError if it takes longer.
 
-    The time includes the waiting for other transactions of the connection.
+    The limit includes the time spent waiting for other transactions on the connection.
     """
     _check_work("transaction_with_timeout", work)
     from anyio import fail_after

@@ -1,4 +1,4 @@
-"""What is told of each connection once it is open, such as `rapsqlite.opentelemetry`."""
+"""Functions called with each connection once it is open; `rapsqlite.opentelemetry` registers one."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 observers: list[Callable[[Any], object]] = []
-"""Functions that get each `Connection` after it was opened, before its ``init_hook``."""
+"""Called with each newly opened `Connection`, before its ``init_hook``."""

@@ -1,8 +1,8 @@
-"""The open ``transaction()`` and ``savepoint()`` blocks of one connection, and which requests wait for their end.
+"""The open ``transaction()`` and ``savepoint()`` blocks of one connection, and the requests that wait for them to end.
 
-A block belongs to the task that entered it. Requests of other tasks are held back, in the order in which they arrived,
-and sent when it ends. A task that was started inside a block, and would wait for a block that may wait for it, gets an
-error instead. All methods are called with the request queue's lock held.
+A block belongs to the task that entered it. Requests from other tasks are held back and sent in order of arrival when
+it ends. A task started inside a block gets an error if it would wait for that block, which may be waiting for the task.
+Call all methods with the request queue's lock held.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ if TYPE_CHECKING:
     from rapsqlite._loops import Loop
 
 _inside: ContextVar[tuple[TaskBlock, ...]] = ContextVar("rapsqlite_blocks", default=())
-"""The blocks, of any connection, that contain the running task or in which it was started: tasks inherit the context.
-"""
+"""The blocks of any connection that the running task is in or was started in: tasks inherit the context."""
 
 acting_for: ContextVar[object] = ContextVar("rapsqlite_acting_for", default=None)
-"""The task that waits for the running one, which is in another thread and part of its blocks."""
+"""The task that waits for the running one, which runs in another thread and takes part in its blocks."""
 
-# What ends or releases something, and what only counts, waits for nobody.
+# Requests that end or release something never wait.
 _NEVER_HELD = frozenset({abi.OP_CLOSE, abi.OP_FINISH, abi.OP_RELEASE, abi.OP_DROP, abi.OP_BLOCK_UNDO})
 
 SCOPES = ("task", "children", "connection")
-"""Whose statements are part of a block: its task's; also of tasks started inside; of all tasks."""
+"""Whose statements are part of a block: its own task's, also those of tasks started inside, or every task's."""
 
 _STARTED_INSIDE = (
     "this task was started inside a transaction() or savepoint() block that is still open and belongs to another task:"
@@ -52,19 +51,19 @@ class TaskBlock:
         # Weak: nothing that a guest reaches may keep a task alive.
         self._owner: Callable[[], object] = weakref.ref(task) if task is not None else _nobody
         self.number = number
-        self.scope = scope  # None until it opens: then as the block around it
+        self.scope = scope  # if None, taken from the enclosing block when it opens
         self.is_transaction = is_transaction
 
     def owner(self) -> object:
-        """Return the task it belongs to; None if that has ended without leaving the block, which then is everybody's.
+        """Return the owning task, or None if it ended without leaving the block, which then belongs to every task.
 
-        A pytest fixture does so: its block ends in another task.
+        This happens in pytest fixtures, whose set-up and teardown may run in different tasks.
         """
         task = self._owner()
         return None if task is None or _has_ended(task) else task
 
     def note_entered(self) -> None:
-        """Tasks that the running task starts from now on are started inside."""
+        """Count tasks that the running task starts from now on as started inside."""
         _inside.set((*_inside.get(), self))
 
     def note_left(self) -> None:
@@ -97,13 +96,13 @@ class Caller:
 
 
 class TaskBlocks:
-    """The open blocks of one connection, and what waits for them."""
+    """The open blocks of one connection, and the requests that wait for them."""
 
     __slots__ = ("default_scope", "held", "open")
 
     def __init__(self) -> None:
         self.open: list[TaskBlock] = []  # outermost first
-        self.held: dict[PendingRequest, Caller] = {}  # in the order in which they arrived
+        self.held: dict[PendingRequest, Caller] = {}  # in order of arrival
         self.default_scope = "task"
 
     def contain_this_task(self) -> bool:
@@ -121,18 +120,18 @@ class TaskBlocks:
         return False
 
     def add(self, block: TaskBlock) -> None:
-        """A block opens; idempotent."""
+        """Note that a block has opened; idempotent."""
         if block not in self.open:
             block.scope = block.scope or (self.open[-1].scope if self.open else self.default_scope)
             self.open.append(block)
 
     def remove(self, block: TaskBlock) -> None:
-        """A block has ended; idempotent."""
+        """Note that a block has ended; idempotent."""
         if block in self.open:
             self.open.remove(block)
 
     def still_holds_back(self, pending: PendingRequest, caller: Caller) -> bool:
-        """Return True if a held request must go on waiting. It is none that a block might wait for."""
+        """Return True if a held request must keep waiting. No block waits for such a request."""
         if isinstance(pending, BlockRequest) and pending.block.is_transaction and pending.block not in self.open:
             return any(not caller.owns(block) for block in self.open)
         return self.hold_back(pending, caller)
@@ -179,7 +178,7 @@ class TaskBlocks:
 
 
 def _nobody() -> None:
-    """Return what a weak reference to nothing does."""
+    """Return None, as a dead weak reference does."""
 
 
 def _has_ended(task: object) -> bool:

@@ -1,4 +1,4 @@
-"""What differs between operating systems, behind one interface; the right one is chosen here, once.
+"""The differences between operating systems behind one interface; the implementation is chosen here, once.
 
 No other module asks which system it runs on. A feature that a system lacks is named in ``system.lacks``.
 """

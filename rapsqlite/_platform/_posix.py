@@ -1,4 +1,4 @@
-"""What Linux and macOS do alike."""
+"""The parts that Linux and macOS share."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ class Posix(System):
             raise last_error()
 
     def drop_pages(self, address: int, length: int) -> None:
-        """Do nothing: only Linux has a call for that which takes effect immediately."""
+        """Do nothing: only Linux has a call that takes effect immediately."""
 
     def note_fault_handlers(self) -> None:
         fault_handlers.note()

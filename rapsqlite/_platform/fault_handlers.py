@@ -23,7 +23,7 @@ _NO_HANDLERS = (0, 1)  # SIG_DFL, SIG_IGN
 logger = logging.getLogger("rapsqlite")
 _libc = ctypes.PyDLL(None)
 _installed: dict[int, bytes] = {}  # by signal: sigaction(2)'s result after wasmtime had installed its handler
-_told: set[int] = set()  # other code's handlers for which a warning was logged
+_warned: set[int] = set()  # other code's handlers for which a warning was logged
 
 
 class _Symbol(ctypes.Structure):
@@ -84,8 +84,8 @@ def mend() -> bool:
 
 
 def _report(handler: int, message: str) -> None:
-    if handler not in _told:
-        _told.add(handler)
+    if handler not in _warned:
+        _warned.add(handler)
         logger.warning(message)
 
 

@@ -1,7 +1,7 @@
 """The interface that every operating system implements.
 
-Descriptors and directories are small integers. Names are bytes with ``/`` between their parts, whatever the system:
-``absolute`` and ``internal`` make them, and ``external`` returns the system's own form, for SQLite and for people.
+Descriptors and directories are small integers. Names are bytes with ``/`` between their parts on every system:
+``absolute`` and ``internal`` make them, and ``external`` returns the system's own form, for SQLite and for messages.
 Everything raises OSError if the system refuses. Nothing waits for a lock.
 """
 
@@ -61,7 +61,7 @@ class Parking(Protocol):
 
 
 class System(ABC):
-    """One operating system. Its instance has no state but what belongs to the whole process."""
+    """One operating system. Its instance has only process-wide state."""
 
     name: str
     lacks: dict[str, str]
@@ -103,7 +103,7 @@ class System(ABC):
 
     @abstractmethod
     def access_at(self, name: bytes, mode: int, directory: int) -> bool:
-        """Return whether a file may be used so (``os.R_OK`` and so on)."""
+        """Return whether a file may be accessed in this mode (``os.R_OK`` and so on)."""
 
     @abstractmethod
     def delete_at(self, name: bytes, directory: int) -> None:
@@ -207,7 +207,7 @@ class System(ABC):
 
     @abstractmethod
     def set_lock(self, fd: int, kind: int, start: int, length: int) -> None:
-        """Take or release (``NONE``) the lock on a byte range. BlockingIOError or EACCES: another lock is in the way.
+        """Take or release (``NONE``) the lock on a byte range. BlockingIOError or EACCES: another lock conflicts.
 
         A range is released as it was taken. Where one is held, ``convert_lock`` changes its kind.
         """
@@ -278,14 +278,14 @@ class System(ABC):
 
     @abstractmethod
     def unmap_file(self, address: int, length: int) -> None:
-        """Turn it into reserved memory again."""
+        """Turn mapped memory into reserved memory again."""
 
     def make_page_shareable(self, address: int) -> bool:  # noqa: ARG002
-        """Make a page of plain memory one that ``share_page`` can show elsewhere; False if the system cannot."""
+        """Make a page of plain memory one that ``share_page`` can map elsewhere; False if the system cannot."""
         return False
 
     def share_page(self, address: int, other: int) -> None:
-        """Show such a page at ``other`` too."""
+        """Map such a page at ``other`` too."""
         raise NotImplementedError
 
     @abstractmethod
@@ -302,7 +302,7 @@ class System(ABC):
 
     @abstractmethod
     def mend_fault_handlers(self) -> bool:
-        """Restore them if Python's faulthandler has replaced them; False if other code has."""
+        """Restore the handlers if Python's faulthandler has replaced them; False if other code has."""
 
     @abstractmethod
     def handle_faults_of_mapped_files(self) -> bool:
@@ -323,14 +323,14 @@ class System(ABC):
 
     @abstractmethod
     def new_pipe_wait(self) -> PipeWait:
-        """Return something that waits for a pipe."""
+        """Return an object that waits for a pipe."""
 
     has_parking: bool
     """Whether a guest's thread can sleep in a C function."""
 
     @abstractmethod
     def new_parking(self) -> Parking:
-        """Return a new place to sleep."""
+        """Return a new object on which a guest's thread can sleep."""
 
     yield_processor: Callable[[], object]
     """Lets another thread run, without the GIL."""
@@ -349,7 +349,7 @@ class System(ABC):
         in_parent: Callable[[], object] | None = None,
         in_child: Callable[[], object] | None = None,
     ) -> None:
-        """Call these around every fork of this process, if it can fork."""
+        """Register functions to call before and after every fork of this process, if it can fork."""
 
     @abstractmethod
     def processor_count(self) -> int:

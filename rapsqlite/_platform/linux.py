@@ -32,7 +32,7 @@ _FLOCK = struct.Struct("@hhqqi0q")
 # These calls never wait, and `fcntl.fcntl` would release the GIL for each: getting it back takes 5 ms if another thread
 # runs pure Python, three times for one shared lock.
 _libc = ctypes.PyDLL(None, use_errno=True)
-# Without argument types: ctypes passes integers and bytes faster where it is not told to.
+# No argument types: ctypes passes integers and bytes faster without them.
 _fcntl = _libc.fcntl
 _faccessat = _libc.faccessat
 _lseek = _libc.lseek
@@ -43,7 +43,7 @@ _mremap.restype = ctypes.c_void_p
 _mremap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p)
 _madvise = _libc.madvise
 _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-# But dropping many pages takes long, and polling may wait.
+# Dropping many pages takes long, and polling may wait, so these release the GIL.
 _waiting_libc = ctypes.CDLL(None)
 _madvise_many = _waiting_libc.madvise
 _madvise_many.argtypes = _madvise.argtypes

@@ -73,7 +73,7 @@ class Reservation:
         self._placeholders = [(self.base, self.end)]  # in order
 
     def grow(self, size_bytes: int) -> None:
-        """Make the first ``size_bytes`` memory; what is memory stays as it is."""
+        """Make the first ``size_bytes`` usable memory; what already is stays unchanged."""
         if size_bytes <= self.committed:
             return
         start, end = self.base + self.committed, self.base + size_bytes
@@ -87,7 +87,7 @@ class Reservation:
         self.committed = size_bytes
 
     def map_file(self, address: int, file: int, offset: int, length: int, *, writable: bool) -> None:
-        """Put a view of a file there."""
+        """Map a view of a file at this address."""
         if address in self._views:
             self.unmap_file(address)
         protection = _READ_WRITE if writable else _READ_ONLY
@@ -104,16 +104,16 @@ class Reservation:
         self._views[address] = address + length
 
     def unmap_file(self, address: int) -> None:
-        """Remove the view there."""
+        """Remove the view at this address."""
         _checked(_unmap_view(_PROCESS, address, _PRESERVE))
         insort(self._placeholders, (address, self._views.pop(address)))
 
     def _carve(self, start: int, end: int) -> None:
-        """Make one placeholder that begins and ends there, and take it out of the list."""
+        """Split or merge placeholders into one with exactly these bounds, and remove it from the list."""
         touched = [each for each in self._placeholders if each[0] < end and start < each[1]]
         joined = all(before[1] == after[0] for before, after in pairwise(touched))
         if not touched or not joined or start < touched[0][0] or touched[-1][1] < end:
-            raise OSError(f"there is something else at {start:#x}")
+            raise OSError(f"the address range at {start:#x} is in use")
         first, last = touched[0][0], touched[-1][1]
         if len(touched) > 1:
             _checked(_free(first, last - first, _RELEASE | _COALESCE))
@@ -124,7 +124,7 @@ class Reservation:
         self._placeholders = sorted([*rest, *(each for each in ((first, start), (end, last)) if each[0] < each[1])])
 
     def release(self) -> None:
-        """Give everything back."""
+        """Release the whole reservation."""
         for address in list(self._views):
             self.unmap_file(address)
         for start in (*self._pieces, *(start for start, _ in self._placeholders)):
@@ -135,7 +135,7 @@ class Reservation:
 
 _lock = threading.RLock()
 _reservations: dict[int, Reservation] = {}  # by base
-_kept: list[object] = []  # callbacks of which wasmtime has the addresses
+_kept: list[object] = []  # callbacks whose addresses wasmtime has
 
 
 def reservation_at(address: int) -> Reservation:
@@ -153,7 +153,7 @@ def map_file(address: int, file: int, offset: int, length: int, *, writable: boo
 
 
 def unmap_file(address: int) -> None:
-    """Undo it."""
+    """Undo ``map_file``."""
     with _lock:
         reservation_at(address).unmap_file(address)
 
@@ -177,7 +177,7 @@ class _Creator(ctypes.Structure):
 
 
 def install(config: int, functions: Any) -> None:
-    """Let wasmtime make its memories here. A memory's ``env`` is its base."""
+    """Make wasmtime allocate its memories with this module. A memory's ``env`` is its base."""
 
     def refuse(reason: BaseException) -> int:
         error = functions.wasmtime_error_new(f"failed to reserve memory: {reason}".encode())

@@ -218,7 +218,7 @@ class Windows(System):
     def truncate(self, fd: int, size_bytes: int) -> None:
         end = ctypes.c_int64(size_bytes)
         done = _set_information(msvcrt.get_osfhandle(fd), _END_OF_FILE_INFO, ctypes.byref(end), ctypes.sizeof(end))
-        # As SQLite does where it is mapped: the file is larger than its header says, which is correct.
+        # As SQLite does for mapped files: a file larger than its header says is still correct.
         if not done and ctypes.get_last_error() != _USER_MAPPED_FILE:
             raise _last_error()
 
@@ -226,7 +226,7 @@ class Windows(System):
         os.fsync(fd)
 
     def sync_directory(self, directory: int) -> None:
-        """Do nothing: NTFS writes names in a log of its own."""
+        """Do nothing: NTFS logs names itself."""
 
     def allocate(self, fd: int, start: int, end: int) -> None:
         if start < end:
@@ -327,7 +327,7 @@ class Windows(System):
     # Locks
 
     def set_lock(self, fd: int, kind: int, start: int, length: int) -> None:
-        """As in `System`. Each byte is a lock of its own, so that they can be released one by one."""
+        """As in `System`. Each byte is locked separately, so that the locks can be released one by one."""
         if kind == self.NONE:
             for byte in range(start, start + length):
                 _unlock(fd, byte, 1)
@@ -375,7 +375,7 @@ class Windows(System):
             try:
                 _lock(fd, _EXCLUSIVE, SHARED_FIRST, SHARED_SIZE)
             except OSError:
-                _lock(fd, 0, SHARED_FIRST, SHARED_SIZE)  # nobody can be in the way who was not before
+                _lock(fd, 0, SHARED_FIRST, SHARED_SIZE)  # no new lock can conflict
                 raise
         except OSError:
             if level == sqlite.SQLITE_LOCK_SHARED:
@@ -390,13 +390,13 @@ class Windows(System):
         _unlock(fd, PENDING_BYTE, 1)
 
     def fall_to_none(self, fd: int, level: int) -> None:  # noqa: ARG002
-        # All that there may be: an interrupt can come between two calls.
+        # Release every lock that may be held: an interrupt can come between two calls.
         _unlock(fd, SHARED_FIRST, SHARED_SIZE)
         _unlock(fd, RESERVED_BYTE, 1)
         _unlock(fd, PENDING_BYTE, 1)
 
     def is_reserved(self, fd: int) -> bool:
-        """As in `System`. No call asks for a lock, so it is taken for a moment."""
+        """As in `System`. No call queries a lock, so it is taken for a moment."""
         try:
             _lock(fd, 0, RESERVED_BYTE, 1)
         except BlockingIOError:
@@ -492,7 +492,7 @@ class Windows(System):
 
 
 def _lock_soon(fd: int, flags: int, byte: int) -> None:
-    """Lock a byte that others lock for a moment only."""
+    """Lock a byte that others only ever lock for a moment."""
     for _ in range(_TRIES):
         with contextlib.suppress(BlockingIOError):
             return _lock(fd, flags, byte, 1)
@@ -504,7 +504,7 @@ def _text(name: bytes) -> str:
     try:
         return os.fsdecode(name)
     except UnicodeDecodeError:
-        raise OSError(errno.EILSEQ, "names are Unicode here, and this one is not") from None
+        raise OSError(errno.EILSEQ, "file names on Windows must be valid Unicode") from None
 
 
 def _decoded(name: bytes) -> str:
@@ -514,7 +514,7 @@ def _decoded(name: bytes) -> str:
 
 
 def _whole(path: str) -> str:
-    """Return a path in the form that may be long."""
+    """Return a path with the prefix that lifts the length limit."""
     if len(path) < _LONGEST_PLAIN_PATH or path.startswith("\\\\?\\"):
         return path
     path = ntpath.abspath(path)
@@ -522,7 +522,7 @@ def _whole(path: str) -> str:
 
 
 def _plain(path: str) -> str:
-    """Return a path without the prefix of long ones."""
+    """Return a path without the long-path prefix."""
     if path.startswith("\\\\?\\UNC\\"):
         return "\\" + path[7:]
     return path.removeprefix("\\\\?\\")

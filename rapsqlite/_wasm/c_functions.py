@@ -1,4 +1,4 @@
-"""wasmtime's C interface, as far as it is used: prototypes, structures, and what its errors say.
+"""The part of wasmtime's C API that the package uses: prototypes, structures, error messages.
 
 The shared library of the ``wasmtime`` package is bound directly. Importing the package would take half as long as
 everything else in a first connection, because it declares two thousand functions, and each call through its Python
@@ -40,7 +40,7 @@ class Func(ctypes.Structure):
 
 
 class Extern(ctypes.Structure):
-    """``wasmtime_extern_t``: something that an instance exports. The item itself is at `ITEM`."""
+    """``wasmtime_extern_t``: an export of an instance. The item itself is at `ITEM`."""
 
     _fields_ = (("kind", ctypes.c_uint8), ("of", ctypes.c_uint64 * 3))
 
@@ -58,7 +58,7 @@ class Instance(ctypes.Structure):
 
 
 class Vector(ctypes.Structure):
-    """Any of ``wasm_byte_vec_t``, ``wasm_importtype_vec_t`` and their like."""
+    """Any vector type: ``wasm_byte_vec_t``, ``wasm_importtype_vec_t`` and so on."""
 
     _fields_ = (("size", ctypes.c_size_t), ("data", ctypes.c_void_p))
 
@@ -95,7 +95,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "wasm_valtype_kind": (_u8, _pointer),
     "wasm_valtype_new": (_pointer, _u8),
     "wasm_valtype_vec_new": (None, _pointer, _size, _pointer),
-    # The package does not declare this one: the asynchronous function of the same form as the next.
+    # The wasmtime package does not declare this one. It has the same form as the next.
     "wasmtime_config_async_stack_size_set": (None, _pointer, ctypes.c_uint64),
     "wasmtime_config_max_wasm_stack_set": (None, _pointer, _size),
     "wasmtime_config_epoch_interruption_set": (None, _pointer, _bool),
@@ -153,7 +153,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
 
 
 class WasmtimeError(Exception):
-    """wasmtime refused something, or a module trapped while it was instantiated."""
+    """An error from wasmtime, or a trap while a module was instantiated."""
 
 
 class Item(NamedTuple):
@@ -165,7 +165,7 @@ class Item(NamedTuple):
 
 
 class Owned:
-    """An object of the library, which is deleted with the last reference to this."""
+    """An object of the library, deleted with the last reference to this wrapper."""
 
     __slots__ = ("_delete", "address")
 
@@ -202,7 +202,7 @@ class CFunctions:
         return function
 
     def owned(self, address: int, kind: str) -> Owned:
-        """Return a new object of this kind, the start of its function's name, which owns it."""
+        """Return a new, owned object of this kind, which is the start of its functions' names."""
         return Owned(address, getattr(self, f"{kind}_delete"))
 
     def check(self, error: int | None, trap: ctypes.c_void_p | None = None) -> None:
@@ -211,7 +211,7 @@ class CFunctions:
             raise WasmtimeError(self.describe(error, trap))
 
     def describe(self, error: int | None, trap: ctypes.c_void_p | None) -> str:
-        """Return the message of an error or else a trap, which are consumed."""
+        """Return the message of an error, or else of a trap; both are consumed."""
         text = Vector()
         if error:
             self.wasmtime_error_message(error, ctypes.byref(text))
@@ -228,10 +228,10 @@ class CFunctions:
         return content
 
     def function_type(self, params: str, result: str) -> int:
-        """Return a function's type, one letter for each value: i is i32, I is i64. It belongs to this."""
+        """Return a function type from one letter per value: i is i32, I is i64. This object owns it."""
         key = params + ":" + result
         if key not in self._function_types:
-            # Another thread may be as far: its type, once stored, stays, because it may be in use.
+            # Another thread may do the same: a type that is stored stays, because it may be in use.
             self._function_types.setdefault(key, self._new_function_type(params, result))
         return self._function_types[key].address
 
@@ -283,7 +283,7 @@ class CFunctions:
 
 
 class Exports:
-    """What one instance exports. Use on its thread, while its store exists."""
+    """The exports of one instance. Use on its thread, while its store exists."""
 
     __slots__ = ("_instance", "c", "context")
 
@@ -293,7 +293,7 @@ class Exports:
         self._instance = instance
 
     def find(self, name: str, kind: int) -> Extern | None:
-        """Return an export, None if there is none of this name and kind."""
+        """Return an export, or None if none has this name and kind."""
         encoded, found = name.encode(), Extern()
         is_there = self.c.wasmtime_instance_export_get(
             self.context, ctypes.byref(self._instance), encoded, len(encoded), ctypes.byref(found)
@@ -301,7 +301,7 @@ class Exports:
         return found if is_there and found.kind == kind else None
 
     def item(self, name: str, kind: int) -> Any:
-        """Return an export as C functions take it; KeyError if there is none of this name and kind."""
+        """Return an export as C functions take it; KeyError if none has this name and kind."""
         found = self.find(name, kind)
         if found is None:
             raise KeyError(name)
@@ -316,7 +316,7 @@ def reason_of(exc: BaseException | None) -> str:
 
 
 def library_path() -> str:
-    """Return the shared library of the package ``wasmtime``, which is not imported."""
+    """Return the shared library of the ``wasmtime`` package without importing the package."""
     # Only a first connection needs it.
     from importlib.util import find_spec
 

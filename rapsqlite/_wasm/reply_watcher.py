@@ -1,7 +1,7 @@
 """Publishes a request and waits for its reply without the GIL.
 
-A thread that waits in Python keeps the GIL from a guest that calls the host, and one that sleeps takes 20 µs to wake
-up. So a tiny module of the host's own, whose memory shows the page of a guest's control block, does both.
+A thread that waits in Python withholds the GIL from a guest that calls the host, and one that sleeps takes 20 µs to
+wake. So a tiny wasm module does both; its memory maps the page that holds a guest's control block.
 docs/decisions/0001-how-a-lone-task-waits.md has the figures.
 """
 
@@ -17,7 +17,7 @@ from rapsqlite._wasm.c_functions import FUNCTION, MEMORY, Exports, Instance, Vec
 if TYPE_CHECKING:
     from rapsqlite._wasm.c_functions import CFunctions, Owned
 
-# Another thread may have published later requests meanwhile, which must not be taken back. The guest announces that it
+# Another thread may have published later requests meanwhile, which must not be retracted. The guest announces that it
 # sleeps, then checks for requests once more. One check takes about 0.5 ns.
 _CODE = f"""
 (module
@@ -37,7 +37,7 @@ _lost: list[Owned] = []  # stores that are never freed, because others may use a
 
 
 class SharedPage:
-    """A page of a guest's memory that a `ReplyWatcher` can show, and its address."""
+    """A page of a guest's memory that a `ReplyWatcher` can map, and its address."""
 
     __slots__ = ("address",)
 
@@ -72,7 +72,7 @@ class ReplyWatcher:
         self._is_lost = False
 
     def show(self, page: SharedPage) -> bool:
-        """Prepare to watch the guest with this page, whose memory must stay meanwhile; False if that fails."""
+        """Map this page of a guest to watch it; its memory must stay alive meanwhile. Return False if that fails."""
         if self._shown is page:
             return True
         if self._is_lost:
@@ -89,10 +89,10 @@ class ReplyWatcher:
         return True
 
     def watch(self, page: SharedPage, request: Unpublished, checks: int) -> bool:
-        """Publish a request, unless that was done; return True as soon as there is a reply.
+        """Publish a request unless it is already published; return True as soon as there is a reply.
 
-        False if there is none after so many checks, or if the guest sleeps; without publishing if another guest's page
-        is shown.
+        Return False if there is none after ``checks`` checks or the guest sleeps, and, without publishing, if another
+        guest's page is mapped.
         """
         if self._shown is not page:
             return False

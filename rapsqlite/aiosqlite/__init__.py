@@ -1,7 +1,7 @@
-"""aiosqlite's modules and names, made of this package: ``from rapsqlite import aiosqlite``.
+"""aiosqlite's modules and names, implemented by this package: ``from rapsqlite import aiosqlite``.
 
-Everything is as in `rapsqlite`, except that ``async with connect(...)`` does not commit, and that a `Connection` can be
-made of a function, as in aiosqlite. `rapsqlite.install_as_aiosqlite` gives it the name ``aiosqlite``.
+It differs from `rapsqlite` in two ways: ``async with connect(...)`` does not commit, and `Connection` accepts a
+connector function, as in aiosqlite. `rapsqlite.install_as_aiosqlite` makes it importable as ``aiosqlite``.
 
 https://aiosqlite.omnilib.dev/en/stable/api.html
 """
@@ -24,7 +24,7 @@ from rapsqlite import (
 from rapsqlite.aiosqlite import context, core, cursor  # noqa: F401 - attributes of aiosqlite too
 from rapsqlite.aiosqlite.core import Connection, Cursor, connect
 
-__version__ = "0.22.1"  # the release of aiosqlite with this interface
+__version__ = "0.22.1"  # the aiosqlite release whose interface this is
 
 __all__ = [
     "Connection",

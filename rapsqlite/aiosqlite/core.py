@@ -27,9 +27,9 @@ LOG = logging.getLogger("aiosqlite")
 class Connection(connection.Connection):
     """A `rapsqlite.Connection` that closes on leaving ``async with``, without a commit.
 
-    ``connector`` is a database, as for `connect`, or a function that returns a `sqlite3.Connection`. That connection
-    says which file to open and with which settings, and is closed before: its functions, attached databases and the
-    content of an in-memory database have no effect.
+    ``connector`` is a database, as for `connect`, or a function that returns a `sqlite3.Connection`. The file and the
+    settings are taken from that connection, which is then closed: its functions, its attached databases and the content
+    of an in-memory database are lost.
     """
 
     def __init__(self, connector: Any, iter_chunk_size: int = 64, loop: object = None, **options: Any) -> None:
@@ -53,7 +53,7 @@ class Connection(connection.Connection):
 
     async def __aexit__(self, *exc_info: object) -> None:
         if exc_info[0] is GeneratorExit:
-            self.stop()  # nothing runs the task any more, so it cannot wait
+            self.stop()  # the task's loop no longer runs it, so it cannot wait
         else:
             await self.close()
 
@@ -66,7 +66,7 @@ def _described(native: sqlite3.Connection) -> dict[str, Any]:
         native.text_factory, text_factory = str, native.text_factory
         files = {name: path for _, name, path in cursor.execute("PRAGMA database_list")}
         if not files["main"] and next(cursor.execute("SELECT count(*) FROM sqlite_master"))[0]:
-            raise errors.NotSupportedError("the connector's in-memory database has tables: make them after opening")
+            raise errors.NotSupportedError("the connector's in-memory database has tables: create them after opening")
         ((busy_ms,),) = cursor.execute("PRAGMA busy_timeout")
         return {
             "database": files["main"] or ":memory:",
@@ -80,7 +80,7 @@ def _described(native: sqlite3.Connection) -> dict[str, Any]:
 
 
 def _detected_types(cursor: sqlite3.Cursor) -> int:
-    """Return ``detect_types`` of a connection, which has no attribute for it, by what it converts."""
+    """Return ``detect_types`` of a connection, found by trial: a connection has no attribute for it."""
     sqlite3.register_converter("rapsqlite_probe", lambda _: None)
     cursor.execute("CREATE TEMP TABLE rapsqlite_probe (a rapsqlite_probe)")
     cursor.execute("INSERT INTO rapsqlite_probe VALUES (1)")
