@@ -78,9 +78,7 @@ async def test_readers_and_the_writer_are_different_connections(pool: Pool) -> N
         await writer.commit()
         assert await two.fetch_scalar("SELECT count(*) FROM t") == 1
         assert pool.statistics()["size"] == 3
-        with pytest.raises(
-            rapsqlite.OperationalError, match=r"readonly database \(this pool connection is read-only"
-        ):
+        with pytest.raises(rapsqlite.OperationalError, match=r"readonly database \(this pool connection is read-only"):
             await one.execute("INSERT INTO t (b) VALUES (2)")
 
 
