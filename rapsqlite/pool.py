@@ -87,7 +87,7 @@ class _Lane:
             waiter.event.set()
 
     def take_waiting_from(self, other: _Lane) -> None:
-        """Let the tasks that wait for another kind of connections wait for these."""
+        """Make the tasks that wait in another lane wait in this one."""
         self.waiting.extend(other.waiting)
         other.waiting.clear()
         for pooled in [self.idle.popleft() for _ in range(len(self.idle))]:
@@ -257,7 +257,7 @@ class Pool(Uncopied):
         try:
             while self._loans:
                 if self._all_back is None or self._all_back.is_set():
-                    self._all_back = Event()  # of all that close it at the same time
+                    self._all_back = Event()  # shared by concurrent calls
                 with move_on_after(timeout) as scope:
                     await self._all_back.wait()
                 if scope.cancelled_caught:
@@ -451,7 +451,7 @@ class Pool(Uncopied):
             raise
         if waiter.error is not None:
             raise waiter.error
-        assert waiter.lane is not None, "it was given something"
+        assert waiter.lane is not None, "the task had its turn"
         return waiter.lane, waiter.pooled or await self._open_connection(waiter.lane)
 
     def _refuse_to_wait(self, lane: _Lane) -> None:

@@ -148,7 +148,7 @@ async def test_timeout_says_where_the_connections_are(pool: Pool) -> None:
     async with anyio.create_task_group() as tasks:
         await tasks.start(hold, done)
         with pytest.raises(
-            PoolTimeout, match=r"writes; connections are out, acquired at .*test_pool\.py:\d+"
+            PoolTimeout, match=r"writer; connections are out, acquired at .*test_pool\.py:\d+"
         ) as caught:
             await pool.acquire(timeout=0.01)
         done.set()
@@ -170,7 +170,7 @@ async def test_too_many_waiting_tasks_are_refused(wal: Path) -> None:
         async with anyio.create_task_group() as tasks, pool.acquire():
             tasks.start_soon(wait)
             await anyio.wait_all_tasks_blocked()
-            with pytest.raises(TooManyWaiting, match="1 tasks wait"):
+            with pytest.raises(TooManyWaiting, match="1 tasks are already waiting"):
                 await pool.acquire()
 
 
@@ -356,7 +356,7 @@ async def test_returned_connection_is_refused_with_all_that_it_made(pool: Pool) 
             await use()
     assert not conn.is_alive()
     await conn.close()
-    with pytest.raises(rapsqlite.ProgrammingError, match="returned already"):
+    with pytest.raises(rapsqlite.ProgrammingError, match="already returned"):
         await pool.release(conn)
     async with pool.acquire() as another:
         assert await another.fetch_scalar("SELECT 1") == 1
@@ -364,7 +364,7 @@ async def test_returned_connection_is_refused_with_all_that_it_made(pool: Pool) 
 
 async def test_connection_of_elsewhere_is_not_taken(pool: Pool) -> None:
     async with rapsqlite.connect(":memory:") as conn:
-        with pytest.raises(rapsqlite.ProgrammingError, match="not of this pool"):
+        with pytest.raises(rapsqlite.ProgrammingError, match="belongs to another pool"):
             await pool.release(conn)
 
 
