@@ -95,7 +95,7 @@ def functions(profile: str) -> Iterator[tuple[list[str], int]]:
 
 
 def attributes(profile: str) -> list[str]:
-    """Return a line ``function,attribute`` for each function that is not worth speed."""
+    """Return a line ``function,attribute`` for each function that is compiled for size."""
     return sorted(
         f"{lines[0].rpartition(':')[2]},{'optsize' if most else 'minsize'}"
         for lines, most in functions(profile)
@@ -127,7 +127,7 @@ def write(profile: str, mark: str) -> None:
 
 
 def stale(recording: str, lock: str) -> str | None:
-    """Return what is wrong with a file's content for the SQLite that ``lock`` pins, None if nothing is."""
+    """Return why a file's content does not fit the SQLite that ``lock`` pins, or None if it does."""
     recorded = recording.partition("\n")[0].removeprefix(MARK)
     if recorded == source(lock):
         return None

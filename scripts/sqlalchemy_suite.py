@@ -1,4 +1,4 @@
-"""A pytest plugin for SQLAlchemy's own tests: lets them know this dialect, and notes which tests passed.
+"""A pytest plugin for SQLAlchemy's own tests: makes this dialect known to them and records which tests passed.
 
 Used by sqlalchemy_suite.sh, which compares two drivers. RAPSQLITE_PASSED names the file to write.
 """
@@ -36,7 +36,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Note a test that passed; one whose preparation or end failed has not."""
+    """Record a test that passed, including its set-up and teardown."""
     name = _DRIVER.sub("", report.nodeid)
     if report.when == "call" and report.passed:
         _passed.add(name)
@@ -45,7 +45,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Write the names down."""
+    """Write the names of the tests that passed."""
     Path(os.environ["RAPSQLITE_PASSED"]).write_text("\n".join(sorted(_passed)) + "\n", encoding="utf-8")
 
 

@@ -1,7 +1,7 @@
 """What works on this machine: versions, the module cache, locks, the write-ahead log, mapped reads, speed.
 
-The first lines say what the machine is, and how its kind is tested; every other line reports something that was tried.
-All lines together are the report to paste into an issue.
+The first lines describe the machine and how its kind is tested; every other line reports something that was tried.
+Paste the whole output into an issue.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def versions() -> list[Finding]:
 
 
 def kind() -> list[Finding]:
-    """Return what this machine is, and how its kind is tested (docs/platforms.md)."""
+    """Return findings about this machine and how its kind is tested (docs/platforms.md)."""
     row = platforms.row_here()
     return [
         ("interpreter", None, platforms.interpreter()),
@@ -91,7 +91,7 @@ def cache() -> Finding:
         return (
             "module cache",
             False,
-            f"{directory or 'a user without a home directory'} holds nothing: each process compiles the module again",
+            f"{directory or 'no home directory'}: nothing is cached, so each process compiles the module again",
         )
     size_mb = sum(path.stat().st_size for path in kept) / 1e6
     return "module cache", True, f"{directory}: {len(kept)} compiled, {size_mb:.1f} MB"
@@ -107,7 +107,7 @@ async def lock(path: Path) -> Finding:
                 other.execute("SELECT * FROM t")
             except sqlite3.OperationalError as error:
                 return "locks", True, f"other programs see them ({error})"
-    return "locks", False, f"Python's sqlite3 read {path} in spite of an exclusive lock: do not share databases there"
+    return "locks", False, f"Python's sqlite3 read {path} despite an exclusive lock: do not share databases there"
 
 
 async def log_and_reads(path: Path) -> AsyncIterator[Finding]:

@@ -10,7 +10,7 @@ from rapsqlite._platform import system as here
 
 
 class Row(NamedTuple):
-    """A system on a processor, and what its tests are."""
+    """A system and processor, and how it is tested."""
 
     system: str
     processor: str
@@ -30,7 +30,7 @@ _PROCESSORS = {"amd64": "x86-64", "x86_64": "x86-64", "aarch64": "arm64", "arm64
 
 
 def row_of(system: str, machine: str, libc: str) -> Row:
-    """Return the row of a machine, by the system's name and the names that `platform` has for the rest."""
+    """Return the row of a machine, given the system's name and `platform`'s names for the rest."""
     name = system
     if name == "Linux" and libc != "glibc":
         name = "Linux, musl"
@@ -44,7 +44,7 @@ def row_here() -> Row:
 
 
 def interpreter() -> str:
-    """Return what matters of the interpreter beyond its version."""
+    """Return the interpreter's relevant properties beyond its version."""
     is_gil_enabled = getattr(sys, "_is_gil_enabled", lambda: True)
     bits = "64-bit" if sys.maxsize >= 1 << 32 else "32-bit"
     return f"{bits}, {sys.byteorder}-endian, the GIL is {'on' if is_gil_enabled() else 'off'}"

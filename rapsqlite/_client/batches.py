@@ -126,7 +126,7 @@ class Batches:
 
     def _check_complete(self) -> None:
         if self._interrupted:
-            raise interrupted("interrupted: the rows that were not fetched by then are lost; execute again")
+            raise interrupted("interrupted: the rows not fetched before that are lost; execute again")
 
     async def finish(self) -> None:
         """End the statement if it still runs, and wait until its locks are released. Cancellation does not stop it."""

@@ -1,6 +1,6 @@
 """A ``transaction()`` or ``savepoint()`` block: entered, kept and undone by one request each.
 
-It belongs to the task that entered it: other tasks' requests wait for its end (``_guest/task_blocks``).
+It belongs to the task that entered it; other tasks' requests wait until it ends (``_guest/task_blocks``).
 
 While it is open the guest watches its transaction. Once SQLite has rolled that back by itself, statements that change
 data fail until the block ends, and so does keeping it (OperationalError, SQLITE_ABORT_ROLLBACK).
@@ -63,7 +63,7 @@ class Block:
         if timeout_s is None:
             await self._begin()
             return
-        # anyio takes a while to import; programs that set no time limit do without.
+        # anyio is slow to import; programs without a time limit do not need it.
         from anyio import move_on_after
 
         entered = False
@@ -115,7 +115,7 @@ class Block:
             self._end()
 
     def disown(self) -> None:
-        """Its task has ended without leaving it, as a fixture's does: until it ends, it is everybody's."""
+        """Give the block to every task: its own task ended without leaving it, as a fixture's does."""
         if self._guest is not None and self._begun is not None:
             self._guest.let_into_block(self._begun)
 

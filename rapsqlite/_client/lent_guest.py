@@ -1,4 +1,4 @@
-"""The guest of a connection that a pool has lent: notes what must be undone, and refuses everything once returned."""
+"""The guest of a connection lent by a pool: records what must be undone, and refuses all requests once returned."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RETURNED = "this connection was returned to its pool: acquire another one"
 
-# Every statement that changes what a connection keeps contains one of these: PRAGMA, TEMP or TEMPORARY, ATTACH, DETACH.
+# Every statement that changes a connection's settings contains one of PRAGMA, TEMP or TEMPORARY, ATTACH, DETACH.
 changes_settings = re.compile(rb"pragma|temp|tach", re.IGNORECASE).search
 
 _HARMLESS = frozenset({abi.CONTROL_OP_STATISTICS, abi.CONTROL_OP_CHANGES, abi.CONTROL_OP_INTERRUPT})
@@ -28,13 +28,13 @@ _RELEASING = frozenset(RELEASED_BY.values())
 
 
 class LentGuest:
-    """Passes everything on to ``guest`` until it is returned."""
+    """Forwards everything to ``guest`` until it is returned."""
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
-        self._open: dict[tuple[int, int], None] = {}  # what the borrower has open: its release operation and handle
+        self._open: dict[tuple[int, int], None] = {}  # the borrower's open objects: release operation and handle
         self._running = 0
-        self._blocks: set[PendingRequest] = set()  # transaction() and savepoint() blocks that are open
+        self._blocks: set[PendingRequest] = set()  # open transaction() and savepoint() blocks
         self._is_returned = False
         self.may_have_settings = False
         """Whether a statement may have left a PRAGMA, a TEMP object or an attached database behind."""
@@ -50,7 +50,7 @@ class LentGuest:
         return "closed" if self._is_returned else self._guest.state
 
     def take_back(self) -> bool:
-        """Refuse everything from now on and close what was left open; False if something runs, or a block is open."""
+        """Refuse all further requests and close what was left open; False if a request runs or a block is open."""
         self._is_returned = True
         for release, handle in self._open:
             self._guest.post(Request(release, target=handle))

@@ -43,7 +43,7 @@ def file_name(database: object) -> bytes:
 
 
 def _check_not_a_url(name: bytes) -> None:
-    """Raise ValueError for a URL, which SQLite would take for a file in directories with odd names."""
+    """Raise ValueError for a URL, which SQLite would treat as a file path."""
     scheme, separator, rest = name.partition(b"://")
     if not separator or not re.fullmatch(rb"[A-Za-z][A-Za-z0-9+.-]+", scheme) or scheme.lower() == b"file":
         return
@@ -51,8 +51,8 @@ def _check_not_a_url(name: bytes) -> None:
     if kind.partition("+")[0] in {"sqlite", "sqlite3"}:
         path = rest.lstrip(b"/") if not rest.startswith(b"//") else rest[1:]
         written = os.fsdecode(path.partition(b"?")[0]) or ":memory:"
-        raise ValueError(f"{kind}:// is SQLAlchemy's way to name a database: write connect({written!r})")
-    raise ValueError(f"{kind}:// names a server, but SQLite opens files of this machine: write connect(path)")
+        raise ValueError(f"{kind}:// is an SQLAlchemy URL: write connect({written!r})")
+    raise ValueError(f"{kind}:// names a server, but SQLite opens local files: write connect(path)")
 
 
 class OpenOptions:

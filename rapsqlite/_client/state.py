@@ -144,7 +144,7 @@ class ConnectionState(TransactionControl):
         return state
 
     def note_blocks_of(self, other: ConnectionState) -> None:
-        """Give blocks other numbers than another user of the same guest has given its own."""
+        """Number blocks so that they differ from those of another user of the same guest."""
         self._last_block = max(self._last_block, other._last_block)
 
     @property

@@ -62,7 +62,7 @@ class TransactionControl:
         self._begin_also_for = 0
         self._deferred = 0  # the format of the script that applies a changed setting
         self._last_block = 0
-        self.transaction_mode: str | None = None  # of blocks that do not say
+        self.transaction_mode: str | None = None  # the default of blocks
         self.transaction_scope = "task"
         self._block_lock = threading.Lock()
         self._update_formats()
@@ -86,7 +86,7 @@ class TransactionControl:
             self._deferred = abi.FORMAT_SCRIPT_COMMITS
 
     def commit_each_statement(self) -> None:
-        """Begin no transactions from now on. Only while none is open."""
+        """Stop beginning transactions. Call only while none is open."""
         self._isolation_level = None
         self._update_formats()
 
@@ -120,7 +120,7 @@ class TransactionControl:
         return self._deferred != 0
 
     def begin_for_changes(self, *, and_reads: bool = False) -> None:
-        """From now on begin a transaction also before schema changes and savepoints, and before reads if wanted."""
+        """Also begin transactions before schema changes and savepoints, and before reads if requested."""
         self._begin_also_for = abi.FORMAT_BEGIN_FOR_CHANGES | (abi.FORMAT_BEGIN_FOR_READS if and_reads else 0)
         self._update_formats()
 

@@ -47,7 +47,7 @@ class Facts:
 
 
 def _may_exist(directory: int, name: bytes) -> bool:
-    """Tell so. Where it cannot be known, SQLite asks for the file itself, and gets the reason."""
+    """Report that the file is absent or present; if unknown, SQLite opens the file itself and gets the reason."""
     try:
         system.stat_at(name, directory)
     except OSError as error:

@@ -90,7 +90,7 @@ class FileTable(OpenFiles):
             self.failure = error
 
     def explain(self, code: int, reason: str) -> None:
-        """Add ``reason`` to the errors with this result code; "": nothing."""
+        """Append ``reason`` to this connection's errors with this result code; "" appends nothing."""
         self.explanations[code] = reason
 
     def take_failure(self, code: int) -> FileError | None:

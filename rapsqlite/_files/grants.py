@@ -44,7 +44,7 @@ class Grants:
         self._as_given: tuple[bytes | None, Iterable[bytes]] | None = (database, directories)
         self._database: bytes | None = None  # its real name
         self._real: dict[bytes, bytes] = {}  # the real name of a name as the user wrote it, made absolute
-        # Replaced, never changed: the guest's thread goes through them while another one grants a directory.
+        # Replaced, never changed: the guest's thread iterates over them while another one grants a directory.
         self._roots: list[bytes] = []
         self._lent: list[bytes] = []
         self._changing = threading.Lock()

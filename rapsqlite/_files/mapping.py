@@ -63,7 +63,7 @@ def _lay(address: int, fd: int, offset: int, length: int, *, writable: bool) -> 
 
 
 def make_shareable(address: int) -> bool:
-    """Make a page of plain memory one that ``share`` can show elsewhere too; False if the system cannot.
+    """Make a page of plain memory one that ``share`` can map elsewhere too; False if the system cannot.
 
     Its content stays. Nobody may use it meanwhile. Raises OSError.
     """
@@ -71,7 +71,7 @@ def make_shareable(address: int) -> bool:
 
 
 def share(address: int, other: int) -> None:
-    """Show the page at ``address`` at ``other`` too, instead of what was there. Raises OSError."""
+    """Map the page at ``address`` at ``other`` too, replacing what was there. Raises OSError."""
     system.share_page(address, other)
 
 

@@ -27,9 +27,9 @@ _TRAILER_BYTES = len(_MAGIC) + _DIGEST_BYTES
 _CHUNK_BYTES = 1 << 18
 _MOST_FILES = 24  # of each kind; a compiled module takes 5 MB
 _UNUSED_S = 30 * 24 * 3600.0  # after which a file is removed
-_STALE_S = 24 * 3600.0  # after which its last use is noted again, and an unfinished file is nobody's
+_STALE_S = 24 * 3600.0  # after which its last use is recorded again, and an unfinished file is abandoned
 _UNFINISHED = ".compiled-"
-# Neither a link's target nor a pipe, whose opener would wait for a writer.
+# Follow no link, and do not wait for a pipe's writer.
 _READING: int = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 
 
@@ -161,7 +161,7 @@ def _write(directory: Path, key: str, payload: bytes) -> None:
 
 
 def _prune(directory: Path, suffix: str) -> None:
-    """Remove the files of one kind that were not used for long, or are too many, and what killed processes left."""
+    """Remove files of one kind that are unused for long or too many, and those that killed processes left behind."""
     now = time.time()
     used: list[tuple[float, Path]] = []
     for path in directory.iterdir():
@@ -180,7 +180,7 @@ def _prune(directory: Path, suffix: str) -> None:
 
 
 def _was_stored(path: Path) -> bool:
-    """Return whether `store` wrote this file: the directory may be one that the user has chosen for other files too."""
+    """Return whether `store` wrote this file: a directory chosen by the user may contain others."""
     with os.fdopen(os.open(path, _READING), "rb") as file:
         file.seek(-_TRAILER_BYTES, os.SEEK_END)
         return file.read(len(_MAGIC)) == _MAGIC

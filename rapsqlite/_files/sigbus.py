@@ -71,7 +71,7 @@ def arm() -> bool:
 
 
 def _passes_trial() -> bool | None:
-    """Try in a child process whether a fault traps; None if it never came to that, for want of time or memory.
+    """Try in a child process whether a fault traps; None if it got no chance to, for lack of time or memory.
 
     Takes as long as starting Python and wasmtime.
     """

@@ -107,7 +107,7 @@ class Waiter:
         return self.is_woken
 
     def rise(self) -> None:
-        """The sleep is over; the lock is tried again, after a pause of this process."""
+        """Note that the sleep is over and the lock is tried again, after this process's pause."""
         if self._key in _turns:
             self._rest_until_resumed(self._key)
         with _guard:
@@ -127,7 +127,7 @@ class Waiter:
             self._leave()
 
     def _leave(self) -> tuple[int, int] | None:
-        """Return the queue that it left. The thread that releases a lock may leave at the same time as the guest's."""
+        """Leave the queue and return it. The thread that releases the lock and the guest's may do so simultaneously."""
         with _guard:
             key, self._key = self._key, None
             if key is not None:

@@ -141,7 +141,7 @@ class Bell:
                 _close(descriptor)
 
     def abandon_after_fork(self) -> None:
-        """In a forked child: what watches the pipe watches the parent's, and a thread of it may be closing it."""
+        """Drop the pipe in a forked child: its watcher is the parent's, one of whose threads may be closing it."""
         self._closing = threading.Lock()
         self.close()
 

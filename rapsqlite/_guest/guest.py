@@ -109,7 +109,7 @@ class Guest:
 
     @property
     def default_scope(self) -> str:
-        """Return whose statements are part of a block that does not say."""
+        """Return the default scope of blocks."""
         return self._queue.blocks.default_scope
 
     @default_scope.setter
@@ -255,11 +255,11 @@ class Guest:
         self._queue.end_block(pending)
 
     def let_into_block(self, pending: BlockRequest) -> None:
-        """The task of this block has ended without leaving it: let other tasks take part."""
+        """Let other tasks take part in this block: its task ended without leaving it."""
         self._queue.let_in(pending)
 
     def is_inside_block(self) -> bool:
-        """Return True if the running task waits for itself when it waits for the end of the open block."""
+        """Return True if the running task would wait for itself by waiting for the open block to end."""
         return self._queue.blocks.contain_this_task()
 
     def is_outside_block(self) -> bool:

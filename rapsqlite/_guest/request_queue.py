@@ -156,7 +156,7 @@ class RequestQueue:
             self._flush_posts()
 
     def enter(self, pending: BlockRequest, loop: Loop) -> None:
-        """Send the request that begins a block, which is open from now on, or once the blocks before it have ended.
+        """Send the request that begins a block, which opens now or once the blocks before it have ended.
 
         Other tasks' requests wait until ``end_block``. After an exception call ``give_up`` and ``end_block``.
         """
@@ -170,7 +170,7 @@ class RequestQueue:
             self.submit(pending, loop)
 
     def end_block(self, pending: BlockRequest) -> None:
-        """The block that this request was to begin has ended; idempotent. Any thread, including from a finalizer."""
+        """Note that this request's block has ended; idempotent. Any thread, including from a finalizer."""
         self._post(self._end_block, pending)
 
     def _send(self, pending: PendingRequest, loop: Loop) -> None:
@@ -239,7 +239,7 @@ class RequestQueue:
             self._send_held()
 
     def let_in(self, pending: BlockRequest) -> None:
-        """The task of this block has ended without leaving it, so the block is everybody's from now on."""
+        """Give the block to every task: its own task ended without leaving it."""
         self._post(self._let_in, pending)
 
     def _let_in(self, _pending: PendingRequest) -> None:
@@ -248,7 +248,7 @@ class RequestQueue:
             self._send_held()
 
     def _send_held(self) -> None:
-        """Send what no open block holds back any more. An exception may have ended the last attempt."""
+        """Send the requests that no open block holds back any more. An exception may have ended the last attempt."""
         held, rings = self.blocks.held, self._rings
         for pending, caller in list(held.items()):
             is_over = pending.number or pending.discarded or (pending.loop is not None and pending.loop.is_closed())
@@ -428,7 +428,7 @@ class RequestQueue:
     def _release_of(
         self, pending: PendingRequest, reply: Reply
     ) -> tuple[Callable[[PendingRequest], None], PendingRequest] | None:
-        """Return the step that releases the handle which the request has opened, if it has opened one."""
+        """Return the step that releases the handle opened by the request, if there is one."""
         operation = RELEASED_BY.get(pending.request.op)
         if not reply.handle or operation is None:
             return None

@@ -157,7 +157,7 @@ class Owned(Protocol):
         """End it for the task."""
 
     def disown(self) -> None:
-        """The task has ended, and somebody else keeps it open."""
+        """Note that the task has ended and something else keeps the block open."""
 
 
 class OwnersEnd:

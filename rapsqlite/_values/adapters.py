@@ -45,8 +45,8 @@ def _is_a(module: str, name: str) -> Callable[[Any], bool]:
     return test
 
 
-# What `Adapters.enable` can switch on: which values, and how they are stored. An enum comes first, for its value may
-# be any of the others.
+# The families that `Adapters.enable` can switch on: a test for their values, and how they are stored. Enums come first,
+# because a member's value may be of any other family.
 _FAMILIES: dict[str, tuple[Callable[[Any], bool], Callable[[Any], Any]]] = {
     "enum": (_is_a("enum", "Enum"), lambda value: value.value),
     "uuid": (_is_a("uuid", "UUID"), str),
@@ -73,15 +73,15 @@ class Adapters:
         self._shared_count = -1
 
     def enable(self, names: tuple[str, ...]) -> None:
-        """Switch on the families with these names; none: all. ValueError for an unknown one, and then nothing."""
+        """Switch on the named families, or all if none is named. ValueError, without effect, for an unknown name."""
         unknown = [name for name in names if name not in _FAMILIES]
         if unknown:
-            raise ValueError(f"unknown adapter {unknown[0]!r}: there are {', '.join(sorted(_FAMILIES))}")
+            raise ValueError(f"unknown adapter {unknown[0]!r}: choose from {', '.join(sorted(_FAMILIES))}")
         wanted = {*self._families, *(names or _FAMILIES)}
         self._families = {name: family for name, family in _FAMILIES.items() if name in wanted}
 
     def take_from(self, other: Adapters) -> None:
-        """Register and switch on what ``other`` has."""
+        """Copy the adapters and families of ``other``."""
         self._own.update(other._own)
         self._families = other._families
         self._shared_count = -1

@@ -1,4 +1,4 @@
-"""What objects of this package answer if they are used without ``await`` or ``async``: what to write instead."""
+"""Errors for objects used without ``await`` or ``async``; they say what to write instead."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class AsyncBlock:
         raise TypeError(f"use `async with` for a {type(self).__name__}, not `with`")
 
     def __exit__(self, *exc_info: object) -> None:
-        """Never called; without it, Python would ask for this method instead."""
+        """Never called; without it, Python would report this method as missing."""
 
 
 class AsyncRows(AsyncBlock):

@@ -37,7 +37,7 @@ class Converters:
         self._own[type_name.upper()] = converter
 
     def take_from(self, other: Converters) -> None:
-        """Register what ``other`` has."""
+        """Copy the converters of ``other``."""
         self._own.update(other._own)
 
     def for_column(self, name: str, declared_type: str | None, detect_types: int) -> Converter | None:

@@ -1,6 +1,6 @@
-"""What the interpreter and the machine must be, and the errors that say what they are instead.
+"""Requirements on the interpreter and the machine, and the errors raised if they are not met.
 
-Imported before anything else where the package itself cannot be, so it needs nothing that is compiled.
+It is imported first, also where the rest of the package cannot be imported, so it uses no compiled modules.
 """
 
 from __future__ import annotations

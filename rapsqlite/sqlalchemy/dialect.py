@@ -56,7 +56,7 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
     "check_same_thread": _flag,
     "aiosqlite_compat": _flag,
 }
-"""Options of `rapsqlite.connect` in a URL's query. The others have no form as text: ``connect_args`` takes them."""
+"""Options of `rapsqlite.connect` that a URL's query may contain. ``connect_args`` takes the rest."""
 
 _GROUPS = {"pragma_": "pragmas", "limit_": "limits"}
 """Prefixes of query arguments that are entries of an option: ``pragma_foreign_keys=1``."""
@@ -129,7 +129,7 @@ class RapsqliteDialect(SQLiteDialect_pysqlite):
         return not is_memory or query.get("cache") == "shared"
 
     def create_connect_args(self, url: URL) -> Any:
-        """Return the arguments for `rapsqlite.connect`; ArgumentError for a URL that it has no use for."""
+        """Return the arguments for `rapsqlite.connect`; ArgumentError for a URL with anything else in it."""
         if url.username or url.password or url.host or url.port:
             raise exc.ArgumentError(
                 f"Invalid SQLite URL: {url}: a file is sqlite+rapsqlite:///relative/path.db or"
@@ -174,7 +174,7 @@ class RapsqliteDialect(SQLiteDialect_pysqlite):
         dbapi_connection.terminate()
 
     def do_ping(self, dbapi_connection: Any) -> bool:
-        """Return whether the connection is usable, without asking it: nothing between it and us can break."""
+        """Return whether the connection is usable, without a request: there is no network that could fail."""
         return cast("Adapted", dbapi_connection).is_alive()
 
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:  # noqa: ARG002
@@ -239,7 +239,7 @@ def _database(url: URL, rest: dict[str, str], *, is_uri: bool) -> str:
     if rest:
         names = ", ".join(sorted(rest))
         raise exc.ArgumentError(
-            f"Invalid SQLite URL: unknown options {names}. Options without a form as text are passed as connect_args;"
+            f"Invalid SQLite URL: unknown options {names}. Pass options that are not text as connect_args;"
             " parameters of an SQLite URI need uri=true"
         )
     return database if database == ":memory:" else str(Path(database).absolute())

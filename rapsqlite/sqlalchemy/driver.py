@@ -1,4 +1,4 @@
-"""What SQLAlchemy sees of this package: a DB-API module, connections and cursors whose methods are no coroutines.
+"""The driver that SQLAlchemy sees: a DB-API module, connections and cursors whose methods are not coroutines.
 
 SQLAlchemy runs its own code in a greenlet and awaits in the task around it. A statement is one coroutine and one
 request, whose reply has the rows, the description and the counters; a result that does not fit one batch takes more
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 in_greenlet: Callable[[], bool] = concurrency.in_greenlet
 await_: Callable[[Awaitable[Any]], Any] = getattr(concurrency, "await_", None) or concurrency.await_only
-"""Wait for a coroutine in SQLAlchemy's greenlet. Before SQLAlchemy 2.1 it has its other name only."""
+"""Wait for a coroutine in SQLAlchemy's greenlet. Before SQLAlchemy 2.1 it is called ``await_only``."""
 
 
 async def _delivering(work: Awaitable[Any]) -> Any:
@@ -52,7 +52,7 @@ def _run(work: Awaitable[Any]) -> Any:
 
 
 class AdaptedCursor:
-    """One statement at a time and its rows, which are all here once ``execute`` returns."""
+    """Runs one statement at a time; ``execute`` fetches all its rows."""
 
     __slots__ = ("_connection", "_next", "_rows", "arraysize", "description", "lastrowid", "rowcount")
 
@@ -116,7 +116,7 @@ class AdaptedCursor:
 
 
 class AdaptedStream:
-    """One running statement, whose rows are fetched as they are wanted: SQLAlchemy's server-side cursor."""
+    """One running statement whose rows are fetched on demand: SQLAlchemy's server-side cursor."""
 
     __slots__ = ("_cursor",)
 
@@ -218,7 +218,7 @@ class Adapted(AdaptedConnection):
         return call
 
     def cursor(self, server_side: bool = False) -> AdaptedCursor | AdaptedStream:
-        """Return a new cursor, which has asked nothing yet."""
+        """Return a new cursor."""
         return (AdaptedStream if server_side else AdaptedCursor)(self._connection)
 
     def execute(self, operation: str, parameters: Parameters | None = None) -> AdaptedCursor:
@@ -244,7 +244,7 @@ class Adapted(AdaptedConnection):
             _run(self._connection.rollback())
 
     def recover(self) -> bool:
-        """Roll back after a cancellation, which cannot stop this; return whether the connection can be used again."""
+        """Roll back after a cancellation, shielded from it; return whether the connection can be used again."""
         try:
             if self._connection.in_transaction:
                 await_(self._connection.rollback())  # without delivering: the pool must come to its end
@@ -286,7 +286,7 @@ class Adapted(AdaptedConnection):
         self._connection.autocommit = value
 
     def set_transactions(self, *, autocommit: bool, snapshots: bool) -> None:
-        """Commit each statement by itself, or begin transactions, before reads too if they are to be snapshots."""
+        """Commit each statement, or begin transactions; with ``snapshots``, before reads too."""
         wanted: Any = True if autocommit else self._unless_autocommit
         if self._connection.autocommit != wanted:
             self._connection.autocommit = wanted
@@ -310,7 +310,7 @@ class Driver:
             setattr(self, name, getattr(errors, name))
 
     def connect(self, *arguments: Any, **options: Any) -> Adapted:
-        """Open a connection; ``async_creator_fn`` may open it in another way."""
+        """Open a connection, with ``async_creator_fn`` if given."""
         options.pop("async_fallback", None)  # of SQLAlchemy 2.0
         create = options.pop("async_creator_fn", None) or rapsqlite.connect
         return Adapted(await_(create(*arguments, **options)))

@@ -27,18 +27,18 @@ class Record(_ConnectionRecord):
     """One connection of a pool; a cancellation does not invalidate it."""
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
-        """Drop the connection, but after a cancellation keep it if it is well."""
+        """Drop the connection, except one that is still usable after a cancellation."""
         connection: Any = self.dbapi_connection
         if isinstance(connection, Adapted) and not soft and e is not None:
             if isinstance(e, GeneratorExit):
-                connection.driver_connection.stop()  # nothing runs the task any more, so it cannot wait
+                connection.driver_connection.stop()  # the task's loop no longer runs it, so it cannot wait
             elif not isinstance(e, _ENDS) and connection.recover():
                 return
         super().invalidate(e, soft)
 
 
 class WaitQueue(QueueCommon[Any]):
-    """The idle connections, and the tasks that wait for one: first come, first served, in any event loop."""
+    """The idle connections and the tasks waiting for one, first come, first served, in any event loop."""
 
     def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
         """Take SQLAlchemy's arguments: at most ``maxsize`` items, 0 for any number."""
@@ -98,7 +98,7 @@ class WaitQueue(QueueCommon[Any]):
                 await waiting.event.wait()
         except BaseException:
             if waiting.items and not self._is_handed_on(waiting.items[0]):
-                self._items.append(waiting.items[0])  # even if there is no space: it is nobody else's
+                self._items.append(waiting.items[0])  # even without space: nothing else keeps it
             raise
         finally:
             with suppress(ValueError):

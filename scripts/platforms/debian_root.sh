@@ -1,6 +1,6 @@
-# Sourced by the scripts beside it: a folder with the packages of another Debian or another processor, to chroot into.
-# Nothing of the machine's own apt is changed, and no program of the new root runs while it is made: packages are
-# fetched by apt with a configuration of its own, which verifies them, and unpacked.
+# Sourced by the scripts in this folder: makes a root with packages of another Debian or processor, to chroot into.
+# The machine's own apt is not changed, and no program of the new root runs while it is made: apt fetches and verifies
+# the packages with a separate configuration, and they are unpacked.
 # shellcheck shell=bash
 
 readonly platforms=${RAPSQLITE_PLATFORMS:-/var/cache/rapsqlite-platforms} # kept between runs: roots and packages

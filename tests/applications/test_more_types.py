@@ -98,7 +98,9 @@ async def test_only_what_is_named_is_switched_on_and_own_adapters_come_first() -
         for connection, value in ((conn, Colour.RED), (other, ID)):
             with pytest.raises(rapsqlite.Error):
                 await connection.fetch_one("SELECT ?", [value])
-        with pytest.raises(ValueError, match="unknown adapter 'uid': there are dataclass, decimal, enum, struct, uuid"):
+        with pytest.raises(
+            ValueError, match="unknown adapter 'uid': choose from dataclass, decimal, enum, struct, uuid"
+        ):
             conn.enable_adapters("uid")
 
 
