@@ -34,3 +34,15 @@ def test_navigation_has_every_page() -> None:
     listed = re.findall(r"([\w/-]+\.md)$", navigation, re.MULTILINE)
 
     assert sorted(listed) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
+
+
+def test_messages_that_troubleshooting_explains_exist() -> None:
+    """Readers search for the message they got; SQLite's own are in the engine."""
+    package = Path(rapsqlite.__file__).parent
+    sources = b"".join(path.read_bytes() for path in [*package.rglob("*.py"), package / "engine.wasm"])
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    messages = [row for row in re.findall(r"^\| (.+?) \|", page, re.MULTILINE) if row not in {"message", "---"}]
+    shown = {message for message in messages if "`" not in message.replace("`async with`", "")}
+    programs = "".join(re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+
+    assert {text for text in shown if text.encode() not in sources and text not in programs} == set()
