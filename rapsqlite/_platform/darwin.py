@@ -17,8 +17,6 @@ from rapsqlite._platform._posix import Posix, last_error
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rapsqlite._platform.interface import Parking, PipeWait
-
 # sys/fcntl.h of XNU; CPython does not name all of them, and no other system has them.
 F_GETPATH = 50
 F_FULLFSYNC = 51
@@ -133,17 +131,3 @@ class Darwin(Posix):
             raise last_error()
         flags = int.from_bytes(status.raw[_STATFS_FLAGS_AT : _STATFS_FLAGS_AT + 4], "little")
         return bool(flags & _MNT_LOCAL)
-
-    # Waiting
-
-    def open_pipe(self) -> tuple[int, int]:
-        raise NotImplementedError
-
-    def path_of(self, fd: int) -> str:
-        raise NotImplementedError
-
-    def new_pipe_wait(self) -> PipeWait:
-        raise NotImplementedError
-
-    def new_parking(self) -> Parking:
-        raise NotImplementedError

@@ -308,29 +308,29 @@ class System(ABC):
     def handle_faults_of_mapped_files(self) -> bool:
         """Let wasmtime turn faults of truncated files into traps too; False if that is impossible."""
 
-    # Waiting: both may be missing.
+    # Waiting. A system without bells or without parking inherits the methods below that it never needs.
 
     has_bells: bool
     """Whether a guest can wake an event loop by writing to a pipe."""
 
-    @abstractmethod
     def open_pipe(self) -> tuple[int, int]:
         """Open a pipe that does not block; return its ends for reading and for writing."""
+        raise NotImplementedError
 
-    @abstractmethod
     def path_of(self, fd: int) -> str:
         """Return a name by which an open descriptor of this process can be opened once more."""
+        raise NotImplementedError
 
-    @abstractmethod
     def new_pipe_wait(self) -> PipeWait:
         """Return an object that waits for a pipe."""
+        raise NotImplementedError
 
     has_parking: bool
     """Whether a guest's thread can sleep in a C function."""
 
-    @abstractmethod
     def new_parking(self) -> Parking:
         """Return a new object on which a guest's thread can sleep."""
+        raise NotImplementedError
 
     yield_processor: Callable[[], object]
     """Lets another thread run, without the GIL."""

@@ -38,8 +38,6 @@ from rapsqlite._platform.interface import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
-    from rapsqlite._platform.interface import Parking, PipeWait
-
 _FAIL_IMMEDIATELY, _EXCLUSIVE = 1, 2
 _HANDLE_EOF, _LOCK_VIOLATION, _USER_MAPPED_FILE = 38, 33, 1224
 _NOT_LOCKED = (158, 33)  # the second by Wine
@@ -455,20 +453,6 @@ class Windows(System):
 
     def handle_faults_of_mapped_files(self) -> bool:
         return True  # there are none: a file that is mapped cannot be truncated
-
-    # Waiting
-
-    def open_pipe(self) -> tuple[int, int]:
-        raise NotImplementedError
-
-    def path_of(self, fd: int) -> str:
-        raise NotImplementedError
-
-    def new_pipe_wait(self) -> PipeWait:
-        raise NotImplementedError
-
-    def new_parking(self) -> Parking:
-        raise NotImplementedError
 
     # The process
 
