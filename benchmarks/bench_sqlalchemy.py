@@ -1,4 +1,4 @@
-"""SQLAlchemy over a driver: Core and ORM selects, single-row selects, bulk inserts, each in an engine of its own."""
+"""SQLAlchemy over a driver: Core and ORM selects, single-row selects, bulk inserts, each in its own engine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Thing(Base):
 
 
 class _Timed:
-    """A database with ``size`` rows, and how long something takes on it."""
+    """A database with ``size`` rows, and the time that operations on it take."""
 
     def __init__(self, peer: Peer, directory: Path, size: int) -> None:
         self.size = size

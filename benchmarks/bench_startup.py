@@ -71,7 +71,7 @@ async def first_row(peer: Peer, directory: Path, size: int) -> Figures:
 
 
 async def opening(peer: Peer, directory: Path, size: int) -> Figures:
-    """Open a database, run SELECT 1 and close it, ``size`` times in a row, after a first time that does not count."""
+    """Open a database, run SELECT 1 and close it, ``size`` times, after one warm-up."""
     path = str(directory / ITEMS)
     start = 0.0
     for number in range(size + 1):

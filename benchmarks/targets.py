@@ -43,7 +43,7 @@ def _against(workload: str, figure: str, *peers: str) -> Callable[[Medians], flo
 
 
 def _cost_against(workload: str, figure: str, *peers: str) -> Callable[[Medians], float]:
-    """As `_against`, where less is better."""
+    """Like `_against`, but less is better."""
 
     def measure(medians: Medians) -> float:
         figures = medians[workload]
@@ -53,7 +53,7 @@ def _cost_against(workload: str, figure: str, *peers: str) -> Callable[[Medians]
 
 
 def _beyond(workload: str, figure: str, peer: str) -> Callable[[Medians], float]:
-    """Our figure minus that of a peer."""
+    """Our figure minus a peer's."""
     return lambda medians: medians[workload][OURS][figure] - medians[workload][peer][figure]
 
 

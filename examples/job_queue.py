@@ -1,4 +1,4 @@
-"""A background queue in one table: any number of workers, in any number of processes, and each job is done once.
+"""A job queue in one table: any number of workers in any number of processes; each job is done once.
 
 A worker that dies leaves its job to the others, once the job's lease is over.
 
@@ -28,7 +28,7 @@ FINISH = "UPDATE job SET result = ? WHERE id = ? AND worker = ?"
 
 
 async def work(conn: Connection, name: str) -> int:
-    """Do jobs until none is left; return how many."""
+    """Do jobs until none are left; return how many were done."""
     done = 0
     while job := await conn.fetch_optional(TAKE, [LEASE_SECONDS, name]):
         number, payload = job

@@ -1,4 +1,4 @@
-"""What every test may use: the event loops it runs on and a place for its database."""
+"""Fixtures for every test: the event loops it runs on and a path for its database."""
 
 from __future__ import annotations
 

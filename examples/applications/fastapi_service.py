@@ -87,7 +87,7 @@ async def replace(notes: list[NewNote], pool: Database) -> dict[str, int]:
 
 @app.get("/numbers")
 async def numbers(pool: Database, most: int = -1) -> StreamingResponse:
-    """Stream rows as they are computed; without ``most`` there is no last one."""
+    """Stream rows as they are computed; without ``most`` the stream is endless."""
 
     async def lines() -> AsyncIterator[bytes]:
         sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT ?) SELECT i FROM n"

@@ -1,4 +1,4 @@
-"""A program that runs until Ctrl-C, and then ends cleanly: nothing is lost, nothing stays open.
+"""A program that runs until Ctrl-C and then shuts down cleanly: nothing is lost, nothing stays open.
 
 python examples/applications/ticker.py [FILE]
 """

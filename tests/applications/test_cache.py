@@ -123,7 +123,7 @@ async def test_invalid_entries_are_refused(arguments: Any, options: Any, error: 
 
 
 def test_processes_that_start_together_lose_nothing(database: Path) -> None:
-    """They also create the table at the same time."""
+    """They also create the table concurrently."""
     workers = [
         subprocess.Popen([sys.executable, "-c", WORKER, str(database), name], stderr=subprocess.PIPE) for name in "abc"
     ]

@@ -24,7 +24,7 @@ EXAMPLES = ROOT / "examples"
 
 @contextmanager
 def started(folder: Path, *command: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a program of Python in ``folder``, and end it at last."""
+    """Run a Python program in ``folder`` and end it afterwards."""
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     process = subprocess.Popen(
         [sys.executable, *command],

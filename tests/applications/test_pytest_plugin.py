@@ -1,4 +1,4 @@
-"""The fixtures of `rapsqlite.pytest_plugin`, in a pytest of their own."""
+"""The fixtures of `rapsqlite.pytest_plugin`, in a separate pytest run."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ async def pages(conn: rapsqlite.Connection, sql: str, parameters: Any = None, **
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("key", ["id", ("a", "id"), ("b", "a", "id")])
 async def test_pages_together_are_the_ordered_result(conn: rapsqlite.Connection, key: Any, descending: bool) -> None:
-    """NULL included, which no comparison finds."""
+    """Including NULL, which no comparison matches."""
     direction = " DESC" if descending else ""
     order = ", ".join(f"{name}{direction}" for name in ([key] if isinstance(key, str) else key))
 

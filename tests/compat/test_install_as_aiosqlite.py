@@ -1,4 +1,4 @@
-"""`install_as_aiosqlite` gives this package aiosqlite's name; aiosqlite's private attributes answer as programs need.
+"""`install_as_aiosqlite` makes this package importable as aiosqlite, with the private attributes that programs use.
 
 docs/compatibility.md names the programs; `scripts/drop_in_suites.sh` runs their own tests.
 """
@@ -38,7 +38,7 @@ def run_program(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_way_of_importing_aiosqlite_finds_this_package() -> None:
-    """In a process of its own: the tests here need aiosqlite itself too."""
+    """Runs in a separate process, because the tests here also need aiosqlite itself."""
     done = run_program(
         "import rapsqlite, importlib.util\n"
         "rapsqlite.install_as_aiosqlite()\n"
@@ -55,7 +55,7 @@ def test_every_way_of_importing_aiosqlite_finds_this_package() -> None:
 
 
 def test_installing_after_aiosqlite_was_imported_is_refused() -> None:
-    """Whatever imported it holds its classes, and may have connections."""
+    """Modules that imported aiosqlite hold its classes and may have connections."""
     done = run_program("import aiosqlite, rapsqlite; rapsqlite.install_as_aiosqlite()")
 
     assert "RuntimeError: aiosqlite has been imported already" in done.stderr
@@ -272,7 +272,7 @@ async def test_function_that_fails_leaves_nothing_running() -> None:
 
 
 async def test_function_whose_in_memory_database_has_tables_is_refused() -> None:
-    """Its content would be lost."""
+    """The page's content would be lost."""
 
     def connector() -> sqlite3.Connection:
         native = sqlite3.connect(":memory:")

@@ -1,4 +1,4 @@
-"""The dialect ``sqlite+rapsqlite``: what SQLAlchemy's own suite (scripts/sqlalchemy_suite.sh) does not ask."""
+"""The dialect ``sqlite+rapsqlite``: what SQLAlchemy's own suite (scripts/sqlalchemy_suite.sh) does not test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rapsqlite.sqlalchemy.dialect import _GROUPS, _OPTIONS, RapsqliteDialect
 from rapsqlite.sqlalchemy.pools import FilePool, MemoryPool, WaitQueue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
     from pathlib import Path
 
 
@@ -86,7 +86,7 @@ async def requests(connection: Any) -> int:
 
 
 async def test_savepoint_nests_in_the_transaction(database: Path) -> None:
-    """With pysqlite's defaults a SAVEPOINT before any INSERT is a transaction of its own, which ROLLBACK keeps."""
+    """With pysqlite's defaults a SAVEPOINT before any INSERT is a transaction that ROLLBACK does not undo."""
     async with library(url_of(database)) as engine, AsyncSession(engine) as session:
         async with session.begin_nested():
             session.add(Author(name="released"))
@@ -103,7 +103,7 @@ async def test_savepoint_nests_in_the_transaction(database: Path) -> None:
 
 
 async def test_schema_change_is_rolled_back(database: Path) -> None:
-    """With pysqlite's defaults CREATE TABLE commits by itself."""
+    """With pysqlite's defaults CREATE TABLE commits."""
     async with engine_on(url_of(database)) as engine, engine.connect() as connection:
         await connection.execute(sa.text("CREATE TABLE t (a)"))
         await connection.execute(sa.text("CREATE INDEX i ON t (a)"))
@@ -148,7 +148,7 @@ async def test_autocommit_level_and_back(database: Path) -> None:
 
 
 async def test_immediate_transactions_never_fail_to_upgrade(database: Path) -> None:
-    """40 tasks read and then write: with BEGIN IMMEDIATE they queue, with DEFERRED snapshots most would fail."""
+    """40 tasks read and then write: with BEGIN IMMEDIATE they queue; DEFERRED ones would mostly fail."""
     async with library(f"{url_of(database)}?isolation_level=IMMEDIATE&pragma_journal_mode=wal") as engine:
         async with engine.begin() as connection:
             await connection.execute(sa.insert(Author).values(id=1, name="0"))
@@ -188,7 +188,7 @@ async def test_commit_and_rollback_without_a_transaction_ask_nothing(database: P
 
 
 async def test_objects_are_inserted_by_the_thousand(database: Path) -> None:
-    """Without the implicit sentinel each object that needs its id back would be a statement of its own."""
+    """Without the implicit sentinel each object that needs its id back would take a separate statement."""
     async with library(url_of(database)) as engine, AsyncSession(engine) as session:
         before = await requests(await session.connection())
         authors = [Author(name=f"author {number}") for number in range(3000)]
@@ -202,7 +202,7 @@ async def test_objects_are_inserted_by_the_thousand(database: Path) -> None:
 
 
 async def test_ids_that_do_not_ascend_are_refused(database: Path) -> None:
-    """Beyond the largest row id SQLite picks ids at random, and rows could be taken for each other's."""
+    """Beyond the largest row id SQLite picks ids at random, and objects could get each other's ids."""
     async with library(url_of(database)) as engine:
         async with engine.begin() as connection:
             await connection.execute(sa.insert(Author).values(id=(1 << 63) - 1, name="last"))
@@ -404,7 +404,7 @@ ENDLESS = sa.text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM 
 
 
 async def is_running_endlessly(driver: rapsqlite.Connection) -> bool:
-    """Whether a request is unanswered while the loop turns a few times."""
+    """Return True if a request stays unanswered for a few turns of the loop."""
     queue = driver._state.guest._queue
     for _ in range(50):
         if not queue._pending:
@@ -413,11 +413,20 @@ async def is_running_endlessly(driver: rapsqlite.Connection) -> bool:
     return True
 
 
+async def started(request: Coroutine[Any, Any, None], drivers: list[rapsqlite.Connection]) -> asyncio.Task[None]:
+    """Start a request and wait until its endless statement runs on the connection that it adds to ``drivers``."""
+    task = asyncio.create_task(request)
+    # Nothing signals that the guest is at work.
+    while not drivers or not await is_running_endlessly(drivers[0]):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    return task
+
+
 @pytest.mark.parametrize("where", ["file", "memory"])
 async def test_cancelled_request_leaves_its_connection_in_the_pool(where: str, database: Path) -> None:
     """SQLAlchemy drops the connection of a cancelled task, and an in-memory database with it."""
     async with library(url_of(database) if where == "file" else "sqlite+rapsqlite://") as engine:
-        drivers = []
+        drivers: list[rapsqlite.Connection] = []
 
         async def request() -> None:
             async with engine.begin() as connection:
@@ -425,10 +434,7 @@ async def test_cancelled_request_leaves_its_connection_in_the_pool(where: str, d
                 await connection.execute(sa.insert(Author).values(name="lost"))
                 await connection.execute(ENDLESS)
 
-        task = asyncio.create_task(request())
-        # Nothing signals that the guest is at work.
-        while not drivers or not await is_running_endlessly(drivers[0]):  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        task = await started(request(), drivers)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -452,10 +458,7 @@ async def test_second_cancellation_loses_no_connection(turns: int, database: Pat
                 await connection.execute(sa.insert(Author).values(name="lost"))
                 await connection.execute(ENDLESS)
 
-        task = asyncio.create_task(request())
-        # Nothing signals that the guest is at work.
-        while not drivers or not await is_running_endlessly(drivers[0]):  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        task = await started(request(), drivers)
         task.cancel()
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -477,10 +480,7 @@ async def test_request_whose_coroutine_is_closed_closes_its_connection(database:
                 drivers.append(await driver_of(connection))
                 await connection.execute(ENDLESS)
 
-        task = asyncio.create_task(request())
-        # Nothing signals that the guest is at work.
-        while not drivers or not await is_running_endlessly(drivers[0]):  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        task = await started(request(), drivers)
         coroutine: Any = task.get_coro()
         with contextlib.suppress(RuntimeError):  # SQLAlchemy's own context manager waits nevertheless
             coroutine.close()
@@ -565,7 +565,7 @@ async def test_tasks_wait_for_a_connection_in_order(database: Path) -> None:
 
 
 async def test_item_given_to_a_cancelled_task_is_kept() -> None:
-    """Also if the queue has been filled meanwhile: a connection without a place would be lost."""
+    """Even if the queue has filled up meanwhile: a connection that finds no space would be lost."""
     queue = WaitQueue(maxsize=1)
     waiting = asyncio.create_task(queue._wait(None))
     await asyncio.sleep(0)

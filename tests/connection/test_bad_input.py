@@ -97,7 +97,7 @@ async def test_blob_that_cannot_be_opened(
 async def test_backup_onto_its_own_file(
     conn: rapsqlite.Connection, database: Path, way: str, pages: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever name the file has: it ends up unchanged, for every connection."""
+    """By any of its names: the file ends up unchanged, for every connection."""
     before = await contents(conn)
     other = database.with_name("other")
     if way == "symbolic link":

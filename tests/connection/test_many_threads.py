@@ -1,4 +1,4 @@
-"""Threads with event loops of their own, at the same time: on their own connections, and on one that all use.
+"""Threads with their own event loops, running concurrently on their own connections and on a shared one.
 
 Without the GIL nothing else keeps two threads from being in the same function, so these tests also run on free-threaded
 Pythons; with it, the tests of single steps let the other thread in where the GIL does so rarely.
@@ -37,7 +37,7 @@ COUNT = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i 
 
 
 def in_threads(work: Callable[[int], Coroutine[Any, Any, None]]) -> None:
-    """Run ``work`` in threads with event loops of their own, and raise what one of them raised."""
+    """Run ``work`` in several threads, each with its own event loop; raise what one of them raised."""
     failures: list[BaseException] = []
     start = threading.Barrier(THREADS)
 
@@ -74,7 +74,7 @@ def test_nothing_switches_the_gil_back_on() -> None:
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
 def test_counter_of_all_threads_is_exact(mode: str, tmp_path: Path) -> None:
-    """Each reads the counter, calls Python and writes it back: a lost lock, wake-up or reply would show."""
+    """Each task reads the counter, calls Python and writes it back, so a lost lock, wake-up or reply would show."""
     path = tmp_path / "counter.db"
     with closing(sqlite3.connect(path)) as stock:
         stock.execute(f"PRAGMA journal_mode = {mode}")
@@ -98,7 +98,7 @@ def test_counter_of_all_threads_is_exact(mode: str, tmp_path: Path) -> None:
 
 
 def test_one_connection_serves_the_loops_of_all_threads() -> None:
-    """Replies are passed on by whichever loop drains them; each must reach the thread that waits for it."""
+    """Any loop may drain the replies; each reply must reach the thread that waits for it."""
 
     async def share(conn: rapsqlite.Connection) -> None:
         async def use(number: int) -> None:
@@ -172,7 +172,7 @@ def sent(conn: rapsqlite.Connection, sql: bytes, intrude: Callable[[PendingReque
 
 
 def test_a_request_is_done_when_its_reply_is_there() -> None:
-    """Its task, in another thread, would find neither, and report a guest that ended without an answer."""
+    """Its task, in another thread, would find neither and report a guest that ended without a reply."""
     seen: list[bool] = []
 
     async def main() -> None:
@@ -186,7 +186,7 @@ def test_a_request_is_done_when_its_reply_is_there() -> None:
 
 
 def test_what_a_reply_opened_is_released_though_its_task_leaves_as_it_arrives() -> None:
-    """Another thread drains: it has seen that the task waits, and appends the reply after the task has left."""
+    """Another thread drains: it saw the task waiting, and appends the reply after the task has left."""
 
     async def main() -> None:
         async with rapsqlite.connect(":memory:") as conn:
@@ -223,7 +223,7 @@ def test_adapter_registered_while_others_are_counted_is_found(monkeypatch: pytes
 
 
 def test_exceptions_are_kept_while_another_thread_takes_them() -> None:
-    """The guest's thread keeps them, the loop's takes them: neither may go through what the other changes."""
+    """The guest's thread adds to them and the loop's takes them: neither may iterate while the other changes them."""
     failures = Failures()
 
     async def use(number: int) -> None:
@@ -242,7 +242,7 @@ def test_a_waiter_leaves_its_queue_once() -> None:
     """The thread that releases a lock makes a waiter leave, at the same time as the guest's own thread does."""
 
     class Arriving(waiters.Waiter):
-        """Another thread takes it out of its queue between the first look and the guard."""
+        """Another thread removes it from its queue between the first check and the guard."""
 
         __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Interpreters and machines that cannot run the engine: one clear error from `connect`, never a crash or a riddle."""
+"""Interpreters and machines that cannot run the engine: `connect` raises one clear error and never crashes."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_what_is_no_side_module_is_refused(wasm: bytes, error: type[Exception], 
 
 
 def test_damaged_module_leads_to_nothing_but_an_error_of_ours(sample: Path) -> None:
-    """Whatever the bytes are: no IndexError, no endless loop, no number out of range."""
+    """For any bytes: no IndexError, no endless loop, no number out of range."""
     whole = sample.read_bytes()
     chance = random.Random(5)
     refused = 0

@@ -303,7 +303,7 @@ async def test_guest_that_cannot_write_calls_instead(monkeypatch: pytest.MonkeyP
 
 
 def test_forked_child_closes_its_copy_although_another_thread_was_closing_the_bell(bell: Bell) -> None:
-    """That thread, and so what would release its lock, does not exist in the child."""
+    """That thread does not exist in the child, so nothing would release its lock."""
     with bell._closing:
         bell.abandon_after_fork()
 

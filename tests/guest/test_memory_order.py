@@ -206,7 +206,7 @@ class RecordedRings(Rings):
 
 
 class RecordedWords:
-    """The words of a control block; notes the offset of each that is read."""
+    """The words of a control block; records the offset of each word that is read."""
 
     def __init__(self, words: memoryview, done: list[str]) -> None:
         self._words = words
@@ -237,7 +237,7 @@ def test_host_looks_behind_a_fence_after_it_has_cancelled() -> None:
 
 
 def test_host_looks_behind_a_fence_after_it_has_asked_or_written_news(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the processor keeps few orders there are more fences than these."""
+    """On a weakly ordered processor there are more fences than these."""
     monkeypatch.setattr(control_block, "_STRONGLY_ORDERED", True)
     rings = RecordedRings(PlayedGuest())
     rings.done.clear()

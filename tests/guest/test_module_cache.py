@@ -218,7 +218,7 @@ def test_files_of_the_same_suffix_that_were_not_stored_are_never_removed(cache: 
 def test_file_that_another_process_removes_while_it_is_read_counts_as_absent(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that was not used for a month is removed, unless its reader has noted the use in time."""
+    """A file unused for a month is removed, unless a reader recorded its use in time."""
     library = tmp_path / "library"
     library.write_bytes(b"one")
     module_cache.digest_of_file(str(library))

@@ -88,7 +88,7 @@ def test_who_waits_in_the_loop_need_not_yield(polling: Polling) -> None:
 def test_guest_that_called_the_host_for_the_last_request_is_expected_to_do_so_again(
     polling: Polling, host: PlayedHost, call: str
 ) -> None:
-    """It waits for the GIL then, which a spin in Python would keep until it is over."""
+    """It then waits for the GIL, which a spin in Python would hold until it ends."""
     found = []
     for calls in (0, 1, 1, 0):  # between two requests
         host.counts[call] += calls
@@ -163,7 +163,7 @@ class LockRungAfter:
 
 
 async def test_bell_before_the_nap_does_not_leave_the_reply_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The guest then counts on the nap, which was left out: the reply waited for the event loop's next wake-up."""
+    """The guest then relies on the nap, which was skipped: the reply waited for the event loop's next wake-up."""
     monkeypatch.setattr(request_queue, "may_spin", lambda: False)
     async with rapsqlite.connect(":memory:") as conn:
         guest = conn._state.guest

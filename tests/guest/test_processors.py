@@ -92,7 +92,7 @@ def test_change_of_affinity_is_seen_within_milliseconds(monkeypatch: pytest.Monk
 def test_processors_that_are_taken_away_again_and_again_leave_one_for_a_while(
     groups: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other work wants the processors: who spins keeps it, and the other side of the conversation, from running.
+    """Other work wants the processors: a spinning thread keeps it, and the other side, from running.
 
     What is counted while nobody spins says nothing, so that the next look decides anew.
     """

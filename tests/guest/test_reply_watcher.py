@@ -106,7 +106,7 @@ def test_reply_that_comes_meanwhile_is_found_and_other_threads_run_until_then(
 
 
 def test_requests_published_by_another_thread_are_not_taken_back(watcher: ReplyWatcher, page: Page) -> None:
-    """The guest may have taken them, and would then find a ring that is full of garbage."""
+    """The guest may have read them already, and would then find garbage in the ring."""
     page.set(abi.CONTROL_REQUEST_HEAD, 192)
 
     show_and_watch(watcher, page, Unpublished(0, 64, 0), CHECKS)
@@ -124,7 +124,7 @@ def test_counters_are_compared_as_32_bits(watcher: ReplyWatcher, page: Page) -> 
 
 
 def test_guest_that_sleeps_is_not_watched(watcher: ReplyWatcher, page: Page) -> None:
-    """It has to be woken first: it may have looked for requests before this one was published."""
+    """It must be woken first: it may have checked for requests before this one was published."""
     page.set(abi.CONTROL_PARKED, 1)
 
     assert not show_and_watch(watcher, page, Unpublished(0, 64, 0), MANY_CHECKS)
@@ -154,7 +154,7 @@ def test_page_that_is_not_shown_is_not_written_to(watcher: ReplyWatcher) -> None
 def test_watcher_that_could_not_show_a_page_shows_none_again(
     watcher: ReplyWatcher, page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Linux before 6.17 unmaps what was there before it looks whether it can map the page.
+    """Linux before 6.17 unmaps the old page before it checks whether it can map the new one.
 
     Another thread may have mapped something there since, which must neither be replaced nor unmapped.
     """
@@ -210,7 +210,7 @@ def test_threads_have_watchers_of_their_own(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Have every reply watched for until it is there; whether it was, by request."""
+    """Watch for every reply until it arrives; return, by request, whether it did."""
     found: list[bool] = []
     watch = polling.Polling.watch
 
@@ -232,7 +232,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["asyncio", "uvloop"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Not Trio, whose tasks never wait outside of their loop."""
+    """Not on Trio, whose tasks never wait outside their loop."""
     return "asyncio", {"use_uvloop": request.param}
 
 
@@ -256,7 +256,7 @@ async def test_write_rings_no_bell_and_is_in_the_file(database: Path, watched: l
 @pytest.mark.anyio
 @pytest.mark.usefixtures("watched")
 async def test_page_is_shown_only_while_the_guest_cannot_end(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the same address may else be the page of a new guest, whose requests would be garbage."""
+    """Otherwise the page of a new guest may be at the same address, and its requests would be garbage."""
     shown: list[bool] = []
     share = mapping.share
 

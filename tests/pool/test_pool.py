@@ -1,4 +1,4 @@
-"""Pools: who gets which connection and when, what comes back, what is replaced, and how a pool ends."""
+"""Pools: which task gets which connection and when, how connections are returned and replaced, how a pool closes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def pool(wal: Path) -> AsyncIterator[Pool]:
 
 @pytest.mark.parametrize("kind", ["wal", "delete", "memory", "one connection"])
 async def test_verbs_of_a_pool_do_what_those_of_a_connection_do(database: Path, kind: str) -> None:
-    """And commit: the database in memory is one, whatever its connections do."""
+    """And they commit: the in-memory database outlives its connections."""
     if kind == "wal":
         with closing(sqlite3.connect(database)) as stock:
             stock.execute("PRAGMA journal_mode = wal")
@@ -578,7 +578,7 @@ async def test_closing_waits_for_what_is_out_and_refuses_what_waits(wal: Path) -
 
 
 async def test_closing_leaves_nothing_but_the_database(wal: Path) -> None:
-    """Only the last connection brings the WAL back into the database, and only if it may write."""
+    """Only the last connection to close checkpoints the WAL, and only if it may write."""
     async with create_pool(wal, min_size=3, max_size=3) as pool:
         await pool.execute("CREATE TABLE beside (a)")
         await pool.fetch_all("SELECT * FROM beside")

@@ -1,4 +1,4 @@
-"""Changing and ending a pool while tasks wait for its connections: none is forgotten, and no connection is lost."""
+"""Resizing and closing a pool while tasks wait for connections: no task is forgotten, and no connection is lost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def wal(database: Path) -> Path:
 async def test_task_that_waits_for_a_reader_gets_the_only_connection_once_there_are_no_readers(
     wal: Path, writer_is: str
 ) -> None:
-    """And gives it back to where it came from."""
+    """And it returns the connection to the lane it came from."""
     async with create_pool(wal, max_size=2, acquire_timeout=5) as pool:
         reader = await pool.acquire(read_only=True)
         writer = await pool.acquire() if writer_is == "out" else None
@@ -93,7 +93,7 @@ async def test_reader_that_fails_its_check_is_replaced_though_there_are_no_reade
 @pytest.mark.parametrize("limit_s", [None, 0.01])
 @pytest.mark.filterwarnings("ignore:a pool was closed while:ResourceWarning")
 async def test_pool_that_is_closed_twice_at_once_is_closed(wal: Path, limit_s: float | None) -> None:
-    """Both calls wait for what is out; the second may give up."""
+    """Both calls wait for the connections that are out; the second may give up."""
     pool = await create_pool(wal)
     conn = await pool.acquire()
     with anyio.fail_after(20):

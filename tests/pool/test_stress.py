@@ -1,4 +1,4 @@
-"""A pool never meets SQLITE_BUSY because of itself, and loses nothing, beside another process that does the same."""
+"""A pool never gets SQLITE_BUSY because of itself and loses nothing while another process's pool does the same."""
 
 from __future__ import annotations
 

@@ -349,7 +349,7 @@ def prepare(path: str, mode: str) -> None:
 
 
 def judge(path: str, book: Book, done: list[int]) -> None:
-    """Compare the file's content with what tasks were told."""
+    """Compare the file's content with what was reported to the tasks."""
     with closing(sqlite3.connect(path)) as native:
         for (line,) in native.execute("PRAGMA integrity_check"):
             if line != "ok":

@@ -262,7 +262,7 @@ KNOW_THE_SYSTEM = {name for name in MODULES if name.startswith("_platform")} | {
 
 @pytest.mark.parametrize("path", [path for path in modules() if name_of(path) not in KNOW_THE_SYSTEM], ids=name_of)
 def test_only_the_platform_package_knows_the_system(path: Path) -> None:
-    """Every other module works on each system, or asks `system` by the name of a feature."""
+    """All other modules work on every system, or ask `system` for a feature by name."""
     asked = [
         f"{relative(path)}:{node.lineno} {ast.unparse(node)}"
         for node in ast.walk(tree_of(path))

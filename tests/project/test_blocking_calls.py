@@ -1,4 +1,4 @@
-"""The watch over calls that can block an event loop: what it notes, and what it does not."""
+"""The check for calls that can block an event loop: which calls it records, and which it ignores."""
 
 from __future__ import annotations
 

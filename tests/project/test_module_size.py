@@ -1,4 +1,4 @@
-"""What SQLite's compiler knows of a day's SQL: wasm/sqlite_cold.csv, wasm/sqlite_hot.proftext and their scripts."""
+"""The profile that SQLite is compiled with: wasm/sqlite_cold.csv, wasm/sqlite_hot.proftext and their scripts."""
 
 from __future__ import annotations
 

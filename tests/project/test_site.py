@@ -29,7 +29,7 @@ def test_reference_has_every_public_name() -> None:
 
 
 def test_navigation_has_every_page() -> None:
-    """A page that only links lead to is never found."""
+    """Nobody finds a page that the navigation does not list."""
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
     listed = re.findall(r"([\w/-]+\.md)$", navigation, re.MULTILINE)
 

@@ -1,4 +1,4 @@
-"""Transactions that belong to the task that opened them: other tasks' statements wait, and none waits for itself."""
+"""Transactions belong to the task that opened them: other tasks' statements wait, and no task waits for itself."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ async def test_rows_left_of_another_tasks_cursor_wait_and_come(conn: rapsqlite.C
 
 
 async def test_what_waits_goes_on_in_the_order_in_which_it_came(conn: rapsqlite.Connection) -> None:
-    """Statements and blocks alike; no task that comes later overtakes."""
+    """Both statements and blocks; no later task overtakes an earlier one."""
     holder = Holder(conn)
 
     async def statement(number: int) -> None:
@@ -291,7 +291,7 @@ async def test_children_are_let_in_where_others_wait(conn: rapsqlite.Connection)
 
 
 async def test_savepoints_of_children_do_not_mix(conn: rapsqlite.Connection) -> None:
-    """A statement of a sibling that joined the newest savepoint would be undone with it."""
+    """If a sibling's statement joined the newest savepoint, it would be undone with it."""
 
     async def child(number: int) -> None:
         try:
@@ -355,7 +355,7 @@ async def test_backup_of_an_open_transaction_into_which_its_task_is_not_let_is_n
 
 
 async def test_cancelled_wait_ends_at_once_and_does_nothing(conn: rapsqlite.Connection) -> None:
-    """Except for a rollback, which always completes and therefore waits for the block."""
+    """Except a rollback, which always completes and therefore waits for the block."""
     holder = Holder(conn)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(holder.hold)
@@ -520,7 +520,7 @@ async def test_closing_waits_for_no_block_and_ends_every_wait(database: Path) ->
 
 
 async def test_block_whose_task_has_ended_without_leaving_it_is_everybodys(conn: rapsqlite.Connection) -> None:
-    """A fixture enters it in one task, the test runs in another, and it is left in a third."""
+    """A fixture enters the block in one task, the test runs in another, and the block is left in a third."""
     block = conn.transaction()
 
     async def enter() -> None:

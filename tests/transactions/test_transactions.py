@@ -486,7 +486,7 @@ async def test_savepoint_in_a_task_that_a_block_has_started_is_part_of_the_block
 
 
 async def test_task_that_a_block_has_started_has_blocks_once_that_is_over(conn: rapsqlite.Connection) -> None:
-    """Whichever block is open by then: only the one it was started in could cause a deadlock."""
+    """Even if another block is open by then: only the one it was started in could cause a deadlock."""
     over, held, release = anyio.Event(), anyio.Event(), anyio.Event()
 
     async def later() -> None:

@@ -1,4 +1,4 @@
-"""A program that runs the package as on macOS, on Linux: what that system documents is played by stand-ins.
+"""Runs the package on Linux as on macOS, with test doubles that behave as Apple documents.
 
 ``python -m tests.vfs.macos DIRECTORY`` uses databases there, and prints what the stand-ins were asked for.
 """
@@ -81,7 +81,7 @@ import rapsqlite  # noqa: E402
 
 
 async def alternate(database: Path, mode: str) -> None:
-    """Write in turns with Python's sqlite3, and see each other's locks."""
+    """Write alternately with Python's sqlite3, and check that both see each other's locks."""
     with closing(sqlite3.connect(database, isolation_level=None, timeout=0)) as native:
         native.execute(f"PRAGMA journal_mode = {mode}")
         native.execute("CREATE TABLE t (v)")
@@ -111,7 +111,7 @@ async def alternate(database: Path, mode: str) -> None:
 
 
 async def on_a_network_volume(database: Path) -> str:
-    """Return what opening a database in WAL mode says there."""
+    """Return the error of opening a database in WAL mode there."""
     with closing(sqlite3.connect(database)) as native:
         native.execute("PRAGMA journal_mode = WAL")
     library.flags = 0

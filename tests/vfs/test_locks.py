@@ -204,7 +204,7 @@ def test_reserved_needs_shared(ours: Ours) -> None:
 
 
 def test_closing_releases(ours: Ours, native: Native) -> None:
-    """Closing a file releases its locks, whatever they are."""
+    """Closing a file releases all its locks."""
     assert ours.lock(SHARED, RESERVED, EXCLUSIVE)
 
     ours.table.close_file(ours.handle)

@@ -1,4 +1,4 @@
-"""Names of databases on Windows: what SQLite takes there, in Windows' own form."""
+"""Database names on Windows: the names that SQLite accepts there, in Windows' own form."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def test_limits_ignore_case_as_the_file_system_does(tmp_path: Path) -> Non
 
 
 async def test_closed_database_can_be_deleted(tmp_path: Path) -> None:
-    """An open one cannot: Windows says that it is in use."""
+    """An open file cannot be deleted: Windows reports that it is in use."""
     path = tmp_path / "test.db"
     async with rapsqlite.connect(path, pragmas={"journal_mode": "wal"}) as conn:
         await conn.execute("CREATE TABLE t (v)")

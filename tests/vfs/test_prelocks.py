@@ -35,7 +35,7 @@ WRITE = "UPDATE t SET v = v + 1"
 
 @pytest.fixture(scope="module", params=[False, True], ids=["asyncio", "uvloop"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Not Trio, whose tasks never wait outside of their loop."""
+    """Not on Trio, whose tasks never wait outside their loop."""
     return "asyncio", {"use_uvloop": request.param}
 
 
@@ -435,7 +435,7 @@ async def test_interrupt_anywhere_while_locks_are_taken_or_dropped_leaves_none(
 
 
 async def test_marks_that_a_checkpoint_locked_are_not_taken_for_the_next_write(database: Path) -> None:
-    """They are other readers', who would have to wait until a long INSERT ends."""
+    """They are other readers' locks; those readers would have to wait until a long INSERT ends."""
     sql = "INSERT INTO t VALUES (1)"
     async with rapsqlite.connect(database, isolation_level=None) as conn:
         for setup in ("PRAGMA journal_mode = WAL", "CREATE TABLE t (v)", "PRAGMA wal_autocheckpoint = 1"):

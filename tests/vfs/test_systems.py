@@ -1,4 +1,4 @@
-"""What differs between operating systems, as far as one system can show it."""
+"""The differences between operating systems, as far as one system can test them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLATFORM = Path(sys.modules[System.__module__].__file__ or "").parent
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the stand-ins are for Linux")
 def test_macos_shares_databases_with_sqlite3_by_its_own_locks_and_syncs(tmp_path: Path) -> None:
-    """With its numbers and structures, without what it lacks: posix_fallocate, and in some builds preadv."""
+    """With macOS's numbers and structures, without posix_fallocate and, in some builds, preadv."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.vfs.macos", os.fspath(tmp_path)],
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,

@@ -1,4 +1,4 @@
-"""Connections of one process that wait for the same lock: each release wakes the next one in the queue.
+"""Connections of one process that wait for the same lock: each release wakes the next in the queue.
 
 A process that waits with SQLite's own library is not woken. So that it finds the lock free when it tries, connections
 of one process hand the lock on for no more than a turn, and then leave it free for a moment.
@@ -36,7 +36,7 @@ def _turns_end_with_the_test() -> Iterator[None]:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody looks again by itself within the time that a test may take."""
+    """No waiter tries again unprompted within the time that a test may take."""
     monkeypatch.setattr(host_functions, "_FIRST_NAP_S", 3600.0)
     monkeypatch.setattr(host_functions, "_LONGEST_NAP_S", 3600.0)
 
@@ -64,7 +64,7 @@ async def until_waiting(count: int) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_crowd_of_writers_all_get_their_turn_with_few_tries(database: Path, mode: str) -> None:
-    """When each looked for the lock by itself, 500 of them kept the holder from its work, and a quarter timed out."""
+    """When each waiter polled for the lock, 500 of them kept the holder from its work, and a quarter timed out."""
     await make(database, mode)
     async with AsyncExitStack() as stack:
         conns = await opened(stack, database, 100)
@@ -191,7 +191,7 @@ async def test_waiter_that_is_not_to_wait_any_more_leaves_the_queue_at_once(data
 
 
 async def test_waiters_notice_that_another_process_releases_a_lock(database: Path) -> None:
-    """A process wakes only its own; for others each looks again from time to time."""
+    """A process wakes only its own waiters; to notice other processes each tries again from time to time."""
     await make(database, "DELETE")
     async with AsyncExitStack() as stack:
         conns = await opened(stack, database, 20)
@@ -219,7 +219,7 @@ async def test_time_that_is_over_ends_the_wait(database: Path) -> None:
 
 @pytest.fixture
 def resting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long connections were to leave a lock to other processes, in seconds."""
+    """How long connections were told to leave a lock to other processes, in seconds."""
     rests: list[float] = []
     rest = host_functions.HostFunctions._rest
 
@@ -270,7 +270,7 @@ async def test_lock_that_is_handed_on_is_left_to_another_library_after_a_turn(
 
 
 class Queue:
-    """Waiters for one file, without connections: who was woken, in order, and how long they left the lock alone."""
+    """Waiters for one file, without connections: which were woken, in order, and how long they left the lock alone."""
 
     def __init__(self) -> None:
         self.woken: list[int] = []
@@ -359,7 +359,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def hand_on(queue: Queue, clock: list[float], seconds: float) -> None:
-    """Hand the lock of a writer on from one to the next for so long."""
+    """Hand a writer's lock from one connection to the next for this long."""
     for _ in range(int(seconds / 0.05)):
         waiter = queue.waiter(1)
         _waiters._note_grant(queue.key)
@@ -378,7 +378,7 @@ def test_lock_that_goes_from_hand_to_hand_is_free_for_a_native_nap_after_each_tu
 
 
 def test_lock_that_was_free_for_a_native_nap_is_handed_on_for_a_whole_turn(clock: list[float]) -> None:
-    """Others had their chance; a pause would only cost time."""
+    """Others could take the lock; a pause would only cost time."""
     queue = Queue()
 
     for _ in range(10):

@@ -69,7 +69,7 @@ def test_reader_keeps_its_snapshot(wal: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["PASSIVE", "FULL", "RESTART", "TRUNCATE"])
 def test_checkpoint_modes(wal: Path, mode: str) -> None:
-    """Every mode checkpoints fully if nobody else reads, beside a native connection."""
+    """Every mode checkpoints fully if nobody else reads, with a native connection open."""
     native = sqlite3.connect(wal, isolation_level=None)
     with Driven(wal) as ours:
         ours.sql("INSERT INTO t VALUES (1)")
@@ -185,7 +185,7 @@ def test_wal_on_a_network_file_system_is_refused(wal: Path, monkeypatch: pytest.
 
 
 def test_database_on_a_network_file_system_leaves_wal_mode_again(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has put it into WAL mode, or copied one there, is told how to get on, and that works."""
+    """The error for a database that is in WAL mode there says what to do, and that works."""
     monkeypatch.setattr(system, "file_system", lambda _fd: NETWORK["nfs"])
 
     with Driven(wal) as ours:

@@ -306,7 +306,7 @@ def test_offsets_beyond_four_gigabytes(table: FileTable, database: Path) -> None
 
 
 def test_handlers_of_others_are_left_alone() -> None:
-    """Whoever replaces the handler for SIGBUS keeps it: then reads are not mapped any more."""
+    """Another handler for SIGBUS is not replaced: reads are then no longer mapped."""
     script = (
         "import signal\n"
         "from pathlib import Path\n"

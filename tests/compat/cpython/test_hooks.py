@@ -210,7 +210,7 @@ def raise_value_error() -> int:
 ], ids=["deny", "raise", "float", "large"])  # fmt: skip
 @pytest.mark.parametrize("sql", ["SELECT * FROM t2", "SELECT c2 FROM t1"])
 async def test_authorizer_denies(deny: Any, sql: str) -> None:
-    """Whatever the authorizer returns instead of a known code denies the statement, as in sqlite3."""
+    """Any other value from the authorizer than a known code denies the statement, as in sqlite3."""
 
     def authorize(action: int, first: Any, second: Any, *_: object) -> Any:
         if action != rapsqlite.SQLITE_SELECT or first == "t2" or second == "c2":
