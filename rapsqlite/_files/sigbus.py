@@ -46,16 +46,16 @@ def turns_into_trap() -> bool:
     global _verdict
     if _verdict is None:
         _verdict = _known_verdict()
-    return _verdict and arm()
+    return bool(_verdict) and arm()
 
 
-def _known_verdict() -> bool:
+def _known_verdict() -> bool | None:
     known = module_cache.read(_key) if _key else None
     if known is not None:
         return known == _PASSED
     directory = module_cache.cache_directory()
     if not _key or directory is None or not os.access(directory, os.W_OK):
-        return False  # every process would have to run the trial
+        return None  # every process would have to run the trial
     passed = _passes_trial()
     if passed is not None:
         module_cache.store(_key, _PASSED if passed else b"failed")
