@@ -155,7 +155,7 @@ async def test_wait_behind_another_statement_is_no_run_time(conn: rapsqlite.Conn
     slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 300000) SELECT sum(i) FROM n"
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(conn.fetch_all, slow)
-        await anyio.lowlevel.checkpoint()
+        await anyio.wait_all_tasks_blocked()  # it is sent
         tasks.start_soon(conn.fetch_all, "SELECT 1")
 
     times = {span.name: span.attributes for span in telemetry.spans()}

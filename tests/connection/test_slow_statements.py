@@ -131,6 +131,7 @@ OTHERS = {  # they run no user statement
         "create_function", "create_aggregate", "create_window_function", "create_collation", "set_authorizer",
         "set_progress_handler", "set_trace_callback", "set_update_hook", "set_preupdate_hook", "set_commit_hook",
         "set_rollback_hook", "set_wal_hook", "set_busy_handler", "register_adapter", "register_converter",
+        "enable_adapters",
         "backup", "restore", "iterdump", "serialize", "deserialize", "blobopen", "session", "apply_changeset",
         "invert_changeset", "combine_changesets", "data_version", "getlimit", "setlimit", "getconfig", "setconfig",
         "enable_load_extension", "load_extension", "set_slow_query_threshold", *SCHEMA,
