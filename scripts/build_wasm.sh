@@ -159,7 +159,7 @@ forget_others() {
   printf '%s\n' "$1" >"$made_with"
 }
 
-# What the C compiler and the linker are told whatever they are.
+# Flags for every C compiler and linker.
 # C calls memcpy, memmove and memset (src/sqlite/memcmp.rs): it uses them on the WAL index, which `memory.copy` does not reach.
 c_flags=(-O3 -mno-bulk-memory -mno-bulk-memory-opt -msimd128 -matomics -ffile-prefix-map="${CARGO_HOME:-$HOME/.cargo}"=cargo)
 rust_flags=(
@@ -234,7 +234,7 @@ named_by_contents() {
 use_cold_list() {
   local list=$crate/sqlite_cold.csv copy probe
   (cd "$root" && python3 -m scripts.record_profile --check >&2) \
-    || say "WARNING: the profile in wasm/ is not of this SQLite, so new functions are all compiled for speed"
+    || say "WARNING: the profile in wasm/ is from another SQLite, so all new functions are compiled for speed"
   copy=$(named_by_contents "$list")
   probe=$(mktemp)
   if "$CC_wasm32_wasip1" --target=$target -mllvm -forceattrs-csv-path="$copy" -x c -c /dev/null -o "$probe" 2>/dev/null; then
@@ -252,10 +252,10 @@ use_profile() {
   data=$(named_by_contents "$text").profdata
   if "${profdata:-none}" merge -o "$data" "$text" 2>/dev/null; then
     c_flags+=(-fprofile-instr-use="$data" -Wno-profile-instr-unprofiled -Wno-profile-instr-out-of-date)
-    # Else the inliner makes SQLite's interpreter loop twice as large, and registers do not suffice for it.
+    # Else the inliner makes SQLite's interpreter loop twice as large, and it runs out of registers.
     c_flags+=(-mllvm -inline-enable-cost-benefit-analysis=false)
   else
-    say "WARNING: without llvm-profdata wasm/sqlite_hot.proftext has no use, and SQLite is slower"
+    say "WARNING: without llvm-profdata wasm/sqlite_hot.proftext is not used, and SQLite is slower"
   fi
 }
 

@@ -1,4 +1,4 @@
-//! The interface to whatever defers Python calls, so that one crossing to the host makes many (`crate::deferral`).
+//! The interface for deferring Python calls, so that one crossing to the host makes many (`crate::deferral`).
 //!
 //! Callbacks know only this much about it: a function call or a step may be taken over, and before Python is
 //! called for anything else, everything deferred is done.

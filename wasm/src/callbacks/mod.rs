@@ -185,7 +185,7 @@ impl Callbacks {
         }
     }
 
-    /// Calls the host immediately, whatever was deferred.
+    /// Calls the host immediately, even if other calls are deferred.
     pub fn call_host<R>(
         &self,
         callee: Callee<'_>,

@@ -108,7 +108,7 @@ impl Watch {
         unsafe { ffi::sqlite3_busy_handler(db, Some(on_busy), context) };
     }
 
-    /// Lets `cancel` interrupt whatever runs, and the limit on steps start anew, until `end_request`.
+    /// Lets `cancel` interrupt the running request, and restarts the limit on steps, until `end_request`.
     pub fn begin_request(&self, cancel: *const AtomicU32) {
         self.callbacks.set_cancel(cancel);
         self.steps_left.set(self.step_limit);
@@ -200,7 +200,7 @@ impl Watch {
         self.uses_database.get()
     }
 
-    /// Whether the statement is work that a transaction can hold together, according to the parser.
+    /// Whether the statement belongs in a transaction, according to the parser.
     pub fn saw_work_of_transaction(&self) -> bool {
         self.uses_database.get() && !self.stands_apart.get()
     }

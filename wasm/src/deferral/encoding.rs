@@ -11,7 +11,7 @@ use crate::wire::rows::Encoder;
 /// No more is deferred, so that the host decodes little at a time.
 const MOST_BYTES: usize = 32_768;
 const MOST_CALLS: u32 = 1_000;
-/// A call with larger arguments is made by itself.
+/// A call with larger arguments is made on its own.
 const LARGEST: usize = 16_384;
 /// An array's head with a four-byte length, whatever the length.
 const HEAD: [u8; 5] = [0xdd, 0, 0, 0, 0];

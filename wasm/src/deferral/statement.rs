@@ -51,7 +51,7 @@ pub fn plan(
     plan
 }
 
-/// Also none if the bytecode is not available: then each call is made by itself.
+/// Also none if the bytecode is not available: then each call is made on its own.
 ///
 /// # Safety
 /// `statement` is prepared.

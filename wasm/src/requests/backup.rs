@@ -134,7 +134,7 @@ impl Backup {
         } else {
             page_count
         };
-        // A copy in one go is of one snapshot, whatever other connections write between two checks.
+        // A copy in one step is of one snapshot, even if other connections write between two checks.
         let pin = match &self.pin {
             Some(sql) if page_count == 0 => pinned(connection, sql)?,
             _ => Pin::NotNeeded,

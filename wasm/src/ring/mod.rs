@@ -23,7 +23,7 @@ use request::RequestRing;
 const CONTROL_WORDS: usize = abi::CONTROL_BYTES as usize / 4;
 const FRAME_ALIGN: u32 = 8;
 
-/// The words whose addresses both sides know, alone in their page: the host may share that with a watcher of its own.
+/// The words whose addresses both sides know, alone in their page: the host may map that page a second time.
 #[repr(C, align(4096))]
 pub struct Control {
     words: [AtomicU32; CONTROL_WORDS],

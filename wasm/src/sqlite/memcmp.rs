@@ -2,9 +2,9 @@
 //!
 //! `memcmp` compares eight bytes at a time; wasi-libc's compares single bytes, and SQLite compares keys, names and
 //! JSON with it, which was a tenth of the time of some queries. `memcpy`, `memmove` and `memset` use WebAssembly's
-//! own instructions, which are calls of the host, only where that pays: not for what is short, and not for ranges in
-//! the arena (`vfs::arena`), which only loads and stores reach. `strspn` and `strcspn` are called by SQLite with few
-//! characters on short spans, for which wasi-libc's build a table each time.
+//! own instructions, which are calls of the host, only where that pays: not for short ranges, and not for ranges in
+//! the arena (`vfs::arena`), which only loads and stores reach. SQLite calls `strspn` and `strcspn` with few characters
+//! on short spans; wasi-libc's versions build a table each time.
 
 use core::ffi::c_int;
 #[cfg(target_arch = "wasm32")]
@@ -96,11 +96,11 @@ type Wide = core::arch::wasm32::v128;
 #[cfg(not(target_arch = "wasm32"))]
 type Wide = u128;
 
-/// What is copied with a few loads and stores.
+/// The most bytes that are copied with a few loads and stores.
 #[cfg(any(test, target_arch = "wasm32"))]
 const SHORT_BYTES: usize = 64;
 
-/// What is copied and filled by a loop, which is faster than a call of the host.
+/// The most bytes that a loop copies or fills faster than a call of the host.
 #[cfg(any(test, target_arch = "wasm32"))]
 const LOOP_BYTES: usize = 512;
 
@@ -176,7 +176,7 @@ unsafe fn copy_by_pieces(to: *mut u8, from: *const u8, len: usize) {
     }
 }
 
-/// `byte` everywhere, by the largest stores that fit, the last of which overlap.
+/// Fills with `byte`, by the largest stores that fit; the last ones overlap.
 ///
 /// # Safety
 /// `to` is writable for `len` bytes.

@@ -153,7 +153,7 @@ impl OpenFile {
 
     pub fn sync(&mut self, flags: c_int) -> Result<(), Code> {
         if self.is_temporary() {
-            // SQLite does not sync such files; who does is told the truth.
+            // SQLite does not sync such files; another caller must get a true result.
             TEMPORARY.with(|buffer| buffer.flush(self.source.fd, host::file_write))?;
         }
         LASTING.with(|buffer| {

@@ -2,7 +2,7 @@
 //!
 //! Nobody else reads these files and no crash leaves them, so the order of writes to them does not matter. What cannot be
 //! written, because the disk is full, stays in the buffer and is read from there. It belongs to a file whose pages SQLite
-//! considers written, maybe those of a committed transaction, and is no reason for operations on other files to fail.
+//! considers written, maybe a committed transaction's, and is no reason for operations on other files to fail.
 
 use crate::host::{Code, Fd};
 use crate::vfs::write_buffer::{Buffer, Sink, Source};

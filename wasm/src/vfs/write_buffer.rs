@@ -6,8 +6,8 @@
 //! calls. A process killed at any point leaves files as it would have without the buffer, minus writes that SQLite had
 //! not yet been promised (`write_order.rs` decides what is written immediately).
 //!
-//! What could not be written stays in the buffer, because its writes were reported as done. Until it is written or
-//! its transaction is rolled back, nothing else is: records of a journal must precede the pages they protect.
+//! Bytes that could not be written stay in the buffer, because SQLite considers them written. Until they are written or
+//! their transaction is rolled back, nothing else is written: a journal's records must precede the pages they protect.
 
 use crate::buffers::reserve;
 use crate::host::{Code, Fd};
@@ -18,7 +18,7 @@ pub const LIMIT_BYTES: usize = 256 * 1024;
 /// `SQLITE_IOERR_SHORT_READ`: the file ends before, and the rest was filled with zeros.
 pub const SHORT_READ: Code = 522;
 
-/// What only the rollback of a whole transaction reads of a journal: <https://sqlite.org/fileformat2.html#the_rollback_journal>
+/// The part of a journal that only the rollback of a whole transaction reads: <https://sqlite.org/fileformat2.html#the_rollback_journal>
 const JOURNAL_HEADER_BYTES: i64 = 28;
 
 /// Writes a range: file, bytes, offset.
@@ -37,8 +37,8 @@ pub struct Buffer {
     file: Option<Source>,
     offset: i64,
     data: Vec<u8>,
-    /// These are records that cannot be written, of a journal whose transaction is being rolled back: they are only
-    /// read.
+    /// The range holds journal records that cannot be written, and their transaction is being rolled back: they are
+    /// only read.
     is_abandoned: bool,
 }
 
@@ -88,10 +88,10 @@ impl Buffer {
         Ok(())
     }
 
-    /// Lets the transaction of this journal be rolled back, which it must be: its records cannot be written.
+    /// Prepares the rollback of this journal's transaction, which is needed because its records cannot be written.
     ///
-    /// None of the pages that they protect has been written, because the records would have gone first. They are
-    /// still read, as SQLite restores pages in its cache from them. Returns whether there are any.
+    /// No page that they protect has been written, because the records would have been written first. They are still
+    /// read, as SQLite restores pages in its cache from them. Returns whether there are any.
     pub fn abandon(&mut self, journal: Fd) -> bool {
         self.is_abandoned |= self.is_of(journal);
         self.is_abandoned
@@ -175,7 +175,7 @@ impl Buffer {
         }
     }
 
-    /// Fills `data` from `offset`, as `host::file_read`, which is `source`; also with what cannot be written.
+    /// Fills `data` from `offset`, as `source` (`host::file_read`) does, including bytes that cannot be written.
     pub fn read(
         &mut self,
         fd: Fd,

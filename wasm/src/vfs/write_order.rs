@@ -1,4 +1,4 @@
-//! Which writes must reach the host before SQLite is told that they are done.
+//! Which writes must reach the host before they are reported to SQLite as done.
 //!
 //! A write error can only be reported by the write itself or by a later call that SQLite makes before it relies on
 //! the write. So a write may wait only if such a call is certain to follow.

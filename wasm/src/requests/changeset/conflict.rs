@@ -109,7 +109,7 @@ impl Change {
         Ok(())
     }
 
-    /// The message for whoever applied the changeset; contains no values.
+    /// The message for the caller of `apply_changeset`; contains no values.
     pub fn refusal(&self) -> String {
         let why = match self.conflict {
             ffi::SQLITE_CHANGESET_DATA => {
