@@ -9,6 +9,7 @@ https://peps.python.org/pep-0249/#executemany
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable
 from itertools import chain, islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -42,9 +43,11 @@ async def execute_many(state: ConnectionState, sql: bytes, parameters: Parameter
     """
     sending = _Sending(state, sql)
     try:
-        if hasattr(parameters, "__iter__") or not hasattr(parameters, "__aiter__"):
-            return await _execute_sets(sending, state, sql, parameters)
-        return await _execute_async_sets(sending, state, sql, aiter(parameters))
+        if isinstance(
+            parameters, AsyncIterable
+        ):  # as cursors and streams, whose ``__iter__`` says to use ``async for``
+            return await _execute_async_sets(sending, state, sql, aiter(parameters))
+        return await _execute_sets(sending, state, sql, parameters)
     except BaseException:
         sending.abandon()
         raise

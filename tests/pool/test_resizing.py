@@ -91,7 +91,7 @@ async def test_reader_that_fails_its_check_is_replaced_though_there_are_no_reade
 
 
 @pytest.mark.parametrize("limit_s", [None, 0.01])
-@pytest.mark.filterwarnings("ignore:a pool was closed while:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:a pool was closed with:ResourceWarning")
 async def test_pool_that_is_closed_twice_at_once_is_closed(wal: Path, limit_s: float | None) -> None:
     """Both calls wait for the connections that are out; the second may give up."""
     pool = await create_pool(wal)
