@@ -43,9 +43,8 @@ async def execute_many(state: ConnectionState, sql: bytes, parameters: Parameter
     """
     sending = _Sending(state, sql)
     try:
-        if isinstance(
-            parameters, AsyncIterable
-        ):  # as cursors and streams, whose ``__iter__`` says to use ``async for``
+        # Cursors and streams have an ``__iter__`` too, which says to use ``async for``.
+        if isinstance(parameters, AsyncIterable):
             return await _execute_async_sets(sending, state, sql, aiter(parameters))
         return await _execute_sets(sending, state, sql, parameters)
     except BaseException:
