@@ -35,16 +35,19 @@ _MARKS = {True: "ok  ", False: "FAIL", None: "    "}
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 success, 1 failure, 2 invalid arguments."""
     words = sys.argv[1:] if arguments is None else arguments
-    if not words or words[0] in {"-h", "--help"} or len(words) > 2:
-        print((__doc__ or "").strip(), file=sys.stdout if words[:1] in (["-h"], ["--help"]) else sys.stderr)
-        return 0 if words[:1] in (["-h"], ["--help"]) else 2
+    if {"-h", "--help"} & set(words):
+        print((__doc__ or "").strip())
+        return 0
     if words in (["-v"], ["--version"]):
         print(f"SQLite version {SQLITE_VERSION}")
         return 0
+    if not words or words[0].startswith("-") or len(words) > (1 if words[0] == "warm" else 2):
+        print((__doc__ or "").strip(), file=sys.stderr)
+        return 2
     try:
         if words[0] == "doctor":
             return asyncio.run(doctor(Path(words[1]) if len(words) > 1 else None))
-        if words == ["warm"]:
+        if words[0] == "warm":
             return warm()
         return shell(words[0], words[1] if len(words) > 1 else None)
     except Error as error:
@@ -73,6 +76,7 @@ def warm() -> int:
             f"error: {directory or 'a user without a home directory'} cannot keep the compiled module", file=sys.stderr
         )
         return 1
+    engine.prepare_watching()
     for path in DIRECTORY.glob("*.wasm"):
         engine.side_module(read_side(path.read_bytes()).wasm)
     print(f"{directory} is warm ({time.perf_counter() - started:.2f} s)")

@@ -99,7 +99,7 @@ def test_file_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [(), ("a", "b", "c")])
+@pytest.mark.parametrize("arguments", [(), ("a", "b", "c"), ("--unknown",), ("warm", "it")])
 def test_wrong_arguments_print_the_usage(arguments: tuple[str, ...]) -> None:
     done = command(*arguments)
 
@@ -107,8 +107,10 @@ def test_wrong_arguments_print_the_usage(arguments: tuple[str, ...]) -> None:
     assert "python -m rapsqlite FILE [SQL]" in done.stderr
 
 
-def test_help_prints_the_usage() -> None:
-    done = command("--help")
+@pytest.mark.parametrize("arguments", [("--help",), ("-h",), ("warm", "--help"), ("doctor", "-h")])
+def test_help_prints_the_usage(arguments: tuple[str, ...]) -> None:
+    """Taken for a file's name and SQL, these once left a database called "warm" behind."""
+    done = command(*arguments)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "python -m rapsqlite doctor" in done.stdout
@@ -195,7 +197,9 @@ def test_warm_fills_an_empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     done = command("warm")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(list(cache.glob("*.compiled"))) == 1 + len(SHIPPED)
+    assert len(list(cache.glob("*.compiled"))) == 2 + len(SHIPPED), (
+        "the engine, the module that watches for replies, and the extensions"
+    )
 
 
 def test_warm_fails_if_the_cache_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
