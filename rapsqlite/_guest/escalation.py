@@ -43,7 +43,7 @@ class Escalation:
 
     def force_answer(self, pending: PendingRequest) -> None:
         """Force the reply to a request after its grace period; called again if it still does not arrive."""
-        if not pending.number:
+        if pending in self._queue.blocks.held:
             return  # another task's block holds it back: the guest has not seen it
         callbacks = self._queue.host.callbacks
         pending.timeouts += 1
