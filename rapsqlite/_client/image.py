@@ -17,7 +17,7 @@ from rapsqlite._platform import system
 from rapsqlite.errors import InternalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rapsqlite._files.file_table import FileTable
 
@@ -33,13 +33,14 @@ class Image:
     The directory is created and removed in a thread: removing a large file takes time, and a file system may hang.
     """
 
-    __slots__ = ("_directory", "_guard", "_is_left", "_lock", "path")
+    __slots__ = ("_directory", "_guard", "_is_left", "_lock", "_remove_tree", "path")
 
     def __init__(self) -> None:
         self._directory = b""
         self._guard = threading.Lock()  # the thread that creates the directory may outlive its task
         self._is_left = False
         self._lock = _Lock()
+        self._remove_tree: Callable[..., object] = bool
         self.path = b""
 
     async def __aenter__(self) -> Image:
@@ -57,6 +58,9 @@ class Image:
             await in_thread(self._remove, grace_period_s=GRACE_PERIOD_S)
 
     def _make(self) -> None:
+        from shutil import rmtree  # as `tempfile`; not when it is removed, which may be as the interpreter ends
+
+        self._remove_tree = rmtree
         with self._guard:
             shared = _shared_directory()
             if shared not in _reclaimed:
@@ -78,9 +82,7 @@ class Image:
         with self._guard:
             if self._directory:
                 # A guest that is about to drop the image may still have it open; its name is removed anyway.
-                import shutil  # as `tempfile`
-
-                shutil.rmtree(self._directory, ignore_errors=True)
+                self._remove_tree(self._directory, ignore_errors=True)
                 self._lock.release()
 
     @contextlib.contextmanager
