@@ -235,7 +235,7 @@ class RequestQueue:
         self._take_polled_reply()
         self.blocks.held.pop(pending, None)
         self.blocks.remove(pending.block)
-        if self.blocks.held and self.state == "ok":
+        if self.state == "ok":
             self._send_held()
 
     def let_in(self, pending: BlockRequest) -> None:
@@ -243,7 +243,7 @@ class RequestQueue:
         self._post(self._let_in, pending)
 
     def _let_in(self, _pending: PendingRequest) -> None:
-        if self.blocks.held and self.state == "ok":
+        if self.state == "ok":
             self._take_polled_reply()
             self._send_held()
 
@@ -260,9 +260,10 @@ class RequestQueue:
                 self._several_loops = True  # perhaps
                 self._enqueue(pending)
             held.pop(pending, None)
-        if rings is None:
+        self._flush_backlog()
+        if rings is None or not self._pending:
             return
-        rings.ask_for_bell()
+        rings.ask_for_bell()  # also where nothing is held: an exception may have come after the last one was sent
         waiting = next((pending.loop for pending in self._pending.values() if pending.loop is not None), None)
         if rings.has_replies() and waiting is not None:
             waiting.post(self.drain, waiting)  # it may have answered before the bell was requested
