@@ -16,7 +16,7 @@ from rapsqlite._guest.request import PendingRequest
 from rapsqlite.errors import OperationalError, ProgrammingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from rapsqlite._loops import Loop
 
@@ -30,7 +30,7 @@ acting_for: ContextVar[object] = ContextVar("rapsqlite_acting_for", default=None
 _NEVER_HELD = frozenset({abi.OP_CLOSE, abi.OP_FINISH, abi.OP_RELEASE, abi.OP_DROP, abi.OP_BLOCK_UNDO})
 
 SCOPES = ("task", "children", "connection")
-"""Whose statements are part of a block: its own task's, also those of tasks started inside, or every task's."""
+"""Who may use the connection while a block is open: the block's task, tasks started inside it as well, or all tasks."""
 
 _STARTED_INSIDE = (
     "this task was started inside a transaction() or savepoint() block that is still open and belongs to another task:"
@@ -112,12 +112,18 @@ class TaskBlocks:
 
     def exclude(self, caller: Caller) -> bool:
         """Return True if a block is open of which this task is no part."""
+        return any(True for _ in self._blocks_without(caller))
+
+    def _blocks_without(self, caller: Caller, keeps: int = 0) -> Iterator[TaskBlock]:
+        """Yield the open blocks that the task takes no part in, from the innermost to the first in which it does.
+
+        ``keeps``: the number of the block that the task's request keeps, which counts as such a block, or 0.
+        """
         for block in reversed(self.open):
-            if caller.owns(block) or (block.scope == "children" and block in caller.blocks):
-                return False
+            if caller.owns(block) or block.number == keeps or (block.scope == "children" and block in caller.blocks):
+                return
             if block.scope != "connection" and block.owner() is not None:
-                return True
-        return False
+                yield block
 
     def add(self, block: TaskBlock) -> None:
         """Note that a block has opened; idempotent."""
@@ -147,13 +153,7 @@ class TaskBlocks:
         if request.op in _NEVER_HELD or (request.op, request.target) == (abi.OP_CONTROL, abi.CONTROL_OP_STATISTICS):
             return False
         is_held = False
-        for block in reversed(self.open):
-            if caller.owns(block) or (request.op, request.target) == (abi.OP_BLOCK_KEEP, block.number):
-                return is_held
-            if block.scope == "children" and block in caller.blocks:
-                return is_held
-            if block.scope == "connection" or block.owner() is None:
-                continue
+        for block in self._blocks_without(caller, request.target if request.op == abi.OP_BLOCK_KEEP else 0):
             if block in caller.blocks:
                 raise ProgrammingError(_STARTED_INSIDE)
             is_held = True
