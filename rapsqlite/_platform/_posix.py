@@ -323,8 +323,5 @@ class Posix(System):
         hooks = {"before": before, "after_in_parent": in_parent, "after_in_child": in_child}
         os.register_at_fork(**{name: hook for name, hook in hooks.items() if hook is not None})
 
-    def processor_count(self) -> int:
-        return os.cpu_count() or 1
-
     def involuntary_switches(self) -> int:
         return getrusage(RUSAGE_SELF).ru_nivcsw

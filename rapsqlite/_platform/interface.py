@@ -7,13 +7,13 @@ Everything raises OSError if the system refuses. Nothing waits for a lock.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rapsqlite import _constants as sqlite
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Container
     from pathlib import Path
 
@@ -351,9 +351,9 @@ class System(ABC):
     ) -> None:
         """Register functions to call before and after every fork of this process, if it can fork."""
 
-    @abstractmethod
     def processor_count(self) -> int:
         """Return how many processors this process may use."""
+        return os.cpu_count() or 1
 
     @abstractmethod
     def involuntary_switches(self) -> int:

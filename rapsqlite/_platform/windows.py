@@ -468,9 +468,6 @@ class Windows(System):
     ) -> None:
         """Do nothing: no process forks."""
 
-    def processor_count(self) -> int:
-        return os.cpu_count() or 1
-
     def involuntary_switches(self) -> int:
         return 0
 
