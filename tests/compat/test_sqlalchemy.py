@@ -422,19 +422,20 @@ async def started(request: Coroutine[Any, Any, None], drivers: list[rapsqlite.Co
     return task
 
 
+async def insert_and_never_end(engine: AsyncEngine, drivers: list[rapsqlite.Connection]) -> None:
+    """Begin a transaction, insert a row, and run an endless statement."""
+    async with engine.begin() as connection:
+        drivers.append(await driver_of(connection))
+        await connection.execute(sa.insert(Author).values(name="lost"))
+        await connection.execute(ENDLESS)
+
+
 @pytest.mark.parametrize("where", ["file", "memory"])
 async def test_cancelled_request_leaves_its_connection_in_the_pool(where: str, database: Path) -> None:
     """SQLAlchemy drops the connection of a cancelled task, and an in-memory database with it."""
     async with library(url_of(database) if where == "file" else "sqlite+rapsqlite://") as engine:
         drivers: list[rapsqlite.Connection] = []
-
-        async def request() -> None:
-            async with engine.begin() as connection:
-                drivers.append(await driver_of(connection))
-                await connection.execute(sa.insert(Author).values(name="lost"))
-                await connection.execute(ENDLESS)
-
-        task = await started(request(), drivers)
+        task = await started(insert_and_never_end(engine, drivers), drivers)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -451,14 +452,7 @@ async def test_second_cancellation_loses_no_connection(turns: int, database: Pat
     """It comes while the first one is handled: in the rollback, or while the connection goes back to its pool."""
     async with library(url_of(database), pool_size=1, max_overflow=0, pool_timeout=5) as engine:
         drivers: list[rapsqlite.Connection] = []
-
-        async def request() -> None:
-            async with engine.begin() as connection:
-                drivers.append(await driver_of(connection))
-                await connection.execute(sa.insert(Author).values(name="lost"))
-                await connection.execute(ENDLESS)
-
-        task = await started(request(), drivers)
+        task = await started(insert_and_never_end(engine, drivers), drivers)
         task.cancel()
         for _ in range(turns):
             await asyncio.sleep(0)

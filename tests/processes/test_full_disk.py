@@ -6,14 +6,14 @@ The disk is a small tmpfs, mounted in a namespace of the test's own process.
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.processes.full_disk import namespace
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,31 +21,10 @@ PROGRAM = '''
 import json, os, sqlite3, sys
 import anyio
 import rapsqlite
+from tests.processes.full_disk import Blocking, fill
 
 library, full, database = sys.argv[1:4]
 outcomes, told = {}, []
-
-def fill():
-    """Leave no room on the disk."""
-    file = os.open(full + "/filling", os.O_CREAT | os.O_WRONLY)
-    for size in (65536, 4096, 1):
-        try:
-            while True:
-                os.write(file, bytes(size))
-        except OSError:
-            pass
-    os.close(file)
-
-class Blocking:
-    """sqlite3's connection, called as rapsqlite's."""
-    def __init__(self, name):
-        self.conn = sqlite3.connect(name, isolation_level=None)
-    async def fetch_all(self, sql, parameters=()):
-        return [list(row) for row in self.conn.execute(sql, parameters).fetchall()]
-    async def execute(self, sql, parameters=()):
-        self.conn.execute(sql, parameters)
-    async def close(self):
-        self.conn.close()
 
 async def state(conn):
     rows = await conn.fetch_all("SELECT count(*), sum(a), sum(length(b)) FROM t")
@@ -99,7 +78,7 @@ async def main():
     await conn.execute("CREATE TEMP TABLE kept (a, b)")
     await conn.execute(NUMBERS + "INSERT INTO kept SELECT i, hex(zeroblob(150)) FROM n", [1000])
     await statements(conn, "small")
-    fill()
+    fill(full)
     await statements(conn, "full")
     if library != "sqlite3":
         await more(conn)
@@ -118,16 +97,6 @@ MOUNTS = {
     "the directory": 'mount -t tmpfs -o size=1m full "$FULL"; export TMPDIR="$FULL" SQLITE_TMPDIR="$FULL"',
     "/tmp": "mount -t tmpfs -o size=1m full /tmp; mount --bind /tmp /var/tmp; mount -t tmpfs -o size=64m room /mnt",
 }
-
-
-@cache
-def namespace() -> list[str] | None:
-    """Return the command that runs another one where it may mount, or None if that is not allowed here."""
-    for command in (["unshare", "-m"], ["unshare", "-rm"]):
-        allowed = [*command, "sh", "-ec", "mount -t tmpfs -o size=1m full /mnt"]
-        if shutil.which("unshare") and not subprocess.run(allowed, capture_output=True, check=False).returncode:
-            return command
-    return None
 
 
 def run(directory: Path, kind: str, library: str, backend: str = "asyncio") -> tuple[dict[str, Any], list[str]]:

@@ -14,28 +14,20 @@ from typing import Any
 
 import pytest
 
-from tests.processes.test_full_disk import namespace
+from tests.processes.full_disk import namespace
 
 ROOT = Path(__file__).resolve().parents[2]
 
-PROGRAM = '''
+PROGRAM = """
 import json, os, sqlite3, sys
 import anyio
 import rapsqlite
+from tests.processes.full_disk import Blocking, fill
 
 library, disk, backend = sys.argv[1:4]
 NUMBERS = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 300) "
 GROW = NUMBERS + "INSERT INTO t SELECT i, zeroblob(3000) FROM n"
 STATE = "SELECT count(*), sum(a), sum(length(b)), (SELECT group_concat(a) FROM u) FROM t"
-
-class Blocking:
-    """sqlite3's connection, called as rapsqlite's."""
-    def __init__(self, name):
-        self.conn = sqlite3.connect(name, isolation_level=None)
-    async def fetch_all(self, sql):
-        return [list(row) for row in self.conn.execute(sql).fetchall()]
-    async def close(self):
-        self.conn.close()
 
 async def attempt(conn, sql):
     try:
@@ -43,24 +35,13 @@ async def attempt(conn, sql):
     except (sqlite3.Error, rapsqlite.Error) as error:
         return str(error).partition(" (")[0].partition(chr(10))[0]
 
-def fill():
-    """Leave no room on the disk."""
-    file = os.open(disk + "/filling", os.O_CREAT | os.O_WRONLY)
-    for size in (65536, 4096, 1):
-        try:
-            while True:
-                os.write(file, bytes(size))
-        except OSError:
-            pass
-    os.close(file)
-
 async def outcomes(settings):
     name = disk + "/t.db"
     conn = Blocking(name) if library == "sqlite3" else await rapsqlite.connect(name, isolation_level=None)
     for sql in (*settings, "CREATE TABLE t (a, b)", "CREATE TABLE u (a)",
                 NUMBERS + "INSERT INTO t SELECT i, zeroblob(500) FROM n", "INSERT INTO t SELECT 1, zeroblob(5000)"):
         await conn.fetch_all(sql)
-    fill()
+    fill(disk)
     alone, found = [], []
     for sql in (GROW, "UPDATE t SET a = a + 1, b = b || b", "INSERT INTO u VALUES (1)"):
         await attempt(conn, sql)
@@ -87,7 +68,7 @@ async def main():
     }))
 
 anyio.run(main, backend=backend)
-'''
+"""
 
 
 def run(disk: Path, library: str, backend: str) -> dict[str, Any]:
