@@ -55,7 +55,7 @@ IsolationLevel: TypeAlias = Literal["", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"]
 """Kind of the implicit BEGIN before a data-changing statement; ``None`` instead means no BEGIN."""
 
 TransactionScope: TypeAlias = Literal["task", "children", "connection"]
-"""Whose statements are part of a block: the task's that entered it, also of tasks started inside it, or all tasks'."""
+"""Who takes part in a block: the task that enters it, tasks started inside it as well, or all tasks."""
 
 AutocommitMode: TypeAlias = bool | Literal[-1]
 """``True``, ``False``, or ``LEGACY_TRANSACTION_CONTROL`` (-1), as in Python 3.12's sqlite3."""

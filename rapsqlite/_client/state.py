@@ -144,7 +144,7 @@ class ConnectionState(TransactionControl):
         return state
 
     def note_blocks_of(self, other: ConnectionState) -> None:
-        """Number blocks so that they differ from those of another user of the same guest."""
+        """Continue numbering after the blocks of another user of the same guest, so that no number is used twice."""
         self._last_block = max(self._last_block, other._last_block)
 
     @property

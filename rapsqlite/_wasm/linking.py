@@ -171,7 +171,7 @@ class Library:
     def entry_point(self, name: str) -> int:
         """Return the table index of this entry point of an extension, 0 if there is none.
 
-        Its type is that of C's ``int f(sqlite3 *, char **, const sqlite3_api_routines *)``.
+        In C it is declared as ``int f(sqlite3 *, char **, const sqlite3_api_routines *)``.
         """
         return self._function(self._exports, name, 3, 1) if self._exports is not None else 0
 

@@ -72,8 +72,8 @@ class Context(SQLiteExecutionContext):
     def fetchall_for_returning(self, cursor: Any) -> Any:
         """Return the rows of INSERT … RETURNING.
 
-        SQLAlchemy takes them for those of the parameter sets in the order of their ids. SQLite assigns ascending ids,
-        but random ones once the largest possible id is in use, and it returns the rows in the order of insertion.
+        SQLAlchemy sorts them by id and matches them with the parameter sets in that order. SQLite returns them in the
+        order of insertion, and their ids ascend until the largest possible id is in use; then it assigns random ones.
         """
         rows = cursor.fetchall()
         values = getattr(self.compiled, "_insertmanyvalues", None)
