@@ -12,6 +12,7 @@ import ctypes
 import logging
 import os
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ from rapsqlite._wasm.c_functions import (
     library_path,
 )
 from rapsqlite._wasm.c_functions import Instance as RawInstance
+from rapsqlite._wasm.compile_notice import announced
 from rapsqlite._wasm.imports import MODULE, SIGNATURES, WASI, WASI_FUNCTIONS
 from rapsqlite._wasm.reply_watcher import ReplyWatcher, SharedPage, watcher_module
 from rapsqlite._wasm.table import Table
@@ -42,6 +44,7 @@ from rapsqlite.errors import InternalError, NotSupportedError, OperationalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from rapsqlite._wasm.linking import Library
 
@@ -53,6 +56,7 @@ THREAD_STACK_BYTES = WASM_STACK_BYTES + (3 << 20)  # of a guest's thread, includ
 _ADDRESS_SPACE = 1 << 32
 _U32 = 0xFFFF_FFFF
 _TABLE_LIMIT = 1 << 18  # slots of 8 bytes; the engine's own functions take a few thousand
+_UNANNOUNCED: AbstractContextManager[None] = nullcontext()
 _CONFIG_NAME = "2"  # change it with every change of ``_configure``: it is part of the cache key
 
 
@@ -226,7 +230,7 @@ class Engine:
         self._side_modules: dict[str, Owned] = {}
         self._watcher: Owned | None = None  # the compiled module, from the first guest on
         self._compiling = threading.Lock()
-        self.module: Owned = self._load_file(wasm) if isinstance(wasm, Path) else self._load_module(wasm)
+        self.module: Owned = self._load_file(wasm) if isinstance(wasm, Path) else self._load_engine(wasm)
         self._callbacks: list[object] = []  # the linker holds only their addresses
         self.pre: Owned = self._link()
 
@@ -266,15 +270,19 @@ class Engine:
     def _load_file(self, path: Path) -> Owned:
         # The file is read only if it must be compiled.
         cached = self._load_cached(self._cache_key(module_cache.digest_of_file(str(path))))
-        return self._load_module(path.read_bytes()) if cached is None else cached
+        return self._load_engine(path.read_bytes()) if cached is None else cached
 
-    def _load_module(self, wasm: bytes) -> Owned:
+    def _load_engine(self, wasm: bytes) -> Owned:
+        return self._load_module(wasm, announced())
+
+    def _load_module(self, wasm: bytes, compiling: AbstractContextManager[None] = _UNANNOUNCED) -> Owned:
         key = self._cache_key(module_cache.digest(wasm))
         cached = self._load_cached(key)
         if cached is not None:
             return cached
         _check_version()
-        module = self._compile(wasm)
+        with compiling:
+            module = self._compile(wasm)
         serialized = Vector()
         self.c.check(self.c.wasmtime_module_serialize(module.address, ctypes.byref(serialized)))
         module_cache.store(key, self.c.take_bytes(serialized))
