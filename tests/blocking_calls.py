@@ -1,8 +1,8 @@
-"""Notes each call by which the package could block an event loop: one about a file, on the thread of a running loop.
+"""Notes each call by which the package could block an event loop: a file operation on the thread of a running loop.
 
-A file system may hang, and another process may keep a file's lock. So files are for a guest's thread, or for a thread
-of ``rapsqlite._loops.worker``. Functions of ``os``, ``fcntl`` and ``open`` are replaced, once for the process, by ones
-that look on which thread they run and who calls. Calls that tests make themselves do not count.
+A file system may hang, and another process may keep a file's lock. So files are used only on a guest's thread, or on a
+thread of ``rapsqlite._loops.worker``. Functions of ``os``, ``fcntl`` and ``open`` are replaced, once for the process,
+by wrappers that check which thread they run on and who calls. Calls that tests make themselves do not count.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ with contextlib.suppress(ImportError):  # Windows
     import fcntl
 
     FUNCTIONS[fcntl] = "fcntl flock lockf"
-# The kernel answers these from memory. Descriptors of pipes and events, as the bell's, never block either.
+# The kernel answers these from memory. Descriptors of pipes and events, such as the bell's, never block either.
 KERNEL = ("/proc/", "/sys/", "/dev/null")
 # "file function" of the package, and why it may.
 KNOWN = {
@@ -49,7 +49,7 @@ _noted: list[str] = []
 
 
 def watch() -> None:
-    """Begin; once for the process."""
+    """Start recording; once per process."""
     for module, names in FUNCTIONS.items():
         for name in names.split():
             if hasattr(module, name):

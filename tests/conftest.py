@@ -49,14 +49,16 @@ def _event_loop_is_never_blocked() -> Iterator[None]:
 
 
 def pytest_configure() -> None:
-    """Test the package in the environment that RAPSQLITE_INSTALLED_IN names, or nothing: see scripts/test_wheel.sh."""
+    """Test the package in the environment that RAPSQLITE_INSTALLED_IN names, if it is set: see
+    scripts/test_wheel.sh.
+    """
     expected = os.environ.get("RAPSQLITE_INSTALLED_IN")
     if expected is not None and not Path(rapsqlite.__file__).is_relative_to(expected):
         raise pytest.UsageError(f"{rapsqlite.__file__} would be tested, which is not in {expected}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked ``slow`` unless RAPSQLITE_LONG=1 asks for it, and what is in another share."""
+    """Skip tests marked ``slow`` unless RAPSQLITE_LONG=1, and deselect the tests of other shares."""
     keep_share(config, items, os.environ.get("RAPSQLITE_SHARE", "1/1"))
     if os.environ.get("RAPSQLITE_LONG") == "1":
         return
@@ -67,7 +69,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def keep_share(config: pytest.Config, items: list[pytest.Item], share: str) -> None:
-    """Keep the tests of one share, such as "2/4", and the running Python's own, which differ on each."""
+    """Keep the tests of one share, such as "2/4", and the running Python's own, which differ between versions."""
     number, count = map(int, share.split("/"))
     in_share = {
         item: "test_cpython_suite" in item.nodeid or zlib.crc32(item.nodeid.encode()) % count == number - 1

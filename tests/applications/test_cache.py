@@ -91,7 +91,7 @@ async def test_table_whose_creation_was_rolled_back_is_created_again(database: P
         assert (await cache.get("a"), await cache.get("b")) == (None, b"2")
 
 
-async def test_user_s_factories_do_not_change_what_is_cached(database: Path) -> None:
+async def test_row_and_text_factories_do_not_change_cached_values(database: Path) -> None:
     async with connect(database, row_factory=rapsqlite.Row, text_factory=bytes, detect_types=3) as conn:
         await SQLiteCache(conn).set("a", b"1")
 
@@ -123,7 +123,7 @@ async def test_invalid_entries_are_refused(arguments: Any, options: Any, error: 
 
 
 def test_processes_that_start_together_lose_nothing(database: Path) -> None:
-    """They also create the table concurrently."""
+    """They also create the table at the same time."""
     workers = [
         subprocess.Popen([sys.executable, "-c", WORKER, str(database), name], stderr=subprocess.PIPE) for name in "abc"
     ]

@@ -1,4 +1,4 @@
-"""Parameters of more types through adapters that can be switched on; rows into attrs classes and pydantic models."""
+"""Optional adapters for more parameter types; rows as attrs classes and pydantic models."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Author(pydantic.BaseModel):
         return name
 
 
-async def test_adapters_that_are_switched_on_store_more_types() -> None:
+async def test_enabled_adapters_store_more_types() -> None:
     values = [
         ID,
         decimal.Decimal("1.10"),
@@ -88,7 +88,7 @@ async def test_adapters_that_are_switched_on_store_more_types() -> None:
         assert [row for (row,) in await conn.fetch_all("SELECT a FROM t")] == expected
 
 
-async def test_only_what_is_named_is_switched_on_and_own_adapters_come_first() -> None:
+async def test_only_named_types_are_enabled_and_own_adapters_come_first() -> None:
     async with connect(":memory:") as conn, connect(":memory:") as other:
         conn.enable_adapters("uuid")
         conn.enable_adapters("decimal")
@@ -115,7 +115,7 @@ async def test_rows_become_attrs_objects_with_their_converters() -> None:
             await conn.fetch_all("SELECT 1 AS id", into=Book)
 
 
-async def test_rows_become_pydantic_models_by_its_rules() -> None:
+async def test_rows_become_pydantic_models_validated_by_pydantic() -> None:
     async with connect(":memory:") as conn:
         found = await conn.fetch_all(
             "SELECT ? AS id, 'Ada' AS full_name, '1.5' AS price, 1 AS admin", [str(ID)], into=Author
@@ -134,7 +134,7 @@ async def test_rows_become_pydantic_models_by_its_rules() -> None:
         (f"'{ID}' AS id, 'secret secret' AS full_name", "row 0, column 'full_name': value_error"),
     ],
 )
-async def test_row_that_is_no_valid_model_raises_without_values(row: str, words: str) -> None:
+async def test_row_that_pydantic_rejects_raises_without_showing_values(row: str, words: str) -> None:
     async with connect(":memory:") as conn:
         with pytest.raises(rapsqlite.DataError) as caught:
             await conn.fetch_all(f"SELECT {row}", into=Author)
@@ -147,7 +147,7 @@ async def test_row_that_is_no_valid_model_raises_without_values(row: str, words:
         error = error.__cause__
 
 
-def test_neither_library_is_imported() -> None:
+def test_neither_attrs_nor_pydantic_is_imported() -> None:
     code = (
         "import asyncio, dataclasses, sys, rapsqlite\n"
         "@dataclasses.dataclass\n"

@@ -64,7 +64,9 @@ async def conn(telemetry: Telemetry) -> AsyncIterator[rapsqlite.Connection]:
         instrumentor.uninstrument()
 
 
-async def test_statement_has_a_span_by_the_conventions(conn: rapsqlite.Connection, telemetry: Telemetry) -> None:
+async def test_statement_has_a_span_that_follows_the_conventions(
+    conn: rapsqlite.Connection, telemetry: Telemetry
+) -> None:
     await conn.fetch_all("SELECT 1, 'secret' UNION SELECT ?, ?", [2, "hidden"])
 
     (span,) = telemetry.spans()
@@ -110,7 +112,7 @@ async def test_every_way_to_run_a_statement_is_traced(conn: rapsqlite.Connection
     ]
 
 
-async def test_parent_is_the_caller_s_span_in_each_task(conn: rapsqlite.Connection, telemetry: Telemetry) -> None:
+async def test_parent_is_the_span_of_the_calling_task(conn: rapsqlite.Connection, telemetry: Telemetry) -> None:
     tracer = telemetry.tracers.get_tracer("test")
 
     async def work(number: int) -> None:
@@ -130,7 +132,7 @@ async def test_parent_is_the_caller_s_span_in_each_task(conn: rapsqlite.Connecti
     assert len(parents) == 8
 
 
-async def test_failed_statement_says_so_without_values(conn: rapsqlite.Connection, telemetry: Telemetry) -> None:
+async def test_span_of_a_failed_statement_shows_no_values(conn: rapsqlite.Connection, telemetry: Telemetry) -> None:
     with pytest.raises(rapsqlite.OperationalError):
         await conn.execute("SELECT 'secret' FROM missing WHERE a = ?", ["hidden"])
     await conn.execute("CREATE UNIQUE INDEX u ON t (a)")
@@ -151,7 +153,9 @@ async def test_cancelled_statement_ends_its_span(conn: rapsqlite.Connection, tel
     assert span.attributes["error.type"] in {"CancelledError", "Cancelled"}
 
 
-async def test_wait_behind_another_statement_is_no_run_time(conn: rapsqlite.Connection, telemetry: Telemetry) -> None:
+async def test_wait_behind_another_statement_does_not_count_as_run_time(
+    conn: rapsqlite.Connection, telemetry: Telemetry
+) -> None:
     slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 300000) SELECT sum(i) FROM n"
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(conn.fetch_all, slow)
@@ -180,7 +184,7 @@ async def test_durations_and_rows_are_measured(conn: rapsqlite.Connection, telem
     assert [(point.count, point.sum) for point in found["db.client.response.returned_rows"]] == [(3, 6)]
 
 
-def test_numbers_of_a_pool_are_gauges(telemetry: Telemetry) -> None:
+def test_pool_statistics_are_gauges(telemetry: Telemetry) -> None:
     statistics = {"size": 2, "wait_s": 0.5}
     RapsqliteInstrumentor().instrument_pool(lambda: statistics, meter_provider=telemetry.meters)
     statistics["size"] = 3
@@ -193,7 +197,7 @@ def test_numbers_of_a_pool_are_gauges(telemetry: Telemetry) -> None:
     }
 
 
-async def test_only_what_is_instrumented_is_traced_and_once(telemetry: Telemetry) -> None:
+async def test_only_instrumented_connections_are_traced_and_only_once(telemetry: Telemetry) -> None:
     instrumentor = RapsqliteInstrumentor()
     async with connect(":memory:") as conn, connect(":memory:") as other:
         for _ in range(2):
@@ -220,5 +224,5 @@ async def test_only_what_is_instrumented_is_traced_and_once(telemetry: Telemetry
         ("INSERT INTO t VALUES (1,'x'),(-2,'é1')", "INSERT INTO t VALUES (?,?),(-?,?)"),
     ],
 )
-def test_text_of_a_statement_has_no_literals(text: str, expected: str) -> None:
+def test_recorded_sql_has_no_literals(text: str, expected: str) -> None:
     assert without_literals(text) == expected

@@ -92,14 +92,14 @@ def test_fixtures_work_with_tests_of_both_event_loops(tmp_path: Path) -> None:
     assert "2 passed" in output, output
 
 
-def test_plugin_costs_nothing_unless_it_is_used() -> None:
+def test_plugin_imports_nothing_unless_it_is_used() -> None:
     code = "import sys, rapsqlite.pytest_plugin; print([n for n in sys.modules if n.startswith('rapsqlite')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "['rapsqlite', 'rapsqlite.pytest_plugin']\n"
 
 
-def test_plugin_and_instrumentor_are_found_by_their_users() -> None:
+def test_pytest_and_opentelemetry_find_the_entry_points() -> None:
     found = {
         (group, entry.name): entry.value
         for group in ("pytest11", "opentelemetry_instrumentor")

@@ -1,4 +1,4 @@
-"""Functions of the PyO3 package around queries: IN lists, dicts, times, plans, gauges; and pages by key."""
+"""The PyO3 package's helpers for queries (IN lists, dicts, times, plans, gauges), and keyset pagination."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def pages(conn: rapsqlite.Connection, sql: str, parameters: Any = None, **
 
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("key", ["id", ("a", "id"), ("b", "a", "id")])
-async def test_pages_together_are_the_ordered_result(conn: rapsqlite.Connection, key: Any, descending: bool) -> None:
+async def test_pages_add_up_to_the_ordered_result(conn: rapsqlite.Connection, key: Any, descending: bool) -> None:
     """Including NULL, which no comparison matches."""
     direction = " DESC" if descending else ""
     order = ", ".join(f"{name}{direction}" for name in ([key] if isinstance(key, str) else key))
@@ -49,7 +49,7 @@ async def test_pages_together_are_the_ordered_result(conn: rapsqlite.Connection,
 
 
 @pytest.mark.parametrize("parameters", [[9], (9,), {"least": 9}])
-async def test_pages_take_parameters_by_position_and_by_name(conn: rapsqlite.Connection, parameters: Any) -> None:
+async def test_pages_take_positional_and_named_parameters(conn: rapsqlite.Connection, parameters: Any) -> None:
     mark = ":least" if isinstance(parameters, dict) else "?"
 
     found = await pages(conn, f"SELECT id, '?' AS x FROM t WHERE id > {mark} -- why?", parameters, key="ID")
@@ -67,7 +67,7 @@ async def test_next_page_neither_repeats_nor_skips_after_changes(conn: rapsqlite
     assert (first, second) == ([[1], [2], [3], [4], [5]], [[6], [7], [8], [9], [10]])
 
 
-async def test_page_begins_by_an_index(conn: rapsqlite.Connection) -> None:
+async def test_page_seeks_in_an_index(conn: rapsqlite.Connection) -> None:
     """Otherwise a late page would cost as much as with OFFSET."""
     traced: list[str] = []
     await conn.set_trace_callback(traced.append)
@@ -81,7 +81,7 @@ async def test_page_begins_by_an_index(conn: rapsqlite.Connection) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "nonsense", "####", "kw==", "é", "gaFh", None])
-async def test_token_of_something_else_is_refused(conn: rapsqlite.Connection, token: str | None) -> None:
+async def test_token_of_another_query_is_refused(conn: rapsqlite.Connection, token: str | None) -> None:
     if token is None:
         token = (await paginate(conn, "SELECT * FROM t", page_size=1, key="id", descending=True)).next
 
@@ -98,7 +98,7 @@ async def test_pages_without_a_usable_key_are_refused(conn: rapsqlite.Connection
         await paginate(conn, "SELECT a FROM t", key="missing")
 
 
-async def test_in_clause_has_a_mark_per_value(conn: rapsqlite.Connection) -> None:
+async def test_in_clause_has_a_placeholder_per_value(conn: rapsqlite.Connection) -> None:
     sql, values = in_clause_query("SELECT 'in (?)', id /* IN (?) */ FROM t WHERE id in ( ? ) -- IN (?)", [3, 5])
 
     assert sql == "SELECT 'in (?)', id /* IN (?) */ FROM t WHERE id IN (?, ?) -- IN (?)"
@@ -108,7 +108,7 @@ async def test_in_clause_has_a_mark_per_value(conn: rapsqlite.Connection) -> Non
         in_clause_query("SELECT 'IN (?)'", [1])
 
 
-def test_rows_become_dicts_with_given_or_own_names() -> None:
+def test_rows_become_dicts_with_given_names_or_those_of_the_columns() -> None:
     assert rows_to_dicts([[1, 2], (3, 4)], ["a", "b"]) == [{"a": 1, "b": 2}, {"a": 3, "b": 4}]
     assert rows_to_dicts([{"a": 1}]) == [{"a": 1}]
     with pytest.raises(ValueError, match="pass columns="):
@@ -143,7 +143,7 @@ async def test_time_is_returned_or_reported(conn: rapsqlite.Connection) -> None:
         ("SELECT 1", [], False),
     ],
 )
-async def test_plan_says_what_is_scanned(
+async def test_query_plan_names_the_scanned_table(
     conn: rapsqlite.Connection, sql: str, scanned: list[str], uses_index: bool
 ) -> None:
     plan = await analyze_query_plan(conn, sql, [1] if "?" in sql else None)
@@ -152,7 +152,7 @@ async def test_plan_says_what_is_scanned(
     assert [row[3] for row in plan["rows"]] == plan["details"]
 
 
-async def test_gauges_are_numbers_with_names_of_their_own(conn: rapsqlite.Connection) -> None:
+async def test_gauges_are_numbers_with_distinct_names(conn: rapsqlite.Connection) -> None:
     gauges = await rapsqlite.pool_metrics_gauges(conn)
 
     assert gauges

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def test_transaction_is_retried_until_the_database_is_free(database: Path) -> None:
+async def test_transaction_is_retried_until_the_lock_is_free(database: Path) -> None:
     async with connect(database, timeout=0) as conn, connect(database) as other:
         await conn.execute("CREATE TABLE t (a)")
         await other.begin("IMMEDIATE")
@@ -38,7 +38,7 @@ async def test_transaction_is_retried_until_the_database_is_free(database: Path)
         assert await other.fetch_scalar("SELECT count(*) FROM t") == 1
 
 
-async def test_busy_error_inside_the_work_starts_it_afresh(database: Path) -> None:
+async def test_busy_error_inside_the_function_runs_it_again(database: Path) -> None:
     async with connect(database) as conn:
         await conn.execute("CREATE TABLE t (a)")
         attempts = 0
@@ -94,7 +94,7 @@ async def test_transaction_that_takes_too_long_is_rolled_back(database: Path) ->
 
 
 @pytest.mark.parametrize("verb", [transaction_retry, transaction_with_timeout])
-async def test_awaitable_in_place_of_a_function_is_refused(verb: Any) -> None:
+async def test_awaitable_instead_of_a_function_is_refused(verb: Any) -> None:
     """It could not be run a second time."""
 
     async def work() -> None:

@@ -1,6 +1,6 @@
 """Mutations of what a guest writes and requests: ``python -m tests.attacks.fuzzer SEED COUNT``.
 
-It runs in a separate process, so that its death is a failure with a seed. Each part plays another side of the guest:
+It runs in a separate process, so a crash is a failure with a seed. Each part plays another side of the guest:
 its replies and control words, its argument block, the arguments of host functions, and an engine whose memory is
 overwritten while it runs. Nothing may raise an unexpected exception, occupy the loop's thread for long, or exhaust
 memory, descriptors or mappings. Times are CPU times of the thread, so that a busy machine fails nothing.
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 CONTROL, ARGUMENT_BLOCK, REQUESTS, REPLIES = 1024, 2048, 65536, 131072
 MEMORY_BYTES = REPLIES + abi.REPLY_RING_BYTES
 EXTREMES = (0, 1, 2, 7, 8, 63, 64, 4095, 4096, 32_768, 65_535, 65_536, (1 << 24) - 1, 1 << 30, abi.WINDOWS_START)
-LONGEST_S = 0.05  # that the loop's thread may be occupied
-LONGEST_IMPORT_S = 0.5  # that the guest's own thread may be, by a single call
+LONGEST_S = 0.05  # how long the loop's thread may be occupied
+LONGEST_IMPORT_S = 0.5  # how long a single call may occupy the guest's own thread
 MOST_RSS_KIB = 1 << 20
 MOST_DESCRIPTORS = 400
 MOST_MAPPINGS = 4000
@@ -103,7 +103,7 @@ class LoopStub:
 
 
 def timed(most_s: float, call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call; fail if it used the processor for long."""
+    """Call ``function``; fail if it used the processor for long."""
     start = time.thread_time()
     try:
         return call(*arguments)
@@ -194,7 +194,7 @@ class Replies:
 
 
 class Callbacks:
-    """What a guest writes to the place for callbacks."""
+    """What a guest writes to the argument block."""
 
     def __init__(self, dice: random.Random) -> None:
         self.dice = dice

@@ -58,7 +58,7 @@ class Giant:
 
 @pytest.mark.parametrize("length", [MOST_NAME_BYTES + 1, 1 << 30, 0xFFFF_FFFF])
 @pytest.mark.parametrize("name", ["path_full", "file_open", "file_delete", "file_access"])
-def test_name_longer_than_any_file_has_is_refused_unread(name: str, length: int) -> None:
+def test_name_longer_than_any_path_is_refused_unread(name: str, length: int) -> None:
     call = file_imports(FileTable(b":memory:"), Giant(), Giant(), Giant())
     arguments = {"path_full": (0, 100), "file_open": (DATABASE, 0), "file_delete": (0,), "file_access": (0, 0)}[name]
 
@@ -66,14 +66,14 @@ def test_name_longer_than_any_file_has_is_refused_unread(name: str, length: int)
 
 
 @pytest.mark.parametrize("name", ["file_read", "file_write"])
-def test_more_than_the_engine_moves_at_a_time_ends_the_guest(name: str) -> None:
+def test_transfer_larger_than_the_engine_makes_ends_the_guest(name: str) -> None:
     call = file_imports(FileTable(b":memory:"), Giant(), Giant(), Giant())
 
     with pytest.raises(InternalError):
         call[name](1, 0, MOST_IO_BYTES + 1, 0)
 
 
-def test_temporary_files_end_before_descriptors_do() -> None:
+def test_temporary_files_are_limited_before_descriptors_run_out() -> None:
     files = FileTable(b":memory:")
     before = len(os.listdir("/proc/self/fd"))
 
@@ -87,7 +87,7 @@ def test_temporary_files_end_before_descriptors_do() -> None:
     assert len(os.listdir("/proc/self/fd")) <= before  # other tests' garbage may have been collected meanwhile
 
 
-def test_mappings_of_a_connection_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_mappings_per_connection_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux allows a process 65 530, for all of its parts."""
     monkeypatch.setattr(sigbus, "turns_into_trap", lambda: True)
     database = os.fsencode(tmp_path / "a.db")
@@ -114,7 +114,7 @@ def host_of(memory: bytes, result_limit_bytes: int = 0) -> Any:
 
 
 def test_body_of_empty_lists_is_refused_before_it_is_decoded() -> None:
-    """Each takes a byte here, and 64 once it is decoded."""
+    """Each takes one byte encoded, and 64 bytes decoded."""
     host = host_of(b"\x90" * (LARGE_BYTES + 1))
 
     with pytest.raises(InternalError, match="more values"):
@@ -127,8 +127,8 @@ def test_body_of_empty_lists_is_refused_before_it_is_decoded() -> None:
 @pytest.mark.parametrize(
     "item", [b"\x90", b"\x80", b"\x91\xc0", b"\x81\xa0\x80", b"\x91\x91\x90", b"\xcc\xc8", b"\xa2ab"]
 )
-def test_no_body_decodes_to_a_multiple_of_its_size(item: bytes, size: int) -> None:
-    """Below a megabyte nothing was counted, and a megabyte of empty lists took 64."""
+def test_no_body_decodes_to_many_times_its_size(item: bytes, size: int) -> None:
+    """Bodies below a megabyte used to go unchecked, and a megabyte of empty lists decoded to 64 MB."""
     count = (size - 10) // len(item)
     body = b"\xdd\x00\x00\x00\x01\xdd" + count.to_bytes(4, "big") + item * count
     body += bytes(size - len(body))
@@ -148,14 +148,14 @@ def checked(body: bytes) -> bytes:
     return body
 
 
-def test_batch_of_the_most_rows_is_let_through() -> None:
+def test_batch_with_the_maximum_of_rows_is_accepted() -> None:
     rows = [[None]] * (abi.BATCH_BYTES // 2) + [["x" * (LARGE_BYTES - abi.BATCH_BYTES - 100)]]
 
     assert decode_lists(checked(msgspec.msgpack.encode(rows))) == rows
 
 
-def test_body_in_the_ring_is_no_larger_than_the_guest_puts_there() -> None:
-    """Larger bodies are passed outside the ring, and counted."""
+def test_body_in_the_ring_larger_than_any_real_one_is_refused() -> None:
+    """Larger bodies are passed outside the ring, and their sizes are checked."""
     body = b"\xdd\x00\x02\xff\x00" + b"\x90" * 196_352
     memory = bytearray(1 << 20)
     words: dict[int, tuple[int, ...]] = {
@@ -175,11 +175,11 @@ def test_body_in_the_ring_is_no_larger_than_the_guest_puts_there() -> None:
 
 
 @pytest.mark.parametrize("limit, length", [(0, MOST_BODY_BYTES + 1), (1_000, 8 << 20)])
-def test_body_larger_than_a_result_may_be_is_not_copied(limit: int, length: int) -> None:
+def test_body_beyond_the_result_limit_is_not_copied(limit: int, length: int) -> None:
     assert host_of(b"", limit).spill(0, length) == 1
 
 
-def test_large_bodies_of_every_kind_of_value_are_let_through() -> None:
+def test_large_bodies_of_every_kind_of_value_are_accepted() -> None:
     kinds = b"\xc0\x01\xe0\xcc1\xcd12\xce1234\xcf12345678\xd01\xd112\xd21234\xd312345678\xca1234\xcb12345678"
     kinds += b"\xa3abc\xd9\x03abc\xda\x00\x03abc\xc4\x03abc\xc5\x00\x03abc\xd41a\xd51ab\xd61abcd\xd71abcdefgh"
     kinds += b"\xd81" + b"x" * 16 + b"\xc7\x021ab\xc8\x00\x021ab\xc9\x00\x00\x00\x021ab\x91\xc0\x81\xc0\xc0"
@@ -194,12 +194,12 @@ def test_large_bodies_of_every_kind_of_value_are_let_through() -> None:
 
 
 @pytest.mark.parametrize("runs", [[1, 300_000_000, []], [1, 2, [None]], [1, -1, []], [1, 0.5, []], ["a", 1, []]])
-def test_width_of_calls_put_off_is_that_of_their_values(runs: list[object]) -> None:
+def test_width_of_deferred_calls_must_match_their_values(runs: list[object]) -> None:
     with pytest.raises(InternalError):
         list(runs_of(runs))
 
 
-def test_instances_of_aggregates_are_counted() -> None:
+def test_number_of_aggregate_instances_is_limited() -> None:
     callbacks = Callbacks()
     for _ in range(MOST_HANDLES):
         callbacks.hold_instance(None)
@@ -208,13 +208,13 @@ def test_instances_of_aggregates_are_counted() -> None:
         callbacks.hold_instance(None)
 
 
-def test_module_of_more_sections_than_any_has_is_refused() -> None:
+def test_module_with_too_many_sections_is_refused() -> None:
     """Each takes two bytes in the file."""
     with pytest.raises(OperationalError, match="sections"):
         read_side(b"\0asm\x01\0\0\0" + b"\0\x01\0" * 5000)
 
 
-async def test_names_of_columns_count_as_bytes_of_the_result() -> None:
+async def test_column_names_count_towards_the_result_limit() -> None:
     async with rapsqlite.connect(":memory:", limits={"max_bytes": 1000}) as conn:
         cursor = await conn.execute(f'SELECT 1 AS "{"x" * 900}"')
         assert [column[0] for column in cursor.description or ()] == ["x" * 900]
@@ -223,7 +223,7 @@ async def test_names_of_columns_count_as_bytes_of_the_result() -> None:
             await conn.execute(f'SELECT 1 AS "{"x" * 2000}"')
 
 
-async def test_texts_of_errors_are_cut() -> None:
+async def test_error_messages_are_truncated() -> None:
     async with rapsqlite.connect(":memory:", limits={"max_bytes": 2000}) as conn:
         with pytest.raises(OperationalError, match="no such column") as caught:
             await conn.execute(f"SELECT {'x' * 100_000}")
@@ -231,7 +231,7 @@ async def test_texts_of_errors_are_cut() -> None:
     assert len(str(caught.value).partition("\n")[0]) <= 2000
 
 
-async def test_guest_that_counts_wrongly_is_held_to_the_limit() -> None:
+async def test_limit_holds_for_a_guest_that_counts_wrongly() -> None:
     length = abi.REPLY_HEADER_BYTES + 8000
     body = store(REPLIES, length, 1, abi.REPLY_DONE, 0, 8000)
     guest = guest_of(AWAIT_REQUEST + body + publish(length) + PARK_FOR_EVER, result_limit_bytes=1000)

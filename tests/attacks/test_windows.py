@@ -34,8 +34,10 @@ SIZE_NOW = PAGES << 16  # of a guest's memory
     ],
     ids=["window", "large window", "index", "off"],
 )
-def test_no_file_is_laid_over_memory(tmp_path: Path, call: str) -> None:
-    """The host reads and writes rings, control words and arguments: a file there could vanish, or reject a write."""
+def test_no_file_is_mapped_over_the_guests_own_memory(tmp_path: Path, call: str) -> None:
+    """The host reads and writes rings, control words and arguments: a file mapped there could shrink, or reject a
+    write.
+    """
     addresses = [CONTROL & ~4095, PLACE & ~4095, REQUESTS, REPLIES, FREE, -4096, 0x7FFF_0000]
     attacks = {str(at): f"(drop (call {call.format(fd=FD, at=at)}))" for at in addresses}
 
@@ -62,10 +64,8 @@ def test_no_file_is_laid_over_memory(tmp_path: Path, call: str) -> None:
         (0x7FFF_0000, 65536, OUTSIDE),
     ],
 )
-def test_pages_are_dropped_of_memory_alone_that_is_not_shared(
-    tmp_path: Path, address: int, length: int, reason: str
-) -> None:
-    """Neither what the host reads and writes, nor other memory."""
+def test_only_pages_of_unshared_memory_are_dropped(tmp_path: Path, address: int, length: int, reason: str) -> None:
+    """Pages that the host reads and writes, and other memory, stay."""
     kept = f"(i64.store (i32.const {FREE}) (i64.const -1))"
     attack = f"{kept} (call $memory_unused (i32.const {address}) (i32.const {length}))"
 
@@ -95,8 +95,8 @@ USES = (
 
 
 @pytest.mark.parametrize("cut", ["", CUT], ids=["whole", "cut"])
-def test_host_functions_know_no_window(tmp_path: Path, cut: str) -> None:
-    """What the host reads must not vanish meanwhile, and what it writes must not be a file's."""
+def test_host_functions_refuse_addresses_in_windows(tmp_path: Path, cut: str) -> None:
+    """What the host reads must not vanish meanwhile, and what it writes must not go to a file."""
     attacks = {use: f"{MAPPED} {cut} (drop {use})" for use in USES}
 
     said = outcomes(attacks, tmp_path / "a.db")
@@ -116,7 +116,7 @@ def test_every_host_function_that_takes_an_address_is_attacked() -> None:
 
 
 @pytest.mark.parametrize("cut", ["", CUT], ids=["whole", "cut"])
-def test_instructions_that_end_in_native_code_know_no_window(tmp_path: Path, cut: str) -> None:
+def test_instructions_run_by_native_code_refuse_windows(tmp_path: Path, cut: str) -> None:
     """A fault there is not a trap but the end of the process."""
     uses = [
         f"(memory.copy (i32.const {FREE}) {WINDOW} (i32.const 64))",
@@ -131,7 +131,7 @@ def test_instructions_that_end_in_native_code_know_no_window(tmp_path: Path, cut
     assert said == dict.fromkeys(attacks, TRAP)
 
 
-def test_load_from_a_file_that_was_cut_is_a_trap(tmp_path: Path) -> None:
+def test_load_from_a_truncated_file_is_a_trap(tmp_path: Path) -> None:
     loads = ["i64.load", "i32.atomic.load", "i32.load8_u"]
     attacks = {load: f"{MAPPED} {CUT} (drop ({load} {WINDOW}))" for load in loads}
 
@@ -140,7 +140,7 @@ def test_load_from_a_file_that_was_cut_is_a_trap(tmp_path: Path) -> None:
     assert said == dict.fromkeys(attacks, TRAP)
 
 
-def test_system_interface_knows_no_window(tmp_path: Path) -> None:
+def test_wasi_functions_refuse_addresses_in_windows(tmp_path: Path) -> None:
     """WASI is native code too: it rejects the address, or traps."""
     calls = [
         f"(call $random_get {WINDOW} (i32.const 64))",
@@ -163,8 +163,8 @@ def test_memory_does_not_grow_into_the_windows(tmp_path: Path) -> None:
     assert outcomes({"grows": attack}, tmp_path / "a.db") == {"grows": LEFT}
 
 
-def test_no_place_is_covered_twice(tmp_path: Path) -> None:
-    """Parts of parts would exhaust the process's mappings."""
+def test_no_address_is_mapped_twice(tmp_path: Path) -> None:
+    """Nested mappings would exhaust the process's limit."""
     inside = f"(i32.const {abi.WINDOWS_START - (1 << 32) + 4096})"
     again = f"(call $window_map {FD} {inside} (i32.const 4096) (i64.const 0))"
     attack = f"{MAPPED} (if (i32.ne {again} (i32.const {abi.SQLITE_IOERR_MMAP})) (then (unreachable)))"

@@ -72,7 +72,7 @@ async def outcome(perform: Callable[[], Any], *, awaits: bool) -> Any:
 
 
 @needs_blob
-async def test_every_step_is_that_of_sqlite3(conn: rapsqlite.Connection) -> None:
+async def test_every_step_has_the_result_of_sqlite3(conn: rapsqlite.Connection) -> None:
     native = Native()
     async with conn.blobopen("t", "b", 1) as blob:
         for verb, arguments in STEPS:
@@ -86,7 +86,7 @@ async def test_every_step_is_that_of_sqlite3(conn: rapsqlite.Connection) -> None
     native.close()
 
 
-async def test_slices_backwards(conn: rapsqlite.Connection) -> None:
+async def test_backward_slices_are_read_and_written(conn: rapsqlite.Connection) -> None:
     """sqlite3 itself fails here with a SystemError."""
     expected = bytearray(DATA)
     expected[20:1:-4] = b"54321"
@@ -110,7 +110,7 @@ async def test_slices_backwards(conn: rapsqlite.Connection) -> None:
         (("v", "b", 1), {}),
     ],
 )
-async def test_what_cannot_be_opened_is_refused_as_by_sqlite3(
+async def test_blob_that_cannot_be_opened_is_refused_as_by_sqlite3(
     conn: rapsqlite.Connection, arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> None:
     script = """CREATE TABLE n (b); INSERT INTO n VALUES (NULL); CREATE TABLE i (b); CREATE INDEX x ON i (b);
@@ -142,7 +142,7 @@ async def test_read_only_handle_refuses_to_write(conn: rapsqlite.Connection) -> 
 
 
 @pytest.mark.parametrize("change", ["UPDATE t SET b = zeroblob(50)", "DELETE FROM t"])
-async def test_expired_handle(conn: rapsqlite.Connection, change: str) -> None:
+async def test_expired_handle_refuses_every_verb(conn: rapsqlite.Connection, change: str) -> None:
     """A handle on a row that has changed refuses every verb with SQLITE_ABORT, as in sqlite3."""
     blob = await conn.blobopen("t", "b", 1)
     await conn.execute(change)
@@ -160,7 +160,7 @@ async def test_expired_handle(conn: rapsqlite.Connection, change: str) -> None:
     assert await conn.fetch_scalar("SELECT 1") == 1
 
 
-async def test_closed_handle(conn: rapsqlite.Connection) -> None:
+async def test_closed_handle_refuses_every_verb_but_close(conn: rapsqlite.Connection) -> None:
     """A closed handle refuses every verb but ``close``."""
     blob = await conn.blobopen("t", "b", 1)
     await blob.close()
@@ -184,15 +184,15 @@ async def test_connection_closes_with_a_blob_open() -> None:
     await blob.close()
 
 
-async def test_dropped_blob_lets_go_of_its_row(conn: rapsqlite.Connection) -> None:
+async def test_dropped_blob_releases_its_row(conn: rapsqlite.Connection) -> None:
     blob = await conn.blobopen("t", "b", 1)
     del blob
 
     await conn.execute("DROP TABLE t")
 
 
-async def test_values_of_many_megabytes(conn: rapsqlite.Connection) -> None:
-    """Larger than what one reply carries."""
+async def test_value_of_many_megabytes_is_read_and_written_whole(conn: rapsqlite.Connection) -> None:
+    """They are larger than one reply can carry."""
     size = 5_000_001
     await conn.execute("UPDATE t SET b = zeroblob(?)", (size,))
     data = os.urandom(size)
@@ -206,7 +206,7 @@ async def test_values_of_many_megabytes(conn: rapsqlite.Connection) -> None:
     assert await conn.fetch_scalar("SELECT b FROM t") == data
 
 
-async def test_write_rolls_back(conn: rapsqlite.Connection) -> None:
+async def test_rollback_undoes_a_write_to_a_blob(conn: rapsqlite.Connection) -> None:
     """A blob is written inside the connection's transaction."""
     await conn.execute("BEGIN")
     async with conn.blobopen("t", "b", 1) as blob:
@@ -216,7 +216,7 @@ async def test_write_rolls_back(conn: rapsqlite.Connection) -> None:
     assert await conn.fetch_scalar("SELECT b FROM t") == DATA
 
 
-async def test_arguments_out_of_range(conn: rapsqlite.Connection) -> None:
+async def test_arguments_out_of_range_are_refused(conn: rapsqlite.Connection) -> None:
     """A row number beyond 64 bits and a closed connection are refused before the guest sees them."""
     with pytest.raises(OverflowError):
         await conn.blobopen("t", "b", 2**63)

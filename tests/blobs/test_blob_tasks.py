@@ -69,7 +69,7 @@ async def test_position_stays_where_it_was_when_reading_or_writing_fails(conn: r
         assert await blob.tell() == 40
 
 
-async def test_large_value_is_read_as_it_is_at_one_moment(conn: rapsqlite.Connection) -> None:
+async def test_large_value_is_read_as_one_snapshot(conn: rapsqlite.Connection) -> None:
     """It was read in pieces, and some contained what other tasks wrote in between."""
     await conn.execute("UPDATE t SET b = zeroblob(?)", (LARGE,))
     seen: list[set[int]] = []
@@ -94,7 +94,7 @@ async def test_large_value_is_read_as_it_is_at_one_moment(conn: rapsqlite.Connec
     assert [len(values) for values in seen] == [1] * 8
 
 
-async def test_bytes_between_those_of_a_slice_are_left_alone(conn: rapsqlite.Connection) -> None:
+async def test_bytes_between_the_steps_of_a_slice_are_not_written(conn: rapsqlite.Connection) -> None:
     """They were read and written back, which undid another task's writes in between."""
     async with conn.blobopen("t", "b", 1) as blob, anyio.create_task_group() as tasks:
         for _ in range(20):
@@ -109,7 +109,7 @@ async def test_bytes_between_those_of_a_slice_are_left_alone(conn: rapsqlite.Con
 
 
 @pytest.mark.parametrize("key", [slice(0, 100, 7), slice(99, 3, -11), slice(-1, -50, -1), slice(2, 3, 50)])
-async def test_slices_with_steps_are_those_of_a_bytearray(conn: rapsqlite.Connection, key: slice) -> None:
+async def test_slices_with_steps_match_a_bytearray(conn: rapsqlite.Connection, key: slice) -> None:
     expected = bytearray(DATA)
     data = bytes(range(200, 200 + len(expected[key])))
     expected[key] = data
@@ -136,7 +136,7 @@ async def test_cancelled_read_of_a_large_value_leaves_the_blob_usable(conn: raps
 # -- closing -----------------------------------------------------------------------------------------
 
 
-async def test_closing_tells_that_what_was_written_could_not_be_committed(conn: rapsqlite.Connection) -> None:
+async def test_closing_reports_a_commit_that_failed(conn: rapsqlite.Connection) -> None:
     """Outside a transaction closing the last blob commits; sqlite3 does not report it when that fails."""
     blob = await conn.blobopen("t", "b", 1)
     await blob.write(b"lost")
@@ -151,7 +151,7 @@ async def test_closing_tells_that_what_was_written_could_not_be_committed(conn: 
     assert await conn.fetch_scalar("SELECT b FROM t") == DATA
 
 
-async def test_exception_of_the_commit_hook_is_the_cause(conn: rapsqlite.Connection) -> None:
+async def test_exception_in_the_commit_hook_is_the_cause(conn: rapsqlite.Connection) -> None:
     def fail() -> bool:
         raise ZeroDivisionError("on purpose")
 
@@ -164,7 +164,7 @@ async def test_exception_of_the_commit_hook_is_the_cause(conn: rapsqlite.Connect
     assert await conn.fetch_scalar("SELECT b FROM t") == DATA
 
 
-async def test_error_that_was_told_is_not_told_again_by_closing(conn: rapsqlite.Connection) -> None:
+async def test_error_that_was_raised_is_not_raised_again_by_close(conn: rapsqlite.Connection) -> None:
     blob = await conn.blobopen("t", "b", 1, readonly=True)
     with pytest.raises(rapsqlite.OperationalError, match="readonly"):
         await blob.write(b"x")
@@ -178,7 +178,7 @@ async def test_error_that_was_told_is_not_told_again_by_closing(conn: rapsqlite.
     await expired.close()
 
 
-async def test_cancelled_close_lets_go_of_the_row(conn: rapsqlite.Connection) -> None:
+async def test_cancelled_close_releases_the_row(conn: rapsqlite.Connection) -> None:
     blob = await conn.blobopen("t", "b", 1)
     with anyio.CancelScope() as scope:
         scope.cancel()
@@ -187,8 +187,10 @@ async def test_cancelled_close_lets_go_of_the_row(conn: rapsqlite.Connection) ->
     await conn.execute("DROP TABLE t")
 
 
-async def test_close_after_a_cancellation_that_came_too_late_lets_go_of_the_row(conn: rapsqlite.Connection) -> None:
-    """The cancellation of a finished request is raised at the task's next request: but not before that is sent."""
+async def test_close_after_a_late_cancellation_releases_the_row(conn: rapsqlite.Connection) -> None:
+    """The cancellation of a finished request is raised at the task's next request, but not before that request is
+    sent.
+    """
     blob = await conn.blobopen("t", "b", 1)
 
     await cancelled_too_late(conn, blob.close)
@@ -196,7 +198,7 @@ async def test_close_after_a_cancellation_that_came_too_late_lets_go_of_the_row(
     await conn.execute("DROP TABLE t")
 
 
-async def test_blob_that_a_callback_may_not_close_stays_open(conn: rapsqlite.Connection) -> None:
+async def test_blob_stays_open_if_a_callback_tries_to_close_it(conn: rapsqlite.Connection) -> None:
     blob = await conn.blobopen("t", "b", 1)
 
     await refused_in_a_callback(conn, blob.close)
@@ -206,8 +208,8 @@ async def test_blob_that_a_callback_may_not_close_stays_open(conn: rapsqlite.Con
     await conn.execute("DROP TABLE t")
 
 
-async def test_blobs_whose_connection_closes_as_they_are_opened_can_be_closed_and_dropped() -> None:
-    """They arrive when the connection has no guest any more, whose state both checked."""
+async def test_blob_opened_while_its_connection_closes_can_be_closed_and_dropped() -> None:
+    """They arrive after the connection has lost its guest, whose state both operations used to check."""
     conn = await connect(":memory:")
     await conn.execute("CREATE TABLE t (b)")
     await conn.execute("INSERT INTO t VALUES (x'00')")
@@ -250,7 +252,7 @@ async def test_blobs_whose_connection_closes_as_they_are_opened_can_be_closed_an
         (("t", "b", -(1 << 63) - 1), {}, OverflowError),
     ],
 )
-async def test_what_is_no_name_and_no_row_id_is_refused_as_by_sqlite3(
+async def test_invalid_name_or_row_id_is_refused_as_by_sqlite3(
     conn: rapsqlite.Connection, arguments: tuple[Any, ...], options: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):

@@ -1,4 +1,4 @@
-"""Two connections that differ only in whether function calls are deferred. A user must see no difference."""
+"""Two connections that differ only in whether function calls are deferred. Users must see no difference."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ async def both(sql: str, fails_at: object = None, *, windows: bool = False) -> t
 
 
 @pytest.mark.parametrize("sql", QUERIES)
-async def test_calls_come_in_the_order_of_sqlite3(sql: str) -> None:
+async def test_calls_are_made_in_the_order_of_sqlite3(sql: str) -> None:
     theirs, ours, theirs_log, ours_log = await both(sql)
 
     assert ours == theirs
@@ -111,7 +111,7 @@ async def test_calls_come_in_the_order_of_sqlite3(sql: str) -> None:
 
 @pytest.mark.skipif(not hasattr(sqlite3.Connection, "create_window_function"), reason="sqlite3 has them since 3.11")
 @pytest.mark.parametrize("sql", WINDOWS)
-async def test_window_calls_come_in_the_order_of_sqlite3(sql: str) -> None:
+async def test_window_calls_are_made_in_the_order_of_sqlite3(sql: str) -> None:
     theirs, ours, theirs_log, ours_log = await both(sql, windows=True)
 
     assert ours == theirs
@@ -141,7 +141,7 @@ async def test_ten_thousand_steps_take_a_dozen_crossings() -> None:
         assert [entry[2] for entry in log if entry[1] == "step"] == [(number,) for number in range(10_000)]
 
 
-async def test_large_arguments_of_steps_are_not_piled_up() -> None:
+async def test_large_arguments_of_deferred_steps_do_not_accumulate() -> None:
     sizes: list[int] = []
 
     class Sizes:
@@ -163,8 +163,8 @@ async def test_large_arguments_of_steps_are_not_piled_up() -> None:
         assert (await conn.statistics())["memory_bytes"] - before < 20_000_000
 
 
-async def test_steps_are_done_when_their_rows_are_there() -> None:
-    """Including the ones of a statement with rows left."""
+async def test_steps_are_made_by_the_time_their_rows_arrive() -> None:
+    """Including the steps of a statement with rows left."""
     log: list[tuple[Any, ...]] = []
     async with rapsqlite.connect(":memory:") as conn:
         await conn.executescript(SETUP)
@@ -236,7 +236,7 @@ async def test_other_functions_are_called_for_every_row() -> None:
         assert len(log) == 40
 
 
-async def test_arguments_of_other_types_are_other_arguments() -> None:
+async def test_equal_arguments_of_different_types_are_called_separately() -> None:
     values = [1, 1.0, "1", b"1", None, "", b"", 0, 0.0, -0.0, "x" * 39, "x" * 40, "x" * 5000, b"y" * 5000, 1 << 62]
     sql = "VALUES " + ",".join(["(f(?), g(?))"] * len(values))
     parameters = [value for value in values for _ in range(2)]
@@ -256,7 +256,7 @@ async def test_arguments_of_other_types_are_other_arguments() -> None:
             assert [row[0] for row in rows] == [row[1] for row in rows] == [repr(value) for value in values]
 
 
-async def test_answers_of_every_type_and_size_serve_again() -> None:
+async def test_results_of_every_type_and_size_are_reused() -> None:
     answers = [None, 0, -(1 << 63), 1.5, "", "é" * 10, "long" * 500, b"", b"\0\xff", b"long" * 500]
     async with rapsqlite.connect(":memory:") as conn:
         await conn.create_function("f", 1, answers.__getitem__, deterministic=True)
@@ -265,7 +265,7 @@ async def test_answers_of_every_type_and_size_serve_again() -> None:
         assert await conn.fetch_all(sql) == [[answer] for answer in answers] * 4
 
 
-async def test_exception_is_not_kept() -> None:
+async def test_exception_is_not_reused() -> None:
     calls = 0
 
     def sometimes(_: int) -> int:
@@ -283,7 +283,7 @@ async def test_exception_is_not_kept() -> None:
             assert await conn.fetch_scalar("SELECT f(5)") == expected
 
 
-async def test_replaced_function_answers_itself() -> None:
+async def test_replaced_function_reuses_no_result_of_its_predecessor() -> None:
     async with rapsqlite.connect(":memory:") as conn:
         for answer in ("first", "second"):
             await conn.create_function("f", 1, lambda _, answer=answer: answer, deterministic=True)

@@ -1,4 +1,4 @@
-"""Callbacks that are replaced, removed and abandoned: at any moment, of every kind, and all of them freed."""
+"""Callbacks of every kind that are replaced, removed and abandoned at any moment: all of them are freed."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_hook_is_replaced_and_removed_while_statements_are_cached_and_have
 
 
 @pytest.mark.parametrize("kind", sorted(USED))
-async def test_what_a_statement_uses_is_replaced_for_cached_statements_and_not_for_one_with_rows_left(
+async def test_replaced_callback_is_used_by_cached_statements_but_not_by_one_with_rows_left(
     kind: str,
 ) -> None:
     sql = STATEMENTS[kind]
@@ -135,7 +135,7 @@ async def test_what_a_statement_uses_is_replaced_for_cached_statements_and_not_f
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("count", [2_000, pytest.param(100_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", sorted({**HOOKS, **USED}))
-async def test_thousands_of_registrations_of_every_kind_leave_one(kind: str, count: int) -> None:
+async def test_thousands_of_registrations_of_every_kind_keep_only_the_last(kind: str, count: int) -> None:
     register = {**HOOKS, **USED}[kind]
     async with rapsqlite.connect(":memory:") as conn:
         await conn.executescript(SETUP)

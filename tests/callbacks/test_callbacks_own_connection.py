@@ -1,4 +1,4 @@
-"""A callback that uses the connection which calls it: an immediate error in every case, and no deadlock."""
+"""A callback that uses the connection that calls it: an immediate error in every case, and no deadlock."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def refused(what: Callable[[], Awaitable[object]], inside: str) -> bool:
 
 @BACKENDS
 @pytest.mark.parametrize("name", sorted(USES))
-async def test_everything_that_waits_for_the_connection_is_refused(held: Held, name: str, inside: str) -> None:
+async def test_every_call_that_waits_for_the_connection_is_refused(held: Held, name: str, inside: str) -> None:
     answers: list[bool] = []
 
     def call() -> int:

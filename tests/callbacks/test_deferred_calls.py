@@ -73,7 +73,7 @@ MADE_AT_ONCE = [
 
 
 @pytest.mark.parametrize("sql", [*PUT_OFF, *MADE_AT_ONCE])
-async def test_rows_and_calls_are_those_of_sqlite3(sql: str) -> None:
+async def test_rows_and_calls_match_sqlite3(sql: str) -> None:
     theirs: Log = []
     native = sqlite3.connect(":memory:")
     for number in range(3):
@@ -83,7 +83,7 @@ async def test_rows_and_calls_are_those_of_sqlite3(sql: str) -> None:
     native.close()
     log: Log = []
     async with opened(logged(log)) as conn:
-        for _ in range(2):  # the second time it is known from the start
+        for _ in range(2):  # the second time, the decision is already known
             log.clear()
             assert await conn.execute_fetchall(sql) == expected
             # A different evaluation order chosen by SQLite does not matter.
@@ -91,7 +91,7 @@ async def test_rows_and_calls_are_those_of_sqlite3(sql: str) -> None:
 
 
 @pytest.mark.parametrize("sql", PUT_OFF)
-async def test_calls_cross_by_the_hundred(sql: str) -> None:
+async def test_hundreds_of_calls_share_a_crossing(sql: str) -> None:
     log: Log = []
     async with opened(logged(log)) as conn:
         for at_most in (60, 12):  # before the bytecode is examined, and after
@@ -105,7 +105,7 @@ async def test_calls_cross_by_the_hundred(sql: str) -> None:
 
 
 @pytest.mark.parametrize("sql", MADE_AT_ONCE)
-async def test_what_somebody_else_looks_at_is_called_at_once(sql: str) -> None:
+async def test_call_whose_result_is_used_elsewhere_is_not_deferred(sql: str) -> None:
     log: Log = []
     async with opened(logged(log)) as conn:
         before = await crossings(conn)
@@ -115,7 +115,7 @@ async def test_what_somebody_else_looks_at_is_called_at_once(sql: str) -> None:
         assert await crossings(conn) - before == len(log)
 
 
-async def test_function_that_takes_any_number_of_arguments_is_put_off_too() -> None:
+async def test_function_with_any_number_of_arguments_is_deferred_too() -> None:
     log: Log = []
     async with rapsqlite.connect(":memory:") as conn:
         await conn.create_function("f", -1, logged(log))
@@ -128,7 +128,7 @@ async def test_function_that_takes_any_number_of_arguments_is_put_off_too() -> N
         assert await crossings(conn) - before < ROWS / 2
 
 
-async def test_deterministic_function_is_put_off_only_where_its_answers_do_not_serve_again() -> None:
+async def test_deterministic_function_is_deferred_only_if_its_results_are_not_reused() -> None:
     log: Log = []
     async with opened(logged([])) as conn:
         await conn.create_function("d", 1, logged(log), deterministic=True)
@@ -154,7 +154,7 @@ async def test_deterministic_function_is_put_off_only_where_its_answers_do_not_s
     ],
 )
 async def test_true_and_false_cross_as_often_as_one_and_zero(sql: str, at_most: int) -> None:
-    """Python's conditions return True and False, and parameters may be such; SQLite has integers for both."""
+    """Python's conditions are True and False, and so may parameters be; SQLite stores both as integers."""
     seen = []
     for answer in (lambda *arguments: int(arguments[0] > 100), lambda *arguments: arguments[0] > 100):
         log: Log = []
@@ -226,7 +226,7 @@ class Queries:
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_made_up_queries_answer_and_call_alike_with_and_without(seed: int) -> None:
+async def test_generated_queries_give_the_same_rows_and_calls_with_and_without_deferral(seed: int) -> None:
     """One engine, one plan, two ways of calling."""
     queries = Queries(seed)
     log: Log = []

@@ -1,4 +1,6 @@
-"""Deferred calls: their results, their exceptions, and other callbacks in between. All as if made immediately."""
+"""Deferred calls: their results, their exceptions, and other callbacks in between. All are as if the calls were made
+immediately.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,7 @@ ANSWERS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-async def test_every_kind_of_answer(name: str) -> None:
+async def test_every_kind_of_result_is_the_same_when_deferred(name: str) -> None:
     """Every kind of result comes out as it does without deferral, and so does an error late in the rows."""
     result, calls = await both(
         lambda value: ANSWERS[name] if value == FAR else value, lambda conn: conn.fetch_all(SCAN)
@@ -76,7 +78,7 @@ async def test_every_kind_of_answer(name: str) -> None:
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, MemoryError, OverflowError, KeyboardInterrupt, StopIteration])
-async def test_first_exception_is_the_error_and_ends_the_calls(error: type[BaseException]) -> None:
+async def test_first_exception_is_raised_and_ends_the_calls(error: type[BaseException]) -> None:
     def fail(value: int) -> int:
         if value == FAR:
             raise error("at 200")
@@ -142,14 +144,14 @@ SHAPES: dict[str, Callable[[rapsqlite.Connection], Any]] = {
 
 
 @pytest.mark.parametrize("name", SHAPES)
-async def test_rows_of_every_shape(name: str) -> None:
+async def test_deferred_results_are_put_into_rows_of_every_shape(name: str) -> None:
     """The results are put in the right columns of rows of every shape."""
     result, _calls = await both(lambda *values: f"é{values}", SHAPES[name])
 
     assert "é(7" in result
 
 
-async def test_text_factory_gets_the_answers() -> None:
+async def test_text_factory_gets_deferred_results() -> None:
     async def use(conn: rapsqlite.Connection) -> Any:
         conn.text_factory = bytes
         as_bytes = await conn.execute_fetchall("SELECT f(v), id FROM t")
@@ -173,7 +175,7 @@ async def test_limits_on_results_hold(limits: dict[str, int]) -> None:
     assert seen[0] == seen[1]
 
 
-async def test_limit_on_length_holds_for_answers() -> None:
+async def test_length_limit_holds_for_deferred_results() -> None:
     excess: set[int] = set()
 
     async def use(conn: rapsqlite.Connection) -> Any:
@@ -190,7 +192,7 @@ async def test_limit_on_length_holds_for_answers() -> None:
     assert len(calls) == 2 * ROWS + 200
 
 
-async def test_answers_come_in_as_the_cursor_fetches() -> None:
+async def test_calls_are_made_as_the_cursor_fetches() -> None:
     """Nothing is called earlier than without deferral."""
     seen = []
     for single in (False, True):
@@ -209,8 +211,8 @@ async def test_answers_come_in_as_the_cursor_fetches() -> None:
     assert seen[0] == seen[1]
 
 
-async def test_large_answers_do_not_pile_up() -> None:
-    """A few hundred of them exceed the guest's memory; each page has its share."""
+async def test_large_deferred_results_do_not_accumulate() -> None:
+    """A few hundred of them would exceed the guest's memory, so each page makes only its own."""
     log: Log = []
     async with opened(logged(log, lambda value: bytes(1 << 20)), limits={"memory_bytes": 64 << 20}) as conn:
         total = 0
@@ -226,7 +228,7 @@ def growing(number: int) -> str:
     return "x" * (400_000 if number > 50 else 1)
 
 
-async def test_function_that_is_gone_is_still_called_for_rows_that_were_read() -> None:
+async def test_removed_function_is_still_called_for_rows_already_read() -> None:
     """The statement is at its end, so SQLite releases the function, while rows wait for large results."""
     log: Log = []
     sql = "SELECT f(id), id FROM t WHERE id <= 100 ORDER BY id"
@@ -247,7 +249,7 @@ async def test_function_that_is_gone_is_still_called_for_rows_that_were_read() -
             await conn.fetch_all(sql)
 
 
-async def test_rows_that_nobody_fetches_are_not_called_for() -> None:
+async def test_no_calls_are_made_for_rows_that_are_not_fetched() -> None:
     log: Log = []
     sql = "SELECT f(id), id FROM t"
     async with opened(logged(log, growing)) as conn:
@@ -311,12 +313,12 @@ async def heard(name: str, fails_at: int | None, *, single: bool) -> Log:
 
 @pytest.mark.parametrize("fails_at", [None, FAR])
 @pytest.mark.parametrize("name", COMPANY)
-async def test_order_of_calls_is_kept_among_all_kinds(name: str, fails_at: int | None) -> None:
+async def test_calls_of_all_kinds_keep_their_order(name: str, fails_at: int | None) -> None:
     assert await heard(name, fails_at, single=False) == await heard(name, fails_at, single=True)
 
 
-async def test_schema_that_changes_between_executions() -> None:
-    """What is known about a statement's program is not used for its next one."""
+async def test_schema_change_between_executions_is_noticed() -> None:
+    """What is known about a statement's program does not apply once it is compiled again."""
 
     async def use(conn: rapsqlite.Connection) -> Any:
         seen = [await conn.fetch_all("SELECT *, f(v) FROM t") for _ in range(2)]
@@ -332,7 +334,7 @@ async def test_schema_that_changes_between_executions() -> None:
 
 
 @pytest.mark.parametrize("hook", ["authorizer", "trace", "progress"])
-async def test_nothing_is_put_off_while_somebody_watches(hook: str) -> None:
+async def test_no_call_is_deferred_while_hooks_observe_the_statement(hook: str) -> None:
     log: Log = []
     heard: list[Any] = []
 
@@ -354,7 +356,7 @@ async def test_nothing_is_put_off_while_somebody_watches(hook: str) -> None:
         assert "bytecode" not in repr(heard)
 
 
-async def test_table_with_the_name_of_what_lists_programs_does_no_harm() -> None:
+async def test_user_table_named_bytecode_does_no_harm() -> None:
     log: Log = []
     async with opened(logged(log)) as conn:
         await conn.execute("CREATE VIRTUAL TABLE bytecode USING fts5(opcode, p1, p2, p3, p4, p5)")
@@ -365,14 +367,14 @@ async def test_table_with_the_name_of_what_lists_programs_does_no_harm() -> None
     assert len(log) == 2 * ROWS
 
 
-async def test_changes_that_return_rows_call_at_once() -> None:
+async def test_changes_that_return_rows_are_not_deferred() -> None:
     log: Log = []
     async with opened(logged(log)) as conn:
         rows = await conn.fetch_all("UPDATE t SET k = k + 1 RETURNING f(v)")
         assert len(rows) == len(log) == await crossings(conn) == ROWS
 
 
-async def test_cancelled_task_ends_the_call_that_runs_and_those_to_come() -> None:
+async def test_cancellation_ends_the_running_call_and_drops_the_rest() -> None:
     log: Log = []
     endless = Endless()
 
@@ -429,7 +431,7 @@ async def test_function_that_swallows_the_interrupt_is_not_called_again() -> Non
     assert len(log) == ROWS + 200
 
 
-async def test_interrupt_that_is_swallowed_ends_the_calls_of_other_kinds_too() -> None:
+async def test_swallowed_interrupt_ends_calls_of_other_kinds_too() -> None:
     log: Log = []
     endless = Endless()
 
@@ -446,7 +448,7 @@ async def test_interrupt_that_is_swallowed_ends_the_calls_of_other_kinds_too() -
     assert len(log) == 2 * ROWS + 399
 
 
-async def test_nothing_is_held_when_all_was_called() -> None:
+async def test_no_object_is_held_after_all_calls() -> None:
     async with opened(lambda value: value) as conn:
         held = len(conn._state.guest.callbacks)
         for number in range(5):
@@ -456,7 +458,7 @@ async def test_nothing_is_held_when_all_was_called() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])
-async def test_database_of_any_encoding(encoding: str) -> None:
+async def test_deferred_calls_work_in_databases_of_every_encoding(encoding: str) -> None:
     """SQLite converts text in UTF-16 databases; deferred calls get and give UTF-8 all the same."""
     log: Log = []
     async with rapsqlite.connect(":memory:") as conn:

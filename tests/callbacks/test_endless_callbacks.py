@@ -1,4 +1,4 @@
-"""Callbacks that do not return: interrupted if Python can, otherwise given up; never a hang."""
+"""Callbacks that do not return: they are interrupted if Python can do so, otherwise abandoned; nothing hangs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def cancelled_while_in(callback: Endless | Blocked, operation: Callable[[]
         scope.cancel()
 
 
-async def test_cancelled_task_ends_its_endless_function_and_the_connection_goes_on() -> None:
+async def test_cancellation_ends_an_endless_function_and_the_connection_stays_usable() -> None:
     async with rapsqlite.connect(":memory:") as conn:
         impatient(conn)
         endless = Endless()
@@ -50,7 +50,7 @@ async def test_cancelled_task_ends_its_endless_function_and_the_connection_goes_
 
 
 @pytest.mark.parametrize("method", ["step", "finalize", "__init__"])
-async def test_cancelled_task_ends_every_method_of_an_endless_aggregate(method: str) -> None:
+async def test_cancellation_ends_every_endless_method_of_an_aggregate(method: str) -> None:
     endless = Endless()
     methods = {"step": lambda _self, _value: None, "finalize": lambda _self: 0, method: endless}
     async with rapsqlite.connect(":memory:") as conn:
@@ -62,7 +62,7 @@ async def test_cancelled_task_ends_every_method_of_an_endless_aggregate(method: 
         assert await conn.fetch_scalar("SELECT 1") == 1
 
 
-async def test_interrupt_ends_an_endless_function_with_an_exception_that_says_so() -> None:
+async def test_interrupt_ends_an_endless_function_with_a_clear_exception() -> None:
     async with rapsqlite.connect(":memory:") as conn, anyio.create_task_group() as tasks:
         impatient(conn)
         endless = Endless()
@@ -80,7 +80,7 @@ async def test_interrupt_ends_an_endless_function_with_an_exception_that_says_so
         assert await conn.fetch_scalar("SELECT 1") == 1
 
 
-async def test_interrupt_leaves_a_callback_alone_that_returns_in_time() -> None:
+async def test_callback_that_returns_in_time_is_not_interrupted() -> None:
     async with rapsqlite.connect(":memory:") as conn, anyio.create_task_group() as tasks:
         blocked = Blocked(1)
         await conn.create_function("f", 0, blocked)
@@ -91,11 +91,11 @@ async def test_interrupt_leaves_a_callback_alone_that_returns_in_time() -> None:
             blocked.let_go.set()
 
         tasks.start_soon(interrupt)
-        # It was the last thing the statement had to do.
+        # It was the statement's last step.
         assert await conn.fetch_scalar("SELECT f()") == 1
 
 
-async def test_callback_that_nothing_interrupts_costs_the_connection_and_no_more(database: Path) -> None:
+async def test_uninterruptible_callback_costs_only_its_connection(database: Path) -> None:
     """The task ends, the locks are released, closing does not hang, and the thread ends once the callback returns."""
     blocked = Blocked(1)
     conn = await rapsqlite.connect(database)
@@ -149,7 +149,7 @@ BLOCKS = {"sleep": "time.sleep(3600)", "loop": "\n        while True: pass", "lo
 
 @pytest.mark.parametrize("block", sorted(BLOCKS))
 @pytest.mark.parametrize("closes", [False, True], ids=["open", "cancelled"])
-def test_interpreter_ends_while_a_callback_runs(block: str, closes: bool) -> None:
+def test_interpreter_exits_while_a_callback_runs(block: str, closes: bool) -> None:
     program = f"""
     import asyncio, threading, time, warnings
     import rapsqlite, rapsqlite._guest.registry

@@ -62,7 +62,7 @@ def held(conn: rapsqlite.Connection) -> int:
 
 
 async def compare(sql: str, register: Callable[[Any], Any]) -> None:
-    """Run ``sql`` here and there; the rows, or the class and message of the error, must be the same."""
+    """Run ``sql`` here and in sqlite3; the rows, or the class and message of the error, must be the same."""
     with sqlite3.connect(":memory:") as theirs:
         register(theirs)
         try:
@@ -84,8 +84,10 @@ async def compare(sql: str, register: Callable[[Any], Any]) -> None:
 
 
 @pytest.mark.parametrize("letter", ["a", "é"])
-async def test_texts_of_every_length_arrive_whole_where_their_answer_is_waited_for(letter: str) -> None:
-    """Around the lengths at which their encoding changes; each more than once, as the first takes another path."""
+async def test_texts_of_every_length_arrive_whole_in_immediate_calls(letter: str) -> None:
+    """Around the lengths at which the encoding changes; each more than once, because the first call takes another
+    path.
+    """
     texts = [letter * length for length in (0, 1, 15, 16, 31, 32, 127, 128, 255, 256, 510, 511, 1020, 1021, 1024, 3000)]
     seen: list[str] = []
 
@@ -113,14 +115,14 @@ async def test_texts_of_every_length_arrive_whole_where_their_answer_is_waited_f
     ],
     ids=lambda value: f"{type(value).__name__}-{str(value)[:8]!r}",
 )  # fmt: skip
-async def test_results_are_those_of_sqlite3(value: object) -> None:
+async def test_results_match_sqlite3(value: object) -> None:
     await compare("SELECT f(), typeof(f())", lambda conn: conn.create_function("f", 0, lambda: value))
 
 
 @pytest.mark.parametrize(
     "literal", ["NULL", "0", "-9223372036854775808", "1.0", "9e999", "''", "'aé'", "x''", "x'00ff'", "zeroblob(3000)"]
 )
-async def test_arguments_are_those_of_sqlite3(literal: str) -> None:
+async def test_arguments_match_sqlite3(literal: str) -> None:
     def describe(*arguments: object) -> str:
         return repr([(type(argument), argument) for argument in arguments])
 
@@ -131,7 +133,7 @@ async def test_arguments_are_those_of_sqlite3(literal: str) -> None:
 @pytest.mark.parametrize(
     "value", [1 << 63, object(), [1], "\ud800", 1j], ids=["too-large", "object", "list", "surrogate", "complex"]
 )
-async def test_values_that_cannot_be_stored_are_the_errors_of_sqlite3(value: object) -> None:
+async def test_values_that_cannot_be_stored_raise_as_in_sqlite3(value: object) -> None:
     await compare("SELECT f()", lambda conn: conn.create_function("f", 0, lambda: value))
 
 
@@ -156,7 +158,7 @@ async def test_exception_is_the_cause_of_the_error() -> None:
 @pytest.mark.parametrize(
     "exception", [KeyboardInterrupt, SystemExit, GeneratorExit, RecursionError, asyncio.CancelledError]
 )
-async def test_no_exception_ends_more_than_its_statement(exception: type[BaseException]) -> None:
+async def test_exception_ends_only_its_statement(exception: type[BaseException]) -> None:
     def fail() -> None:
         raise exception
 
@@ -193,7 +195,7 @@ async def test_each_of_many_tasks_gets_its_own_exception() -> None:
         }
 
 
-async def test_memory_error_and_overflow_error_have_their_classes() -> None:
+async def test_memory_error_and_overflow_error_keep_their_meaning() -> None:
     def fail(kind: str) -> None:
         raise {"memory": MemoryError, "overflow": OverflowError}[kind]
 
@@ -257,7 +259,7 @@ async def test_function_in_use_is_not_replaced() -> None:
 
 @pytest.mark.parametrize("method", ["create_function", "create_aggregate", "create_window_function"])
 @pytest.mark.parametrize("narg", [-100, 100_000])
-async def test_refused_numbers_of_arguments(method: str, narg: int) -> None:
+async def test_invalid_number_of_arguments_is_refused(method: str, narg: int) -> None:
     """As in sqlite3; no handle is kept for a rejected one."""
     if not hasattr(sqlite3.Connection, method):
         pytest.skip("this Python's sqlite3 has no such method")
@@ -273,7 +275,7 @@ async def test_refused_numbers_of_arguments(method: str, narg: int) -> None:
         assert held(conn) == 0
 
 
-async def test_what_is_no_name_number_or_callable_is_refused() -> None:
+async def test_invalid_name_number_or_callable_is_refused() -> None:
     wrong: list[tuple[tuple[Any, ...], type[Exception]]] = [
         ((1, 0, abs), TypeError), (("f\0g", 0, abs), ValueError), (("\ud800", 0, abs), ValueError),
         (("f", "0", abs), TypeError), (("f", 1 << 40, abs), OverflowError), (("f", 0, 5), TypeError),
@@ -344,8 +346,8 @@ async def test_cancelled_while_a_callback_runs_leaves_the_connection_usable() ->
         assert conn.is_alive()
 
 
-async def test_twenty_thousand_registrations_leave_nothing_behind() -> None:
-    """Forty bytes left by each would be noticed."""
+async def test_twenty_thousand_registrations_leak_nothing() -> None:
+    """A leak of forty bytes each would be noticed."""
 
     class Function:
         def __call__(self) -> int:
@@ -373,7 +375,7 @@ async def _register_many(conn: rapsqlite.Connection, kind: type, times: int) -> 
         await conn.create_function("f", 0, kind())
 
 
-async def test_closing_frees_everything() -> None:
+async def test_closing_frees_functions_and_instances() -> None:
     class Function:
         def __call__(self) -> int:
             return 1
@@ -406,7 +408,7 @@ VALUES = "(SELECT 1 AS a UNION ALL SELECT 2 UNION ALL SELECT 5)"
 )
 @pytest.mark.parametrize("source", [VALUES, f"{VALUES} WHERE a > 9"], ids=["rows", "no-rows"])
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10 has one message for all")
-async def test_aggregates_answer_as_in_sqlite3(cls: type, source: str) -> None:
+async def test_aggregates_match_sqlite3(cls: type, source: str) -> None:
     await compare(f"SELECT total(a), s(a) FROM {source}", lambda conn: conn.create_aggregate("s", 1, cls))
 
 
@@ -417,7 +419,7 @@ async def test_aggregate_has_an_instance_for_each_group() -> None:
 
 
 @pytest.mark.parametrize("method", ["__init__", "step", "finalize"])
-async def test_aggregate_exception_is_the_cause_and_no_instance_stays(method: str) -> None:
+async def test_exception_in_an_aggregate_is_the_cause_and_leaks_no_instance(method: str) -> None:
     async with rapsqlite.connect(":memory:") as conn:
         await conn.create_aggregate("s", 1, failing(method))
         with pytest.raises(rapsqlite.OperationalError, match=method) as caught:
@@ -433,7 +435,7 @@ async def test_aggregate_exception_is_the_cause_and_no_instance_stays(method: st
     [Sum, *(failing(name) for name in ("__init__", "step", "inverse", "value", "finalize")),
      *(lacking(name) for name in ("step", "inverse", "value", "finalize"))],
 )  # fmt: skip
-async def test_window_functions_answer_as_in_sqlite3(cls: type) -> None:
+async def test_window_functions_match_sqlite3(cls: type) -> None:
     await compare(
         f"SELECT a, s(a) OVER (ORDER BY a ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING) FROM {VALUES}",
         lambda conn: conn.create_window_function("s", 1, cls),
@@ -475,7 +477,7 @@ async def test_removed_collation_is_unknown() -> None:
 
 @pytest.mark.parametrize("answer", [None, "1", 0.5])
 async def test_collation_that_fails_ends_its_statement(answer: object) -> None:
-    """Otherwise rows would be sorted, and indexes built, by arbitrary answers."""
+    """Otherwise rows would be sorted, and indexes built, by arbitrary results."""
     async with rapsqlite.connect(":memory:") as conn:
         await conn.create_collation("c", lambda *_: answer)  # type: ignore[arg-type]
         for sql in (f"SELECT w FROM {WORDS} ORDER BY w COLLATE c", "SELECT 'a' < 'b' COLLATE c"):

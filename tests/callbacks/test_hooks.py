@@ -49,7 +49,7 @@ STATEMENTS = [
 ]
 
 
-async def test_authorizer_is_asked_what_sqlite3_asks() -> None:
+async def test_authorizer_gets_the_same_questions_as_in_sqlite3() -> None:
     """SQLite's versions differ in details, so only the actions common to all are compared."""
     known = {
         sqlite3.SQLITE_CREATE_TABLE, sqlite3.SQLITE_CREATE_TRIGGER, sqlite3.SQLITE_DROP_TABLE,
@@ -82,7 +82,7 @@ async def test_authorizer_is_asked_what_sqlite3_asks() -> None:
 
 
 @pytest.mark.parametrize("answer", [sqlite3.SQLITE_DENY, 42, None, "0", 1 << 40])
-async def test_what_is_not_allowed_is_refused(conn: rapsqlite.Connection, answer: object) -> None:
+async def test_denied_action_is_refused(conn: rapsqlite.Connection, answer: object) -> None:
     theirs = sqlite3.connect(":memory:")
     theirs.set_authorizer(lambda *_: answer)  # type: ignore[arg-type]
     with pytest.raises(sqlite3.DatabaseError) as expected:
@@ -123,7 +123,7 @@ async def test_authorizer_that_raises_denies_and_is_the_cause(conn: rapsqlite.Co
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-async def test_kind_of_statement_is_known_under_an_authorizer(conn: rapsqlite.Connection) -> None:
+async def test_statement_kind_is_known_under_an_authorizer(conn: rapsqlite.Connection) -> None:
     """Whether to begin a transaction is determined in the callback that also calls the user's authorizer."""
     await conn.commit()
     await conn.set_authorizer(lambda *_: sqlite3.SQLITE_OK)
@@ -139,7 +139,7 @@ async def test_kind_of_statement_is_known_under_an_authorizer(conn: rapsqlite.Co
 
 
 @pytest.mark.parametrize("steps", [1, 7, 1000, 5000])
-async def test_progress_handler_is_called_every_so_many_steps(conn: rapsqlite.Connection, steps: int) -> None:
+async def test_progress_handler_is_called_once_per_number_of_steps(conn: rapsqlite.Connection, steps: int) -> None:
     calls = 0
 
     def count() -> int:
@@ -177,7 +177,7 @@ async def test_removed_progress_handler_is_not_called(conn: rapsqlite.Connection
     assert held(conn) == 0
 
 
-async def test_limit_on_steps_holds_under_a_progress_handler() -> None:
+async def test_step_limit_holds_under_a_progress_handler() -> None:
     async with rapsqlite.connect(":memory:", limits={"statement_steps": 50_000}) as conn:
         await conn.set_progress_handler(lambda: 0, 10)
         with pytest.raises(rapsqlite.DataError, match="more than 50000 steps"):
@@ -187,8 +187,8 @@ async def test_limit_on_steps_holds_under_a_progress_handler() -> None:
 # -- trace -------------------------------------------------------------------------------------------
 
 
-async def test_trace_has_the_sql_of_sqlite3(conn: rapsqlite.Connection) -> None:
-    """With values filled in. Python 3.10 and later expand them alike."""
+async def test_trace_gets_the_sql_that_sqlite3_traces(conn: rapsqlite.Connection) -> None:
+    """With values filled in, as every supported sqlite3 does."""
     statements: list[tuple[str, tuple[Any, ...]]] = [
         ("INSERT INTO t VALUES (?, ?)", (1, "it's é")), ("SELECT :a, @b", (None, b"\0\xff")),
         ("SELECT a FROM t WHERE b = ?", (1.5,)), ("UPDATE t SET b = 'plain'", ()),
@@ -216,7 +216,7 @@ async def test_trace_has_the_sql_of_sqlite3(conn: rapsqlite.Connection) -> None:
     assert [sql.strip() for sql in found if sql != "COMMIT"] == [sql.strip() for sql in expected if sql != "COMMIT"]
 
 
-async def test_trace_tells_of_transactions_triggers_and_their_end(conn: rapsqlite.Connection) -> None:
+async def test_trace_reports_transactions_and_triggers(conn: rapsqlite.Connection) -> None:
     await conn.executescript(
         "CREATE TABLE log (a); CREATE TRIGGER tr AFTER INSERT ON t BEGIN INSERT INTO log VALUES (new.a); END"
     )
@@ -250,7 +250,7 @@ async def test_trace_that_raises_is_logged_and_changes_nothing(
 # -- update, commit, rollback ------------------------------------------------------------------------
 
 
-async def test_update_hook_tells_each_row(conn: rapsqlite.Connection) -> None:
+async def test_update_hook_reports_each_row(conn: rapsqlite.Connection) -> None:
     seen: list[tuple[Any, ...]] = []
     await conn.set_update_hook(lambda *told: seen.append(told))
 
@@ -275,7 +275,7 @@ async def test_update_hook_that_raises_fails_the_statement(conn: rapsqlite.Conne
     assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
 
 
-async def test_commit_hook_allows_or_turns_into_a_rollback(conn: rapsqlite.Connection) -> None:
+async def test_commit_hook_allows_a_commit_or_turns_it_into_a_rollback(conn: rapsqlite.Connection) -> None:
     events: list[str] = []
     answers: list[Any] = [0, None, 1, fail]
 
@@ -316,7 +316,7 @@ async def test_rollback_hook_that_raises_is_logged(
 # -- WAL, busy ---------------------------------------------------------------------------------------
 
 
-async def test_wal_hook_counts_pages_and_checkpoints_go_on(database: Path) -> None:
+async def test_wal_hook_gets_page_counts_and_checkpoints_continue(database: Path) -> None:
     seen: list[tuple[str, int]] = []
     async with rapsqlite.connect(database, isolation_level=None) as conn:
         await conn.fetch_all("PRAGMA journal_mode = WAL")
@@ -345,7 +345,7 @@ async def test_wal_hook_that_raises_fails_a_committed_statement(database: Path) 
         assert await conn.fetch_all("SELECT name FROM sqlite_schema") == [["t"]]
 
 
-async def test_busy_handler_decides_how_often_to_try(database: Path) -> None:
+async def test_busy_handler_decides_how_often_to_retry(database: Path) -> None:
     other = sqlite3.connect(database, isolation_level=None)
     other.execute("CREATE TABLE t (a)")
     other.execute("BEGIN IMMEDIATE")
@@ -378,7 +378,7 @@ SETTERS = ["authorizer", "trace_callback", "update_hook", "commit_hook", "rollba
 
 
 @pytest.mark.parametrize("name", SETTERS)
-async def test_hook_is_replaced_and_what_is_no_callable_refused(conn: rapsqlite.Connection, name: str) -> None:
+async def test_hook_can_be_replaced_and_must_be_callable(conn: rapsqlite.Connection, name: str) -> None:
     setter = getattr(conn, f"set_{name}")
     for _ in range(50):
         await setter(lambda *_: 0)

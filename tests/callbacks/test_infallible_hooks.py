@@ -41,7 +41,7 @@ async def conn(database: Path) -> AsyncIterator[rapsqlite.Connection]:
 
 
 async def assert_only_the_first_row(conn: rapsqlite.Connection, database: Path) -> None:
-    """Here, for another connection, and after the next commit."""
+    """Check this connection, another one, and the state after the next commit."""
     assert not conn.in_transaction
     await conn.execute("CREATE TABLE other (a)")
     for reader in (conn, await rapsqlite.connect(database)):
@@ -63,7 +63,7 @@ async def assert_only_the_first_row(conn: rapsqlite.Connection, database: Path) 
     ],
 )
 @pytest.mark.parametrize("verb", ["execute", "fetch_all"])
-async def test_statement_of_its_own_is_not_kept(
+async def test_statement_that_is_its_own_transaction_is_undone(
     conn: rapsqlite.Connection, database: Path, setter: str, sql: str, verb: str
 ) -> None:
     await getattr(conn, setter)(fail)
@@ -96,7 +96,7 @@ async def test_transaction_of_the_statement_is_rolled_back(
 
 
 @each_hook
-async def test_none_of_many_sets_is_kept(conn: rapsqlite.Connection, database: Path, setter: str) -> None:
+async def test_none_of_the_sets_of_executemany_is_kept(conn: rapsqlite.Connection, database: Path, setter: str) -> None:
     hook = FailsOnce(3)
     await getattr(conn, setter)(hook)
     await conn.begin()
@@ -119,8 +119,8 @@ async def test_script_ends_where_the_hook_raises(conn: rapsqlite.Connection, dat
     await assert_only_the_first_row(conn, database)
 
 
-async def test_index_is_not_built_by_made_up_answers(conn: rapsqlite.Connection, database: Path) -> None:
-    """SQLite continues with an arbitrary answer for a collation that raised: the index would be damaged permanently."""
+async def test_index_is_not_built_from_arbitrary_comparisons(conn: rapsqlite.Connection, database: Path) -> None:
+    """SQLite continues with an arbitrary result for a collation that raised: the index would be damaged permanently."""
 
     def compare(left: str, right: str) -> int:
         if fails:
@@ -145,7 +145,7 @@ async def test_index_is_not_built_by_made_up_answers(conn: rapsqlite.Connection,
     await assert_only_the_first_row(conn, database)
 
 
-async def test_query_that_fails_costs_no_transaction(conn: rapsqlite.Connection) -> None:
+async def test_failed_query_does_not_roll_back_the_transaction(conn: rapsqlite.Connection) -> None:
     await conn.create_collation("c", fail)
     await conn.begin()
     await conn.execute("INSERT INTO t VALUES (2, 'two')")
@@ -157,7 +157,7 @@ async def test_query_that_fails_costs_no_transaction(conn: rapsqlite.Connection)
     assert await conn.fetch_all("SELECT a FROM t") == [[1], [2]]
 
 
-async def test_statement_with_rows_left_goes_on(conn: rapsqlite.Connection, database: Path) -> None:
+async def test_statement_with_rows_left_continues(conn: rapsqlite.Connection, database: Path) -> None:
     """Only the failed statement ends."""
     count = "WITH c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 20000) SELECT x FROM c"
     await conn.create_collation("c", fail)
@@ -176,7 +176,7 @@ async def test_statement_with_rows_left_goes_on(conn: rapsqlite.Connection, data
 
 
 @pytest.mark.parametrize("begins", [False, True], ids=["on its own", "in a transaction"])
-async def test_write_to_a_blob_is_not_kept(conn: rapsqlite.Connection, database: Path, begins: bool) -> None:
+async def test_write_to_a_blob_is_undone(conn: rapsqlite.Connection, database: Path, begins: bool) -> None:
     if begins:
         await conn.begin()
     blob = await conn.blobopen("t", "b", 1)
@@ -192,7 +192,7 @@ async def test_write_to_a_blob_is_not_kept(conn: rapsqlite.Connection, database:
     assert await conn.fetch_scalar("SELECT b FROM t") == "two"
 
 
-async def test_authorizer_that_denies_the_rollback_does_not_save_the_change(
+async def test_authorizer_that_denies_rollback_does_not_keep_the_change(
     conn: rapsqlite.Connection, database: Path
 ) -> None:
     await conn.set_update_hook(fail)
@@ -209,7 +209,7 @@ async def test_authorizer_that_denies_the_rollback_does_not_save_the_change(
     await assert_only_the_first_row(conn, database)
 
 
-async def test_rollback_is_told_to_the_hooks_that_want_to_know(conn: rapsqlite.Connection) -> None:
+async def test_rollback_hook_is_called(conn: rapsqlite.Connection) -> None:
     seen: list[str] = []
     await conn.set_rollback_hook(lambda: seen.append("rolled back"))
     await conn.set_update_hook(fail)

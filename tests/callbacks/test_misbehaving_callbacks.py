@@ -56,7 +56,7 @@ async def connected(
 
 
 async def failure_of(conn: rapsqlite.Connection, kind: Kind) -> rapsqlite.Error | None:
-    """Return the error of the statement that calls the callback, None if it succeeds."""
+    """Return the error of the statement that calls the callback, or None if it succeeds."""
     try:
         await use(conn, kind)
     except rapsqlite.Error as error:
@@ -65,7 +65,7 @@ async def failure_of(conn: rapsqlite.Connection, kind: Kind) -> rapsqlite.Error 
 
 
 async def assert_usable(conn: rapsqlite.Connection, name: str, database: Path, expected: list[list[Any]]) -> None:
-    """Nothing is left over: neither a transaction nor, once removed, the callback; and nothing is lost."""
+    """No transaction is left open, the callback can be removed, and no data is lost."""
     assert not conn.in_transaction
     await KINDS[name].register(conn, None)
     assert len(conn._state.guest.callbacks) == 0
@@ -77,7 +77,9 @@ async def assert_usable(conn: rapsqlite.Connection, name: str, database: Path, e
 
 
 @EVERY
-async def test_callback_that_raises(database: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_exception_is_the_cause_of_the_statements_error_or_is_logged(
+    database: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """The exception is the cause of the statement's error; where SQLite cannot report one, it is logged."""
     async with connected(database, name, fail) as (conn, kind):
         with caplog.at_level(logging.ERROR, logger="rapsqlite"):
@@ -94,7 +96,7 @@ async def test_callback_that_raises(database: Path, name: str, caplog: pytest.Lo
 
 
 @EVERY
-async def test_endless_callback_of_a_cancelled_task(database: Path, name: str) -> None:
+async def test_cancellation_ends_an_endless_callback(database: Path, name: str) -> None:
     endless = Endless()
     async with connected(database, name, endless) as (conn, kind):
         impatient(conn)
@@ -109,7 +111,7 @@ async def test_endless_callback_of_a_cancelled_task(database: Path, name: str) -
 
 
 @EVERY
-async def test_endless_callback_that_is_interrupted(database: Path, name: str) -> None:
+async def test_interrupted_callback_fails_its_statement_like_one_that_raises(database: Path, name: str) -> None:
     """The error is the same as for a callback that raises, and its cause says what happened."""
     endless = Endless()
     async with connected(database, name, endless) as (conn, kind):
@@ -140,7 +142,7 @@ TOO_LARGE = "string or blob too big"
 
 @pytest.mark.parametrize("name", RESULTS)
 @pytest.mark.parametrize("value", [object(), [1], 1j, "\ud800"], ids=["object", "list", "complex", "surrogate"])
-async def test_result_that_sqlite_does_not_store(database: Path, name: str, value: object) -> None:
+async def test_result_that_cannot_be_stored_fails_the_statement(database: Path, name: str, value: object) -> None:
     async with connected(database, name, lambda *_: value) as (conn, kind):
         error = await failure_of(conn, kind)
 
@@ -152,7 +154,9 @@ async def test_result_that_sqlite_does_not_store(database: Path, name: str, valu
 
 @pytest.mark.parametrize("name", RESULTS)
 @pytest.mark.parametrize("what", ["integer", "longer than allowed", "longer than SQLite counts", "beyond 32 bits"])
-async def test_result_that_is_too_large(database: Path, tmp_path: Path, name: str, what: str) -> None:
+async def test_result_beyond_the_limits_fails_the_statement(
+    database: Path, tmp_path: Path, name: str, what: str
+) -> None:
     """A result beyond SQLite's limits fails the statement, as in sqlite3, and never overflows a length of 32 bits."""
     huge = sparse(tmp_path / "sparse", (1 << 32) + 5)
     value: object = {
@@ -172,7 +176,7 @@ async def test_result_that_is_too_large(database: Path, tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize("name", RESULTS)
-async def test_result_that_the_memory_does_not_hold(database: Path, name: str) -> None:
+async def test_result_larger_than_memory_fails_the_statement(database: Path, name: str) -> None:
     async with connected(database, name, lambda *_: bytes(64 << 20), limits={"memory_bytes": 32 << 20}) as (conn, kind):
         error = await failure_of(conn, kind)
 
@@ -191,7 +195,7 @@ ANSWERS: dict[str, tuple[object, type[Exception]]] = {
 
 
 @pytest.mark.parametrize("name", sorted(ANSWERS))
-async def test_answer_that_is_none(database: Path, name: str) -> None:
+async def test_invalid_result_counts_as_an_exception(database: Path, name: str) -> None:
     """An invalid result counts as an exception."""
     answer, cause = ANSWERS[name]
     async with connected(database, name, lambda *_: answer) as (conn, kind):
@@ -206,14 +210,14 @@ async def test_answer_that_is_none(database: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["trace", "update", "preupdate", "rollback", "wal", "aggregate step", "window inverse"]
 )
-async def test_answer_that_nobody_asks_for_is_ignored(database: Path, name: str) -> None:
+async def test_result_that_sqlite_does_not_use_is_ignored(database: Path, name: str) -> None:
     async with connected(database, name, lambda *_: Undecided()) as (conn, kind):
         assert await failure_of(conn, kind) is None
         await assert_usable(conn, name, database, ROWS if name == "rollback" else [*ROWS, NEW])
 
 
 @EVERY
-async def test_callback_that_nothing_interrupts_costs_the_connection_and_no_more(database: Path, name: str) -> None:
+async def test_uninterruptible_callback_costs_only_its_connection(database: Path, name: str) -> None:
     blocked = Blocked(0)
     with prepared(database, name) as kind:
         conn = await rapsqlite.connect(database, isolation_level=None)

@@ -47,14 +47,16 @@ async def told(conn: rapsqlite.Connection, sql: str) -> list[tuple[Any, ...]]:
         ("SELECT * FROM t", []),
     ],
 )  # fmt: skip
-async def test_values_before_and_after_are_told(
+async def test_hook_gets_the_values_before_and_after(
     conn: rapsqlite.Connection, sql: str, expected: list[tuple[Any, ...]]
 ) -> None:
     assert await told(conn, sql) == expected
 
 
 @pytest.mark.parametrize("stays_prepared", [True, False])
-async def test_statement_from_before_the_hook_tells_it_too(conn: rapsqlite.Connection, stays_prepared: bool) -> None:
+async def test_statement_prepared_before_the_hook_calls_it_too(
+    conn: rapsqlite.Connection, stays_prepared: bool
+) -> None:
     """Without a hook SQLite compiles a DELETE of all rows so that it visits none of them."""
     statement = conn.prepare("DELETE FROM t") if stays_prepared else None
 
@@ -72,7 +74,7 @@ async def test_statement_from_before_the_hook_tells_it_too(conn: rapsqlite.Conne
         await statement.close()
 
 
-async def test_tables_without_row_ids_and_triggers_are_told_of(conn: rapsqlite.Connection) -> None:
+async def test_changes_by_triggers_and_in_tables_without_row_ids_are_reported(conn: rapsqlite.Connection) -> None:
     await conn.executescript("CREATE TRIGGER g AFTER INSERT ON w BEGIN INSERT INTO log VALUES (new.v); END")
 
     seen = await told(conn, "INSERT INTO w VALUES ('k', 5)")
@@ -91,7 +93,7 @@ async def test_write_to_an_open_blob_is_an_update_whose_new_values_are_unknown(c
     assert await conn.fetch_scalar("SELECT b FROM t WHERE id = 1") == b"\xff"
 
 
-async def test_exception_fails_the_statement(conn: rapsqlite.Connection) -> None:
+async def test_exception_in_the_preupdate_hook_fails_the_statement(conn: rapsqlite.Connection) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("on purpose")
 

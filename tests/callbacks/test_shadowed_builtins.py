@@ -1,4 +1,4 @@
-"""The package's internal queries, on connections whose users have overridden something."""
+"""The package's internal queries, on connections whose users have overridden built-in functions or settings."""
 
 from __future__ import annotations
 
@@ -118,8 +118,10 @@ WAYS: dict[str, Callable[[rapsqlite.Connection], Awaitable[None]]] = {
 
 
 @pytest.mark.parametrize("way", sorted(WAYS))
-async def test_answers_are_those_of_a_connection_with_nothing_in_the_way(way: str, database: Path) -> None:
-    """A function named ``lower`` made every pragma unknown; a row factory that raised made setting one fail."""
+async def test_overrides_change_no_internal_query(way: str, database: Path) -> None:
+    """A function named ``lower`` used to make every pragma unknown, and a row factory that raised made setting one
+    fail.
+    """
     types = rapsqlite.PARSE_DECLTYPES | rapsqlite.PARSE_COLNAMES
     async with (
         connect(database, isolation_level=None, detect_types=types) as conn,
@@ -135,8 +137,8 @@ async def test_answers_are_those_of_a_connection_with_nothing_in_the_way(way: st
             assert await conn.iterdump() == await plain.iterdump()
 
 
-async def test_answers_do_not_depend_on_what_the_authorizer_allows_statements() -> None:
-    """Counters were read, and backups' snapshots pinned, with a SELECT that an authorizer could deny."""
+async def test_internal_queries_do_not_ask_the_authorizer() -> None:
+    """Counters used to be read, and backups' snapshots pinned, with a SELECT that an authorizer could deny."""
     asked: list[int] = []
 
     def only_pragmas(action: int, *_: object) -> int:
@@ -154,8 +156,8 @@ async def test_answers_do_not_depend_on_what_the_authorizer_allows_statements() 
         assert set(asked) == {rapsqlite.SQLITE_PRAGMA}
 
 
-async def test_own_questions_are_no_statements_of_the_users(database: Path) -> None:
-    """They are neither traced nor slow, and a progress handler that ends everything does not end them."""
+async def test_internal_queries_are_not_traced_reported_or_interrupted(database: Path) -> None:
+    """They are not reported as slow either, and a progress handler that interrupts everything does not end them."""
     told: list[str] = []
     async with connect(database, isolation_level=None) as conn:
         await conn.executescript(SETUP)
@@ -170,7 +172,7 @@ async def test_own_questions_are_no_statements_of_the_users(database: Path) -> N
         assert told == []
 
 
-async def test_limit_on_rows_counts_those_that_were_asked_for() -> None:
+async def test_row_limit_counts_only_rows_of_the_user() -> None:
     async with connect(":memory:", isolation_level=None, limits={"max_rows": 3}) as conn:
         for number in range(3):
             await conn.execute(f"CREATE TABLE t{number} (a UNIQUE, b UNIQUE)")
@@ -183,7 +185,7 @@ async def test_limit_on_rows_counts_those_that_were_asked_for() -> None:
             await conn.get_indexes()
 
 
-async def test_counters_come_after_what_a_changed_setting_asks_for() -> None:
+async def test_counters_are_read_after_a_pending_setting_is_applied() -> None:
     async with connect(":memory:") as conn:
         await conn.execute("CREATE TABLE t (a)")
         await conn.execute("INSERT INTO t VALUES (1), (2)")
@@ -196,14 +198,14 @@ async def test_counters_come_after_what_a_changed_setting_asks_for() -> None:
         assert await conn.last_insert_rowid() == 2
 
 
-async def test_pragmas_that_can_be_set_are_those_that_sqlite_lists() -> None:
+async def test_settable_pragmas_are_those_that_sqlite_lists() -> None:
     async with connect(":memory:") as conn:
         listed = await conn.fetch_all("SELECT name FROM pragma_pragma_list")
 
     assert sorted(PRAGMAS) == sorted(name for (name,) in listed)
 
 
-async def test_name_is_compared_without_regard_to_the_case_of_ascii_letters_alone() -> None:
+async def test_names_are_compared_ignoring_only_ascii_case() -> None:
     async with connect(":memory:", isolation_level=None) as conn:
         await conn.executescript('CREATE TABLE "Éa" (a); CREATE TABLE "éa" (a); CREATE INDEX i ON "éa" (a)')
         await conn.create_collation("NOCASE", lambda a, b: (a.lower() > b.lower()) - (a.lower() < b.lower()))

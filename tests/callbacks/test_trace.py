@@ -58,10 +58,10 @@ VERBS: dict[str, Callable[[rapsqlite.Connection, str, Any], Awaitable[object]]] 
 # Python 3.12.0 to 3.12.3 warn for numbers as for names.
 @pytest.mark.filterwarnings("ignore:Binding .* is a named parameter:DeprecationWarning")
 @pytest.mark.parametrize("sql, parameters", STATEMENTS)
-async def test_statement_is_that_of_sqlite3_and_those_of_its_triggers_follow(
+async def test_statements_are_traced_as_by_sqlite3_followed_by_those_of_their_triggers(
     sql: str, parameters: tuple[Any, ...]
 ) -> None:
-    """A statement beginning with a comment was mistaken for a trigger's, and its values were left out."""
+    """A statement beginning with a comment used to be mistaken for a trigger's, and its values were left out."""
     theirs: list[str] = []
     ours: list[str] = []
     native = sqlite3.connect(":memory:", isolation_level=None)
@@ -115,7 +115,7 @@ async def test_statements_of_a_script_and_their_triggers_are_traced() -> None:
     assert ours[2:8] == IN_TRIGGERS
 
 
-async def test_what_the_package_sends_itself_is_traced() -> None:
+async def test_statements_sent_by_the_package_are_traced() -> None:
     seen: list[str] = []
     async with rapsqlite.connect(":memory:") as conn:
         await conn.execute("CREATE TABLE t (a)")

@@ -1,9 +1,9 @@
-"""Raises KeyboardInterrupt wherever CPython may raise it while this package's code runs, one place after the other.
+"""Raises KeyboardInterrupt wherever CPython may raise it while this package's code runs, one place after another.
 
 CPython runs signal handlers when a function is entered, after a call, and before a jump backwards, and nowhere else.
 Here a trace function finds these places in the code of the package; at the n-th it raises, as the handler of SIGINT
 would. Then the other tasks must get their answers, the connection must answer or say that it is closed, the file must
-hold what was reported and no lock, and all that at once.
+hold what was reported and no lock, and all of that at once.
 
     python -m tests.cancellation.interrupting asyncio|uvloop|trio SCENARIO FIRST STEP DATABASE
 """
@@ -40,7 +40,7 @@ AT_ONCE_S = 4  # less than a guest has to answer before it is killed
 HANGS_S = 8
 _CHECKED_AFTER = ("CALL", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "POP_JUMP_BACKWARD")
 _NOT_CHECKED = ("CALL_INTRINSIC", "JUMP_BACKWARD_NO_INTERRUPT")
-# CPython 3.10 goes on without a look where one of these comes next.
+# CPython 3.10 does not check for signals if one of these comes next.
 _NOT_CHECKED_BEFORE = ("SETUP_FINALLY", "SETUP_WITH", "BEFORE_ASYNC_WITH", "YIELD_FROM")
 
 
@@ -85,8 +85,8 @@ class Interrupter:
         if checking < 0 or name in _NOT_CHECKED_BEFORE:
             return False
         if "JUMP" in dis.opname[_bytes_of(frame.f_code)[checking]] and frame.f_lasti > checking:
-            return False  # it did not jump
-        # What CPython raises belongs to the instruction before; what is raised here, to this one.
+            return False  # there was no jump
+        # An exception of CPython belongs to the instruction before; one raised here, to this one.
         return _handler(frame.f_code, checking) == _handler(frame.f_code, frame.f_lasti)
 
     def _pass(self, frame: Any) -> None:
@@ -110,7 +110,7 @@ def _bytes_of(code: Any) -> bytes:
 
 
 def _is_entry(frame: Any) -> bool:
-    """Return whether a frame begins: CPython does not look for signals where one goes on after an ``await``."""
+    """Return whether a frame begins: CPython does not check for signals where one resumes after an ``await``."""
     if sys.version_info < (3, 11):
         return bool(frame.f_lasti <= 0)
     code = _bytes_of(frame.f_code)
@@ -226,7 +226,7 @@ _BLOCKS = {transaction, savepoint, executemany}
 
 
 def companions(place: int, scenario: object) -> list[Callable[[rapsqlite.Connection], Awaitable[None]]]:
-    """Return what other tasks do meanwhile: something at every other place; alone, a task waits without the loop."""
+    """Return what other tasks do meanwhile, at every other place; a task that is alone waits without the loop."""
     if not place % 2 or scenario is close:
         return []
     return [rows, an_empty_transaction] if scenario is transaction else [rows, rows]
@@ -245,7 +245,7 @@ async def opened(database: str) -> rapsqlite.Connection:
 
 
 async def check(conn: rapsqlite.Connection, database: str, is_written: bool | None) -> None:
-    """The connection works, is closed, or both one after the other; then the file is nobody's."""
+    """The connection works, or is closed, or one and then the other; afterwards the file has no locks."""
     if conn.is_alive():
         assert await conn.fetch_scalar("SELECT 42") == 42
         await rows(conn)
@@ -264,7 +264,7 @@ async def check(conn: rapsqlite.Connection, database: str, is_written: bool | No
 
 
 async def refuse_nobody(database: str) -> None:
-    """Nothing of ours holds a lock: what is closed without waiting may do so for a moment."""
+    """The package holds no lock; one closed without waiting may still be released a moment later."""
     until = time.monotonic() + AT_ONCE_S
     while True:
         try:
@@ -279,7 +279,7 @@ async def refuse_nobody(database: str) -> None:
 
 
 def has_written(scenario: object, returned: bool) -> bool | None:
-    """Tell whether the row is in the file; None if an interrupted task cannot know."""
+    """Return whether the row is in the file; None if an interrupted task cannot know."""
     if scenario not in _WRITES:
         return False
     return True if returned else None
@@ -302,7 +302,7 @@ def on_asyncio(
     for _ in range(3):
         try:
             loop.run_until_complete(asyncio.wait_for(asyncio.wait([main, *others]), HANGS_S))
-        except RuntimeError:  # of asyncio: what was to stop the loop when its task had ended does so now
+        except RuntimeError:  # of asyncio: the callback that stops the loop when its task has ended runs now
             continue
         break
     for task in (main, *others):

@@ -1,4 +1,4 @@
-"""Cancelled tasks: the statement stops, the connection stays usable, and the outcome is what SQLite did."""
+"""Cancelled tasks: the statement stops, the connection stays usable, and the reported outcome is the true one."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def test_queued_statement_is_not_run(conn: rapsqlite.Connection) -> None:
     assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
 
 
-async def test_cancelling_one_task_leaves_the_others_alone(conn: rapsqlite.Connection) -> None:
+async def test_cancelling_one_task_does_not_affect_others(conn: rapsqlite.Connection) -> None:
     results = []
 
     async def count() -> None:
@@ -124,7 +124,7 @@ async def test_cancelling_one_task_leaves_the_others_alone(conn: rapsqlite.Conne
     assert results == [200_000] * 4
 
 
-async def test_fetch_after_a_cancelled_fetch_does_not_pretend_to_be_complete(conn: rapsqlite.Connection) -> None:
+async def test_fetch_after_a_cancelled_fetch_raises_instead_of_returning_part(conn: rapsqlite.Connection) -> None:
     cursor = await conn.execute(NUMBERS + " WHERE i < 300 OR i % 1000000 = 0", [1_000_000_000])
     await cursor.fetchmany(10)
     with anyio.move_on_after(0.02) as scope:
@@ -138,7 +138,7 @@ async def test_fetch_after_a_cancelled_fetch_does_not_pretend_to_be_complete(con
     assert await cursor.fetchall() == [(1,)]
 
 
-async def test_interrupt_stops_what_runs(conn: rapsqlite.Connection) -> None:
+async def test_interrupt_stops_the_running_statement(conn: rapsqlite.Connection) -> None:
     caught: list[rapsqlite.OperationalError] = []
 
     async def run() -> None:
@@ -206,7 +206,7 @@ async def test_opening_can_be_cancelled(database: Path) -> None:
             assert not thread.is_alive()
 
 
-async def test_commit_is_reported_as_what_it_was(tmp_path: Path) -> None:
+async def test_cancelled_commit_is_reported_truthfully(tmp_path: Path) -> None:
     """Cancelled at random points of a commit: committed if it returned, not committed if it raised."""
     database = tmp_path / "commits.db"
     randomness = random.Random(4)
@@ -229,7 +229,7 @@ async def test_commit_is_reported_as_what_it_was(tmp_path: Path) -> None:
     assert any(told.values())
 
 
-async def test_row_is_there_if_the_insert_returned_and_not_if_it_was_cancelled(conn: rapsqlite.Connection) -> None:
+async def test_row_exists_if_and_only_if_the_insert_returned(conn: rapsqlite.Connection) -> None:
     conn.isolation_level = None
     randomness = random.Random(5)
     done = []
@@ -245,7 +245,7 @@ OPERATIONS = 10_000
 
 
 @pytest.mark.timeout(300)
-async def test_ten_thousand_random_cancellations_leave_nothing_behind(conn: rapsqlite.Connection) -> None:
+async def test_ten_thousand_random_cancellations_leak_nothing(conn: rapsqlite.Connection) -> None:
     randomness = random.Random(6)
     await conn.executemany("INSERT INTO t VALUES (?, ?)", [(i, str(i)) for i in range(1_000)])
     await conn.commit()
@@ -347,7 +347,7 @@ def test_task_cancelled_again_and_again_still_rolls_back() -> None:
     asyncio.run(main())
 
 
-def test_cancellation_held_back_for_a_finished_statement_comes_later() -> None:
+def test_cancellation_of_a_finished_statement_is_raised_later() -> None:
     """The statement has finished when the task is cancelled, although the task does not know yet."""
 
     async def main() -> None:
@@ -417,7 +417,7 @@ WORK = [execute_many, fetch_many, stream_many, insert_many, begin_many]
 
 @pytest.mark.usefixtures("guest_is_faster")
 @pytest.mark.parametrize("work", WORK)
-async def test_task_whose_statements_all_finish_is_cancelled_after_the_next(
+async def test_task_whose_statements_always_finish_is_cancelled_after_the_next_one(
     conn: rapsqlite.Connection, work: Work
 ) -> None:
     """Otherwise a task that only runs short statements could outrun its cancellation to the end."""
@@ -437,7 +437,7 @@ async def test_task_whose_statements_all_finish_is_cancelled_after_the_next(
 
 @pytest.mark.usefixtures("guest_is_faster")
 @pytest.mark.parametrize("work", WORK)
-def test_cancelled_asyncio_task_whose_statements_all_finish_ends_before_the_next(
+def test_cancelled_asyncio_task_whose_statements_always_finish_ends_before_the_next_one(
     work: Work,
 ) -> None:
     async def main() -> None:
@@ -458,7 +458,7 @@ def test_cancelled_asyncio_task_whose_statements_all_finish_ends_before_the_next
 
 @pytest.mark.usefixtures("guest_is_faster")
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout is new in 3.11")
-def test_timeout_that_a_finished_statement_was_spared_is_over_with_its_block() -> None:
+def test_timeout_that_spared_a_finished_statement_ends_with_its_block() -> None:
     async def main() -> None:
         async with connect(":memory:") as conn:
             for number in range(100):
@@ -471,8 +471,10 @@ def test_timeout_that_a_finished_statement_was_spared_is_over_with_its_block() -
     asyncio.run(main())
 
 
-async def test_interrupt_key_while_a_statement_is_sent_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C can arrive between writing a request and waiting for it: an endless one would block all that follow."""
+async def test_interrupt_key_while_a_statement_is_sent_leaves_no_statement_running(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C can arrive between writing a request and waiting for it: an endless request would block all later ones."""
     async with rapsqlite.connect(":memory:") as conn:
         await conn.execute("SELECT 1")
         host = conn._state.guest.host

@@ -109,7 +109,7 @@ class Occupied:
         self._scope.cancel()
 
     def free_later(self, act: Callable[[], Awaitable[object]] | None = None) -> None:
-        """Once all tasks are blocked, ``act`` and end the other task's statement."""
+        """Once all tasks are blocked, call ``act`` and end the other task's statement."""
         self._tasks.start_soon(self._free_later, act)
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -135,7 +135,7 @@ async def assert_undone(conn: rapsqlite.Connection, database: Path) -> None:
 
 
 @pytest.mark.parametrize("rollback", ROLLBACKS)
-async def test_rollback_in_a_cancelled_scope_is_done(
+async def test_rollback_in_a_cancelled_scope_completes(
     database: Path, plain: rapsqlite.Connection, rollback: str
 ) -> None:
     plain.autocommit = rapsqlite.LEGACY_TRANSACTION_CONTROL if rollback == "rollback()" else True
@@ -152,7 +152,7 @@ async def test_rollback_in_a_cancelled_scope_is_done(
 
 
 @pytest.mark.parametrize("rollback", ROLLBACKS)
-async def test_rollback_that_is_cancelled_while_it_waits_its_turn_is_done(
+async def test_rollback_cancelled_in_the_queue_completes(
     database: Path, plain: rapsqlite.Connection, rollback: str
 ) -> None:
     plain.autocommit = rapsqlite.LEGACY_TRANSACTION_CONTROL if rollback == "rollback()" else True
@@ -169,7 +169,7 @@ async def test_rollback_that_is_cancelled_while_it_waits_its_turn_is_done(
 
 
 @pytest.mark.parametrize("rollback", sorted(set(ROLLBACKS) - {"executescript that goes on"}))
-async def test_interrupt_of_everything_leaves_a_rollback_alone(
+async def test_interrupt_does_not_affect_a_queued_rollback(
     database: Path, plain: rapsqlite.Connection, rollback: str
 ) -> None:
     plain.autocommit = rapsqlite.LEGACY_TRANSACTION_CONTROL if rollback == "rollback()" else True
@@ -194,7 +194,7 @@ async def interrupted(conn: rapsqlite.Connection) -> None:
 
 
 @pytest.mark.parametrize("rollback", sorted(set(ROLLBACKS) - {"executescript that goes on"}))
-async def test_interrupt_key_that_ends_the_wait_for_a_rollback_leaves_it_to_be_done(
+async def test_rollback_completes_after_an_interrupt_key_ends_the_wait_for_it(
     database: Path, plain: rapsqlite.Connection, rollback: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain.autocommit = rapsqlite.LEGACY_TRANSACTION_CONTROL if rollback == "rollback()" else True
@@ -240,7 +240,7 @@ async def test_savepoint_is_undone_and_released_by_a_cancelled_task(
     assert content(database) == ["before"]
 
 
-async def test_script_that_undoes_ends_behind_what_undoes_once_it_is_cancelled(
+async def test_cancelled_script_stops_after_its_clean_up_statements(
     database: Path, plain: rapsqlite.Connection
 ) -> None:
     await plain.execute("SAVEPOINT s")
@@ -257,9 +257,7 @@ async def test_script_that_undoes_ends_behind_what_undoes_once_it_is_cancelled(
     await assert_undone(plain, database)
 
 
-async def test_script_that_would_commit_first_is_not_run_once_it_is_cancelled(
-    database: Path, conn: rapsqlite.Connection
-) -> None:
+async def test_cancelled_script_that_would_commit_first_is_not_run(database: Path, conn: rapsqlite.Connection) -> None:
     """sqlite3's executescript commits an open transaction: a ROLLBACK in it would be too late to undo anything."""
     await half(conn)
 
@@ -275,7 +273,7 @@ async def test_script_that_would_commit_first_is_not_run_once_it_is_cancelled(
 
 
 @pytest.mark.parametrize("setting", ["isolation_level", "autocommit=True", "autocommit=False"])
-async def test_what_a_setting_owes_is_done_although_the_next_statement_is_cancelled(
+async def test_pending_setting_is_applied_although_the_next_statement_is_cancelled(
     database: Path, conn: rapsqlite.Connection, setting: str
 ) -> None:
     """sqlite3 commits, or begins, when the attribute is set: a later cancellation of the task changes nothing."""
@@ -298,7 +296,7 @@ async def test_what_a_setting_owes_is_done_although_the_next_statement_is_cancel
     assert conn.in_transaction == (setting == "autocommit=False")
 
 
-async def test_rollback_begins_anew_where_a_transaction_is_always_open(database: Path) -> None:
+async def test_cancelled_rollback_begins_the_next_transaction_under_autocommit_false(database: Path) -> None:
     async with connect(database, autocommit=False) as conn:
         await conn.execute("CREATE TABLE t (a)")
         await conn.commit()
@@ -316,9 +314,7 @@ async def test_rollback_begins_anew_where_a_transaction_is_always_open(database:
     assert content(database) == ["next"]
 
 
-async def test_commit_that_is_cancelled_while_it_waits_its_turn_is_not_done(
-    database: Path, conn: rapsqlite.Connection
-) -> None:
+async def test_commit_cancelled_in_the_queue_does_not_happen(database: Path, conn: rapsqlite.Connection) -> None:
     """A cancellation means that it has not happened; a commit is not clean-up."""
     for commit in ("COMMIT", "END", "commit()"):
         await half(conn)
@@ -333,9 +329,7 @@ async def test_commit_that_is_cancelled_while_it_waits_its_turn_is_not_done(
     await assert_undone(conn, database)
 
 
-async def test_blob_that_is_closed_by_a_cancelled_task_is_closed_when_the_cancellation_comes(
-    database: Path, conn: rapsqlite.Connection
-) -> None:
+async def test_close_of_a_blob_by_a_cancelled_task_completes_first(database: Path, conn: rapsqlite.Connection) -> None:
     """Closing commits what was written: cancelled in the queue, it still happened, but later."""
     await conn.execute("INSERT INTO t VALUES (zeroblob(3))")
     blob = await conn.blobopen("t", "a", 1)
@@ -351,7 +345,7 @@ async def test_blob_that_is_closed_by_a_cancelled_task_is_closed_when_the_cancel
     assert content(database) == [b"new"]
 
 
-async def test_cancellation_comes_at_the_next_statement(database: Path, conn: rapsqlite.Connection) -> None:
+async def test_cancellation_is_raised_at_the_next_statement(database: Path, conn: rapsqlite.Connection) -> None:
     await half(conn)
     reached = []
 
@@ -371,7 +365,7 @@ async def test_cancellation_comes_at_the_next_statement(database: Path, conn: ra
     await assert_undone(conn, database)
 
 
-def test_task_that_is_cancelled_again_and_again_still_rolls_back(database: Path) -> None:
+def test_task_cancelled_at_every_turn_still_rolls_back(database: Path) -> None:
     async def main() -> None:
         async with connect(database) as conn:
             await conn.execute("CREATE TABLE t (a)")
@@ -406,7 +400,7 @@ def test_task_that_is_cancelled_again_and_again_still_rolls_back(database: Path)
         "RELEASE[s]",
     ],
 )
-def test_text_that_undoes_is_known_behind_whatever_sqlite_skips(sql: str) -> None:
+def test_rollback_is_recognised_after_comments_and_blanks(sql: str) -> None:
     assert undoes(sql.encode())
 
 
@@ -425,10 +419,10 @@ def test_text_that_undoes_is_known_behind_whatever_sqlite_skips(sql: str) -> Non
         "SELECT 1; ROLLBACK",
     ],
 )
-def test_text_that_does_something_else_is_not(sql: str) -> None:
+def test_other_statements_are_not_taken_for_a_rollback(sql: str) -> None:
     assert not undoes(sql.encode())
 
 
-def test_looking_past_comments_takes_no_time_that_grows_out_of_hand() -> None:
+def test_skipping_comments_takes_linear_time() -> None:
     assert not undoes(b"/* a */ -- b\n" * 50_000 + b"SELECT 1")
     assert not undoes(b"/*" + b"*" * 500_000)

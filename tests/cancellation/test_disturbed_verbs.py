@@ -337,7 +337,7 @@ class Disturbance:
         assert self._noticed.wait(LONGEST_S)
 
     def _patch_guest(self, patch: pytest.MonkeyPatch) -> None:
-        """Observe each host call except the ones that sleep."""
+        """Observe each host call except those that sleep."""
         functions: Any = cast("Any", self._conn._state.guest)._instance.functions
         for name in set(functions) - {"park", "bell", "callback", "callback_answer"}:
             patch.setitem(functions, name, partial(self._after_noticing, functions[name]))
@@ -435,7 +435,7 @@ async def disturb(verb: Verb, kind: str, moment: str, tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("verb", VERBS)
-async def test_disturbed_verb_leaves_in_the_file_what_it_told(
+async def test_file_matches_the_outcome_of_a_disturbed_verb(
     verb: str, kind: str, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await disturb(VERBS[verb], kind, moment, tmp_path, monkeypatch)
@@ -445,7 +445,7 @@ async def test_disturbed_verb_leaves_in_the_file_what_it_told(
 @pytest.mark.parametrize("kind", ASYNCIO_KINDS)
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("options", [{}, {"use_uvloop": True}], ids=["asyncio", "uvloop"])
-def test_cancelled_asyncio_task_leaves_in_the_file_what_it_told(
+def test_file_matches_the_outcome_of_a_cancelled_asyncio_task(
     options: dict[str, Any], verb: str, kind: str, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     anyio.run(disturb, VERBS[verb], kind, moment, tmp_path, monkeypatch, backend="asyncio", backend_options=options)

@@ -1,6 +1,6 @@
 """Ctrl-C at any moment: nothing hangs, other tasks get their answers, and nothing is left open or locked.
 
-``interrupting`` raises KeyboardInterrupt at one place after the other. RAPSQLITE_LONG=1 leaves none out.
+``interrupting`` raises KeyboardInterrupt at one place after another; with RAPSQLITE_LONG=1, at every one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(3600 if LONG else 120)
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_interrupt_key_leaves_everything_usable_wherever_it_comes(scenario: str, loop: str, database: Path) -> None:
+def test_interrupt_key_at_any_place_leaves_everything_usable(scenario: str, loop: str, database: Path) -> None:
     first, step = (0, 1) if LONG else (SCENARIOS[scenario] // PLACES // 2, SCENARIOS[scenario] // PLACES | 1)
     command = [sys.executable, "-m", "tests.cancellation.interrupting", loop, scenario]
     done = subprocess.run(

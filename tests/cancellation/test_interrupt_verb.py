@@ -71,7 +71,7 @@ async def begun(conn: rapsqlite.Connection) -> Begun:
 
 
 async def twenty_wait(conn: rapsqlite.Connection, begun: Begun, tasks: TaskGroup) -> None:
-    """Queue twenty statements behind one that does not end; all are to be interrupted."""
+    """Queue twenty statements behind an endless one; all are to be interrupted."""
     tasks.start_soon(refused, conn.fetch_scalar(ENDLESS))
     await begun.wait()
     for _ in range(20):
@@ -119,7 +119,7 @@ async def test_plain_thread_interrupts_through_the_loop(conn: rapsqlite.Connecti
         await anyio.to_thread.run_sync(lambda: anyio.from_thread.run(conn.interrupt))
 
 
-async def test_all_that_wait_their_turn_are_interrupted_and_later_ones_are_not(
+async def test_queued_statements_are_interrupted_and_later_ones_are_not(
     conn: rapsqlite.Connection, begun: Begun
 ) -> None:
     async with anyio.create_task_group() as tasks:
@@ -128,10 +128,12 @@ async def test_all_that_wait_their_turn_are_interrupted_and_later_ones_are_not(
         assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
 
 
-async def test_none_that_waits_begins_while_the_others_are_being_interrupted(
+async def test_no_queued_statement_begins_during_an_interrupt(
     conn: rapsqlite.Connection, begun: Begun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The running statement was marked first: the guest ended it, and began the next ones before they were marked."""
+    """The running statement used to be marked first: the guest ended it, and began the next ones before they were
+    marked.
+    """
     queue, host = conn._state.guest._queue, conn._state.guest.host
     mark = Rings.cancel
 
@@ -151,8 +153,8 @@ async def test_none_that_waits_begins_while_the_others_are_being_interrupted(
     assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
 
 
-async def test_nothing_to_interrupt(conn: rapsqlite.Connection) -> None:
-    """An interrupt without a statement does nothing to the next one."""
+async def test_interrupt_without_a_statement_does_not_affect_the_next(conn: rapsqlite.Connection) -> None:
+    """There is nothing to interrupt, and no flag may stay set."""
     for _ in range(100):
         await conn.interrupt()
         assert await conn.fetch_scalar("SELECT 1") == 1
@@ -183,7 +185,7 @@ async def test_statement_that_waits_for_a_lock_is_interrupted(conn: rapsqlite.Co
     assert await conn.fetch_all("SELECT * FROM t") == []
 
 
-async def test_transaction_goes_on_after_an_interrupt(conn: rapsqlite.Connection, begun: Begun) -> None:
+async def test_transaction_continues_after_an_interrupt(conn: rapsqlite.Connection, begun: Begun) -> None:
     async with conn.transaction(scope="children"):
         await conn.execute("INSERT INTO t VALUES (1)")
         async with anyio.create_task_group() as tasks:
@@ -279,7 +281,7 @@ async def test_prepared_statement_whose_rows_were_interrupted_is_executed_again(
     assert len(await cursor.fetchall()) == 1_000
 
 
-async def test_several_statements_with_rows_left_are_all_interrupted_and_none_after_them(
+async def test_all_statements_with_rows_left_are_interrupted_and_later_ones_are_not(
     conn: rapsqlite.Connection, begun: Begun
 ) -> None:
     cursors = [await conn.execute(NUMBERS) for _ in range(5)]
@@ -345,7 +347,7 @@ async def test_change_that_is_interrupted_before_its_last_row_is_undone_as_in_sq
         assert result == (expected[0], [expected[1]])
 
 
-async def test_open_blob_is_not_taken_for_a_statement_that_goes_on(conn: rapsqlite.Connection) -> None:
+async def test_open_blob_does_not_keep_interrupting_statements(conn: rapsqlite.Connection) -> None:
     """SQLite interrupts every statement as long as one is running, and an open blob counts as running."""
     await conn.execute("INSERT INTO t VALUES (zeroblob(3))")
     async with conn.blobopen("t", "a", 1) as blob:

@@ -38,7 +38,7 @@ class Saboteur:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.told = threading.Event()  # the guest has been told to stop
-        self.released = threading.Event()  # or it will not be: what was to be cancelled is over
+        self.released = threading.Event()  # or never will be: the cancelled work is over
         self.countdown = -1  # remaining passes before it cancels; negative: never
         self.passed = 0
         self.passed_after = 0
@@ -160,7 +160,7 @@ VERBS: dict[str, Verb] = {
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_cancellation_is_followed_by_fewer_steps_than_between_two_checks(
+async def test_fewer_steps_than_one_interval_follow_a_cancellation(
     conn: rapsqlite.Connection, saboteur: Saboteur, verb: str
 ) -> None:
     """The user's progress handler is called every 1000 steps, where the guest checks; once cancelled, no more."""
@@ -242,7 +242,7 @@ COPIES: dict[str, Verb] = {"backup": backup, "serialize": lambda conn: conn.seri
 
 @pytest.mark.usefixtures("passed_by_files")
 @pytest.mark.parametrize("verb", COPIES)
-async def test_copy_stops_within_the_pages_between_two_checks(database: Path, saboteur: Saboteur, verb: str) -> None:
+async def test_cancelled_copy_stops_within_one_interval_of_pages(database: Path, saboteur: Saboteur, verb: str) -> None:
     pages = await filled(database)
     async with connect(database) as conn:
         await conn.fetch_all("SELECT a FROM t")
@@ -302,7 +302,7 @@ WRITES["autocommit=False"] = chained
 @pytest.mark.usefixtures("passed_by_files")
 @pytest.mark.parametrize("journal", ["DELETE", "WAL"])
 @pytest.mark.parametrize("write", WRITES)
-async def test_cancelled_at_any_call_a_commit_is_reported_as_what_it_was(
+async def test_commit_cancelled_at_any_call_is_reported_truthfully(
     database: Path, saboteur: Saboteur, write: str, journal: str
 ) -> None:
     """Cancel at the first file function a write calls, at the second, and so on until one finishes before that."""
@@ -334,7 +334,7 @@ async def test_cancelled_at_any_call_a_commit_is_reported_as_what_it_was(
     assert any(outcomes)  # and some of those calls are the commit's
 
 
-async def test_commit_cancelled_in_the_queue_was_not_done(conn: rapsqlite.Connection, database: Path) -> None:
+async def test_commit_cancelled_in_the_queue_has_not_happened(conn: rapsqlite.Connection, database: Path) -> None:
     await conn.execute("INSERT INTO t (b) VALUES ('mine')")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(conn.fetch_one, ENDLESS)
@@ -350,7 +350,7 @@ async def test_commit_cancelled_in_the_queue_was_not_done(conn: rapsqlite.Connec
     assert await conn.fetch_scalar("SELECT count(*) FROM t") == 2_000
 
 
-async def test_commit_cancelled_in_its_own_hook_is_done(conn: rapsqlite.Connection, saboteur: Saboteur) -> None:
+async def test_commit_cancelled_in_its_own_hook_happens(conn: rapsqlite.Connection, saboteur: Saboteur) -> None:
     await conn.set_commit_hook(saboteur)
     await conn.execute("INSERT INTO t (b) VALUES ('kept')")
     returned = False
@@ -365,7 +365,7 @@ async def test_commit_cancelled_in_its_own_hook_is_done(conn: rapsqlite.Connecti
     assert await conn.fetch_scalar("SELECT count(*) FROM t") == 2_001
 
 
-async def test_commit_cancelled_in_a_hook_that_refuses_it_is_undone(
+async def test_commit_cancelled_in_a_hook_that_rejects_it_is_undone(
     conn: rapsqlite.Connection, saboteur: Saboteur
 ) -> None:
     await conn.set_commit_hook(lambda: saboteur() or 1)
@@ -381,9 +381,7 @@ async def test_commit_cancelled_in_a_hook_that_refuses_it_is_undone(
     assert await conn.fetch_scalar("SELECT count(*) FROM t") == 2_000
 
 
-async def test_commit_cancelled_while_others_hold_the_lock_can_be_tried_again(
-    database: Path, saboteur: Saboteur
-) -> None:
+async def test_commit_cancelled_while_it_waits_for_a_lock_can_be_retried(database: Path, saboteur: Saboteur) -> None:
     """A reader keeps the writer from committing; waiting for it is not committing."""
     stock = sqlite3.connect(database, isolation_level=None)
     stock.execute("CREATE TABLE t (a)")

@@ -137,7 +137,7 @@ class Stock:
 
 
 def awaited(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-    """Return a function whose result is awaited for the result of ``function``."""
+    """Return an asynchronous version of ``function``."""
 
     async def verb(*given: Any, **options: Any) -> Any:
         return function(*given, **options)

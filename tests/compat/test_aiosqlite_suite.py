@@ -77,7 +77,7 @@ TESTS = [
 ]
 
 
-def test_suite_is_the_one_we_know() -> None:
+def test_suite_is_aiosqlites_and_complete() -> None:
     """If it were empty, or tested aiosqlite, everything below would pass."""
     assert SMOKE.aiosqlite is aiosqlite
     assert PERFORMANCE.aiosqlite is aiosqlite

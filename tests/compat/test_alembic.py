@@ -99,7 +99,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def revise(project: Path, message: str, extra_upgrade: str = "", extra_downgrade: str = "") -> Path:
-    """Let Alembic write a revision, and add to it what it cannot see."""
+    """Let Alembic write a revision, and add what it does not detect."""
     alembic(project, "revision", "--autogenerate", "-m", message)
     [script] = (project / "migrations" / "versions").glob(f"*_{message}.py")
     text = script.read_text(encoding="utf-8")
@@ -110,7 +110,7 @@ def revise(project: Path, message: str, extra_upgrade: str = "", extra_downgrade
     return script
 
 
-def test_project_goes_up_and_down(project: Path) -> None:
+def test_project_upgrades_and_downgrades(project: Path) -> None:
     """Batch mode rebuilds tables that have foreign keys, indexes and CHECK constraints, below a view and with rows."""
     revise(project, "first", f'op.execute("{VIEW}")', 'op.execute("DROP VIEW titles")')
     alembic(project, "upgrade", "head")

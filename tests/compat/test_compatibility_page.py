@@ -1,4 +1,4 @@
-"""docs/compatibility.md says correctly of each member of aiosqlite whether it is here."""
+"""docs/compatibility.md says correctly whether each member of aiosqlite exists here."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def members(thing: Any) -> set[str]:
     ],
     ids=["module", "connection", "cursor"],
 )
-def test_page_has_a_true_row_for_every_member(title: str, theirs: Any, ours: Any) -> None:
+def test_page_has_a_correct_row_for_every_member(title: str, theirs: Any, ours: Any) -> None:
     table = table_of(title)
 
     assert set(table) | OF_INSTANCES >= members(theirs)

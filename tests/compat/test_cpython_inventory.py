@@ -57,7 +57,7 @@ def functions_of(path: Path) -> frozenset[str]:
     return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
-def test_no_scenario_of_the_running_python_is_left_out() -> None:
+def test_every_scenario_of_the_running_python_is_listed() -> None:
     directory = installed_tests()
     if directory is None:
         pytest.skip("this Python came without its tests")
@@ -68,14 +68,14 @@ def test_no_scenario_of_the_running_python_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("where", sorted(set(INVENTORY.values()) - set(DIFFERENCES.values())))
-def test_scenario_is_claimed_by_a_test_that_exists(where: str) -> None:
+def test_every_listed_test_exists(where: str) -> None:
     file, name = where.split("::")
 
     assert name in functions_of(TESTS / file)
 
 
 @pytest.mark.parametrize("where", sorted(set(DIFFERENCES.values())))
-def test_difference_has_a_row_with_its_reason(where: str) -> None:
+def test_every_difference_has_a_row_with_its_reason(where: str) -> None:
     subject = re.escape(where.removeprefix("page: "))
 
     assert re.search(rf"^\| {subject} \| .+ \| .+ \|$", PAGE, re.MULTILINE)

@@ -71,7 +71,7 @@ async def failure(connection: Any, sql: str) -> Any:
 
 
 @pytest.mark.parametrize("sql", STATEMENTS)
-async def test_failure_is_told_as_by_sqlite3(sql: str) -> None:
+async def test_error_is_the_same_as_in_sqlite3(sql: str) -> None:
     async with Stock(":memory:") as stock, rapsqlite.connect(":memory:") as connection:
         await stock.executescript(SCHEMA)
         await connection.executescript(SCHEMA)
@@ -98,7 +98,7 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("sql", DIFFERENT)
-async def test_difference_to_sqlite3_is_the_one_we_know(sql: str) -> None:
+async def test_difference_from_sqlite3_is_the_documented_one(sql: str) -> None:
     async with rapsqlite.connect(":memory:") as connection:
         with pytest.raises(rapsqlite.OperationalError) as caught:
             await connection.execute(sql)
@@ -106,7 +106,7 @@ async def test_difference_to_sqlite3_is_the_one_we_know(sql: str) -> None:
     assert str(caught.value).startswith(DIFFERENT[sql])
 
 
-async def test_semicolons_after_the_statement_are_no_second_one() -> None:
+async def test_trailing_semicolons_are_not_a_second_statement() -> None:
     """sqlite3 accepts one semicolon, not two."""
     async with rapsqlite.connect(":memory:") as connection:
         assert await rows_of(connection, "SELECT 1;; ; -- comment") == [(1,)]
@@ -115,7 +115,7 @@ async def test_semicolons_after_the_statement_are_no_second_one() -> None:
 @SINCE_311
 @pytest.mark.parametrize("method", ["execute", "executemany", "executescript"])
 @pytest.mark.parametrize("sql", [None, 5, b"SELECT 1", ["SELECT 1"]])
-async def test_statement_that_is_no_text_is_refused(method: str, sql: Any) -> None:
+async def test_statement_must_be_a_string(method: str, sql: Any) -> None:
     async def scenario(connection: Any) -> Any:
         arguments = (sql, []) if method == "executemany" else (sql,)
         return await getattr(connection, method)(*arguments)
@@ -127,7 +127,7 @@ async def test_statement_that_is_no_text_is_refused(method: str, sql: Any) -> No
 
 @SINCE_311
 @pytest.mark.parametrize("sql", ["SELECT 1", "CREATE TABLE t (a)", "PRAGMA user_version", "BEGIN"])
-async def test_executemany_takes_statements_that_change_data(sql: str) -> None:
+async def test_executemany_accepts_only_statements_that_change_data(sql: str) -> None:
     async def scenario(connection: Any) -> Any:
         await connection.executemany(sql, [()])
         return connection.in_transaction
@@ -147,7 +147,7 @@ async def test_executemany_needs_an_iterable(parameters: Any) -> None:
 
 
 @pytest.mark.parametrize("bad", [5, (1, 2), (), {"a": 1}, None])
-async def test_executemany_refuses_a_set_where_it_comes(bad: Any) -> None:
+async def test_executemany_raises_at_the_invalid_set(bad: Any) -> None:
     async def scenario(connection: Any) -> Any:
         await connection.execute("CREATE TABLE t (a)")
         raised = None
@@ -181,7 +181,7 @@ async def test_script_stops_at_its_first_error() -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"short", b"this is not a database" * 100, b"SQLite format 3\0" + b"\xff" * 5_000]
 )
-async def test_file_that_is_no_database(tmp_path: Path, content: bytes) -> None:
+async def test_file_that_is_not_a_database_raises_as_in_sqlite3(tmp_path: Path, content: bytes) -> None:
     """The error's class and code are sqlite3's."""
     (tmp_path / "file.db").write_bytes(content)
 
@@ -205,7 +205,7 @@ async def test_offset_counts_bytes_of_the_statement(sql: str, offset: int | None
     assert caught.value.sqlite_offset == offset
 
 
-async def test_message_holds_no_parameter_values() -> None:
+async def test_message_contains_no_parameter_values() -> None:
     secret = "hunter2"
     async with rapsqlite.connect(":memory:") as connection:
         await connection.execute("CREATE TABLE t (a UNIQUE, b CHECK (b <> ?1))".replace("?1", "'x'"))

@@ -38,7 +38,7 @@ def run_program(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_way_of_importing_aiosqlite_finds_this_package() -> None:
-    """Runs in a separate process, because the tests here also need aiosqlite itself."""
+    """This runs in a separate process, because the tests here also need aiosqlite itself."""
     done = run_program(
         "import rapsqlite, importlib.util\n"
         "rapsqlite.install_as_aiosqlite()\n"
@@ -99,7 +99,7 @@ async def test_attributes_follow_the_life_of_the_connection() -> None:
 
 
 async def test_function_uses_the_connection_blocking(db: Any) -> None:
-    """As sqlspec does: several statements in one call, off the event loop."""
+    """As sqlspec does it: several statements in one call, off the event loop."""
 
     def insert(count: int, *, first: int) -> Any:
         conn = db._conn
@@ -208,7 +208,7 @@ async def test_cursor_has_its_blocking_counterpart(db: Any) -> None:
     assert cursor._cursor.rowcount == -1
 
 
-async def test_exception_of_a_function_is_the_caller_s(db: Any) -> None:
+async def test_exception_of_a_function_is_raised_in_the_caller(db: Any) -> None:
     def fail() -> None:
         raise KeyError("mine")
 
@@ -216,8 +216,8 @@ async def test_exception_of_a_function_is_the_caller_s(db: Any) -> None:
         await db._execute(fail)
 
 
-def test_queue_takes_functions_with_and_without_a_future() -> None:
-    """As SQLAlchemy's dialect does; on asyncio alone, whose futures they are."""
+def test_queue_accepts_functions_with_and_without_a_future() -> None:
+    """As SQLAlchemy's dialect does it; on asyncio only, because the futures are asyncio's."""
 
     async def main() -> Any:
         async with aiosqlite.connect(":memory:") as db:
@@ -234,8 +234,8 @@ def test_queue_takes_functions_with_and_without_a_future() -> None:
     assert isinstance(error, sqlite3.OperationalError)
 
 
-async def test_connection_is_made_of_a_function_that_connects(database: Path) -> None:
-    """As zigpy does: the file and its settings are what the function's connection has."""
+async def test_connection_can_be_made_from_a_function_that_connects(database: Path) -> None:
+    """As zigpy does it: the connection takes over the file and the settings of the function's connection."""
     sqlite3.register_converter("twofold", lambda value: int(value) * 2)
 
     def connector() -> sqlite3.Connection:
@@ -259,7 +259,7 @@ async def test_connection_is_made_of_a_function_that_connects(database: Path) ->
         assert list(native.execute("SELECT a FROM t")) == [(21,)]
 
 
-async def test_function_that_fails_leaves_nothing_running() -> None:
+async def test_function_that_raises_leaves_no_thread_running() -> None:
     def connector() -> sqlite3.Connection:
         raise LookupError("no database")
 
@@ -272,7 +272,7 @@ async def test_function_that_fails_leaves_nothing_running() -> None:
 
 
 async def test_function_whose_in_memory_database_has_tables_is_refused() -> None:
-    """The page's content would be lost."""
+    """Its content would be lost."""
 
     def connector() -> sqlite3.Connection:
         native = sqlite3.connect(":memory:")
@@ -298,7 +298,7 @@ async def test_factory_of_sqlite3_is_the_default_and_a_subclass_of_it_is_refused
         aiosqlite.connect(":memory:", factory=Theirs)
 
 
-async def test_no_thread_is_left_when_functions_are_done(db: Any) -> None:
+async def test_no_thread_is_left_after_the_functions_have_run(db: Any) -> None:
     await db._execute(lambda: db._conn.execute("SELECT 1").fetchall())
 
     for thread in threading.enumerate():
@@ -308,7 +308,7 @@ async def test_no_thread_is_left_when_functions_are_done(db: Any) -> None:
 
 
 async def test_function_is_part_of_the_transaction_of_its_task(db: Any) -> None:
-    """Its statements come from another thread, and would wait for the end of the block that waits for them."""
+    """Its statements come from another thread, and would otherwise wait for the block, which waits for them."""
     with pytest.raises(KeyError):  # noqa: PT012 - the block is what is undone
         async with db.transaction(), db.savepoint():
             await db._execute(lambda: db._conn.execute("INSERT INTO t VALUES (1)"))

@@ -29,7 +29,7 @@ SIZES = [3_000_000, pytest.param(100_000_000, marks=pytest.mark.slow)]
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", ["x", "é", b"x"])
-async def test_large_value_goes_in_and_comes_out_of_every_verb(database: Path, kind: Any, size: int) -> None:
+async def test_large_value_is_stored_and_read_by_every_verb(database: Path, kind: Any, size: int) -> None:
     value = kind * (size // len(kind if isinstance(kind, bytes) else kind.encode()))
     sql = "SELECT v FROM t"
     async with connect(database) as conn:
@@ -75,7 +75,7 @@ def placeholders(style: str, count: int) -> tuple[str, Any]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("style, count", STYLES)
 @pytest.mark.parametrize("verb", ["execute", "executemany"])
-async def test_as_many_parameters_as_there_can_be_are_bound(verb: str, style: str, count: int) -> None:
+async def test_maximum_number_of_parameters_is_bound(verb: str, style: str, count: int) -> None:
     names, values = placeholders(style, count)
 
     async def scenario(connection: Any) -> Any:
@@ -90,7 +90,7 @@ async def test_as_many_parameters_as_there_can_be_are_bound(verb: str, style: st
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="sqlite3 of Python 3.10 cannot be given this limit")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("style, count", STYLES)
-async def test_one_parameter_more_is_refused_as_by_sqlite3(style: str, count: int) -> None:
+async def test_one_parameter_beyond_the_maximum_is_refused_as_by_sqlite3(style: str, count: int) -> None:
     names, values = placeholders(style, count + 1)
 
     async def scenario(connection: Any) -> Any:

@@ -49,14 +49,14 @@ PREPARED = "execute fetch_all fetch_blob fetch_one fetch_optional fetch_scalar q
         pytest.param(PREPARED, rapsqlite.PreparedStatement, id="prepared"),
     ],
 )
-def test_every_name_is_here_or_has_a_row(theirs: str, ours: Any) -> None:
+def test_every_name_exists_here_or_has_a_row(theirs: str, ours: Any) -> None:
     names = set(theirs.split())
 
     assert {name for name in names if not hasattr(ours, name)} <= MOVED
     assert len(names) > 2
 
 
-async def test_program_written_for_it_runs(tmp_path: Path) -> None:
+async def test_program_written_for_the_pyo3_package_runs(tmp_path: Path) -> None:
     """Its methods in one program, with their results."""
     path = tmp_path / "app.db"
     async with rapsqlite.connect(path, isolation_level=None, pragmas={"journal_mode": "WAL"}) as conn:

@@ -9,7 +9,7 @@ import pytest
 import rapsqlite
 
 CONSTANTS = [name for name in dir(sqlite3) if name.startswith("SQLITE_")]
-# What aiosqlite and sqlite3 programs use of the module. Not `Blob`, `adapters` and `converters`.
+# What programs use of the modules aiosqlite and sqlite3, except `Blob`, `adapters` and `converters`.
 NAMES = [
     "Binary", "Connection", "Cursor", "DataError", "DatabaseError", "Date", "DateFromTicks", "Error", "IntegrityError",
     "InterfaceError", "InternalError", "NotSupportedError", "OperationalError", "PARSE_COLNAMES", "PARSE_DECLTYPES",
@@ -21,12 +21,12 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", CONSTANTS)
-def test_constant_is_that_of_sqlite3(name: str) -> None:
+def test_constant_has_the_value_of_sqlite3(name: str) -> None:
     assert name in rapsqlite.__all__
     assert getattr(rapsqlite, name) == getattr(sqlite3, name)
 
 
-def test_constants_that_older_versions_of_sqlite3_lack() -> None:
+def test_constants_missing_from_older_sqlite3_exist() -> None:
     """Python 3.10's has no result codes."""
     assert rapsqlite.SQLITE_BUSY == 5
     assert rapsqlite.SQLITE_CONSTRAINT_UNIQUE == 2067
@@ -35,7 +35,7 @@ def test_constants_that_older_versions_of_sqlite3_lack() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_name_of_sqlite3_is_there(name: str) -> None:
+def test_name_of_sqlite3_exists(name: str) -> None:
     assert hasattr(sqlite3, name)
     assert name in rapsqlite.__all__
     assert hasattr(rapsqlite, name)
@@ -48,11 +48,11 @@ def test_function_of_the_module_is_the_same_object(name: str) -> None:
     assert getattr(rapsqlite, name) is getattr(sqlite3, name)
 
 
-def test_version_is_that_of_the_engine() -> None:
+def test_sqlite_version_is_that_of_the_engine() -> None:
     assert ".".join(map(str, rapsqlite.sqlite_version_info)) == rapsqlite.sqlite_version
     assert rapsqlite.sqlite_version_info >= (3, 51, 3)
 
 
-async def test_version_is_what_the_engine_says() -> None:
+async def test_sqlite_version_matches_what_sql_returns() -> None:
     async with rapsqlite.connect(":memory:") as connection:
         assert await connection.fetch_scalar("SELECT sqlite_version()") == rapsqlite.sqlite_version

@@ -76,7 +76,7 @@ async def run(connection: Any, verb: str, sql: str, given: Any, action: Any = "a
         ("executemany", "INSERT INTO t VALUES (?, ?)", MANY),
     ],
 )
-async def test_what_is_said_and_done_is_as_in_sqlite3(verb: str, sql: str, given: Any, action: str) -> None:
+async def test_warnings_errors_and_results_match_sqlite3(verb: str, sql: str, given: Any, action: str) -> None:
     async def scenario(connection: Any) -> Any:
         return await run(connection, verb, sql, given, action)
 
@@ -85,7 +85,7 @@ async def test_what_is_said_and_done_is_as_in_sqlite3(verb: str, sql: str, given
 
 @pytest.mark.skipif(NUMBERED_WARN, reason="this sqlite3 warns by mistake")
 @pytest.mark.parametrize("sql", ["INSERT INTO t VALUES (?2, ?1)", "INSERT INTO t VALUES (?2, :a)"])
-async def test_numbered_placeholders_are_for_sequences(sql: str) -> None:
+async def test_numbered_placeholders_accept_sequences(sql: str) -> None:
     async def scenario(connection: Any) -> Any:
         given = (1, 2, 3) if ":" in sql else (1, 2)
         return await run(connection, "execute", sql, given)
@@ -139,7 +139,7 @@ async def test_statement_runs_once_after_the_warning() -> None:
 
 
 async def test_python_314_refuses_it_with_the_transaction_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On every Python version as 3.14 behaves, which may not be there to compare with."""
+    """Checked on every Python version, because 3.14 may not be installed to compare with."""
     monkeypatch.setattr(named_placeholders, "sys", SimpleNamespace(version_info=(3, 14)))
     async with rapsqlite.connect(":memory:") as connection:
         await with_table(connection)

@@ -160,7 +160,7 @@ class Grammar:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_random_queries_answer_as_stock_sqlite(seed: int) -> None:
+async def test_random_queries_give_the_results_of_stock_sqlite(seed: int) -> None:
     grammar = Grammar(seed)
     rows = {table: [grammar.row() for _ in range(60)] for table in "ab"}
     stock = sqlite3.connect(":memory:")

@@ -48,7 +48,7 @@ FACTORIES: dict[str, Any] = {
 @pytest.mark.parametrize(
     "sql", ["SELECT * FROM t", "SELECT id, id, name AS ID FROM t", "SELECT 1 WHERE 0", "SELECT count(*) FROM t"]
 )
-async def test_row_factory_of_the_connection(factory: str, sql: str) -> None:
+async def test_row_factory_of_the_connection_makes_the_rows_of_sqlite3(factory: str, sql: str) -> None:
     """Every factory makes the same rows here and in sqlite3."""
 
     async def scenario(connection: Any) -> Any:
@@ -59,7 +59,7 @@ async def test_row_factory_of_the_connection(factory: str, sql: str) -> None:
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
-async def test_row_factory_of_a_cursor(factory: str) -> None:
+async def test_row_factory_of_a_cursor_makes_the_rows_of_sqlite3(factory: str) -> None:
     """A cursor's factory makes the same rows here and in sqlite3, however they are fetched."""
 
     async def scenario(connection: Any) -> Any:
@@ -72,8 +72,8 @@ async def test_row_factory_of_a_cursor(factory: str) -> None:
     await same(scenario)
 
 
-async def test_row_of_sqlite3_is_one() -> None:
-    """Programs that set ``row_factory = sqlite3.Row`` get the same as before."""
+async def test_sqlite3_row_is_accepted_as_row_factory() -> None:
+    """Programs that set ``row_factory = sqlite3.Row`` get the same rows as before."""
 
     async def scenario(connection: Any) -> Any:
         (row,) = await rows_of(connection, "SELECT 1 AS a, 2 AS B, 3 AS 'c d'")
@@ -136,7 +136,7 @@ async def test_executemany_counts_its_rows() -> None:
 
 
 @pytest.mark.parametrize("size", [None, 0, 1, 2, 3, 4, 100])
-async def test_fetchmany_takes_so_many(size: int | None) -> None:
+async def test_fetchmany_returns_as_many_rows_as_requested(size: int | None) -> None:
     async def scenario(connection: Any) -> Any:
         await connection.executescript(TABLE)
         cursor = await connection.execute("SELECT id FROM t")
@@ -161,7 +161,7 @@ async def rows_for(connection: Any, size: Any, *, set_before: bool) -> Any:
 
 @pytest.mark.parametrize("set_before", [True, False])
 @pytest.mark.parametrize("size", [0, -3, 1.0, "1", True, 2**31 - 1, 2**64])
-async def test_size_that_is_none_is_taken_as_by_sqlite3(size: Any, set_before: bool) -> None:
+async def test_invalid_fetchmany_size_is_treated_as_by_sqlite3(size: Any, set_before: bool) -> None:
     async def scenario(connection: Any) -> Any:
         return await rows_for(connection, size, set_before=set_before)
 
@@ -169,7 +169,7 @@ async def test_size_that_is_none_is_taken_as_by_sqlite3(size: Any, set_before: b
 
 
 @pytest.mark.parametrize("set_before", [True, False])
-async def test_newer_pythons_give_no_rows_for_0_and_refuse_fewer(
+async def test_newer_pythons_return_no_rows_for_size_0_and_refuse_negative_sizes(
     set_before: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """https://github.com/python/cpython/issues/139283"""
@@ -204,7 +204,7 @@ async def test_cursor_that_failed_has_no_rows() -> None:
     await same(scenario)
 
 
-async def test_rows_seen_while_the_table_changes() -> None:
+async def test_cursors_of_one_connection_see_the_same_transaction() -> None:
     """Two cursors on one connection see the same transaction."""
 
     async def scenario(connection: Any) -> Any:
@@ -217,7 +217,7 @@ async def test_rows_seen_while_the_table_changes() -> None:
     await same(scenario)
 
 
-async def test_wide_and_long_results() -> None:
+async def test_result_of_many_batches_is_complete_and_in_order() -> None:
     """A result of many batches arrives complete and in order."""
 
     async def scenario(connection: Any) -> Any:
@@ -227,7 +227,7 @@ async def test_wide_and_long_results() -> None:
     assert len(await same(scenario)) == 20_000
 
 
-async def test_one_argument_factory_gets_the_row_alone() -> None:
+async def test_factory_with_one_argument_gets_only_the_row() -> None:
     """sqlite3 has no such factory."""
     async with rapsqlite.connect(":memory:", row_factory=lambda row: sum(row)) as connection:
         assert await connection.fetch_all("SELECT 1, 2, 3") == [6]

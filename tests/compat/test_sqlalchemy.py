@@ -78,7 +78,7 @@ async def driver_of(connection: Any) -> rapsqlite.Connection:
 
 
 async def requests(connection: Any) -> int:
-    """How many requests were sent through a connection's driver so far."""
+    """Return how many requests have been sent through a connection's driver."""
     return (await driver_of(connection))._state.guest.sent_count
 
 
@@ -147,7 +147,7 @@ async def test_autocommit_level_and_back(database: Path) -> None:
         assert (levels, names) == (["AUTOCOMMIT", "SERIALIZABLE"], ["kept"])
 
 
-async def test_immediate_transactions_never_fail_to_upgrade(database: Path) -> None:
+async def test_concurrent_immediate_transactions_never_fail(database: Path) -> None:
     """40 tasks read and then write: with BEGIN IMMEDIATE they queue; DEFERRED ones would mostly fail."""
     async with library(f"{url_of(database)}?isolation_level=IMMEDIATE&pragma_journal_mode=wal") as engine:
         async with engine.begin() as connection:
@@ -176,7 +176,7 @@ async def test_result_that_fits_a_batch_takes_one_request(database: Path) -> Non
         assert (len(rows), await requests(connection) - before) == (200, 1)
 
 
-async def test_commit_and_rollback_without_a_transaction_ask_nothing(database: Path) -> None:
+async def test_commit_and_rollback_without_a_transaction_send_nothing(database: Path) -> None:
     async with library(url_of(database)) as engine, engine.connect() as connection:
         await connection.scalar(sa.select(Author.id))
         before = await requests(connection)
@@ -246,7 +246,7 @@ KINDS = sa.Table(
 )
 
 
-async def test_values_come_back_as_they_went() -> None:
+async def test_values_are_read_back_unchanged() -> None:
     values = {
         "id": 1,
         "blob": b"\0\xff" * 1000,
@@ -267,14 +267,14 @@ async def test_values_come_back_as_they_went() -> None:
         assert returned._asdict() == selected._asdict() == values
 
 
-async def test_regexp_is_pythons() -> None:
+async def test_regexp_operator_uses_pythons_re() -> None:
     async with engine_on("sqlite+rapsqlite://") as engine, engine.connect() as connection:
         asked = [sa.literal(text).regexp_match(r"^\d{3}(?!\d)") for text in ("123x", "1234", None)]
 
         assert tuple((await connection.execute(sa.select(*asked))).one()) == (1, 0, None)
 
 
-async def test_errors_carry_the_drivers(database: Path) -> None:
+async def test_errors_carry_the_original_exception(database: Path) -> None:
     async with library(url_of(database)) as engine, engine.connect() as connection:
         await connection.execute(sa.insert(Author).values(name="Ada"))
         with pytest.raises(sa.exc.IntegrityError) as caught:
@@ -317,11 +317,11 @@ async def test_relations_load_and_reflect(database: Path) -> None:
         ("sqlite+rapsqlite:///a.db", FilePool),
     ],
 )
-def test_pool_is_chosen_by_the_kind_of_database(url: str, kind: type[Any]) -> None:
+def test_pool_class_depends_on_the_kind_of_database(url: str, kind: type[Any]) -> None:
     assert type(create_async_engine(url).sync_engine.pool) is kind
 
 
-def test_url_has_the_options_of_connect(tmp_path: Path) -> None:
+def test_url_accepts_the_options_of_connect(tmp_path: Path) -> None:
     url = sa.make_url(
         f"sqlite+rapsqlite:///{tmp_path}/a.db?timeout=1.5&isolation_level=IMMEDIATE&read_only=yes&cached_statements=7"
         "&strict_strings=1&autocommit=legacy&pragma_foreign_keys=on&limit_max_rows=9&limit_statement_seconds=0.5"
@@ -342,7 +342,7 @@ def test_url_has_the_options_of_connect(tmp_path: Path) -> None:
     )
 
 
-def test_every_option_of_connect_is_one_of_the_url_or_an_object() -> None:
+def test_every_option_of_connect_is_a_url_option_or_takes_an_object() -> None:
     objects = {"row_factory", "text_factory", "init_hook", "loop", "factory"}
     options = {name for name in inspect.signature(rapsqlite.connect).parameters if name != "database"}
 
@@ -359,7 +359,7 @@ def test_every_option_of_connect_is_one_of_the_url_or_an_object() -> None:
         ("sqlite+rapsqlite:///a.db?mode=ro", "uri=true"),
     ],
 )
-def test_url_that_means_nothing_is_refused(url: str, reason: str) -> None:
+def test_url_with_invalid_options_is_refused(url: str, reason: str) -> None:
     with pytest.raises(sa.exc.ArgumentError, match=reason):
         RapsqliteDialect().create_connect_args(sa.make_url(url))
 
@@ -375,7 +375,7 @@ async def test_uri_and_connect_args_reach_the_driver(database: Path) -> None:
         assert (driver.path, driver.timeout) == (f"file:{database}?mode=rwc", 0.25)
 
 
-async def test_memory_database_is_one_per_engine() -> None:
+async def test_engine_has_one_in_memory_database() -> None:
     """Tasks that connect at the same time must not open a database each."""
     async with engine_on("sqlite+rapsqlite://") as first, engine_on("sqlite+rapsqlite://") as second:
 
@@ -404,7 +404,7 @@ ENDLESS = sa.text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM 
 
 
 async def is_running_endlessly(driver: rapsqlite.Connection) -> bool:
-    """Return True if a request stays unanswered for a few turns of the loop."""
+    """Return True if a request stays unanswered for a few iterations of the loop."""
     queue = driver._state.guest._queue
     for _ in range(50):
         if not queue._pending:
@@ -528,7 +528,7 @@ def test_connection_is_terminated_without_a_loop(database: Path) -> None:
     assert not drivers[0].is_alive()
 
 
-def test_engine_works_in_one_loop_after_the_other(database: Path) -> None:
+def test_engine_works_in_one_loop_after_another(database: Path) -> None:
     """A connection belongs to no event loop, so a pool outlives ``asyncio.run``."""
     engine = create_async_engine(url_of(database))
 
@@ -544,7 +544,7 @@ def test_engine_works_in_one_loop_after_the_other(database: Path) -> None:
     assert [asyncio.run(run()), asyncio.run(run()), asyncio.run(run(last=True))] == [1, 2, 3]
 
 
-async def test_tasks_wait_for_a_connection_in_order(database: Path) -> None:
+async def test_tasks_get_connections_in_the_order_in_which_they_asked(database: Path) -> None:
     async with library(url_of(database), pool_size=1, max_overflow=0, pool_timeout=20) as engine:
         served = []
 
@@ -558,7 +558,7 @@ async def test_tasks_wait_for_a_connection_in_order(database: Path) -> None:
         assert served == list(range(20))
 
 
-async def test_item_given_to_a_cancelled_task_is_kept() -> None:
+async def test_item_handed_to_a_cancelled_task_is_kept() -> None:
     """Even if the queue has filled up meanwhile: a connection that finds no space would be lost."""
     queue = WaitQueue(maxsize=1)
     waiting = asyncio.create_task(queue._wait(None))
@@ -599,7 +599,7 @@ async def test_event_handlers_reach_the_connections_methods(database: Path) -> N
     assert seen == [[(3,)], True]
 
 
-async def test_waiting_for_a_connection_ends(database: Path) -> None:
+async def test_wait_for_a_connection_times_out(database: Path) -> None:
     async with library(url_of(database), pool_size=1, max_overflow=0, pool_timeout=0.01) as engine:
         async with engine.connect():
             with pytest.raises(sa.exc.TimeoutError):

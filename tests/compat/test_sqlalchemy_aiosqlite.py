@@ -169,9 +169,7 @@ CASES = [(scenario, where) for scenario in ON_ONE_CONNECTION for where in ("file
     "scenario, where",
     [pytest.param(*case, id=f"{case[0].__name__}-{case[1]}") for case in [*CASES, (concurrency, "file")]],
 )
-def test_driver_is_exchanged_and_nothing_else(
-    scenario: Callable[[AsyncEngine], Awaitable[Any]], where: str, tmp_path: Path
-) -> None:
+def test_only_the_driver_differs(scenario: Callable[[AsyncEngine], Awaitable[Any]], where: str, tmp_path: Path) -> None:
     outcomes = []
 
     async def run(driver: ModuleType, url: str) -> None:

@@ -96,7 +96,7 @@ async def test_cancelled_scope_leaves_a_usable_pool(where: str, database: Path) 
         assert getattr(engine.pool, "checkedout", lambda: 0)() == 0
 
 
-async def test_tasks_that_come_at_once_share_the_pool(database: Path) -> None:
+async def test_concurrent_tasks_share_the_pool(database: Path) -> None:
     """Also while the first connection is examined, and while all connections are out."""
     engine = create_async_engine(f"sqlite+rapsqlite:///{database}", pool_size=2, max_overflow=1)
     seen: list[Any] = []
@@ -113,7 +113,7 @@ async def test_tasks_that_come_at_once_share_the_pool(database: Path) -> None:
     assert sorted(seen) == list(range(30))
 
 
-async def test_cancelled_wait_for_a_connection_loses_none(database: Path) -> None:
+async def test_cancelled_wait_loses_no_connection(database: Path) -> None:
     async with notes(f"sqlite+rapsqlite:///{database}", pool_size=1, max_overflow=0) as engine:
 
         async def wait_in_vain() -> None:

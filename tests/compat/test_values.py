@@ -55,7 +55,7 @@ def label(value: Any) -> str:
 
 
 @pytest.mark.parametrize("value", VALUES, ids=label)
-async def test_value_comes_back(value: Any) -> None:
+async def test_value_is_read_back_as_in_sqlite3(value: Any) -> None:
     async def scenario(connection: Any) -> Any:
         # The text of a REAL, which hex() and length() would show, has two more digits in newer SQLite versions.
         sql = "SELECT v, typeof(v), iif(typeof(v) = 'real', 0, hex(v) || length(v)) FROM (SELECT ? AS v)"
@@ -89,7 +89,7 @@ async def test_value_that_cannot_be_bound_is_refused(value: Any, sql: str) -> No
 
 
 @pytest.mark.parametrize("value", [2**63, object(), "\ud800"], ids=label)
-async def test_executemany_keeps_the_sets_before_the_one_that_is_refused(value: Any) -> None:
+async def test_executemany_keeps_the_sets_before_the_invalid_one(value: Any) -> None:
     async def scenario(connection: Any) -> Any:
         await connection.execute("CREATE TABLE t (a)")
         raised = ""
@@ -141,14 +141,14 @@ async def test_executemany_keeps_the_sets_before_the_one_that_is_refused(value: 
         ("SELECT 1", {"a": 1}),
     ],
 )
-async def test_parameters_meet_placeholders(sql: str, parameters: Any) -> None:
+async def test_parameters_match_placeholders_as_in_sqlite3(sql: str, parameters: Any) -> None:
     async def scenario(connection: Any) -> Any:
         return await rows_of(connection, sql, parameters)
 
     await same(scenario)
 
 
-async def test_executemany_asks_each_mapping_for_the_statements_names() -> None:
+async def test_executemany_looks_up_the_statements_names_in_each_mapping() -> None:
     async def scenario(connection: Any) -> Any:
         await connection.execute("CREATE TABLE t (a, b)")
         sets = [
@@ -171,14 +171,14 @@ async def test_error_in_the_statement_comes_before_those_of_its_parameters() -> 
     assert raised[0] == "OperationalError"
 
 
-async def test_columns_as_many_as_sqlite_allows() -> None:
+async def test_maximum_number_of_columns_is_read() -> None:
     async def scenario(connection: Any) -> Any:
         return await rows_of(connection, f"SELECT {', '.join(map(str, range(2_000)))}")
 
     await same(scenario)
 
 
-async def test_random_reals_come_back_and_print_as_themselves() -> None:
+async def test_random_reals_are_read_back_and_print_the_same() -> None:
     """SQLite's own text of a REAL differs between versions; what it stores does not."""
     generator = random.Random(7)
     reals = [struct.unpack("d", generator.randbytes(8))[0] for _ in range(2_000)]
@@ -192,7 +192,7 @@ async def test_random_reals_come_back_and_print_as_themselves() -> None:
 
 
 @pytest.mark.usefixtures("registered")
-async def test_converters_get_the_text_sqlite_makes_of_reals() -> None:
+async def test_converters_get_the_text_that_sqlite_makes_of_reals() -> None:
     generator = random.Random(9)
     reals = [round(generator.uniform(-(10**6), 10**6), generator.randrange(8)) for _ in range(1_000)]
     reals += [10.0**power for power in range(-30, 30)] + [-1.5 * 2**power for power in range(60)] + [49.47, 0.1 + 0.2]
@@ -206,7 +206,7 @@ async def test_converters_get_the_text_sqlite_makes_of_reals() -> None:
     assert [stored for (_, stored), _ in rows] == [text.encode() for _, text in rows]
 
 
-async def test_random_integers_come_back() -> None:
+async def test_random_integers_are_read_back() -> None:
     generator = random.Random(8)
     integers = [generator.getrandbits(bits) * generator.choice((1, -1)) for bits in range(64) for _ in range(20)]
 
@@ -218,7 +218,7 @@ async def test_random_integers_come_back() -> None:
     await same(scenario)
 
 
-async def test_random_text_and_blobs_come_back() -> None:
+async def test_random_text_and_blobs_are_read_back() -> None:
     generator = random.Random(10)
     ranges = [(0, 0x7F), (0x80, 0x7FF), (0x800, 0xD7FF), (0xE000, 0xFFFF), (0x10000, 0x10FFFF)]
     values: list[Any] = [
@@ -244,14 +244,14 @@ INVALID_TEXT = "SELECT CAST(x'ff41' AS TEXT) AS v, 'valid' AS w, x'ff41' AS b, N
     [str, bytes, bytearray, lambda text: text.decode("latin-1"), lambda text: text.decode(errors="replace"), len],
 )
 @pytest.mark.parametrize("sql", [INVALID_TEXT, "SELECT 'a', 'ä' || char(0) || 'b', x'00', 1, 1.5, NULL, ''"])
-async def test_text_factory_makes_text(text_factory: Any, sql: str) -> None:
+async def test_text_factory_makes_the_text_of_sqlite3(text_factory: Any, sql: str) -> None:
     async def scenario(connection: Any) -> Any:
         return await rows_of(connection, sql)
 
     await same(scenario, messages=False, text_factory=text_factory)
 
 
-async def test_text_that_is_not_utf8_names_its_column() -> None:
+async def test_error_for_invalid_utf8_names_the_column() -> None:
     async def scenario(connection: Any) -> Any:
         return await rows_of(connection, "SELECT 'fine' AS a, CAST(x'ff41' AS TEXT) AS broken")
 
@@ -328,7 +328,7 @@ async def test_converter_that_raises_leaves_the_connection_usable() -> None:
 
 @pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("text_factory", [str, bytes, lambda text: ("text", text)])
-async def test_converters_and_text_factory_share_a_row(text_factory: Any) -> None:
+async def test_converters_and_text_factory_apply_to_the_same_row(text_factory: Any) -> None:
     async def scenario(connection: Any) -> Any:
         return await rows_of(connection, "SELECT 'a' AS \"a [raw]\", 'b', x'63' AS \"c [raw]\", x'64', 5")
 
@@ -367,7 +367,7 @@ async def test_default_adapter_warns_as_in_sqlite3() -> None:
             await connection.execute("SELECT ?", (dt.date(2024, 2, 29),))
 
 
-async def test_registrations_of_a_connection_are_its_own() -> None:
+async def test_registrations_on_a_connection_affect_only_it() -> None:
     class Celsius:
         def __init__(self, degrees: float) -> None:
             self.degrees = degrees
@@ -389,6 +389,6 @@ async def test_registrations_of_a_connection_are_its_own() -> None:
     assert (Celsius, sqlite3.PrepareProtocol) not in sqlite3.adapters
 
 
-def test_module_level_registration_is_that_of_sqlite3() -> None:
+def test_module_level_registration_is_shared_with_sqlite3() -> None:
     assert rapsqlite.register_adapter is sqlite3.register_adapter
     assert rapsqlite.register_converter is sqlite3.register_converter

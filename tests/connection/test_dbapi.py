@@ -45,7 +45,7 @@ def test_exceptions_are_those_of_the_package(name: str) -> None:
         ("Binary", (b"bytes",)),
     ],
 )
-def test_constructors_are_those_of_sqlite3(name: str, arguments: tuple[object, ...]) -> None:
+def test_constructors_match_sqlite3(name: str, arguments: tuple[object, ...]) -> None:
     assert getattr(dbapi, name)(*arguments) == getattr(sqlite3, name)(*arguments)
 
 

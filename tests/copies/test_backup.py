@@ -81,7 +81,7 @@ async def test_backup_copies_everything(of: str, to: str, tmp_path: Path, images
         native.close()
 
 
-async def test_progress_is_that_of_sqlite3(source: rapsqlite.Connection) -> None:
+async def test_progress_is_reported_as_by_sqlite3(source: rapsqlite.Connection) -> None:
     ours: list[tuple[int, int, int]] = []
     theirs: list[tuple[int, int, int]] = []
     native, copy = sqlite3.connect(":memory:"), sqlite3.connect(":memory:")
@@ -97,8 +97,8 @@ async def test_progress_is_that_of_sqlite3(source: rapsqlite.Connection) -> None
 
 
 @pytest.mark.parametrize("pages", [-1, 0, 10_000])
-async def test_all_pages_in_one_step(source: rapsqlite.Connection, pages: int) -> None:
-    """0 and negative numbers mean all pages at once, as in sqlite3."""
+async def test_non_positive_pages_copy_everything_in_one_step(source: rapsqlite.Connection, pages: int) -> None:
+    """0 and negative numbers mean all pages, as in sqlite3."""
     steps: list[tuple[int, int, int]] = []
 
     async with connect(":memory:") as target:
@@ -107,7 +107,7 @@ async def test_all_pages_in_one_step(source: rapsqlite.Connection, pages: int) -
     assert [(status, remaining) for status, remaining, _ in steps] == [(101, 0)]
 
 
-async def test_target_of_sqlite3(source: rapsqlite.Connection, tmp_path: Path) -> None:
+async def test_target_may_be_a_connection_of_sqlite3(source: rapsqlite.Connection, tmp_path: Path) -> None:
     """A connection of sqlite3 is a valid target, in memory or in a file."""
     steps: list[tuple[int, int, int]] = []
     for name in (":memory:", str(tmp_path / "native.db")):
@@ -134,7 +134,7 @@ async def test_target_of_sqlite3_with_a_transaction_is_refused(source: rapsqlite
         await source.backup(native)
 
 
-async def test_writes_to_the_source_meanwhile_are_part_of_the_copy(source: rapsqlite.Connection) -> None:
+async def test_writes_to_the_source_during_a_backup_are_copied(source: rapsqlite.Connection) -> None:
     """As in sqlite3: a page that changes after it was copied is copied again."""
     steps = 0
     async with connect(":memory:") as target, anyio.create_task_group() as tasks:
@@ -159,7 +159,7 @@ async def test_writes_to_the_source_meanwhile_are_part_of_the_copy(source: rapsq
         assert await target.fetch_all("PRAGMA integrity_check") == [["ok"]]
 
 
-async def test_writes_of_another_connection_start_the_copy_anew(tmp_path: Path) -> None:
+async def test_writes_of_another_connection_restart_the_copy(tmp_path: Path) -> None:
     async with connect(tmp_path / "a.db") as conn, connect(":memory:") as target:
         await fill(conn)
         other = sqlite3.connect(tmp_path / "a.db")
@@ -251,7 +251,9 @@ async def test_cancelled_backup_leaves_the_target_as_it_was(
     assert left_in(images) == []
 
 
-async def test_backup_cancelled_between_two_steps(source: rapsqlite.Connection, images: Path) -> None:
+async def test_backup_cancelled_between_steps_leaves_target_and_files_alone(
+    source: rapsqlite.Connection, images: Path
+) -> None:
     """A cancelled backup leaves the target as it was, and no files."""
     steps = 0
     async with connect(":memory:") as target:
@@ -273,7 +275,7 @@ async def test_backup_cancelled_between_two_steps(source: rapsqlite.Connection, 
     assert left_in(images) == []
 
 
-async def test_target_is_in_use(source: rapsqlite.Connection) -> None:
+async def test_target_in_a_transaction_is_refused_and_unchanged(source: rapsqlite.Connection) -> None:
     """A target with an open transaction is refused and keeps its data."""
     async with connect(":memory:") as target:
         await target.execute("CREATE TABLE kept (x)")
@@ -287,7 +289,7 @@ async def test_target_is_in_use(source: rapsqlite.Connection) -> None:
         await target.rollback()
 
 
-async def test_arguments_are_refused_as_by_sqlite3(source: rapsqlite.Connection) -> None:
+async def test_invalid_backup_arguments_are_refused_as_by_sqlite3(source: rapsqlite.Connection) -> None:
     native, copy = sqlite3.connect(":memory:"), sqlite3.connect(":memory:")
     calls: list[Any] = [
         lambda conn, itself, other: conn.backup(itself),
@@ -307,7 +309,7 @@ async def test_arguments_are_refused_as_by_sqlite3(source: rapsqlite.Connection)
     copy.close()
 
 
-async def test_closed_connections(source: rapsqlite.Connection) -> None:
+async def test_closed_source_or_target_is_refused(source: rapsqlite.Connection) -> None:
     """A closed connection is refused as either end of a copy."""
     target = await connect(":memory:")
     await target.close()
@@ -319,7 +321,7 @@ async def test_closed_connections(source: rapsqlite.Connection) -> None:
             await call
 
 
-async def test_attached_and_temporary_databases(source: rapsqlite.Connection, tmp_path: Path) -> None:
+async def test_named_database_of_the_source_is_copied(source: rapsqlite.Connection, tmp_path: Path) -> None:
     """``name`` chooses which database of the source is copied."""
     await source.executescript("""ATTACH ':memory:' AS "o'd"" d"; CREATE TABLE "o'd"" d".inner (x)""")
     await source.execute("CREATE TEMP TABLE passing (x)")
@@ -332,7 +334,7 @@ async def test_attached_and_temporary_databases(source: rapsqlite.Connection, tm
         assert await target.get_tables() == ["passing"]
 
 
-async def test_many_backups_at_once(tmp_path: Path) -> None:
+async def test_concurrent_backups_of_one_connection_are_complete(tmp_path: Path) -> None:
     """Backups of one connection may overlap, and each is complete."""
     async with connect(tmp_path / "a.db") as conn:
         await fill(conn)
@@ -346,7 +348,7 @@ async def test_many_backups_at_once(tmp_path: Path) -> None:
             await target.close()
 
 
-async def test_other_page_size(tmp_path: Path) -> None:
+async def test_target_with_another_page_size_is_replaced(tmp_path: Path) -> None:
     """The copy replaces a target whose pages have another size."""
     conn, target = await make("file", tmp_path / "a.db", 1024), await make("file", tmp_path / "b.db", 8192)
     await fill(conn)
@@ -359,9 +361,7 @@ async def test_other_page_size(tmp_path: Path) -> None:
     await target.close()
 
 
-async def test_directory_of_the_image_is_granted_only_for_the_backup(
-    source: rapsqlite.Connection, images: Path
-) -> None:
+async def test_image_directory_is_granted_only_during_the_backup(source: rapsqlite.Connection, images: Path) -> None:
     async with connect(":memory:", limits={}) as target:
         await source.backup(target)
         (images / "left.db").touch()
@@ -394,7 +394,7 @@ async def test_serialized_database_is_a_database_file(place: str, tmp_path: Path
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="sqlite3 has no serialize before 3.11")
-async def test_exchange_with_sqlite3(source: rapsqlite.Connection) -> None:
+async def test_serialized_images_are_exchanged_with_sqlite3(source: rapsqlite.Connection) -> None:
     """Images go both ways between this package and sqlite3."""
     native: Any = sqlite3.connect(":memory:")
 
@@ -407,7 +407,7 @@ async def test_exchange_with_sqlite3(source: rapsqlite.Connection) -> None:
     native.close()
 
 
-async def test_deserialize_leaves_the_file_alone(tmp_path: Path, source: rapsqlite.Connection) -> None:
+async def test_deserialize_does_not_change_the_file(tmp_path: Path, source: rapsqlite.Connection) -> None:
     async with connect(tmp_path / "a.db") as conn:
         await conn.execute("CREATE TABLE kept (x)")
         await conn.commit()
@@ -420,7 +420,7 @@ async def test_deserialize_leaves_the_file_alone(tmp_path: Path, source: rapsqli
     assert (tmp_path / "a.db").read_bytes() == before
 
 
-async def test_deserialize_into_an_attached_database(source: rapsqlite.Connection) -> None:
+async def test_deserialize_replaces_the_named_database(source: rapsqlite.Connection) -> None:
     """``name`` chooses which database is replaced; an unknown one is refused."""
     data = await source.serialize()
     async with connect(":memory:") as conn:
@@ -434,7 +434,7 @@ async def test_deserialize_into_an_attached_database(source: rapsqlite.Connectio
 
 
 @pytest.mark.parametrize("damage", ["short", "garbage", "header alone", "truncated", "schema"])
-async def test_what_is_no_database_is_refused(source: rapsqlite.Connection, damage: str) -> None:
+async def test_deserialize_refuses_bytes_that_are_no_database(source: rapsqlite.Connection, damage: str) -> None:
     data = await source.serialize()
     bad = {
         "short": b"\0\1\3",
@@ -466,7 +466,7 @@ async def test_deserialize_with_a_running_statement_is_refused(source: rapsqlite
         await source.deserialize("text")  # type: ignore[arg-type]
 
 
-async def test_serialize_needs_little_of_the_guests_memory(tmp_path: Path) -> None:
+async def test_serialize_uses_little_guest_memory(tmp_path: Path) -> None:
     """A copy of the whole database inside the guest would show."""
     async with connect(tmp_path / "a.db") as conn:
         await conn.execute("CREATE TABLE t (b)")

@@ -61,9 +61,7 @@ async def test_database_of_sqlite3_is_replaced(of: str, to: str, pages: int, tmp
 
 @pytest.mark.parametrize("pages", [-1, 3])
 @pytest.mark.parametrize("journal", ["delete", "wal"])
-async def test_backup_onto_the_file_that_it_comes_from_changes_nothing(
-    journal: str, pages: int, tmp_path: Path
-) -> None:
+async def test_backup_onto_its_own_file_changes_nothing(journal: str, pages: int, tmp_path: Path) -> None:
     """SQLite takes the two connections for two databases; the image between them keeps them apart."""
     path = tmp_path / "a.db"
     async with rapsqlite.connect(path) as conn, rapsqlite.connect(path) as same:
@@ -83,7 +81,7 @@ async def test_backup_onto_the_file_that_it_comes_from_changes_nothing(
         assert native.execute("SELECT count(*) FROM t").fetchone() == (502,)
 
 
-async def test_named_database_in_memory_onto_itself() -> None:
+async def test_shared_memory_database_can_be_backed_up_onto_itself() -> None:
     async with rapsqlite.connect_memory(name="ends") as conn, rapsqlite.connect_memory(name="ends") as same:
         await conn.executescript(SCRIPT)
         before = await conn.fetch_all(ROWS)
@@ -96,7 +94,7 @@ async def test_named_database_in_memory_onto_itself() -> None:
         assert await conn.fetch_all(ROWS) == before
 
 
-async def test_two_connections_onto_each_other_at_once(tmp_path: Path) -> None:
+async def test_concurrent_backups_in_opposite_directions_complete(tmp_path: Path) -> None:
     """Whichever comes second, both end up with the content of one of them."""
     async with rapsqlite.connect(tmp_path / "a.db") as one, rapsqlite.connect(tmp_path / "b.db") as other:
         await one.executescript("CREATE TABLE t (a); INSERT INTO t VALUES ('one')")
@@ -112,7 +110,7 @@ async def test_two_connections_onto_each_other_at_once(tmp_path: Path) -> None:
             assert await conn.fetch_scalar("PRAGMA integrity_check") == "ok"
 
 
-async def test_target_of_sqlite3_that_belongs_to_another_thread(tmp_path: Path) -> None:
+async def test_sqlite3_target_may_belong_to_another_thread(tmp_path: Path) -> None:
     made: list[sqlite3.Connection] = []
     counted: list[int] = []
     copied = threading.Event()
@@ -136,7 +134,7 @@ async def test_target_of_sqlite3_that_belongs_to_another_thread(tmp_path: Path) 
     assert counted == [500]
 
 
-async def test_source_is_written_by_its_own_connection_between_all_steps(tmp_path: Path) -> None:
+async def test_backup_includes_rows_written_by_its_own_connection_between_steps(tmp_path: Path) -> None:
     """Each row that existed before a step, or was inserted between two, is in the copy once."""
     async with rapsqlite.connect(tmp_path / "a.db") as conn, rapsqlite.connect(":memory:") as target:
         await conn.executescript(SCRIPT)
@@ -170,7 +168,7 @@ async def test_source_is_written_by_its_own_connection_between_all_steps(tmp_pat
 
 
 @pytest.mark.parametrize("sleep", [0.25, 0.003, 0.0])
-async def test_backup_tries_soon_again_after_a_transaction_of_its_own_connection(
+async def test_backup_retries_soon_after_a_transaction_of_its_own_connection(
     sleep: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise a writer on the connection makes the file grow as fast as it is copied."""
@@ -219,7 +217,9 @@ async def test_backup_waits_a_millisecond_for_each_transaction_between_two_steps
         assert await target.fetch_scalar("SELECT count(*) FROM t") == 500 + len(pauses)
 
 
-async def test_backup_waits_as_long_as_it_is_told_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_backup_sleeps_as_requested_while_others_hold_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.db"
     async with rapsqlite.connect(path, timeout=0) as conn, rapsqlite.connect(":memory:") as target:
         await conn.executescript(SCRIPT)
@@ -247,9 +247,7 @@ async def test_backup_waits_as_long_as_it_is_told_for_others(tmp_path: Path, mon
         ({"name": 5}, TypeError), ({"name": "main\0"}, ValueError), ({"name": "nowhere"}, rapsqlite.OperationalError),
     ],
 )  # fmt: skip
-async def test_arguments_that_cannot_be_meant_are_refused_as_by_sqlite3(
-    options: dict[str, Any], error: type[Exception]
-) -> None:
+async def test_nonsensical_arguments_are_refused_as_by_sqlite3(options: dict[str, Any], error: type[Exception]) -> None:
     native, copy = sqlite3.connect(":memory:"), sqlite3.connect(":memory:")
     with pytest.raises((TypeError, ValueError, OverflowError, sqlite3.Error)) as expected:
         native.backup(copy, **options)
@@ -274,7 +272,7 @@ async def test_arguments_that_cannot_be_meant_are_refused_as_by_sqlite3(
     copy.close()
 
 
-async def test_step_of_the_most_pages_that_sqlite3_takes() -> None:
+async def test_step_may_have_as_many_pages_as_sqlite3_accepts() -> None:
     async with rapsqlite.connect(":memory:") as conn, rapsqlite.connect(":memory:") as target:
         await conn.executescript(SCRIPT)
 
@@ -296,10 +294,10 @@ def open_files() -> set[str]:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which files a process has open")
 @pytest.mark.parametrize("of", PLACES)
 @pytest.mark.parametrize("direction", ["backup", "restore"])
-async def test_no_file_is_ever_open_in_two_sqlite_libraries(
+async def test_no_file_is_open_in_two_sqlite_libraries_at_once(
     direction: str, of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each has the image while the other does not; neither has the other's database at any time."""
+    """Only one of them has the image open at a time, and neither ever has the other's database."""
     ours, theirs = path_of(of, tmp_path / "ours"), str(tmp_path / "theirs")
     steps: list[str] = []
     connect_natively, grant = sqlite3.connect, Image.granted_to

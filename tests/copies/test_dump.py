@@ -48,7 +48,7 @@ def native_dump(script: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
-async def test_dump_is_that_of_sqlite3(name: str) -> None:
+async def test_dump_is_the_same_as_sqlite3s(name: str) -> None:
     async with rapsqlite.connect(":memory:") as conn:
         await conn.executescript(SCRIPTS[name])
 
@@ -85,7 +85,7 @@ BEYOND_SQLITE3 = {
 
 @pytest.mark.parametrize("restorable", [False, True])
 @pytest.mark.parametrize("name", BEYOND_SQLITE3)
-async def test_dump_that_sqlite3_cannot_write_is_restored_by_it(name: str, restorable: bool) -> None:
+async def test_dump_of_what_sqlite3_cannot_dump_is_restored_by_sqlite3(name: str, restorable: bool) -> None:
     stock = sqlite3.connect(":memory:")
     async with rapsqlite.connect(":memory:") as conn:
         await conn.executescript(BEYOND_SQLITE3[name])
@@ -121,7 +121,7 @@ VIRTUAL = """CREATE VIRTUAL TABLE words USING fts5(body); INSERT INTO words VALU
     INSERT INTO c VALUES (1); CREATE TABLE a (id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO a VALUES (41);"""
 
 
-async def test_restorable_dump_makes_virtual_tables_again_here_and_in_sqlite3() -> None:
+async def test_restorable_dump_recreates_virtual_tables_here_and_in_sqlite3() -> None:
     """The text of sqlite3 itself fails at the first row of a virtual table."""
     native = sqlite3.connect(":memory:")
     async with rapsqlite.connect(":memory:") as conn, rapsqlite.connect(":memory:") as copy:
@@ -143,7 +143,7 @@ async def test_restorable_dump_makes_virtual_tables_again_here_and_in_sqlite3() 
     native.close()
 
 
-async def test_restorable_dump_is_of_the_main_database_where_a_temporary_table_has_the_same_name() -> None:
+async def test_restorable_dump_reads_the_main_database_despite_a_temporary_table_of_the_same_name() -> None:
     """sqlite3 then writes the temporary table's rows, because SQL finds it first."""
     script = """CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, a); INSERT INTO t VALUES (7, 'mine');
         CREATE TEMP TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO temp.t VALUES (1), (2);"""
@@ -157,8 +157,8 @@ async def test_restorable_dump_is_of_the_main_database_where_a_temporary_table_h
         assert await copy.fetch_all("SELECT * FROM sqlite_sequence") == [["t", 7]]
 
 
-async def test_sequences_that_were_tampered_with_are_dumped_as_they_are() -> None:
-    """Anything can be written to sqlite_sequence; sqlite3 turns it into words or an AttributeError."""
+async def test_tampered_sequences_are_dumped_unchanged() -> None:
+    """Anything can be written to sqlite_sequence; sqlite3 turns it into invalid SQL or an AttributeError."""
     async with rapsqlite.connect(":memory:") as conn, rapsqlite.connect(":memory:") as copy:
         await conn.executescript("""CREATE TABLE "o'd" (id INTEGER PRIMARY KEY AUTOINCREMENT);
             INSERT INTO "o'd" VALUES (5); INSERT INTO sqlite_sequence VALUES (NULL, NULL), ('t', 'it''s'), (1, 2.5)""")
@@ -169,7 +169,7 @@ async def test_sequences_that_were_tampered_with_are_dumped_as_they_are() -> Non
         assert await copy.fetch_all(sequences) == await conn.fetch_all(sequences)
 
 
-async def test_rows_arrive_in_batches() -> None:
+async def test_dump_fetches_rows_in_batches() -> None:
     """One request for hundreds of rows, not one for each: a dump is not slower than reading."""
     async with rapsqlite.connect(":memory:") as conn:
         await conn.execute("CREATE TABLE t (a)")
@@ -194,7 +194,7 @@ async def test_dump_of_a_name_with_a_quote_can_be_restored() -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="sqlite3 has no filter before 3.13")
 @pytest.mark.parametrize("pattern", ["t", "%o%", "nothing", "", None])
-async def test_filter_is_that_of_sqlite3(pattern: str | None) -> None:
+async def test_dump_filter_works_as_in_sqlite3(pattern: str | None) -> None:
     native = sqlite3.connect(":memory:")
     native.executescript(SCRIPTS["objects"])
     async with rapsqlite.connect(":memory:") as conn:
@@ -204,7 +204,7 @@ async def test_filter_is_that_of_sqlite3(pattern: str | None) -> None:
     native.close()
 
 
-async def test_rows_are_streamed_whatever_the_factories_are() -> None:
+async def test_dump_streams_rows_whatever_the_factories() -> None:
     """A dump that is left early ends its statement: the table can be dropped immediately."""
     async with rapsqlite.connect(":memory:", row_factory="dict", text_factory=bytes) as conn:
         await conn.execute("CREATE TABLE t (a, b)")
@@ -228,7 +228,7 @@ async def test_rows_are_streamed_whatever_the_factories_are() -> None:
         await conn.execute("DROP TABLE t")
 
 
-async def test_dump_of_a_closed_connection_fails() -> None:
+async def test_dump_of_a_closed_connection_raises() -> None:
     conn = await rapsqlite.connect(":memory:")
     await conn.close()
 

@@ -49,7 +49,7 @@ def kept_images(place: Path) -> list[Path]:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="nothing kills a process so")
-async def test_next_copy_removes_what_a_killed_process_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_next_copy_removes_files_of_a_killed_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But not what belongs to a living process, nor other files there."""
     (tmp_path / "rapsqlite_other").mkdir()
     (tmp_path / "rapsqlite_file.txt").write_text("mine")
@@ -73,7 +73,7 @@ async def test_next_copy_removes_what_a_killed_process_left(tmp_path: Path, monk
     assert sorted(os.listdir(tmp_path)) == ["rapsqlite_file.txt", "rapsqlite_other"]
 
 
-async def test_directory_that_cannot_be_made_leaves_no_lock_file(
+async def test_directory_that_cannot_be_created_leaves_no_lock_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:

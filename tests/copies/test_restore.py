@@ -55,7 +55,7 @@ async def test_native_database_replaces_ours(of: str, to: str, check_same_thread
 
 
 async def test_native_connection_to_the_same_file_keeps_its_locks(tmp_path: Path) -> None:
-    """One file in two SQLite libraries of a process is the user's own doing, yet the copy breaks none of its locks."""
+    """A user may open one file with two SQLite libraries in a process; the copy must not break the locks."""
     path = tmp_path / "a.db"
     with native(path, isolation_level=None) as source:
         async with rapsqlite.connect(path, timeout=0) as conn:
@@ -68,7 +68,7 @@ async def test_native_connection_to_the_same_file_keeps_its_locks(tmp_path: Path
             source.execute("ROLLBACK")
 
 
-async def test_attached_database_of_a_native_connection(tmp_path: Path) -> None:
+async def test_attached_database_of_a_native_connection_is_restored(tmp_path: Path) -> None:
     with native() as source:
         source.executescript("ATTACH ':memory:' AS beside; CREATE TABLE beside.other (x)")
         async with rapsqlite.connect(tmp_path / "b.db") as conn:
@@ -77,7 +77,7 @@ async def test_attached_database_of_a_native_connection(tmp_path: Path) -> None:
             assert await conn.get_tables() == ["other"]
 
 
-async def test_empty_native_database(tmp_path: Path) -> None:
+async def test_empty_native_database_empties_the_target(tmp_path: Path) -> None:
     """An empty source empties the target: it is a copy, not a merge."""
     with native(script="") as source:
         async with rapsqlite.connect(tmp_path / "b.db") as conn:
@@ -121,8 +121,8 @@ async def test_cancelled_restore_leaves_everything_as_it_was(tmp_path: Path) -> 
         assert source.execute("SELECT count(*) FROM t").fetchone() == (3,)
 
 
-async def test_ours_as_the_source() -> None:
-    """A connection of this package can be restored from too, but never from itself."""
+async def test_source_may_be_a_connection_of_this_package_but_not_itself() -> None:
+    """A connection can be restored from another one of this package, but never from itself."""
     async with rapsqlite.connect(":memory:") as source, rapsqlite.connect(":memory:") as conn:
         await source.executescript(SCRIPT)
         await source.executescript("ATTACH ':memory:' AS beside; CREATE TABLE beside.other (x)")
@@ -136,7 +136,7 @@ async def test_ours_as_the_source() -> None:
             await conn.restore(conn)
 
 
-async def test_what_is_wrong_is_said(tmp_path: Path) -> None:
+async def test_invalid_restore_arguments_are_refused_with_the_reason(tmp_path: Path) -> None:
     garbage = tmp_path / "garbage"
     garbage.write_bytes(b"no database" * 1000)
     closed = sqlite3.connect(":memory:")

@@ -269,7 +269,7 @@ def test_renamed_database_is_not_written_to(tmp_path: Path) -> None:
     assert native_rows(tmp_path / "moved.db") == [(0, None)]
 
 
-def test_file_that_is_no_database(database: Path) -> None:
+def test_file_that_is_not_a_database_raises_as_in_sqlite3(database: Path) -> None:
     """It is refused as SQLite refuses it."""
     database.write_bytes(b"nonsense" * 1000)
 

@@ -25,7 +25,7 @@ BACKEND = "asyncio"
 
 
 def use_backend(name: str) -> None:
-    """Run everything from now on with this event loop."""
+    """Run everything from now on in this event loop."""
     global BACKEND
     BACKEND = name
 
@@ -43,7 +43,8 @@ def run(function: Any, *given: Any, **options: Any) -> Any:
     if not in_event_loop():
         anyio.run(main, backend=BACKEND)
     else:
-        # A callback of the event loop, such as a backup's progress, calls us: that loop waits for another thread.
+        # A callback of the event loop, such as a backup's progress handler, calls us: that loop waits for another
+        # thread.
         thread = threading.Thread(target=partial(anyio.run, main, backend=BACKEND))
         thread.start()
         thread.join()

@@ -40,14 +40,14 @@ async def test_progress_counts_down_to_zero(options: Any, expected: list[int]) -
 
 
 @pytest.mark.parametrize("target", [None, "some_file_name.db", 5])
-async def test_target_that_is_no_connection_is_refused(target: Any) -> None:
+async def test_target_must_be_a_connection(target: Any) -> None:
     async def scenario(connection: Any) -> Any:
         return (await told(connection.backup, target))[0], (await told(connection.backup))[0]
 
     assert await agree(scenario) == ("TypeError", "TypeError")
 
 
-async def test_arguments_are_keywords() -> None:
+async def test_backup_options_are_keyword_only() -> None:
     async def scenario(connection: Any) -> Any:
         async with another_of(connection) as target:
             return (await told(connection.backup, target, 1))[0]
@@ -74,7 +74,7 @@ async def test_target_in_a_transaction_is_refused() -> None:
     ("bar", ("TypeError", "progress argument must be a callable")),
     (lambda *_: 1 / 0, ("ZeroDivisionError", "division by zero")),
 ])  # fmt: skip
-async def test_progress_that_fails_is_told(progress: Any, error: Any) -> None:
+async def test_exception_in_progress_is_raised(progress: Any, error: Any) -> None:
     async def scenario(connection: Any) -> Any:
         await filled(connection)
         async with another_of(connection) as target:
@@ -83,7 +83,7 @@ async def test_progress_that_fails_is_told(progress: Any, error: Any) -> None:
     assert await agree(scenario) == error
 
 
-async def test_databases_are_named() -> None:
+async def test_backup_copies_the_named_database() -> None:
     async def scenario(connection: Any) -> Any:
         await filled(connection)
         await connection.execute("ATTACH ':memory:' AS other")
@@ -122,7 +122,7 @@ async def test_dump_is_the_same_under_every_row_factory(factory: Any) -> None:
     assert await agree(scenario, since=(3, 10) if stock_copes else (3, 13), row_factory=factory) == lines
 
 
-async def test_restored_dump_goes_on_counting() -> None:
+async def test_restored_dump_continues_autoincrement() -> None:
     async def scenario(connection: Any) -> Any:
         await connection.executescript(
             "CREATE TABLE t1 (id INTEGER PRIMARY KEY AUTOINCREMENT);"

@@ -34,7 +34,7 @@ async def with_blob(step: Callable[[Any, Any], Awaitable[Any]], since: tuple[int
     return await agree(scenario, since=since)
 
 
-async def test_it_is_a_blob() -> None:
+async def test_blobopen_returns_a_blob() -> None:
     """``blobopen`` returns the class that the package exports, as in sqlite3."""
     async with rapsqlite.connect(":memory:") as connection:
         await connection.execute("CREATE TABLE t AS SELECT x'00' AS b")
@@ -121,7 +121,7 @@ async def test_read_only_blob_is_not_written() -> None:
     (("test", "b", 1), {"name": "missing"}), (("missing", "b", 1), {}), (("test", "missing", 1), {}),
     (("test", "b", 2), {}),
 ])  # fmt: skip
-async def test_what_is_not_there_is_not_opened(given: Any, options: Any) -> None:
+async def test_missing_row_column_or_table_is_not_opened(given: Any, options: Any) -> None:
     async def step(connection: Any, blob: Any) -> Any:
         return await told(connection.blobopen, *given, **options)
 
@@ -131,7 +131,7 @@ async def test_what_is_not_there_is_not_opened(given: Any, options: Any) -> None
     assert message.startswith("no such")
 
 
-async def test_length_is_that_of_the_value() -> None:
+async def test_length_of_a_blob_is_that_of_its_value() -> None:
     async def step(connection: Any, blob: Any) -> Any:
         return len(blob)
 
@@ -141,7 +141,7 @@ async def test_length_is_that_of_the_value() -> None:
 @pytest.mark.parametrize("key", [
     5, 6, -1, -50, slice(5, 14), slice(5, 5), slice(5, -5), slice(0, 10, 2), slice(None), slice(60, -60),
 ])  # fmt: skip
-async def test_items_and_slices_are_those_of_bytes(key: Any) -> None:
+async def test_items_and_slices_match_bytes(key: Any) -> None:
     async def step(connection: Any, blob: Any) -> Any:
         return await blob.get(key)
 
@@ -169,7 +169,7 @@ async def test_items_and_slices_are_set_as_in_a_bytearray(key: Any, value: Any) 
     ((1 << 64) - 1, ("IndexError", "cannot fit 'int' into an index-sized integer")),
     (slice(5, 5.5), ("TypeError", "slice indices must be integers or None or have an __index__ method")),
 ])  # fmt: skip
-async def test_key_that_is_none_is_refused(key: Any, error: Any) -> None:
+async def test_invalid_index_is_refused(key: Any, error: Any) -> None:
     async def step(connection: Any, blob: Any) -> Any:
         return await told(blob.get, key)
 
@@ -185,7 +185,7 @@ async def test_key_that_is_none_is_refused(key: Any, error: Any) -> None:
     (slice(5, 10, 0), b"12345", "ValueError", "step cannot be zero"),
     (slice(5, 10), memoryview(b"abcde")[::2], "BufferError", "not C-contiguous"),
 ])  # fmt: skip
-async def test_value_that_does_not_fit_is_refused_and_nothing_changed(
+async def test_value_that_does_not_fit_is_refused_and_changes_nothing(
     key: Any, value: Any, name: str, words: str
 ) -> None:
     async def step(connection: Any, blob: Any) -> Any:
@@ -199,7 +199,7 @@ async def test_value_that_does_not_fit_is_refused_and_nothing_changed(
 
 
 @pytest.mark.parametrize("value, expected", [(b"", "nothing"), (b"123", "IndexError"), (None, "TypeError")])
-async def test_empty_slice_takes_empty_bytes_alone(value: Any, expected: str) -> None:
+async def test_empty_slice_accepts_only_empty_bytes(value: Any, expected: str) -> None:
     async def step(connection: Any, blob: Any) -> Any:
         return (await told(blob.set, slice(5, 5), value))[0], await column(connection, "SELECT b FROM test")
 
@@ -207,7 +207,7 @@ async def test_empty_slice_takes_empty_bytes_alone(value: Any, expected: str) ->
     assert await with_blob(step, since=(3, 15)) == (expected, [DATA])
 
 
-async def test_it_is_no_sequence() -> None:
+async def test_blob_is_not_a_sequence() -> None:
     """Arithmetic and containment raise TypeError, as in sqlite3; indexing must be awaited."""
     async with rapsqlite.connect(":memory:") as connection:
         await connection.execute("CREATE TABLE t AS SELECT x'00' AS b")
@@ -217,7 +217,7 @@ async def test_it_is_no_sequence() -> None:
                 wrong()
 
 
-async def test_block_closes_it() -> None:
+async def test_blob_block_closes_the_blob() -> None:
     """Leaving ``async with`` closes the blob and keeps what was written."""
 
     async def step(connection: Any, blob: Any) -> Any:
@@ -228,7 +228,7 @@ async def test_block_closes_it() -> None:
     assert await with_blob(step) == ([b"a" * 50], CLOSED)
 
 
-async def test_exception_leaves_the_block() -> None:
+async def test_blob_block_propagates_exceptions() -> None:
     async def step(connection: Any, blob: Any) -> Any:
         async def enter() -> None:
             async with await connection.blobopen("test", "b", 1):
@@ -239,7 +239,7 @@ async def test_exception_leaves_the_block() -> None:
     assert await with_blob(step) == ("KeyError", "'mine'")
 
 
-async def test_closed_blob_refuses_everything() -> None:
+async def test_closed_blob_refuses_every_operation() -> None:
     async def step(connection: Any, blob: Any) -> Any:
         await blob.close()
         verbs = [
@@ -252,7 +252,7 @@ async def test_closed_blob_refuses_everything() -> None:
 
 
 @pytest.mark.parametrize("verb", ["read", "tell"])
-async def test_blob_of_a_closed_connection_says_so(verb: str) -> None:
+async def test_blob_of_a_closed_connection_raises(verb: str) -> None:
     async with rapsqlite.connect(":memory:") as connection:
         await connection.execute("CREATE TABLE t AS SELECT x'00' AS b")
         blob = await connection.blobopen("t", "b", 1)
@@ -262,7 +262,7 @@ async def test_blob_of_a_closed_connection_says_so(verb: str) -> None:
     assert "Cannot operate on a closed database." in message
 
 
-async def test_row_ids_have_more_than_32_bits() -> None:
+async def test_row_ids_beyond_32_bits_are_accepted() -> None:
     async def step(connection: Any, blob: Any) -> Any:
         await connection.execute("INSERT INTO test (rowid, b) VALUES (?, zeroblob(1))", (1 << 32,))
         other = await connection.blobopen("test", "b", 1 << 32)

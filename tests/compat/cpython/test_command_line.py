@@ -27,11 +27,11 @@ def command(*arguments: str, lines: tuple[str, ...] = ()) -> tuple[int, str, str
 
 
 @pytest.mark.parametrize("flag", ["-v", "--version"])
-def test_version_is_that_of_the_engine(flag: str) -> None:
+def test_sqlite_version_is_that_of_the_engine(flag: str) -> None:
     assert command(flag) == (0, f"SQLite version {rapsqlite.sqlite_version}\n", "")
 
 
-def test_version_command_prints_it_too() -> None:
+def test_version_command_prints_the_version_too() -> None:
     assert command(MEMORY, lines=(".version",)) == (0, f"{rapsqlite.sqlite_version}\n", "")
 
 
@@ -39,13 +39,13 @@ def test_statement_prints_its_rows() -> None:
     assert command(MEMORY, "SELECT 1 AS one") == (0, "one\n---\n1\n", "")
 
 
-def test_several_statements_are_run_one_after_the_other() -> None:
+def test_several_statements_run_in_order() -> None:
     """``python -m sqlite3`` rejects them."""
     assert command(MEMORY, "SELECT 1 AS a; SELECT 2 AS a") == (0, "a\n-\n1\na\n-\n2\n", "")
 
 
 @pytest.mark.parametrize("given", [("sel",), ()])
-def test_wrong_statement_fails_and_says_why(given: tuple[str, ...]) -> None:
+def test_wrong_statement_fails_with_the_reason(given: tuple[str, ...]) -> None:
     code, out, err = command(MEMORY, *given, lines=() if given else ("sel;",))
 
     assert (code, out) == (1, "")

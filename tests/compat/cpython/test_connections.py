@@ -23,7 +23,7 @@ SQL_LENGTH = rapsqlite.SQLITE_LIMIT_SQL_LENGTH
 
 
 @pytest.mark.parametrize("verb", ["commit", "rollback"])
-async def test_ending_no_transaction_is_fine_again_and_again(verb: str) -> None:
+async def test_commit_and_rollback_without_a_transaction_do_nothing(verb: str) -> None:
     async def scenario(connection: Any) -> Any:
         await getattr(connection, verb)()
         await getattr(connection, verb)()
@@ -89,7 +89,7 @@ async def test_interrupt_without_a_statement_does_nothing() -> None:
     assert await agree(scenario) == (None, [1])
 
 
-async def test_more_cursors_than_are_cached_answer_right() -> None:
+async def test_more_statements_than_are_cached_give_right_results() -> None:
     async def scenario(connection: Any) -> Any:
         return [await column(connection, f"SELECT {number}") for number in range(300)]
 
@@ -97,7 +97,7 @@ async def test_more_cursors_than_are_cached_answer_right() -> None:
 
 
 @pytest.mark.parametrize("sql", ["SELECT 1 AS '16'", "/* */ SELECT 1", " " * 20])
-async def test_statement_beyond_the_limit_is_a_data_error(sql: str) -> None:
+async def test_statement_longer_than_the_limit_is_a_data_error(sql: str) -> None:
     async def scenario(connection: Any) -> Any:
         before = await connection.getlimit(SQL_LENGTH)
         previous = await connection.setlimit(SQL_LENGTH, 10)
@@ -111,7 +111,7 @@ async def test_statement_beyond_the_limit_is_a_data_error(sql: str) -> None:
 
 
 @pytest.mark.parametrize("verb", ["execute", "executescript"])
-async def test_statement_as_long_as_the_limit_is_fine(verb: str) -> None:
+async def test_statement_of_exactly_the_limit_is_accepted(verb: str) -> None:
     async def scenario(connection: Any) -> Any:
         await connection.setlimit(SQL_LENGTH, 128)
         return [await told(getattr(connection, verb), "SELECT 1".ljust(length)) for length in (128, 129)]
@@ -127,7 +127,7 @@ async def test_unknown_category_of_limits_is_refused() -> None:
 
 
 @pytest.mark.parametrize("level", ["BOGUS", " ", "DEFERRE", "IMMEDIAT", "EXCLUSIV", "DEFERREDS", "IMMEDIATE\0", "\xe9"])
-async def test_isolation_level_that_is_none_is_refused_and_changes_nothing(level: str) -> None:
+async def test_invalid_isolation_level_is_refused_and_changes_nothing(level: str) -> None:
     message = "isolation_level string must be '', 'DEFERRED', 'IMMEDIATE', or 'EXCLUSIVE'"
     with pytest.raises(ValueError, match=message):
         rapsqlite.connect(":memory:", isolation_level=level)  # type: ignore[arg-type]
@@ -146,7 +146,7 @@ async def test_isolation_level_of_another_type_is_refused(level: Any, error: typ
 
 
 @pytest.mark.parametrize("level", ["", "DEFERRED", "IMMEDIATE", "EXCLUSIVE", None])
-async def test_isolation_level_is_what_was_given_or_set(level: Any) -> None:
+async def test_isolation_level_returns_what_was_set(level: Any) -> None:
     async def scenario(connection: Any) -> Any:
         given = connection.isolation_level
         connection.isolation_level = ""
@@ -168,7 +168,7 @@ async def test_isolation_level_cannot_be_deleted() -> None:
         assert await scenario(connection) == ""
 
 
-async def test_flags_are_read_set_and_take_effect() -> None:
+async def test_flags_can_be_read_and_set_and_take_effect() -> None:
     option = getattr(rapsqlite, "SQLITE_DBCONFIG_ENABLE_FKEY", 1002)
 
     async def scenario(connection: Any) -> Any:
@@ -202,7 +202,7 @@ def header_of(path: bytes) -> bytes:
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names there are Unicode")
 @pytest.mark.parametrize("as_uri", [False, True])
-async def test_path_that_is_no_utf8_is_opened(tmp_path: Path, as_uri: bool) -> None:
+async def test_path_that_is_not_utf8_is_opened(tmp_path: Path, as_uri: bool) -> None:
     path = os.fsencode(tmp_path) + b"/" + UNDECODABLE
     async with rapsqlite.connect(uri_of(path) if as_uri else path, uri=as_uri) as connection:
         await connection.execute("CREATE TABLE t (a)")
@@ -289,7 +289,7 @@ async def test_connection_works_in_every_thread(check: bool) -> None:
 # -- serialized databases --------------------------------------------------------------------------
 
 
-async def test_deserialized_database_is_that_which_was_serialized() -> None:
+async def test_serialized_database_is_deserialized_unchanged() -> None:
     async def scenario(connection: Any) -> Any:
         await connection.execute("CREATE TABLE t (t)")
         data = await connection.serialize()
@@ -305,7 +305,7 @@ async def test_deserialized_database_is_that_which_was_serialized() -> None:
 @pytest.mark.parametrize(
     "data, error", [(memoryview(b"blob")[::2], BufferError), ([], TypeError), (1, TypeError), (None, TypeError)]
 )
-async def test_what_is_no_buffer_is_not_deserialized(data: Any, error: type[Exception]) -> None:
+async def test_deserialize_refuses_objects_without_a_buffer(data: Any, error: type[Exception]) -> None:
     async with rapsqlite.connect(":memory:") as connection:
         with pytest.raises(error):
             await connection.deserialize(data)

@@ -61,7 +61,7 @@ async def test_more_than_one_statement_is_refused(sql: str) -> None:
 @pytest.mark.parametrize(
     "sql", ["SELECT 1; -- foo", "SELECT 1; --", "SELECT 1; /*", "\n SELECT 5+4;\n\n /*\n foo\n */\n"]
 )
-async def test_comments_behind_the_statement_are_fine(sql: str) -> None:
+async def test_comments_after_the_statement_are_accepted(sql: str) -> None:
     async def step(connection: Any, cursor: Any) -> Any:
         await cursor.execute(sql)
         return len(await cursor.fetchall())
@@ -106,7 +106,7 @@ async def test_null_character_in_a_script_is_a_value_error() -> None:
 @pytest.mark.parametrize(
     "script", ["CREATE TABLE u (x); asdf; CREATE TABLE v (x)", "CREATE TABLE u (x); SELECT foo FROM hurz;"]
 )
-async def test_script_with_an_error_raises_and_keeps_what_was_before(script: str) -> None:
+async def test_script_with_an_error_raises_and_keeps_what_ran_before(script: str) -> None:
     async def step(connection: Any, cursor: Any) -> Any:
         raised = await told(cursor.executescript, script)
         return raised[0], await column(connection, "SELECT name FROM sqlite_master WHERE name IN ('u', 'v')")
@@ -173,7 +173,7 @@ async def test_value_is_stored_and_read(value: Any) -> None:
     ("name = ?", ["foo"]), ("name = ?", Sequence(["foo"])), ("name = :name", {"name": "foo"}),
     ("name = :name", Making()),
 ])  # fmt: skip
-async def test_parameters_come_as_sequence_or_mapping(sql: str, given: Any) -> None:
+async def test_parameters_are_a_sequence_or_a_mapping(sql: str, given: Any) -> None:
     async def step(connection: Any, cursor: Any) -> Any:
         return await column(connection, f"SELECT name FROM test WHERE {sql}", given)
 
@@ -192,7 +192,7 @@ async def test_parameters_that_do_not_fit_the_statement_are_refused(sql: str, gi
     assert (await with_cursor(step))[0] == "ProgrammingError"
 
 
-async def test_parameters_that_are_no_sequence_are_refused() -> None:
+async def test_parameters_must_be_a_sequence() -> None:
     async def step(connection: Any, cursor: Any) -> Any:
         return await told(cursor.execute, "INSERT INTO test (id) VALUES (?)", 42)
 
@@ -200,7 +200,7 @@ async def test_parameters_that_are_no_sequence_are_refused() -> None:
     assert await with_cursor(step) == (error, "parameters are of unsupported type")
 
 
-async def test_error_of_a_sequence_is_not_changed() -> None:
+async def test_exception_of_a_sequence_is_propagated() -> None:
     async def step(connection: Any, cursor: Any) -> Any:
         return (await told(cursor.execute, "SELECT name FROM test WHERE name = ?", Immeasurable(["foo"])))[0]
 
@@ -208,7 +208,7 @@ async def test_error_of_a_sequence_is_not_changed() -> None:
 
 
 @pytest.mark.parametrize("sql, expected", [("SELECT ?1, ?2", (1, 2)), ("SELECT ?2, ?1", (2, 1))])
-async def test_numbered_placeholders_are_no_names(sql: str, expected: Any) -> None:
+async def test_numbered_placeholders_are_not_names(sql: str, expected: Any) -> None:
     async def step(connection: Any, cursor: Any) -> Any:
         await cursor.execute(sql, (1, 2))
         return await cursor.fetchall()
@@ -280,7 +280,7 @@ async def test_executemany_takes_sequences_iterators_and_generators(make: Callab
     assert await with_cursor(step) == (5, [6, 7, 8, 9, 10])
 
 
-async def test_connection_has_the_verbs_of_a_cursor() -> None:
+async def test_connection_has_the_execute_methods_of_a_cursor() -> None:
     async def scenario(connection: Any) -> Any:
         await connection.executescript("CREATE TABLE test (foo); INSERT INTO test VALUES (5);")
         await connection.executemany("INSERT INTO test VALUES (?)", [(3,), (4,)])
@@ -328,7 +328,7 @@ async def test_total_changes_counts_every_change() -> None:
 
 
 @pytest.mark.parametrize("statement", ["INSERT OR REPLACE", "REPLACE"])
-async def test_replace_tells_the_row_id(statement: str) -> None:
+async def test_replace_sets_lastrowid(statement: str) -> None:
     async def step(connection: Any, cursor: Any) -> Any:
         await cursor.execute(f"{statement} INTO test (id, unique_test) VALUES (?, ?)", (1, "foo"))
         return cursor.lastrowid
@@ -336,7 +336,7 @@ async def test_replace_tells_the_row_id(statement: str) -> None:
     assert await with_cursor(step) == 1
 
 
-async def test_ignored_insert_leaves_the_row_id() -> None:
+async def test_ignored_insert_leaves_lastrowid_unchanged() -> None:
     async def step(connection: Any, cursor: Any) -> Any:
         seen = []
         for _ in range(2):
@@ -348,7 +348,7 @@ async def test_ignored_insert_leaves_the_row_id() -> None:
 
 
 @pytest.mark.parametrize("conflict", ["FAIL", "ABORT", "ROLLBACK"])
-async def test_failed_insert_leaves_the_row_id(conflict: str) -> None:
+async def test_failed_insert_leaves_lastrowid_unchanged(conflict: str) -> None:
     async def step(connection: Any, cursor: Any) -> Any:
         sql = f"INSERT OR {conflict} INTO test (unique_test) VALUES (?)"
         await cursor.execute(sql, (conflict,))
@@ -362,7 +362,7 @@ async def test_failed_insert_leaves_the_row_id(conflict: str) -> None:
 # -- fetching --------------------------------------------------------------------------------------
 
 
-async def test_array_size_is_what_fetchmany_takes() -> None:
+async def test_arraysize_is_the_default_of_fetchmany() -> None:
     async def step(connection: Any, cursor: Any) -> Any:
         default, cursor.arraysize = cursor.arraysize, 2
         await cursor.executescript("INSERT INTO test (name) VALUES ('A'), ('B'), ('C')")
@@ -372,7 +372,7 @@ async def test_array_size_is_what_fetchmany_takes() -> None:
     assert await with_cursor(step) == (1, [2, 2, 0])
 
 
-async def test_fetching_ends_with_nothing() -> None:
+async def test_fetching_past_the_end_returns_no_rows() -> None:
     async def step(connection: Any, cursor: Any) -> Any:
         seen: list[Any] = []
         for fetch in (
@@ -389,7 +389,7 @@ async def test_fetching_ends_with_nothing() -> None:
     assert await with_cursor(step) == [(row, None), (rows, []), (rows, []), (rows, [])]
 
 
-async def test_sizes_are_accepted_and_without_effect() -> None:
+async def test_setinputsizes_and_setoutputsize_do_nothing() -> None:
     async def step(connection: Any, cursor: Any) -> Any:
         return cursor.setinputsizes([3, 4, 5]), cursor.setoutputsize(5, 0), cursor.setoutputsize(42)
 
@@ -407,7 +407,7 @@ async def test_description_follows_the_table_of_a_cached_statement() -> None:
     assert await with_cursor(step) == [4, 5]
 
 
-async def test_one_statement_runs_in_several_cursors() -> None:
+async def test_same_statement_runs_in_several_cursors() -> None:
     async def step(connection: Any, cursor: Any) -> Any:
         cursors = [await connection.execute("SELECT 1") for _ in range(3)]
         return [await each.fetchall() for each in cursors]
@@ -442,7 +442,7 @@ async def test_closed_cursor_refuses_every_verb(verb: str, given: Any) -> None:
     ("ROLLBACK", []), ("ABORT", [("kept", None), (None, "foo")]), ("FAIL", [("kept", None), (None, "foo")]),
     ("IGNORE", [("kept", None), (None, "foo")]), ("REPLACE", [("kept", None), (None, "foo")]),
 ])  # fmt: skip
-async def test_conflict_clause_says_what_stays(conflict: str, expected: Any, begins: bool) -> None:
+async def test_conflict_clause_decides_what_is_kept(conflict: str, expected: Any, begins: bool) -> None:
     async def scenario(connection: Any) -> Any:
         await connection.execute("CREATE TABLE test (id INTEGER PRIMARY KEY, name TEXT, unique_name TEXT UNIQUE)")
         if begins:

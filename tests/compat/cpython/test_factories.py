@@ -34,7 +34,7 @@ def key_error(row: Any, key: Any) -> str:
 @pytest.mark.parametrize("factory, expected", [
     (to_dict, {"a": 9, "b": 2}), (lambda cursor, row: list(row), [9, 2]), (None, (9, 2)),
 ])  # fmt: skip
-async def test_rows_are_what_the_factory_makes(factory: Any, expected: Any) -> None:
+async def test_row_factory_makes_the_rows(factory: Any, expected: Any) -> None:
     async def scenario(connection: Any) -> Any:
         of_connection = await (await connection.execute("SELECT 4 + 5 AS a, 2 AS b")).fetchone()
         connection.row_factory = None
@@ -49,14 +49,14 @@ async def test_rows_are_what_the_factory_makes(factory: Any, expected: Any) -> N
 @pytest.mark.parametrize("key, expected", [
     ("a_1", 1), ("b", 2), ("A_1", 1), ("B", 2), (0, 1), (1, 2), (-1, 2), (-2, 1), ("\xff", 3),
 ])  # fmt: skip
-async def test_value_is_had_by_name_in_any_case_and_by_index(key: Any, expected: int) -> None:
+async def test_row_is_indexed_by_position_and_case_insensitive_name(key: Any, expected: int) -> None:
     row = await row_of("SELECT 1 AS a_1, 2 AS b" + (", 3 AS \xff" if key == "\xff" else ""))
 
     assert row[key] == expected
 
 
 @pytest.mark.parametrize("key", ["c", "a_\x11", "a\x7f1", 2, -3, 2**1000, 1j, "\u0178", "\xdf"])
-async def test_key_that_is_none_is_an_index_error(key: Any) -> None:
+async def test_unknown_key_of_a_row_is_an_index_error(key: Any) -> None:
     assert key_error(await row_of("SELECT 1 AS a_1, 2 AS b"), key) == "IndexError"
 
 
@@ -64,7 +64,7 @@ async def test_key_that_is_none_is_an_index_error(key: Any) -> None:
     slice(0, 0), slice(0, 1), slice(1, 3), slice(3, 1), slice(1, None), slice(None, 3), slice(-2, -1), slice(-2, None),
     slice(0, 4, 2), slice(3, 0, -2),
 ])  # fmt: skip
-async def test_slices_are_those_of_a_tuple(key: slice) -> None:
+async def test_slices_of_a_row_match_a_tuple(key: slice) -> None:
     assert (await row_of("SELECT 1, 2, 3, 4"))[key] == (1, 2, 3, 4)[key]
 
 
@@ -114,7 +114,7 @@ async def test_factories_cannot_be_deleted(name: str) -> None:
     assert await agree(scenario, since=(3, 15)) == ("text",)
 
 
-def test_row_is_made_of_a_cursor() -> None:
+def test_row_needs_a_cursor() -> None:
     class Pretending(str):
         __slots__ = ()
         __class__ = rapsqlite.Cursor  # type: ignore[assignment]
@@ -128,7 +128,7 @@ def test_row_is_made_of_a_cursor() -> None:
     (str, str), (bytes, str.encode), (bytearray, lambda text: bytearray(text, "utf-8")),
     (lambda data: data, str.encode), (lambda data: str(data, "ascii", "ignore"), None),
 ], ids=["str", "bytes", "bytearray", "same", "ignore"])  # fmt: skip
-async def test_text_is_what_the_factory_makes_of_its_bytes(factory: Any, make: Any, text: str) -> None:
+async def test_text_factory_gets_bytes_and_makes_the_text(factory: Any, make: Any, text: str) -> None:
     async def scenario(connection: Any) -> Any:
         await connection.execute("CREATE TABLE t (value TEXT)")
         await connection.execute("INSERT INTO t VALUES (?)", (text,))
@@ -144,7 +144,7 @@ async def test_text_is_what_the_factory_makes_of_its_bytes(factory: Any, make: A
 
 
 @pytest.mark.parametrize("factory", [None, lambda: None, lambda connection: None])
-async def test_cursor_takes_no_factory(factory: Any) -> None:
+async def test_cursor_method_has_no_factory_argument(factory: Any) -> None:
     """Create a cursor of another class by calling that class."""
 
     class Own(rapsqlite.Cursor):

@@ -39,18 +39,18 @@ async def called(function: Any, *given: Any, sql: str = "SELECT f({})") -> Any:
 
 
 @pytest.mark.parametrize("value", ["foo", "1\x002", "b\xe4r", 42, 3.14, None, b"blob", b"", 1 << 31, True])
-async def test_result_comes_back(value: Any) -> None:
+async def test_result_of_a_function_is_returned(value: Any) -> None:
     assert await called(lambda: value) == [value]
 
 
-async def test_result_that_is_no_number_is_null() -> None:
+async def test_nan_result_is_null() -> None:
     assert await called(lambda: float("nan")) == [None]
 
 
 @pytest.mark.parametrize("error, expected", [
     (ZeroDivisionError(), RAISED), (MemoryError(), ("MemoryError", "")), (OverflowError(), TOO_BIG),
 ])  # fmt: skip
-async def test_exception_has_its_class(error: Exception, expected: Any) -> None:
+async def test_exception_in_a_function_has_the_class_of_sqlite3(error: Exception, expected: Any) -> None:
     async def scenario(connection: Any) -> Any:
         await connection.create_function("f", 0, raising(error))
         try:
@@ -75,7 +75,7 @@ async def test_result_that_cannot_be_stored_is_an_error(value: Any, expected: An
     42, -1, 1234567890123456789, 4611686018427387905, 3.14, float("inf"), "text", "1\x002", "\u02e2q\u02e1", b"blob",
     bytearray(range(2)), memoryview(b"blob"), None, b"",
 ])  # fmt: skip
-async def test_argument_is_the_value_that_was_bound(value: Any) -> None:
+async def test_argument_is_the_bound_value(value: Any) -> None:
     seen: list[Any] = []
     await called(seen.append, value)
 
@@ -84,7 +84,7 @@ async def test_argument_is_the_value_that_was_bound(value: Any) -> None:
     assert all(type(each) is type(stored) and each == stored for each in seen)
 
 
-async def test_argument_that_is_no_number_is_none() -> None:
+async def test_nan_argument_is_none() -> None:
     assert await called(lambda value: value is None, float("nan")) == [1]
 
 
@@ -95,7 +95,7 @@ async def test_argument_that_cannot_be_bound_is_refused(value: Any, error: str) 
     assert (await called(len, value))[0] == error
 
 
-async def test_any_number_of_arguments() -> None:
+async def test_function_with_any_number_of_arguments() -> None:
     """-1 as the number of arguments accepts any number of them."""
     assert await called(lambda *given: len(given), 1, 2) == [2]
 
@@ -104,7 +104,7 @@ async def test_any_number_of_arguments() -> None:
     lambda connection: connection.create_function("f", -100, abs),
     lambda connection: connection.create_aggregate("f", -100, dict),
 ])  # fmt: skip
-async def test_number_of_arguments_that_is_none_is_refused(make: Any) -> None:
+async def test_out_of_range_number_of_arguments_is_refused(make: Any) -> None:
     async def scenario(connection: Any) -> Any:
         return (await told(make, connection))[0]
 
@@ -114,7 +114,7 @@ async def test_number_of_arguments_that_is_none_is_refused(make: Any) -> None:
 @pytest.mark.parametrize("verb, name", [
     ("create_function", "narg"), ("create_aggregate", "n_arg"), ("create_window_function", "num_params"),
 ])  # fmt: skip
-async def test_python_314_tells_which_numbers_of_arguments_there_are(
+async def test_python_314_names_the_valid_range_of_arguments(
     verb: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registration, "_CHECKS_COUNTS", True)
@@ -148,7 +148,7 @@ async def test_deterministic_function_may_be_indexed(deterministic: bool) -> Non
     assert await agree(scenario) == ("nothing" if deterministic else "OperationalError")
 
 
-async def test_flag_is_a_keyword() -> None:
+async def test_deterministic_is_keyword_only() -> None:
     async def scenario(connection: Any) -> Any:
         return (await told(connection.create_function, "f", 0, int, True))[0]
 
@@ -231,7 +231,7 @@ async def aggregated(cls: Any, sql: str, *given: Any) -> Any:
     (FailingInit, "'__init__' method raised error"), (FailingStep, "'step' method raised error"),
     (FailingFinalize, "'finalize' method raised error"),
 ])  # fmt: skip
-async def test_method_that_lacks_or_raises_is_named(cls: Any, message: str) -> None:
+async def test_missing_or_raising_method_is_named(cls: Any, message: str) -> None:
     name, words = await aggregated(cls, "SELECT agg(i) FROM t")
 
     assert (name, words) == ("OperationalError", f"user-defined aggregate's {message}")
@@ -245,7 +245,7 @@ async def test_method_that_lacks_or_raises_is_named(cls: Any, message: str) -> N
     (Types, "SELECT agg(?, ?) FROM t WHERE i == 10", (42, 3.14), "int float"),
     (Types, "SELECT agg(?, ?) FROM t WHERE i == 10", (None, memoryview(b"blob")), "NoneType bytes"),
 ])  # fmt: skip
-async def test_aggregate_gives_what_it_finalizes(cls: Any, sql: str, given: Any, expected: Any) -> None:
+async def test_aggregate_returns_what_finalize_returns(cls: Any, sql: str, given: Any, expected: Any) -> None:
     assert await aggregated(cls, sql, *given) == [expected]
 
 
@@ -323,7 +323,7 @@ async def test_window_method_that_raises_is_named(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["step", "value", "inverse"])
-async def test_window_method_that_lacks_is_named(method: str) -> None:
+async def test_missing_window_method_is_named(method: str) -> None:
     members = {name: member for name, member in vars(Window).items() if name != method and not name.startswith("__")}
     lacking = type("Lacking", (), {**members, "__init__": Window.__init__})
 
@@ -333,7 +333,7 @@ async def test_window_method_that_lacks_is_named(method: str) -> None:
 
 
 @pytest.mark.parametrize("finalize", [None, raising(KeyError())])
-async def test_finalize_of_a_window_that_fails_does_no_harm(finalize: Any) -> None:
+async def test_exception_in_finalize_of_a_window_function_is_ignored(finalize: Any) -> None:
     """SQLite has used the last ``value`` by then, and ignores the rest."""
     members = {name: member for name, member in vars(Window).items() if name != "finalize"}
     failing = type("Failing", (), members if finalize is None else {**members, "finalize": finalize})

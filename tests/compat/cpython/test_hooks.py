@@ -44,7 +44,7 @@ class Stubborn(str):
 
 @pytest.mark.parametrize("registered", [[backwards], [far_backwards], [forwards, backwards]])
 @pytest.mark.parametrize("name", ["mycoll", Stubborn("mycoll")])
-async def test_last_collation_of_a_name_sorts(registered: Any, name: str) -> None:
+async def test_last_collation_registered_under_a_name_is_used(registered: Any, name: str) -> None:
     async def scenario(connection: Any) -> Any:
         for collation in registered:
             await connection.create_collation(name, collation)
@@ -67,14 +67,14 @@ async def test_removed_collation_is_unknown() -> None:
     (None, forwards, "TypeError"), ("X", 42, "TypeError"), ("\udc80", forwards, "UnicodeEncodeError"),
     ("coll\xe4", forwards, "nothing"),
 ])  # fmt: skip
-async def test_collation_that_is_none_is_refused(name: Any, function: Any, error: str) -> None:
+async def test_invalid_collation_is_refused(name: Any, function: Any, error: str) -> None:
     async def scenario(connection: Any) -> Any:
         return (await told(connection.create_collation, name, function))[0]
 
     assert await agree(scenario, since=(3, 11)) == error
 
 
-async def test_collation_that_cannot_be_called_is_told_so() -> None:
+async def test_collation_must_be_callable() -> None:
     async def scenario(connection: Any) -> Any:
         return await told(connection.create_collation, "X", 42)
 
@@ -106,7 +106,7 @@ class Undecided:
     (lambda: 0, "nothing"), (lambda: 1, "OperationalError"), (lambda: 1 / 0, "OperationalError"),
     (Undecided, "OperationalError"), (lambda unexpected: None, "OperationalError"),
 ])  # fmt: skip
-async def test_progress_handler_decides_whether_to_go_on(handler: Any, error: str) -> None:
+async def test_progress_handler_decides_whether_to_continue(handler: Any, error: str) -> None:
     async def scenario(connection: Any) -> Any:
         await connection.set_progress_handler(handler, 1)
         return (await told(connection.execute, "CREATE TABLE foo (a, b)"))[0]
@@ -117,7 +117,7 @@ async def test_progress_handler_decides_whether_to_go_on(handler: Any, error: st
 # -- trace -----------------------------------------------------------------------------------------
 
 
-async def test_trace_is_called_with_the_text() -> None:
+async def test_trace_is_called_with_the_sql() -> None:
     text = "\xf6\xe4\xfc\xd6\xc4\xdc\xdf\u20ac"
 
     async def scenario(connection: Any) -> Any:
@@ -133,7 +133,7 @@ async def test_trace_is_called_with_the_text() -> None:
     assert await agree(scenario) == ["CREATE TABLE foo (x)", "BEGIN ", f"INSERT INTO foo VALUES ('{text}')", "COMMIT"]
 
 
-async def test_trace_tells_a_statement_once_although_the_schema_changed(database: Any) -> None:
+async def test_trace_reports_a_statement_once_although_it_is_prepared_again(database: Any) -> None:
     traced: list[str] = []
     statements = ["CREATE TABLE foo (x)", "INSERT INTO foo VALUES (1)"]
     async with (
@@ -150,7 +150,7 @@ async def test_trace_tells_a_statement_once_although_the_schema_changed(database
 
 
 @pytest.mark.parametrize("size, expected", [(1, "SELECT 1 AS a WHERE a='a'"), (128, "SELECT 1 AS a WHERE a=?")])
-async def test_trace_with_values_too_long_tells_the_statement_alone(size: int, expected: str) -> None:
+async def test_trace_leaves_out_values_that_are_too_long(size: int, expected: str) -> None:
     async def scenario(connection: Any) -> Any:
         traced: list[str] = []
         await connection.setlimit(rapsqlite.SQLITE_LIMIT_LENGTH, 128)
@@ -161,7 +161,7 @@ async def test_trace_with_values_too_long_tells_the_statement_alone(size: int, e
     assert await agree(scenario, since=(3, 11)) == [expected]
 
 
-async def test_trace_that_takes_something_else_changes_nothing() -> None:
+async def test_trace_callback_with_a_wrong_signature_changes_nothing() -> None:
     async def scenario(connection: Any) -> Any:
         await connection.set_trace_callback(lambda first, second: None)
         return await column(connection, "SELECT 5")
@@ -169,7 +169,7 @@ async def test_trace_that_takes_something_else_changes_nothing() -> None:
     assert await agree(scenario) == [5]
 
 
-async def test_authorizer_that_takes_something_else_denies() -> None:
+async def test_authorizer_with_a_wrong_signature_denies() -> None:
     async def scenario(connection: Any) -> Any:
         await connection.set_authorizer(lambda: None)
         return await told(connection.execute, "SELECT 1")
@@ -177,7 +177,7 @@ async def test_authorizer_that_takes_something_else_denies() -> None:
     assert await agree(scenario, since=(3, 11)) == ("DatabaseError", "not authorized")
 
 
-async def test_handlers_are_set_twice_and_removed() -> None:
+async def test_handlers_can_be_set_twice_and_removed() -> None:
     async def scenario(connection: Any) -> Any:
         for set_handler in (
             connection.set_trace_callback,
@@ -319,7 +319,7 @@ class Unspeakable:
 
 @pytest.mark.usefixtures("tracebacks")
 @pytest.mark.parametrize("message", [True, False])
-async def test_callback_that_cannot_be_named_fails_its_statement_alone(
+async def test_callback_without_a_printable_name_fails_only_its_statement(
     message: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An error while reporting once replaced the exception that was to be reported."""
@@ -335,7 +335,7 @@ async def test_callback_that_cannot_be_named_fails_its_statement_alone(
     assert "RuntimeError: no name" in capsys.readouterr().err
 
 
-async def test_tracebacks_are_quiet_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tracebacks_are_printed_only_if_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", seen.append)
     async with rapsqlite.connect(":memory:") as connection:

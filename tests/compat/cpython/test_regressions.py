@@ -14,7 +14,7 @@ from tests.compat.cpython.scenario import NOTHING, agree, column, told
 
 
 @pytest.mark.parametrize("pragma", ["user_version", "schema_version", "page_size"])
-async def test_pragma_that_has_no_column_name_gives_its_row(pragma: str) -> None:
+async def test_pragma_without_a_column_name_returns_its_row(pragma: str) -> None:
     async def scenario(connection: Any) -> Any:
         cursor = await connection.execute(f"PRAGMA {pragma}")
         return len(await cursor.fetchall())
@@ -43,7 +43,7 @@ async def test_connection_closes_over_statements_that_cursors_hold() -> None:
         await cursors[0].fetchall()
 
 
-async def test_table_made_anew_is_seen_by_a_cached_statement() -> None:
+async def test_cached_statement_sees_a_recreated_table() -> None:
     async def scenario(connection: Any) -> Any:
         seen = []
         for value in (5, 6):
@@ -56,7 +56,7 @@ async def test_table_made_anew_is_seen_by_a_cached_statement() -> None:
     assert await agree(scenario) == [5, 6]
 
 
-async def test_text_that_is_no_utf8_names_its_column_and_not_its_value() -> None:
+async def test_error_for_invalid_utf8_names_the_column_but_not_the_value() -> None:
     """sqlite3 also shows the text."""
     async with rapsqlite.connect(":memory:") as connection:
         error = await told(column, connection, "SELECT 'secret' || ? || 'yyy' colname", (b"\xfa",))
@@ -65,7 +65,7 @@ async def test_text_that_is_no_utf8_names_its_column_and_not_its_value() -> None
 
 
 @pytest.mark.parametrize("level", ["", "DEFERRED", "IMMEDIATE", "EXCLUSIVE"])
-def test_isolation_level_that_is_a_subclass_of_str(level: str) -> None:
+def test_isolation_level_may_be_a_subclass_of_str(level: str) -> None:
     class Stubborn(str):
         __slots__ = ()
 
@@ -113,7 +113,7 @@ async def test_cursor_may_be_initialised_again_and_is_collected() -> None:
         assert reference() is None
 
 
-async def test_empty_blob_is_no_null() -> None:
+async def test_empty_blob_is_not_null() -> None:
     async def scenario(connection: Any) -> Any:
         return await column(connection, "SELECT x''")
 
@@ -121,7 +121,7 @@ async def test_empty_blob_is_no_null() -> None:
 
 
 @pytest.mark.parametrize("leave", ["execute", "drop"])
-async def test_table_whose_reader_is_gone_can_be_dropped(leave: str) -> None:
+async def test_table_can_be_dropped_after_its_cursor_is_gone(leave: str) -> None:
     async def scenario(connection: Any) -> Any:
         await connection.executescript("CREATE TABLE t (t); INSERT INTO t VALUES (0), (1), (2), (3), (4)")
         cursor = await connection.execute("SELECT t FROM t")
@@ -133,7 +133,7 @@ async def test_table_whose_reader_is_gone_can_be_dropped(leave: str) -> None:
     assert await agree(scenario) == NOTHING
 
 
-async def test_function_goes_with_its_connection() -> None:
+async def test_function_is_freed_with_its_connection() -> None:
     class Function:
         def __call__(self, *_: object) -> None:
             pass

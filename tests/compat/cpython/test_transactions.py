@@ -56,7 +56,7 @@ async def test_statement_that_changes_data_begins_a_transaction(sql: str, seen: 
     assert await on_two_connections(step, tmp_path) == ([], seen, True)
 
 
-async def test_statement_that_defines_a_table_does_not_commit(tmp_path: Path) -> None:
+async def test_ddl_does_not_commit(tmp_path: Path) -> None:
     async def step(first: Any, second: Any) -> Any:
         await first.execute("CREATE TABLE test (i)")
         await first.execute("INSERT INTO test VALUES (5)")
@@ -66,7 +66,7 @@ async def test_statement_that_defines_a_table_does_not_commit(tmp_path: Path) ->
     assert await on_two_connections(step, tmp_path) == []
 
 
-async def test_isolation_level_none_commits(tmp_path: Path) -> None:
+async def test_isolation_level_none_commits_the_open_transaction(tmp_path: Path) -> None:
     """Here with the next statement: setting an attribute cannot be awaited."""
 
     async def step(first: Any, second: Any) -> Any:
@@ -82,7 +82,7 @@ async def test_isolation_level_none_commits(tmp_path: Path) -> None:
     assert await on_two_connections(step, tmp_path) == [[5], [5]]
 
 
-async def test_locked_writer_gives_up_and_the_other_commits(tmp_path: Path) -> None:
+async def test_writer_that_finds_a_lock_gives_up_and_the_other_commits(tmp_path: Path) -> None:
     async def step(first: Any, second: Any) -> Any:
         await first.execute("CREATE TABLE test (i)")
         await first.execute("INSERT INTO test VALUES (5)")
@@ -94,7 +94,7 @@ async def test_locked_writer_gives_up_and_the_other_commits(tmp_path: Path) -> N
     assert answer == (("OperationalError", "database is locked"), NOTHING)
 
 
-async def test_cursors_that_are_kept_do_not_hide_what_others_commit(tmp_path: Path) -> None:
+async def test_kept_cursors_do_not_hide_commits_of_others(tmp_path: Path) -> None:
     async def step(first: Any, second: Any) -> Any:
         kept = []
 
@@ -150,7 +150,7 @@ async def test_no_row_comes_twice_after_a_rollback(leave: str) -> None:
     assert await agree(scenario, since=(3, 11)) == [(0,), (1,), (2,)]
 
 
-async def test_reading_goes_on_over_commits_in_between() -> None:
+async def test_reading_continues_across_commits() -> None:
     async def scenario(connection: Any) -> Any:
         await connection.executescript("CREATE TABLE t (c); CREATE TABLE t2 (c); INSERT INTO t VALUES (0), (1), (2)")
         cursor = await connection.execute("SELECT c FROM t")
@@ -165,7 +165,7 @@ async def test_reading_goes_on_over_commits_in_between() -> None:
 
 
 @pytest.mark.parametrize("sql", ["DROP TABLE test", "PRAGMA count_changes = 1", "PRAGMA page_size"])
-async def test_special_statement_runs_in_an_open_transaction(sql: str) -> None:
+async def test_statement_without_implicit_begin_runs_in_an_open_transaction(sql: str) -> None:
     async def scenario(connection: Any) -> Any:
         await connection.execute("CREATE TABLE test (i)")
         await connection.execute("INSERT INTO test VALUES (5)")
@@ -175,7 +175,7 @@ async def test_special_statement_runs_in_an_open_transaction(sql: str) -> None:
 
 
 @pytest.mark.parametrize("begin, expected", [(None, NOTHING), ("BEGIN", None), ("BEGIN IMMEDIATE", None)])
-async def test_definitions_are_part_of_a_transaction_that_was_begun(begin: str | None, expected: Any) -> None:
+async def test_ddl_is_part_of_an_explicit_transaction(begin: str | None, expected: Any) -> None:
     async def scenario(connection: Any) -> Any:
         if begin:
             await connection.execute(begin)
@@ -235,7 +235,7 @@ async def test_executemany_is_traced_with_its_values() -> None:
     assert await agree(scenario) == ["BEGIN ", *(f"INSERT INTO t VALUES ({n})" for n in range(3)), "COMMIT"]
 
 
-async def test_autocommit_is_what_was_given_or_set() -> None:
+async def test_autocommit_returns_what_was_set() -> None:
     for mode in (True, False, LEGACY):
         connection = rapsqlite.connect(":memory:", autocommit=mode)
         assert connection.autocommit is mode
@@ -246,7 +246,7 @@ async def test_autocommit_is_what_was_given_or_set() -> None:
 
 
 @pytest.mark.parametrize("mode", ["a", 12, (), None])
-def test_autocommit_that_is_none_is_refused(mode: Any) -> None:
+def test_invalid_autocommit_is_refused(mode: Any) -> None:
     with pytest.raises(ValueError, match=r"autocommit must be True, False, or.*LEGACY"):
         rapsqlite.connect(":memory:", autocommit=mode)
 
@@ -259,7 +259,7 @@ def test_autocommit_that_is_none_is_refused(mode: Any) -> None:
     (True, ["BEGIN", "script"], ["BEGIN", "SELECT 1"]), (False, ["script"], ["SELECT 1"]),
     (LEGACY, ["BEGIN", "script"], ["BEGIN", "COMMIT", "SELECT 1"]),
 ])  # fmt: skip
-async def test_autocommit_says_what_is_sent(mode: Any, verbs: list[str], expected: list[str]) -> None:
+async def test_autocommit_decides_which_statements_are_sent(mode: Any, verbs: list[str], expected: list[str]) -> None:
     async def scenario(connection: Any) -> Any:
         await connection.execute("CREATE TABLE t (t)")
         await connection.commit()
@@ -281,7 +281,7 @@ async def test_autocommit_says_what_is_sent(mode: Any, verbs: list[str], expecte
     (False, True, None, ["COMMIT"]), (True, False, None, ["BEGIN"]),
     (True, False, "BEGIN DEFERRED", ["BEGIN DEFERRED"]),
 ])  # fmt: skip
-async def test_autocommit_that_changes_ends_or_begins(before: bool, after: bool, begin: Any, expected: Any) -> None:
+async def test_changing_autocommit_commits_or_begins(before: bool, after: bool, begin: Any, expected: Any) -> None:
     """Here with the next statement: setting an attribute cannot be awaited."""
     statements: list[str] = []
     async with rapsqlite.connect(":memory:", autocommit=before) as connection:
@@ -297,7 +297,7 @@ async def test_autocommit_that_changes_ends_or_begins(before: bool, after: bool,
     assert in_transaction is not after
 
 
-async def test_closing_rolls_back_what_autocommit_false_left_open(database: Path) -> None:
+async def test_closing_rolls_back_under_autocommit_false(database: Path) -> None:
     async with rapsqlite.connect(database, autocommit=True) as connection:
         await connection.execute("CREATE TABLE t (t)")
     connection = await rapsqlite.connect(database, autocommit=False)
@@ -309,7 +309,7 @@ async def test_closing_rolls_back_what_autocommit_false_left_open(database: Path
         assert await column(reader, "SELECT count(*) FROM t") == [0]
 
 
-def test_rollback_at_the_end_of_the_interpreter_calls_nothing() -> None:
+def test_rollback_at_interpreter_exit_calls_no_callback() -> None:
     code = """
 import asyncio, warnings
 import rapsqlite
@@ -348,7 +348,7 @@ def holder(database: Path) -> subprocess.Popen[str]:
     )
 
 
-async def test_block_that_cannot_commit_lets_go_of_its_lock(database: Path, holder: subprocess.Popen[str]) -> None:
+async def test_block_that_cannot_commit_releases_its_lock(database: Path, holder: subprocess.Popen[str]) -> None:
     assert holder.stdout is not None
     assert holder.stdin is not None
     with holder, holder.stdout, holder.stdin:

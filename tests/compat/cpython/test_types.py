@@ -71,7 +71,7 @@ async def read_back(declared: str, value: Any, *, sql: str = "SELECT a FROM t", 
     ("varchar", "\xd6sterreich"), ("varchar", "a\0b"), ("integer", 42), ("integer", 123456789123456789),
     ("number", 3.14), ("blob", memoryview(b"Guglhupf")), ("integer", None), ("blob", b""),
 ])  # fmt: skip
-async def test_value_comes_back_as_it_was(declared: str, value: Any) -> None:
+async def test_value_is_read_back_unchanged(declared: str, value: Any) -> None:
     expected = bytes(value) if isinstance(value, memoryview) else value
 
     assert await read_back(declared, value) == expected
@@ -82,7 +82,7 @@ async def test_value_comes_back_as_it_was(declared: str, value: Any) -> None:
     (chr(0xD8FF), "UnicodeEncodeError"), (chr(0xDCFF), "UnicodeEncodeError"),
     (memoryview(b"blob")[::2], "BufferError"),
 ])  # fmt: skip
-async def test_value_that_does_not_fit_is_refused_and_nothing_stored(value: Any, error: str) -> None:
+async def test_value_out_of_range_is_refused_and_nothing_stored(value: Any, error: str) -> None:
     async def scenario(connection: Any) -> Any:
         await connection.execute("CREATE TABLE t (a)")
         raised = await told(connection.execute, "INSERT INTO t VALUES (?)", (value,))
@@ -101,7 +101,7 @@ async def test_value_that_does_not_fit_is_refused_and_nothing_stored(value: Any,
     ("number(5)", 5, 5.0), ("cblob", b"x", b"blobish"), ("cblob", b"", None), ("cblob", "", None),
     ("cblob", None, None), ("cblob", 0, b"blobish"),
 ])  # fmt: skip
-async def test_converter_is_that_of_the_declared_type(declared: str, value: Any, expected: Any) -> None:
+async def test_converter_is_chosen_by_the_declared_type(declared: str, value: Any, expected: Any) -> None:
     """An empty value has no bytes in SQLite, and is None."""
     answer = await read_back(declared, value, detect_types=rapsqlite.PARSE_DECLTYPES)
 
@@ -109,13 +109,13 @@ async def test_converter_is_that_of_the_declared_type(declared: str, value: Any,
     assert answer == expected
 
 
-async def test_type_in_the_name_is_not_looked_at_unless_asked() -> None:
+async def test_type_in_a_column_name_is_ignored_unless_parse_colnames_is_set() -> None:
     sql = 'SELECT a AS "a [WRONG]" FROM t'
 
     assert await read_back("str", "foo", sql=sql, detect_types=rapsqlite.PARSE_DECLTYPES) == "foo"
 
 
-async def test_converters_follow_a_table_that_was_made_anew() -> None:
+async def test_converters_follow_a_recreated_table() -> None:
     async def scenario(connection: Any) -> Any:
         seen = []
         for declared in ("bool", "integer"):
@@ -139,7 +139,7 @@ async def test_value_without_an_adapter_is_refused(value: Any, named: bool) -> N
     assert await agree(scenario) == error
 
 
-async def test_other_errors_of_an_adapter_are_not_changed() -> None:
+async def test_other_exceptions_of_an_adapter_are_propagated() -> None:
     async with rapsqlite.connect(":memory:") as connection:
         with pytest.raises(KeyboardInterrupt):
             await connection.execute("SELECT ?", (Conforming(KeyboardInterrupt),))
@@ -154,7 +154,7 @@ async def test_other_errors_of_an_adapter_are_not_changed() -> None:
     ("SELECT a FROM t", "xxx", "a"), ('SELECT a AS "x y [bar]" FROM t', "<xxx>", "x y"),
     ("SELECT 'other' AS \"x [b1b1]\"", "MARKER", "x"), ('SELECT NULL AS "x [exc]"', None, "x"),
 ])  # fmt: skip
-async def test_converter_is_that_of_the_name(sql: str, expected: Any, name: str) -> None:
+async def test_converter_is_chosen_by_the_column_name(sql: str, expected: Any, name: str) -> None:
     async def scenario(connection: Any) -> Any:
         await connection.execute("CREATE TABLE t (a foo)")
         await connection.execute("INSERT INTO t VALUES ('xxx')")
@@ -179,7 +179,7 @@ async def test_converter_gets_bytes() -> None:
     ("WITH bar AS (SELECT * FROM t) SELECT * FROM t WHERE x = 2", "x"),
     ('SELECT 1 AS "foo bar [datetime]"', "foo bar [datetime]"), ('SELECT 1 AS "foo baz"', "foo baz"),
 ])  # fmt: skip
-async def test_columns_are_described_with_or_without_rows(sql: str, expected: str | None) -> None:
+async def test_columns_are_described_even_without_rows(sql: str, expected: str | None) -> None:
     async def scenario(connection: Any) -> Any:
         await connection.execute("CREATE TABLE t (x foo)")
         await connection.execute("INSERT INTO t VALUES (1)")
@@ -192,7 +192,7 @@ async def test_columns_are_described_with_or_without_rows(sql: str, expected: st
 # -- adapters --------------------------------------------------------------------------------------
 
 
-async def test_adapter_of_a_plain_type_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_adapter_of_a_built_in_type_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     adapters: Any = sqlite3.adapters
     monkeypatch.setitem(adapters, (int, sqlite3.PrepareProtocol), float)
     rapsqlite.register_adapter(int, float)  # this makes sqlite3 look up adapters; the patch undoes it
@@ -217,7 +217,7 @@ def test_adapter_is_registered_for_a_type() -> None:
     ("timestamp", rapsqlite.Timestamp(2004, 2, 14, 7, 15, 0, 500000)),
     ("timestamp", rapsqlite.Timestamp(2004, 2, 14, 7, 15, 0, 510241)),
 ])  # fmt: skip
-async def test_dates_come_back(declared: str, value: Any) -> None:
+async def test_dates_are_read_back(declared: str, value: Any) -> None:
     assert await read_back(declared, value, detect_types=rapsqlite.PARSE_DECLTYPES) == value
 
 
@@ -230,7 +230,7 @@ async def test_fractions_of_a_second_are_padded_and_cut(text: str, microsecond: 
 
 
 @QUIET
-async def test_current_timestamp_is_read_as_a_date_and_time() -> None:
+async def test_current_timestamp_is_read_as_a_datetime() -> None:
     async with rapsqlite.connect(":memory:", detect_types=rapsqlite.PARSE_DECLTYPES) as connection:
         await connection.execute("CREATE TABLE t (a timestamp)")
         await connection.execute("INSERT INTO t VALUES (current_timestamp)")
@@ -256,5 +256,5 @@ async def test_default_adapters_and_converters_warn() -> None:
     lambda module: module.TimeFromTicks(42), lambda module: module.TimestampFromTicks(42),
     lambda module: module.Binary(b"\0'"),
 ])  # fmt: skip
-def test_constructors_are_those_of_sqlite3(make: Any) -> None:
+def test_constructors_match_sqlite3(make: Any) -> None:
     assert make(rapsqlite) == make(sqlite3)
