@@ -98,7 +98,7 @@ else
         tests/transactions/test_transactions.py
     tests -k "mixed_writers or killed_writers" tests/vfs/test_processes.py
     tests -k "not trio" tests/vfs/test_names_of_windows.py
-    tests -k "checkpoint_modes or killed or model" tests/vfs/test_wal.py tests/vfs/test_locks.py \
-        --deselect tests/vfs/test_locks.py::test_killed_process_leaves_no_lock_behind_a_forked_child
+    tests -k "checkpoint_mode or killed or model" tests/vfs/test_wal.py tests/vfs/test_locks.py \
+        --deselect tests/vfs/test_locks.py::test_killed_process_leaves_no_lock_to_a_forked_child
 fi
 say "done"

@@ -248,12 +248,12 @@ def run(body: str, database: Path, *options: str) -> str:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_nothing_is_left_of_a_connection(name: str, database: Path) -> None:
+def test_abandoned_connection_leaves_nothing(name: str, database: Path) -> None:
     run(CASES[name], database)
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_nothing_is_left_of_a_loop_closed_with_a_request_in_flight(name: str, database: Path) -> None:
+def test_loop_closed_with_a_request_in_flight_leaves_nothing(name: str, database: Path) -> None:
     """The guest's thread must not keep the task alive, and with it its connection."""
     spin = 0 if name == "an answer nobody took" else 0.1
     run(f"{HELPERS}\n    in_flight(lambda conn: {REQUESTS[name]}, {spin})", database)
@@ -334,16 +334,16 @@ REGISTERED = """
 
 @pytest.mark.parametrize("runner, argument", [("asyncio", "use()"), ("trio", "use")])
 @pytest.mark.parametrize("name", CALLBACKS)
-def test_connection_that_its_own_callback_refers_to_is_collected(
+def test_connection_in_a_cycle_with_its_own_callback_is_collected(
     name: str, runner: str, argument: str, database: Path
 ) -> None:
-    """As any object in a cycle: the guest's thread, which lives on, must not be what keeps the callback."""
+    """Like any object in a cycle: the guest's thread lives on, but must not keep the callback alive."""
     register, sql = CALLBACKS[name]
     run(REGISTERED.format(register=register, sql=sql, runner=runner, argument=argument), database)
 
 
-async def test_callbacks_are_called_whatever_they_are(database: Path) -> None:
-    """Some objects have no weak references, and some are false."""
+async def test_callable_objects_of_every_kind_are_called(database: Path) -> None:
+    """Some objects cannot be weakly referenced, and some are false."""
 
     class Odd:
         __slots__ = ()
@@ -372,7 +372,7 @@ COPY_STEPS = {
 
 
 @pytest.mark.parametrize("name", COPY_STEPS)
-def test_nothing_is_left_of_a_loop_closed_while_a_thread_of_a_copy(name: str, database: Path) -> None:
+def test_loop_closed_during_a_copy_leaves_nothing(name: str, database: Path) -> None:
     """The thread outlives the loop: it must not keep the loop alive, and what it created is removed."""
     owner, attribute = COPY_STEPS[name]
     run(
@@ -410,7 +410,7 @@ def test_nothing_is_left_of_a_loop_closed_while_a_thread_of_a_copy(name: str, da
     )
 
 
-def test_connection_is_stopped_although_the_warning_about_it_is_an_error(database: Path) -> None:
+def test_connection_is_stopped_even_if_its_warning_is_an_error(database: Path) -> None:
     errors = run(CASES["dropped after its loop"], database, "-W", "error::ResourceWarning")
 
     assert "was deleted before being closed" in errors
@@ -457,7 +457,7 @@ loop.run_until_complete(main())
 
 @pytest.mark.parametrize("end", ["", "loop.close()", "del conn, task", "loop.close(); del loop, conn, task"])
 @pytest.mark.parametrize("name", EXITS)
-def test_interpreter_ends_quietly_with_a_task_pending(name: str, end: str, database: Path) -> None:
+def test_interpreter_exits_quietly_with_a_task_pending(name: str, end: str, database: Path) -> None:
     """Finalizers that run at the very end find neither modules nor an event loop."""
     text = EXIT.replace("{body}", EXITS[name]).replace("{end}", end)
     command = [sys.executable, "-c", text, str(database)]
@@ -469,7 +469,7 @@ def test_interpreter_ends_quietly_with_a_task_pending(name: str, end: str, datab
         assert words not in done.stderr, done.stderr
 
 
-def test_connection_whose_module_has_lost_its_names_is_stopped(database: Path) -> None:
+def test_connection_is_stopped_after_its_module_was_emptied(database: Path) -> None:
     """At the end of a free-threaded interpreter modules are emptied before the last objects are finalized."""
     run(
         """
@@ -495,7 +495,7 @@ HELD = {
 
 
 @pytest.mark.parametrize("name", HELD)
-def test_connection_dropped_while_its_guest_is_looked_after_is_stopped(name: str, database: Path) -> None:
+def test_connection_dropped_while_the_guests_lock_is_held_is_stopped(name: str, database: Path) -> None:
     """A finalizer does not wait for the guest's lock: its holder sends what was posted meanwhile."""
     step, call = HELD[name]
     owner, _, attribute = step.rpartition(".")

@@ -65,7 +65,7 @@ async def contents(conn: rapsqlite.Connection) -> list[Any]:
     ],
 )
 @pytest.mark.parametrize("begins", [False, True], ids=["on its own", "in a transaction"])
-async def test_blob_that_cannot_be_opened(
+async def test_blob_that_cannot_be_opened_is_an_error(
     conn: rapsqlite.Connection, arguments: tuple[Any, ...], options: dict[str, Any], words: str, begins: bool
 ) -> None:
     if arguments[1] != "g":  # one generated column prevents opening all of them
@@ -94,10 +94,10 @@ async def test_blob_that_cannot_be_opened(
 
 @pytest.mark.parametrize("pages", [-1, 2])
 @pytest.mark.parametrize("way", ["same path", "symbolic link", "hard link", "relative", "URI", "sqlite3"])
-async def test_backup_onto_its_own_file(
+async def test_backup_onto_its_own_file_under_any_name_changes_nothing(
     conn: rapsqlite.Connection, database: Path, way: str, pages: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By any of its names: the file ends up unchanged, for every connection."""
+    """Under any of its names, the file ends up unchanged for every connection."""
     before = await contents(conn)
     other = database.with_name("other")
     if way == "symbolic link":
@@ -143,7 +143,7 @@ async def test_backup_onto_the_same_connection_is_refused(conn: rapsqlite.Connec
 async def test_backup_of_an_open_transaction_onto_its_own_file_can_be_cancelled(
     conn: rapsqlite.Connection, database: Path
 ) -> None:
-    """It waits for a lock that the source itself holds, as in sqlite3, but not longer than its task."""
+    """It waits for a lock that the source itself holds, as in sqlite3, but no longer than its task."""
     await conn.begin("IMMEDIATE")
     await conn.execute("INSERT INTO p VALUES ('not committed')")
     async with rapsqlite.connect(database, timeout=0) as same:
@@ -172,7 +172,7 @@ async def image(conn: rapsqlite.Connection) -> bytes:
         return await other.serialize()
 
 
-async def test_image_that_is_cut_off_anywhere_is_refused(conn: rapsqlite.Connection, image: bytes) -> None:
+async def test_image_truncated_anywhere_is_refused(conn: rapsqlite.Connection, image: bytes) -> None:
     before = await contents(conn)
     assert len(image) > 40 * 512
     for length in {*range(1, 1024, 61), *range(1024, len(image), 512), *range(1100, len(image), 2999), len(image) - 1}:
@@ -187,8 +187,10 @@ async def test_image_that_is_cut_off_anywhere_is_refused(conn: rapsqlite.Connect
 
 @pytest.mark.parametrize("page_size", [512, 65_536])
 @pytest.mark.parametrize("counts", [True, False], ids=["counts its pages", "is of an old program"])
-async def test_last_page_has_to_be_whole(conn: rapsqlite.Connection, page_size: int, counts: bool) -> None:
-    """SQLite treats missing bytes as zeros: rows would be lost silently."""
+async def test_image_with_an_incomplete_last_page_is_refused(
+    conn: rapsqlite.Connection, page_size: int, counts: bool
+) -> None:
+    """SQLite treats missing bytes as zeros: rows would be lost without an error."""
     async with rapsqlite.connect(":memory:") as other:
         await other.executescript(f"PRAGMA page_size = {page_size}; CREATE TABLE other (a)")
         await other.execute("INSERT INTO other VALUES (zeroblob(200000))")
@@ -220,8 +222,8 @@ async def test_garbage_is_refused(conn: rapsqlite.Connection) -> None:
     assert await contents(conn) == before
 
 
-async def test_image_with_damage_leads_to_nothing_but_errors(conn: rapsqlite.Connection, image: bytes) -> None:
-    """Damage that the header and the schema do not show is found when it is read, as in any damaged file."""
+async def test_damaged_image_causes_only_database_errors(conn: rapsqlite.Connection, image: bytes) -> None:
+    """Damage outside the header and the schema is found when it is read, as in any damaged file."""
     before = await contents(conn)
     chance = random.Random(11)
     refused = found = 0
@@ -257,7 +259,7 @@ async def test_image_with_damage_leads_to_nothing_but_errors(conn: rapsqlite.Con
 
 
 @pytest.mark.parametrize("name", ["nowhere", 'no"where', "", "it's; --"])
-async def test_image_for_no_database_is_refused(conn: rapsqlite.Connection, image: bytes, name: str) -> None:
+async def test_image_for_an_unknown_database_is_refused(conn: rapsqlite.Connection, image: bytes, name: str) -> None:
     before = await contents(conn)
     with pytest.raises(rapsqlite.OperationalError, match=f"^unknown database {re.escape(name)}"):
         await conn.deserialize(image, name=name)
@@ -267,7 +269,7 @@ async def test_image_for_no_database_is_refused(conn: rapsqlite.Connection, imag
     assert await contents(conn) == before
 
 
-async def test_image_does_not_take_the_place_of_an_open_transaction(conn: rapsqlite.Connection, image: bytes) -> None:
+async def test_deserialize_in_a_transaction_is_refused(conn: rapsqlite.Connection, image: bytes) -> None:
     await conn.begin("IMMEDIATE")
     await conn.execute("INSERT INTO p VALUES ('not committed')")
     with pytest.raises(rapsqlite.OperationalError):
@@ -305,7 +307,7 @@ def quoted(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_names_are_names_whatever_is_in_them(conn: rapsqlite.Connection, name: str) -> None:
+async def test_names_may_contain_any_characters(conn: rapsqlite.Connection, name: str) -> None:
     """Objects with such names get the same answers as objects with plain names."""
     template = """CREATE TABLE {t} ({c} TEXT UNIQUE, second REFERENCES p); CREATE INDEX {i} ON {t} (second, {c} DESC);
         CREATE VIEW {v} AS SELECT {c} FROM {t};"""
@@ -343,7 +345,7 @@ def replaced(answer: Any, names: dict[str, str]) -> Any:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_what_is_not_there_is_an_error_whatever_its_name(conn: rapsqlite.Connection, name: str) -> None:
+async def test_missing_object_is_an_error_whatever_its_name(conn: rapsqlite.Connection, name: str) -> None:
     before = await contents(conn)
     await conn.begin()
     for method in ("get_table_info", "get_table_xinfo", "get_indexes", "get_index_list", "get_index_info",

@@ -81,8 +81,8 @@ async def test_pragma_sets_the_timeout_as_in_sqlite3(database: Path, name: str, 
             assert ours == [list(row) for row in answer]
 
 
-async def test_pragma_that_was_prepared_before_is_run_each_time(database: Path) -> None:
-    """SQLite runs it while it compiles it; cached statements are compiled again."""
+async def test_cached_pragma_sets_the_timeout_each_time(database: Path) -> None:
+    """SQLite runs this pragma while compiling it, so cached statements are compiled again."""
     async with connect(database) as conn, conn.prepare("PRAGMA busy_timeout=300") as prepared:
         for _ in range(2):
             await conn.execute("PRAGMA busy_timeout=100")
@@ -108,7 +108,7 @@ async def test_every_way_to_set_a_pragma_sets_the_timeout(database: Path) -> Non
     "pragma", ["PRAGMA busy_timeout=60000", "PRAGMA busy_timeout", "PRAGMA other.busy_timeout=60000"]
 )
 async def test_cancellation_ends_the_wait_for_a_lock(database: Path, pragma: str) -> None:
-    """SQLite's own busy handler sleeps: the cancelled task would wait, and then lose its connection."""
+    """SQLite's own busy handler sleeps: a cancelled task would have to wait for it, and then lose its connection."""
     async with connect(database, timeout=60, isolation_level=None) as conn:
         await conn.execute("ATTACH ':memory:' AS other")
         await conn.execute(pragma)
@@ -122,7 +122,7 @@ async def test_cancellation_ends_the_wait_for_a_lock(database: Path, pragma: str
         assert await conn.fetch_all("SELECT * FROM t") == [[2]]
 
 
-async def test_script_waits_as_its_pragma_says(database: Path) -> None:
+async def test_script_waits_as_long_as_its_pragma_sets(database: Path) -> None:
     async with connect(database, timeout=60) as conn:
         with locked(database), pytest.raises(rapsqlite.OperationalError, match="locked"):
             await conn.executescript("PRAGMA busy_timeout=20; INSERT INTO t VALUES (1)")
@@ -148,7 +148,7 @@ async def test_pragma_removes_a_busy_handler_as_in_sqlite(database: Path) -> Non
             assert (conn.timeout, await conn.fetch_scalar(READ)) == (0.02, 20)
 
 
-async def test_timeout_comes_back_when_a_busy_handler_goes(database: Path) -> None:
+async def test_removing_a_busy_handler_restores_the_timeout(database: Path) -> None:
     async with connect(database, timeout=1.5) as conn:
         await conn.set_busy_handler(lambda _: 0)
         await conn.set_busy_handler(None)
@@ -172,7 +172,7 @@ async def test_pragma_that_the_authorizer_forbids_sets_nothing(database: Path, a
         assert (conn.timeout, await conn.fetch_scalar(READ)) == (1.5, 1500)
 
 
-async def test_authorizer_is_asked_about_the_pragma_alone(database: Path) -> None:
+async def test_authorizer_is_asked_only_about_the_pragma(database: Path) -> None:
     """The engine's own queries are not reported to the user's authorizer."""
     asked: list[tuple[object, ...]] = []
 

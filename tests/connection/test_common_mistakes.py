@@ -42,7 +42,7 @@ async def after_close(conn: Any) -> None:
     await conn.execute("SELECT 1")
 
 
-# What is written, and a part of the answer.
+# The mistake, and part of the error message.
 MISTAKES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "with connect(...)": (lambda _: entered(connect(":memory:")), "use `async with` for a Connection"),
     "with conn.transaction()": (lambda conn: entered(conn.transaction()), "use `async with` for a Transaction"),
@@ -111,7 +111,7 @@ NOTED = {"several statements", "%s as a placeholder", "a str as parameters", "a 
 
 
 @pytest.mark.parametrize("mistake", sorted(MISTAKES.keys() - {"await connect(...) twice"}))
-async def test_mistake_is_answered_with_what_to_write(conn: Any, mistake: str) -> None:
+async def test_mistake_raises_an_error_that_says_what_to_write(conn: Any, mistake: str) -> None:
     attempt, answer = MISTAKES[mistake]
 
     with pytest.raises((rapsqlite.Error, TypeError, ValueError, AttributeError)) as caught:  # noqa: PT012
@@ -123,17 +123,17 @@ async def test_mistake_is_answered_with_what_to_write(conn: Any, mistake: str) -
         assert answer in told(caught.value)
 
 
-async def test_opening_a_connection_twice_is_answered_with_what_to_write() -> None:
+async def test_opening_a_connection_twice_says_what_to_write() -> None:
     async with connect(":memory:") as conn:
         with pytest.raises(rapsqlite.ProgrammingError, match=r"call connect\(\) again"):
             await conn
 
 
-def test_there_are_more_than_twenty() -> None:
+def test_at_least_twenty_mistakes_are_covered() -> None:
     assert len(MISTAKES) > 20
 
 
-def test_what_looks_like_a_url_but_is_a_path_is_none() -> None:
-    """A drive letter, a name with a colon, a URI."""
+def test_path_that_looks_like_a_url_is_accepted() -> None:
+    """For example a drive letter, a name with a colon, a URI."""
     for name in ("C://a.db", "a:b", "file:a.db", "file:///a.db", "dir//x.db", "://"):
         connect(name)

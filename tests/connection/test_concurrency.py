@@ -42,7 +42,7 @@ async def test_statements_run_in_the_order_in_which_they_were_awaited(conn: raps
     assert await conn.fetch_all("SELECT b FROM t ORDER BY a") == [[number] for number in range(200)]
 
 
-async def test_two_thousand_gathered_queries_get_their_own_answers(conn: rapsqlite.Connection) -> None:
+async def test_two_thousand_gathered_queries_get_their_own_results(conn: rapsqlite.Connection) -> None:
     await conn.executemany("INSERT INTO t VALUES (?, ?)", [(i, i * 7) for i in range(2_000)])
     answers: dict[int, int] = {}
 
@@ -56,7 +56,7 @@ async def test_two_thousand_gathered_queries_get_their_own_answers(conn: rapsqli
     assert answers == {key: key * 7 for key in range(2_000)}
 
 
-async def test_commit_comes_after_the_inserts_sent_before_it(conn: rapsqlite.Connection, database: Path) -> None:
+async def test_commit_runs_after_the_inserts_sent_before_it(conn: rapsqlite.Connection, database: Path) -> None:
     async with anyio.create_task_group() as tasks:
         for number in range(100):
             tasks.start_soon(conn.execute, "INSERT INTO t (b) VALUES (?)", [number])
@@ -69,7 +69,7 @@ async def test_commit_comes_after_the_inserts_sent_before_it(conn: rapsqlite.Con
     stock.close()
 
 
-async def test_cursors_of_several_tasks_advance_side_by_side(conn: rapsqlite.Connection) -> None:
+async def test_cursors_of_several_tasks_advance_independently(conn: rapsqlite.Connection) -> None:
     totals = []
 
     async def add_up(count: int) -> None:
@@ -123,7 +123,7 @@ async def test_other_tasks_run_while_a_large_result_is_fetched(conn: rapsqlite.C
         done = True
 
 
-async def test_close_lets_what_was_sent_before_finish(conn: rapsqlite.Connection, database: Path) -> None:
+async def test_close_lets_earlier_requests_finish(conn: rapsqlite.Connection, database: Path) -> None:
     conn.isolation_level = None
     await conn.execute("SELECT 1")
     finished = []
@@ -144,7 +144,7 @@ async def test_close_lets_what_was_sent_before_finish(conn: rapsqlite.Connection
     stock.close()
 
 
-async def test_connections_of_one_process_wait_for_each_others_locks(database: Path) -> None:
+async def test_connections_of_one_process_wait_for_the_locks_of_each_other(database: Path) -> None:
     async with connect(database) as conn:
         await conn.execute("CREATE TABLE t (a)")
 
@@ -223,7 +223,7 @@ def test_cursor_moves_from_one_event_loop_to_another() -> None:
     assert (first, rest) == (20_000, 80_000)
 
 
-def test_connection_is_awaited_in_an_event_loop() -> None:
+def test_connection_must_be_awaited_in_an_event_loop() -> None:
     coroutine = connect(":memory:").__await__()
 
     with pytest.raises(RuntimeError, match="event loop"):

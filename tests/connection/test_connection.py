@@ -41,7 +41,7 @@ async def test_quick_example_prints_its_row(database: Path) -> None:
 
 
 @pytest.mark.parametrize("convert", [Path, str, os.fsencode], ids=["path", "str", "bytes"])
-async def test_database_is_named_by_str_bytes_or_path(database: Path, convert: Callable[[Path], Any]) -> None:
+async def test_database_name_may_be_str_bytes_or_path(database: Path, convert: Callable[[Path], Any]) -> None:
     await make_table(database)
 
     async with connect(convert(database)) as conn:
@@ -68,7 +68,7 @@ async def test_missing_directory_fails_at_the_await_and_leaves_no_thread(tmp_pat
     assert guest_threads() <= before  # one of an earlier test may have ended
 
 
-async def test_file_that_is_no_database_is_a_database_error(database: Path) -> None:
+async def test_file_that_is_not_a_database_is_a_database_error(database: Path) -> None:
     database.write_bytes(b"this is not a database, whatever its name says" * 100)  # noqa: ASYNC240
 
     with pytest.raises(rapsqlite.DatabaseError, match="file is not a database") as caught:
@@ -78,8 +78,8 @@ async def test_file_that_is_no_database_is_a_database_error(database: Path) -> N
     assert caught.value.sqlite_errorname == "SQLITE_NOTADB"
 
 
-async def test_await_and_close(database: Path) -> None:
-    """The simplest life of a connection: ``is_alive`` follows it."""
+async def test_connection_is_alive_from_await_to_close(database: Path) -> None:
+    """``is_alive`` is true between the two."""
     conn = await connect(database)
     assert isinstance(conn, Connection)
     assert conn.is_alive()
@@ -148,7 +148,7 @@ VERBS: dict[str, Callable[[Connection], Any]] = {
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_closed_connection_says_so(verb: str) -> None:
+async def test_closed_connection_refuses_every_method(verb: str) -> None:
     conn = await connect(":memory:")
     await conn.close()
 
@@ -159,12 +159,12 @@ async def test_closed_connection_says_so(verb: str) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_connection_that_was_not_awaited_says_so(verb: str) -> None:
+async def test_connection_that_was_not_awaited_refuses_every_method(verb: str) -> None:
     with pytest.raises(rapsqlite.ProgrammingError, match="no active connection"):
         await VERBS[verb](connect(":memory:"))
 
 
-async def test_properties_of_a_closed_connection_say_so() -> None:
+async def test_properties_of_a_closed_connection_raise() -> None:
     conn = await connect(":memory:")
     await conn.close()
 
@@ -174,14 +174,14 @@ async def test_properties_of_a_closed_connection_say_so() -> None:
         _ = conn.total_changes
 
 
-async def test_connection_is_opened_once() -> None:
+async def test_connection_can_be_opened_only_once() -> None:
     conn = connect(":memory:")
     async with conn:
         with pytest.raises(rapsqlite.ProgrammingError, match="already opened"):
             await conn
 
 
-async def test_operation_is_awaited_once() -> None:
+async def test_operation_can_be_awaited_only_once() -> None:
     async with connect(":memory:") as conn:
         operation = conn.execute("SELECT 1")
         await operation
@@ -190,10 +190,10 @@ async def test_operation_is_awaited_once() -> None:
             await operation
 
 
-async def test_left_open_warns_where_it_was_opened() -> None:
+async def test_connection_left_open_warns_where_it_was_opened() -> None:
     others = set(threading.enumerate())  # guests of earlier tests may still be ending
     conn = connect(":memory:")
-    place = f"{__file__}:{test_left_open_warns_where_it_was_opened.__code__.co_firstlineno + 2}"
+    place = f"{__file__}:{test_connection_left_open_warns_where_it_was_opened.__code__.co_firstlineno + 2}"
     await conn
     (guest,) = (thread for thread in set(threading.enumerate()) - others if thread.name.startswith("rapsqlite"))
 
@@ -206,7 +206,7 @@ async def test_left_open_warns_where_it_was_opened() -> None:
     assert not guest.is_alive()
 
 
-async def test_never_opened_does_not_warn() -> None:
+async def test_connection_that_was_never_opened_does_not_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         connect(":memory:")
@@ -243,13 +243,13 @@ async def test_unknown_keyword_is_a_type_error() -> None:
         ({"init_hook": 5}, TypeError),
     ],
 )
-async def test_wrong_option_is_refused_at_once(options: dict[str, Any], error: type[Exception]) -> None:
+async def test_invalid_option_is_refused_immediately(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         connect(":memory:", **options)
 
 
 @pytest.mark.parametrize("options", [{"cached_statements": -1}, {"cached_statements": 2**40}, {"timeout": -1}])
-async def test_number_that_sqlite3_takes_for_the_nearest_sensible_one_is_taken(options: dict[str, Any]) -> None:
+async def test_numbers_that_sqlite3_clamps_are_accepted(options: dict[str, Any]) -> None:
     stock = sqlite3.connect(":memory:", **({} if options == {"cached_statements": 2**40} else options))
     stock.close()
 
@@ -298,7 +298,7 @@ async def test_pragmas_are_set_on_opening(database: Path) -> None:
 def test_pragmas_that_cannot_be_set_are_refused_before_anything_is_opened(
     database: Path, pragmas: Any, error: type[Exception], message: str
 ) -> None:
-    """SQLite ignores unknown names, and so a misspelt safety setting."""
+    """SQLite ignores unknown names, and so would ignore a misspelt safety setting."""
     with pytest.raises(error, match=message):
         connect(database, pragmas=pragmas)
     assert not database.exists()
@@ -360,7 +360,7 @@ async def test_rows_beyond_the_limit_are_a_data_error() -> None:
             await conn.fetch_all(sql, [11])
 
 
-async def test_limits_are_told_and_cannot_be_lifted_by_what_is_told() -> None:
+async def test_changing_the_dict_of_limits_lifts_no_limit() -> None:
     given: rapsqlite.Limits = {"max_rows": 1}
     async with connect(":memory:", limits=given) as conn:
         given["max_rows"] = 5
@@ -380,7 +380,7 @@ async def test_steps_beyond_the_limit_are_a_data_error() -> None:
         assert await conn.fetch_scalar("SELECT 1") == 1
 
 
-async def test_factory_makes_the_connection() -> None:
+async def test_connection_factory_makes_the_connection() -> None:
     class Counting(Connection):
         pass
 
@@ -415,7 +415,7 @@ async def test_memory_databases_are_private() -> None:
         assert await other.fetch_all("SELECT name FROM sqlite_schema") == []
 
 
-async def test_temp_tables_and_attached_databases_stick(tmp_path: Path) -> None:
+async def test_temp_tables_and_attached_databases_persist(tmp_path: Path) -> None:
     async with connect(tmp_path / "main.db", isolation_level=None) as conn:
         await conn.execute("CREATE TEMP TABLE mine (a)")
         await conn.execute("ATTACH ? AS other", [str(tmp_path / "other.db")])
@@ -428,7 +428,7 @@ async def test_temp_tables_and_attached_databases_stick(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-async def test_forked_child_is_told_that_the_connection_is_the_parents(database: Path) -> None:
+async def test_connection_in_a_forked_child_raises_a_clear_error(database: Path) -> None:
     async with connect(database) as conn:
         await conn.execute("CREATE TABLE t (a)")
 

@@ -50,7 +50,7 @@ async def _cursor_of_dbapi(conn: rapsqlite.Connection) -> dbapi.AsyncCursor:
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("name", NAMES)
-async def test_what_is_open_is_not_copied(name: str, way: Callable[[Any], object]) -> None:
+async def test_open_objects_cannot_be_copied(name: str, way: Callable[[Any], object]) -> None:
     async with rapsqlite.connect(":memory:") as conn:
         original = await opened(name, conn)
 

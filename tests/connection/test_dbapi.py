@@ -20,7 +20,7 @@ EXCEPTIONS = [
 ]  # fmt: skip
 
 
-def test_globals() -> None:
+def test_module_globals_required_by_pep_249_exist() -> None:
     """PEP 249 requires these three: https://peps.python.org/pep-0249/#globals"""
     assert dbapi.apilevel == sqlite3.apilevel
     assert dbapi.paramstyle == sqlite3.paramstyle
@@ -28,7 +28,7 @@ def test_globals() -> None:
 
 
 @pytest.mark.parametrize("name", EXCEPTIONS)
-def test_exceptions_are_those_of_the_package(name: str) -> None:
+def test_dbapi_exceptions_are_those_of_the_package(name: str) -> None:
     assert getattr(dbapi, name) is getattr(rapsqlite, name)
     assert getattr(dbapi.AsyncConnection, name) is getattr(rapsqlite, name)
 
@@ -68,7 +68,7 @@ def test_type_objects_equal_declared_types(declared: str, kind: dbapi.TypeObject
     assert kind != 5
 
 
-async def test_cursor_does_what_the_specification_lists(database: Path) -> None:
+async def test_cursor_has_the_behaviour_that_pep_249_specifies(database: Path) -> None:
     connection = await dbapi.connect(database)
     cursor = await connection.cursor()
 
@@ -98,7 +98,7 @@ async def test_cursor_does_what_the_specification_lists(database: Path) -> None:
         await connection.cursor()
 
 
-async def test_commit_and_rollback_decide_what_stays(database: Path) -> None:
+async def test_commit_keeps_and_rollback_undoes_changes(database: Path) -> None:
     async with dbapi.connect(database) as connection:
         await connection.execute("CREATE TABLE t (a)")
         await connection.execute("INSERT INTO t VALUES (1)")
@@ -122,7 +122,7 @@ async def test_close_without_commit_rolls_back(database: Path) -> None:
         assert await connection.execute_fetchall("SELECT count(*) FROM t") == [(0,)]
 
 
-async def test_every_statement_verb_gives_an_async_cursor() -> None:
+async def test_every_execute_method_returns_an_async_cursor() -> None:
     async with dbapi.connect(":memory:") as connection:
         async with connection.cursor() as entered:
             assert type(entered) is dbapi.AsyncCursor
@@ -134,7 +134,7 @@ async def test_every_statement_verb_gives_an_async_cursor() -> None:
         assert await connection.fetch_all("SELECT a FROM t") == [(1,), (2,), (3,)]
 
 
-async def test_options_are_those_of_the_package() -> None:
+async def test_dbapi_connect_accepts_the_options_of_the_package() -> None:
     async with dbapi.connect(":memory:", detect_types=sqlite3.PARSE_COLNAMES, isolation_level=None) as connection:
         (row,) = await connection.execute_fetchall("SELECT '2024-02-29' AS \"d [day]\"")
         connection.register_converter("day", lambda text: dt.date.fromisoformat(text.decode()))
@@ -146,7 +146,7 @@ async def test_options_are_those_of_the_package() -> None:
         dbapi.connect(":memory:", unknown=1)  # type: ignore[call-arg]
 
 
-async def test_errors_carry_the_classes_of_the_connection() -> None:
+async def test_exception_classes_are_attributes_of_the_connection() -> None:
     async with dbapi.connect(":memory:") as connection:
         with pytest.raises(connection.OperationalError, match="no such table"):
             await connection.execute("SELECT * FROM missing")

@@ -58,7 +58,7 @@ def in_threads(work: Callable[[int], Coroutine[Any, Any, None]]) -> None:
 
 
 @pytest.mark.skipif(is_gil_enabled is None, reason="every Python before 3.13 has the GIL")
-def test_nothing_switches_the_gil_back_on() -> None:
+def test_no_import_switches_the_gil_back_on() -> None:
     """An extension module that does not declare itself safe would do so, with a warning."""
     is_free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
@@ -73,7 +73,7 @@ def test_nothing_switches_the_gil_back_on() -> None:
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
-def test_counter_of_all_threads_is_exact(mode: str, tmp_path: Path) -> None:
+def test_counter_incremented_by_all_threads_is_exact(mode: str, tmp_path: Path) -> None:
     """Each task reads the counter, calls Python and writes it back, so a lost lock, wake-up or reply would show."""
     path = tmp_path / "counter.db"
     with closing(sqlite3.connect(path)) as stock:
@@ -136,7 +136,7 @@ def test_connections_are_cancelled_and_closed_in_all_threads(tmp_path: Path) -> 
     in_threads(use)
 
 
-def test_savepoints_of_all_threads_have_names_of_their_own() -> None:
+def test_savepoints_of_all_threads_have_distinct_names() -> None:
     conn = rapsqlite.connect(":memory:")
     names: list[str] = []
 
@@ -171,8 +171,8 @@ def sent(conn: rapsqlite.Connection, sql: bytes, intrude: Callable[[PendingReque
     return pending
 
 
-def test_a_request_is_done_when_its_reply_is_there() -> None:
-    """Its task, in another thread, would find neither and report a guest that ended without a reply."""
+def test_request_is_marked_done_only_after_its_reply_is_stored() -> None:
+    """Otherwise its task, in another thread, finds neither and reports a guest that ended without a reply."""
     seen: list[bool] = []
 
     async def main() -> None:
@@ -185,7 +185,7 @@ def test_a_request_is_done_when_its_reply_is_there() -> None:
     assert seen == [False]
 
 
-def test_what_a_reply_opened_is_released_though_its_task_leaves_as_it_arrives() -> None:
+def test_object_opened_by_a_reply_is_released_if_its_task_leaves_meanwhile() -> None:
     """Another thread drains: it saw the task waiting, and appends the reply after the task has left."""
 
     async def main() -> None:
@@ -206,7 +206,7 @@ def test_what_a_reply_opened_is_released_though_its_task_leaves_as_it_arrives() 
     asyncio.run(main())
 
 
-def test_adapter_registered_while_others_are_counted_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adapter_registered_while_adapters_are_counted_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The registry belongs to sqlite3, and any thread may add to it."""
 
     class Registry(dict[tuple[type, object], object]):
@@ -238,7 +238,7 @@ def test_exceptions_are_kept_while_another_thread_takes_them() -> None:
     assert len(failures) == 2000
 
 
-def test_a_waiter_leaves_its_queue_once() -> None:
+def test_waiter_leaves_its_queue_only_once() -> None:
     """The thread that releases a lock makes a waiter leave, at the same time as the guest's own thread does."""
 
     class Arriving(waiters.Waiter):

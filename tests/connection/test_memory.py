@@ -32,7 +32,7 @@ async def test_same_name_is_the_same_database() -> None:
         assert await other.fetch_all("SELECT * FROM t") == [[1]]
 
 
-async def test_other_name_and_no_name_are_others() -> None:
+async def test_other_names_and_unnamed_databases_are_separate() -> None:
     async with connect_memory(name="one") as one:
         await one.execute("CREATE TABLE t (a)")
         for options in ({"name": "two"}, {}, {}):
@@ -40,7 +40,7 @@ async def test_other_name_and_no_name_are_others() -> None:
                 assert await other.fetch_all("SELECT name FROM sqlite_schema") == []
 
 
-async def test_database_goes_with_its_last_connection() -> None:
+async def test_database_is_freed_with_its_last_connection() -> None:
     async with connect_memory(name="gone") as one:
         await one.execute("CREATE TABLE t (a)")
         directory = os.path.dirname(one.path)
@@ -63,7 +63,7 @@ def test_connection_that_was_never_opened_leaves_nothing() -> None:
     assert not exists(directory)
 
 
-async def test_stop_leaves_nothing() -> None:
+async def test_stop_frees_the_database() -> None:
     conn = await connect_memory(name="stopped")
     directory = os.path.dirname(conn.path)
 
@@ -74,13 +74,13 @@ async def test_stop_leaves_nothing() -> None:
     assert not exists(directory)
 
 
-async def test_connection_knows_the_name_it_shares_by() -> None:
+async def test_connection_has_the_name_of_its_shared_database() -> None:
     async with connect_memory(name="shared") as conn:
         assert isinstance(conn, rapsqlite.MemoryConnection)
         assert conn.name == "shared"
 
 
-def test_wrong_option_leaves_nothing() -> None:
+def test_invalid_option_leaves_no_database() -> None:
     with pytest.raises(TypeError, match="pool_size"):
         connect_memory(name="wrong", pool_size=1)
     gc.collect()
@@ -89,7 +89,7 @@ def test_wrong_option_leaves_nothing() -> None:
 
 
 async def test_closing_and_stopping_free_the_database_in_the_guest_s_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To free half a gigabyte takes a fifth of a second, in which the event loop stood still."""
+    """Freeing half a gigabyte takes a fifth of a second, which used to block the event loop."""
     threads: queue.SimpleQueue[threading.Thread] = queue.SimpleQueue()
     remove = shared_memory._Directory.remove
 
@@ -110,7 +110,7 @@ async def test_closing_and_stopping_free_the_database_in_the_guest_s_thread(monk
     assert threading.main_thread() not in seen
 
 
-def test_process_that_ends_without_closing_leaves_nothing() -> None:
+def test_process_that_exits_without_closing_leaves_no_files() -> None:
     program = (
         "import asyncio, rapsqlite\n"
         "async def main():\n"
@@ -124,7 +124,7 @@ def test_process_that_ends_without_closing_leaves_nothing() -> None:
     assert not Path(done.stdout.strip()).parent.exists()
 
 
-async def test_writers_wait_for_each_other() -> None:
+async def test_writers_of_a_shared_database_wait_for_each_other() -> None:
     async def add(number: int) -> None:
         async with connect_memory(name="busy", timeout=30) as conn:
             for _ in range(10):
@@ -152,8 +152,8 @@ SHARED_URIS = [
 
 
 @pytest.mark.parametrize("uri", SHARED_URIS)
-async def test_uri_that_asks_for_it_shares_a_database_in_memory(uri: str) -> None:
-    """Each connection silently had its own database."""
+async def test_uri_with_shared_cache_shares_an_in_memory_database(uri: str) -> None:
+    """Without the check, each connection silently has its own database."""
     async with rapsqlite.connect(uri, uri=True) as one, rapsqlite.connect(uri.encode(), uri=True) as other:
         await one.execute("CREATE TABLE t (a)")
         await one.execute("INSERT INTO t VALUES (1)")
@@ -180,7 +180,7 @@ async def test_uri_that_asks_for_it_shares_a_database_in_memory(uri: str) -> Non
         ("file:shared?mode=memory&cache=shared", True),
     ],
 )
-async def test_uri_shares_a_database_in_memory_where_it_does_with_sqlite3(uri: str, shares: bool) -> None:
+async def test_uri_shares_an_in_memory_database_exactly_if_sqlite3_does(uri: str, shares: bool) -> None:
     stock = [sqlite3.connect(uri, uri=True, isolation_level=None) for _ in range(2)]
     stock[0].execute("CREATE TABLE t (a)")
     async with rapsqlite.connect(uri, uri=True) as one, rapsqlite.connect(uri, uri=True) as other:
@@ -240,7 +240,7 @@ async def test_attach_takes_the_file_of_a_shared_database() -> None:
 
 
 @pytest.mark.parametrize("vfs", ["unix", "unix-none", "no-such", "rapsqlite2"])
-async def test_vfs_that_is_not_there_is_refused(vfs: str, database: Path) -> None:
+async def test_unknown_vfs_is_refused(vfs: str, database: Path) -> None:
     async with rapsqlite.connect(":memory:", uri=True) as conn:
         for uri in (f"file:{database}?vfs={vfs}", f"file:x?mode=memory&cache=shared&vfs={vfs}"):
             with pytest.raises(rapsqlite.OperationalError, match=f"no such vfs: {vfs}"):

@@ -54,8 +54,8 @@ def function_classes() -> int:
     return len(base.__subclasses__())
 
 
-async def test_connection_that_has_read_a_row_has_few_pages_of_its_own(database: Path) -> None:
-    """SQLite would touch 200 kB in advance: all slots of small allocations, and places for twenty pages."""
+async def test_connection_that_has_read_a_row_has_few_private_pages(database: Path) -> None:
+    """By default SQLite touches 200 kB in advance: all slots for small allocations, and space for twenty pages."""
     async with rapsqlite.connect(database) as conn:
         await conn.fetch_one(POINT, (7,))
 
@@ -66,7 +66,7 @@ async def test_connection_that_has_read_a_row_has_few_pages_of_its_own(database:
 
 
 async def test_connection_that_has_read_a_row_maps_no_file(database: Path) -> None:
-    """Around each page that is read from a mapped file the kernel maps fifteen others."""
+    """The kernel maps fifteen other pages around each page that is read from a mapped file."""
     async with rapsqlite.connect(database) as conn:
         await conn.fetch_one(POINT, (7,))
 
@@ -97,7 +97,7 @@ async def test_connections_need_few_python_objects_and_no_classes(database: Path
             await conn.close()
 
 
-async def test_nothing_is_left_of_closed_connections(database: Path) -> None:
+async def test_closed_connections_leave_nothing(database: Path) -> None:
     """Forty connections, one after the other: no thread, descriptor or mapping remains."""
 
     def left() -> tuple[int, int, int]:

@@ -114,7 +114,7 @@ anyio.run(main, backend=sys.argv[3])
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system takes no pages back")
 @pytest.mark.parametrize("kind, steps", [("of its own", 14), ("with mapped files", 4)])
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_memory_of_large_values_is_given_back_after_each_statement(
+def test_memory_of_large_values_is_returned_after_each_statement(
     tmp_path: Path, backend: str, kind: str, steps: int
 ) -> None:
     """A value of 150 MB used to keep 470 MB until the connection was closed, and the same amount of mapped files."""

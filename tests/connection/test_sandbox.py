@@ -54,7 +54,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Return every file below a directory with its content."""
+    """Return the content of every file below a directory."""
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
@@ -74,7 +74,7 @@ OUTSIDE = [
 
 @pytest.mark.parametrize("name", OUTSIDE)
 @pytest.mark.parametrize("verb", ["ATTACH", "VACUUM INTO"])
-async def test_without_limits_names_mean_what_they_mean_to_sqlite3(
+async def test_without_limits_names_mean_the_same_as_in_sqlite3(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, verb: str
 ) -> None:
     """Programs written for aiosqlite attach arbitrary files."""
@@ -112,7 +112,7 @@ def _statements(verb: str, name: str) -> list[tuple[str, tuple[str, ...]]]:
 
 @pytest.mark.parametrize("name", OUTSIDE)
 @pytest.mark.parametrize("verb", ["ATTACH", "VACUUM INTO"])
-async def test_with_limits_nothing_outside_is_reached(place: Path, name: str, verb: str) -> None:
+async def test_limits_keep_files_outside_the_granted_directories_unreachable(place: Path, name: str, verb: str) -> None:
     before = tree(place)
     limits: Limits = {"directories": [place / "tenant"]}
 
@@ -127,7 +127,7 @@ async def test_with_limits_nothing_outside_is_reached(place: Path, name: str, ve
 
 
 @pytest.mark.parametrize("name", ["deeper/below.db", "main.db-journal", "main.db-wal", "main.db-shm", "other.db"])
-async def test_limits_without_directories_leave_the_database_alone_in_reach(place: Path, name: str) -> None:
+async def test_limits_without_directories_grant_only_the_database(place: Path, name: str) -> None:
     """Not even neighbouring files: they may belong to other tenants."""
     before = tree(place)
 
@@ -143,7 +143,7 @@ async def test_limits_without_directories_leave_the_database_alone_in_reach(plac
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
-async def test_transactions_over_granted_directories(place: Path, mode: str) -> None:
+async def test_transaction_may_span_databases_in_granted_directories(place: Path, mode: str) -> None:
     """The super-journal lies next to the main database, whose directory is not granted."""
     make(place / "shared" / "other.db", "other")
     limits: Limits = {"directories": [place / "shared"]}
@@ -214,7 +214,7 @@ async def test_read_only_limit_follows_what_others_write_to_a_wal(database: Path
             assert await conn.fetch_scalar("SELECT count(*) FROM t") == 22
 
 
-async def test_read_only_limit_reads_a_wal_that_nobody_has_open(place: Path) -> None:
+async def test_read_only_limit_reads_a_wal_that_no_process_has_open(place: Path) -> None:
     """For a database in WAL mode SQLite needs a WAL and an index: they may be created, and stay empty."""
     path = place / "work" / "wal.db"
     make(path, "old")
@@ -233,7 +233,7 @@ async def test_read_only_limit_reads_a_wal_that_nobody_has_open(place: Path) -> 
             assert await conn.fetch_all("SELECT v FROM t") == [["new"]]
 
 
-async def test_read_only_limit_reads_what_a_crash_left_in_a_wal(place: Path) -> None:
+async def test_read_only_limit_reads_a_wal_left_by_a_crash(place: Path) -> None:
     path = place / "work" / "wal.db"
     make(path, "old")
     with closing(sqlite3.connect(path, isolation_level=None)) as native:
@@ -291,7 +291,7 @@ async def test_temporary_files_need_no_grant(database: Path) -> None:
     assert [path.name for path in database.parent.iterdir()] == [database.name]
 
 
-async def test_statement_beyond_its_time_is_a_data_error() -> None:
+async def test_statement_beyond_its_time_limit_is_a_data_error() -> None:
     async with connect(":memory:", limits={"statement_seconds": 0.05}) as conn:
         with pytest.raises(rapsqlite.DataError, match="statement_seconds"):
             await conn.fetch_all(ENDLESS)
@@ -299,7 +299,7 @@ async def test_statement_beyond_its_time_is_a_data_error() -> None:
         assert await conn.fetch_scalar("SELECT 1") == 1
 
 
-async def test_step_without_end_costs_the_connection_not_the_process() -> None:
+async def test_endless_step_breaks_only_its_connection() -> None:
     """SQLite calls its progress handler only between steps."""
     guest = Guest(":memory:", FileTable(b":memory:"), 5.0, statement_limit_s=0.05, grace_period_s=0.05)
     guest.start()
@@ -322,7 +322,7 @@ async def test_memory_beyond_its_limit_is_refused() -> None:
         assert await conn.fetch_scalar("SELECT 1") == 1
 
 
-async def test_bytes_beyond_the_limit_are_a_data_error() -> None:
+async def test_result_beyond_the_byte_limit_is_a_data_error() -> None:
     async with connect(":memory:", limits={"max_bytes": 10_000}) as conn:
         with pytest.raises(rapsqlite.DataError):
             await conn.fetch_all(NUMBERS.format("", "i"))
@@ -345,12 +345,12 @@ async def test_bytes_beyond_the_limit_are_a_data_error() -> None:
         ({"read_only": "no"}, TypeError),
     ],
 )
-def test_what_is_no_limit_is_refused(limits: Any, error: type[Exception]) -> None:
+def test_invalid_limit_is_refused(limits: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         connect(":memory:", limits=limits)
 
 
-async def test_directory_that_does_not_exist_is_no_limit(database: Path) -> None:
-    """Checked when the connection opens, on its own thread: the file system may take its time."""
+async def test_directory_in_limits_must_exist(database: Path) -> None:
+    """This is checked when the connection opens, on its own thread, because the file system may be slow."""
     with pytest.raises(rapsqlite.OperationalError, match=r"nowhere.*it does not exist"):
         await connect(database, limits={"directories": [str(database.parent / "nowhere")]})

@@ -141,7 +141,7 @@ async def test_unknown_names_are_operational_errors(conn: rapsqlite.Connection, 
     assert await conn.get_tables("plain") == ["plain"]
 
 
-async def test_attached_databases(conn: rapsqlite.Connection) -> None:
+async def test_schema_argument_selects_the_database(conn: rapsqlite.Connection) -> None:
     """Each method reads the schema of the database named by ``schema=``, however it must be quoted."""
     await conn.execute('''ATTACH ':memory:' AS "at ""t"""''')
     await conn.executescript('''CREATE TABLE "at ""t""".plain (only TEXT); CREATE INDEX "at ""t""".i ON plain (only);
@@ -162,8 +162,10 @@ async def test_attached_databases(conn: rapsqlite.Connection) -> None:
         await conn.get_tables(schema="nowhere")
 
 
-async def test_one_table_is_of_one_database_whatever_has_its_name_elsewhere(conn: rapsqlite.Connection) -> None:
-    """Columns came from the table that SQL finds, its indexes from the main database: two different tables."""
+async def test_columns_and_indexes_come_from_the_same_database(conn: rapsqlite.Connection) -> None:
+    """The columns used to come from the table that SQL finds, and the indexes from the main database: two different
+    tables.
+    """
     await conn.executescript("""ATTACH ':memory:' AS beside; CREATE TABLE beside.far (f UNIQUE REFERENCES plain);
         CREATE INDEX beside.of_far ON far (f);
         CREATE TABLE beside.plain (never); CREATE INDEX beside.n ON plain (never);
@@ -186,9 +188,7 @@ async def test_one_table_is_of_one_database_whatever_has_its_name_elsewhere(conn
 @pytest.mark.parametrize(
     "method", ["get_table_info", "get_indexes", "get_index_info", "get_foreign_keys", "get_schema"]
 )
-async def test_name_that_goes_on_behind_a_nul_is_not_the_name_before_it(
-    conn: rapsqlite.Connection, method: str
-) -> None:
+async def test_name_with_a_nul_character_is_not_truncated(conn: rapsqlite.Connection, method: str) -> None:
     """SQLite's own pragma functions read names as C strings, which end there."""
     known = "partial" if method == "get_index_info" else "child"
     assert await getattr(conn, method)(known)
@@ -206,7 +206,7 @@ async def test_name_that_goes_on_behind_a_nul_is_not_the_name_before_it(
             await conn.get_tables(wrong)  # type: ignore[arg-type]
 
 
-async def test_functions_of_the_users_have_no_say(conn: rapsqlite.Connection) -> None:
+async def test_overridden_functions_do_not_affect_introspection(conn: rapsqlite.Connection) -> None:
     """Built-in functions can be overridden; introspection uses none."""
     await conn.executescript("CREATE TABLE counted (n INTEGER PRIMARY KEY AUTOINCREMENT)")
     tables = await conn.get_tables()
@@ -230,7 +230,7 @@ async def test_unknown_database_is_an_operational_error(conn: rapsqlite.Connecti
             await one("plain", schema=schema)
 
 
-async def test_full_text_tables() -> None:
+async def test_full_text_tables_are_listed_with_their_columns() -> None:
     """Virtual tables are listed with their columns, the hidden ones in ``get_table_xinfo`` alone."""
     async with connect(":memory:") as conn:
         await conn.execute("CREATE VIRTUAL TABLE notes USING fts5(title, body)")

@@ -62,15 +62,13 @@ class Service:
                 self.outcomes[number] = "served"
 
     async def balances_add_up(self) -> None:
-        """Read while others write: on the same connection, so between their statements, but in one statement."""
+        """Read while others write: one statement on the same connection, between theirs."""
         for _ in range(20):
             assert len(await self.conn.fetch_all("SELECT id FROM account")) == ACCOUNTS
 
 
 @pytest.mark.parametrize("cancelled_while_waiting", [set(), set(range(4, REQUESTS, 10))], ids=["", "waiting cancelled"])
-async def test_requests_are_served_in_turn_wholly_or_not_at_all(
-    database: Path, cancelled_while_waiting: set[int]
-) -> None:
+async def test_requests_are_served_in_order_and_atomically(database: Path, cancelled_while_waiting: set[int]) -> None:
     scopes = {number: anyio.CancelScope() for number in range(REQUESTS)}
     async with connect(database) as conn:
         await conn.execute("CREATE TABLE account (id INTEGER PRIMARY KEY, balance INTEGER CHECK (balance >= 0))")

@@ -33,7 +33,7 @@ async def conn(database: Path) -> AsyncIterator[rapsqlite.Connection]:
         ("encoding", "UTF-8", "UTF-8"),
     ],
 )
-async def test_pragma_is_set(conn: rapsqlite.Connection, name: str, value: Any, expected: Any) -> None:
+async def test_set_pragma_sets_the_pragma(conn: rapsqlite.Connection, name: str, value: Any, expected: Any) -> None:
     """SQLite itself reports the value that ``set_pragma`` was given."""
     await conn.set_pragma(name, value)
 
@@ -54,14 +54,14 @@ async def test_pragma_is_set(conn: rapsqlite.Connection, name: str, value: Any, 
         (5, 1, TypeError),
     ],
 )
-async def test_pragma_that_is_none_is_refused(
+async def test_invalid_pragma_is_refused(
     conn: rapsqlite.Connection, name: Any, value: Any, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         await conn.set_pragma(name, value)
 
 
-async def test_limits_are_read_and_set(conn: rapsqlite.Connection) -> None:
+async def test_limits_can_be_read_and_set(conn: rapsqlite.Connection) -> None:
     before = await conn.getlimit(rapsqlite.SQLITE_LIMIT_SQL_LENGTH)
 
     assert await conn.setlimit(rapsqlite.SQLITE_LIMIT_SQL_LENGTH, 50) == before
@@ -73,14 +73,14 @@ async def test_limits_are_read_and_set(conn: rapsqlite.Connection) -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="sqlite3 has it since 3.12")
-async def test_flags_are_those_of_sqlite3(conn: rapsqlite.Connection) -> None:
+async def test_flag_constants_match_sqlite3(conn: rapsqlite.Connection) -> None:
     stock = sqlite3.connect(":memory:")
     for op in (rapsqlite.SQLITE_DBCONFIG_ENABLE_FKEY, rapsqlite.SQLITE_DBCONFIG_ENABLE_TRIGGER):
         assert await conn.getconfig(op) == stock.getconfig(op)  # type: ignore[attr-defined, unused-ignore]
     stock.close()
 
 
-async def test_flag_is_set(conn: rapsqlite.Connection) -> None:
+async def test_setconfig_sets_the_flag(conn: rapsqlite.Connection) -> None:
     """``getconfig`` and SQLite agree on what ``setconfig`` did."""
     await conn.setconfig(rapsqlite.SQLITE_DBCONFIG_ENABLE_FKEY)
     assert await conn.getconfig(rapsqlite.SQLITE_DBCONFIG_ENABLE_FKEY)
@@ -109,7 +109,7 @@ FLAGS = [
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="sqlite3 has limits since 3.11")
 @pytest.mark.parametrize("arguments", [("x",), (1.5,), (None,), (1 << 40,), (-1,), (99,)])
-async def test_what_is_no_limit_is_refused_as_by_sqlite3(conn: rapsqlite.Connection, arguments: tuple[Any]) -> None:
+async def test_invalid_limit_is_refused_as_by_sqlite3(conn: rapsqlite.Connection, arguments: tuple[Any]) -> None:
     stock: Any = sqlite3.connect(":memory:")
     for verb, given in (("getlimit", arguments), ("setlimit", (*arguments, 5))):
         with pytest.raises((TypeError, OverflowError, sqlite3.Error)) as expected:
@@ -125,7 +125,7 @@ async def test_what_is_no_limit_is_refused_as_by_sqlite3(conn: rapsqlite.Connect
 
 
 @pytest.mark.parametrize("name", LIMITS)
-async def test_every_limit_is_lowered_and_raised_again(conn: rapsqlite.Connection, name: str) -> None:
+async def test_every_limit_can_be_lowered_and_raised_again(conn: rapsqlite.Connection, name: str) -> None:
     category = getattr(rapsqlite, name)
     highest = await conn.getlimit(category)
 
@@ -148,7 +148,7 @@ LIMITED = {
 
 
 @pytest.mark.parametrize("name", sorted(LIMITED))
-async def test_limit_holds_and_the_connection_goes_on(conn: rapsqlite.Connection, name: str) -> None:
+async def test_statement_beyond_a_limit_leaves_the_connection_usable(conn: rapsqlite.Connection, name: str) -> None:
     limit, sql = LIMITED[name]
     category = getattr(rapsqlite, name)
     parameters = (1, 2, 3) if "?" in sql else ()
@@ -162,7 +162,7 @@ async def test_limit_holds_and_the_connection_goes_on(conn: rapsqlite.Connection
 
 
 @pytest.mark.parametrize("name", FLAGS)
-async def test_every_flag_is_switched_and_read(conn: rapsqlite.Connection, name: str) -> None:
+async def test_every_flag_can_be_switched_and_read(conn: rapsqlite.Connection, name: str) -> None:
     op = getattr(rapsqlite, name)
     for enable in (False, True, False):
         await conn.setconfig(op, enable)
@@ -172,7 +172,7 @@ async def test_every_flag_is_switched_and_read(conn: rapsqlite.Connection, name:
 @pytest.mark.parametrize(
     "op, error", [(0, ValueError), (1000, ValueError), (99_999, ValueError), ("x", TypeError), (1 << 40, OverflowError)]
 )
-async def test_what_is_no_flag_is_refused(conn: rapsqlite.Connection, op: Any, error: type[Exception]) -> None:
+async def test_invalid_flag_is_refused(conn: rapsqlite.Connection, op: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         await conn.getconfig(op)
     with pytest.raises(error):
@@ -180,7 +180,7 @@ async def test_what_is_no_flag_is_refused(conn: rapsqlite.Connection, op: Any, e
 
 
 async def test_flags_take_effect(conn: rapsqlite.Connection) -> None:
-    """A flag does what SQLite's page says, not only report itself as set."""
+    """A flag does what SQLite's page says; it does not only report itself as set."""
     await conn.executescript("""CREATE TABLE t (a); CREATE TABLE log (a); CREATE VIEW v AS SELECT 1;
         CREATE TRIGGER g AFTER INSERT ON t BEGIN INSERT INTO log VALUES (new.a); END""")
     await conn.setconfig(rapsqlite.SQLITE_DBCONFIG_ENABLE_TRIGGER, False)
@@ -205,7 +205,9 @@ async def test_flags_take_effect(conn: rapsqlite.Connection) -> None:
         (5, TypeError),
     ],
 )
-async def test_query_plan_of_what_is_no_statement(conn: rapsqlite.Connection, sql: Any, error: type[Exception]) -> None:
+async def test_query_plan_of_invalid_sql_is_an_error(
+    conn: rapsqlite.Connection, sql: Any, error: type[Exception]
+) -> None:
     await conn.execute("CREATE TABLE t (a)")
     with pytest.raises(error):
         await conn.explain_query_plan(sql)
@@ -240,8 +242,10 @@ async def test_timeout_can_be_changed(conn: rapsqlite.Connection, database: Path
         conn.timeout = -1
 
 
-async def test_data_version_changes_with_what_others_write(database: Path) -> None:
-    """As PRAGMA data_version: changes by other connections count, with any library, but not the connection's own."""
+async def test_data_version_changes_when_others_write(database: Path) -> None:
+    """As PRAGMA data_version does: it counts changes by other connections, of any library, but not the connection's
+    own.
+    """
     async with connect(database) as conn:
         await conn.execute("CREATE TABLE t (a)")
         before = await conn.data_version()
@@ -258,9 +262,7 @@ async def test_data_version_changes_with_what_others_write(database: Path) -> No
         assert await conn.data_version() == await conn.fetch_scalar("PRAGMA data_version")
 
 
-async def test_data_version_of_an_attached_and_of_an_unknown_database(
-    conn: rapsqlite.Connection, tmp_path: Path
-) -> None:
+async def test_data_version_of_attached_and_unknown_databases(conn: rapsqlite.Connection, tmp_path: Path) -> None:
     await conn.execute("ATTACH ? AS other", [str(tmp_path / "other.db")])
 
     assert await conn.data_version("other") == await conn.fetch_scalar("PRAGMA other.data_version")

@@ -160,7 +160,7 @@ async def test_each_verb_is_reported_once_with_its_time(verb: str) -> None:
 @pytest.mark.parametrize(
     "kind, prefix", [(rapsqlite.Connection, ""), (rapsqlite.Cursor, "cursor"), (PreparedStatement, "prepared")]
 )
-def test_no_verb_is_forgotten(kind: type, prefix: str) -> None:
+def test_every_method_is_tested_for_slow_statements(kind: type, prefix: str) -> None:
     """A new method of one of these classes must be added to one of the tables above."""
     methods = {
         name for name in dir(kind) if not name.startswith("_") and inspect.isroutine(inspect.getattr_static(kind, name))
@@ -172,8 +172,8 @@ def test_no_verb_is_forgotten(kind: type, prefix: str) -> None:
 
 
 @pytest.mark.parametrize("again", [False, True])
-async def test_statement_that_was_prepared_before_is_reported_by_its_text(again: bool) -> None:
-    """It was reported as COMMIT, whose request has no text either."""
+async def test_statement_prepared_before_reporting_is_reported_with_its_sql(again: bool) -> None:
+    """It used to be reported as COMMIT, whose request has no text either."""
     seen: list[str] = []
     async with connect(":memory:") as conn, conn.prepare("SELECT 'this one'") as statement:
         if again:
@@ -187,7 +187,7 @@ async def test_statement_that_was_prepared_before_is_reported_by_its_text(again:
         assert seen == ["SELECT 'this one'"] * 2
 
 
-async def test_threshold_holds_for_a_statement_that_is_prepared_when_it_is_first_used() -> None:
+async def test_threshold_applies_to_a_statement_prepared_at_its_first_use() -> None:
     """The setting at the object's creation used to apply to its preparation."""
     seen: list[str] = []
     async with connect(":memory:") as conn:
@@ -231,7 +231,7 @@ async def test_slow_statements_are_logged(caplog: pytest.LogCaptureFixture) -> N
         assert "the callback's own" in caplog.text
 
 
-async def test_threshold_is_checked() -> None:
+async def test_invalid_threshold_is_refused() -> None:
     conn = connect(":memory:")
     with pytest.raises(rapsqlite.ProgrammingError):
         conn.set_slow_query_threshold(1)

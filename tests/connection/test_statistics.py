@@ -112,7 +112,7 @@ async def test_scan_of_a_hundred_thousand_pages_takes_one_call_per_window(databa
     assert after["bytes_read"] == before["bytes_read"]
 
 
-async def test_bytes_and_syncs_are_those_of_the_statement(database: Path) -> None:
+async def test_bytes_and_syncs_of_the_statement_are_counted(database: Path) -> None:
     async with rapsqlite.connect(database, isolation_level=None) as conn:
         await conn.execute("PRAGMA synchronous = FULL")
         await conn.execute("CREATE TABLE t (body)")
@@ -125,7 +125,7 @@ async def test_bytes_and_syncs_are_those_of_the_statement(database: Path) -> Non
     assert after["syncs"] - before["syncs"] >= 2, "the journal, then the database"
 
 
-async def test_waits_for_a_lock_are_counted(database: Path) -> None:
+async def test_lock_waits_are_counted(database: Path) -> None:
     async with rapsqlite.connect(database, isolation_level=None, timeout=0.05) as conn:
         await conn.execute("CREATE TABLE t (body)")
         with closing(sqlite3.connect(database, isolation_level=None)) as native:

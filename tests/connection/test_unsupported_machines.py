@@ -34,8 +34,8 @@ LACKING: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("needed", LACKING)
-async def test_connect_says_what_the_machine_lacks(needed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise pip installs the wheel there and the first connection fails somewhere inside ctypes."""
+async def test_connect_names_what_the_machine_lacks(needed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise pip installs the wheel there, and the first connection fails somewhere inside ctypes."""
     monkeypatch.setattr(requirements, "sys", SimpleNamespace(**{**HERE, **LACKING[needed]}))
 
     with pytest.raises(NotSupportedError, match=f"^rapsqlite needs {needed}: "):
@@ -54,7 +54,7 @@ async def test_a_failed_check_leaves_nothing_open(monkeypatch: pytest.MonkeyPatc
     assert not conn.is_alive()
 
 
-async def test_connect_says_that_there_is_no_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connect_reports_a_missing_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where wasmtime has no build, pip installs its ``py3-none-any`` wheel, which holds another system's library."""
     installed = ModuleType("wasmtime")
     installed.__spec__ = ModuleSpec("wasmtime", None, is_package=True)
@@ -66,7 +66,7 @@ async def test_connect_says_that_there_is_no_runtime(tmp_path: Path, monkeypatch
         await rapsqlite.connect(":memory:")
 
 
-async def test_connect_says_that_the_runtime_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connect_reports_a_runtime_that_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library may need another C library, or processor, than this machine's."""
     library = tmp_path / "wasmtime.so"
     library.write_bytes(b"\x7fELF of another processor")

@@ -39,7 +39,7 @@ NAMES: dict[str, Callable[[Path], str]] = {
 
 
 @pytest.mark.parametrize("kind", NAMES)
-async def test_name_that_does_not_depend_on_it_is_opened(database: Path, kind: str) -> None:
+async def test_absolute_name_is_opened_without_a_working_directory(database: Path, kind: str) -> None:
     async with connect(NAMES[kind](database), uri="URI" in kind, isolation_level=None) as conn:
         await conn.execute("CREATE TABLE t (a)")
         await conn.execute("ATTACH ? AS other", [f"{database}-other"])
@@ -48,7 +48,7 @@ async def test_name_that_does_not_depend_on_it_is_opened(database: Path, kind: s
         assert await conn.fetch_all("SELECT * FROM t") == []
 
 
-async def test_memory_that_is_shared_and_copies_work(database: Path) -> None:
+async def test_shared_memory_and_copies_work_without_a_working_directory(database: Path) -> None:
     async with connect_memory(name="shared") as conn, connect(database) as target:
         await conn.execute("CREATE TABLE t (a)")
         await conn.backup(target)
@@ -74,7 +74,7 @@ async def test_relative_directory_in_limits_is_refused_with_the_reason() -> None
         connect(":memory:", limits={"directories": ["data"]})
 
 
-def test_first_connection_of_a_process_opens(database: Path, tmp_path: Path) -> None:
+def test_first_connection_opens_without_a_working_directory(database: Path, tmp_path: Path) -> None:
     """It compiles the engine and checks what this machine supports."""
     directory = tmp_path / "also gone"
     directory.mkdir()

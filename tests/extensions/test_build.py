@@ -77,7 +77,7 @@ def built(pattern: Path, tmp_path: Path) -> Checkout:
     return Checkout(shutil.copytree(pattern, tmp_path / "checkout"))
 
 
-def test_same_bytes_come_out_in_any_place_and_are_built_once(built: Checkout) -> None:
+def test_builds_in_any_directory_give_the_same_bytes_and_are_not_repeated(built: Checkout) -> None:
     assert built.names() == MODULES
     for name in MODULES:
         assert (built.modules / name).read_bytes() == (DIRECTORY / name).read_bytes()
@@ -86,8 +86,8 @@ def test_same_bytes_come_out_in_any_place_and_are_built_once(built: Checkout) ->
     assert "built" in built.build("--force")
 
 
-def test_stale_modules_are_removed_where_the_source_cannot_be_had(built: Checkout) -> None:
-    """They would be put into the wheel, and loaded, as if they belonged to this version."""
+def test_stale_modules_are_removed_if_the_source_is_unavailable(built: Checkout) -> None:
+    """They would be shipped in the wheel, and loaded, as if they belonged to this version."""
     with (built.root / "wasm" / "extensions" / "prelude.h").open("a", encoding="utf-8") as header:
         header.write("/* changed */\n")
     built.take_source_away()
@@ -97,7 +97,7 @@ def test_stale_modules_are_removed_where_the_source_cannot_be_had(built: Checkou
     assert built.names() == []
 
 
-def test_stale_modules_are_removed_where_there_is_no_compiler(built: Checkout) -> None:
+def test_stale_modules_are_removed_if_there_is_no_compiler(built: Checkout) -> None:
     with (built.root / "wasm" / "Cargo.lock").open("a", encoding="utf-8") as lock:
         lock.write("# changed\n")
 
@@ -107,7 +107,7 @@ def test_stale_modules_are_removed_where_there_is_no_compiler(built: Checkout) -
     assert built.names() == []
 
 
-def test_stale_modules_are_removed_where_the_source_is_another(built: Checkout) -> None:
+def test_stale_modules_are_removed_if_the_source_differs(built: Checkout) -> None:
     other = built.root / "other.tar.xz"
     other.write_bytes(b"no archive")
 
@@ -116,7 +116,7 @@ def test_stale_modules_are_removed_where_the_source_is_another(built: Checkout) 
     assert built.names() == []
 
 
-def test_modules_stay_where_nothing_has_changed_although_nothing_could_be_built(built: Checkout) -> None:
+def test_unchanged_modules_are_kept_even_if_they_could_not_be_built(built: Checkout) -> None:
     """A wheel is built on a machine without a compiler, from a checkout that has the modules."""
     built.take_source_away()
     nowhere = str(built.root / "nowhere")
@@ -126,7 +126,7 @@ def test_modules_stay_where_nothing_has_changed_although_nothing_could_be_built(
     assert built.names() == MODULES
 
 
-def test_another_compiler_builds_anew(built: Checkout) -> None:
+def test_another_compiler_rebuilds(built: Checkout) -> None:
     compiler = shutil.which("clang-22")
     built.command("clang-22", f'[ "$1" != --version ] || {{ echo clang version 22.99; exit; }}\nexec {compiler} "$@"')
 
@@ -137,7 +137,7 @@ def test_another_compiler_builds_anew(built: Checkout) -> None:
 
 
 @pytest.mark.parametrize("damage", ["gone", "changed", "one more"])
-def test_modules_that_were_not_built_so_are_built_anew(built: Checkout, damage: str) -> None:
+def test_missing_changed_or_foreign_modules_are_rebuilt(built: Checkout, damage: str) -> None:
     if damage == "gone":
         (built.modules / "csv.wasm").unlink()
     else:

@@ -1,4 +1,4 @@
-"""Everything that connections have without loading: each works, not only its name."""
+"""Features that are compiled in: each works, and does not only exist."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ async def test_every_example_of_the_page_runs(plain: rapsqlite.Connection) -> No
         ]),
     ],
 )  # fmt: skip
-async def test_tokenizers_of_fts5(plain: rapsqlite.Connection, tokenizer: str, terms: list[str]) -> None:
+async def test_fts5_tokenizers_split_text_as_documented(
+    plain: rapsqlite.Connection, tokenizer: str, terms: list[str]
+) -> None:
     """All tokenizers of FTS5 are compiled in and split text as documented."""
     await plain.execute(f"CREATE VIRTUAL TABLE notes USING fts5(text, tokenize = '{tokenizer}')")
     await plain.execute("INSERT INTO notes VALUES ('Café running Straße x1')")
@@ -71,7 +73,7 @@ async def test_tokenizers_of_fts5(plain: rapsqlite.Connection, tokenizer: str, t
     assert sorted(term for (term,) in found) == sorted(terms)
 
 
-async def test_fts5_ranks_marks_and_cuts(plain: rapsqlite.Connection) -> None:
+async def test_fts5_ranks_highlights_and_snips(plain: rapsqlite.Connection) -> None:
     await plain.execute("CREATE VIRTUAL TABLE notes USING fts5(title, text, prefix = '2')")
     await plain.execute_many(
         "INSERT INTO notes VALUES (?, ?)",
@@ -114,7 +116,7 @@ async def test_rtree_finds_what_a_scan_finds(plain: rapsqlite.Connection, module
         await plain.execute("INSERT INTO boxes(id, low0, high0) VALUES (900, 2, 1)")
 
 
-async def test_geopoly(plain: rapsqlite.Connection) -> None:
+async def test_geopoly_tables_and_functions_work(plain: rapsqlite.Connection) -> None:
     """Geopoly is compiled in, with its virtual table and its functions."""
     await plain.execute("CREATE VIRTUAL TABLE parks USING geopoly(name)")
     await plain.execute_many(
@@ -135,7 +137,7 @@ async def test_geopoly(plain: rapsqlite.Connection) -> None:
     assert json.loads(await plain.fetch_scalar("SELECT geopoly_json(geopoly_bbox(_shape)) FROM parks LIMIT 1"))
 
 
-async def test_json_and_jsonb(plain: rapsqlite.Connection) -> None:
+async def test_json_and_jsonb_agree_with_python(plain: rapsqlite.Connection) -> None:
     """Both forms of JSON are compiled in and agree with Python's."""
     document = {"name": "Ada", "born": 1815, "tags": ["math", None, True, 1.5], "é": {"nested": "\u2028"}}
     text = json.dumps(document)
@@ -201,7 +203,7 @@ async def test_dbstat_counts_the_pages(plain: rapsqlite.Connection) -> None:
     assert size == await plain.fetch_scalar("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
 
 
-async def test_session_records_a_change(plain: rapsqlite.Connection) -> None:
+async def test_session_extension_records_a_change(plain: rapsqlite.Connection) -> None:
     await plain.execute("CREATE TABLE t (a PRIMARY KEY)")
     async with await plain.session() as session:
         await session.attach()

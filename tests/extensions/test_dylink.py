@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 START_SECTION = b"\x08\x01\x01"  # of one byte: function 1
 
 
-def test_needs_of_a_module_are_read() -> None:
+def test_requirements_of_a_module_are_read() -> None:
     assert read_side(side_module(ENTRY, dylink(mem_info(100, 4, 7, 1)))).needs == Needs(100, 16, 7, 2)
 
 
-def test_unknown_parts_of_the_section_are_stepped_over() -> None:
+def test_unknown_parts_of_the_section_are_skipped() -> None:
     unknown = bytes([99]) + sized(b"whatever")
 
     assert read_side(side_module(ENTRY, dylink(unknown, mem_info(8), unknown))).needs.data_bytes == 8
 
 
-def test_section_without_numbers_means_that_nothing_is_needed() -> None:
+def test_section_without_numbers_requires_nothing() -> None:
     assert read_side(HEADER + dylink()).needs == Needs(0, 1, 0, 1)
 
 
@@ -45,7 +45,7 @@ def test_start_function_becomes_an_export(exports: str) -> None:
     assert START_SECTION not in side.wasm
 
 
-def test_module_without_start_function_is_left_as_it_is() -> None:
+def test_module_without_a_start_function_is_unchanged() -> None:
     whole = side_module(ENTRY)
 
     assert read_side(whole).wasm is whole
@@ -81,12 +81,12 @@ def test_module_without_start_function_is_left_as_it_is() -> None:
         (side_module("(table 1 funcref)"), rapsqlite.NotSupportedError, "its own table"),
     ],
 )
-def test_what_is_no_side_module_is_refused(wasm: bytes, error: type[Exception], words: str) -> None:
+def test_bytes_that_are_no_side_module_are_refused(wasm: bytes, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         read_side(wasm)
 
 
-def test_damaged_module_leads_to_nothing_but_an_error_of_ours(sample: Path) -> None:
+def test_damaged_module_raises_only_the_documented_error(sample: Path) -> None:
     """For any bytes: no IndexError, no endless loop, no number out of range."""
     whole = sample.read_bytes()
     chance = random.Random(5)

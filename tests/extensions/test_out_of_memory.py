@@ -156,7 +156,7 @@ async def outcome(conn: rapsqlite.Connection, leave: rapsqlite.PreparedStatement
 @pytest.mark.parametrize("where", ["memory", "file"])
 @pytest.mark.parametrize("work", WORK)
 @pytest.mark.parametrize("anyio_backend", [pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")])
-async def test_no_memory_is_an_error_wherever_it_happens(hog: Path, database: Path, where: str, work: str) -> None:
+async def test_out_of_memory_at_any_allocation_is_an_error(hog: Path, database: Path, where: str, work: str) -> None:
     outcomes: list[str] = []
     async with starving(hog, database if where == "file" else ":memory:") as (conn, leave):
         for room in rooms():
@@ -172,7 +172,7 @@ async def test_no_memory_is_an_error_wherever_it_happens(hog: Path, database: Pa
 
 
 @pytest.mark.parametrize("work", EXPIRING)
-async def test_connection_without_memory_for_any_statement_can_be_closed(hog: Path, work: str) -> None:
+async def test_connection_without_memory_can_be_closed(hog: Path, work: str) -> None:
     """This work makes SQLite re-prepare every statement, including the one that returns memory."""
     outcomes: list[str] = []
     for room in range(0, 60_000, 500):
@@ -191,7 +191,7 @@ FILLS = {
 
 @pytest.mark.parametrize("fill", FILLS)
 @pytest.mark.parametrize("anyio_backend", [pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")])
-async def test_database_in_memory_is_filled_up_to_the_limit(fill: str) -> None:
+async def test_in_memory_database_can_be_filled_up_to_the_limit(fill: str) -> None:
     """The memory grows in steps of 64 KiB: at each limit a different step is refused."""
     for step in range(160 if LONG else 8):
         limit = (16 << 20) + step * 65_536

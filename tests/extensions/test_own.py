@@ -42,9 +42,7 @@ async def test_function_aggregate_and_table_work(conn: rapsqlite.Connection, sam
         await conn.fetch_scalar("SELECT apply('halve', 1)")
 
 
-async def test_example_of_the_documentation_is_built_and_loaded_as_it_says(
-    conn: rapsqlite.Connection, build: Callable[..., Path]
-) -> None:
+async def test_documented_example_builds_and_loads(conn: rapsqlite.Connection, build: Callable[..., Path]) -> None:
     page = (ROOT / "docs" / "extensions.md").read_text(encoding="utf-8")
     [(query, answer)] = re.findall(r'fetch_scalar\("(SELECT initials.*)"\)  # \'(.*)\'', page)
     await conn.load_extension(build("myextension", documented_source()))
@@ -53,10 +51,10 @@ async def test_example_of_the_documentation_is_built_and_loaded_as_it_says(
     assert await conn.fetch_all("SELECT initials(NULL), initials(''), initials('one-two 3')") == [[None, None, "OT"]]
 
 
-async def test_sysroot_of_an_sdk_is_as_good_as_the_directory_of_headers(
+async def test_sysroot_of_an_sdk_works_like_the_directory_of_headers(
     conn: rapsqlite.Connection, build: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """The headers where an SDK has them; the clang is the same."""
+    """An SDK keeps the headers elsewhere; the clang is the same."""
     page = (ROOT / "docs" / "extensions.md").read_text(encoding="utf-8")
     [flags] = re.findall(r"instead of\s+`(.*?)`", page)
     sysroot = tmp_path / "share" / "wasi-sysroot"
@@ -69,7 +67,7 @@ async def test_sysroot_of_an_sdk_is_as_good_as_the_directory_of_headers(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="ziglang is not installed")
-async def test_compiler_of_a_python_package_builds_extensions(
+async def test_compiler_from_a_python_package_builds_extensions(
     conn: rapsqlite.Connection, build: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"):
@@ -92,7 +90,7 @@ def test_documented_packages_are_those_that_the_build_installs() -> None:
     assert set(named.split()) <= set(installed.split())
 
 
-async def test_two_lines_do_what_the_prelude_does(conn: rapsqlite.Connection, build: Callable[..., Path]) -> None:
+async def test_two_documented_lines_replace_the_prelude(conn: rapsqlite.Connection, build: Callable[..., Path]) -> None:
     lines = '#include "sqlite3.h"\n#undef SQLITE_OMIT_LOAD_EXTENSION\n#include "sqlite3ext.h"'
     source = documented_source().replace('#include "sqlite3ext.h"', lines)
     option = '-include "$RAPSQLITE/wasm/extensions/prelude.h"'
@@ -111,7 +109,7 @@ async def test_static_data_is_relocated_and_constructors_are_run_once(conn: raps
     assert await conn.fetch_scalar("SELECT facts()") == "built 1, mars, 1"
 
 
-async def test_each_connection_has_data_of_its_own(conn: rapsqlite.Connection, sample: Path) -> None:
+async def test_each_connection_has_its_own_static_data(conn: rapsqlite.Connection, sample: Path) -> None:
     await conn.load_extension(str(sample))
     await conn.fetch_scalar("SELECT apply('double', 1)")
 
@@ -125,13 +123,13 @@ async def test_each_connection_has_data_of_its_own(conn: rapsqlite.Connection, s
         assert await other.fetch_scalar("SELECT facts()") == "built 1, mars, 0"
 
 
-async def test_path_may_lack_the_suffix_and_be_an_object(conn: rapsqlite.Connection, sample: Path) -> None:
+async def test_path_may_lack_the_suffix_and_be_a_path_object(conn: rapsqlite.Connection, sample: Path) -> None:
     await conn.load_extension(sample.with_suffix(""))
 
     assert await conn.fetch_scalar("SELECT apply('double', 4)") == 8
 
 
-async def test_entry_point_may_be_named(conn: rapsqlite.Connection, sample: Path) -> None:
+async def test_entry_point_can_be_named(conn: rapsqlite.Connection, sample: Path) -> None:
     await conn.load_extension(str(sample), entrypoint="other_entry")
 
     with pytest.raises(rapsqlite.OperationalError, match="no such function: apply"):
@@ -151,7 +149,7 @@ async def test_two_extensions_share_a_connection(
     assert await conn.fetch_all("SELECT shout(name) FROM planets") == [["MERCURY"], ["VENUS"], ["EARTH"], ["MARS"]]
 
 
-async def test_functions_outlive_the_permission(conn: rapsqlite.Connection, sample: Path) -> None:
+async def test_functions_stay_after_loading_is_disabled(conn: rapsqlite.Connection, sample: Path) -> None:
     await conn.load_extension(str(sample))
     await conn.enable_load_extension(False)
 
@@ -162,8 +160,8 @@ async def test_functions_outlive_the_permission(conn: rapsqlite.Connection, samp
         await conn.fetch_scalar("SELECT load_extension(?)", [str(sample)])
 
 
-async def test_sql_may_load_what_the_program_names_or_what_is_granted(sample: Path, tmp_path: Path) -> None:
-    """SQL may come from elsewhere: it can name only files that it could open anyway."""
+async def test_sql_may_load_only_granted_files_and_the_program_any(sample: Path, tmp_path: Path) -> None:
+    """SQL may be untrusted: it can name only files that it could open anyway."""
     (tmp_path / "granted").mkdir()
     granted = Path(shutil.copy(sample, tmp_path / "granted"))
 
@@ -179,7 +177,7 @@ async def test_sql_may_load_what_the_program_names_or_what_is_granted(sample: Pa
         await conn.load_extension(str(sample))
 
 
-async def test_sql_may_load_any_file_where_the_connection_has_no_limits(sample: Path) -> None:
+async def test_sql_may_load_any_file_without_limits(sample: Path) -> None:
     async with rapsqlite.connect(":memory:") as conn:
         await conn.enable_load_extension(True)
         await conn.fetch_scalar("SELECT load_extension(?)", [str(sample)])
@@ -187,7 +185,7 @@ async def test_sql_may_load_any_file_where_the_connection_has_no_limits(sample: 
         assert await conn.fetch_scalar("SELECT apply('double', 2)") == 4
 
 
-async def test_link_out_of_what_is_granted_is_not_followed(sample: Path, tmp_path: Path) -> None:
+async def test_link_out_of_a_granted_directory_is_not_followed(sample: Path, tmp_path: Path) -> None:
     granted = tmp_path / "granted"
     granted.mkdir()
     (granted / "sample.wasm").symlink_to(sample)
@@ -200,7 +198,7 @@ async def test_link_out_of_what_is_granted_is_not_followed(sample: Path, tmp_pat
     assert "not granted" in str(caught.value.__cause__)
 
 
-async def test_file_that_becomes_a_link_once_its_name_is_checked_is_not_loaded(
+async def test_file_replaced_by_a_link_after_the_check_is_not_loaded(
     sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that can write to the granted directory must not win a race."""
@@ -229,7 +227,7 @@ async def test_file_that_becomes_a_link_once_its_name_is_checked_is_not_loaded(
             await conn.fetch_scalar("SELECT facts()")
 
 
-async def test_permission_may_come_by_setconfig(sample: Path) -> None:
+async def test_setconfig_can_enable_loading(sample: Path) -> None:
     async with rapsqlite.connect(":memory:") as conn:
         await conn.setconfig(rapsqlite.SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, True)
         await conn.load_extension(str(sample))
@@ -237,7 +235,7 @@ async def test_permission_may_come_by_setconfig(sample: Path) -> None:
         assert await conn.fetch_scalar("SELECT apply('double', 2)") == 4
 
 
-async def test_compiled_form_is_kept(
+async def test_compiled_extension_is_cached(
     conn: rapsqlite.Connection, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = runtime.shared_engine()
@@ -260,7 +258,7 @@ async def test_compiled_form_is_kept(
     assert kept.is_file()
 
 
-async def test_trap_ends_the_connection_and_no_other(conn: rapsqlite.Connection, sample: Path) -> None:
+async def test_trap_ends_only_its_connection(conn: rapsqlite.Connection, sample: Path) -> None:
     async def trap() -> None:
         async with rapsqlite.connect(":memory:", isolation_level=None) as lost:
             await lost.enable_load_extension(True)

@@ -39,7 +39,7 @@ def intruder(build: Callable[..., Path]) -> Path:
 
 
 def companions(directory: Path) -> dict[str, bytes]:
-    """Return every file of a directory with its content."""
+    """Return the content of every file of a directory."""
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
@@ -67,7 +67,9 @@ async def reader(place: Path, intruder: Path) -> AsyncIterator[rapsqlite.Connect
 
 
 @pytest.mark.parametrize("database", ["wal.db", "plain.db"])
-async def test_extension_spoils_no_file_of_a_database(place: Path, reader: rapsqlite.Connection, database: str) -> None:
+async def test_extension_cannot_write_to_database_files(
+    place: Path, reader: rapsqlite.Connection, database: str
+) -> None:
     assert await reader.fetch_all("SELECT v FROM t") == [["kept"]]
     before = companions(place)
 
@@ -86,7 +88,7 @@ async def test_extension_spoils_no_file_of_a_database(place: Path, reader: rapsq
 
 
 @pytest.mark.parametrize("name", [*(f"wal.db{end}" for end in COMPANIONS), "plain.db", "plain.db-journal"])
-async def test_extension_deletes_no_file(place: Path, reader: rapsqlite.Connection, name: str) -> None:
+async def test_extension_cannot_delete_files(place: Path, reader: rapsqlite.Connection, name: str) -> None:
     before = companions(place)
 
     assert await reader.fetch_scalar(INTRUDE, ("delete", str(place / name), "", "")) != rapsqlite.SQLITE_OK
@@ -94,7 +96,7 @@ async def test_extension_deletes_no_file(place: Path, reader: rapsqlite.Connecti
 
 
 @pytest.mark.parametrize("name", ["new.db", "new.db-journal", "new.db-wal", "plain.db-wal", "plain.db-mj000000900"])
-async def test_extension_creates_no_file(place: Path, reader: rapsqlite.Connection, name: str) -> None:
+async def test_extension_cannot_create_files(place: Path, reader: rapsqlite.Connection, name: str) -> None:
     before = companions(place)
 
     for kind in KINDS:
@@ -103,7 +105,7 @@ async def test_extension_creates_no_file(place: Path, reader: rapsqlite.Connecti
     assert companions(place) == before
 
 
-async def test_extension_keeps_no_writer_out(place: Path, reader: rapsqlite.Connection) -> None:
+async def test_extension_cannot_lock_out_writers(place: Path, reader: rapsqlite.Connection) -> None:
     """A read-only descriptor takes only shared locks."""
     for mode in MODES:
         assert await reader.fetch_scalar(INTRUDE, ("lock", str(place / "wal.db"), "database", mode)) != 0

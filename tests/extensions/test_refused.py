@@ -120,7 +120,7 @@ REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("what", sorted(REFUSED))
-async def test_module_is_refused(conn: rapsqlite.Connection, tmp_path: Path, what: str) -> None:
+async def test_invalid_module_is_refused(conn: rapsqlite.Connection, tmp_path: Path, what: str) -> None:
     content, error, words = REFUSED[what]
     module = tmp_path / "module.wasm"
     module.write_bytes(content)
@@ -152,7 +152,7 @@ async def test_truncated_module_is_refused(
     assert await conn.fetch_scalar("SELECT apply('double', 1)") == 2
 
 
-async def test_extension_may_be_mended_and_loaded_again(conn: rapsqlite.Connection, tmp_path: Path) -> None:
+async def test_extension_can_be_repaired_and_loaded_again(conn: rapsqlite.Connection, tmp_path: Path) -> None:
     module = tmp_path / "module.wasm"
     module.write_bytes(side_module())
     with pytest.raises(rapsqlite.OperationalError, match="no entry point"):
@@ -162,12 +162,14 @@ async def test_extension_may_be_mended_and_loaded_again(conn: rapsqlite.Connecti
     await conn.load_extension(str(module))
 
 
-async def test_missing_entry_point_is_said_in_sqlite_s_words(conn: rapsqlite.Connection, sample: Path) -> None:
+async def test_missing_entry_point_raises_with_sqlites_message(conn: rapsqlite.Connection, sample: Path) -> None:
     with pytest.raises(rapsqlite.OperationalError, match=r"no entry point \[nope\] in shared library"):
         await conn.load_extension(str(sample), entrypoint="nope")
 
 
-async def test_entry_point_that_fails_gives_its_message(conn: rapsqlite.Connection, build: Callable[..., Path]) -> None:
+async def test_failing_entry_point_raises_with_its_message(
+    conn: rapsqlite.Connection, build: Callable[..., Path]
+) -> None:
     failing = build("failing", FAILING)
 
     for _ in range(2):
@@ -177,7 +179,7 @@ async def test_entry_point_that_fails_gives_its_message(conn: rapsqlite.Connecti
     assert await conn.fetch_scalar("SELECT 1") == 1
 
 
-async def test_table_has_an_end(conn: rapsqlite.Connection, tmp_path: Path) -> None:
+async def test_function_table_is_bounded(conn: rapsqlite.Connection, tmp_path: Path) -> None:
     """However often a greedy module is loaded: its share is bounded, and the connection continues."""
     module = tmp_path / "module.wasm"
     module.write_bytes(side_module("", dylink(mem_info(0, 0, 1 << 16))))
@@ -194,7 +196,9 @@ async def test_table_has_an_end(conn: rapsqlite.Connection, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("suffix", ["", ".so", ".dylib", ".dll"])
-async def test_native_library_is_refused_in_a_sentence(conn: rapsqlite.Connection, tmp_path: Path, suffix: str) -> None:
+async def test_native_library_is_refused_with_a_clear_error(
+    conn: rapsqlite.Connection, tmp_path: Path, suffix: str
+) -> None:
     library = tmp_path / f"native{suffix or '.so'}"
     library.write_bytes({".dylib": b"\xcf\xfa\xed\xfe", ".dll": b"MZ"}.get(suffix, b"\x7fELF") + bytes(100))
 
@@ -205,7 +209,7 @@ async def test_native_library_is_refused_in_a_sentence(conn: rapsqlite.Connectio
 
 
 @pytest.mark.parametrize("what", ["directory", "pipe", "nothing", "below a file"])
-async def test_what_is_no_file_is_no_extension(conn: rapsqlite.Connection, tmp_path: Path, what: str) -> None:
+async def test_extension_must_be_a_regular_file(conn: rapsqlite.Connection, tmp_path: Path, what: str) -> None:
     """A pipe without a writer does not block."""
     name = tmp_path / "name"
     if what == "directory":
@@ -226,7 +230,9 @@ async def test_what_is_no_file_is_no_extension(conn: rapsqlite.Connection, tmp_p
 
 
 @pytest.mark.parametrize("by", ["method", "SQL"])
-async def test_database_that_is_named_keeps_its_locks(conn: rapsqlite.Connection, database: Path, by: str) -> None:
+async def test_database_named_as_an_extension_keeps_its_locks(
+    conn: rapsqlite.Connection, database: Path, by: str
+) -> None:
     """Closing any descriptor of a file drops the POSIX locks that another SQLite in this process has on it."""
     with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as native:
         native.execute("CREATE TABLE t (a)")
@@ -251,7 +257,9 @@ async def test_nothing_is_loaded_unless_enabled(sample: Path) -> None:
 
 
 @pytest.mark.parametrize("name,error", [(7, TypeError), (b"bytes", TypeError), ("a\0b", ValueError), (None, TypeError)])
-async def test_name_that_is_none_is_refused(conn: rapsqlite.Connection, name: object, error: type[Exception]) -> None:
+async def test_invalid_extension_name_is_refused(
+    conn: rapsqlite.Connection, name: object, error: type[Exception]
+) -> None:
     with pytest.raises(error):
         await conn.load_extension(cast("Any", name))
 

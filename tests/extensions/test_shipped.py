@@ -18,7 +18,7 @@ PAGE = (ROOT / "docs" / "extensions.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", sorted(extension_loader.SHIPPED))
-async def test_shipped_extension_is_loaded_by_name_and_twice(conn: rapsqlite.Connection, name: str) -> None:
+async def test_bundled_extension_can_be_loaded_by_name_and_twice(conn: rapsqlite.Connection, name: str) -> None:
     await conn.load_extension(name)
     await conn.load_extension(name.upper())
 
@@ -26,7 +26,7 @@ async def test_shipped_extension_is_loaded_by_name_and_twice(conn: rapsqlite.Con
 
 
 @pytest.mark.parametrize("name", sorted(extension_loader.BUILT_IN))
-async def test_name_of_what_is_in_the_engine_is_accepted(conn: rapsqlite.Connection, name: str) -> None:
+async def test_name_of_a_built_in_extension_is_accepted(conn: rapsqlite.Connection, name: str) -> None:
     functions = "SELECT count(*) FROM pragma_function_list"
     before = await conn.fetch_scalar(functions)
 
@@ -36,7 +36,7 @@ async def test_name_of_what_is_in_the_engine_is_accepted(conn: rapsqlite.Connect
     assert await conn.fetch_scalar("SELECT load_extension(?)", [name]) is None
 
 
-async def test_series(conn: rapsqlite.Connection) -> None:
+async def test_generate_series_counts_with_start_stop_and_step(conn: rapsqlite.Connection) -> None:
     """``generate_series`` counts from, to and by what it is given."""
     await conn.load_extension("series")
 
@@ -83,7 +83,7 @@ async def test_decimal_is_exact(conn: rapsqlite.Connection) -> None:
     ]
 
 
-async def test_spellfix_finds_what_sounds_alike(conn: rapsqlite.Connection) -> None:
+async def test_spellfix_finds_words_that_sound_alike(conn: rapsqlite.Connection) -> None:
     await conn.load_extension("spellfix")
     await conn.execute("CREATE VIRTUAL TABLE words USING spellfix1")
     await conn.execute_many("INSERT INTO words(word) VALUES (?)", [("necessary",), ("separate",), ("rhythm",)])
@@ -108,7 +108,7 @@ async def test_csv_reads_text_and_files(tmp_path: Path) -> None:
         await conn.execute("DROP TABLE people")
 
 
-async def test_csv_does_not_read_what_is_not_granted(tmp_path: Path) -> None:
+async def test_csv_does_not_read_files_that_are_not_granted(tmp_path: Path) -> None:
     (tmp_path / "secret.csv").write_text("key\n42\n", encoding="utf-8")
     inside = tmp_path / "inside"
     inside.mkdir()
@@ -121,7 +121,7 @@ async def test_csv_does_not_read_what_is_not_granted(tmp_path: Path) -> None:
         assert await conn.fetch_scalar("SELECT 1") == 1
 
 
-async def test_extension_that_was_not_built_is_named(
+async def test_error_names_an_extension_that_was_not_built(
     conn: rapsqlite.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extension_loader, "DIRECTORY", tmp_path)

@@ -50,7 +50,7 @@ async def asleep(conn: rapsqlite.Connection) -> None:
         await anyio.lowlevel.checkpoint()
 
 
-async def test_sleep_takes_its_time(conn: rapsqlite.Connection) -> None:
+async def test_sleep_lasts_as_long_as_requested(conn: rapsqlite.Connection) -> None:
     """Requests that arrive meanwhile wake the thread, but do not end the sleep."""
     slept: list[float] = []
 
@@ -93,7 +93,7 @@ async def test_interrupt_ends_a_sleep(conn: rapsqlite.Connection) -> None:
         assert await conn.fetch_scalar("SELECT 1") == 1
 
 
-async def test_sleep_counts_as_time_of_its_statement(dozer: Path) -> None:
+async def test_sleep_counts_towards_the_time_limit(dozer: Path) -> None:
     """Waits for locks do not count, because the statement did not choose them."""
     with anyio.fail_after(4):
         async with connected(dozer, limits={"statement_seconds": 0.1}) as conn:
@@ -103,7 +103,7 @@ async def test_sleep_counts_as_time_of_its_statement(dozer: Path) -> None:
             assert await conn.fetch_scalar("SELECT 1") == 1
 
 
-async def test_guest_that_is_to_leave_does_not_sleep_on(conn: rapsqlite.Connection) -> None:
+async def test_stopping_a_guest_ends_its_sleep(conn: rapsqlite.Connection) -> None:
     """A connection's finalizer requests this."""
     guest = conn._state.guest
     with anyio.fail_after(4):
@@ -121,8 +121,8 @@ async def test_guest_that_is_to_leave_does_not_sleep_on(conn: rapsqlite.Connecti
     assert not guest.is_running()
 
 
-async def test_sleep_without_end_costs_the_connection_alone(dozer: Path) -> None:
-    """Each sleep ends immediately, but nothing else does."""
+async def test_endless_sleep_breaks_only_its_connection(dozer: Path) -> None:
+    """Each sleep ends immediately, but the loop around it does not."""
     conn = await rapsqlite.connect(":memory:")
     await conn.enable_load_extension(True)
     await conn.load_extension(dozer)

@@ -1,4 +1,6 @@
-"""Modules that trap or never return while loading: tried in a separate sandbox first, so the connection continues."""
+"""Modules that trap or never return while loading are tried in a separate sandbox first, so the connection
+continues.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,7 @@ async def assert_nothing_is_lost(conn: rapsqlite.Connection) -> None:
 
 
 @pytest.mark.parametrize("where", sorted(TRAPS))
-async def test_trap_is_an_error_and_the_connection_goes_on(
+async def test_trap_is_an_error_and_the_connection_continues(
     busy: rapsqlite.Connection, tmp_path: Path, where: str
 ) -> None:
     module = tmp_path / "module.wasm"
@@ -133,7 +135,7 @@ async def test_trap_in_compiled_c_is_an_error(busy: rapsqlite.Connection, build:
 
 
 @pytest.mark.parametrize("where", sorted(LOOPS))
-async def test_loading_that_never_ends_is_killed_at_the_time_limit_and_holds_up_nobody(
+async def test_endless_loading_is_killed_at_the_time_limit_and_delays_no_other_connection(
     tmp_path: Path, where: str, scratches: list[Guest], linked: Linked
 ) -> None:
     """Meanwhile others open, use and close connections: nothing that they need is locked."""
@@ -159,7 +161,7 @@ async def test_loading_that_never_ends_is_killed_at_the_time_limit_and_holds_up_
 
 
 @pytest.mark.parametrize("where", sorted(LOOPS))
-async def test_loading_that_never_ends_can_be_cancelled(
+async def test_endless_loading_can_be_cancelled(
     busy: rapsqlite.Connection, tmp_path: Path, where: str, scratches: list[Guest], linked: Linked
 ) -> None:
     module = tmp_path / "module.wasm"
@@ -175,7 +177,7 @@ async def test_loading_that_never_ends_can_be_cancelled(
 
 
 @pytest.mark.parametrize("where", sorted(TRAPS))
-async def test_trap_of_what_sql_loads_ends_its_connection_and_nothing_else(
+async def test_trap_while_sql_loads_a_module_ends_only_its_connection(
     busy: rapsqlite.Connection, database: Path, tmp_path: Path, where: str
 ) -> None:
     """SQLite itself loads it, in the middle of a statement, so it cannot be tried elsewhere."""
@@ -202,7 +204,7 @@ async def test_trap_of_what_sql_loads_ends_its_connection_and_nothing_else(
 
 
 @pytest.mark.parametrize("where", sorted(LOOPS))
-async def test_endless_loading_by_sql_is_killed_when_it_is_cancelled(
+async def test_endless_loading_by_sql_is_killed_when_cancelled(
     database: Path, tmp_path: Path, where: str, linked: Linked
 ) -> None:
     module = tmp_path / "module.wasm"
@@ -225,14 +227,14 @@ async def test_endless_loading_by_sql_is_killed_when_it_is_cancelled(
         assert await again.get_tables() == ["t"]
 
 
-async def test_what_the_entry_point_does_is_done_once(busy: rapsqlite.Connection, build: Callable[..., Path]) -> None:
+async def test_entry_point_runs_once_on_the_connection(busy: rapsqlite.Connection, build: Callable[..., Path]) -> None:
     """In the trial the table does not exist: that error is not the connection's."""
     await busy.load_extension(build("writing", WRITING))
 
     assert await busy.fetch_all("SELECT a FROM t WHERE a > 2") == [[42]]
 
 
-async def test_only_modules_of_others_are_tried_and_only_where_loading_is_allowed(
+async def test_only_user_modules_are_tried_and_only_if_loading_is_allowed(
     conn: rapsqlite.Connection, sample: Path, scratches: list[Guest]
 ) -> None:
     for name in ("fts5", "Regexp"):
@@ -249,7 +251,7 @@ async def test_only_modules_of_others_are_tried_and_only_where_loading_is_allowe
     assert not {id(guest) for guest in scratches} & {id(guest) for guest in registry._live}
 
 
-async def test_task_that_is_cancelled_before_loads_nothing(
+async def test_task_cancelled_before_loading_loads_nothing(
     busy: rapsqlite.Connection, sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def cancelled(*_: object) -> None:

@@ -69,7 +69,7 @@ class Played:
         return self.put_bytes(kind | handle << 8, abi.FORM_ARRAY, arguments)
 
     def put_bytes(self, key: int, form: int, data: bytes, far: bool = False) -> tuple[int, int]:
-        """Call with arguments that lie in the place, or elsewhere if it has no room for them or they are to be far."""
+        """Call with arguments in the argument block, or elsewhere if they do not fit or ``far`` is true."""
         far = far or len(data) > abi.ARGUMENT_BLOCK_ROOM
         start = ARGUMENTS if far else ROOM
         self.memory[start : start + len(data)] = data

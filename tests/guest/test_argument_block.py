@@ -18,7 +18,7 @@ UNKNOWN = 7  # form
 
 @pytest.mark.parametrize("form", [abi.FORM_TEXT, abi.FORM_BLOB, abi.FORM_ARRAY])
 @pytest.mark.parametrize("value, address", [(-1, 0), (1, MEMORY_BYTES), (1 << 40, 0), (8, -8), (1, 1 << 62)])
-def test_addresses_outside_of_the_memory_are_an_exception_of_the_callback(form: int, value: int, address: int) -> None:
+def test_address_outside_the_memory_is_an_exception_of_the_callback(form: int, value: int, address: int) -> None:
     guest = Played()
     calls: list[object] = []
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, calls.append)
@@ -32,7 +32,7 @@ def test_addresses_outside_of_the_memory_are_an_exception_of_the_callback(form: 
 
 @pytest.mark.parametrize("form, expected", [(abi.FORM_TEXT, str), (abi.FORM_BLOB, bytes)])
 @pytest.mark.parametrize("length", [1 << 62, abi.ARGUMENT_BLOCK_ROOM + 1, -1, -(1 << 63)])
-def test_length_beyond_the_place_reads_nothing_else(form: int, expected: type, length: int) -> None:
+def test_length_beyond_the_argument_block_reads_nothing_else(form: int, expected: type, length: int) -> None:
     guest = Played()
     seen: list[Any] = []
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, seen.append)
@@ -62,7 +62,7 @@ def test_length_beyond_the_place_reads_nothing_else(form: int, expected: type, l
         (UNKNOWN, 2, b"ab", b"ab"),
     ],
 )
-def test_one_argument_goes_as_it_is_and_comes_back(
+def test_single_argument_is_passed_and_returned_unchanged(
     form: int, value: int, data: bytes, expected: object, far: bool
 ) -> None:
     guest = Played()
@@ -99,7 +99,7 @@ def test_text_that_is_not_utf8_is_an_exception_of_the_callback() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "aé", "x" * 31, "x" * 32, "x" * 255, "x" * 256, "é" * 300])
-def test_packed_text_is_the_only_argument(text: str) -> None:
+def test_packed_text_is_passed_as_the_only_argument(text: str) -> None:
     guest = Played()
     seen: list[object] = []
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, seen.append)
@@ -132,7 +132,7 @@ def test_malformed_packed_text_is_an_exception_of_the_callback(data: bytes, leng
     assert not calls
 
 
-def test_lengths_of_arguments_that_were_seen_take_little_memory() -> None:
+def test_views_of_many_argument_lengths_take_little_memory() -> None:
     """A view of the guest's memory is kept for each length, but not for all that a guest may name."""
     guest = Played()
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, str.upper)
@@ -145,7 +145,7 @@ def test_lengths_of_arguments_that_were_seen_take_little_memory() -> None:
     assert all(len(start) == length for length, start in kept.items())
 
 
-def test_large_answers_are_fetched_once_and_only_whole() -> None:
+def test_large_results_are_fetched_once_and_only_whole() -> None:
     guest = Played()
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, lambda: "x" * 2000)
 
@@ -187,7 +187,7 @@ def test_integers_beyond_64_bits_are_too_large(value: int) -> None:
         (2.5, None),
     ],
 )
-def test_answer_may_be_of_another_type_than_the_argument(argument: Any, answer: Any) -> None:
+def test_result_may_have_another_type_than_the_argument(argument: Any, answer: Any) -> None:
     guest = Played()
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, lambda _argument: answer)
     key = abi.CALLBACK_FUNCTION | handle << 8
@@ -210,7 +210,7 @@ def test_answer_may_be_of_another_type_than_the_argument(argument: Any, answer: 
 
 
 @pytest.mark.parametrize("place", [1, 4, MEMORY_BYTES, MEMORY_BYTES - 8])
-def test_impossible_place_is_refused(place: int) -> None:
+def test_impossible_argument_block_is_refused(place: int) -> None:
     guest = Played()
 
     with pytest.raises((InternalError, IndexError)):

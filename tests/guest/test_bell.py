@@ -1,4 +1,4 @@
-"""The pipe that wakes an event loop: which loop hears it, and that nothing is left of it."""
+"""The pipe that wakes an event loop: which loop hears it, and that it is closed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def open_descriptors() -> int:
 
 
 class PlayedWords:
-    """The one word that is set."""
+    """The only word that is set."""
 
     def __init__(self) -> None:
         self.bell = abi.BELL_CALLS
@@ -102,7 +102,7 @@ def test_second_loop_does_not_hear_it_while_the_first_lives(bell: Bell) -> None:
         loop.close()
 
 
-def test_next_loop_takes_over_once_the_first_is_closed(bell: Bell) -> None:
+def test_second_loop_takes_over_once_the_first_is_closed(bell: Bell) -> None:
     first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
     assert watch_from(bell, first) == abi.BELL_WRITES
     first.close()
@@ -111,7 +111,7 @@ def test_next_loop_takes_over_once_the_first_is_closed(bell: Bell) -> None:
     second.close()
 
 
-def test_loop_that_cannot_watch_leaves_the_guest_to_call(bell: Bell) -> None:
+def test_guest_calls_the_host_if_the_loop_cannot_watch(bell: Bell) -> None:
     class NoReaders(asyncio.SelectorEventLoop):
         def add_reader(self, *_: object) -> None:
             raise NotImplementedError
@@ -121,14 +121,14 @@ def test_loop_that_cannot_watch_leaves_the_guest_to_call(bell: Bell) -> None:
     loop.close()
 
 
-def test_waiting_ends_with_a_ring_or_with_its_time(bell: Bell) -> None:
+def test_wait_ends_with_a_ring_or_its_timeout(bell: Bell) -> None:
     ring(bell)
     bell.wait(0.9)
     bell.wait(0.0001)  # the first one has consumed the ring: otherwise this one would hang, or find it again
     assert bell.drain()
 
 
-def test_end_of_the_other_side_is_told(bell: Bell) -> None:
+def test_closed_writing_end_is_reported(bell: Bell) -> None:
     bell.hand_over()
 
     assert not bell.drain()
@@ -144,7 +144,7 @@ def test_bell_that_is_dropped_closes_its_pipe() -> None:
     assert open_descriptors() == before
 
 
-def test_too_many_open_files_leave_the_guest_to_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guest_calls_the_host_if_too_many_files_are_open(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_flags: int) -> tuple[int, int]:
         raise OSError(24, "too many open files")
 
@@ -170,7 +170,7 @@ async def test_no_descriptor_is_left_of_a_connection(tmp_path: Path) -> None:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Count the calls of the two imports that a guest here does not use."""
+    """Count the calls of two imports that a guest does not use on this system."""
     counted: Counter[str] = Counter()
 
     def park(self: HostFunctions, reason: int) -> int:
@@ -187,7 +187,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counted
 
 
-async def test_guest_calls_nobody_to_sleep_and_to_ring(calls: Counter[str], anyio_backend_name: str) -> None:
+async def test_guest_sleeps_and_rings_without_calling_the_host(calls: Counter[str], anyio_backend_name: str) -> None:
     async with rapsqlite.connect(":memory:") as conn:
         await conn.fetch_one("SELECT 1")
         calls.clear()
@@ -205,7 +205,7 @@ async def test_guest_calls_nobody_to_sleep_and_to_ring(calls: Counter[str], anyi
         assert calls["bell"] == 0
 
 
-async def test_what_is_to_be_had_nowhere_is_done_without(
+async def test_guest_works_without_pipes_and_parking(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calls: Counter[str]
 ) -> None:
     monkeypatch.setattr(system, "has_parking", False)
@@ -223,7 +223,7 @@ async def test_what_is_to_be_had_nowhere_is_done_without(
     assert calls["bell"] > 0
 
 
-def test_connection_goes_from_loop_to_loop(tmp_path: Path) -> None:
+def test_connection_moves_between_loops(tmp_path: Path) -> None:
     """Each hears the guest in turn; two at once are both woken."""
     conn = rapsqlite.connect(tmp_path / "a.db")
     asyncio.run(_use(conn, 0))
@@ -283,15 +283,17 @@ print("alive")
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_guest_that_is_ended_while_it_rings_sends_no_signal(backend: str) -> None:
-    """Where SIGPIPE has its default action, as in many command-line tools, a pipe without a reader ends the process."""
+def test_guest_that_is_stopped_while_it_rings_raises_no_signal(backend: str) -> None:
+    """If SIGPIPE has its default action, as in many command-line tools, writing to a pipe without a reader ends the
+    process.
+    """
     program = SIGPIPE_PROGRAM.format(directory=os.path.dirname(__file__), backend=backend)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
 
     assert done.stdout == "alive\n", (done.returncode, done.stderr)
 
 
-async def test_guest_that_cannot_write_calls_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_guest_that_cannot_write_to_the_pipe_calls_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a failed write Rust's library would read the error where a small guest has no memory."""
     monkeypatch.setattr(_guest, "bell_here", lambda _can_write: nullcontext((None, "/dev/full")))
     async with rapsqlite.connect(":memory:") as conn:
@@ -302,7 +304,7 @@ async def test_guest_that_cannot_write_calls_instead(monkeypatch: pytest.MonkeyP
         assert await conn.fetch_scalar("SELECT length(hex(zeroblob(1000000)))") == 2_000_000
 
 
-def test_forked_child_closes_its_copy_although_another_thread_was_closing_the_bell(bell: Bell) -> None:
+def test_forked_child_closes_its_copy_even_if_another_thread_was_closing_the_bell(bell: Bell) -> None:
     """That thread does not exist in the child, so nothing would release its lock."""
     with bell._closing:
         bell.abandon_after_fork()

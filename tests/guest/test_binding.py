@@ -22,7 +22,7 @@ _NOT_IN_THE_PACKAGE = {"wasmtime_config_async_stack_size_set": "wasmtime_config_
 
 
 def _form(kind: Any) -> tuple[str, int]:
-    """What the calling convention knows of a type: nothing, an address, or a number's size and sign."""
+    """What the calling convention distinguishes in a type: nothing, an address, or a number's size and sign."""
     if kind is None:
         return "nothing", 0
     if issubclass(kind, _POINTERS):
@@ -64,7 +64,7 @@ def test_structure_has_the_layout_that_the_package_declares(ours: Any, theirs: A
     assert layout(ours) == layout(theirs)
 
 
-def test_items_of_an_export_are_where_they_are_looked_for() -> None:
+def test_fields_of_an_export_are_at_the_expected_offsets() -> None:
     for name in ("func", "global_", "table", "memory"):
         assert _ffi.wasmtime_extern_t.of.offset + getattr(_ffi.wasmtime_extern_union_t, name).offset == c_functions.ITEM
     for name in ("i32", "i64", "funcref"):
@@ -72,7 +72,7 @@ def test_items_of_an_export_are_where_they_are_looked_for() -> None:
     assert ctypes.sizeof(_ffi.wasmtime_val_raw_t) == 2 * ctypes.sizeof(ctypes.c_int64)
 
 
-def test_numbers_of_kinds_are_the_package_s() -> None:
+def test_kind_numbers_match_the_package() -> None:
     kinds = [_ffi.WASMTIME_EXTERN_FUNC, _ffi.WASMTIME_EXTERN_GLOBAL, _ffi.WASMTIME_EXTERN_TABLE]
     kinds += [_ffi.WASMTIME_EXTERN_MEMORY, _ffi.WASMTIME_I32, _ffi.WASMTIME_I64, _ffi.WASMTIME_FUNCREF]
     ours = [c_functions.FUNCTION, c_functions.GLOBAL, c_functions.TABLE, c_functions.MEMORY]
@@ -117,8 +117,8 @@ def test_kinds_of_imports_and_exports_are_read_without_the_package() -> None:
     ]
 
 
-def test_type_of_a_function_stays_when_several_threads_make_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A guest would use the type that another guest's thread has just replaced, and thereby deleted."""
+def test_function_type_survives_when_several_threads_create_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a guest uses the type that another guest's thread has just replaced, and thereby deleted."""
     c = runtime.Engine(module("(i32.const 1)")).c
     real = c._new_function_type
     made: list[int] = []
@@ -126,7 +126,7 @@ def test_type_of_a_function_stays_when_several_threads_make_it(monkeypatch: pyte
     def overtaken(params: str, result: str) -> c_functions.Owned:
         if not made:
             made.append(0)
-            made[0] = c.function_type(params, result)  # what another thread does meanwhile
+            made[0] = c.function_type(params, result)  # as another thread does meanwhile
         return real(params, result)
 
     monkeypatch.setattr(c, "_new_function_type", overtaken)
@@ -158,7 +158,7 @@ def test_first_connection_imports_little() -> None:
     assert len(imported) - len(others) <= 165
 
 
-def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_names_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "wasmtime", raising=False)
     monkeypatch.setattr(sys, "path", [])
     importlib.invalidate_caches()
@@ -175,7 +175,7 @@ def test_memory_of_a_guest_that_has_ended_is_never_read() -> None:
         instance.memory.view(1 << 30, 8)
 
 
-def test_arguments_of_both_widths_reach_an_import_and_its_result_comes_back() -> None:
+def test_import_gets_arguments_of_both_widths_and_returns_its_result() -> None:
     seen: list[tuple[int, ...]] = []
 
     def write(*arguments: int) -> int:

@@ -54,7 +54,7 @@ def test_endless_callback_is_interrupted_with_an_exception_nothing_catches_by_ac
     assert guest.callbacks.thread == 0
 
 
-def test_interrupt_hits_nothing_but_its_callback() -> None:
+def test_interrupt_is_raised_only_inside_its_callback() -> None:
     """A thread that keeps calling back is interrupted continuously; code outside a callback never sees it."""
     guest = Played()
     enough = threading.Event()
@@ -91,7 +91,7 @@ def test_interrupt_hits_nothing_but_its_callback() -> None:
     assert guest.callbacks.thread == 0
 
 
-def test_unwanted_interrupt_is_not_sent() -> None:
+def test_interrupt_that_is_no_longer_wanted_is_not_sent() -> None:
     done = threading.Event()
 
     def wait() -> str:

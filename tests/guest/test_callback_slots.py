@@ -12,7 +12,7 @@ from rapsqlite.errors import InternalError
 from tests.guest.calling import PLACE, Played
 
 
-def test_call_goes_through_a_slot_of_its_own_from_the_second_time_on() -> None:
+def test_callback_gets_its_own_slot_from_the_second_call_on() -> None:
     guest = Played()
     double = guest.callbacks.hold(abi.CALLBACK_FUNCTION, lambda value: 2 * value)
     spell = guest.callbacks.hold(abi.CALLBACK_COLLATION, str)
@@ -25,7 +25,7 @@ def test_call_goes_through_a_slot_of_its_own_from_the_second_time_on() -> None:
     assert len(guest.table) == 2
 
 
-def test_slot_is_given_to_who_asks_alone() -> None:
+def test_slot_is_assigned_only_on_request() -> None:
     guest = Played()
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, lambda: 1)
 
@@ -41,7 +41,7 @@ def test_slot_is_given_to_who_asks_alone() -> None:
     assert not guest.table
 
 
-def test_slot_serves_the_next_callback_once_its_own_is_gone() -> None:
+def test_slot_is_reused_after_its_callback_is_released() -> None:
     guest = Played()
     seen: list[int] = []
 
@@ -75,7 +75,7 @@ def test_released_callback_is_not_called_and_not_kept() -> None:
     assert isinstance(guest.failure(), InternalError)
 
 
-def test_full_table_leaves_calls_to_the_import() -> None:
+def test_calls_use_the_import_when_the_table_is_full() -> None:
     guest = Played()
     guest.room = 0
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, lambda: 1)
@@ -87,7 +87,7 @@ def test_full_table_leaves_calls_to_the_import() -> None:
 
 
 @pytest.mark.parametrize("calls_before", [0, 1], ids=["by the import", "by the table"])
-def test_failure_that_cannot_be_told_ends_the_guest(calls_before: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_that_cannot_be_reported_ends_the_guest(calls_before: int, monkeypatch: pytest.MonkeyPatch) -> None:
     guest = Played()
     broken = False
 

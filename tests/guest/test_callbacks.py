@@ -1,4 +1,6 @@
-"""What a guest may call: handles, kinds and bytes that no honest guest passes are answered, never raised."""
+"""What a guest may call: handles, kinds and bytes that no honest guest passes get an error reply, never an
+exception.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,7 @@ class Total:
     ],
     ids=hex,
 )
-def test_unknown_handles_and_other_kinds_are_refused(kind: int) -> None:
+def test_unknown_handles_and_wrong_kinds_are_refused(kind: int) -> None:
     guest = Played()
     held = {
         "nothing": 0,
@@ -72,7 +74,7 @@ def test_unknown_handles_and_other_kinds_are_refused(kind: int) -> None:
     assert guest.callbacks.thread == 0
 
 
-def test_handle_of_several_functions_is_one_and_forgets_them_all() -> None:
+def test_shared_handle_is_released_for_all_its_functions() -> None:
     guest = Played()
     handle = guest.callbacks.hold_several({abi.CALLBACK_FUNCTION: lambda: 1, abi.CALLBACK_BUSY: lambda: 2})
 
@@ -90,7 +92,7 @@ def steps(*runs: Any) -> bytes:
     return msgspec.msgpack.encode([*runs])
 
 
-def test_steps_are_done_in_order_whatever_their_width() -> None:
+def test_steps_are_made_in_order_whatever_their_width() -> None:
     guest = Played()
     one, other = guest.callbacks.hold_instance(Total()), guest.callbacks.hold_instance(Total())
 
@@ -103,7 +105,7 @@ def test_steps_are_done_in_order_whatever_their_width() -> None:
     assert len(guest.callbacks) == 1
 
 
-def test_failed_step_is_the_last_one_and_its_instance_goes_on_failing() -> None:
+def test_failed_step_is_the_last_and_its_instance_keeps_failing() -> None:
     guest = Played()
     total = Total()
     one, other = guest.callbacks.hold_instance(total), guest.callbacks.hold_instance(Total())
@@ -136,7 +138,7 @@ def test_malformed_steps_are_refused(runs: list[Any]) -> None:
     assert isinstance(guest.failure(), InternalError)
 
 
-def test_released_handles_are_unknown_and_released_twice_without_harm() -> None:
+def test_released_handle_is_unknown_and_can_be_released_again() -> None:
     guest = Played()
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, list)
     for _ in range(2):
@@ -146,7 +148,7 @@ def test_released_handles_are_unknown_and_released_twice_without_harm() -> None:
     assert guest.call(abi.CALLBACK_FUNCTION, handle)[0] == abi.CALLBACK_RAISED
 
 
-def test_exceptions_nobody_asks_for_do_not_pile_up() -> None:
+def test_exceptions_that_no_reply_reports_do_not_accumulate() -> None:
     """A guest may never report in a reply that a callback raised."""
     guest = Played()
 
@@ -170,7 +172,7 @@ def test_exceptions_nobody_asks_for_do_not_pile_up() -> None:
     assert len(guest.callbacks.failures) <= 4096
 
 
-def test_use_is_refused_in_the_thread_of_the_callback_only() -> None:
+def test_use_is_refused_only_in_the_thread_of_the_callback() -> None:
     guest = Played()
     callbacks = guest.callbacks
     allowed: list[bool] = []
@@ -193,7 +195,7 @@ def test_use_is_refused_in_the_thread_of_the_callback_only() -> None:
     callbacks.refuse_use()
 
 
-def test_nothing_of_a_guest_that_has_ended_is_looked_at() -> None:
+def test_memory_of_an_ended_guest_is_not_read() -> None:
     guest = Played()
 
     class Called:

@@ -57,7 +57,7 @@ def test_calls_are_made_in_their_order_whatever_their_width() -> None:
     assert guest.callbacks.thread == 0
 
 
-def test_first_that_raises_is_the_last_that_is_called() -> None:
+def test_first_call_that_raises_is_the_last() -> None:
     guest = Played()
     log: list[int] = []
 
@@ -82,7 +82,7 @@ def test_first_that_raises_is_the_last_that_is_called() -> None:
         ("\ud800", abi.CALLBACK_RAISED, UnicodeEncodeError),
     ],
 )
-def test_answer_that_is_none_ends_the_calls(answer: Any, code: int, error: type[Exception]) -> None:
+def test_invalid_result_ends_the_calls(answer: Any, code: int, error: type[Exception]) -> None:
     guest = Played()
     answers = iter([1, answer, 3])
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, lambda _: next(answers))
@@ -95,7 +95,7 @@ def test_answer_that_is_none_ends_the_calls(answer: Any, code: int, error: type[
 
 
 @pytest.mark.parametrize("size, calls", [(100_000, 2), (200_000, 1), (1, 300)])
-def test_large_answers_end_the_calls_for_now(size: int, calls: int) -> None:
+def test_large_results_end_the_calls_for_now(size: int, calls: int) -> None:
     guest = Played()
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, lambda _: "é" * (size // 2) if size > 1 else "x")
 
@@ -103,14 +103,14 @@ def test_large_answers_end_the_calls_for_now(size: int, calls: int) -> None:
 
 
 @pytest.mark.parametrize("answer", ["12345", "ééé", b"12345"])
-def test_no_call_is_made_after_an_answer_that_is_too_large(answer: str | bytes) -> None:
+def test_no_call_is_made_after_a_result_that_is_too_large(answer: str | bytes) -> None:
     guest = Played()
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, lambda number: answer if number == 2 else "1234")
 
     assert made(guest, key(handle), 1, [1, 2, 3, 4], most=4) == ["1234", answer]
 
 
-def test_no_call_is_made_after_an_interrupt_that_was_swallowed() -> None:
+def test_no_call_is_made_after_a_swallowed_interrupt() -> None:
     guest = Played()
     endless = Endless()
 
@@ -148,7 +148,7 @@ def test_malformed_calls_are_refused(runs: list[Any]) -> None:
     assert isinstance(guest.failure(), InternalError)
 
 
-def test_what_is_no_function_cannot_be_called_so() -> None:
+def test_only_functions_can_be_called_deferred() -> None:
     guest = Played()
     instance = guest.callbacks.hold_instance(object())
     authorizer = guest.callbacks.hold(abi.CALLBACK_AUTHORIZER, lambda *_: 0)

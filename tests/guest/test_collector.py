@@ -43,7 +43,7 @@ def make_tracked_objects() -> list[list[int]]:
     return [[number] for number in range(200_000)]
 
 
-def test_no_full_collection_runs_inside(full_collections: list[int]) -> None:
+def test_no_full_collection_runs_during_a_fetch(full_collections: list[int]) -> None:
     with FullCollectionsHeldBack():
         kept = make_tracked_objects()
 
@@ -75,7 +75,7 @@ def test_an_exception_restores_too() -> None:
     assert gc.get_threshold() == before
 
 
-def test_a_threshold_set_by_someone_else_meanwhile_stays() -> None:
+def test_a_threshold_that_the_program_sets_meanwhile_is_kept() -> None:
     with FullCollectionsHeldBack():
         gc.set_threshold(11, 3, 4)
 

@@ -1,4 +1,4 @@
-"""The engine itself, driven by requests of docs/abi.md: what the public API cannot reach, or hides."""
+"""The engine itself, driven by the requests of docs/abi.md: what the public API cannot reach, or hides."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def running(**options: int) -> AsyncIterator[Engine]:
     assert guest.state == "closed"
 
 
-async def test_empty_statements_are_done_without_columns() -> None:
+async def test_empty_statement_succeeds_without_columns() -> None:
     async with running() as engine:
         for sql in ("", " \n", ";", "-- nothing", "/* nothing", ";;-- a\n/* b */;"):
             reply = await engine.execute(sql)
@@ -130,7 +130,7 @@ async def test_kind_of_statement_comes_from_the_parser(sql: str) -> None:
 
 
 @pytest.mark.parametrize("kind, locked", [(1, False), (2, False), (3, True), (4, True)])
-async def test_implicit_begin_takes_the_lock_its_kind_says(kind: int, locked: bool, tmp_path: Any) -> None:
+async def test_implicit_begin_takes_the_lock_of_its_mode(kind: int, locked: bool, tmp_path: Any) -> None:
     path = tmp_path / "test.db"
     with sqlite3.connect(path) as setup:
         setup.execute("CREATE TABLE t (a)")
@@ -181,7 +181,7 @@ async def test_rows_come_in_pages_until_the_handle_ends() -> None:
         assert (await engine.statistics())["open_statements"] == 0
 
 
-async def test_exactly_all_rows_leave_no_statement_open() -> None:
+async def test_statement_ends_when_exactly_all_rows_are_read() -> None:
     """A statement that stays open needlessly keeps its lock."""
     async with running() as engine:
         reply = await engine.execute(COUNT_TO.format(4) + "SELECT i FROM c", most=4)
@@ -189,7 +189,7 @@ async def test_exactly_all_rows_leave_no_statement_open() -> None:
         assert (reply.row_count, reply.handle) == (4, 0)
 
 
-async def test_two_cursors_over_one_text_are_two_statements() -> None:
+async def test_two_cursors_with_the_same_sql_are_two_statements() -> None:
     async with running() as engine:
         sql = COUNT_TO.format(3) + "SELECT i FROM c"
         first = await engine.execute(sql, most=1)
@@ -205,7 +205,7 @@ async def test_two_cursors_over_one_text_are_two_statements() -> None:
         assert (await engine.statistics())["cached_statements"] == 1
 
 
-async def test_finished_cursor_goes_back_to_the_cache() -> None:
+async def test_statement_of_a_finished_cursor_returns_to_the_cache() -> None:
     async with running() as engine:
         sql = COUNT_TO.format(3) + "SELECT i FROM c"
         reply = await engine.execute(sql, most=1)
@@ -218,7 +218,7 @@ async def test_finished_cursor_goes_back_to_the_cache() -> None:
         assert (statistics["cache_hits"], statistics["open_statements"]) == (1, 0)
 
 
-async def test_parameters_of_an_open_cursor_outlive_their_request() -> None:
+async def test_parameters_of_an_open_cursor_outlive_the_request() -> None:
     """Bound text is read again with every row, long after the request's bytes were released."""
     async with running() as engine:
         text, blob = "x" * 5000, b"\x00\xff" * 900
@@ -232,7 +232,7 @@ async def test_parameters_of_an_open_cursor_outlive_their_request() -> None:
         assert decode(rest.rows) == [[text, blob]] * 2
 
 
-async def test_prepared_statement_runs_again_and_again() -> None:
+async def test_prepared_statement_can_be_executed_repeatedly() -> None:
     async with running() as engine:
         reply = await engine.guest.call(Request(abi.OP_PREPARE, b"SELECT :a + ?2 AS total"))
         described = decode(reply.rows)
@@ -270,7 +270,7 @@ async def test_schema_change_reaches_cached_and_prepared_statements() -> None:
         assert (rows, decode(reply.columns)) == ([[1, 2]], ["a", "b"])
 
 
-async def test_large_requests_and_replies_travel_outside_the_rings() -> None:
+async def test_large_requests_and_replies_are_passed_outside_the_rings() -> None:
     async with running() as engine:
         blob = bytes(range(256)) * 20_000
         text = "ä" * 3_000_000
@@ -298,7 +298,7 @@ async def test_many_rows_arrive_complete_and_in_order() -> None:
         ({"statement_steps": 3000}, "more than 3000 steps"),
     ],
 )
-async def test_limit_ends_the_statement_and_not_the_connection(options: dict[str, int], message: str) -> None:
+async def test_limit_ends_only_the_statement(options: dict[str, int], message: str) -> None:
     async with running(**options) as engine:
         sql = COUNT_TO.format(5000) + "SELECT i, 'x' FROM c"
         with pytest.raises(DataError, match=message):
@@ -313,7 +313,7 @@ async def test_limit_ends_the_statement_and_not_the_connection(options: dict[str
         assert (await engine.statistics())["open_statements"] == 0
 
 
-async def test_result_just_below_its_limit_is_whole() -> None:
+async def test_result_just_below_its_limit_is_complete() -> None:
     async with running(max_rows=10) as engine:
         assert len(await engine.fetch(COUNT_TO.format(10) + "SELECT i FROM c")) == 10
 
@@ -328,7 +328,7 @@ async def test_limit_on_rows_counts_over_all_pages() -> None:
         assert "more than 10 rows" in str(reply.error)
 
 
-async def test_interrupt_ends_exactly_the_running_requests() -> None:
+async def test_interrupt_ends_only_the_running_requests() -> None:
     async with running() as engine:
         with anyio.move_on_after(0.05) as scope:
             await engine.fetch(ENDLESS.decode())
@@ -337,7 +337,7 @@ async def test_interrupt_ends_exactly_the_running_requests() -> None:
         assert await engine.fetch("SELECT 1") == [[1]]
 
 
-async def test_interrupted_executemany_says_where_it_stopped() -> None:
+async def test_interrupted_executemany_reports_where_it_stopped() -> None:
     async with running() as engine:
         await engine.execute("CREATE TABLE t (a)")
         sql = b"INSERT INTO t SELECT ? FROM (" + (COUNT_TO.format(10**9) + "SELECT i FROM c").encode() + b")"
@@ -356,7 +356,7 @@ async def test_interrupted_executemany_says_where_it_stopped() -> None:
         assert await engine.fetch("SELECT count(*) FROM t") == [[0]]
 
 
-async def test_failing_set_is_told_and_the_ones_before_it_stay() -> None:
+async def test_failing_set_is_reported_and_the_ones_before_it_are_kept() -> None:
     async with running() as engine:
         await engine.execute("CREATE TABLE t (a PRIMARY KEY)")
 
@@ -369,14 +369,14 @@ async def test_failing_set_is_told_and_the_ones_before_it_stay() -> None:
         assert await engine.fetch("SELECT a FROM t") == [[1], [2]]
 
 
-async def test_executemany_takes_statements_that_write_only() -> None:
+async def test_engine_refuses_executemany_of_queries() -> None:
     async with running() as engine:
         for sql in (b"SELECT ?", b"", b"-- nothing"):
             with pytest.raises(ProgrammingError, match=r"executemany\(\) can only execute DML"):
                 await engine.guest.call(Request(abi.OP_MANY, sql, encode([[1]])))
 
 
-async def test_script_runs_triggers_strings_and_comments_as_they_are() -> None:
+async def test_script_may_contain_triggers_strings_and_comments() -> None:
     script = """
         CREATE TABLE t (a); -- a comment; with a semicolon
         CREATE TRIGGER tr AFTER INSERT ON t WHEN new.a = 1 BEGIN
@@ -406,7 +406,7 @@ async def test_error_in_a_script_points_into_the_script() -> None:
         assert await engine.fetch("SELECT a FROM t") == [[1]]
 
 
-async def test_script_of_many_statements_takes_time_in_proportion() -> None:
+async def test_script_takes_time_linear_in_its_statements() -> None:
     """SQLite copies text that does not end in a NUL; once per statement that is quadratic."""
     async with running() as engine:
         statements = 20_000
@@ -417,7 +417,7 @@ async def test_script_of_many_statements_takes_time_in_proportion() -> None:
             )
 
 
-async def test_a_thousand_names_in_any_order_find_their_values() -> None:
+async def test_a_thousand_names_in_any_order_get_their_values() -> None:
     async with running() as engine:
         names = [f"n{number}" for number in range(1000)]
         sql = ("SELECT " + ", ".join(f":{name}" for name in names)).encode()
@@ -462,7 +462,7 @@ async def test_unknown_option_of_open_is_an_error() -> None:
     await guest.close()
 
 
-async def test_limits_and_switches_are_told_and_set() -> None:
+async def test_limits_and_flags_are_read_and_set() -> None:
     async with running() as engine:
 
         async def control(what: int, *arguments: int) -> int:
@@ -485,7 +485,7 @@ async def test_limits_and_switches_are_told_and_set() -> None:
             await control(abi.CONTROL_OP_CONFIG, 1)
 
 
-async def test_memory_that_cannot_be_had_is_an_error() -> None:
+async def test_allocation_that_fails_is_an_error() -> None:
     """SQLite allows a blob of a gigabyte, but this guest's memory does not."""
     guest = Guest(":memory:", FileTable(b":memory:"), 5.0, memory_limit_bytes=32 << 20)
     guest.start()

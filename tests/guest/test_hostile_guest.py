@@ -110,7 +110,7 @@ async def test_trap_reaches_every_waiting_task(trap: str) -> None:
     assert not guest.is_running()
 
 
-async def test_guest_that_leaves_unasked_is_a_broken_connection() -> None:
+async def test_guest_that_stops_unasked_breaks_the_connection() -> None:
     guest = guest_of(AWAIT_REQUEST + "(i32.const 0)")
     guest.start()
 
@@ -145,7 +145,7 @@ async def test_impossible_control_block_is_refused(offset: int, value: int) -> N
     await guest.close()
 
 
-async def test_endless_loop_is_killed_alone_when_closing_is_cancelled() -> None:
+async def test_cancelled_close_kills_only_its_endless_guest() -> None:
     guest = guest_of(AWAIT_REQUEST + "(loop $l (br $l)) (i32.const 0)", grace_period_s=0.1)
     bystander = guest_of(AWAIT_REQUEST + store(REPLIES, FRAME, 1, DONE) + publish(FRAME) + PARK_FOR_EVER)
     guest.start()
@@ -162,7 +162,7 @@ async def test_endless_loop_is_killed_alone_when_closing_is_cancelled() -> None:
 
 
 @pytest.mark.parametrize("body", ["", SLEEP_UNSAID], ids=["loops", "sleeps unsaid"])
-async def test_endless_loop_is_killed_when_its_request_is_cancelled(body: str) -> None:
+async def test_cancelled_request_kills_its_endless_guest(body: str) -> None:
     guest = guest_of(AWAIT_REQUEST + f"(loop $l {body} (br $l)) (i32.const 0)", grace_period_s=0.1)
     guest.start()
     while guest._queue._rings is None:  # until then a cancelled request has not begun
@@ -176,7 +176,7 @@ async def test_endless_loop_is_killed_when_its_request_is_cancelled(body: str) -
     await guest.close()
 
 
-async def test_batch_that_was_not_asked_for_breaks_the_connection() -> None:
+async def test_unrequested_batch_breaks_the_connection() -> None:
     """The batches after the first one would not be taken, and would pile up."""
     guest = guest_of(AWAIT_REQUEST + store(REPLIES, FRAME, 1, abi.REPLY_BATCH) + publish(FRAME) + PARK_FOR_EVER)
     guest.start()
@@ -203,10 +203,10 @@ async def test_request_counter_that_runs_ahead_breaks_the_connection() -> None:
 
 @pytest.mark.parametrize("ring", ["(call $bell)", RING_BY_WRITING, RING_ONCE], ids=["calls", "writes", "writes bytes"])
 async def test_endless_ringing_breaks_the_connection(anyio_backend_name: str, ring: str) -> None:
-    """It occupied a processor, and kept the loop running, until the request was cancelled."""
+    """Such a guest used to occupy a processor, and keep the loop running, until the request was cancelled."""
     guest = guest_of(AWAIT_REQUEST + f"(loop $l {ring} (br $l)) (i32.const 0)", grace_period_s=0.1)
     guest.start()
-    while guest._queue._rings is None:  # until then no loop hears the pipe
+    while guest._queue._rings is None:  # until then no loop watches the pipe
         await anyio.lowlevel.checkpoint()
     if anyio_backend_name == "trio" and ring != "(call $bell)":
         # That pipe is not read: the guest is blocked, and costs nothing.
@@ -222,7 +222,7 @@ async def test_endless_ringing_breaks_the_connection(anyio_backend_name: str, ri
     await guest.close()
 
 
-async def test_endless_ringing_does_not_pile_up_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endless_ringing_does_not_fill_the_queue_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each ring used to add a callback to the loop's queue."""
     rings = f"(loop $l (call $bell) (br_if $l (i32.eqz {load(CONTROL + abi.CONTROL_STOP)}))) (i32.const 0)"
     guest = guest_of(AWAIT_REQUEST + rings, grace_period_s=0.1)
@@ -250,7 +250,7 @@ async def test_endless_ringing_does_not_pile_up_in_the_loop(monkeypatch: pytest.
     await guest.close()
 
 
-async def test_error_that_is_no_message_is_reported_as_such() -> None:
+async def test_malformed_error_reply_is_reported_as_malformed() -> None:
     guest = guest_of(
         AWAIT_REQUEST + store(REPLIES, FRAME + 8, 1, abi.REPLY_ERROR, 0, 3) + publish(FRAME + 8) + PARK_FOR_EVER
     )
@@ -265,7 +265,7 @@ async def test_error_that_is_no_message_is_reported_as_such() -> None:
         await guest.call(Request(abi.OP_FETCH, b"SELECT 1"))
 
 
-def test_guest_does_not_sleep_where_nobody_can_wake_it() -> None:
+def test_guest_cannot_sleep_in_wasi() -> None:
     """``poll_oneoff`` is WASI's sleep, and reading the standard input waits for someone to type."""
     for name in ("poll_oneoff", "fd_read"):
         function = f'(import "wasi_snapshot_preview1" "{name}" (func (param i32 i32 i32 i32) (result i32)))'

@@ -22,7 +22,9 @@ GARBAGE = [b"", b"\xc1", b"\x93\x01", encode("text"), encode([1, 2]), encode([[]
 
 
 class Liar:
-    """Wraps a guest and changes the replies to one operation; with ``asks`` False it is not even asked."""
+    """Wraps a guest and changes the replies to one operation; if ``asks`` is False the guest does not get the
+    request.
+    """
 
     def __init__(self, guest: Any, op: int, *, asks: bool = True, **lies: object) -> None:
         self._guest = guest
@@ -66,7 +68,7 @@ def made() -> rapsqlite.Connection:
 
 
 @pytest.mark.parametrize("body", [*GARBAGE, encode([77, 1, 1]), encode([-1, 0, 0]), encode(["x", 0, 0])])
-async def test_step_of_a_backup(body: bytes) -> None:
+async def test_malformed_reply_to_a_backup_step_is_an_internal_error(body: bytes) -> None:
     """A malformed reply raises InternalError and harms neither database."""
     async with made() as conn, rapsqlite.connect(":memory:") as target:
         lie(conn, abi.OP_BACKUP_STEP, rows=body)
@@ -78,7 +80,7 @@ async def test_step_of_a_backup(body: bytes) -> None:
         assert await conn.fetch_scalar("SELECT count(*) FROM t") == 1
 
 
-async def test_backup_that_is_said_to_be_done_but_was_not() -> None:
+async def test_backup_falsely_reported_as_done_is_an_error() -> None:
     """Neither connection nor sqlite3 treats the missing file as an empty database."""
     native = sqlite3.connect(":memory:")
     native.execute("CREATE TABLE kept (a)")
@@ -94,7 +96,7 @@ async def test_backup_that_is_said_to_be_done_but_was_not() -> None:
 
 
 @pytest.mark.parametrize("body", [*GARBAGE, encode(1 << 40), encode(1 << 31)])
-async def test_length_of_a_blob(body: bytes) -> None:
+async def test_malformed_length_of_a_blob_is_an_internal_error(body: bytes) -> None:
     """A malformed length raises InternalError instead of becoming a size."""
     async with made() as conn:
         lie(conn, abi.OP_BLOB_OPEN, rows=body)
@@ -102,7 +104,7 @@ async def test_length_of_a_blob(body: bytes) -> None:
         await fails(lambda: conn.blobopen("t", "b", 1))
 
 
-async def test_handles_that_are_none() -> None:
+async def test_handle_zero_is_an_internal_error() -> None:
     """Handle 0 means that nothing was opened, so the reply is malformed."""
     async with made() as conn:
         lie(conn, abi.OP_BLOB_OPEN, handle=0)
@@ -113,7 +115,7 @@ async def test_handles_that_are_none() -> None:
 
 
 @pytest.mark.parametrize("body", [*GARBAGE, encode(b"short"), encode(bytes(101)), encode("x" * 100)])
-async def test_bytes_of_a_blob(body: bytes) -> None:
+async def test_malformed_bytes_of_a_blob_are_an_internal_error(body: bytes) -> None:
     """A malformed body raises InternalError instead of becoming the blob's bytes."""
     async with made() as conn, conn.blobopen("t", "b", 1) as blob:
         lie(conn, abi.OP_BLOB_READ, rows=body)
@@ -124,7 +126,7 @@ async def test_bytes_of_a_blob(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", GARBAGE[:-1])
-async def test_state_of_a_session(body: bytes) -> None:
+async def test_malformed_state_of_a_session_is_an_internal_error(body: bytes) -> None:
     """A malformed answer raises InternalError instead of becoming a state."""
     async with made() as conn, conn.session() as session:
         lie(conn, abi.OP_SESSION, rows=body)
@@ -163,7 +165,7 @@ class Ends:
         return next(function for held_kind, function in self.held if held_kind == kind)
 
 
-async def test_ends_of_a_changeset_give_and_take_bytes_alone() -> None:
+async def test_changeset_streams_accept_only_bytes() -> None:
     data = b"T\x02\x01\x00t\x00" + bytes(range(50))
     async with made() as conn:
         ends = Ends(conn)
@@ -179,7 +181,7 @@ async def test_ends_of_a_changeset_give_and_take_bytes_alone() -> None:
                 write(wrong)
 
 
-async def test_conflict_that_is_none_is_an_exception_of_the_handler() -> None:
+async def test_malformed_conflict_is_an_exception_of_the_handler() -> None:
     async with made() as conn:
         ends = Ends(conn)
         await conn.apply_changeset(b"", conflict=lambda _: 0, filter=lambda _: True)

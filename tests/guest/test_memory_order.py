@@ -1,7 +1,7 @@
 """How host and guest see each other's words: every interleaving of the two, on a processor with store buffers.
 
-x86-64 keeps every order but one: a load may come before earlier stores, which wait in a buffer of their
-processor. Here that is played: a store goes into a buffer, and leaves it at any later time. A fence empties it.
+x86-64 keeps every order but one: a load may take effect before earlier stores, which wait in their processor's buffer.
+The model does the same: a store goes into a buffer, and leaves it at any later time. A fence empties it.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _stepped(state: State, side: int, step: Step) -> Iterator[State]:
             memory = _set(memory, "wake", 0)
     else:
         if buffer:
-            return  # it continues when the buffer is empty
+            return  # continues when the buffer is empty
         if kind == "swap":
             known = _set(known, step[1], dict(memory).get(step[1], 0))
             memory = _set(memory, step[1], step[2])
@@ -181,7 +181,7 @@ def test_one_of_the_two_sides_sees_the_other(name: str) -> None:
 
 @pytest.mark.parametrize("side", ["host", "guest"])
 @pytest.mark.parametrize("name", PAIRS)
-def test_neither_need_see_the_other_without_its_fence(name: str, side: str) -> None:
+def test_without_a_fence_both_sides_may_miss_the_other(name: str, side: str) -> None:
     """The model detects faults: with one fence less there is one."""
     pair = PAIRS[name]
     host, guest = ([step for step in steps if step is not FENCE] for steps in (pair.host, pair.guest))
@@ -220,7 +220,7 @@ class RecordedWords:
         self._words[index] = value
 
 
-def test_host_looks_behind_a_fence_after_it_has_cancelled() -> None:
+def test_host_checks_behind_a_fence_after_a_cancellation() -> None:
     guest = PlayedGuest()
     rings = RecordedRings(guest)
     first, second = put(rings, 1, b"first"), put(rings, 2, b"second")
@@ -236,7 +236,7 @@ def test_host_looks_behind_a_fence_after_it_has_cancelled() -> None:
     assert guest.memory[REQUESTS + second + 8] == 1
 
 
-def test_host_looks_behind_a_fence_after_it_has_asked_or_written_news(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_checks_behind_a_fence_after_a_request_or_news(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a weakly ordered processor there are more fences than these."""
     monkeypatch.setattr(control_block, "_STRONGLY_ORDERED", True)
     rings = RecordedRings(PlayedGuest())
@@ -253,7 +253,7 @@ def test_host_looks_behind_a_fence_after_it_has_asked_or_written_news(monkeypatc
     ]  # fmt: skip
 
 
-def test_guest_is_woken_once_for_each_sleep() -> None:
+def test_guest_is_woken_only_once_per_sleep() -> None:
     """Unlocking a mutex again while the guest locks it ends the process: the C library considers it corrupt."""
     guest = PlayedGuest()
     rings = Rings(guest.view, CONTROL)

@@ -1,4 +1,4 @@
-"""The compiled module on disk: used only if it is this user's and complete, and never required."""
+"""The compiled module on disk is used only if it belongs to this user and is complete, and is never required."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
-def test_what_was_stored_is_loaded(cache: Path) -> None:
+def test_stored_module_is_loaded(cache: Path) -> None:
     assert module_cache.load(KEY) is None
 
     assert module_cache.store(KEY, b"payload")
@@ -45,7 +45,7 @@ def test_what_was_stored_is_loaded(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 7, 20, 41, 46])
-def test_truncated_file_is_absent(cache: Path, cut: int) -> None:
+def test_truncated_file_counts_as_absent(cache: Path, cut: int) -> None:
     module_cache.store(KEY, b"payload")
     file = cache / KEY
     file.write_bytes(file.read_bytes()[:cut])
@@ -54,7 +54,7 @@ def test_truncated_file_is_absent(cache: Path, cut: int) -> None:
 
 
 @pytest.mark.parametrize("position", range(0, 47, 3))
-def test_file_with_one_bit_flipped_is_absent(cache: Path, position: int) -> None:
+def test_file_with_a_flipped_bit_counts_as_absent(cache: Path, position: int) -> None:
     module_cache.store(KEY, b"payload")
     file = cache / KEY
     content = bytearray(file.read_bytes())
@@ -65,14 +65,14 @@ def test_file_with_one_bit_flipped_is_absent(cache: Path, position: int) -> None
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602])
-def test_file_that_others_may_write_is_absent(cache: Path, mode: int) -> None:
+def test_file_writable_by_others_counts_as_absent(cache: Path, mode: int) -> None:
     module_cache.store(KEY, b"payload")
     (cache / KEY).chmod(mode)
 
     assert module_cache.load(KEY) is None
 
 
-def test_directory_that_others_may_write_is_not_used(cache: Path) -> None:
+def test_directory_writable_by_others_is_not_used(cache: Path) -> None:
     module_cache.store(KEY, b"payload")
     cache.chmod(0o777)
 
@@ -90,7 +90,7 @@ def test_symbolic_link_is_not_followed(cache: Path, tmp_path: Path) -> None:
     assert module_cache.load(KEY) is None
 
 
-def test_directory_that_cannot_be_made_gives_one_warning_and_no_error(cache: Path) -> None:
+def test_directory_that_cannot_be_created_is_one_warning_and_no_error(cache: Path) -> None:
     cache.write_text("a file is in the way")
 
     with pytest.warns(RuntimeWarning, match="RAPSQLITE_CACHE_DIR") as caught:
@@ -113,9 +113,8 @@ def test_module_is_compiled_once_and_then_loaded(cache: Path, monkeypatch: pytes
 
 
 def test_same_library_elsewhere_finds_the_same_module(cache: Path, tmp_path: Path) -> None:
-    """Every new virtual environment has a copy of the library; compiling again would take seconds and 5 MB.
-
-    In a process of its own: the copy replaces the handlers of the faults that become traps.
+    """Every new virtual environment has a copy of the library; compiling again would take seconds and 5 MB. This runs
+    in a separate process, because the copy replaces the fault handlers that raise traps.
     """
     runtime.Engine(module(PARK_FOR_EVER))
     copy = tmp_path / "other environment" / "_libwasmtime.so"
@@ -152,7 +151,7 @@ def test_digest_of_a_file_is_computed_once(cache: Path, tmp_path: Path, monkeypa
     assert sum(read) < 1000
 
 
-def test_digest_of_a_changed_file_is_another_although_size_and_time_are_the_same(cache: Path, tmp_path: Path) -> None:
+def test_digest_changes_with_the_content_even_if_size_and_time_do_not(cache: Path, tmp_path: Path) -> None:
     library = tmp_path / "library"
     library.write_bytes(b"one")
     status = library.stat()
@@ -177,7 +176,7 @@ def _age(file: Path, days: float) -> None:
     os.utime(file, (then, then))
 
 
-def test_files_beyond_a_number_are_removed_those_used_last_stay(cache: Path) -> None:
+def test_least_recently_used_files_beyond_the_maximum_are_removed(cache: Path) -> None:
     for number in range(module_cache._MOST_FILES + 5):
         module_cache.store(f"{number}.compiled", b"payload")
         _age(cache / f"{number}.compiled", 20 - number / 10)
@@ -191,7 +190,7 @@ def test_files_beyond_a_number_are_removed_those_used_last_stay(cache: Path) -> 
     assert "6.compiled" not in left
 
 
-def test_unused_and_unfinished_files_are_removed_in_time_and_no_others(cache: Path) -> None:
+def test_only_unused_and_unfinished_files_are_removed_after_a_time(cache: Path) -> None:
     cache.mkdir(mode=0o700)
     days = {"old.compiled": 31, "kept.compiled": 29, "old.trial": 31, ".compiled-killed": 2, ".compiled-busy": 0.5}
     for name in days:
@@ -208,7 +207,7 @@ def test_unused_and_unfinished_files_are_removed_in_time_and_no_others(cache: Pa
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"of the user's own, and longer than a digest with its mark"])
-def test_files_of_the_same_suffix_that_were_not_stored_are_never_removed(cache: Path, content: bytes) -> None:
+def test_foreign_files_with_the_same_suffix_are_never_removed(cache: Path, content: bytes) -> None:
     """RAPSQLITE_CACHE_DIR may be a directory with the user's own files."""
     cache.mkdir(mode=0o700)
     for number in range(module_cache._MOST_FILES + 1):
@@ -249,7 +248,7 @@ def test_interrupt_right_after_a_file_was_stored_is_not_lost(cache: Path, monkey
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
-def test_pipe_in_place_of_a_file_keeps_nobody_waiting(cache: Path) -> None:
+def test_pipe_instead_of_a_cache_file_does_not_block(cache: Path) -> None:
     cache.mkdir(mode=0o700)
     os.mkfifo(cache / KEY, 0o600)
     code = f"import sys; from rapsqlite._files import module_cache; sys.exit(module_cache.load({KEY!r}) is not None)"

@@ -1,4 +1,4 @@
-"""The sleep of a guest's thread in a C function: nothing but waking ends it."""
+"""The sleep of a guest's thread in a C function: only waking ends it."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def in_thread(parking: Parking) -> list[bool]:
     return found
 
 
-def test_c_library_here_does_what_is_relied_on() -> None:
+def test_c_library_of_this_machine_passes_the_trial() -> None:
     assert in_thread(system.new_parking()) == [True]
 
 
-def test_mutex_that_was_not_locked_does_not_pass_the_trial() -> None:
+def test_unlocked_mutex_fails_the_trial() -> None:
     parking = system.new_parking()
     parking.wake()
 
@@ -56,7 +56,7 @@ def test_mutex_that_was_not_locked_does_not_pass_the_trial() -> None:
 
 
 @pytest.mark.parametrize("place, installed", [(7, True), (0, False)])
-def test_guest_is_told_where_to_sleep_if_its_table_takes_the_function(place: int, installed: bool) -> None:
+def test_guest_gets_the_parking_function_if_its_table_has_space(place: int, installed: bool) -> None:
     class PlayedWords:
         sleep = 0
 
@@ -76,7 +76,7 @@ def test_guest_is_told_where_to_sleep_if_its_table_takes_the_function(place: int
     assert words.sleep == place
 
 
-def test_sleep_lasts_until_waking_and_returns_what_wasmtime_takes_for_success() -> None:
+def test_sleep_lasts_until_waking_and_returns_success() -> None:
     parking = system.new_parking()
     for _ in range(100):
         thread, returned = sleeper(parking)
@@ -86,7 +86,7 @@ def test_sleep_lasts_until_waking_and_returns_what_wasmtime_takes_for_success() 
         assert returned == [0]
 
 
-def test_waking_that_comes_first_is_not_lost() -> None:
+def test_waking_before_the_sleep_is_not_lost() -> None:
     parking = system.new_parking()
     parking.wake()
     parking.wake()  # twice counts as once

@@ -33,7 +33,7 @@ class Memory:
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 3 * PIECE + 5])
-def test_copies_are_whole(size: int) -> None:
+def test_copies_in_pieces_are_complete(size: int) -> None:
     """Large copies are made in pieces: each byte arrives, up to the last piece."""
     data = random.Random(size).randbytes(size)
     target = bytearray(size)
@@ -44,8 +44,8 @@ def test_copies_are_whole(size: int) -> None:
     assert copy_of(memoryview(target)) == data
 
 
-def test_no_copy_is_of_more_than_a_piece() -> None:
-    """A copy of 100 MB kept the GIL from all other threads for 50 ms and more."""
+def test_no_single_copy_exceeds_a_piece() -> None:
+    """A copy of 100 MB in one piece keeps the GIL from all other threads for 50 ms and more."""
     memory: Any = Memory(20 * PIECE + 1)
 
     fill(memory, bytes(len(memory)))

@@ -1,4 +1,4 @@
-"""Waiting for a reply without the event loop: never for long, never at the cost of other tasks."""
+"""Polling for a reply without the event loop: never for long, and never at the cost of other tasks."""
 
 from __future__ import annotations
 
@@ -72,20 +72,20 @@ def polling(host: PlayedHost) -> Polling:
     return Polling(cast("HostFunctions", host))
 
 
-def test_other_tasks_get_their_turn_after_32_answers(polling: Polling) -> None:
+def test_other_tasks_run_after_32_polled_replies(polling: Polling) -> None:
     yields = [polling.should_yield(answered=True) for _ in range(96)]
 
     assert [number for number in range(96) if yields[number]] == [31, 63, 95]
 
 
-def test_who_waits_in_the_loop_need_not_yield(polling: Polling) -> None:
+def test_task_that_waits_in_the_loop_does_not_yield(polling: Polling) -> None:
     for _ in range(10):
         assert not any(polling.should_yield(answered=True) for _ in range(31))
         assert not polling.should_yield(answered=False)
 
 
 @pytest.mark.parametrize("call", ["file_lock", "shm_lock", "file_write"])
-def test_guest_that_called_the_host_for_the_last_request_is_expected_to_do_so_again(
+def test_guest_that_called_the_host_last_time_is_expected_to_do_so_again(
     polling: Polling, host: PlayedHost, call: str
 ) -> None:
     """It then waits for the GIL, which a spin in Python would hold until it ends."""
@@ -97,7 +97,7 @@ def test_guest_that_called_the_host_for_the_last_request_is_expected_to_do_so_ag
     assert found == [False, True, True, False]
 
 
-def test_bell_in_a_nap_ends_it(polling: Polling) -> None:
+def test_bell_ends_a_nap(polling: Polling) -> None:
     rings = PlayedRings(answers=False)
     polling.naps = True
     thread = threading.Thread(target=polling.wake)
@@ -130,13 +130,13 @@ def test_a_hit_after_misses_makes_it_frequent_again(polling: Polling) -> None:
     assert len(polled) > 100
 
 
-def test_sleeping_guest_is_not_waited_for(polling: Polling, host: PlayedHost) -> None:
+def test_sleeping_guest_is_not_polled(polling: Polling, host: PlayedHost) -> None:
     host.asleep = True
 
     assert tries(polling, PlayedRings(answers=True), 10) == []
 
 
-def test_replies_of_others_are_left_to_the_loop(polling: Polling) -> None:
+def test_replies_of_other_tasks_are_left_to_the_loop(polling: Polling) -> None:
     rings = PlayedRings(answers=True)
     rings.undrained = True
 
@@ -162,8 +162,8 @@ class LockRungAfter:
             self._queue.ring()
 
 
-async def test_bell_before_the_nap_does_not_leave_the_reply_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The guest then relies on the nap, which was skipped: the reply waited for the event loop's next wake-up."""
+async def test_reply_announced_before_the_nap_is_drained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guest then relies on the nap, which was skipped: the reply used to wait for the event loop's next wake-up."""
     monkeypatch.setattr(request_queue, "may_spin", lambda: False)
     async with rapsqlite.connect(":memory:") as conn:
         guest = conn._state.guest

@@ -46,7 +46,7 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("what 0", 4),
     ],
 )
-def test_quota_of_version_two(groups: Path, quota: str, expected: int) -> None:
+def test_cgroup_v2_quota_bounds_the_processors(groups: Path, quota: str, expected: int) -> None:
     """A container's quota bounds the processors: https://docs.kernel.org/admin-guide/cgroup-v2.html"""
     (groups / "cpu.max").write_text(quota, encoding="ascii")
 
@@ -54,7 +54,7 @@ def test_quota_of_version_two(groups: Path, quota: str, expected: int) -> None:
 
 
 @pytest.mark.parametrize("quota, expected", [("-1", 4), ("200000", 2), ("50000", 1)])
-def test_quota_of_version_one(groups: Path, quota: str, expected: int) -> None:
+def test_cgroup_v1_quota_bounds_the_processors(groups: Path, quota: str, expected: int) -> None:
     """A container's quota bounds the processors, also under version 1 of control groups."""
     (groups / "cpu").mkdir()
     (groups / "cpu" / "cpu.cfs_quota_us").write_text(quota, encoding="ascii")
@@ -63,7 +63,9 @@ def test_quota_of_version_one(groups: Path, quota: str, expected: int) -> None:
     assert processors.usable_processors() == expected
 
 
-def test_machine_counts_where_there_is_no_affinity(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_processors_of_the_machine_counts_without_affinity(
+    groups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from rapsqlite._platform import darwin  # not on Windows
 
     monkeypatch.setattr(system, "processor_count", darwin.Darwin().processor_count)
@@ -89,12 +91,9 @@ def test_change_of_affinity_is_seen_within_milliseconds(monkeypatch: pytest.Monk
         os.sched_setaffinity(0, before)
 
 
-def test_processors_that_are_taken_away_again_and_again_leave_one_for_a_while(
-    groups: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Other work wants the processors: a spinning thread keeps it, and the other side, from running.
-
-    What is counted while nobody spins says nothing, so that the next look decides anew.
+def test_frequent_preemption_leaves_one_processor_for_a_while(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other work wants the processors: a spinning thread keeps it, and the other side, from running. Switches counted
+    while nobody spins mean nothing, so the next check starts over.
     """
     now, switches = [100.0], [7]
     monkeypatch.setattr(processors, "perf_counter", lambda: now[0])
@@ -108,7 +107,7 @@ def test_processors_that_are_taken_away_again_and_again_leave_one_for_a_while(
     assert seen == [4, 4, 4, 1, 1, 1, 1, 1, 4, 4, 4, 1]
 
 
-def test_processor_that_was_taken_away_long_ago_says_nothing(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preemption_long_ago_does_not_count(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now, switches = [100.0], [7]
     monkeypatch.setattr(processors, "perf_counter", lambda: now[0])
     monkeypatch.setattr(processors, "_involuntary_switches", lambda: switches[0])
@@ -120,7 +119,7 @@ def test_processor_that_was_taken_away_long_ago_says_nothing(groups: Path, monke
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not count them")
-def test_involuntary_switches_are_those_of_the_process() -> None:
+def test_involuntary_switches_of_the_process_are_counted() -> None:
     import resource
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw

@@ -66,31 +66,29 @@ def show_and_watch(watcher: ReplyWatcher, page: Page, request: Unpublished, chec
     return watcher.watch(page.shared, request, checks)
 
 
-def test_page_that_becomes_shareable_keeps_its_content(page: Page) -> None:
+def test_page_made_shareable_keeps_its_content(page: Page) -> None:
     assert page.get(abi.CONTROL_MAGIC) == abi.MAGIC
 
 
-def test_address_inside_of_a_page_is_not_shareable() -> None:
+def test_address_inside_a_page_cannot_be_made_shareable() -> None:
     memory = mmap.mmap(-1, mmap.PAGESIZE)
 
     assert not mapping.make_shareable(ctypes.addressof(ctypes.c_char.from_buffer(memory)) + 64)
 
 
-def test_request_is_published_although_no_reply_comes(watcher: ReplyWatcher, page: Page) -> None:
+def test_request_is_published_even_if_no_reply_arrives(watcher: ReplyWatcher, page: Page) -> None:
     assert not show_and_watch(watcher, page, Unpublished(0, 64, 0), CHECKS)
     assert page.get(abi.CONTROL_REQUEST_HEAD) == 64
 
 
-def test_reply_that_is_there_already_is_found(watcher: ReplyWatcher, page: Page) -> None:
+def test_reply_that_has_already_arrived_is_found(watcher: ReplyWatcher, page: Page) -> None:
     page.set(abi.CONTROL_REPLY_HEAD, 128)
 
     assert show_and_watch(watcher, page, Unpublished(0, 64, 0), MANY_CHECKS)
 
 
-def test_reply_that_comes_meanwhile_is_found_and_other_threads_run_until_then(
-    watcher: ReplyWatcher, page: Page
-) -> None:
-    """Without the GIL: the thread that plays the guest could not answer otherwise."""
+def test_later_reply_is_found_while_other_threads_run(watcher: ReplyWatcher, page: Page) -> None:
+    """The watcher runs without the GIL: otherwise the thread that plays the guest could not reply."""
 
     def answer() -> None:
         while page.get(abi.CONTROL_REQUEST_HEAD) != 64:
@@ -105,7 +103,7 @@ def test_reply_that_comes_meanwhile_is_found_and_other_threads_run_until_then(
     assert found
 
 
-def test_requests_published_by_another_thread_are_not_taken_back(watcher: ReplyWatcher, page: Page) -> None:
+def test_requests_published_by_another_thread_are_not_withdrawn(watcher: ReplyWatcher, page: Page) -> None:
     """The guest may have read them already, and would then find garbage in the ring."""
     page.set(abi.CONTROL_REQUEST_HEAD, 192)
 
@@ -123,7 +121,7 @@ def test_counters_are_compared_as_32_bits(watcher: ReplyWatcher, page: Page) -> 
     assert page.get(abi.CONTROL_REQUEST_HEAD) == 56
 
 
-def test_guest_that_sleeps_is_not_watched(watcher: ReplyWatcher, page: Page) -> None:
+def test_sleeping_guest_is_not_watched(watcher: ReplyWatcher, page: Page) -> None:
     """It must be woken first: it may have checked for requests before this one was published."""
     page.set(abi.CONTROL_PARKED, 1)
 
@@ -131,7 +129,7 @@ def test_guest_that_sleeps_is_not_watched(watcher: ReplyWatcher, page: Page) -> 
     assert page.get(abi.CONTROL_REQUEST_HEAD) == 64
 
 
-def test_each_guest_is_shown_its_own_page(watcher: ReplyWatcher) -> None:
+def test_each_guest_gets_its_own_page(watcher: ReplyWatcher) -> None:
     pages = [Page(), Page()]
     for _ in range(2):
         for number, page in enumerate(pages):
@@ -141,7 +139,7 @@ def test_each_guest_is_shown_its_own_page(watcher: ReplyWatcher) -> None:
     assert [page.get(abi.CONTROL_REQUEST_HEAD) for page in pages] == [64, 65]
 
 
-def test_page_that_is_not_shown_is_not_written_to(watcher: ReplyWatcher) -> None:
+def test_page_that_is_not_mapped_is_not_written_to(watcher: ReplyWatcher) -> None:
     """A signal's handler may have used the thread's watcher for another guest meanwhile."""
     pages = [Page(), Page()]
     for page in pages:
@@ -151,7 +149,7 @@ def test_page_that_is_not_shown_is_not_written_to(watcher: ReplyWatcher) -> None
     assert [page.get(abi.CONTROL_REQUEST_HEAD) for page in pages] == [0, 0]
 
 
-def test_watcher_that_could_not_show_a_page_shows_none_again(
+def test_watcher_that_failed_to_map_a_page_maps_no_other(
     watcher: ReplyWatcher, page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Linux before 6.17 unmaps the old page before it checks whether it can map the new one.
@@ -177,7 +175,7 @@ def test_watcher_that_could_not_show_a_page_shows_none_again(
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_forked_child_does_not_inherit_the_pages(watcher: ReplyWatcher, page: Page) -> None:
-    """The guest is the parent's: nothing in a child may write a word of its control block."""
+    """The guest belongs to the parent: a child must not write to its control block."""
     show_and_watch(watcher, page, Unpublished(0, 64, 0), CHECKS)
     child = os.fork()
     if not child:
@@ -189,7 +187,7 @@ def test_forked_child_does_not_inherit_the_pages(watcher: ReplyWatcher, page: Pa
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-def test_threads_have_watchers_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_thread_has_its_own_watcher(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only one thread at a time may be in an instance."""
     monkeypatch.setattr(runtime, "_watchers", threading.local())
     runtime.shared_engine().prepare_watching()
@@ -255,7 +253,7 @@ async def test_write_rings_no_bell_and_is_in_the_file(database: Path, watched: l
 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("watched")
-async def test_page_is_shown_only_while_the_guest_cannot_end(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_page_is_mapped_only_while_the_guest_cannot_end(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the page of a new guest may be at the same address, and its requests would be garbage."""
     shown: list[bool] = []
     share = mapping.share
@@ -277,7 +275,7 @@ async def test_page_is_shown_only_while_the_guest_cannot_end(database: Path, mon
 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("watched")
-async def test_request_of_another_thread_meanwhile_is_answered_too(
+async def test_request_of_another_thread_meanwhile_gets_its_reply_too(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with rapsqlite.connect(database, isolation_level=None) as connection:
@@ -302,7 +300,7 @@ async def test_request_of_another_thread_meanwhile_is_answered_too(
 
 
 @pytest.mark.anyio
-async def test_without_room_for_mappings_requests_are_published_as_before(
+async def test_requests_are_published_even_if_no_page_can_be_mapped(
     database: Path, watched: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_page: int, _other: int) -> None:

@@ -112,7 +112,7 @@ def test_request_frame_has_the_documented_layout(guest: PlayedGuest) -> None:
     assert guest.read(abi.CONTROL_REQUEST_HEAD) == 48
 
 
-def test_request_that_crosses_the_end_goes_behind_a_skip_frame(guest: PlayedGuest) -> None:
+def test_request_that_would_cross_the_end_follows_a_skip_frame(guest: PlayedGuest) -> None:
     rings = Rings(guest.view, CONTROL)
     for number in range(1, 9):
         assert put(rings, number, b"x" * 8_000) is not None
@@ -126,7 +126,7 @@ def test_request_that_crosses_the_end_goes_behind_a_skip_frame(guest: PlayedGues
     assert struct.unpack_from("<II", guest.memory, REQUESTS)[1] == 9
 
 
-def test_full_ring_takes_nothing_until_the_guest_answers(guest: PlayedGuest) -> None:
+def test_full_ring_accepts_no_request_until_the_guest_replies(guest: PlayedGuest) -> None:
     rings = Rings(guest.view, CONTROL)
     count = 0
     while put(rings, count + 1, b"x" * 200) is not None:
@@ -140,7 +140,7 @@ def test_full_ring_takes_nothing_until_the_guest_answers(guest: PlayedGuest) -> 
     assert put(rings, 99, b"x" * 200) is not None
 
 
-def test_counters_wrap_at_two_to_the_32(guest: PlayedGuest) -> None:
+def test_counters_wrap_at_32_bits(guest: PlayedGuest) -> None:
     start = 0x1_0000_0000 - RING  # a multiple of the ring's size
     for offset in (
         abi.CONTROL_REQUEST_HEAD,
@@ -174,7 +174,7 @@ def test_cancel_marks_a_frame_the_guest_still_owns_and_no_other(guest: PlayedGue
     assert struct.unpack_from("<I", guest.memory, REQUESTS + second + 8) == (1,)
 
 
-def test_reply_is_copied_out_and_its_room_freed(guest: PlayedGuest) -> None:
+def test_reply_is_copied_and_its_space_freed(guest: PlayedGuest) -> None:
     rings = Rings(guest.view, CONTROL)
     size = guest.reply(0, b"\x91\x91\x01")
     guest.word(abi.CONTROL_REPLY_HEAD, size)
@@ -218,7 +218,7 @@ def test_body_longer_than_its_frame_is_refused(guest: PlayedGuest, rows_len: int
         take(rings)
 
 
-def test_frame_that_runs_over_the_end_of_the_ring_is_refused(guest: PlayedGuest) -> None:
+def test_frame_beyond_the_end_of_the_ring_is_refused(guest: PlayedGuest) -> None:
     rings = Rings(guest.view, CONTROL)
     guest.word(abi.CONTROL_REPLY_TAIL, RING - 16)
     rings = Rings(guest.view, CONTROL)
@@ -256,7 +256,7 @@ def test_any_other_skip_frame_is_refused(guest: PlayedGuest, tail: int, length: 
         take(rings)
 
 
-def test_spilled_body_must_be_the_one_handed_over(guest: PlayedGuest) -> None:
+def test_spilled_body_must_be_the_one_that_was_passed(guest: PlayedGuest) -> None:
     rings = Rings(guest.view, CONTROL)
     rings.spilled.append(b"abcdef")
     size = guest.reply(0, b"", rows_len=6, flags=abi.REPLY_SPILLED)
@@ -290,14 +290,14 @@ def test_spilled_body_must_be_the_one_handed_over(guest: PlayedGuest) -> None:
         (abi.CONTROL_REPLY_TAIL, 12),
     ],
 )
-def test_control_block_that_cannot_be_is_refused(guest: PlayedGuest, offset: int, value: int) -> None:
+def test_invalid_control_block_is_refused(guest: PlayedGuest, offset: int, value: int) -> None:
     guest.word(offset, value)
 
     with pytest.raises(MalformedReplyError):
         Rings(guest.view, CONTROL)
 
 
-def test_ring_outside_of_the_memory_is_refused(guest: PlayedGuest) -> None:
+def test_ring_outside_the_memory_is_refused(guest: PlayedGuest) -> None:
     guest.word(abi.CONTROL_REPLY_RING, REPLIES + 8)
 
     with pytest.raises(IndexError):

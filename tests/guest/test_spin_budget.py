@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class PlayedWords:
-    """The one word that is set, and how often it was."""
+    """The only word that is set, and how often it was set."""
 
     def __init__(self) -> None:
         self.spins = 0
@@ -59,7 +59,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return played
 
 
-def test_guest_spins_for_long_once_requests_follow_each_other(clock: Clock) -> None:
+def test_guest_spins_long_once_requests_are_frequent(clock: Clock) -> None:
     talk = Talk()
 
     assert talk.ask() == FEW_SPINS
@@ -78,7 +78,7 @@ def test_word_is_stored_only_when_it_changes(clock: Clock) -> None:
     assert talk.words.stores == 2
 
 
-def test_nobody_spins_for_long_while_more_guests_are_active_than_may_spin(clock: Clock) -> None:
+def test_no_guest_spins_long_while_too_many_are_active(clock: Clock) -> None:
     talks = [Talk() for _ in range(3)]
     spins = []
     for _ in range(20):
@@ -89,7 +89,7 @@ def test_nobody_spins_for_long_while_more_guests_are_active_than_may_spin(clock:
     assert is_crowded()
 
 
-def test_seats_of_those_who_fell_silent_are_free(clock: Clock) -> None:
+def test_budget_of_idle_guests_is_free(clock: Clock) -> None:
     earlier, later = [Talk() for _ in range(2)], [Talk() for _ in range(2)]
     for pair in (earlier, later):
         spins: list[int] = []
@@ -101,7 +101,7 @@ def test_seats_of_those_who_fell_silent_are_free(clock: Clock) -> None:
     assert not is_crowded()
 
 
-def test_crowd_that_is_over_is_forgotten(clock: Clock) -> None:
+def test_past_crowd_is_forgotten(clock: Clock) -> None:
     talks = [Talk() for _ in range(3)]
     for _ in range(20):
         clock.now += 0.00005
@@ -116,7 +116,7 @@ def test_crowd_that_is_over_is_forgotten(clock: Clock) -> None:
     assert not is_crowded()
 
 
-def test_guest_that_ended_gives_its_spins_back(clock: Clock) -> None:
+def test_stopped_guest_returns_its_budget(clock: Clock) -> None:
     talks = [Talk() for _ in range(3)]
     for talk in talks[:2]:
         talk.ask()
@@ -129,7 +129,7 @@ def test_guest_that_ended_gives_its_spins_back(clock: Clock) -> None:
     assert len(spin_budget._spinners) == 2
 
 
-def test_nobody_spins_on_a_single_processor(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_guest_spins_on_a_single_processor(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spinning there keeps the other side, whose reply it waits for, from running."""
     monkeypatch.setattr(spin_budget, "usable_processors", lambda: 1)
     talk = Talk()
@@ -152,7 +152,7 @@ def test_guest_spins_again_once_there_is_another_processor(clock: Clock, monkeyp
         talk.ask()
 
     processors[0] = 4
-    clock.now += 0.006  # the crowd on the single processor is over
+    clock.now += 0.006  # forgets the crowd on the single processor
     talk.ask()
     clock.now += 0.0001
 

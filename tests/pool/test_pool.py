@@ -45,7 +45,7 @@ async def pool(wal: Path) -> AsyncIterator[Pool]:
 
 
 @pytest.mark.parametrize("kind", ["wal", "delete", "memory", "one connection"])
-async def test_verbs_of_a_pool_do_what_those_of_a_connection_do(database: Path, kind: str) -> None:
+async def test_pool_methods_work_like_connection_methods(database: Path, kind: str) -> None:
     """And they commit: the in-memory database outlives its connections."""
     if kind == "wal":
         with closing(sqlite3.connect(database)) as stock:
@@ -82,7 +82,7 @@ async def test_readers_and_the_writer_are_different_connections(pool: Pool) -> N
             await one.execute("INSERT INTO t (b) VALUES (2)")
 
 
-async def test_block_of_acquire_commits_on_a_clean_exit_and_rolls_back_after_an_exception(pool: Pool) -> None:
+async def test_acquire_block_commits_on_success_and_rolls_back_on_an_exception(pool: Pool) -> None:
     async with pool.acquire() as conn:
         await conn.execute("INSERT INTO t (b) VALUES ('kept')")
     with pytest.raises(KeyError):  # noqa: PT012 - the block is what is tested
@@ -138,7 +138,7 @@ async def test_tasks_get_connections_in_the_order_in_which_they_asked(pool: Pool
     assert order == list(range(10))
 
 
-async def test_timeout_says_where_the_connections_are(pool: Pool) -> None:
+async def test_timeout_error_says_where_connections_were_acquired(pool: Pool) -> None:
     async def hold(done: anyio.Event, *, task_status: Any) -> None:
         async with pool.acquire():
             task_status.started()
@@ -174,14 +174,14 @@ async def test_too_many_waiting_tasks_are_refused(wal: Path) -> None:
                 await pool.acquire()
 
 
-async def test_task_that_has_the_writer_and_asks_for_it_again_is_refused_at_once(pool: Pool) -> None:
+async def test_task_that_acquires_the_writer_twice_is_refused_immediately(pool: Pool) -> None:
     async with pool.acquire():
         with pytest.raises(rapsqlite.ProgrammingError, match="would wait for itself"):
             await pool.execute("INSERT INTO t (b) VALUES (1)")
 
 
 @pytest.mark.parametrize("when", ["waiting", "handed over"])
-async def test_cancelled_wait_leaves_no_connection_behind(pool: Pool, when: str) -> None:
+async def test_cancelled_wait_leaks_no_connection(pool: Pool, when: str) -> None:
     scope = anyio.CancelScope()
 
     async def wait() -> None:
@@ -205,7 +205,7 @@ async def test_cancelled_wait_leaves_no_connection_behind(pool: Pool, when: str)
         assert pool.statistics()["waiting"] == 0
 
 
-def test_stream_that_is_left_early_gives_its_connection_back(wal: Path) -> None:
+def test_stream_that_is_left_early_returns_its_connection(wal: Path) -> None:
     """Python ends the iterator when it is collected, and then it must not wait."""
 
     async def main() -> None:
@@ -268,7 +268,7 @@ STATE = (
 
 
 @pytest.mark.parametrize("read_only", [False, True], ids=["writer", "reader"])
-async def test_nothing_that_a_borrower_leaves_behind_reaches_the_next(wal: Path, read_only: bool) -> None:
+async def test_no_state_of_a_borrower_reaches_the_next(wal: Path, read_only: bool) -> None:
     async with create_pool(wal, max_size=2) as pool:
         async with pool.acquire(read_only=read_only) as conn:
             before = await conn.fetch_one(STATE)
@@ -292,7 +292,7 @@ async def test_nothing_that_a_borrower_leaves_behind_reaches_the_next(wal: Path,
             assert await pool.fetch_scalar("SELECT 1") == 1
 
 
-async def test_journal_mode_of_a_borrower_is_not_the_next_ones(database: Path) -> None:
+async def test_journal_mode_of_a_borrower_is_reset(database: Path) -> None:
     """Outside WAL mode it belongs to the connection."""
     async with create_pool(database) as pool:
         await pool.executescript(SCHEMA)
@@ -302,8 +302,8 @@ async def test_journal_mode_of_a_borrower_is_not_the_next_ones(database: Path) -
 
 
 @pytest.mark.parametrize("returned_by", ["its task", "another task"])
-async def test_connection_that_comes_back_inside_an_open_block_is_replaced(pool: Pool, returned_by: str) -> None:
-    """Returning it does not wait for the block's end, and the next borrower is in no block."""
+async def test_connection_returned_inside_an_open_block_is_replaced(pool: Pool, returned_by: str) -> None:
+    """Returning it does not wait for the block to end, and the next borrower is in no block."""
     conn = await pool.acquire()
     block = conn.transaction()
     returned = anyio.Event()
@@ -344,7 +344,7 @@ async def test_harmless_use_replaces_no_connection(pool: Pool) -> None:
     assert pool.statistics()["replaced"] == 0
 
 
-async def test_returned_connection_is_refused_with_all_that_it_made(pool: Pool) -> None:
+async def test_returned_connection_and_its_objects_refuse_use(pool: Pool) -> None:
     conn = await pool.acquire()
     cursor = await conn.execute("SELECT 1 UNION ALL SELECT 2")
     prepared = conn.prepare("SELECT 1")
@@ -362,14 +362,14 @@ async def test_returned_connection_is_refused_with_all_that_it_made(pool: Pool) 
         assert await another.fetch_scalar("SELECT 1") == 1
 
 
-async def test_connection_of_elsewhere_is_not_taken(pool: Pool) -> None:
+async def test_foreign_connection_is_not_accepted(pool: Pool) -> None:
     async with rapsqlite.connect(":memory:") as conn:
         with pytest.raises(rapsqlite.ProgrammingError, match="belongs to another pool"):
             await pool.release(conn)
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-async def test_connection_that_is_broken_or_closed_while_it_is_out_is_replaced(pool: Pool, read_only: bool) -> None:
+async def test_connection_broken_or_closed_by_its_borrower_is_replaced(pool: Pool, read_only: bool) -> None:
     async with pool.acquire(read_only=read_only) as conn:
         await conn.close()
     async with pool.acquire(read_only=read_only) as conn:
@@ -390,7 +390,7 @@ async def test_connection_that_breaks_while_idle_is_replaced_without_notice(pool
     assert await pool.execute_insert("INSERT INTO t (b) VALUES (1)") == (1,)
 
 
-async def test_statement_that_still_runs_when_its_connection_comes_back_is_ended(pool: Pool) -> None:
+async def test_statement_still_running_when_its_connection_is_returned_is_ended(pool: Pool) -> None:
     async def run(conn: rapsqlite.Connection) -> None:
         with pytest.raises(rapsqlite.Error):
             await conn.fetch_all(ENDLESS)
@@ -437,7 +437,7 @@ async def test_hooks_see_each_connection(wal: Path) -> None:
 
 
 @pytest.mark.parametrize("hook", ["check", "reset"])
-async def test_hook_that_raises_means_another_connection(wal: Path, hook: str) -> None:
+async def test_connection_whose_hook_raises_is_replaced(wal: Path, hook: str) -> None:
     calls = []
 
     async def fail_once(conn: rapsqlite.Connection) -> None:
@@ -452,7 +452,7 @@ async def test_hook_that_raises_means_another_connection(wal: Path, hook: str) -
         assert pool.statistics()["opened"] == 2
 
 
-async def test_init_hook_that_raises_fails_opening_and_leaves_nothing(wal: Path) -> None:
+async def test_init_hook_that_raises_fails_opening_and_leaves_no_connection(wal: Path) -> None:
     async def fail(conn: rapsqlite.Connection) -> None:
         raise KeyError("no")
 
@@ -476,14 +476,14 @@ async def test_init_hook_that_raises_fails_opening_and_leaves_nothing(wal: Path)
     [{"max_size": 0}, {"min_size": -1}, {"min_size": 3, "max_size": 2}, {"max_size": "2"}, {"autocommit": False}],
     ids=str,
 )
-def test_sizes_and_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
+def test_invalid_sizes_and_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"size|autocommit"):
         create_pool(":memory:", **options)
     with pytest.raises(TypeError):
         create_pool(":memory:", no_such_option=1)
 
 
-async def test_min_size_is_opened_at_once_and_resized(wal: Path) -> None:
+async def test_min_size_is_opened_immediately_and_can_be_changed(wal: Path) -> None:
     async with create_pool(wal, min_size=3, max_size=4) as pool:
         assert pool.statistics()["size"] == 3
         await pool.resize(min_size=1, max_size=2)
@@ -499,7 +499,7 @@ async def test_min_size_is_opened_at_once_and_resized(wal: Path) -> None:
             await pool.resize(max_size=0)
 
 
-async def test_growing_lets_waiting_tasks_in(wal: Path) -> None:
+async def test_growing_the_pool_serves_waiting_tasks(wal: Path) -> None:
     async with create_pool(wal, max_size=2) as pool, anyio.create_task_group() as tasks:
 
         async def read() -> None:
@@ -529,7 +529,7 @@ async def test_drained_and_old_connections_are_replaced(wal: Path) -> None:
         assert await pool.fetch_scalar("SELECT 1") == 1
 
 
-async def test_unused_connections_beyond_the_smallest_size_are_closed(wal: Path) -> None:
+async def test_idle_connections_beyond_min_size_are_closed(wal: Path) -> None:
     async with create_pool(wal, idle_timeout=0) as pool:
         async with pool.acquire(read_only=True), pool.acquire(read_only=True):
             assert pool.statistics()["size"] == 3
@@ -537,7 +537,7 @@ async def test_unused_connections_beyond_the_smallest_size_are_closed(wal: Path)
         assert pool.statistics()["size"] == 1
 
 
-async def test_statistics_count(pool: Pool) -> None:
+async def test_pool_statistics_count(pool: Pool) -> None:
     async with pool.acquire():
         pass
     counts = pool.statistics()
@@ -550,7 +550,7 @@ async def test_statistics_count(pool: Pool) -> None:
 # -- the end ---------------------------------------------------------------------------------------
 
 
-async def test_closing_waits_for_what_is_out_and_refuses_what_waits(wal: Path) -> None:
+async def test_closing_waits_for_borrowers_and_refuses_waiting_tasks(wal: Path) -> None:
     errors: list[BaseException] = []
     pool = await create_pool(wal)
     conn = await pool.acquire()
@@ -577,7 +577,7 @@ async def test_closing_waits_for_what_is_out_and_refuses_what_waits(wal: Path) -
         assert stock.execute("SELECT b FROM t").fetchall() == [("kept",)]
 
 
-async def test_closing_leaves_nothing_but_the_database(wal: Path) -> None:
+async def test_closing_leaves_only_the_database_file(wal: Path) -> None:
     """Only the last connection to close checkpoints the WAL, and only if it may write."""
     async with create_pool(wal, min_size=3, max_size=3) as pool:
         await pool.execute("CREATE TABLE beside (a)")
@@ -586,7 +586,7 @@ async def test_closing_leaves_nothing_but_the_database(wal: Path) -> None:
     assert [path.name for path in wal.parent.iterdir()] == [wal.name]
 
 
-async def test_closing_with_a_timeout_closes_what_is_out_and_says_where_it_was_acquired(wal: Path) -> None:
+async def test_closing_with_a_timeout_closes_borrowed_connections_and_says_where_they_were_acquired(wal: Path) -> None:
     pool = await create_pool(wal)
     conn = await pool.acquire()
 
@@ -637,7 +637,7 @@ def test_pool_of_the_parent_is_refused_after_a_fork(database: Path) -> None:
     assert status == 0
 
 
-async def test_database_that_goes_away_is_an_error_and_one_that_comes_back_is_used(database: Path) -> None:
+async def test_deleted_database_is_an_error_until_it_exists_again(database: Path) -> None:
     async with create_pool(database) as pool:
         await pool.executescript(SCHEMA)
         await anyio.Path(database).unlink()
@@ -647,7 +647,7 @@ async def test_database_that_goes_away_is_an_error_and_one_that_comes_back_is_us
         assert await pool.execute_insert("INSERT INTO t (b) VALUES (1)") == (1,)
 
 
-async def test_pool_of_a_database_that_cannot_be_opened_says_so_and_lets_nobody_wait(tmp_path: Path) -> None:
+async def test_pool_of_a_database_that_cannot_be_opened_raises_in_every_waiting_task(tmp_path: Path) -> None:
     pool = create_pool(tmp_path / "nowhere" / "x.db")
     errors = []
 
@@ -669,7 +669,7 @@ def open_files() -> int:
     return len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
 
 
-async def test_nothing_leaks(wal: Path) -> None:
+async def test_pool_leaks_nothing(wal: Path) -> None:
     threads, files = threading.active_count(), open_files()
     for _ in range(3):
         async with create_pool(wal, min_size=2, max_size=4) as pool, anyio.create_task_group() as tasks:

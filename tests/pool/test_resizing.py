@@ -26,10 +26,8 @@ def wal(database: Path) -> Path:
 
 
 @pytest.mark.parametrize("writer_is", ["idle", "out"])
-async def test_task_that_waits_for_a_reader_gets_the_only_connection_once_there_are_no_readers(
-    wal: Path, writer_is: str
-) -> None:
-    """And it returns the connection to the lane it came from."""
+async def test_task_waiting_for_a_reader_gets_the_writer_once_readers_are_removed(wal: Path, writer_is: str) -> None:
+    """It returns the connection to the lane it came from."""
     async with create_pool(wal, max_size=2, acquire_timeout=5) as pool:
         reader = await pool.acquire(read_only=True)
         writer = await pool.acquire() if writer_is == "out" else None
@@ -73,7 +71,7 @@ async def test_cancelled_wait_for_a_reader_loses_no_writer(wal: Path) -> None:
         assert pool.statistics()["size"] == 1
 
 
-async def test_reader_that_fails_its_check_is_replaced_though_there_are_no_readers_any_more(wal: Path) -> None:
+async def test_reader_that_fails_its_check_is_replaced_even_after_readers_were_removed(wal: Path) -> None:
     checked = anyio.Event()
     go_on = anyio.Event()
 
@@ -92,7 +90,7 @@ async def test_reader_that_fails_its_check_is_replaced_though_there_are_no_reade
 
 @pytest.mark.parametrize("limit_s", [None, 0.01])
 @pytest.mark.filterwarnings("ignore:a pool was closed with:ResourceWarning")
-async def test_pool_that_is_closed_twice_at_once_is_closed(wal: Path, limit_s: float | None) -> None:
+async def test_pool_can_be_closed_by_two_tasks_at_once(wal: Path, limit_s: float | None) -> None:
     """Both calls wait for the connections that are out; the second may give up."""
     pool = await create_pool(wal)
     conn = await pool.acquire()
@@ -107,7 +105,7 @@ async def test_pool_that_is_closed_twice_at_once_is_closed(wal: Path, limit_s: f
     await conn.close()
 
 
-async def test_connection_that_is_opened_while_the_pool_is_closed_does_not_stay(wal: Path) -> None:
+async def test_connection_opened_while_the_pool_closes_is_closed(wal: Path) -> None:
     begun, go_on = anyio.Event(), anyio.Event()
     opened: list[rapsqlite.Connection] = []
 

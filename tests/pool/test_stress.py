@@ -18,7 +18,7 @@ SECONDS = 60 if os.environ.get("RAPSQLITE_LONG") == "1" else 1.5
 
 
 @pytest.mark.timeout(300)
-async def test_tasks_of_two_processes_read_and_write_without_an_error_and_lose_nothing(database: Path) -> None:
+async def test_pools_of_two_processes_read_and_write_without_errors_or_lost_updates(database: Path) -> None:
     with closing(sqlite3.connect(database)) as stock:
         stock.execute("PRAGMA journal_mode = wal")
         stock.execute(SCHEMA)

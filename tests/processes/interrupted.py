@@ -80,7 +80,7 @@ async def opened(database: str) -> rapsqlite.Connection:
 
 
 def send_soon(work: Work, delay_s: float) -> threading.Thread:
-    """Send SIGINT, and once more if Python has dropped the exception because it was raised in a finalizer."""
+    """Send SIGINT, and again if Python has dropped the exception because it was raised in a finalizer."""
 
     def send() -> None:
         time.sleep(delay_s)
@@ -105,7 +105,7 @@ def raise_here_or_later(_number: int, frame: Any) -> None:
 
 
 def check_file(database: str, committed: int) -> None:
-    """Nothing of ours holds a lock: what is closed without waiting may do so for a moment."""
+    """The package holds no lock; one closed without waiting may still be released a moment later."""
     until = time.monotonic() + AT_ONCE_S
     while any(thread.name.startswith("rapsqlite") for thread in threading.enumerate()):
         assert time.monotonic() < until, threading.enumerate()

@@ -16,7 +16,7 @@ import threading
 ACCOUNTS = 40
 AMOUNT = 1_000
 WHO = "native"
-TIMEOUT_S = 60.0  # under load it has been seen to wait for 15 s: SQLite polls, and the lock is seldom free
+TIMEOUT_S = 60.0  # under load it has waited for 15 s: SQLite polls, and the lock is seldom free
 
 
 def transfer(native: sqlite3.Connection, number: int, chance: random.Random) -> None:

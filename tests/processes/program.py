@@ -3,8 +3,9 @@
     python -m tests.processes.program DATABASE SECONDS SEED LOOP
 
 Tasks move amounts between accounts and are cancelled once, twice or by a timeout; connections are dropped in the middle
-of transactions; event loops are closed with requests in flight; descriptors run short; a crowd waits for the lock; a
-process with SQLite's own library works beside it. Prints a JSON object at the end: what was done and what is wrong.
+of transactions; event loops are closed with requests in flight; descriptors run short; many connections wait for the
+lock; a process with SQLite's own library works at the same time. Prints a JSON object at the end: what was done and
+what is wrong.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 WORKERS = 6
 CROWD = 120
-END_S = 20.0  # until everything left over must be gone
+END_S = 20.0  # until nothing may be left
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
 SPOIL = "UPDATE account SET amount = amount - 7 WHERE id = 0"
 # What may happen to any task here: an interrupt, and no descriptor for a journal.
@@ -49,10 +50,8 @@ EXPECTED = {rapsqlite.SQLITE_INTERRUPT, rapsqlite.SQLITE_CANTOPEN}
 
 
 def collect() -> None:
-    """Collect all garbage, for sure.
-
-    ``gc.collect()`` does nothing while another thread collects, which lets go of the GIL in finalizers. What a lost
-    loop leaves is a cycle of asyncio's; uncollected, its connection would keep its locks from everybody.
+    """Collect all garbage. ``gc.collect()`` does nothing while another thread collects, which releases the GIL in
+    finalizers. A lost loop leaves a cycle of asyncio's; uncollected, its connection would keep its locks.
     """
     begun: list[str] = []
 
@@ -310,7 +309,7 @@ class Stress:
             await anyio.sleep(self.chance.random() * 0.2)
 
     async def crowd(self) -> None:
-        """Let more than a hundred connections wait for the lock: each gets its turn."""
+        """Let more than a hundred connections wait for the lock: each gets it in turn."""
         async with self.needs_descriptors, anyio.create_task_group() as tasks:
             for number in range(CROWD):
                 tasks.start_soon(self.visit, number)

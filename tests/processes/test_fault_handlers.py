@@ -47,7 +47,9 @@ TRAPS = ["UNREACHABLE", "OUT_OF_BOUNDS", "DIVISION"]
 
 @pytest.mark.parametrize("enabled", ["before", "after"])
 def test_trap_is_an_error_whenever_faulthandler_was_enabled(enabled: str) -> None:
-    """pytest enables it, and programs do so after their first connection: then the next trap ended the process."""
+    """pytest enables it, and programs may do so after their first connection: then the next trap used to end the
+    process.
+    """
     program = """
         async def main():
             if sys.argv[1] == "before":
@@ -97,7 +99,7 @@ def test_file_that_is_truncated_after_faulthandler_was_enabled_is_an_error(tmp_p
 
 
 def test_trap_in_the_request_after_faulthandler_was_enabled_is_an_error() -> None:
-    """Handlers were only checked when a guest started or a file was mapped."""
+    """Handlers used to be checked only when a guest started or a file was mapped."""
     program = """
         async def main():
             guest = guest_of("(drop (call $park (i32.const 0))) unreachable")
@@ -119,7 +121,7 @@ def test_trap_in_the_request_after_faulthandler_was_enabled_is_an_error() -> Non
     assert done.stdout.splitlines()[-1] == "error"
 
 
-def test_fault_of_native_code_is_described_by_a_faulthandler_that_was_enabled_before() -> None:
+def test_faulthandler_still_reports_faults_of_native_code() -> None:
     program = """
         async def main():
             faulthandler.enable()
@@ -136,7 +138,7 @@ def test_fault_of_native_code_is_described_by_a_faulthandler_that_was_enabled_be
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGILL, signal.SIGFPE])
-def test_handler_of_the_program_stays_and_the_log_says_what_that_means(number: int) -> None:
+def test_programs_own_handler_is_kept_and_the_consequence_logged(number: int) -> None:
     """It may be there for good reasons, as other runtimes' handlers are."""
     program = """
         async def main():

@@ -100,7 +100,7 @@ MOUNTS = {
 
 
 def run(directory: Path, kind: str, library: str, backend: str = "asyncio") -> tuple[dict[str, Any], list[str]]:
-    """Run the program with a small disk for temporary files; return what became of the statements, and the messages."""
+    """Run the program with a small disk for temporary files; return the statements' outcomes, and the messages."""
     directory.mkdir()
     full, room = (str(directory), str(directory.parent)) if kind == "the directory" else ("/tmp", "/mnt")
     script = f'{MOUNTS[kind]}; export RAPSQLITE_CACHE_DIR="$FULL/cache"; exec "$@"'
@@ -119,7 +119,9 @@ def run(directory: Path, kind: str, library: str, backend: str = "asyncio") -> t
 @pytest.mark.skipif(sys.platform != "linux", reason="namespaces and tmpfs are Linux's")
 @pytest.mark.parametrize("kind, backend", [("the directory", "asyncio"), ("/tmp", "trio")])
 def test_statements_that_need_a_full_disk_fail_as_with_sqlite3(tmp_path: Path, kind: str, backend: str) -> None:
-    """After the first of them every statement that read a temporary table failed, until the connection was closed."""
+    """After the first of them, every statement that read a temporary table used to fail until the connection was
+    closed.
+    """
     if namespace() is None:
         pytest.skip("mounting is not allowed here")
     if kind == "/tmp" and any(path.startswith("/tmp/") for path in (sys.executable, str(ROOT))):

@@ -216,7 +216,7 @@ def run_many(ending: Ending, loop: str, directory: Path, count: int) -> list[str
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_quick_example_ends_cleanly_every_time(loop: str, tmp_path: Path) -> None:
+def test_quick_example_exits_cleanly_every_time(loop: str, tmp_path: Path) -> None:
     runs = CLEAN_RUNS if loop == "asyncio" else CLEAN_RUNS // 4
 
     assert run_many(CLEAN, loop, tmp_path, runs) == ["[[1, 'hello']]\n"] * runs
@@ -224,7 +224,7 @@ def test_quick_example_ends_cleanly_every_time(loop: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("name", sorted(ENDINGS))
-def test_unclean_end_loses_nothing(name: str, loop: str, tmp_path: Path) -> None:
+def test_unclean_exit_loses_no_committed_row(name: str, loop: str, tmp_path: Path) -> None:
     """Committed rows stay, the rest is gone, and the interpreter exits with its own exit code."""
     run_many(ENDINGS[name], loop, tmp_path, UNCLEAN_RUNS)
 
@@ -249,7 +249,7 @@ def test_interrupt_key_ends_a_running_statement(loop: str, database: Path) -> No
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_killed_process_keeps_what_it_committed(loop: str, database: Path) -> None:
+def test_killed_process_keeps_committed_rows(loop: str, database: Path) -> None:
     """No handler runs: the remaining journal must restore the file."""
     body = """
         async def main():

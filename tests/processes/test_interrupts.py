@@ -20,8 +20,8 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("kind", ["run", "old", "uvloop", "trio"])
-def test_program_that_is_interrupted_again_and_again_loses_nothing(kind: str, database: Path) -> None:
-    """Connections work and close, other tasks go on, the file holds what was reported and nobody's lock."""
+def test_program_interrupted_repeatedly_loses_nothing(kind: str, database: Path) -> None:
+    """Connections work and close, other tasks continue, and the file holds what was reported and no lock."""
     command = [sys.executable, "-m", "tests.processes.interrupted", kind, str(ROUNDS), str(SEED), str(database)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=880 if LONG else 55, check=False)
 

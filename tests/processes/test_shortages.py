@@ -65,8 +65,8 @@ def run(program: str, *arguments: str, prefix: str = "", **options: Any) -> subp
 
 
 @pytest.mark.parametrize("order", ["first", "later"])
-def test_connection_opens_or_says_that_there_are_too_many_files(tmp_path: Path, order: str) -> None:
-    """wasmtime's WASI aborts if it gets no descriptors when it first writes: three, then or much later."""
+def test_connection_opens_or_reports_too_many_open_files(tmp_path: Path, order: str) -> None:
+    """wasmtime's WASI aborts the process unless it gets three descriptors when it first writes, possibly much later."""
     program = """
         async def main():
             if sys.argv[2] == "later":
@@ -94,7 +94,7 @@ def test_connection_opens_or_says_that_there_are_too_many_files(tmp_path: Path, 
             )
 
 
-def test_engine_that_cannot_be_read_for_want_of_descriptors_says_so() -> None:
+def test_engine_that_cannot_be_read_for_lack_of_descriptors_is_a_clear_error() -> None:
     program = """
         async def main():
             from rapsqlite import runtime
@@ -114,7 +114,7 @@ def test_engine_that_cannot_be_read_for_want_of_descriptors_says_so() -> None:
     assert "ulimit -n" in done.stdout
 
 
-def test_connections_as_many_as_the_address_space_has_room_for(tmp_path: Path) -> None:
+def test_address_space_limit_is_a_clear_error(tmp_path: Path) -> None:
     """A connection reserves 4 GiB of addresses, which a limit on them counts although most are never used."""
     program = """
         async def main():
@@ -141,7 +141,7 @@ def test_connections_as_many_as_the_address_space_has_room_for(tmp_path: Path) -
 
 
 class NoThreads:
-    """Let no more than so many threads start from now on, besides those that Trio waits for descriptors in."""
+    """Let only a number of threads start from now on, besides Trio's threads that wait for descriptors."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
         self.left = allowed
@@ -158,7 +158,7 @@ class NoThreads:
 
 
 @pytest.mark.parametrize("limits", [None, {"statement_seconds": 5}], ids=["the guest's", "the watchdog's"])
-async def test_thread_that_cannot_start_is_an_error_that_says_so(
+async def test_thread_that_cannot_start_is_a_clear_error(
     monkeypatch: pytest.MonkeyPatch, limits: rapsqlite.Limits | None
 ) -> None:
     async with connect(":memory:"):
@@ -174,7 +174,7 @@ async def test_thread_that_cannot_start_is_an_error_that_says_so(
         assert await conn.fetch_scalar("SELECT 1") == 1
 
 
-async def test_guest_writes_no_bell_where_wasmtime_could_not_start_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_guest_rings_by_a_call_if_wasmtime_cannot_start_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would abort the process. The bell is then a call."""
     with monkeypatch.context() as patch:
         patch.setattr(runtime, "_output_is_prepared", False)
@@ -198,7 +198,7 @@ WITHOUT_CACHE: dict[str, Callable[[Path], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("kind", [*WITHOUT_CACHE, "of a user without a home"])
-def test_directory_for_the_compiled_module_that_cannot_be_written_costs_time_alone(tmp_path: Path, kind: str) -> None:
+def test_unwritable_cache_directory_costs_only_time(tmp_path: Path, kind: str) -> None:
     """As in a container with a numeric user: no home directory, or a read-only one."""
     (tmp_path / "file").touch()
     environment = {"PATH": "", **(WITHOUT_CACHE[kind](tmp_path) if kind in WITHOUT_CACHE else {})}
@@ -222,7 +222,7 @@ def test_directory_for_the_compiled_module_that_cannot_be_written_costs_time_alo
 
 
 @pytest.mark.parametrize("place", ["nowhere", "file"])
-def test_temporary_files_go_elsewhere_if_their_directory_cannot_be_used(tmp_path: Path, place: str) -> None:
+def test_temporary_files_use_another_directory_if_theirs_is_unusable(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
     program = """
         async def main():
@@ -240,7 +240,7 @@ def test_temporary_files_go_elsewhere_if_their_directory_cannot_be_used(tmp_path
     assert (done.returncode, done.stdout) == (0, "8\n"), done.stderr
 
 
-def test_file_that_may_not_grow_fails_its_statement_alone(tmp_path: Path) -> None:
+def test_file_size_limit_fails_only_its_statement(tmp_path: Path) -> None:
     """The file size limit (ulimit -f) first raises a signal, which Python ignores, and then an error."""
     program = """
         async def main():
@@ -264,7 +264,7 @@ def test_file_that_may_not_grow_fails_its_statement_alone(tmp_path: Path) -> Non
     assert rows == "[[1]]"
 
 
-def test_descriptor_that_another_thread_takes_at_the_last_moment_is_named() -> None:
+def test_error_names_descriptors_that_ran_out_at_the_last_moment() -> None:
     """wasmtime opens the guest's end of the bell itself, and says no more than that it could not."""
     error = shortage.explained(RuntimeError("failed to set stdout file"), "a.db")
 

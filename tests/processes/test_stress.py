@@ -24,7 +24,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("loop, seed", [("asyncio", SEEDS[0]), ("trio", SEEDS[-1]), ("uvloop", SEEDS[-1])])
-def test_stressed_process_loses_nothing_and_leaves_nothing(database: Path, loop: str, seed: int) -> None:
+def test_stressed_process_loses_and_leaks_nothing(database: Path, loop: str, seed: int) -> None:
     """RAPSQLITE_STRESS_SEEDS and RAPSQLITE_STRESS_SECONDS repeat a failed run; odd seeds use WAL mode."""
     command = [sys.executable, "-W", "error::ResourceWarning", "-m", "tests.processes.program"]
     done = subprocess.run(

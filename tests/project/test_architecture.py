@@ -241,7 +241,9 @@ def test_no_modules_import_each_other() -> None:
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_imports_in_functions_are_lazy_ones_with_a_reason(path: Path) -> None:
-    """Only what `import rapsqlite` must not load may be imported late; a comment explains it unless it is obvious."""
+    """Only modules that `import rapsqlite` must not load may be imported late; a comment explains it unless it is
+    obvious.
+    """
     lines = path.read_text(encoding="utf-8").splitlines()
     late = [(name, line) for name, line, inside in imports_of(path) if inside]
 
@@ -365,7 +367,7 @@ def preceded_by_comment(lines: list[str], index: int) -> bool:
 
 
 @pytest.mark.parametrize("module", sorted(ONLY_USERS))
-def test_low_level_module_has_one_home(module: str) -> None:
+def test_low_level_module_has_one_importer(module: str) -> None:
     users = {name_of(path) for path in modules() if module in {name.split(".")[0] for name, _, _ in imports_of(path)}}
 
     assert users <= ONLY_USERS[module]
@@ -458,7 +460,7 @@ def test_no_file_has_a_vague_name() -> None:
 
 
 @pytest.mark.parametrize("what", sorted(FORBIDDEN))
-def test_no_file_says(what: str) -> None:
+def test_no_file_contains(what: str) -> None:
     """Paths of one machine and words without meaning for a reader stay out of the project."""
     found = [
         f"{relative(path)}:{number}"
@@ -471,7 +473,7 @@ def test_no_file_says(what: str) -> None:
     assert not found, f"{what} in {found}"
 
 
-def test_every_module_says_what_it_is_for() -> None:
+def test_every_module_has_a_docstring_of_its_purpose() -> None:
     assert not [
         relative(path)
         for path in python_sources()

@@ -64,7 +64,7 @@ def test_failing_peer_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
     assert "| point SELECT, one task | operations_per_s |" in run.stdout
 
 
-def test_targets_compare_the_right_way_round() -> None:
+def test_targets_compare_in_the_right_direction() -> None:
     """Doubling our rates must never turn a pass into a miss, nor doubling our costs a miss into a pass."""
     figures = dict.fromkeys(
         [
@@ -106,7 +106,7 @@ def test_report_and_plot_show_only_what_was_measured(tmp_path: Path) -> None:
     assert plot.svg(results).count("<rect") == 2
 
 
-def test_databases_are_made_once_and_remade_when_the_size_differs(tmp_path: Path) -> None:
+def test_databases_are_built_once_and_rebuilt_for_another_size(tmp_path: Path) -> None:
     databases.create_items(tmp_path, 10)
     first = (tmp_path / databases.ITEMS).stat()
     databases.create_items(tmp_path, 10)

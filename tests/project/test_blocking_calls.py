@@ -39,7 +39,7 @@ def as_the_package() -> Any:
 
 
 @pytest.mark.parametrize("name", ["os.stat", "os.open", "open", "exists, of pathlib"])
-async def test_call_about_a_path_is_noted_on_the_thread_of_a_loop(name: str, tmp_path: Path) -> None:
+async def test_call_with_a_path_is_noted_on_the_thread_of_a_loop(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     as_the_package()(name, str(tmp_path / "file"))
@@ -48,7 +48,7 @@ async def test_call_about_a_path_is_noted_on_the_thread_of_a_loop(name: str, tmp
 
 
 @pytest.mark.parametrize("name", ["read", "fsync", "lockf"])
-async def test_call_about_a_descriptor_is_noted_on_the_thread_of_a_loop(name: str, tmp_path: Path) -> None:
+async def test_call_with_a_descriptor_is_noted_on_the_thread_of_a_loop(name: str, tmp_path: Path) -> None:
     descriptor = os.open(tmp_path / "file", os.O_CREAT | os.O_RDWR)
     try:
         as_the_package()(name, descriptor)
@@ -70,7 +70,7 @@ async def test_pipe_is_not_noted() -> None:
     assert blocking_calls.take() == []
 
 
-async def test_file_that_the_kernel_makes_up_is_not_noted() -> None:
+async def test_virtual_file_of_the_kernel_is_not_noted() -> None:
     as_the_package()("open", "/proc/self/status")
 
     assert blocking_calls.take() == []

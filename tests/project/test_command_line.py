@@ -91,7 +91,7 @@ def test_script_stops_at_its_first_error(database: Path) -> None:
         assert stock.execute("SELECT count(*) FROM t").fetchone() == (0,)
 
 
-def test_file_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
+def test_file_that_cannot_be_opened_is_reported_in_one_line(tmp_path: Path) -> None:
     done = command(str(tmp_path / "nowhere" / "x.db"), "SELECT 1")
 
     assert done.returncode == 1
@@ -109,7 +109,7 @@ def test_wrong_arguments_print_the_usage(arguments: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("arguments", [("--help",), ("-h",), ("warm", "--help"), ("doctor", "-h")])
 def test_help_prints_the_usage(arguments: tuple[str, ...]) -> None:
-    """Taken for a file's name and SQL, these once left a database called "warm" behind."""
+    """Taken for a file name and SQL, these once created a database called "warm"."""
     done = command(*arguments)
 
     assert (done.returncode, done.stderr) == (0, "")
@@ -117,7 +117,7 @@ def test_help_prints_the_usage(arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process")
-def test_interrupt_key_stops_the_statement_and_not_the_connection(database: Path) -> None:
+def test_interrupt_key_stops_only_the_statement(database: Path) -> None:
     program = (
         "import asyncio, sys, rapsqlite\n"
         "from rapsqlite._cli.shell import Shell\n"
@@ -145,7 +145,7 @@ def test_interrupt_key_stops_the_statement_and_not_the_connection(database: Path
     assert (process.returncode, printed, errors) == (0, "answer\n------\n42\n", "error: interrupted\n")
 
 
-def test_doctor_finds_nothing_wrong_here(tmp_path: Path) -> None:
+def test_doctor_finds_no_problem_here(tmp_path: Path) -> None:
     done = command("doctor", str(tmp_path))
 
     assert (done.returncode, done.stderr) == (0, "")
@@ -179,7 +179,7 @@ def test_platforms_page_has_the_rows_that_doctor_prints() -> None:
         (("Linux", "riscv64", "glibc"), ("another system", "")),
     ],
 )
-def test_doctor_knows_how_a_machine_is_tested(names: tuple[str, str, str], row: tuple[str, str]) -> None:
+def test_doctor_knows_how_each_machine_is_tested(names: tuple[str, str, str], row: tuple[str, str]) -> None:
     assert platforms.row_of(*names)[:2] == row
 
 
@@ -219,7 +219,7 @@ def test_warm_fails_if_the_cache_keeps_nothing(tmp_path: Path, monkeypatch: pyte
     assert "cannot keep the compiled module" in done.stderr
 
 
-def test_dump_makes_the_same_database_again(database: Path, tmp_path: Path) -> None:
+def test_dump_recreates_the_same_database(database: Path, tmp_path: Path) -> None:
     """Stock SQLite restores it, and every row, index, trigger and shadow table is the same."""
     with closing(sqlite3.connect(database)) as stock:
         stock.executescript(SCHEMA)
@@ -234,7 +234,7 @@ def test_dump_makes_the_same_database_again(database: Path, tmp_path: Path) -> N
     assert contents(restored) == contents(database)
 
 
-def test_dump_within_a_transaction_shows_what_it_changed_and_leaves_it_open(database: Path) -> None:
+def test_dump_in_a_transaction_includes_its_changes_and_leaves_it_open(database: Path) -> None:
     done = command(str(database), text="BEGIN;\nCREATE TABLE t (a);\n.dump\nROLLBACK;\n.dump\n")
 
     assert (done.returncode, done.stderr) == (0, "")
@@ -252,16 +252,16 @@ def test_dump_within_a_transaction_shows_what_it_changed_and_leaves_it_open(data
          ["CREATE TRIGGER a AFTER INSERT ON t BEGIN SELECT 1; SELECT 2; END;", "SELECT 3"]),
     ],
 )  # fmt: skip
-def test_text_is_split_where_statements_end(text: str, expected: list[str]) -> None:
+def test_input_is_split_where_statements_end(text: str, expected: list[str]) -> None:
     assert list(statements_of(text)) == expected
 
 
 @pytest.mark.parametrize("value, text", [(None, "NULL"), (b"\x01", "x'01'"), (1.5, "1.5"), ("é", "é")])
-def test_values_are_shown(value: object, text: str) -> None:
+def test_values_are_displayed(value: object, text: str) -> None:
     assert shown(value) == text
 
 
-def test_prompt_tells_that_a_statement_is_unfinished() -> None:
+def test_prompt_shows_that_a_statement_is_unfinished() -> None:
     loop = asyncio.new_event_loop()
     out = io.StringIO()
 

@@ -1,7 +1,7 @@
 """Every Python block in README.md and docs/ runs as it is, and every relative link leads to a file.
 
 A block that opens with three backticks and ``python`` is a whole program: it is run in an empty directory. If a
-``text`` block follows directly, it is the program's output. A block that opens with ``python fragment`` is part of a
+``text`` block follows directly, it shows the program's output. A block that opens with ``python fragment`` is part of a
 program: it must at least parse, as the body of an async function.
 
 Every public member is used by a program, and parameters have the documented names and defaults.
@@ -111,7 +111,7 @@ def test_every_public_member_is_used_by_a_program(cls: type) -> None:
 
 
 @pytest.mark.parametrize("page", OURS, ids=lambda page: page.name)
-def test_parameters_are_those_that_there_are(page: Path) -> None:
+def test_documented_parameters_exist(page: Path) -> None:
     """In code such as `method(name, other=default)`; if several classes have the method, one must match."""
     wrong = []
     for call in CALL.finditer(page.read_text(encoding="utf-8")):
@@ -139,7 +139,7 @@ def fits(parameters: str, signature: inspect.Signature) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_relative_links_lead_somewhere(page: Path) -> None:
+def test_relative_links_lead_to_files(page: Path) -> None:
     targets = [match["target"].split("#")[0] for match in LINK.finditer(page.read_text(encoding="utf-8"))]
     local = [target for target in targets if target and "://" not in target and not target.startswith("mailto:")]
 

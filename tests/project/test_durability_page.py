@@ -15,7 +15,7 @@ TESTS = sorted({(found["file"], found["test"]) for found in NAMED.finditer(PAGE)
 
 
 @pytest.mark.parametrize("file,test", TESTS)
-def test_test_that_the_page_names_exists(file: str, test: str) -> None:
+def test_tests_named_on_the_page_exist(file: str, test: str) -> None:
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
     assert test in {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
 

@@ -105,12 +105,12 @@ def built(tmp_path: Path) -> Checkout:
     return checkout
 
 
-def test_nothing_is_built_where_nothing_has_changed(built: Checkout) -> None:
+def test_nothing_is_built_if_nothing_has_changed(built: Checkout) -> None:
     assert built.run() == ""
     assert built.said == "extensions\n"
 
 
-def test_input_that_has_changed_is_compiled_with_what_is_compiled_already(built: Checkout) -> None:
+def test_changed_input_is_compiled_incrementally(built: Checkout) -> None:
     with (built.root / "wasm/src/lib.rs").open("a", encoding="utf-8") as source:
         source.write("// changed\n")
 
@@ -119,8 +119,10 @@ def test_input_that_has_changed_is_compiled_with_what_is_compiled_already(built:
 
 
 @pytest.mark.parametrize("part", ["rustc", "clang", "libc"])
-def test_toolchain_that_has_changed_compiles_again_what_cargo_takes_for_done(built: Checkout, part: str) -> None:
-    """The module of an older compiler stayed, and so did SQLite's object file, of which Cargo knows only the flags."""
+def test_changed_toolchain_recompiles_what_cargo_considers_up_to_date(built: Checkout, part: str) -> None:
+    """The module of an older compiler used to stay, and so did SQLite's object file, of which Cargo knows only the
+    flags.
+    """
     if part == "libc":
         built.library.write_bytes(b"two")
     else:
@@ -131,21 +133,21 @@ def test_toolchain_that_has_changed_compiles_again_what_cargo_takes_for_done(bui
     assert built.run() == ""
 
 
-def test_module_that_was_removed_is_built_again(built: Checkout) -> None:
+def test_removed_module_is_rebuilt(built: Checkout) -> None:
     (built.root / ENGINE).unlink()
 
     assert built.run() == "rustc"
 
 
-def test_stamp_without_toolchain_is_not_trusted(built: Checkout) -> None:
-    """A stamp of a version that did not check."""
+def test_stamp_without_a_toolchain_is_not_trusted(built: Checkout) -> None:
+    """Such a stamp is from a version that did not check."""
     stamp = built.root / STAMP
     stamp.write_text(stamp.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
 
     assert built.run() == "rustc"
 
 
-def test_module_stays_where_nothing_has_changed_although_nothing_could_be_built(built: Checkout) -> None:
+def test_unchanged_module_is_kept_even_if_it_could_not_be_built(built: Checkout) -> None:
     """A wheel is built on a machine without a compiler, from a checkout that has the module."""
     shutil.rmtree(built.sdk)
 
@@ -155,7 +157,7 @@ def test_module_stays_where_nothing_has_changed_although_nothing_could_be_built(
     assert "not complete" in built.said
 
 
-def test_stamp_says_what_the_module_was_built_with(built: Checkout) -> None:
+def test_stamp_records_the_toolchain(built: Checkout) -> None:
     inputs, *toolchain = (built.root / STAMP).read_text(encoding="utf-8").splitlines()
 
     assert re.fullmatch("[0-9a-f]{64}", inputs)
@@ -165,7 +167,7 @@ def test_stamp_says_what_the_module_was_built_with(built: Checkout) -> None:
     assert built.said.splitlines() == toolchain
 
 
-def test_engine_here_was_built_with_the_toolchain_that_is_here() -> None:
+def test_engine_was_built_with_the_installed_toolchain() -> None:
     """Including Debian's packages: the script's report matches its stamp."""
     _, *stamped = (ROOT / STAMP).read_text(encoding="utf-8").splitlines()
 

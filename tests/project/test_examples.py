@@ -42,7 +42,7 @@ PRINTED = {
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_example_prints_what_it_promises(example: Path, tmp_path: Path) -> None:
+def test_example_prints_the_expected_output(example: Path, tmp_path: Path) -> None:
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
@@ -55,7 +55,7 @@ def test_example_prints_what_it_promises(example: Path, tmp_path: Path) -> None:
     assert done.stdout == PRINTED[example.stem]
 
 
-async def test_stdlib_search_serves_what_it_indexed(database: Path) -> None:
+async def test_stdlib_search_finds_what_it_indexed(database: Path) -> None:
     """The demo on a small part of the library: stock SQLite finds every document and every write."""
     files = standard_library()[:60]
     expected = [entry for path in files for entry in documents_of(path)]
@@ -81,7 +81,7 @@ def test_stdlib_search_notices_a_lost_write(database: Path) -> None:
         stdlib_search.check(database, 0, 2)
 
 
-def test_progress_off_a_terminal_is_a_line_per_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_without_a_terminal_is_a_line_per_tenth(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress("job", 200, stream=sys.stdout)
     for _ in range(200):
         progress.step()

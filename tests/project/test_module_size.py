@@ -45,7 +45,7 @@ exported
 """
 
 
-def test_list_is_of_the_sqlite_that_is_built() -> None:
+def test_list_was_made_for_the_sqlite_that_is_built() -> None:
     """With another SQLite's list, new functions would all be compiled for speed, and the module would grow."""
     lock = record_profile.LOCK.read_text(encoding="utf-8")
 
@@ -53,7 +53,7 @@ def test_list_is_of_the_sqlite_that_is_built() -> None:
         assert record_profile.stale(path.read_text(encoding="utf-8"), lock) is None
 
 
-def test_list_of_another_sqlite_is_reported() -> None:
+def test_list_for_another_sqlite_is_reported() -> None:
     cold_list = f"{record_profile.MARK}libsqlite3-sys 0.1.0 aa\nfunction,optsize\n"
 
     fault = record_profile.stale(cold_list, LOCK.format(version="0.2.0", checksum="bb"))
@@ -63,7 +63,7 @@ def test_list_of_another_sqlite_is_reported() -> None:
     assert "0.2.0 bb" in fault
 
 
-def test_check_fails_the_build_s_question(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_option_exits_with_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """scripts/build_wasm.sh runs it with --check and warns if the exit code is not 0."""
     monkeypatch.setattr(record_profile, "source", lambda _lock: "libsqlite3-sys 9.9.9 cc")
     monkeypatch.setattr("sys.argv", ["record_profile", "--check"])
@@ -75,16 +75,16 @@ def test_check_fails_the_build_s_question(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_functions_are_sorted_by_how_often_they_ran() -> None:
-    """Never: as small as possible; rarely: small; otherwise no line, which means speed."""
+    """Never run: as small as possible; rarely: small; otherwise not listed, which means speed."""
     assert record_profile.attributes(PROFILE) == ["exported,minsize", "rareFunction,optsize"]
 
 
-def test_counters_are_kept_of_what_is_not_listed() -> None:
+def test_counters_are_kept_for_functions_that_are_not_listed() -> None:
     """Each function is in one of the two files."""
     assert record_profile.counters(PROFILE) == ["sqlite3.c:hotFunction\n12\n2\n10\n900000\n"]
 
 
-def test_what_every_statement_runs_is_compiled_for_speed() -> None:
+def test_functions_that_every_statement_runs_are_compiled_for_speed() -> None:
     """A workload that failed halfway would leave a list that slows everything down."""
     listed = {line.partition(",")[0] for line in record_profile.COLD_LIST.read_text(encoding="utf-8").splitlines()}
     hot = {

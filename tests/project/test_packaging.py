@@ -73,7 +73,7 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
     return HeaderParser().parsestr(wheel.read(name).decode())
 
 
-def test_there_is_one_wheel_for_every_platform(built: Path) -> None:
+def test_one_wheel_fits_every_platform(built: Path) -> None:
     [path] = built.glob("*.whl")
 
     name, version, _, tags = parse_wheel_filename(path.name)
@@ -120,7 +120,7 @@ def test_wheel_holds_the_package_and_the_modules_only(wheel: zipfile.ZipFile) ->
 
 
 @pytest.mark.parametrize("name", [MODULE, *EXTENSIONS])
-def test_module_built_from_the_sdist_is_the_checkout_s(wheel: zipfile.ZipFile, name: str) -> None:
+def test_module_built_from_the_sdist_equals_the_checkouts(wheel: zipfile.ZipFile, name: str) -> None:
     """The same sources give the same bytes, wherever they are: otherwise a wheel's content cannot be verified."""
     module = wheel.read(name)
 
@@ -163,7 +163,7 @@ def test_metadata_names_python_and_dependencies(metadata: Message) -> None:
     assert {"trio", "test", "dev"} <= set(metadata.get_all("Provides-Extra", []))
 
 
-def test_wasmtime_is_held_to_the_release_that_was_tested(metadata: Message) -> None:
+def test_wasmtime_is_pinned_to_the_tested_release(metadata: Message) -> None:
     """The host reads wasmtime's private structures: another release must be tested before it is allowed."""
     [line] = [line for line in metadata.get_all("Requires-Dist", []) if line.startswith("wasmtime")]
     pinned = (ROOT / "scripts" / "constraints.txt").read_text(encoding="utf-8")

@@ -31,7 +31,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
 
-# A task that has the last reply asks for the guest, which is gone by then except for the files it still closes.
+# A task that gets the last reply asks for the guest, which has ended by then except for closing its files.
 CLOSE_SLOWLY = """
 import asyncio, sys, threading
 from rapsqlite import _constants as abi
@@ -67,13 +67,13 @@ def modules_loaded_by_import(*name: str) -> set[str]:
 
 
 def test_closing_a_connection_does_not_load_what_only_cancelled_tasks_need() -> None:
-    """However long its files take; by then the guest has stopped, unnoticed."""
+    """It does not matter how long closing the files takes."""
     done = subprocess.run([sys.executable, "-c", CLOSE_SLOWLY], capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
 
 
-def test_package_by_itself_loads_nothing() -> None:
+def test_importing_the_package_loads_no_submodule() -> None:
     """What a program imports at its start costs something only once it is used."""
     assert {name for name in modules_loaded_by_import() if name.startswith("rapsqlite")} == {"rapsqlite"}
 
@@ -88,7 +88,7 @@ def test_modules_are_found_by_their_names() -> None:
     assert modules_loaded_by_import("errors") < modules_loaded_by_import("connect")
 
 
-def test_name_that_is_misspelt_is_told() -> None:
+def test_misspelt_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'rapsqlite' has no attribute 'conect'"):
         _ = rapsqlite.conect  # type: ignore[attr-defined]
 

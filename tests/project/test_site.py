@@ -36,7 +36,7 @@ def test_navigation_has_every_page() -> None:
     assert sorted(listed) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
 
 
-def test_messages_that_troubleshooting_explains_exist() -> None:
+def test_messages_explained_in_troubleshooting_exist() -> None:
     """Readers search for the message they got; SQLite's own are in the engine."""
     package = Path(rapsqlite.__file__).parent
     sources = b"".join(path.read_bytes() for path in [*package.rglob("*.py"), package / "engine.wasm"])

@@ -22,7 +22,7 @@ def collected(share: str) -> list[str]:
     return [line for line in collect(RAPSQLITE_SHARE=share).stdout.splitlines() if "::" in line]
 
 
-def test_shares_hold_each_test_once_and_cpython_s_tests_always() -> None:
+def test_each_test_is_in_one_share_and_cpythons_in_all() -> None:
     """Each Python runs one share of the wheel's tests; a test in no share would run on one Python only."""
     whole = collected("1/1")
     cpython = {name for name in whole if "cpython" in name}

@@ -40,7 +40,7 @@ def held(conn: rapsqlite.Connection) -> int:
     return len(conn._state.guest.callbacks)
 
 
-async def test_changeset_makes_the_same_changes_elsewhere() -> None:
+async def test_changeset_makes_the_same_changes_in_another_database() -> None:
     async with made() as conn, made() as other:
         changeset = await recorded(conn, CHANGES)
 
@@ -52,7 +52,7 @@ async def test_changeset_makes_the_same_changes_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("stays_prepared", [True, False])
-async def test_statement_from_before_the_session_is_recorded(stays_prepared: bool) -> None:
+async def test_statement_prepared_before_the_session_is_recorded(stays_prepared: bool) -> None:
     """Without a session SQLite compiles a DELETE of all rows so that it visits none of them."""
     async with made() as conn, made() as other:
         statement = conn.prepare("DELETE FROM t") if stays_prepared else None
@@ -100,7 +100,7 @@ async def test_patchset_is_smaller_and_applies_too() -> None:
         assert caught.value.sqlite_errorname == "SQLITE_CORRUPT"
 
 
-async def test_combined_changesets_do_what_one_after_the_other_does() -> None:
+async def test_combined_changesets_have_the_effect_of_both() -> None:
     async with made() as conn, made() as other:
         first = await recorded(conn, "INSERT INTO t VALUES (9, 'a', 1)")
         second = await recorded(conn, "UPDATE t SET a = 'b' WHERE id = 9; DELETE FROM t WHERE id = 1")
@@ -116,7 +116,7 @@ async def test_combined_changesets_do_what_one_after_the_other_does() -> None:
                 await conn.combine_changesets(first, await session.patchset())
 
 
-async def test_only_attached_tables_are_recorded_while_enabled() -> None:
+async def test_only_changes_of_attached_tables_are_recorded_and_only_while_enabled() -> None:
     async with made() as conn, conn.session("u") as session:
         assert await session.is_empty()
         await conn.execute("DELETE FROM t WHERE id = 1")
@@ -137,14 +137,14 @@ async def test_only_attached_tables_are_recorded_while_enabled() -> None:
             assert [row[0] for row in await other.fetch_all(ROWS)] == [1, 2]
 
 
-async def test_rolled_back_changes_are_not_recorded_as_changes() -> None:
+async def test_rolled_back_changes_are_not_recorded() -> None:
     async with made() as conn, conn.session() as session:
         await conn.executescript("BEGIN; DELETE FROM t; ROLLBACK")
 
         assert await session.changeset() == b""
 
 
-async def test_difference_of_two_tables_makes_one_of_the_other() -> None:
+async def test_difference_of_two_tables_turns_one_into_the_other() -> None:
     async with made() as conn:
         await conn.executescript("""ATTACH ':memory:' AS old; CREATE TABLE old.t (id INTEGER PRIMARY KEY, a, b);
             INSERT INTO old.t VALUES (1, 'one', x'01'), (2, 'other', NULL), (7, 'gone', NULL)""")
@@ -199,7 +199,7 @@ CASES: dict[str, tuple[str, str, Conflict]] = {
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-async def test_conflict_is_described_and_left_out_if_the_handler_says_so(name: str) -> None:
+async def test_conflict_is_described_and_omitted_if_the_handler_says_so(name: str) -> None:
     theirs, mine, expected = CASES[name]
     async with made() as conn, made() as other:
         changeset = await recorded(conn, f"{theirs}; INSERT INTO t VALUES (99, 'fits', 0)")
@@ -212,7 +212,7 @@ async def test_conflict_is_described_and_left_out_if_the_handler_says_so(name: s
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
-async def test_conflict_ends_it_all_without_a_handler_or_if_that_says_so(name: str) -> None:
+async def test_conflict_aborts_without_a_handler_or_if_it_says_so(name: str) -> None:
     theirs, mine, _ = CASES[name]
     async with made() as conn, made() as other:
         changeset = await recorded(conn, f"INSERT INTO t VALUES (98, 'fits', 0); {theirs}")
@@ -229,7 +229,7 @@ async def test_conflict_ends_it_all_without_a_handler_or_if_that_says_so(name: s
         assert not other.in_transaction
 
 
-async def test_replacing_overwrites_what_is_in_the_way() -> None:
+async def test_replace_overwrites_the_conflicting_row() -> None:
     async with made() as conn, made() as other:
         changeset = await recorded(conn, CASES["other values"][0] + ";" + CASES["same key"][0])
         await other.executescript(CASES["other values"][1] + ";" + CASES["same key"][1])
@@ -239,7 +239,7 @@ async def test_replacing_overwrites_what_is_in_the_way() -> None:
         assert await other.fetch_all(ROWS) == await conn.fetch_all(ROWS)
 
 
-async def test_violated_foreign_keys_are_a_conflict_of_their_own() -> None:
+async def test_violated_foreign_keys_are_a_separate_kind_of_conflict() -> None:
     schema = """PRAGMA foreign_keys = ON; CREATE TABLE p (id INTEGER PRIMARY KEY);
         CREATE TABLE c (id INTEGER PRIMARY KEY, p REFERENCES p); INSERT INTO p VALUES (1)"""
     async with made(schema) as conn, made(schema) as other:
@@ -255,7 +255,7 @@ async def test_violated_foreign_keys_are_a_conflict_of_their_own() -> None:
         assert await other.fetch_all("SELECT * FROM c") == [[1, 1]]
 
 
-async def test_filter_chooses_tables() -> None:
+async def test_filter_selects_tables() -> None:
     async with made() as conn, made() as other:
         changeset = await recorded(conn, CHANGES)
         asked: list[str] = []
@@ -286,7 +286,7 @@ def raising(*_: object) -> int:
     ],
     ids=["filter", "conflict", "unknown answer", "no answer", "impossible answer"],
 )
-async def test_exception_in_a_question_undoes_everything_and_is_the_cause(
+async def test_exception_in_a_handler_undoes_everything_and_is_the_cause(
     options: dict[str, Callable[..., int]], error: type[Exception]
 ) -> None:
     async with made() as conn, made() as other:
@@ -318,7 +318,7 @@ async def test_changeset_within_a_transaction_is_part_of_it() -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbage", "flipped", "zeros"])
-async def test_bytes_that_are_no_changeset_are_refused(damage: str) -> None:
+async def test_bytes_that_are_not_a_changeset_are_refused(damage: str) -> None:
     async with made() as conn, made() as other:
         good = await recorded(conn, CHANGES)
         bad = {"cut": good[:-3], "garbage": b"no changeset", "flipped": b"\xff" + good[1:], "zeros": bytes(100)}[damage]
@@ -333,7 +333,7 @@ async def test_bytes_that_are_no_changeset_are_refused(damage: str) -> None:
         await other.apply_changeset(good)
 
 
-async def test_tables_that_are_not_there_or_differ_are_passed_over() -> None:
+async def test_missing_or_different_tables_are_skipped() -> None:
     async with made() as conn, made("CREATE TABLE t (id INTEGER PRIMARY KEY)") as other:
         await other.apply_changeset(await recorded(conn, CHANGES))
 
@@ -391,8 +391,8 @@ async def test_indirect_changes_are_marked() -> None:
         assert seen.indirect is True
 
 
-async def test_large_changeset_passes_in_pieces() -> None:
-    """Neither guest ever holds it as a whole: 40 MB go through memories that grow by less than half of that."""
+async def test_large_changeset_is_streamed() -> None:
+    """Neither guest ever holds it as a whole: 40 MB pass through memories that grow by less than half of that."""
     schema = "CREATE TABLE t (id INTEGER PRIMARY KEY, a, b)"
     async with made(schema) as conn, made(schema) as other, conn.session() as session:
         await conn.execute(
@@ -415,7 +415,7 @@ async def test_large_changeset_passes_in_pieces() -> None:
         assert (await other.statistics())["memory_bytes"] < 30_000_000
 
 
-async def test_applying_can_be_interrupted_and_leaves_nothing() -> None:
+async def test_interrupted_apply_changes_nothing() -> None:
     async with made() as conn, made() as other:
         changeset = await recorded(conn, "DELETE FROM t WHERE id = 3; DELETE FROM t WHERE id = 1; DELETE FROM t")
         await other.execute("DELETE FROM t WHERE id = 3")

@@ -54,8 +54,8 @@ async def test_cancelled_block_ends_the_recording(conn: rapsqlite.Connection) ->
     await assert_none_is_open(conn)
 
 
-async def test_close_after_a_cancellation_that_came_too_late_ends_the_recording(conn: rapsqlite.Connection) -> None:
-    """The cancellation of a finished request was raised as the session was closed, before that was sent."""
+async def test_close_after_a_late_cancellation_ends_the_recording(conn: rapsqlite.Connection) -> None:
+    """The cancellation of a finished request used to be raised by ``close``, before its request was sent."""
     session = await conn.session()
 
     await cancelled_too_late(conn, session.close)
@@ -63,8 +63,8 @@ async def test_close_after_a_cancellation_that_came_too_late_ends_the_recording(
     await assert_none_is_open(conn)
 
 
-async def test_session_that_a_callback_may_not_close_stays_open(conn: rapsqlite.Connection) -> None:
-    """It was forgotten while still open, and could never be closed."""
+async def test_session_stays_open_if_a_callback_tries_to_close_it(conn: rapsqlite.Connection) -> None:
+    """It used to be forgotten while still open, and could never be closed."""
     session = await conn.session()
 
     await refused_in_a_callback(conn, session.close)
@@ -76,7 +76,7 @@ async def test_session_that_a_callback_may_not_close_stays_open(conn: rapsqlite.
 
 
 async def test_session_that_cannot_be_attached_to_its_tables_does_not_stay_open(conn: rapsqlite.Connection) -> None:
-    """It stayed open for as long as the error was referenced."""
+    """It used to stay open for as long as the error was referenced."""
     with pytest.raises(rapsqlite.ProgrammingError) as caught:
         await conn.session("t", "t\0")
 
@@ -84,7 +84,7 @@ async def test_session_that_cannot_be_attached_to_its_tables_does_not_stay_open(
     assert "null" in str(caught.value)
 
 
-async def test_cancellation_between_opening_and_attaching_leaves_none(
+async def test_cancellation_between_opening_and_attaching_leaves_no_session(
     conn: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guest = conn._state.guest
@@ -110,7 +110,7 @@ async def test_cancellation_between_opening_and_attaching_leaves_none(
     await assert_none_is_open(conn)
 
 
-async def test_session_is_closed_once_for_all_tasks(conn: rapsqlite.Connection) -> None:
+async def test_session_can_be_closed_by_several_tasks(conn: rapsqlite.Connection) -> None:
     session = await conn.session()
     async with anyio.create_task_group() as tasks:
         for _ in range(10):

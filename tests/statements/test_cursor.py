@@ -88,7 +88,7 @@ async def test_executemany_reports_what_sqlite3_reports(conn: rapsqlite.Connecti
     assert await conn.execute_fetchall("SELECT * FROM t") == stock.execute("SELECT * FROM t").fetchall()
 
 
-async def test_executescript_commits_first_as_sqlite3(conn: rapsqlite.Connection, stock: sqlite3.Connection) -> None:
+async def test_executescript_commits_first_as_in_sqlite3(conn: rapsqlite.Connection, stock: sqlite3.Connection) -> None:
     script = """
         INSERT INTO t (b) VALUES ('a; -- not a comment'); /* ; */
         CREATE TRIGGER tr AFTER INSERT ON t BEGIN UPDATE t SET c = 1; SELECT ';'; END;
@@ -105,7 +105,7 @@ async def test_executescript_commits_first_as_sqlite3(conn: rapsqlite.Connection
     assert await conn.execute_fetchall("SELECT * FROM t") == stock.execute("SELECT * FROM t").fetchall()
 
 
-async def test_script_that_fails_keeps_what_was_done(conn: rapsqlite.Connection) -> None:
+async def test_failing_script_keeps_what_ran_before(conn: rapsqlite.Connection) -> None:
     with pytest.raises(rapsqlite.OperationalError, match="no such table"):
         await conn.executescript("INSERT INTO t (b) VALUES ('kept'); INSERT INTO missing VALUES (1)")
 
@@ -132,7 +132,7 @@ async def test_script_that_fails_keeps_what_was_done(conn: rapsqlite.Connection)
         ("INSERT INTO t (a) VALUES ('text')", ()),
     ],
 )
-async def test_wrong_statement_raises_what_sqlite3_raises(
+async def test_wrong_statement_raises_as_in_sqlite3(
     conn: rapsqlite.Connection, stock: sqlite3.Connection, sql: Any, parameters: Any
 ) -> None:
     with pytest.raises((sqlite3.Error, sqlite3.Warning, TypeError, ValueError, OverflowError)) as theirs:
@@ -145,7 +145,7 @@ async def test_wrong_statement_raises_what_sqlite3_raises(
     assert await conn.fetch_scalar("SELECT 1") == 1
 
 
-async def test_fetching_piece_by_piece_gives_what_sqlite3_gives(
+async def test_fetch_methods_return_the_same_as_in_sqlite3(
     conn: rapsqlite.Connection, stock: sqlite3.Connection
 ) -> None:
     ours = await conn.execute(NUMBERS, [100_000])
@@ -171,7 +171,7 @@ async def test_iteration_gives_every_row_once(conn: rapsqlite.Connection, count:
     assert rows == [(i + 1,) for i in range(count)]
 
 
-async def test_iteration_can_be_left_and_taken_up(conn: rapsqlite.Connection) -> None:
+async def test_iteration_can_be_left_and_resumed(conn: rapsqlite.Connection) -> None:
     cursor = await conn.execute(NUMBERS, [10_000])
 
     async for (number,) in cursor:
@@ -194,7 +194,7 @@ async def test_returning_counts_its_rows_once_it_has_ended(
     assert ours.rowcount == theirs.rowcount == 3
 
 
-async def test_open_cursor_sees_its_statement_to_the_end_over_a_commit(conn: rapsqlite.Connection) -> None:
+async def test_open_cursor_reads_to_the_end_across_a_commit(conn: rapsqlite.Connection) -> None:
     cursor = await conn.execute(NUMBERS, [20_000])
     await cursor.fetchone()
 
@@ -204,7 +204,7 @@ async def test_open_cursor_sees_its_statement_to_the_end_over_a_commit(conn: rap
     assert len(await cursor.fetchall()) == 19_999
 
 
-async def test_executing_again_leaves_the_rows_before(conn: rapsqlite.Connection) -> None:
+async def test_executing_again_discards_remaining_rows(conn: rapsqlite.Connection) -> None:
     cursor = await conn.execute(NUMBERS, [20_000])
 
     await cursor.execute("SELECT 'other'")
@@ -222,7 +222,7 @@ async def test_failed_statement_leaves_no_rows(conn: rapsqlite.Connection) -> No
     assert cursor.description is None
 
 
-async def test_closed_cursor_says_so(conn: rapsqlite.Connection) -> None:
+async def test_closed_cursor_raises(conn: rapsqlite.Connection) -> None:
     cursor = await conn.execute("SELECT 1")
     await cursor.close()
     await cursor.close()
@@ -232,7 +232,7 @@ async def test_closed_cursor_says_so(conn: rapsqlite.Connection) -> None:
             await fetch()
 
 
-async def test_cursor_of_a_closed_connection_says_so() -> None:
+async def test_cursor_of_a_closed_connection_raises() -> None:
     conn = await connect(":memory:")
     cursor = await conn.execute(NUMBERS, [10])
     await conn.close()
@@ -242,8 +242,8 @@ async def test_cursor_of_a_closed_connection_says_so() -> None:
     await cursor.close()
 
 
-async def test_cursor_whose_connection_closes_as_its_statement_is_answered_can_be_dropped() -> None:
-    """Its rows are gone, but the guest that has them was looked up through the connection, which raised."""
+async def test_cursor_can_be_dropped_if_its_connection_closes_before_its_reply() -> None:
+    """The guest that holds its rows used to be looked up through the closed connection, which raised."""
     conn = await connect(":memory:")
     cursor = await conn.cursor()
 
@@ -276,7 +276,7 @@ async def test_operations_are_context_managers(conn: rapsqlite.Connection) -> No
 @pytest.mark.parametrize(
     "factory", [None, "tuple", "list", "dict", Row, lambda cursor, row: (len(cursor.description), row)]
 )
-async def test_execute_insert_makes_its_row_as_a_query_would(conn: rapsqlite.Connection, factory: Any) -> None:
+async def test_execute_insert_returns_a_row_like_a_query(conn: rapsqlite.Connection, factory: Any) -> None:
     conn.row_factory = factory
 
     row = await conn.execute_insert("INSERT INTO t (b) VALUES (1)")
@@ -301,7 +301,7 @@ async def test_row_factory_can_change_while_rows_are_left(conn: rapsqlite.Connec
     assert rest == list(range(3, 1_001))
 
 
-async def test_row_factory_of_another_wire_shape_waits_for_the_next_statement(conn: rapsqlite.Connection) -> None:
+async def test_row_factory_of_another_wire_shape_applies_to_the_next_statement(conn: rapsqlite.Connection) -> None:
     cursor = await conn.execute(NUMBERS, [3])
 
     with pytest.raises(rapsqlite.ProgrammingError, match="dict"):
@@ -352,7 +352,9 @@ def resident_bytes() -> int:
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs /proc")
 @pytest.mark.parametrize("count", [500_000, pytest.param(10_000_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("verb", ["execute", "stream"])
-async def test_millions_of_rows_pass_in_twenty_megabytes(conn: rapsqlite.Connection, verb: str, count: int) -> None:
+async def test_millions_of_rows_are_streamed_in_twenty_megabytes(
+    conn: rapsqlite.Connection, verb: str, count: int
+) -> None:
     rows = (await conn.execute(LONG_ROWS, [count])) if verb == "execute" else conn.stream(LONG_ROWS, [count])
     await rows.__anext__()
     start = highest = resident_bytes()
@@ -364,7 +366,7 @@ async def test_millions_of_rows_pass_in_twenty_megabytes(conn: rapsqlite.Connect
     assert highest - start < 20_000_000
 
 
-async def test_iter_chunk_size_is_kept_and_changes_no_row(conn: rapsqlite.Connection) -> None:
+async def test_iter_chunk_size_is_stored_and_changes_no_row(conn: rapsqlite.Connection) -> None:
     """In aiosqlite it is the number of rows requested from the thread at a time; here batches are sized in bytes."""
     conn.iter_chunk_size = 7
     for size in (1, 3, 64, 1_000):
@@ -375,7 +377,7 @@ async def test_iter_chunk_size_is_kept_and_changes_no_row(conn: rapsqlite.Connec
             assert cursor.iter_chunk_size == size
 
 
-async def test_guest_rests_while_the_consumer_is_slow(conn: rapsqlite.Connection) -> None:
+async def test_guest_pauses_while_the_consumer_is_slow(conn: rapsqlite.Connection) -> None:
     await conn.executemany("INSERT INTO t (b) VALUES (?)", [("x" * 100,) for _ in range(50_000)])
     cursor = await conn.execute("SELECT * FROM t")
     await cursor.fetchmany(1_000)
@@ -418,7 +420,7 @@ async def test_statement_ends_with_its_cursor(conn: rapsqlite.Connection, end: s
     assert await open_statements(conn) == before
 
 
-async def test_table_can_be_dropped_once_its_reader_is_gone(conn: rapsqlite.Connection) -> None:
+async def test_table_can_be_dropped_after_its_reader_was_dropped(conn: rapsqlite.Connection) -> None:
     await conn.executemany("INSERT INTO t (b) VALUES (?)", [(i,) for i in range(1_000)])
     async with conn.execute("SELECT * FROM t") as cursor:
         await cursor.fetchone()
@@ -429,7 +431,7 @@ async def test_table_can_be_dropped_once_its_reader_is_gone(conn: rapsqlite.Conn
     await conn.execute("DROP TABLE t")
 
 
-async def test_iterable_that_fails_keeps_the_sets_before(conn: rapsqlite.Connection, stock: sqlite3.Connection) -> None:
+async def test_failing_iterable_keeps_the_sets_before(conn: rapsqlite.Connection, stock: sqlite3.Connection) -> None:
     def sets() -> Iterator[tuple[int, str]]:
         for i in range(3_000):
             yield i, "x"
@@ -445,7 +447,7 @@ async def test_iterable_that_fails_keeps_the_sets_before(conn: rapsqlite.Connect
     assert conn.in_transaction == stock.in_transaction
 
 
-async def test_first_error_of_executemany_is_the_last_thing_done(conn: rapsqlite.Connection) -> None:
+async def test_executemany_stops_at_the_first_error(conn: rapsqlite.Connection) -> None:
     sets = [(i, "x") for i in range(10_000)]
     sets[7_000] = (5, "duplicate")
 
@@ -456,7 +458,7 @@ async def test_first_error_of_executemany_is_the_last_thing_done(conn: rapsqlite
     assert await conn.fetch_scalar("SELECT count(*) FROM t") == 7_000
 
 
-async def test_executemany_refuses_queries_as_sqlite3(conn: rapsqlite.Connection, stock: sqlite3.Connection) -> None:
+async def test_executemany_refuses_queries_as_in_sqlite3(conn: rapsqlite.Connection, stock: sqlite3.Connection) -> None:
     with pytest.raises(sqlite3.ProgrammingError) as theirs:
         stock.executemany("SELECT ?", [(1,)])
     with pytest.raises(rapsqlite.ProgrammingError) as ours:
@@ -465,12 +467,12 @@ async def test_executemany_refuses_queries_as_sqlite3(conn: rapsqlite.Connection
     assert str(ours.value) == str(theirs.value)
 
 
-async def test_wrong_sql_is_told_even_without_sets(conn: rapsqlite.Connection) -> None:
+async def test_invalid_sql_is_an_error_even_without_sets(conn: rapsqlite.Connection) -> None:
     with pytest.raises(rapsqlite.OperationalError, match="no such table"):
         await conn.executemany("INSERT INTO missing VALUES (?)", [])
 
 
-async def test_mapping_that_makes_up_values_is_asked_for_the_statements_names(
+async def test_computed_mapping_is_asked_for_the_statements_names(
     conn: rapsqlite.Connection, stock: sqlite3.Connection
 ) -> None:
     class Echo(dict[str, Any]):
@@ -483,10 +485,10 @@ async def test_mapping_that_makes_up_values_is_asked_for_the_statements_names(
 
 
 @pytest.mark.parametrize("nothing", ["", ";", "-- nothing", "/* nothing */ ;", " \n"])
-async def test_text_without_a_statement_leaves_lastrowid(
+async def test_text_without_a_statement_leaves_lastrowid_unchanged(
     conn: rapsqlite.Connection, stock: sqlite3.Connection, nothing: str
 ) -> None:
-    """It was the connection's, to which such a text is unrelated."""
+    """It used to change to the connection's, although such a text inserts nothing."""
     insert = "INSERT INTO t (b) VALUES ('x')"
     states = []
     await conn.execute(insert)
@@ -504,7 +506,7 @@ async def test_text_without_a_statement_leaves_lastrowid(
 
 @pytest.mark.parametrize("earlier", [0, 1, 700, 5000])
 @pytest.mark.parametrize("wrong", [("\ud800", "x"), (object(), "x"), (2**70, "x"), (1,), 5], ids=str)
-async def test_error_of_an_earlier_set_comes_first(
+async def test_error_of_an_earlier_set_is_raised_first(
     conn: rapsqlite.Connection, stock: sqlite3.Connection, earlier: int, wrong: Any
 ) -> None:
     """Sets are encoded in bulk; one that cannot be encoded waits until the sets before it are executed."""

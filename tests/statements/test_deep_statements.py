@@ -91,7 +91,7 @@ BEYOND_LIMITS = {
 
 
 @pytest.mark.parametrize("deep", WITHIN_LIMITS.values(), ids=WITHIN_LIMITS)
-async def test_what_sqlite_allows_is_answered(deep: Deep, tmp_path: Path) -> None:
+async def test_statement_as_deep_as_sqlite_allows_returns_its_result(deep: Deep, tmp_path: Path) -> None:
     """Chains of triggers, views and patterns need a stack of 1 to 8 MiB, which native programs have."""
     stock = sqlite3.connect(tmp_path / "stock.db", isolation_level=None)
     async with connect(tmp_path / "ours.db", isolation_level=None, pragmas={"foreign_keys": True}) as conn:
@@ -106,7 +106,7 @@ async def test_what_sqlite_allows_is_answered(deep: Deep, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("deep", BEYOND_LIMITS.values(), ids=BEYOND_LIMITS)
-async def test_what_sqlite_does_not_allow_is_its_own_error(deep: Deep) -> None:
+async def test_statement_that_is_too_deep_raises_sqlites_error(deep: Deep) -> None:
     async with connect(":memory:", isolation_level=None, pragmas={"foreign_keys": True}) as conn:
         await conn.executescript("BEGIN;" + ";".join(deep.schema))
         with pytest.raises(rapsqlite.DatabaseError) as caught:

@@ -1,4 +1,4 @@
-"""Double-quoted strings: strings if no name matches, as in stock SQLite, unless strict_strings=True."""
+"""Double-quoted names are strings if no name matches, as in stock SQLite, unless strict_strings=True."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def old_file(database: Path) -> Path:
     return database
 
 
-async def test_files_with_strings_in_double_quotes_work_as_with_sqlite3(old_file: Path, tmp_path: Path) -> None:
-    """Such a schema broke every INSERT, VACUUM and RENAME."""
+async def test_files_with_double_quoted_strings_work_as_in_sqlite3(old_file: Path, tmp_path: Path) -> None:
+    """Such a schema used to break every INSERT, VACUUM and RENAME."""
     copy = tmp_path / "copy.db"
     shutil.copy(old_file, copy)
     stock = sqlite3.connect(copy, isolation_level=None)
@@ -65,7 +65,7 @@ async def test_files_with_strings_in_double_quotes_work_as_with_sqlite3(old_file
 
 
 @pytest.mark.parametrize("statement", [sql for sql in OLD_SCHEMA.split("\n    ") if sql.strip()])
-async def test_statements_that_make_such_a_schema_work(statement: str) -> None:
+async def test_statements_that_create_such_a_schema_work(statement: str) -> None:
     async with connect(":memory:") as conn:
         await conn.execute(
             "CREATE TABLE IF NOT EXISTS item (id, state)" if "TABLE item" not in statement else "SELECT 1"
@@ -74,14 +74,14 @@ async def test_statements_that_make_such_a_schema_work(statement: str) -> None:
         await conn.executescript(statement)
 
 
-async def test_a_name_that_fits_is_a_name() -> None:
+async def test_double_quoted_text_that_matches_a_name_is_a_name() -> None:
     async with connect(":memory:") as conn:
         assert await conn.fetch_all('SELECT "a", "b" FROM (SELECT 1 AS a)') == [[1, "b"]]
 
 
 @pytest.mark.parametrize("flag", [DML, DDL])
 @pytest.mark.parametrize("strict", [False, True])
-async def test_getconfig_tells_what_strict_strings_set(flag: int, strict: bool) -> None:
+async def test_getconfig_returns_what_strict_strings_set(flag: int, strict: bool) -> None:
     async with connect(":memory:", strict_strings=strict) as conn:
         assert await conn.getconfig(flag) is not strict
 
@@ -100,7 +100,7 @@ async def test_getconfig_tells_what_strict_strings_set(flag: int, strict: bool) 
         ('CREATE TABLE t (a, CHECK (a <> "text"))', DDL),
     ],
 )
-async def test_strict_strings_are_refused_by_the_flag_for_their_kind(statement: str, flag: int) -> None:
+async def test_each_flag_refuses_its_kind_of_double_quoted_string(statement: str, flag: int) -> None:
     """One flag is for statements, the other for what goes into the schema."""
     async with connect(":memory:", strict_strings=True) as conn:
         await conn.execute("CREATE TABLE item (id, state)")
@@ -115,7 +115,7 @@ async def test_strict_strings_are_refused_by_the_flag_for_their_kind(statement: 
         await conn.execute(statement)
 
 
-async def test_strict_strings_hold_for_pragmas_and_init_hook() -> None:
+async def test_strict_strings_apply_to_pragmas_and_init_hook() -> None:
     """They are set first, so nothing that runs while opening escapes them."""
     refused = []
 
@@ -128,7 +128,7 @@ async def test_strict_strings_hold_for_pragmas_and_init_hook() -> None:
         assert refused
 
 
-async def test_strict_connection_reads_a_file_that_is_not(old_file: Path) -> None:
+async def test_strict_connection_reads_a_file_with_double_quoted_strings(old_file: Path) -> None:
     """SQLite accepts them in an existing schema where it parses it itself, and rejects the rest."""
     async with connect(old_file, strict_strings=True, isolation_level=None) as conn:
         assert await conn.fetch_all("SELECT * FROM item") == []
@@ -136,7 +136,7 @@ async def test_strict_connection_reads_a_file_that_is_not(old_file: Path) -> Non
             await conn.execute("INSERT INTO item (id) VALUES (1)")
 
 
-async def test_own_questions_are_not_changed_by_names_that_are_strings(database: Path) -> None:
+async def test_internal_queries_are_not_affected_by_double_quoted_strings(database: Path) -> None:
     """The package's own queries quote names so that they cannot become strings, and strings as strings."""
     async with connect(database, isolation_level=None) as conn:
         await conn.executescript(

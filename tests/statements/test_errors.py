@@ -34,7 +34,7 @@ def test_class_derives_from_its_namesake_in_sqlite3(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_tree_is_that_of_sqlite3(name: str) -> None:
+def test_exception_hierarchy_matches_sqlite3(name: str) -> None:
     ours = {base.__name__ for base in getattr(errors, name).__mro__ if base.__module__ == errors.__name__}
     theirs = {base.__name__ for base in getattr(sqlite3, name).__mro__ if base.__module__ == "sqlite3"}
 
@@ -70,7 +70,7 @@ def provoked(provoke: str) -> sqlite3.Error:
         "SELECT abs(-9223372036854775808)",
     ],
 )
-def test_class_code_and_name_are_those_of_sqlite3(statements: str) -> None:
+def test_class_code_and_name_match_sqlite3(statements: str) -> None:
     """The code of a real error, sent through a reply, gives the class that sqlite3 raised for it."""
     theirs: Any = provoked(statements)
 
@@ -83,7 +83,7 @@ def test_class_code_and_name_are_those_of_sqlite3(statements: str) -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="sqlite3 publishes no codes before Python 3.11")
-def test_names_agree_with_the_codes_sqlite3_publishes() -> None:
+def test_error_names_match_sqlite3() -> None:
     theirs = {getattr(sqlite3, name): name for name in _constants.RESULT_CODES.values() if hasattr(sqlite3, name)}
     assert len(theirs) > 80
 
@@ -105,12 +105,12 @@ def test_names_agree_with_the_codes_sqlite3_publishes() -> None:
         (12345 << 8 | 0xFE, errors.DatabaseError),
     ],
 )
-def test_class_of_codes_that_are_hard_to_provoke(code: int, expected: type[Exception]) -> None:
+def test_rare_codes_have_the_class_of_cpython(code: int, expected: type[Exception]) -> None:
     """As in CPython's Modules/_sqlite/util.c."""
     assert type(sqlite_error(code)) is expected
 
 
-def test_misuse_is_the_class_of_the_running_python() -> None:
+def test_misuse_has_the_class_of_the_running_python() -> None:
     expected = errors.InterfaceError if sys.version_info >= (3, 11) else errors.ProgrammingError
 
     assert type(sqlite_error(_constants.SQLITE_MISUSE)) is expected
@@ -134,7 +134,7 @@ def test_out_of_memory_is_a_memory_error_as_in_sqlite3() -> None:
         (99, errors.InternalError),
     ],
 )
-def test_classes_of_the_reply(klass: int, expected: type[Exception]) -> None:
+def test_class_in_the_reply_is_used(klass: int, expected: type[Exception]) -> None:
     assert type(error_from_reply(0, "message", -1, klass, -1, None)) is expected
 
 
@@ -159,20 +159,20 @@ def test_error_made_with_a_message_alone_has_code_and_name(name: str) -> None:
     assert error.sqlite_offset is None
 
 
-def test_error_knows_its_place() -> None:
+def test_error_has_its_offset_and_index() -> None:
     error: Any = error_from_reply(_constants.SQLITE_ERROR, "near x", 7, _constants.ERROR_SQLITE, 12, "SELECT x x x")
 
     assert (error.sqlite_offset, error.sql, error.parameter_set) == (7, "SELECT x x x", 12)
     assert str(error) == "near x"
 
 
-def test_code_zero_leaves_the_code_that_fits() -> None:
+def test_code_zero_keeps_the_code_of_the_class() -> None:
     error: Any = error_from_reply(0, "wrong count", -1, _constants.ERROR_PROGRAMMING, -1, "SELECT ?")
 
     assert error.sqlite_errorname == "SQLITE_MISUSE"
 
 
-def test_code_of_a_newer_sqlite_has_the_name_of_its_primary_code() -> None:
+def test_unknown_extended_code_has_the_name_of_its_primary_code() -> None:
     error: Any = sqlite_error(_constants.SQLITE_IOERR | 200 << 8)
 
     assert error.sqlite_errorcode == _constants.SQLITE_IOERR | 200 << 8
@@ -189,7 +189,7 @@ def test_note_shows_the_statement_shortened() -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have notes since Python 3.11")
-async def test_name_of_a_file_is_not_called_a_statement(tmp_path: Path) -> None:
+async def test_file_name_is_not_labelled_as_a_statement(tmp_path: Path) -> None:
     with pytest.raises(rapsqlite.DatabaseError) as opened:
         await rapsqlite.connect(tmp_path / "nowhere" / "a.db")
     async with rapsqlite.connect(":memory:") as conn, rapsqlite.connect(":memory:") as copy:

@@ -66,10 +66,10 @@ async def seen_by_source(connection: rapsqlite.Connection, ticks: Ticks, source:
 
 
 @pytest.mark.parametrize("form", ["iterator", "asynchronous"])
-async def test_loop_runs_between_two_sets_that_take_long(
+async def test_loop_runs_between_slow_sets(
     conn: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    """Producing sets runs user code in the loop's thread: after each that takes 5 ms, other tasks run."""
+    """Producing sets runs user code in the loop's thread: after 5 ms, other tasks run."""
     time, ticks, seen = Time(monkeypatch), Ticks(), []
 
     def sets() -> Iterator[tuple[int]]:
@@ -88,7 +88,7 @@ async def test_loop_runs_between_two_sets_that_take_long(
     assert all(before < after for before, after in zip(seen, seen[2:], strict=False))
 
 
-async def test_loop_runs_every_few_milliseconds_while_sets_are_made(
+async def test_loop_runs_every_few_milliseconds_while_sets_are_produced(
     conn: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of sets that take a tenth of a millisecond about twenty are taken at once; Trio may run a task twice in a row."""
@@ -105,7 +105,9 @@ async def test_loop_runs_every_few_milliseconds_while_sets_are_made(
     assert max(seen.count(tick) for tick in set(seen)) <= 3 * executemany.SLICE_S / 0.0001
 
 
-async def test_quick_sets_still_go_by_the_thousand(conn: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_quick_sets_are_still_sent_by_the_thousand(
+    conn: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Time(monkeypatch)
     for source in ([(i,) for i in range(10_000)], ((i,) for i in range(10_000, 20_000))):
         before = conn._state.guest.sent_count
@@ -115,7 +117,7 @@ async def test_quick_sets_still_go_by_the_thousand(conn: rapsqlite.Connection, m
 
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("verb", ["connection", "execute_many", "cursor", "dbapi"])
-async def test_asynchronous_iterables_are_taken(tmp_path: Path, verb: str, count: int) -> None:
+async def test_asynchronous_iterables_are_accepted(tmp_path: Path, verb: str, count: int) -> None:
     async def sets() -> AsyncIterator[tuple[int]]:
         for number in range(count):
             if number % 100 == 0:
@@ -205,7 +207,7 @@ async def test_sets_before_an_exception_of_the_iterable_are_executed(
 
 
 @pytest.mark.parametrize("form", ["iterator", "asynchronous"])
-async def test_error_of_a_set_ends_it_and_says_which(conn: rapsqlite.Connection, form: str) -> None:
+async def test_error_of_a_set_ends_executemany_and_names_the_set(conn: rapsqlite.Connection, form: str) -> None:
     def sets() -> Iterator[tuple[int]]:
         for number in range(10_000):
             yield (number if number != 1500 else 7,)
@@ -221,7 +223,7 @@ async def test_error_of_a_set_ends_it_and_says_which(conn: rapsqlite.Connection,
     assert await numbers_in(conn) == list(range(1500))
 
 
-async def test_value_that_cannot_be_bound_ends_it_after_the_sets_before(conn: rapsqlite.Connection) -> None:
+async def test_invalid_value_ends_executemany_after_the_sets_before_it(conn: rapsqlite.Connection) -> None:
     async def sets() -> AsyncIterator[Any]:
         for number in range(300):
             yield (number,) if number != 250 else 5
@@ -255,7 +257,7 @@ async def test_cancellation_in_the_iterable_leaves_the_connection_usable(
     assert await numbers_in(conn) == []
 
 
-async def test_statement_is_checked_though_there_are_no_sets(conn: rapsqlite.Connection) -> None:
+async def test_statement_is_checked_even_without_sets(conn: rapsqlite.Connection) -> None:
     async def nothing() -> AsyncIterator[tuple[int]]:
         for number in range(0):
             yield (number,)
@@ -266,7 +268,7 @@ async def test_statement_is_checked_though_there_are_no_sets(conn: rapsqlite.Con
         await conn.executemany("SELECT 1", nothing())
 
 
-async def test_what_is_no_iterable_is_refused_as_by_sqlite3(conn: rapsqlite.Connection) -> None:
+async def test_parameters_that_are_not_iterable_are_refused_as_by_sqlite3(conn: rapsqlite.Connection) -> None:
     with pytest.raises(TypeError, match="not iterable"):
         await conn.executemany(INSERT, 5)  # type: ignore[arg-type]
 

@@ -1,4 +1,6 @@
-"""A failing row comes after the rows before it: no batch hides them. sqlite3 gives the minimum."""
+"""The rows before a failing one are returned first: no batch hides them. At least the rows that sqlite3 returns must
+come.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,7 @@ async def test_every_row_before_one_that_fails_is_fetched(conn: rapsqlite.Connec
     assert stock in (-1, place - 2, place - 1)
 
 
-async def test_the_cursor_is_over_after_the_error(conn: rapsqlite.Connection) -> None:
+async def test_the_cursor_has_no_rows_after_the_error(conn: rapsqlite.Connection) -> None:
     """Its later fetches return no rows, as in sqlite3, and the statement holds nothing any more."""
     cursor = await conn.execute(OVERFLOW, [3])
     stock = sqlite3.connect(":memory:")
@@ -100,7 +102,7 @@ async def test_the_cursor_is_over_after_the_error(conn: rapsqlite.Connection) ->
 
 @pytest.mark.parametrize("place", [2, 3, 300, 3000])
 @pytest.mark.parametrize("sql", [OVERFLOW, BAD_TEXT])
-async def test_loop_that_goes_on_after_an_error_ends(conn: rapsqlite.Connection, sql: str, place: int) -> None:
+async def test_loop_that_continues_after_an_error_ends(conn: rapsqlite.Connection, sql: str, place: int) -> None:
     """It would not if the error came again, or another one that says something else."""
     cursor = await conn.execute(sql, [place])
     errors = []
@@ -118,14 +120,14 @@ async def test_loop_that_goes_on_after_an_error_ends(conn: rapsqlite.Connection,
     assert len(errors) == 1
 
 
-async def test_async_for_has_every_row_before_the_error(conn: rapsqlite.Connection) -> None:
+async def test_async_for_yields_every_row_before_the_error(conn: rapsqlite.Connection) -> None:
     rows, error = await until_error(await conn.execute(OVERFLOW, [3000]))
 
     assert str(error) == "integer overflow"
     assert len(rows) == 2999
 
 
-async def test_fetchmany_has_every_full_list_before_the_error(conn: rapsqlite.Connection) -> None:
+async def test_fetchmany_returns_every_full_list_before_the_error(conn: rapsqlite.Connection) -> None:
     """A short list signals the end to its caller, so the call in which the error occurs raises, as in sqlite3."""
     stock = sqlite3.connect(":memory:")
     theirs, ours = stock.execute(OVERFLOW, [3000]), await conn.execute(OVERFLOW, [3000])
@@ -141,7 +143,7 @@ async def test_fetchmany_has_every_full_list_before_the_error(conn: rapsqlite.Co
 
 
 @pytest.mark.parametrize("prepared", [False, True])
-async def test_streams_have_every_row_before_the_error(conn: rapsqlite.Connection, prepared: bool) -> None:
+async def test_streams_yield_every_row_before_the_error(conn: rapsqlite.Connection, prepared: bool) -> None:
     stream = conn.prepare(OVERFLOW).stream([3000]) if prepared else conn.stream(OVERFLOW, [3000])
 
     rows, error = await until_error(stream)
@@ -150,7 +152,7 @@ async def test_streams_have_every_row_before_the_error(conn: rapsqlite.Connectio
     assert len(rows) == 2999
 
 
-async def test_lists_of_rows_have_every_row_before_the_error(conn: rapsqlite.Connection) -> None:
+async def test_chunks_contain_every_row_before_the_error(conn: rapsqlite.Connection) -> None:
     """After a short list the iteration continues, and then raises the error."""
     lists, error = await until_error(conn.execute_iter(OVERFLOW, [3000], 64))
 
@@ -158,7 +160,7 @@ async def test_lists_of_rows_have_every_row_before_the_error(conn: rapsqlite.Con
     assert [len(rows) for rows in lists] == [64] * 46 + [2999 - 64 * 46]
 
 
-async def test_a_prepared_statement_is_usable_after_a_row_that_failed(conn: rapsqlite.Connection) -> None:
+async def test_a_prepared_statement_is_usable_after_a_failed_row(conn: rapsqlite.Connection) -> None:
     statement = conn.prepare(OVERFLOW)
     cursor = await statement.execute([2])
     assert await cursor.fetchone() == (1,)
@@ -183,7 +185,7 @@ async def test_the_first_row_alone_does_not_fail_with_the_second(conn: rapsqlite
     assert await conn.fetch_scalar(BAD_TEXT, [2]) == 1
 
 
-async def test_changes_of_a_statement_stay_when_a_row_that_it_returns_is_not_utf8(conn: rapsqlite.Connection) -> None:
+async def test_changes_are_kept_when_a_returned_row_is_not_utf8(conn: rapsqlite.Connection) -> None:
     """All changes are made before the first row is returned; sqlite3 raises at the row."""
     stock = sqlite3.connect(":memory:")
     insert = "INSERT INTO t VALUES (1), (CAST(x'ff' AS TEXT)), (3) RETURNING a"
@@ -222,7 +224,7 @@ async def test_rows_before_a_function_that_raises_are_fetched(conn: rapsqlite.Co
     assert rows == [(i, 1 / (i - 2000)) for i in range(1, 2000)]
 
 
-async def test_rows_read_ahead_before_an_error_get_the_answers_of_their_functions(conn: rapsqlite.Connection) -> None:
+async def test_rows_read_ahead_before_an_error_get_their_functions_results(conn: rapsqlite.Connection) -> None:
     """The step fails while calls for the rows before it are still deferred."""
     await conn.create_function("double", 1, lambda number: 2 * number)
     cursor = await conn.execute(f"{NUMBERS} double(i), CASE WHEN i = 3000 THEN abs(-9223372036854775808) END FROM n")
@@ -232,7 +234,7 @@ async def test_rows_read_ahead_before_an_error_get_the_answers_of_their_function
     assert rows == [(2 * i, None) for i in range(1, 3000)]
 
 
-async def test_an_exception_is_its_own_cause_after_others_have_failed(conn: rapsqlite.Connection) -> None:
+async def test_an_exception_keeps_its_cause_after_others_have_failed(conn: rapsqlite.Connection) -> None:
     """The error waits behind the rows before it while other statements fail and succeed."""
 
     def refuse(number: int) -> int:
@@ -267,7 +269,7 @@ async def test_rows_within_the_limits_of_a_result_are_fetched(limit: str, most: 
     assert len(rows) == most
 
 
-async def test_rows_before_one_that_a_text_factory_refuses_are_fetched(conn: rapsqlite.Connection) -> None:
+async def test_rows_before_a_text_factory_error_are_fetched(conn: rapsqlite.Connection) -> None:
     conn.text_factory = lambda text: text.decode("ascii")
     cursor = await conn.execute(f"{NUMBERS} CASE WHEN i = 200 THEN 'ä' ELSE 'a' END FROM n")
     rows, error = await until_error(cursor)
@@ -281,7 +283,7 @@ class Number:
     i: int
 
 
-async def test_rows_before_one_that_does_not_suit_its_type_are_fetched(conn: rapsqlite.Connection) -> None:
+async def test_rows_before_one_that_does_not_match_the_type_are_fetched(conn: rapsqlite.Connection) -> None:
     sql = f"{NUMBERS} CASE WHEN i = 200 THEN NULL ELSE i END AS i FROM n"
 
     rows, error = await until_error(conn.stream(sql, into=Number))

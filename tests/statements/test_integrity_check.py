@@ -29,8 +29,10 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-async def test_damaged_tree_is_described(damage: str, database: Path) -> None:
-    """SQLite's check ignores SQLITE_CORRUPT; extended codes, such as SQLITE_CORRUPT_VTAB, ended it with an error."""
+async def test_damaged_rtree_is_described(damage: str, database: Path) -> None:
+    """SQLite's check ignores SQLITE_CORRUPT, but extended codes such as SQLITE_CORRUPT_VTAB used to end it with an
+    error.
+    """
     stock = sqlite3.connect(database, isolation_level=None)
     try:
         stock.executescript(TREE)
@@ -47,7 +49,7 @@ async def test_damaged_tree_is_described(damage: str, database: Path) -> None:
     stock.close()
 
 
-async def test_damaged_index_of_words_is_described() -> None:
+async def test_damaged_fts5_index_is_described() -> None:
     """FTS5 has its own check."""
     async with connect(":memory:", isolation_level=None) as conn:
         await conn.execute("CREATE VIRTUAL TABLE note USING fts5 (body)")

@@ -48,15 +48,17 @@ VERBS: dict[str, Callable[[rapsqlite.Connection], Awaitable[Any]]] = {
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
-async def test_rows_that_are_all_large_arrive(verb: str) -> None:
-    """More than four that the event loop had not yet taken were an error: "the host rejected a reply of that size"."""
+async def test_result_of_only_large_rows_arrives(verb: str) -> None:
+    """More than four that the event loop had not yet taken used to be an error: "the host rejected a reply of that
+    size".
+    """
     async with rapsqlite.connect(":memory:") as conn:
         rows = await VERBS[verb](conn)
 
         assert [len(row[0]) for row in rows] == [SIZE + number for number in range(1, COUNT + 1)]
 
 
-async def test_event_loop_that_is_late_finds_few_of_them_waiting() -> None:
+async def test_slow_event_loop_finds_few_large_rows_waiting() -> None:
     """Back-pressure: the guest continues once its earlier bodies were taken."""
     rows: list[Any] = []
     async with rapsqlite.connect(":memory:") as conn:
@@ -75,7 +77,7 @@ async def test_event_loop_that_is_late_finds_few_of_them_waiting() -> None:
     assert len(rows) == COUNT
 
 
-async def test_answers_of_many_requests_that_are_all_large_arrive() -> None:
+async def test_large_replies_of_many_requests_arrive() -> None:
     async with rapsqlite.connect(":memory:") as conn:
         sizes: set[int] = set()
 
@@ -116,7 +118,7 @@ async def test_connection_closes_while_large_rows_wait() -> None:
 
 
 @pytest.mark.parametrize("name_bytes, value_bytes", [(10, 200_000), (150, 10), (150, 200_000), (48, 0)])
-async def test_names_of_columns_arrive_with_large_rows(name_bytes: int, value_bytes: int) -> None:
+async def test_column_names_arrive_with_large_rows(name_bytes: int, value_bytes: int) -> None:
     """They travel with the reply, or with its rows if they are large themselves."""
     names = [f"{number:x<{name_bytes}}" for number in range(2000)]
     columns = ", ".join(f'? AS "{name}"' if name == names[0] else f'1 AS "{name}"' for name in names)

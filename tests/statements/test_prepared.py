@@ -41,7 +41,7 @@ async def test_every_verb_takes_new_parameters_each_time(conn: rapsqlite.Connect
         assert statement.sql == statement.query == "SELECT b FROM t WHERE a = :key"
 
 
-async def test_it_is_prepared_once_and_kept(conn: rapsqlite.Connection) -> None:
+async def test_statement_is_prepared_only_once(conn: rapsqlite.Connection) -> None:
     statement = conn.prepare("SELECT b FROM t WHERE a = ?")
     await statement.fetch_one([1])
     before = await conn.statistics()
@@ -55,7 +55,7 @@ async def test_it_is_prepared_once_and_kept(conn: rapsqlite.Connection) -> None:
     assert after["open_statements"] == before["open_statements"]
 
 
-async def test_it_changes_data_and_begins_transactions(conn: rapsqlite.Connection) -> None:
+async def test_prepared_statement_changes_data_and_begins_transactions(conn: rapsqlite.Connection) -> None:
     await conn.commit()
     insert = conn.prepare("INSERT INTO t (b) VALUES (?)")
 
@@ -66,12 +66,12 @@ async def test_it_changes_data_and_begins_transactions(conn: rapsqlite.Connectio
     assert conn.in_transaction
 
 
-async def test_blob(conn: rapsqlite.Connection) -> None:
+async def test_fetch_blob_works_on_prepared_statements(conn: rapsqlite.Connection) -> None:
     """``fetch_blob`` works on prepared statements as on the connection."""
     assert await conn.prepare("SELECT CAST(? AS BLOB)").fetch_blob(["x"]) == b"x"
 
 
-async def test_large_results_and_open_cursors_do_not_mix(conn: rapsqlite.Connection) -> None:
+async def test_large_results_and_open_cursors_stay_separate(conn: rapsqlite.Connection) -> None:
     statement = conn.prepare(NUMBERS)
     first = await statement.execute([10_000])
     await first.fetchmany(10)
@@ -100,7 +100,7 @@ async def test_tasks_share_a_statement(conn: rapsqlite.Connection) -> None:
     assert (await conn.statistics())["open_statements"] == 1
 
 
-async def test_it_follows_a_change_of_the_schema(conn: rapsqlite.Connection) -> None:
+async def test_prepared_statement_follows_a_schema_change(conn: rapsqlite.Connection) -> None:
     statement = conn.prepare("SELECT * FROM t WHERE a = 1")
     assert await statement.fetch_one() == [1, "row 1"]
 
@@ -109,7 +109,7 @@ async def test_it_follows_a_change_of_the_schema(conn: rapsqlite.Connection) -> 
     assert await statement.fetch_one() == [1, "row 1", "more"]
 
 
-async def test_wrong_sql_is_told_by_the_first_use(conn: rapsqlite.Connection) -> None:
+async def test_invalid_sql_is_an_error_at_the_first_use(conn: rapsqlite.Connection) -> None:
     statement = conn.prepare("SELEKT 1")
 
     for _ in range(2):
@@ -117,7 +117,7 @@ async def test_wrong_sql_is_told_by_the_first_use(conn: rapsqlite.Connection) ->
             await statement.fetch_all()
 
 
-async def test_wrong_parameters_are_told(conn: rapsqlite.Connection) -> None:
+async def test_wrong_parameters_of_a_prepared_statement_are_an_error(conn: rapsqlite.Connection) -> None:
     statement = conn.prepare("SELECT ?")
 
     with pytest.raises(rapsqlite.ProgrammingError, match="binding"):
@@ -126,7 +126,7 @@ async def test_wrong_parameters_are_told(conn: rapsqlite.Connection) -> None:
 
 
 @pytest.mark.parametrize("end", ["close", "with", "drop"])
-async def test_it_is_given_back(conn: rapsqlite.Connection, end: str) -> None:
+async def test_closed_left_or_dropped_statement_is_finalized(conn: rapsqlite.Connection, end: str) -> None:
     """A prepared statement that is closed, left or dropped is finalized in SQLite."""
     before = (await conn.statistics())["open_statements"]
     statement = conn.prepare("SELECT 1")
@@ -146,7 +146,7 @@ async def test_it_is_given_back(conn: rapsqlite.Connection, end: str) -> None:
     assert (await conn.statistics())["open_statements"] == before
 
 
-async def test_closed_statement_says_so(conn: rapsqlite.Connection) -> None:
+async def test_closed_statement_raises(conn: rapsqlite.Connection) -> None:
     statement = conn.prepare("SELECT 1")
     await statement.close()
 
@@ -157,7 +157,7 @@ async def test_closed_statement_says_so(conn: rapsqlite.Connection) -> None:
         statement.stream()
 
 
-async def test_statement_of_a_closed_connection_says_so() -> None:
+async def test_statement_of_a_closed_connection_raises() -> None:
     conn = await connect(":memory:")
     statement = conn.prepare("SELECT 1")
     await statement.fetch_all()

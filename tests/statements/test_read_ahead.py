@@ -65,7 +65,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("write", WRITES)
-async def test_a_loop_of_fetchone_that_writes_sees_what_sqlite3_shows(
+async def test_a_fetchone_loop_that_writes_sees_the_same_as_in_sqlite3(
     conn: rapsqlite.Connection, stock: sqlite3.Connection, write: str
 ) -> None:
     theirs, ours = [], []
@@ -83,7 +83,7 @@ async def test_a_loop_of_fetchone_that_writes_sees_what_sqlite3_shows(
 
 @pytest.mark.parametrize("form", ["cursor", "stream", "lists"])
 @pytest.mark.parametrize("write", WRITES)
-async def test_iteration_that_writes_sees_what_sqlite3_shows(
+async def test_iteration_that_writes_sees_the_same_as_in_sqlite3(
     conn: rapsqlite.Connection, stock: sqlite3.Connection, write: str, form: str
 ) -> None:
     theirs, ours = [], []
@@ -104,7 +104,7 @@ async def test_iteration_that_writes_sees_what_sqlite3_shows(
 
 
 @pytest.mark.parametrize("size", [2, 7, 100])
-async def test_fetchmany_that_writes_sees_what_sqlite3_shows(
+async def test_fetchmany_that_writes_sees_the_same_as_in_sqlite3(
     conn: rapsqlite.Connection, stock: sqlite3.Connection, size: int
 ) -> None:
     write = "DELETE FROM t WHERE i BETWEEN :i + 1 AND :i + 20"
@@ -140,7 +140,7 @@ async def test_no_more_than_twice_the_rows_since_the_last_write_are_read_ahead(
         assert stale <= 2 * (quiet + 1)
 
 
-async def test_another_task_that_writes_is_seen_as_well(conn: rapsqlite.Connection) -> None:
+async def test_writes_of_another_task_limit_read_ahead_too(conn: rapsqlite.Connection) -> None:
     """It depends on the connection, not on its user: the rows it changes are the cursor's."""
     cursor = await conn.execute(SELECT)
     for _ in range(100):
@@ -152,8 +152,8 @@ async def test_another_task_that_writes_is_seen_as_well(conn: rapsqlite.Connecti
     assert sum(1 - seen for _, seen in rows) <= 200
 
 
-async def test_a_change_that_returns_rows_is_done_when_it_was_executed(conn: rapsqlite.Connection) -> None:
-    """All its rows are known with the first one, so reading them later gains nothing."""
+async def test_a_change_with_returning_is_complete_after_execute(conn: rapsqlite.Connection) -> None:
+    """All its changes are made before its first row, so reading rows later gains nothing."""
     cursor = await conn.execute("INSERT INTO t VALUES (NULL, 1), (NULL, 2), (NULL, 3) RETURNING seen")
     assert await cursor.fetchone() == (1,)
 
@@ -163,7 +163,7 @@ async def test_a_change_that_returns_rows_is_done_when_it_was_executed(conn: rap
     assert await cursor.fetchall() == [(2,), (3,)]
 
 
-async def test_a_hundred_thousand_rows_take_few_requests(conn: rapsqlite.Connection, sent: list[int]) -> None:
+async def test_a_hundred_thousand_rows_need_few_requests(conn: rapsqlite.Connection, sent: list[int]) -> None:
     """Batches grow while the connection does not write: throughput does not suffer."""
     cursor = await conn.execute(NUMBERS)
     sent.clear()
@@ -187,9 +187,7 @@ async def test_a_hundred_thousand_rows_take_few_requests(conn: rapsqlite.Connect
     assert len(sent) < 40
 
 
-async def test_a_small_result_is_fetched_whole_with_one_more_request(
-    conn: rapsqlite.Connection, sent: list[int]
-) -> None:
+async def test_a_small_result_takes_one_more_request(conn: rapsqlite.Connection, sent: list[int]) -> None:
     assert await (await conn.execute("SELECT i FROM t LIMIT 1")).fetchall() == [(1,)]
     assert len(sent) == 1
 

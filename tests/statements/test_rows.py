@@ -112,11 +112,11 @@ def outcome(call: Any) -> Any:
         lambda row: setattr(row, "id", 5),
     ],
 )
-def test_row_answers_as_sqlite3_row_does(ask: Any) -> None:
+def test_row_behaves_like_sqlite3_row(ask: Any) -> None:
     assert outcome(lambda: ask(our_row())) == outcome(lambda: ask(stock_row()))
 
 
-def test_row_answers_beyond_sqlite3_row() -> None:
+def test_row_has_more_methods_than_sqlite3_row() -> None:
     row = our_row()
 
     assert row.values() == ROWS[0]
@@ -141,7 +141,7 @@ def test_row_of_a_statement_without_columns_is_refused() -> None:
         Row(cursor, (1,))
 
 
-def test_row_of_columns_with_the_same_name() -> None:
+def test_row_may_have_columns_with_the_same_name() -> None:
     names, values = ("a", "a", "A"), (1, 2, 3)
 
     assert our_row(names, values)["a"] == stock_row(names, values)["a"]
@@ -183,7 +183,7 @@ def test_row_class_gives_rows_equal_to_those_of_sqlite3(factory: Any) -> None:
         (lambda row, extra=5: (row, extra), [(list(row), 5) for row in ROWS]),
     ],
 )
-def test_row_factory_forms(factory: Any, expected: list[Any]) -> None:
+def test_every_row_factory_makes_the_documented_rows(factory: Any, expected: list[Any]) -> None:
     """Every documented row factory makes the documented rows."""
     assert handed_out(decoder(factory)) == expected
 
@@ -195,7 +195,7 @@ def test_no_row_factory_is_the_default_of_the_method(default: type, kind: type) 
 
 @pytest.mark.parametrize("factory", [None, "list", "tuple", "dict", list, tuple, dict])
 @pytest.mark.parametrize("text_factory", [str, bytes])
-def test_plain_shapes_leave_nothing_to_do_per_row(factory: Any, text_factory: Any) -> None:
+def test_plain_shapes_need_no_work_per_row(factory: Any, text_factory: Any) -> None:
     """The speed of large results depends on this."""
     resolved = decoder(factory, text_factory=text_factory)
 
@@ -210,7 +210,7 @@ def test_other_row_factories_are_refused(factory: Any) -> None:
 
 
 @pytest.mark.parametrize("shape", [None, "list", "dict"])
-def test_exception_of_a_row_factory_is_not_changed(shape: Any) -> None:
+def test_exception_of_a_row_factory_is_propagated(shape: Any) -> None:
     def failing(_cursor: Any, _row: Any) -> Any:
         raise KeyError("mine")
 
@@ -221,19 +221,19 @@ def test_exception_of_a_row_factory_is_not_changed(shape: Any) -> None:
 TEXT = msgspec.msgpack.Ext(abi.EXT_TEXT, b"\xe4\xff")
 
 
-def test_text_factory_gets_text_and_no_blobs() -> None:
+def test_text_factory_gets_only_text() -> None:
     resolved = decoder(text_factory=lambda text: (type(text), text))
 
     assert resolved.format & abi.FORMAT_TEXT_AS_EXTENSION
     assert handed_out(resolved, [(TEXT, b"\xe4\xff", None)]) == [((bytes, b"\xe4\xff"), b"\xe4\xff", None)]
 
 
-def test_exception_of_a_text_factory_is_not_changed() -> None:
+def test_exception_of_a_text_factory_is_propagated() -> None:
     with pytest.raises(UnicodeDecodeError):
         handed_out(decoder(text_factory=lambda text: text.decode()), [(TEXT, 1, 1)])
 
 
-def test_text_as_bytes_is_asked_for() -> None:
+def test_bytes_text_factory_requests_text_as_bytes() -> None:
     assert decoder(text_factory=bytes).format & abi.FORMAT_TEXT_AS_BYTES
 
 
@@ -304,13 +304,13 @@ def test_null_is_not_converted() -> None:
     assert converted([("a", "marked")], [None], converters=own) == (("a",), (None,))
 
 
-def test_default_converters_are_those_of_sqlite3() -> None:
+def test_default_converters_match_sqlite3() -> None:
     """Python 3.12 deprecated them; ours are the same functions, so they warn too."""
     assert Converters().for_column("a", "date", DETECT) is sqlite3.converters["DATE"]
     assert Converters().for_column("a", "timestamp", DETECT) is sqlite3.converters["TIMESTAMP"]
 
 
-def test_text_factory_and_converters_share_a_row() -> None:
+def test_text_factory_and_converters_apply_to_the_same_row() -> None:
     own = Converters()
     own.register("marked", marked("own"))
 
@@ -332,7 +332,7 @@ def test_text_factory_and_converters_share_a_row() -> None:
         (1e-5, b"1.0e-05"), (1.5e300, b"1.5e+300"), (float("inf"), b"Inf"), (float("-inf"), b"-Inf"),
     ],
 )  # fmt: skip
-def test_stored_bytes_are_the_text_sqlite_makes(value: Any, expected: bytes) -> None:
+def test_converters_get_the_text_that_sqlite_makes_of_values(value: Any, expected: bytes) -> None:
     """https://sqlite.org/c3ref/column_blob.html"""
     assert stored_bytes(value) == expected
 
@@ -401,7 +401,7 @@ def test_missing_column_names_row_and_field(kind: Any) -> None:
         typed_rows(kind).decoder()(msgspec.msgpack.encode([{"name": "Ada"}]))
 
 
-def test_typed_rows_read_what_sqlite_has_no_type_for() -> None:
+def test_typed_rows_convert_types_that_sqlite_lacks() -> None:
     class Event(msgspec.Struct):
         at: dt.datetime
         day: dt.date
@@ -416,7 +416,7 @@ def test_typed_rows_read_what_sqlite_has_no_type_for() -> None:
     assert event == Event(dt.datetime(2024, 2, 29, 12), dt.date(2024, 2, 29), key, None)  # noqa: DTZ001
 
 
-def test_struct_by_position_asks_for_arrays() -> None:
+def test_array_like_struct_requests_arrays() -> None:
     class Pair(msgspec.Struct, array_like=True):
         a: int
         b: str
@@ -478,8 +478,8 @@ class Stored:
     name: str | None = None
 
 
-async def test_dataclass_makes_the_fields_that_its_init_does_not_take() -> None:
-    """A row without them was rejected, because the field was considered required."""
+async def test_dataclass_fields_without_init_are_not_required() -> None:
+    """Rows without such a field used to be rejected, because the field was considered required."""
     async with rapsqlite.connect(":memory:") as conn:
         doubled = await conn.fetch_all("SELECT 1 AS id UNION SELECT 4", into=Doubled)
         given = await conn.fetch_one("SELECT 1 AS id, 9 AS double", into=Doubled)

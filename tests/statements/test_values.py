@@ -149,7 +149,7 @@ def test_value_in_a_mapping_is_bound_as_by_sqlite3(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", REFUSED, ids=described)
-def test_type_that_cannot_be_bound_is_told_to_the_guest(value: Any) -> None:
+def test_unsupported_type_is_reported_to_the_guest(value: Any) -> None:
     """The guest raises the error when the parameter is bound, so that an error in the SQL comes first."""
     assert issubclass(stock((value,)), sqlite3.Error)
 
@@ -163,7 +163,7 @@ def adapted(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("value", TOO_LARGE, ids=str)
-def test_integer_beyond_64_bits_is_told_to_the_guest(value: int) -> None:
+def test_integer_beyond_64_bits_is_reported_to_the_guest(value: int) -> None:
     assert stock((value,)) is OverflowError
 
     by_position = bound(encode_params((value,), Adapters()))
@@ -193,7 +193,7 @@ PARAMETERS = [
 
 
 @pytest.mark.parametrize("parameters", PARAMETERS, ids=lambda p: type(p).__name__)
-def test_sequences_are_what_sqlite3_takes_for_one(parameters: Any) -> None:
+def test_sequences_are_what_sqlite3_accepts_as_one(parameters: Any) -> None:
     count = len(parameters) if hasattr(parameters, "__len__") else 1
     theirs = stock(parameters, "SELECT " + (", ".join("?" * count) or "1"))
 
@@ -207,7 +207,7 @@ def test_sequences_are_what_sqlite3_takes_for_one(parameters: Any) -> None:
         assert mine == theirs
 
 
-def test_error_of_the_parameters_own_code_is_not_changed() -> None:
+def test_exceptions_of_parameter_objects_are_propagated() -> None:
     class Broken(Indexed):
         def __len__(self) -> int:
             raise ZeroDivisionError
@@ -232,7 +232,7 @@ class Missing(dict[str, Any]):
         {Text("a"): 1},
     ],
 )
-def test_mapping_holds_what_the_statement_asks_for(parameters: Any) -> None:
+def test_only_the_statements_names_are_read_from_a_mapping(parameters: Any) -> None:
     mine = bound(encode_params(parameters, Adapters()))
 
     assert (mine["a"],) == stock(parameters, "SELECT :a")
@@ -244,13 +244,13 @@ def test_mapping_holds_what_the_statement_asks_for(parameters: Any) -> None:
     [types.MappingProxyType({"a": 1}), collections.UserDict(a=1), collections.ChainMap({"a": 1})],
     ids=lambda p: type(p).__name__,
 )
-def test_any_mapping_is_taken(parameters: Any) -> None:
+def test_any_mapping_is_accepted(parameters: Any) -> None:
     """sqlite3 accepts only dicts, and fails in odd ways for others."""
     assert bound(encode_params(parameters, Adapters())) == {"a": 1}
 
 
 @pytest.mark.parametrize("parameters", [Missing(a=1), collections.defaultdict(int, a=1)])
-def test_names_are_looked_up_where_the_mapping_makes_values(parameters: Any) -> None:
+def test_computed_mappings_are_looked_up_by_name(parameters: Any) -> None:
     theirs = stock(parameters.copy() if type(parameters) is not Missing else Missing(parameters), "SELECT :a, :b")
 
     mine = bound(encode_params(parameters, Adapters(), ["a", "b"]))
@@ -259,13 +259,13 @@ def test_names_are_looked_up_where_the_mapping_makes_values(parameters: Any) -> 
     assert (mine["a"], mine["b"]) == theirs
 
 
-def test_name_that_a_mapping_lacks_is_left_to_the_guest() -> None:
+def test_missing_name_is_reported_by_the_guest() -> None:
     assert bound(encode_params({"a": 1}, Adapters(), ["a", "b"])) == {"a": 1}
     assert not looks_names_up({"a": 1})
     assert not looks_names_up((1,))
 
 
-def test_no_parameters_are_no_bytes() -> None:
+def test_no_parameters_encode_to_no_bytes() -> None:
     assert encode_params(None, Adapters()) == b""
 
 
@@ -296,7 +296,7 @@ def test_adapter_registered_with_sqlite3_is_used(value: Any, answer: Any) -> Non
     assert tuple(bound(encode_params((5,), adapters))) == (5,)
 
 
-def test_default_adapters_are_those_of_sqlite3() -> None:
+def test_default_adapters_match_sqlite3() -> None:
     moment = (dt.date(2024, 2, 29), dt.datetime(2024, 2, 29, 12, 30))  # noqa: DTZ001
     warns = (
         pytest.warns(DeprecationWarning, match="adapter") if sys.version_info >= (3, 12) else contextlib.nullcontext()
@@ -309,7 +309,7 @@ def test_default_adapters_are_those_of_sqlite3() -> None:
         assert mine == stock(moment, "SELECT ?, ?")
 
 
-def test_adapter_of_the_connection_goes_before_the_shared_one() -> None:
+def test_adapter_of_the_connection_precedes_the_shared_one() -> None:
     adapters = Adapters()
     adapters.register(dt.date, lambda day: day.toordinal())
     adapters.register(str, lambda text: text.upper())
@@ -320,7 +320,7 @@ def test_adapter_of_the_connection_goes_before_the_shared_one() -> None:
     assert bound(encode_params(("text",), Adapters())) == ["text"]
 
 
-def test_exception_of_an_adapter_is_not_changed() -> None:
+def test_exception_of_an_adapter_is_propagated() -> None:
     adapters = Adapters()
     adapters.register(decimal.Decimal, lambda value: 1 / 0)
 
@@ -353,7 +353,7 @@ def encode_many(sets: list[Any]) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("sets", SETS, ids=range(len(SETS)))
-def test_chunks_hold_every_set_in_order_within_their_limits(sets: list[Any]) -> None:
+def test_chunks_contain_every_set_in_order_within_their_limits(sets: list[Any]) -> None:
     chunks = list(encode_many(sets))
 
     decoded = [bound(chunk) for chunk in chunks]

@@ -42,7 +42,7 @@ async def test_aiosqlite_compat_makes_them_tuples() -> None:
         assert await conn.fetch_one("SELECT 1, 2") == (1, 2)
 
 
-async def test_no_row(conn: rapsqlite.Connection) -> None:
+async def test_each_fetch_method_has_its_result_for_no_rows(conn: rapsqlite.Connection) -> None:
     """Each ``fetch_*`` method has its own answer for an empty result."""
     nothing = "SELECT a FROM t WHERE a = 99"
 
@@ -54,7 +54,7 @@ async def test_no_row(conn: rapsqlite.Connection) -> None:
         await conn.fetch_one(nothing)
 
 
-async def test_scalar_is_one_column(conn: rapsqlite.Connection) -> None:
+async def test_scalar_must_be_one_column(conn: rapsqlite.Connection) -> None:
     conn.row_factory = "dict"
 
     assert await conn.fetch_scalar("SELECT b FROM t") == "one"
@@ -70,13 +70,13 @@ async def test_blob_is_bytes_or_none(conn: rapsqlite.Connection) -> None:
 
 
 @pytest.mark.parametrize("verb", ["fetch_all", "fetch_optional", "fetch_scalar", "execute_fetchall"])
-async def test_statement_without_rows_is_run(conn: rapsqlite.Connection, verb: str) -> None:
+async def test_statement_without_rows_is_executed(conn: rapsqlite.Connection, verb: str) -> None:
     assert not await getattr(conn, verb)("INSERT INTO t (b) VALUES ('new')")
 
     assert await conn.fetch_scalar("SELECT count(*) FROM t") == 3
 
 
-async def test_first_row_alone_still_inserts_them_all(conn: rapsqlite.Connection) -> None:
+async def test_fetching_the_first_returned_row_still_inserts_all(conn: rapsqlite.Connection) -> None:
     row = await conn.fetch_one("INSERT INTO t (b) VALUES ('x'), ('y'), ('z') RETURNING b")
 
     assert row == ["x"]
@@ -106,7 +106,7 @@ FACTORIES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", FACTORIES)
-async def test_row_factory_rules_every_verb_alike(conn: rapsqlite.Connection, name: str) -> None:
+async def test_row_factory_applies_to_every_verb(conn: rapsqlite.Connection, name: str) -> None:
     conn.row_factory = FACTORIES[name]
     sql = "SELECT a, b FROM t ORDER BY a"
     rows = await conn.execute_fetchall(sql)
@@ -124,7 +124,7 @@ async def test_row_factory_rules_every_verb_alike(conn: rapsqlite.Connection, na
     assert type(rows[0]) is type((await conn.fetch_all(sql))[0])
 
 
-async def test_row_factory_that_raises_is_heard(conn: rapsqlite.Connection) -> None:
+async def test_exception_of_a_row_factory_is_raised(conn: rapsqlite.Connection) -> None:
     def fail(_cursor: Any, _row: Any) -> None:
         raise LookupError("no such thing")
 
@@ -164,7 +164,7 @@ class AsTypedDict(TypedDict):
 
 
 @pytest.mark.parametrize("kind", [AsStruct, AsDataclass, AsNamedTuple, AsTypedDict])
-async def test_into_makes_objects_of_the_type(conn: rapsqlite.Connection, kind: Any) -> None:
+async def test_into_returns_objects_of_the_type(conn: rapsqlite.Connection, kind: Any) -> None:
     sql = "SELECT c, b, a FROM t ORDER BY a"
     first, second = kind(a=1, b="one", c=b"\x01"), kind(a=2, b="two", c=None)
     conn.row_factory = Row  # into takes precedence
@@ -178,7 +178,7 @@ async def test_into_makes_objects_of_the_type(conn: rapsqlite.Connection, kind: 
     assert type(await conn.fetch_one(sql, into=kind)) is type(first)
 
 
-async def test_into_says_which_row_and_column_does_not_fit(conn: rapsqlite.Connection) -> None:
+async def test_into_error_names_row_and_column(conn: rapsqlite.Connection) -> None:
     sql = f"SELECT i AS a, CASE WHEN i = 70000 THEN NULL ELSE 'x' END AS b FROM ({NUMBERS})"
 
     with pytest.raises(rapsqlite.DataError, match="row 69999, column 'b'"):
@@ -187,7 +187,7 @@ async def test_into_says_which_row_and_column_does_not_fit(conn: rapsqlite.Conne
     assert await conn.fetch_scalar("SELECT 1") == 1
 
 
-async def test_into_takes_no_other_types(conn: rapsqlite.Connection) -> None:
+async def test_into_refuses_other_types(conn: rapsqlite.Connection) -> None:
     with pytest.raises(TypeError, match="into="):
         await conn.fetch_all("SELECT 1", into=int)
 
@@ -196,7 +196,7 @@ async def test_into_takes_no_other_types(conn: rapsqlite.Connection) -> None:
 
 
 @pytest.mark.parametrize("count, size", [(0, 3), (1, 3), (9, 3), (10, 3), (10_000, 999)])
-async def test_chunks_have_the_size_that_was_asked_for(conn: rapsqlite.Connection, count: int, size: int) -> None:
+async def test_chunks_have_the_requested_size(conn: rapsqlite.Connection, count: int, size: int) -> None:
     chunks = [chunk async for chunk in conn.execute_iter(f"{NUMBERS} LIMIT ?", [count + 1, count], chunk_size=size)]
 
     assert [row for chunk in chunks for row in chunk] == [[i + 1] for i in range(count)]
@@ -204,18 +204,18 @@ async def test_chunks_have_the_size_that_was_asked_for(conn: rapsqlite.Connectio
     assert all(chunks)
 
 
-async def test_chunk_size_is_the_connections_unless_told(conn: rapsqlite.Connection) -> None:
+async def test_chunk_size_defaults_to_the_connections(conn: rapsqlite.Connection) -> None:
     conn.iter_chunk_size = 7
 
     assert [len(chunk) async for chunk in conn.execute_iter(NUMBERS, [20])] == [7, 7, 6]
 
 
-async def test_chunk_size_is_positive(conn: rapsqlite.Connection) -> None:
+async def test_chunk_size_must_be_positive(conn: rapsqlite.Connection) -> None:
     with pytest.raises(ValueError, match="chunk_size"):
         conn.execute_iter("SELECT 1", chunk_size=0)
 
 
-async def test_stream_gives_every_row(conn: rapsqlite.Connection) -> None:
+async def test_stream_yields_every_row(conn: rapsqlite.Connection) -> None:
     assert [row async for row in conn.stream(NUMBERS, [20_000])] == [[i + 1] for i in range(20_000)]
 
 
@@ -228,7 +228,7 @@ async def test_stream_does_not_run_before_its_first_row(conn: rapsqlite.Connecti
 
 
 @pytest.mark.parametrize("make", [lambda c: c.stream(NUMBERS, [100_000]), lambda c: c.execute_iter(NUMBERS, [100_000])])
-async def test_stream_that_is_left_ends_its_statement(conn: rapsqlite.Connection, make: Any) -> None:
+async def test_leaving_a_stream_ends_its_statement(conn: rapsqlite.Connection, make: Any) -> None:
     before = (await conn.statistics())["open_statements"]
 
     async for _ in make(conn):
@@ -243,7 +243,7 @@ async def test_stream_that_is_left_ends_its_statement(conn: rapsqlite.Connection
         await stream.__anext__()
 
 
-async def test_error_of_a_stream_comes_with_its_first_row(conn: rapsqlite.Connection) -> None:
+async def test_error_of_a_stream_is_raised_at_its_first_row(conn: rapsqlite.Connection) -> None:
     stream = conn.stream("SELECT * FROM missing")
 
     with pytest.raises(rapsqlite.OperationalError, match="no such table"):

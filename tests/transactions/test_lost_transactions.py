@@ -278,7 +278,7 @@ async def check_nothing_is_kept(conn: rapsqlite.Connection, database: Path, loss
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-async def test_nothing_of_a_block_is_kept_that_has_lost_its_transaction(
+async def test_block_that_lost_its_transaction_keeps_nothing(
     conn: rapsqlite.Connection, database: Path, loss: Act
 ) -> None:
     await check_nothing_is_kept(conn, database, loss)
@@ -294,7 +294,7 @@ LIMITS: list[tuple[rapsqlite.Limits, Act]] = [
 
 @pytest.mark.parametrize("journal", ["delete", "wal", "memory"])
 @pytest.mark.parametrize("limits, loss", LIMITS, ids=lambda value: next(iter(value), "") if type(value) is dict else "")
-async def test_nothing_of_a_block_is_kept_whose_transaction_a_limit_has_ended(
+async def test_block_whose_transaction_a_limit_ended_keeps_nothing(
     database: Path, limits: rapsqlite.Limits, loss: Act, journal: str
 ) -> None:
     with closing(sqlite3.connect(database)) as stock:
@@ -304,7 +304,7 @@ async def test_nothing_of_a_block_is_kept_whose_transaction_a_limit_has_ended(
 
 
 @pytest.mark.parametrize("late", LATE)
-async def test_nothing_is_changed_after_the_loss(conn: rapsqlite.Connection, database: Path, late: str) -> None:
+async def test_changes_are_refused_after_the_loss(conn: rapsqlite.Connection, database: Path, late: str) -> None:
     async def late_in_block() -> None:
         async with conn.transaction():
             await lose(conn)
@@ -324,7 +324,7 @@ async def test_nothing_is_changed_after_the_loss(conn: rapsqlite.Connection, dat
         assert stock.execute("PRAGMA user_version").fetchone() == (0,)
 
 
-async def test_reading_and_rolling_back_go_on_after_the_loss(conn: rapsqlite.Connection, database: Path) -> None:
+async def test_reading_and_rolling_back_work_after_the_loss(conn: rapsqlite.Connection, database: Path) -> None:
     reads = []
     with pytest.raises(rapsqlite.OperationalError, match="has rolled back"):  # noqa: PT012 - the block is what is tested
         async with conn.transaction():
@@ -338,7 +338,7 @@ async def test_reading_and_rolling_back_go_on_after_the_loss(conn: rapsqlite.Con
     assert content(database) == ["old"]
 
 
-async def test_exception_that_leaves_a_block_without_its_transaction_is_that_exception(
+async def test_exception_that_leaves_a_lost_block_is_propagated_unchanged(
     conn: rapsqlite.Connection, database: Path
 ) -> None:
     with pytest.raises(KeyError):  # noqa: PT012 - the block is what is tested
@@ -354,7 +354,7 @@ async def test_exception_that_leaves_a_block_without_its_transaction_is_that_exc
     assert content(database) == ["old", "next"]
 
 
-async def test_statements_that_are_already_sent_when_the_transaction_is_lost_are_refused(
+async def test_statements_already_sent_when_the_transaction_is_lost_are_refused(
     conn: rapsqlite.Connection, database: Path
 ) -> None:
     """A block's tasks send at once; the host learns of the loss when all of them have run."""
@@ -379,9 +379,7 @@ async def test_statements_that_are_already_sent_when_the_transaction_is_lost_are
 # -- savepoints ------------------------------------------------------------------------------------
 
 
-async def test_loss_that_is_caught_around_a_savepoint_is_still_the_loss_of_the_block(
-    conn: rapsqlite.Connection, database: Path
-) -> None:
+async def test_loss_caught_around_a_savepoint_still_fails_the_block(conn: rapsqlite.Connection, database: Path) -> None:
     with pytest.raises(rapsqlite.OperationalError, match="has rolled back"):  # noqa: PT012 - the block is what is tested
         async with conn.transaction():
             await conn.execute("INSERT INTO t (a) VALUES ('half')")
@@ -395,7 +393,7 @@ async def test_loss_that_is_caught_around_a_savepoint_is_still_the_loss_of_the_b
     assert content(database) == ["old"]
 
 
-async def test_loss_that_is_caught_in_a_savepoint_is_an_error_of_all_blocks_around_it(
+async def test_loss_caught_in_a_savepoint_fails_all_enclosing_blocks(
     conn: rapsqlite.Connection, database: Path
 ) -> None:
     told = []
@@ -411,7 +409,7 @@ async def test_loss_that_is_caught_in_a_savepoint_is_an_error_of_all_blocks_arou
     assert content(database) == ["old"]
 
 
-async def test_statement_that_is_cancelled_in_a_savepoint_takes_the_block_with_it(
+async def test_statement_cancelled_in_a_savepoint_ends_the_whole_block(
     conn: rapsqlite.Connection, database: Path
 ) -> None:
     """SQLite rolls back the whole transaction, not only the savepoint."""
@@ -425,7 +423,7 @@ async def test_statement_that_is_cancelled_in_a_savepoint_takes_the_block_with_i
     assert content(database) == ["old"]
 
 
-async def test_savepoint_without_a_transaction_is_a_block_too(conn: rapsqlite.Connection, database: Path) -> None:
+async def test_savepoint_without_a_transaction_counts_as_a_block(conn: rapsqlite.Connection, database: Path) -> None:
     with pytest.raises(rapsqlite.OperationalError, match="has rolled back"):  # noqa: PT012 - the block is what is tested
         async with conn.savepoint():
             await conn.execute("INSERT INTO t (a) VALUES ('half')")
@@ -466,7 +464,7 @@ OWN_ENDS: dict[str, Act] = {
 
 
 @pytest.mark.parametrize("end", OWN_ENDS)
-async def test_block_that_ends_its_transaction_itself_goes_on(
+async def test_block_that_ends_its_transaction_itself_continues(
     conn: rapsqlite.Connection, database: Path, end: str
 ) -> None:
     async with conn.transaction():
@@ -493,7 +491,7 @@ async def test_script_that_commits_and_then_fails_has_committed(database: Path) 
     assert content(database) == ["first", "second"]
 
 
-async def test_commit_that_cannot_be_done_yet_loses_nothing(conn: rapsqlite.Connection, database: Path) -> None:
+async def test_commit_that_is_refused_for_now_loses_nothing(conn: rapsqlite.Connection, database: Path) -> None:
     await conn.execute("PRAGMA foreign_keys = ON")
     async with conn.transaction():
         await conn.execute("INSERT INTO child VALUES (1)")
@@ -550,7 +548,7 @@ async def test_block_commits_under_autocommit(database: Path) -> None:
 async def test_interrupt_key_while_a_block_begins_leaves_no_transaction(
     conn: rapsqlite.Connection, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reply is not awaited any more, and the BEGIN may have run."""
+    """Nothing awaits the reply any more, and the BEGIN may have run."""
     kind = type(current_loop())
     wait = kind.wait
 

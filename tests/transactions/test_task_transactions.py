@@ -154,8 +154,8 @@ async def check_that_verb_waits(conn: rapsqlite.Connection, verb: str, kind: str
         assert await conn.fetch_scalar("SELECT b FROM t WHERE a = 2") == "held to the end", verb
 
 
-async def test_statement_of_another_task_is_not_undone_with_a_block(conn: rapsqlite.Connection) -> None:
-    """It joined the transaction, and went when that was rolled back."""
+async def test_statement_of_another_task_is_not_rolled_back_with_a_block(conn: rapsqlite.Connection) -> None:
+    """It used to join the transaction, and was undone when that was rolled back."""
     entered = anyio.Event()
 
     async def failing() -> None:
@@ -177,7 +177,7 @@ async def test_statement_of_another_task_is_not_undone_with_a_block(conn: rapsql
     assert await conn.fetch_all("SELECT b FROM t WHERE a > 1") == [["kept"]]
 
 
-async def test_rows_left_of_another_tasks_cursor_wait_and_come(conn: rapsqlite.Connection) -> None:
+async def test_fetches_of_another_tasks_cursor_wait_for_the_block(conn: rapsqlite.Connection) -> None:
     holder = Holder(conn)
     rows: list[Any] = []
 
@@ -196,7 +196,7 @@ async def test_rows_left_of_another_tasks_cursor_wait_and_come(conn: rapsqlite.C
     assert [number for (number,) in rows] == list(range(1, 5001))
 
 
-async def test_what_waits_goes_on_in_the_order_in_which_it_came(conn: rapsqlite.Connection) -> None:
+async def test_waiting_statements_and_blocks_run_in_order(conn: rapsqlite.Connection) -> None:
     """Both statements and blocks; no later task overtakes an earlier one."""
     holder = Holder(conn)
 
@@ -233,7 +233,7 @@ async def test_raw_begin_is_shared(conn: rapsqlite.Connection) -> None:
     assert await conn.fetch_scalar("SELECT count(*) FROM t") == 1
 
 
-async def test_every_verb_of_a_task_started_inside_a_block_is_refused_at_once(conn: rapsqlite.Connection) -> None:
+async def test_every_verb_of_a_task_started_inside_a_block_is_refused_immediately(conn: rapsqlite.Connection) -> None:
     """The block waits for the task, and the task would wait for the block."""
 
     async def child(verb: str) -> None:
@@ -252,7 +252,7 @@ async def test_every_verb_of_a_task_started_inside_a_block_is_refused_at_once(co
     assert await conn.fetch_scalar("SELECT count(*) FROM t") == 2
 
 
-async def test_children_that_are_let_in_take_part(conn: rapsqlite.Connection) -> None:
+async def test_admitted_children_take_part_in_the_block(conn: rapsqlite.Connection) -> None:
     async def child(number: int) -> None:
         await conn.execute("INSERT INTO t (b) VALUES (?)", [number])
 
@@ -267,7 +267,7 @@ async def test_children_that_are_let_in_take_part(conn: rapsqlite.Connection) ->
     assert await conn.fetch_scalar("SELECT count(*) FROM t") == 1
 
 
-async def test_children_are_let_in_where_others_wait(conn: rapsqlite.Connection) -> None:
+async def test_admitted_children_run_while_other_tasks_wait(conn: rapsqlite.Connection) -> None:
     go, done = anyio.Event(), anyio.Event()
 
     async def outsider() -> None:
@@ -340,7 +340,7 @@ async def test_unknown_scope_is_refused(conn: rapsqlite.Connection, wrong: Any) 
         connect(":memory:", transaction_scope=wrong)
 
 
-async def test_backup_of_an_open_transaction_into_which_its_task_is_not_let_is_no_endless_wait(
+async def test_backup_inside_a_block_of_the_same_task_is_refused(
     conn: rapsqlite.Connection,
 ) -> None:
     async with connect(":memory:") as target, conn.transaction():
@@ -354,7 +354,7 @@ async def test_backup_of_an_open_transaction_into_which_its_task_is_not_let_is_n
 # -- who ends the wait -----------------------------------------------------------------------------
 
 
-async def test_cancelled_wait_ends_at_once_and_does_nothing(conn: rapsqlite.Connection) -> None:
+async def test_cancelled_wait_ends_immediately_and_does_nothing(conn: rapsqlite.Connection) -> None:
     """Except a rollback, which always completes and therefore waits for the block."""
     holder = Holder(conn)
     async with anyio.create_task_group() as tasks:
@@ -399,7 +399,7 @@ def test_wait_that_is_cancelled_twice_ends(database: Path) -> None:
     asyncio.run(main())
 
 
-async def test_cancelled_rollback_of_another_task_is_done_after_the_block(conn: rapsqlite.Connection) -> None:
+async def test_cancelled_rollback_of_another_task_completes_after_the_block(conn: rapsqlite.Connection) -> None:
     holder = Holder(conn, conn.savepoint())
     scopes: list[anyio.CancelScope] = []
 
@@ -424,7 +424,7 @@ async def test_cancelled_rollback_of_another_task_is_done_after_the_block(conn: 
 
 
 @pytest.mark.parametrize("level", [1, 2])
-async def test_cancelled_owner_lets_the_others_go_on(conn: rapsqlite.Connection, level: int) -> None:
+async def test_cancelling_the_owner_lets_waiting_tasks_continue(conn: rapsqlite.Connection, level: int) -> None:
     scopes = [anyio.CancelScope() for _ in range(level)]  # inside each other
     entered = anyio.Event()
 
@@ -487,7 +487,7 @@ async def test_interrupt_ends_waiting_statements(conn: rapsqlite.Connection) -> 
         holder.release()
 
 
-async def test_closing_waits_for_no_block_and_ends_every_wait(database: Path) -> None:
+async def test_closing_does_not_wait_for_blocks_and_ends_every_wait(database: Path) -> None:
     conn = await connect(database)
     await conn.execute(SCHEMA)
     await conn.commit()
@@ -519,7 +519,7 @@ async def test_closing_waits_for_no_block_and_ends_every_wait(database: Path) ->
         assert stock.execute("SELECT count(*) FROM t").fetchone() == (0,)
 
 
-async def test_block_whose_task_has_ended_without_leaving_it_is_everybodys(conn: rapsqlite.Connection) -> None:
+async def test_block_abandoned_by_its_task_is_open_to_every_task(conn: rapsqlite.Connection) -> None:
     """A fixture enters the block in one task, the test runs in another, and the block is left in a third."""
     block = conn.transaction()
 
@@ -544,7 +544,7 @@ async def test_block_whose_task_has_ended_without_leaving_it_is_everybodys(conn:
     assert await conn.fetch_scalar("SELECT count(*) FROM t") == 1
 
 
-def test_what_waits_for_a_task_that_ends_without_leaving_its_block_goes_on(database: Path) -> None:
+def test_waiting_task_continues_when_the_owner_ends_without_leaving_its_block(database: Path) -> None:
     async def main() -> None:
         async with connect(database) as conn:
             await conn.execute(SCHEMA)
@@ -572,7 +572,7 @@ def test_what_waits_for_a_task_that_ends_without_leaving_its_block_goes_on(datab
     asyncio.run(main())
 
 
-async def test_what_waits_for_a_task_that_ends_inside_its_block_goes_on_on_each_loop(
+async def test_waiting_tasks_of_every_loop_continue_when_the_owner_ends_inside_its_block(
     conn: rapsqlite.Connection,
 ) -> None:
     block = conn.transaction()
@@ -601,7 +601,7 @@ async def test_what_waits_for_a_task_that_ends_inside_its_block_goes_on_on_each_
 async def test_setting_of_another_task_that_would_commit_a_block_is_refused(
     database: Path, name: str, value: Any
 ) -> None:
-    """The owner's next statement applied it, and committed half of the block."""
+    """The owner's next statement used to apply it, which committed half of the block."""
     async with connect(database) as conn:
         await conn.execute(SCHEMA)
         await conn.commit()
@@ -639,7 +639,7 @@ def held_in_a_loop_that_is_closed(database: Path) -> rapsqlite.Connection:
     return conn
 
 
-def test_owner_whose_loop_is_closed_lets_other_loops_go_on(database: Path) -> None:
+def test_closing_the_owners_loop_lets_other_loops_continue(database: Path) -> None:
     """Its task never ends: it is collected, and takes its transaction with it."""
     conn = held_in_a_loop_that_is_closed(database)
     gc.collect()
@@ -660,7 +660,7 @@ async def opened(database: Path) -> rapsqlite.Connection:
     return conn
 
 
-def test_threads_with_loops_of_their_own_wait_for_each_others_blocks(database: Path) -> None:
+def test_loops_of_several_threads_wait_for_the_blocks_of_each_other(database: Path) -> None:
     conn = asyncio.run(opened(database))
     errors: list[BaseException] = []
 
@@ -703,7 +703,7 @@ def test_threads_with_loops_of_their_own_wait_for_each_others_blocks(database: P
 # -- read, then write ------------------------------------------------------------------------------
 
 
-async def test_write_that_fails_for_an_old_snapshot_says_what_to_do(database: Path) -> None:
+async def test_write_on_an_old_snapshot_fails_with_advice(database: Path) -> None:
     async with connect(database, pragmas={"journal_mode": "wal"}) as first, connect(database) as second:
         await first.execute(SCHEMA)
         await first.commit()

@@ -1,7 +1,7 @@
 """Transactions: implicit ones as in sqlite3, blocks, savepoints, and their queue."""
 
 # mypy: disable-error-code="unreachable"
-# It takes in_transaction for a variable that no statement changes.
+# mypy assumes that no statement changes in_transaction.
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ if sys.version_info >= (3, 12):
 
 
 @pytest.mark.parametrize("options", MODES, ids=str)
-async def test_transactions_begin_and_end_where_sqlite3s_do(tmp_path: Path, options: dict[str, Any]) -> None:
+async def test_transactions_begin_and_end_as_in_sqlite3(tmp_path: Path, options: dict[str, Any]) -> None:
     with closing(sqlite3.connect(tmp_path / "stock.db", **options)) as stock:
         await compare_step_by_step(tmp_path / "ours.db", stock, options)
 
@@ -213,7 +213,7 @@ async def test_raw_begin_and_end_show_in_the_property(conn: rapsqlite.Connection
     assert not conn.in_transaction
 
 
-async def test_counters_are_sqlites(conn: rapsqlite.Connection) -> None:
+async def test_counters_match_sqlite(conn: rapsqlite.Connection) -> None:
     await conn.execute("INSERT INTO t VALUES (41, 1), (42, 2)")
     await conn.execute("SELECT 1")
 
@@ -226,7 +226,7 @@ async def test_counters_are_sqlites(conn: rapsqlite.Connection) -> None:
 
 
 @pytest.mark.parametrize("mode", [None, "DEFERRED", "immediate", "EXCLUSIVE"])
-async def test_begin_and_rollback(conn: rapsqlite.Connection, mode: str | None) -> None:
+async def test_begin_in_every_mode_can_be_rolled_back(conn: rapsqlite.Connection, mode: str | None) -> None:
     """Every mode begins a transaction, and ``rollback`` undoes what was done in it."""
     await conn.begin(mode)
     assert conn.in_transaction
@@ -288,7 +288,7 @@ async def test_block_rolls_back_on_an_exception(conn: rapsqlite.Connection) -> N
     assert await values(conn) == []
 
 
-async def test_block_rolls_back_what_cannot_be_committed(conn: rapsqlite.Connection) -> None:
+async def test_block_rolls_back_if_its_commit_fails(conn: rapsqlite.Connection) -> None:
     await conn.execute("PRAGMA foreign_keys = ON")
     await conn.execute("CREATE TABLE child (p REFERENCES t (a) DEFERRABLE INITIALLY DEFERRED)")
 
@@ -301,7 +301,7 @@ async def test_block_rolls_back_what_cannot_be_committed(conn: rapsqlite.Connect
         assert await conn.fetch_scalar("SELECT count(*) FROM child") == 0
 
 
-async def test_block_that_ended_its_transaction_itself_is_fine(conn: rapsqlite.Connection) -> None:
+async def test_block_may_end_its_transaction_itself(conn: rapsqlite.Connection) -> None:
     async with conn.transaction():
         await conn.execute("INSERT INTO t (b) VALUES (1)")
         await conn.commit()
@@ -319,7 +319,7 @@ async def test_block_inside_a_block_of_the_same_task_is_refused(conn: rapsqlite.
     assert await values(conn) == [1]
 
 
-async def test_block_object_is_entered_once(conn: rapsqlite.Connection) -> None:
+async def test_block_object_can_be_entered_only_once(conn: rapsqlite.Connection) -> None:
     block = conn.transaction()
     async with block:
         pass
@@ -330,7 +330,7 @@ async def test_block_object_is_entered_once(conn: rapsqlite.Connection) -> None:
         pass
 
 
-async def test_block_that_cannot_begin_lets_the_next_one_in(conn: rapsqlite.Connection) -> None:
+async def test_block_that_cannot_begin_does_not_block_the_next_one(conn: rapsqlite.Connection) -> None:
     await conn.begin()
     with pytest.raises(rapsqlite.OperationalError, match="within a transaction"):
         async with conn.transaction():
@@ -341,7 +341,7 @@ async def test_block_that_cannot_begin_lets_the_next_one_in(conn: rapsqlite.Conn
         assert conn.in_transaction
 
 
-async def test_blocks_of_tasks_take_turns_in_the_order_they_asked(conn: rapsqlite.Connection) -> None:
+async def test_blocks_run_in_the_order_in_which_tasks_asked(conn: rapsqlite.Connection) -> None:
     order: list[int] = []
     inside = 0
 
@@ -388,7 +388,7 @@ async def test_block_gives_up_after_its_timeout(conn: rapsqlite.Connection) -> N
         pass
 
 
-async def test_block_with_time_to_spare_is_entered(conn: rapsqlite.Connection) -> None:
+async def test_block_is_entered_within_its_timeout(conn: rapsqlite.Connection) -> None:
     async with conn.transaction(timeout=30):
         await conn.execute("INSERT INTO t (b) VALUES (1)")
 
@@ -440,7 +440,7 @@ async def refused_in_block(conn: rapsqlite.Connection) -> None:
         await insert_in_block(conn, "refused")
 
 
-async def test_block_in_a_task_that_a_block_has_started_and_waits_for_is_refused(conn: rapsqlite.Connection) -> None:
+async def test_block_in_a_task_that_its_block_waits_for_is_refused(conn: rapsqlite.Connection) -> None:
     """Each would wait for the other, forever."""
 
     async def grandchild() -> None:
@@ -462,7 +462,7 @@ async def test_block_in_a_task_that_a_block_has_started_and_waits_for_is_refused
     assert await values(conn) == ["kept"]
 
 
-async def test_thread_that_a_block_has_started_is_refused_a_block(conn: rapsqlite.Connection) -> None:
+async def test_thread_started_by_a_block_is_refused_a_block(conn: rapsqlite.Connection) -> None:
     async def refused() -> None:
         with pytest.raises(rapsqlite.Error, match="inside"):  # on Trio it runs in the block's own task
             await insert_in_block(conn, "refused")
@@ -471,7 +471,7 @@ async def test_thread_that_a_block_has_started_is_refused_a_block(conn: rapsqlit
         await anyio.to_thread.run_sync(lambda: anyio.from_thread.run(refused))
 
 
-async def test_savepoint_in_a_task_that_a_block_has_started_is_part_of_the_block(conn: rapsqlite.Connection) -> None:
+async def test_savepoint_in_a_task_started_by_a_block_is_part_of_the_block(conn: rapsqlite.Connection) -> None:
     async def nest(value: str) -> None:
         async with conn.savepoint(), conn.savepoint():
             await conn.execute("INSERT INTO t (b) VALUES (?)", [value])
@@ -485,7 +485,7 @@ async def test_savepoint_in_a_task_that_a_block_has_started_is_part_of_the_block
     assert await values(conn) == []
 
 
-async def test_task_that_a_block_has_started_has_blocks_once_that_is_over(conn: rapsqlite.Connection) -> None:
+async def test_task_started_by_a_block_may_enter_blocks_after_it(conn: rapsqlite.Connection) -> None:
     """Even if another block is open by then: only the one it was started in could cause a deadlock."""
     over, held, release = anyio.Event(), anyio.Event(), anyio.Event()
 
@@ -512,7 +512,7 @@ async def test_task_that_a_block_has_started_has_blocks_once_that_is_over(conn: 
     assert await values(conn) == ["before", "later"]
 
 
-async def test_task_that_a_block_has_started_has_blocks_on_other_connections(
+async def test_task_started_by_a_block_may_enter_blocks_of_other_connections(
     conn: rapsqlite.Connection, tmp_path: Path
 ) -> None:
     async with connect(tmp_path / "other.db") as other:
@@ -544,7 +544,7 @@ async def test_task_started_before_a_block_waits_for_it(conn: rapsqlite.Connecti
 # -- savepoints ------------------------------------------------------------------------------------
 
 
-async def test_savepoints_nest_and_are_undone_alone(conn: rapsqlite.Connection) -> None:
+async def test_nested_savepoints_are_undone_separately(conn: rapsqlite.Connection) -> None:
     async with conn.transaction():
         await conn.execute("INSERT INTO t (b) VALUES ('kept')")
         with pytest.raises(KeyError):  # noqa: PT012 - the block is what is tested
@@ -577,7 +577,7 @@ async def test_savepoint_name_with_a_null_character_is_refused(conn: rapsqlite.C
         conn.savepoint("a\0b")
 
 
-async def test_savepoint_outside_of_a_transaction_is_one(conn: rapsqlite.Connection) -> None:
+async def test_savepoint_outside_a_transaction_begins_one(conn: rapsqlite.Connection) -> None:
     async with conn.savepoint():
         assert conn.in_transaction
         await conn.execute("INSERT INTO t (b) VALUES (1)")

@@ -1,6 +1,6 @@
 """Database clients in separate processes, driven by a test: ``python -m tests.vfs.clients LIBRARY``.
 
-A client reads one *batch* of steps per line and answers with one line, so several of them work at the same time while
+A client reads one *batch* of steps per line and answers with one line, so several clients work at the same time while
 the test decides what each does. A step is a list: ``["open", path, timeout]``, ``["close"]``, ``["die"]``, which kills
 the process immediately, or ``["sql", statement, parameters]``. The answer is ``[rows of the last statement, error]``;
 an error ends the batch.

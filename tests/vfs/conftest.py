@@ -1,4 +1,4 @@
-"""What the durability tests may use."""
+"""Fixtures of the durability tests."""
 
 from __future__ import annotations
 

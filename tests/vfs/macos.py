@@ -1,6 +1,6 @@
 """Runs the package on Linux as on macOS, with test doubles that behave as Apple documents.
 
-``python -m tests.vfs.macos DIRECTORY`` uses databases there, and prints what the stand-ins were asked for.
+``python -m tests.vfs.macos DIRECTORY`` uses databases there, and prints how the test doubles were called.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ asked: Counter[str] = Counter()
 
 
 def control(fd: int, command: int, argument: Any = 0) -> Any:
-    """Answer as XNU's fcntl(2) does."""
+    """Do what XNU's fcntl(2) does."""
     names = {number: name for name, number in vars(darwin).items() if name.startswith("F_")}
     name = names[command]  # no other command is used
     asked[name] += 1

@@ -1,4 +1,4 @@
-"""A native connection that does not wait, and that any lock of ours would be in the way of."""
+"""A native connection that does not wait, and that any lock of this package would stop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def impatient(path: Path, timeout: float = 0) -> sqlite3.Connection:
 
 
 def take_everything(native: sqlite3.Connection) -> None:
-    """Do what any lock of ours would be in the way of."""
+    """Take every lock; any lock of this package would make that fail."""
     native.execute("BEGIN EXCLUSIVE")
     native.execute("UPDATE t SET v = v + 1")
     native.execute("COMMIT")

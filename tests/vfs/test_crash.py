@@ -1,4 +1,4 @@
-"""After a crash at any point, native SQLite finds every acknowledged commit, and nothing in part."""
+"""After a crash at any point, native SQLite finds every acknowledged commit, and no partial one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROWS = 4  # per transaction
 
 
 def write_transactions(ours: Driven, files: RecordingFiles) -> None:
-    """Run transactions of several shapes, each recognisable in whole or in part."""
+    """Run transactions of several shapes; a partial one can be recognised."""
     for number in range(1, TRANSACTIONS + 1):
         ours.sql("BEGIN IMMEDIATE")
         for part in range(ROWS):
@@ -122,7 +122,7 @@ def replay(changes: list[Change], directory: Path, name: str, durable: bool) -> 
     ],
 )
 @pytest.mark.timeout(7200 if LONG else 240)
-def test_power_loss_and_kill_at_every_point(quick_disk: Path, setup: str, durable: bool) -> None:
+def test_power_loss_and_kill_at_every_point_keep_every_commit(quick_disk: Path, setup: str, durable: bool) -> None:
     database = quick_disk / "test.db"
     changes = record(database, setup)
 
@@ -136,7 +136,7 @@ def test_power_loss_and_kill_at_every_point(quick_disk: Path, setup: str, durabl
 # is synced only once, which SQLite does not guarantee to be enough.
 @pytest.mark.parametrize("level", ["OFF", "NORMAL"])
 @pytest.mark.parametrize("mode", ["DELETE", "TRUNCATE", "PERSIST", "WAL"])
-def test_kill_at_every_point(quick_disk: Path, mode: str, level: str) -> None:
+def test_kill_at_every_point_keeps_every_commit(quick_disk: Path, mode: str, level: str) -> None:
     """A process may be killed after any change: every acknowledged transaction is there afterwards."""
     database = quick_disk / "test.db"
     changes = record(database, f"PRAGMA journal_mode = {mode}; PRAGMA synchronous = {level}; PRAGMA cache_size = 5;")
@@ -147,7 +147,7 @@ def test_kill_at_every_point(quick_disk: Path, mode: str, level: str) -> None:
 # Without a journal on disk nothing can be undone; only states between two transactions are certain.
 @pytest.mark.parametrize("level", ["OFF", "NORMAL", "FULL", "EXTRA"])
 @pytest.mark.parametrize("mode", ["MEMORY", "OFF"])
-def test_kill_between_transactions_without_a_journal(quick_disk: Path, mode: str, level: str) -> None:
+def test_kill_between_transactions_without_a_journal_keeps_commits(quick_disk: Path, mode: str, level: str) -> None:
     database = quick_disk / "test.db"
     changes = record(database, f"PRAGMA journal_mode = {mode}; PRAGMA synchronous = {level}; PRAGMA cache_size = 5;")
 
@@ -169,7 +169,7 @@ def killed(changes: list[Change], database: Path, when: Callable[[Change], bool]
     assert disk.acknowledged == TRANSACTIONS
 
 
-def test_a_missing_sync_would_be_noticed(quick_disk: Path) -> None:
+def test_the_test_notices_a_missing_sync(quick_disk: Path) -> None:
     """The test of the test: without the log's syncs, a power loss tears what checkpoints copied."""
     database = quick_disk / "test.db"
     changes = record(database, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
@@ -179,7 +179,7 @@ def test_a_missing_sync_would_be_noticed(quick_disk: Path) -> None:
         replay(unsynced, database.parent / "replay", database.name, durable=True)
 
 
-def test_a_write_out_of_order_would_be_noticed(quick_disk: Path) -> None:
+def test_the_test_notices_a_write_out_of_order(quick_disk: Path) -> None:
     """The test of the test: a database written before its journal does not survive a kill."""
     setup = "PRAGMA journal_mode = PERSIST; PRAGMA synchronous = OFF;"
     database = quick_disk / "test.db"

@@ -37,7 +37,7 @@ def native_rows(database: Path | str, sql: str = "SELECT count(*), sum(x) FROM t
 
 @pytest.mark.parametrize("journal", ["DELETE", "TRUNCATE", "PERSIST", "MEMORY", "OFF", "WAL"])
 @pytest.mark.parametrize("synchronous", ["OFF", "NORMAL", "FULL", "EXTRA"])
-def test_every_journal_mode_and_level(quick_disk: Path, journal: str, synchronous: str) -> None:
+def test_native_sqlite_reads_every_journal_mode_and_level(quick_disk: Path, journal: str, synchronous: str) -> None:
     """Native SQLite reads what was written under every journal mode and level."""
     database = quick_disk / "test.db"
     with Driven(database) as ours:
@@ -56,7 +56,7 @@ def test_every_journal_mode_and_level(quick_disk: Path, journal: str, synchronou
 
 @pytest.mark.parametrize("page_size", [512, 1024, 2048, 4096, 8192, 16384, 32768, 65536])
 @pytest.mark.parametrize("journal", ["DELETE", "WAL"])
-def test_every_page_size(quick_disk: Path, page_size: int, journal: str) -> None:
+def test_native_sqlite_reads_every_page_size(quick_disk: Path, page_size: int, journal: str) -> None:
     """Databases of every page size are readable by native SQLite."""
     database = quick_disk / "test.db"
     with Driven(database) as ours:
@@ -84,7 +84,7 @@ def test_every_page_size(quick_disk: Path, page_size: int, journal: str) -> None
     ],
 )
 @pytest.mark.parametrize("journal", ["DELETE", "WAL"])
-def test_unusual_names(tmp_path: Path, name: str, journal: str) -> None:
+def test_files_have_exactly_the_given_names(tmp_path: Path, name: str, journal: str) -> None:
     """The file has exactly the given name, and its journal and WAL are gone after closing."""
     database = tmp_path / name
     with Driven(database) as ours:
@@ -96,7 +96,7 @@ def test_unusual_names(tmp_path: Path, name: str, journal: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_linked_database_keeps_its_journal_beside_the_target(tmp_path: Path) -> None:
+def test_journal_of_a_linked_database_is_next_to_its_target(tmp_path: Path) -> None:
     real, link = tmp_path / "real", tmp_path / "elsewhere" / "link.db"
     for directory in (real, link.parent):
         directory.mkdir()
@@ -114,7 +114,7 @@ def test_linked_database_keeps_its_journal_beside_the_target(tmp_path: Path) -> 
     assert native_rows(link) == [(1, 1)]
 
 
-def test_read_only_connection(database: Path) -> None:
+def test_read_only_connection_reads_and_refuses_writes(database: Path) -> None:
     """A read-only connection reads, and its writes are refused by SQLite itself."""
     with Driven(database) as ours:
         ours.sql("CREATE TABLE t (x)")
@@ -126,7 +126,7 @@ def test_read_only_connection(database: Path) -> None:
 
 
 @pytest.mark.parametrize("parameter", ["immutable=1", "nolock=1"])
-def test_uri_parameters_that_turn_locks_off(database: Path, parameter: str) -> None:
+def test_uri_parameters_can_turn_locks_off(database: Path, parameter: str) -> None:
     native = sqlite3.connect(database, isolation_level=None)
     native.execute("CREATE TABLE t (x)")
     native.execute("BEGIN EXCLUSIVE")
@@ -137,7 +137,7 @@ def test_uri_parameters_that_turn_locks_off(database: Path, parameter: str) -> N
     native.close()
 
 
-def test_attached_databases(tmp_path: Path) -> None:
+def test_attached_database_is_granted_and_committed_with_the_main_one(tmp_path: Path) -> None:
     """Only files in granted directories can be attached, and a commit spans both databases."""
     (tmp_path / "sub").mkdir()
     (tmp_path / "secret").mkdir()
@@ -199,7 +199,7 @@ def test_hot_journal_is_rolled_back(tmp_path: Path, reader: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["test.db"]
 
 
-def test_hot_journal_for_a_read_only_connection_says_what_is_wrong(tmp_path: Path) -> None:
+def test_hot_journal_on_a_read_only_connection_is_a_clear_error(tmp_path: Path) -> None:
     database = tmp_path / "test.db"
     crash_with_hot_journal(database)
 
@@ -209,7 +209,7 @@ def test_hot_journal_for_a_read_only_connection_says_what_is_wrong(tmp_path: Pat
     assert native_rows(database, "SELECT x FROM t") == [(1,)]
 
 
-def test_crash_between_two_databases(tmp_path: Path) -> None:
+def test_transaction_over_two_databases_is_atomic_after_a_crash(tmp_path: Path) -> None:
     """A transaction over two files happens in both or in neither, wherever it is interrupted."""
     home = tmp_path / "home"
     home.mkdir()
@@ -256,7 +256,7 @@ def test_new_files_have_the_modes_of_native_ones(tmp_path: Path) -> None:
     assert modes[0] == modes[1]
 
 
-def test_renamed_database_is_not_written_to(tmp_path: Path) -> None:
+def test_renamed_database_is_not_written(tmp_path: Path) -> None:
     """Its journal would never be found."""
     database = tmp_path / "test.db"
     with Driven(database) as ours:

@@ -1,4 +1,4 @@
-"""What is seen of a database when it is locked, by either method."""
+"""The facts about a database that are read when it is locked, by either method."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def facts(database: Path, request: pytest.FixtureRequest) -> Iterator[Facts]:
 
 
 @pytest.mark.parametrize("size", [0, 2, 5000, (1 << 31) + 3, (1 << 33) + 5])
-def test_size_is_that_of_the_file(facts: Facts, database: Path, size: int) -> None:
+def test_size_of_the_file_is_reported(facts: Facts, database: Path, size: int) -> None:
     os.truncate(database, size)
 
     assert facts.size() == size
 
 
-def test_single_byte_is_an_empty_database(facts: Facts, database: Path) -> None:
+def test_file_of_a_single_byte_is_an_empty_database(facts: Facts, database: Path) -> None:
     os.truncate(database, 1)
 
     assert facts.size() == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"journal"])
-def test_companions_are_seen_as_they_come_and_go(facts: Facts, database: Path, content: bytes) -> None:
+def test_companions_are_reported_as_they_appear_and_disappear(facts: Facts, database: Path, content: bytes) -> None:
     journal, wal = (database.with_name(database.name + suffix) for suffix in ("-journal", "-wal"))
     seen = [facts.companions()]
     for path in (journal, wal):
@@ -53,14 +53,14 @@ def test_companions_are_seen_as_they_come_and_go(facts: Facts, database: Path, c
     assert seen == [0, abi.FACT_JOURNAL, abi.FACT_JOURNAL | abi.FACT_WAL, abi.FACT_WAL]
 
 
-def test_link_to_nowhere_may_be_a_journal(facts: Facts, database: Path) -> None:
-    """SQLite checks for itself, and finds what it is."""
+def test_broken_link_may_be_a_journal(facts: Facts, database: Path) -> None:
+    """SQLite then checks for itself."""
     os.symlink("nowhere", f"{database}-journal")
 
     assert facts.companions() == abi.FACT_JOURNAL
 
 
-def test_directory_that_cannot_be_read_may_have_everything(database: Path) -> None:
+def test_unreadable_directory_may_have_every_companion(database: Path) -> None:
     database.touch()
     fd = os.open(database, os.O_RDWR)
     facts = Facts(fd, os.fsencode(database), fd, b"test.db", is_local=True)

@@ -152,7 +152,7 @@ def prepare(database: Path, mode: str) -> None:
     ],
 )
 @pytest.mark.parametrize("for_good", [False, True], ids=["once", "for good"])
-def test_any_host_function_may_fail_at_any_place(quick_disk: Path, mode: str, setup: str, for_good: bool) -> None:
+def test_any_host_function_may_fail_at_any_call(quick_disk: Path, mode: str, setup: str, for_good: bool) -> None:
     failed: set[str] = set()
     acknowledged: set[int] = set()
     nth = quiet = 0

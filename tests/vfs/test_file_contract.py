@@ -1,4 +1,4 @@
-"""The host's files, called as the guest would call them, compared with the rules of SQLite's VFS for Unix."""
+"""The host's files, called as the guest calls them, compared with the rules of SQLite's VFS for Unix."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def code_of(call: Any, *arguments: object) -> int:
     return caught.value.code
 
 
-def test_what_is_written_is_read_back(files: FileTable, database: Path) -> None:
+def test_written_bytes_are_read_back(files: FileTable, database: Path) -> None:
     handle, flags = files.open(os.fsencode(database), DATABASE)
     page = bytearray(8)
 
@@ -119,7 +119,7 @@ def test_full_device_is_reported_as_full() -> None:
     table.close()
 
 
-def test_error_tells_task_file_and_reason(files: FileTable, database: Path) -> None:
+def test_error_names_operation_file_and_reason(files: FileTable, database: Path) -> None:
     missing = database.with_name("missing.db")
 
     with pytest.raises(FileError) as caught:
@@ -140,7 +140,7 @@ def test_directory_cannot_be_opened(files: FileTable, tmp_path: Path) -> None:
     assert code_of(files.open, os.fsencode(tmp_path / "sub"), DATABASE) == sqlite.SQLITE_CANTOPEN
 
 
-def test_deleting_what_is_not_there_has_its_own_code(files: FileTable, database: Path) -> None:
+def test_deleting_a_missing_file_has_its_own_code(files: FileTable, database: Path) -> None:
     name = os.fsencode(database) + b"-journal"
     database.touch()
     files.open(name, JOURNAL)
@@ -164,7 +164,7 @@ def test_first_sync_of_a_journal_syncs_its_directory(
     assert synced == [database.parent.stat().st_ino]
 
 
-def test_access_sees_files_that_are_not_empty(files: FileTable, database: Path) -> None:
+def test_access_reports_only_files_that_are_not_empty(files: FileTable, database: Path) -> None:
     name = os.fsencode(database)
 
     assert not files.access(name, sqlite.SQLITE_ACCESS_EXISTS)
@@ -230,7 +230,9 @@ def test_temporary_file_has_no_name(files: FileTable, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_temporary_file_where_unnamed_files_are_unsupported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_temporary_file_is_unlinked_if_unnamed_files_are_unsupported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
     monkeypatch.delattr(os, "O_TMPFILE")
     table = FileTable(b":memory:")
@@ -242,7 +244,7 @@ def test_temporary_file_where_unnamed_files_are_unsupported(tmp_path: Path, monk
     table.close()
 
 
-def test_moved_and_replaced_files_are_noticed(files: FileTable, database: Path) -> None:
+def test_moved_and_replaced_files_are_detected(files: FileTable, database: Path) -> None:
     handle, _ = files.open(os.fsencode(database), DATABASE)
     assert not files.has_moved(handle)
 
@@ -286,7 +288,7 @@ class Memory:
         return address, len(data)
 
 
-def test_imports_take_and_answer_plain_integers(files: FileTable, database: Path) -> None:
+def test_imports_take_and_return_plain_integers(files: FileTable, database: Path) -> None:
     memory = Memory()
     call = file_imports(files, memory, memory, memory)
     name = memory.put(os.fsencode(database), 1000)
@@ -305,7 +307,7 @@ def test_imports_take_and_answer_plain_integers(files: FileTable, database: Path
     assert call["file_close"](handle) == sqlite.SQLITE_IOERR
 
 
-def test_failed_import_leaves_its_reason(files: FileTable, database: Path) -> None:
+def test_failed_import_records_its_reason(files: FileTable, database: Path) -> None:
     memory = Memory()
     call = file_imports(files, memory, memory, memory)
     name = memory.put(os.fsencode(database), 1000)

@@ -1,4 +1,4 @@
-"""A full disk under the database itself: what fails is undone at once, in every journal mode, as with `sqlite3`.
+"""A full disk under the database itself: failed changes are undone immediately, in every journal mode, as in `sqlite3`.
 
 The engine combines writes, so it finds out later than SQLite's own library that a journal or a database cannot grow.
 The disk is a small tmpfs, mounted in a namespace of the test's own process.
@@ -84,8 +84,8 @@ def run(disk: Path, library: str, backend: str) -> dict[str, Any]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="namespaces and tmpfs are Linux's")
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_what_a_full_disk_stops_is_undone_and_can_be_read_at_once(tmp_path: Path, backend: str) -> None:
-    """The database was damaged with ``journal_mode=MEMORY``, and unreadable with ``locking_mode=EXCLUSIVE``."""
+def test_change_stopped_by_a_full_disk_is_undone_and_the_database_readable(tmp_path: Path, backend: str) -> None:
+    """The database used to be damaged with ``journal_mode=MEMORY``, and unreadable with ``locking_mode=EXCLUSIVE``."""
     if namespace() is None:
         pytest.skip("mounting is not allowed here")
 

@@ -1,4 +1,4 @@
-"""Files that block a system call: pipes, and file systems that do not respond. Nothing else waits with them."""
+"""Files that block a system call: pipes, and file systems that do not respond. Nothing else waits for them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def make_special(path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["pipe", "directory", "socket"])
 @pytest.mark.parametrize("read_only", [False, True])
-async def test_what_is_no_file_is_no_database_and_nobody_waits_for_it(
+async def test_database_that_is_not_a_regular_file_is_refused_without_waiting(
     tmp_path: Path, kind: str, read_only: bool
 ) -> None:
     """open(2) of a pipe waits until its other end is opened."""
@@ -58,7 +58,7 @@ async def test_what_is_no_file_is_no_database_and_nobody_waits_for_it(
 
 
 @pytest.mark.parametrize("verb", ["ATTACH '{}' AS other", "ATTACH 'file:{}?mode=ro' AS other", "VACUUM INTO '{}'"])
-async def test_sql_that_names_a_pipe_fails_at_once(tmp_path: Path, database: Path, verb: str) -> None:
+async def test_sql_that_names_a_pipe_fails_immediately(tmp_path: Path, database: Path, verb: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     async with connect(database, uri=True, isolation_level=None) as conn:
         with anyio.fail_after(5), pytest.raises(rapsqlite.OperationalError):
@@ -67,7 +67,7 @@ async def test_sql_that_names_a_pipe_fails_at_once(tmp_path: Path, database: Pat
         assert await conn.fetch_scalar("SELECT 1") == 1
 
 
-async def test_csv_table_over_a_pipe_fails_at_once(tmp_path: Path) -> None:
+async def test_csv_table_over_a_pipe_fails_immediately(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     async with connect(":memory:") as conn:
         await conn.enable_load_extension(True)
@@ -80,7 +80,7 @@ async def test_csv_table_over_a_pipe_fails_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
-async def test_pipe_in_place_of_a_companion_fails_at_once(database: Path, suffix: str) -> None:
+async def test_pipe_instead_of_a_companion_fails_immediately(database: Path, suffix: str) -> None:
     """Any process that can write to the directory can create one there."""
     async with connect(database, pragmas={"journal_mode": "DELETE" if suffix == "-journal" else "WAL"}) as conn:
         await conn.execute("CREATE TABLE t (a)")
@@ -91,7 +91,7 @@ async def test_pipe_in_place_of_a_companion_fails_at_once(database: Path, suffix
             await conn.execute("INSERT INTO t VALUES (1)")
 
 
-async def test_devices_are_opened_as_by_sqlite3() -> None:
+async def test_devices_are_opened_as_in_sqlite3() -> None:
     async with connect("/dev/null") as conn:
         assert await conn.fetch_all("SELECT name FROM sqlite_schema") == []
 
@@ -134,7 +134,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch, call: str, name: str) -> Iterator[H
 
 
 @pytest.mark.parametrize("call", ["open", "readlink", "stat"])
-async def test_call_that_hangs_stops_neither_the_loop_nor_other_connections(
+async def test_hanging_call_blocks_neither_the_loop_nor_other_connections(
     tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """It runs on its connection's thread, and under no guard that opening, closing or forking takes."""
@@ -164,9 +164,7 @@ async def test_call_that_hangs_stops_neither_the_loop_nor_other_connections(
                 hang.released.set()
 
 
-async def test_descriptor_that_hangs_while_it_is_closed_stops_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_hanging_close_blocks_no_other_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """close(2) of a file on another machine waits for its pending writes."""
     conn = await connect(tmp_path / "stuck.db")
     await conn.execute("CREATE TABLE t (a)")
@@ -215,7 +213,7 @@ async def test_task_that_waits_for_a_hanging_file_can_be_cancelled(
             await anyio.sleep(0.002)
 
 
-async def test_limit_on_time_ends_a_statement_whose_file_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_time_limit_ends_a_statement_whose_file_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits: rapsqlite.Limits = {"statement_seconds": 0.05, "directories": [str(tmp_path)]}
     conn = await connect(":memory:", isolation_level=None, limits=limits)
     conn._state.guest._queue.grace_period_s = 0.05
@@ -225,7 +223,7 @@ async def test_limit_on_time_ends_a_statement_whose_file_hangs(tmp_path: Path, m
         await conn.close()
 
 
-def test_child_forked_while_a_file_is_opened_keeps_nothing_of_it(tmp_path: Path) -> None:
+def test_child_forked_while_a_file_is_opened_keeps_no_lock_of_it(tmp_path: Path) -> None:
     """The parent's lock would live as long as the child, so the parent opens the file again, and locks that."""
     path = tmp_path / "test.db"
     done = subprocess.run(
@@ -279,7 +277,7 @@ def hanging_copy(monkeypatch: pytest.MonkeyPatch, step: str) -> Iterator[tuple[t
 
 @pytest.mark.parametrize("cancelled", [False, True])
 @pytest.mark.parametrize("step", ["_reclaim", "rmtree", "read_bytes"])
-async def test_directory_of_a_copy_that_hangs_does_not_stop_the_loop(
+async def test_hanging_copy_directory_does_not_block_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, cancelled: bool
 ) -> None:
     """A copy is a file in a private directory, and removing a large one takes time; it always happens."""
@@ -299,7 +297,7 @@ async def test_directory_of_a_copy_that_hangs_does_not_stop_the_loop(
 
 
 @pytest.mark.parametrize("step", ["_reclaim", "rmtree"])
-def test_directory_of_a_copy_goes_however_often_its_task_is_cancelled(
+def test_copy_directory_is_removed_however_often_its_task_is_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """A copy that is complete when its task is cancelled counts as made."""
@@ -350,7 +348,7 @@ async def test_copy_whose_directory_hangs_can_be_cancelled(
     assert os.listdir(tmp_path) == []
 
 
-def test_copy_is_made_and_removed_where_no_thread_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copy_is_made_and_removed_even_if_no_thread_can_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
 
     async def main() -> None:

@@ -57,7 +57,7 @@ STATEMENTS = {
 
 
 @pytest.mark.parametrize("kind", STATEMENTS)
-async def test_nobody_meets_a_lock_after_the_await(path: Path, connection: rapsqlite.Connection, kind: str) -> None:
+async def test_no_lock_is_held_after_the_await(path: Path, connection: rapsqlite.Connection, kind: str) -> None:
     """A native writer that does not wait is never refused, whatever the guest's thread does at that time."""
     run = connection.executescript if kind == "script" else connection.fetch_all
     with closing(impatient(path)) as native:
@@ -69,7 +69,7 @@ async def test_nobody_meets_a_lock_after_the_await(path: Path, connection: rapsq
             take_everything(native)
 
 
-async def test_nobody_meets_a_lock_after_executemany_and_a_cursor(path: Path, connection: rapsqlite.Connection) -> None:
+async def test_no_lock_is_held_after_executemany_and_a_cursor(path: Path, connection: rapsqlite.Connection) -> None:
     await connection.execute("PRAGMA synchronous = OFF")
     with closing(impatient(path)) as native:
         for _ in range(10):
@@ -85,7 +85,7 @@ async def test_nobody_meets_a_lock_after_executemany_and_a_cursor(path: Path, co
             take_everything(native)
 
 
-async def test_nobody_meets_a_lock_after_a_cancelled_statement(path: Path, connection: rapsqlite.Connection) -> None:
+async def test_no_lock_is_held_after_a_cancelled_statement(path: Path, connection: rapsqlite.Connection) -> None:
     endless = "WITH RECURSIVE c(x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c, t"
     with closing(impatient(path)) as native:
         for _ in range(5):
@@ -94,7 +94,7 @@ async def test_nobody_meets_a_lock_after_a_cancelled_statement(path: Path, conne
             take_everything(native)
 
 
-async def test_callback_runs_under_no_lock_of_statements_before(path: Path, connection: rapsqlite.Connection) -> None:
+async def test_callback_runs_without_locks_of_earlier_statements(path: Path, connection: rapsqlite.Connection) -> None:
     """Queued statements share locks, but not with one that calls Python and reads nothing."""
     with closing(impatient(path)) as native:
 
@@ -109,7 +109,7 @@ async def test_callback_runs_under_no_lock_of_statements_before(path: Path, conn
                     tasks.start_soon(connection.fetch_all, statement)
 
 
-async def test_long_function_runs_under_no_lock_of_statements_before(
+async def test_long_function_runs_without_locks_of_earlier_statements(
     path: Path, connection: rapsqlite.Connection
 ) -> None:
     """It makes no steps at which anything could be released."""
@@ -149,16 +149,17 @@ async def test_queued_statements_share_the_calls_for_their_locks(
     assert unlocks < TASKS / 2
 
 
-async def test_changes_of_others_are_seen_at_once(path: Path, connection: rapsqlite.Connection) -> None:
+async def test_changes_of_others_are_seen_immediately(path: Path, connection: rapsqlite.Connection) -> None:
     with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as native:
         for value in range(200):
-            # Directly after a statement of ours, whose lock may still be kept; this one waits in a thread.
+            # Directly after a statement of this package, whose lock may still be kept; the native one waits in a
+            # thread.
             await connection.fetch_all("SELECT v FROM t")
             native.execute("UPDATE t SET v = ?", (value,))
             assert await connection.fetch_scalar("SELECT v FROM t") == value
 
 
-async def test_own_changes_are_seen_by_others(path: Path, connection: rapsqlite.Connection) -> None:
+async def test_others_see_committed_changes(path: Path, connection: rapsqlite.Connection) -> None:
     with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as native:
         for value in range(200):
             await connection.fetch_all("SELECT v FROM t")
@@ -178,7 +179,7 @@ async def test_growth_of_the_file_by_others_is_seen(path: Path, connection: raps
         assert await connection.fetch_scalar("PRAGMA integrity_check") == "ok"
 
 
-async def test_writer_elsewhere_gets_in_while_we_never_pause(path: Path, connection: rapsqlite.Connection) -> None:
+async def test_native_writer_gets_the_lock_while_we_never_pause(path: Path, connection: rapsqlite.Connection) -> None:
     """Locks pass from one queued statement to the next for only a few milliseconds: 30 commits in the native wait."""
     stop = False
 
@@ -200,7 +201,7 @@ async def test_writer_elsewhere_gets_in_while_we_never_pause(path: Path, connect
     assert await connection.fetch_scalar("SELECT v FROM t") == 30
 
 
-async def test_writer_elsewhere_gets_in_while_we_never_stop_writing(
+async def test_native_writer_gets_the_lock_while_we_never_stop_writing(
     path: Path, connection: rapsqlite.Connection
 ) -> None:
     stop = False
@@ -230,7 +231,7 @@ async def test_writer_elsewhere_gets_in_while_we_never_stop_writing(
     assert await connection.fetch_scalar("SELECT v FROM t") == 30 + counts[0]
 
 
-async def test_reader_that_never_pauses_does_not_let_the_log_grow(database: Path) -> None:
+async def test_reader_that_never_pauses_does_not_make_the_wal_grow(database: Path) -> None:
     with closing(sqlite3.connect(database, timeout=20, isolation_level=None, check_same_thread=False)) as native:
         native.execute("PRAGMA journal_mode = WAL")
         native.execute("CREATE TABLE t (v)")
@@ -255,7 +256,7 @@ async def test_reader_that_never_pauses_does_not_let_the_log_grow(database: Path
     assert frames < 3000
 
 
-async def test_kept_lock_of_one_database_ends_while_another_is_read(path: Path, tmp_path: Path) -> None:
+async def test_kept_lock_of_one_database_is_released_while_another_is_read(path: Path, tmp_path: Path) -> None:
     """A long statement on an attached database must not also hold the main one's lock."""
     other = tmp_path / "other.db"
     long_query = (
@@ -285,9 +286,7 @@ async def test_file_that_was_locked_can_be_closed_and_replaced(path: Path) -> No
             native.execute("COMMIT")
 
 
-async def test_result_that_cannot_be_decoded_leaves_no_lock_behind(
-    path: Path, connection: rapsqlite.Connection
-) -> None:
+async def test_result_that_cannot_be_decoded_leaves_no_lock(path: Path, connection: rapsqlite.Connection) -> None:
     """The guest sleeps behind a full ring, without having rung, when the task gives up; it is still stopped."""
     guest = connection._state.guest
     batches = 0
@@ -349,7 +348,7 @@ def other_process(path: Path) -> Iterator[tuple[IO[str], IO[str]]]:
 
 
 @pytest.mark.parametrize("statement", ["SELECT v FROM t", "UPDATE t SET v = v + 1"])
-async def test_gil_that_is_held_after_the_await_keeps_no_lock(
+async def test_holding_the_gil_after_the_await_keeps_no_lock(
     connection: rapsqlite.Connection, other_process: tuple[IO[str], IO[str]], statement: str
 ) -> None:
     tries, answers = other_process

@@ -1,7 +1,7 @@
 """Databases beyond four gigabytes and beyond what can be mapped at once, shared with native SQLite.
 
 They are sparse: nearly all pages are on the free list (https://sqlite.org/fileformat2.html#the_freelist), and the test
-chooses which of them are used next.
+chooses which free pages are used next.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ CONTENT = "SELECT id, length(body), hex(substr(body, 1, 4)), hex(substr(body, -4
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
-def test_pages_beyond_four_gigabytes(quick_disk: Path, mode: str) -> None:
+def test_pages_beyond_four_gigabytes_are_read_and_written(quick_disk: Path, mode: str) -> None:
     """Page offsets do not wrap at 32 bits, here as in native SQLite."""
     database = quick_disk / "large.db"
     make(database, FAR)
@@ -146,7 +146,7 @@ def test_killed_writer_is_rolled_back_beyond_four_gigabytes(quick_disk: Path, mo
     check(database)
 
 
-def test_more_than_can_be_mapped_at_a_time(quick_disk: Path) -> None:
+def test_more_pages_than_can_be_mapped_at_once_are_read(quick_disk: Path) -> None:
     """Every row lies in its own window, and there are more rows than windows allowed."""
     database = quick_disk / "large.db"
     spread = [number for number in range(WINDOW_PAGES, PAGES, WINDOW_PAGES) if number != LOCK_PAGE]

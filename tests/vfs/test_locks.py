@@ -129,7 +129,7 @@ def test_readers_share(ours: Ours, native: Native) -> None:
     assert native.run("SELECT * FROM t")
 
 
-def test_our_reader_keeps_a_native_writer_from_committing(ours: Ours, native: Native) -> None:
+def test_our_reader_prevents_a_native_commit(ours: Ours, native: Native) -> None:
     assert ours.lock(SHARED)
 
     assert native.run("BEGIN IMMEDIATE")
@@ -142,7 +142,7 @@ def test_our_reader_keeps_a_native_writer_from_committing(ours: Ours, native: Na
     assert not ours.is_reserved()
 
 
-def test_native_reader_keeps_our_writer_from_committing(ours: Ours, native: Native) -> None:
+def test_native_reader_prevents_our_commit(ours: Ours, native: Native) -> None:
     assert native.run("BEGIN")
     assert native.run("SELECT * FROM t")
 
@@ -156,7 +156,7 @@ def test_native_reader_keeps_our_writer_from_committing(ours: Ours, native: Nati
     assert native.run("SELECT * FROM t")
 
 
-def test_one_writer_at_a_time(ours: Ours, native: Native) -> None:
+def test_only_one_writer_at_a_time(ours: Ours, native: Native) -> None:
     assert ours.lock(SHARED, RESERVED)
     assert not native.run("BEGIN IMMEDIATE")
     assert native.run("SELECT * FROM t")
@@ -166,7 +166,7 @@ def test_one_writer_at_a_time(ours: Ours, native: Native) -> None:
     assert not ours.lock(RESERVED)
 
 
-def test_native_exclusive_keeps_us_out(ours: Ours, native: Native) -> None:
+def test_native_exclusive_lock_excludes_us(ours: Ours, native: Native) -> None:
     assert native.run("BEGIN EXCLUSIVE")
     assert not ours.lock(SHARED)
 
@@ -174,7 +174,7 @@ def test_native_exclusive_keeps_us_out(ours: Ours, native: Native) -> None:
     assert ours.lock(SHARED)
 
 
-def test_our_exclusive_keeps_natives_out(ours: Ours, native: Native) -> None:
+def test_our_exclusive_lock_excludes_natives(ours: Ours, native: Native) -> None:
     assert ours.lock(SHARED, RESERVED, EXCLUSIVE)
     assert not native.run("SELECT * FROM t")
 
@@ -203,7 +203,7 @@ def test_reserved_needs_shared(ours: Ours) -> None:
     assert caught.value.code == sqlite.SQLITE_MISUSE
 
 
-def test_closing_releases(ours: Ours, native: Native) -> None:
+def test_closing_releases_all_locks(ours: Ours, native: Native) -> None:
     """Closing a file releases all its locks."""
     assert ours.lock(SHARED, RESERVED, EXCLUSIVE)
 
@@ -234,7 +234,7 @@ def test_closing_keeps_the_locks_of_other_libraries(path: Path, flags: int) -> N
     assert descriptors.parked_count() == before
 
 
-def test_parked_descriptors_are_used_again(path: Path) -> None:
+def test_parked_descriptors_are_reused(path: Path) -> None:
     descriptors.sweep()
     before = descriptors.parked_count()
     inside = Native(path, elsewhere=False)
@@ -290,8 +290,8 @@ def test_forked_child_neither_drops_nor_keeps_our_locks(path: Path) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def test_killed_process_leaves_no_lock_behind_a_forked_child(path: Path) -> None:
-    """An inherited descriptor would keep the dead parent's lock for as long as the child lives."""
+def test_killed_process_leaves_no_lock_to_a_forked_child(path: Path) -> None:
+    """An inherited descriptor would keep the dead parent's lock as long as the child lives."""
     script = (
         "import os, sys\n"
         "from rapsqlite._files.file_table import FileTable\n"
@@ -451,7 +451,7 @@ def impatient_readers(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("impatient_readers")
-def test_closing_keeps_no_reader_out(path: Path) -> None:
+def test_closing_excludes_no_reader(path: Path) -> None:
     """A reader in another process that does not wait is never refused while we open, read and close."""
     for _ in range(200):
         with Driven(path) as ours:

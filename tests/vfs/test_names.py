@@ -31,7 +31,7 @@ def real_name(table: FileTable, name: Path | str) -> str:
     return os.fsdecode(table.full_path(os.fsencode(name))[0])
 
 
-def test_names_beside_the_database_and_below_are_reached(tmp_path: Path) -> None:
+def test_names_next_to_the_database_and_below_are_reachable(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     table = confined(tmp_path / "main.db")
 
@@ -115,7 +115,7 @@ def test_linked_database_is_its_target(tmp_path: Path) -> None:
     table.close()
 
 
-def test_database_in_a_linked_directory(tmp_path: Path) -> None:
+def test_database_in_a_linked_directory_uses_the_real_one(tmp_path: Path) -> None:
     """Links are resolved once, so that journal and database share a real directory."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
@@ -126,7 +126,7 @@ def test_database_in_a_linked_directory(tmp_path: Path) -> None:
     table.close()
 
 
-def test_links_in_circles_end(tmp_path: Path) -> None:
+def test_circular_links_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     table = FileTable(os.fsencode(tmp_path / "main.db"))
@@ -136,7 +136,7 @@ def test_links_in_circles_end(tmp_path: Path) -> None:
     table.close()
 
 
-def test_relative_names_start_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_names_refer_to_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     table = FileTable(b"main.db")
 
@@ -176,7 +176,7 @@ def test_memory_database_grants_nothing(tmp_path: Path) -> None:
     table.close()
 
 
-def test_own_database_is_reached_with_what_sqlite_keeps_beside_it(tmp_path: Path) -> None:
+def test_own_database_and_its_companions_are_reachable(tmp_path: Path) -> None:
     table = FileTable(os.fsencode(tmp_path / "main.db"), directories=[])
     table.open(os.fsencode(tmp_path / "main.db"), DATABASE)
 
@@ -192,8 +192,8 @@ def test_own_database_is_reached_with_what_sqlite_keeps_beside_it(tmp_path: Path
 @pytest.mark.parametrize(
     "name", ["other.db", "main.db2", "main.db-other", "main.db-mj0F00BA91", "main.db-journal-wal", "main.db/x", "main"]
 )
-def test_neighbours_of_the_own_database_are_not_reached(tmp_path: Path, name: str, first: bool) -> None:
-    """Even once the directory is open, when names are not resolved again."""
+def test_neighbours_of_the_own_database_are_not_reachable(tmp_path: Path, name: str, first: bool) -> None:
+    """This also holds once the directory is open and names are not resolved again."""
     table = FileTable(os.fsencode(tmp_path / "main.db"), directories=[])
     if not first:
         table.open(os.fsencode(tmp_path / "main.db"), DATABASE)
@@ -206,8 +206,8 @@ def test_neighbours_of_the_own_database_are_not_reached(tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm", "-mj0F00BA912"])
-def test_companions_are_no_databases(tmp_path: Path, suffix: str) -> None:
-    """SQL that could attach the journal could forge one."""
+def test_companions_cannot_be_attached(tmp_path: Path, suffix: str) -> None:
+    """SQL that can attach a journal can forge one."""
     table = FileTable(os.fsencode(tmp_path / "main.db"), directories=[])
 
     with pytest.raises(FileError, match="not granted"):
@@ -215,7 +215,7 @@ def test_companions_are_no_databases(tmp_path: Path, suffix: str) -> None:
     table.close()
 
 
-def test_missing_directory_says_so(tmp_path: Path) -> None:
+def test_missing_directory_is_a_clear_error(tmp_path: Path) -> None:
     table = FileTable(os.fsencode(tmp_path / "none" / "x.db"))
 
     with pytest.raises(FileError, match=r"cannot open directory .*none.*No such file"):
@@ -262,7 +262,7 @@ def test_directory_may_be_unlistable() -> None:
         "file:broken%4.db",
     ],
 )
-def test_uri_means_the_file_that_sqlite_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_uri_names_the_same_file_as_in_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     name = name.format(home=tmp_path)
     native = sqlite3.connect(name, uri=True)
@@ -279,7 +279,7 @@ def test_uri_means_the_file_that_sqlite_opens(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     "name", ["", ":memory:", "file::memory:", "file:shared?mode=memory&cache=shared", "file:/x?vfs=memdb"]
 )
-def test_databases_in_memory_have_no_path(name: str) -> None:
+def test_in_memory_databases_have_no_path(name: str) -> None:
     assert database_path(name.encode(), uri=True) is None
 
 
@@ -287,8 +287,8 @@ def test_without_uri_names_are_literal() -> None:
     assert database_path(b"file:x.db?mode=ro", uri=False) == b"file:x.db?mode=ro"
 
 
-def test_a_thousand_directories_are_opened_one_after_the_other(tmp_path: Path) -> None:
-    """Each of them took a nested Python call, and a descriptor that stayed open."""
+def test_a_thousand_nested_directories_are_opened(tmp_path: Path) -> None:
+    """Each directory used to take a nested Python call, and a descriptor that stayed open."""
     deep = [os.fsencode(tmp_path) + b"/x" * depth for depth in range(1, 1001)]
     for directory in deep:
         os.mkdir(directory)
@@ -315,7 +315,7 @@ def open_descriptors() -> int:
         pytest.skip("nothing tells which descriptors are open")
 
 
-def test_link_after_link_ends_as_an_error(tmp_path: Path) -> None:
+def test_too_many_links_are_an_error(tmp_path: Path) -> None:
     for number in range(1500):
         (tmp_path / f"link{number}").symlink_to(f"link{number + 1}")
     table = FileTable(b":memory:")
@@ -343,10 +343,8 @@ LONG_NAMES = [
 
 @pytest.mark.parametrize("mode", ["delete", "memory", "wal"])
 @pytest.mark.parametrize("length", [247, 248, 251, 252, 255, 256])
-async def test_name_that_leaves_no_room_for_a_journals_is_as_with_sqlite3(
-    tmp_path: Path, length: int, mode: str
-) -> None:
-    """Files that cannot exist do not: the database is read, and written in the modes that need no companion file."""
+async def test_name_too_long_for_a_journal_works_as_in_sqlite3(tmp_path: Path, length: int, mode: str) -> None:
+    """Companion files that cannot exist do not: the database is read, and written in the modes that need none."""
     small = tmp_path / "small.db"
     with sqlite3.connect(small) as stock:
         stock.execute("CREATE TABLE t (a)")

@@ -1,4 +1,4 @@
-"""Locks that the loop's thread takes for a statement it waits for: no call of the host, and the same promises."""
+"""Locks that the loop's thread takes for a statement it polls for: no host call, and the same guarantees."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have every answer waited for where its request was sent, however long that takes."""
+    """Poll for every reply in the thread that sent the request, however long that takes."""
 
     def spin(self: polling.Polling, rings: Rings) -> bool:
         self._host.unpark()
@@ -87,11 +87,11 @@ async def calls(connection: rapsqlite.Connection, sql: str, runs: int = RUNS) ->
     return {name: after[name] - before[name] for name in names if after[name] > before[name]}
 
 
-async def test_statement_that_is_read_again_calls_the_host_for_nothing(connection: rapsqlite.Connection) -> None:
+async def test_repeated_read_makes_no_host_call(connection: rapsqlite.Connection) -> None:
     assert await calls(connection, READ) == {}
 
 
-async def test_prepared_statement_calls_the_host_for_nothing(connection: rapsqlite.Connection) -> None:
+async def test_repeated_prepared_statement_makes_no_host_call(connection: rapsqlite.Connection) -> None:
     async with connection.prepare(READ) as statement:
         for _ in range(3):
             await statement.fetch_all()
@@ -103,7 +103,7 @@ async def test_prepared_statement_calls_the_host_for_nothing(connection: rapsqli
     assert [after[name] - before[name] for name in ("file_lock", "file_unlock", "shm_lock", "shm_unlock")] == [0] * 4
 
 
-async def test_write_in_wal_mode_asks_once_to_share_its_mark_and_once_to_write(database: Path) -> None:
+async def test_write_in_wal_mode_makes_one_call_for_its_mark_and_one_to_write(database: Path) -> None:
     async with rapsqlite.connect(database, isolation_level=None) as conn:
         for sql in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL", "CREATE TABLE t (v)", *([WRITE] * 3)):
             await conn.execute(sql)
@@ -114,14 +114,14 @@ async def test_write_in_wal_mode_asks_once_to_share_its_mark_and_once_to_write(d
 
 
 @pytest.mark.parametrize("sql", [READ, WRITE, "SELECT 1", "SELECT v FROM t LIMIT 0"])
-async def test_nobody_meets_a_lock_after_the_await(path: Path, connection: rapsqlite.Connection, sql: str) -> None:
+async def test_no_lock_is_held_after_the_await(path: Path, connection: rapsqlite.Connection, sql: str) -> None:
     with closing(impatient(path)) as native:
         for _ in range(RUNS):
             await connection.fetch_all(sql)
             take_everything(native)
 
 
-async def test_what_others_write_is_seen_by_the_next_statement(path: Path, connection: rapsqlite.Connection) -> None:
+async def test_next_statement_sees_what_others_wrote(path: Path, connection: rapsqlite.Connection) -> None:
     with closing(impatient(path)) as native:
         for value in range(RUNS):
             native.execute("UPDATE t SET v = ?", (value,))
@@ -133,7 +133,9 @@ async def test_what_others_write_is_seen_by_the_next_statement(path: Path, conne
         assert len(await connection.fetch_all(READ)) == 1
 
 
-async def test_lock_in_the_way_is_waited_for_and_reported_as_ever(path: Path, connection: rapsqlite.Connection) -> None:
+async def test_conflicting_lock_is_waited_for_and_reported_as_usual(
+    path: Path, connection: rapsqlite.Connection
+) -> None:
     await connection.execute("PRAGMA busy_timeout = 20")
     for _ in range(3):
         await connection.fetch_all(WRITE)
@@ -150,7 +152,7 @@ async def test_lock_in_the_way_is_waited_for_and_reported_as_ever(path: Path, co
 
 
 async def test_statement_in_a_transaction_keeps_its_snapshot(path: Path, connection: rapsqlite.Connection) -> None:
-    """No lock is taken for a statement while SQLite holds one, nor dropped with its answer."""
+    """No lock is taken for a statement while SQLite holds one, nor dropped with its reply."""
     with closing(impatient(path)) as native:
         is_wal = native.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         for _ in range(5):
@@ -166,7 +168,7 @@ async def test_statement_in_a_transaction_keeps_its_snapshot(path: Path, connect
             take_everything(native)
 
 
-async def test_rows_that_are_left_keep_their_lock(path: Path, connection: rapsqlite.Connection) -> None:
+async def test_remaining_rows_keep_their_lock(path: Path, connection: rapsqlite.Connection) -> None:
     with closing(impatient(path)) as native:
         native.execute(f"INSERT INTO t WITH RECURSIVE {numbers(3000)} SELECT i FROM n")
         is_wal = native.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -184,10 +186,10 @@ async def test_rows_that_are_left_keep_their_lock(path: Path, connection: rapsql
             take_everything(native)
 
 
-async def test_same_text_that_needs_no_lock_any_more_runs_under_none(
+async def test_statement_that_no_longer_needs_a_lock_runs_without_one(
     path: Path, connection: rapsqlite.Connection
 ) -> None:
-    """What it asked for before is given back before it runs, and not taken again."""
+    """The lock it used before is released before it runs, and not taken again."""
     with closing(impatient(path)) as native:
 
         def write() -> int:
@@ -206,10 +208,10 @@ async def test_same_text_that_needs_no_lock_any_more_runs_under_none(
             assert await connection.fetch_all(sql) == [[1]]
 
 
-async def test_thread_that_does_not_wait_any_more_leaves_locks_to_the_guest(
+async def test_guest_releases_the_locks_if_the_thread_stops_polling(
     path: Path, connection: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer comes to the event loop, which may be busy by then."""
+    """The event loop gets the reply, and may be busy by then."""
     monkeypatch.setattr(polling.Polling, "spin", lambda _self, _rings: False)
     monkeypatch.setattr(polling.Polling, "nap", lambda _self, _bell: None)
     slow = f"SELECT v, (WITH RECURSIVE {numbers(20_000)} SELECT max(i) FROM n) FROM t"
@@ -240,10 +242,8 @@ async def test_interrupt_before_the_request_was_written_leaves_no_lock(
             assert await connection.fetch_all(READ) == [list(row) for row in native.execute(READ)]
 
 
-async def test_answer_that_was_taken_is_not_unlocked_a_second_time(
-    path: Path, connection: rapsqlite.Connection
-) -> None:
-    """The guest may say so late, when the next statement's locks are held already."""
+async def test_locks_of_a_taken_reply_are_not_released_twice(path: Path, connection: rapsqlite.Connection) -> None:
+    """The guest may report the release late, when the next statement's locks are already held."""
     queue = connection._state.guest._queue
     answered = queue.last_id
     held = queue._prelocks.take(READ.encode())
@@ -259,7 +259,7 @@ async def test_answer_that_was_taken_is_not_unlocked_a_second_time(
 
 
 @pytest.mark.parametrize("handle, locks", [(0, 1), (99, abi.LOCKS_FILE), (1, 0xFFFF_FFFF), (1, 0), (0xFFFF_FFFF, 255)])
-async def test_numbers_that_no_guest_gives_change_nothing_of_others(
+async def test_invalid_numbers_from_a_guest_affect_no_other_lock(
     path: Path, connection: rapsqlite.Connection, handle: int, locks: int
 ) -> None:
     async with rapsqlite.connect(path, isolation_level=None) as other:
@@ -272,7 +272,7 @@ async def test_numbers_that_no_guest_gives_change_nothing_of_others(
     assert len(await connection.fetch_all(READ)) == 1
 
 
-async def test_file_system_whose_calls_may_block_is_left_to_the_guest(
+async def test_no_locks_are_taken_early_on_a_file_system_that_may_block(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mapping, "is_shared_by_all", lambda _fd: False)
@@ -284,7 +284,7 @@ async def test_file_system_whose_calls_may_block_is_left_to_the_guest(
     assert (made["file_lock"], made["file_unlock"]) == (RUNS, RUNS)
 
 
-async def test_connection_that_waits_for_a_lock_goes_first(
+async def test_connection_that_waits_for_a_lock_gets_it_first(
     connection: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiters.Contention, "anyone_waits", lambda _self: True)
@@ -294,7 +294,7 @@ async def test_connection_that_waits_for_a_lock_goes_first(
     assert sum(made.get(name, 0) for name in ("file_lock", "shm_lock")) == RUNS
 
 
-async def test_only_so_many_statements_are_remembered(connection: rapsqlite.Connection) -> None:
+async def test_number_of_remembered_statements_is_bounded(connection: rapsqlite.Connection) -> None:
     for number in range(prelocks._MOST_STATEMENTS + 10):
         await connection.fetch_all(f"SELECT v, {number} FROM t")
 
@@ -302,8 +302,8 @@ async def test_only_so_many_statements_are_remembered(connection: rapsqlite.Conn
     assert 0 < len(wanted) <= prelocks._MOST_STATEMENTS
 
 
-async def test_statement_that_opens_its_locks_anew_is_not_one(connection: rapsqlite.Connection) -> None:
-    """Only requests that run one statement have their locks taken: others give back at once what they are given."""
+async def test_no_locks_are_taken_early_for_requests_of_several_statements(connection: rapsqlite.Connection) -> None:
+    """Locks are taken only for requests that run one statement: other requests release immediately what they get."""
     guest = connection._state.guest
     for _ in range(3):
         await guest.call(Request(abi.OP_SCRIPT, b"BEGIN IMMEDIATE; ROLLBACK"))
@@ -326,7 +326,7 @@ async def test_request_sent_while_another_thread_naps_keeps_its_own_locks(
     monkeypatch: pytest.MonkeyPatch,
     send: Callable[[request_queue.RequestQueue, PendingRequest], None],
 ) -> None:
-    """The reply that is napped for takes its locks with it, and they would be the next request's by then."""
+    """The reply that the nap waits for releases its locks, which would be the next request's by then."""
     queue = connection._state.guest._queue
     begin = PendingRequest(queue, None, Request(abi.OP_FETCH, b"BEGIN IMMEDIATE"))
 
@@ -350,7 +350,7 @@ async def test_request_sent_while_another_thread_naps_keeps_its_own_locks(
     await connection.rollback()
 
 
-async def test_interrupt_of_a_nap_leaves_no_lock(
+async def test_interrupted_nap_leaves_no_lock(
     path: Path, connection: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The event loop may be busy for long before it takes the reply."""
@@ -415,7 +415,7 @@ class Interrupts:
                 raise KeyboardInterrupt
 
 
-async def test_interrupt_anywhere_while_locks_are_taken_or_dropped_leaves_none(
+async def test_interrupt_while_locks_are_taken_or_dropped_leaves_none(
     path: Path, connection: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(impatient(path)) as native:
@@ -434,7 +434,7 @@ async def test_interrupt_anywhere_while_locks_are_taken_or_dropped_leaves_none(
     assert 5 < number < 199
 
 
-async def test_marks_that_a_checkpoint_locked_are_not_taken_for_the_next_write(database: Path) -> None:
+async def test_marks_locked_by_a_checkpoint_are_not_locked_for_the_next_write(database: Path) -> None:
     """They are other readers' locks; those readers would have to wait until a long INSERT ends."""
     sql = "INSERT INTO t VALUES (1)"
     async with rapsqlite.connect(database, isolation_level=None) as conn:
@@ -457,10 +457,8 @@ async def test_marks_that_a_checkpoint_locked_are_not_taken_for_the_next_write(d
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-async def test_forked_child_leaves_locks_that_are_held_at_the_fork_to_its_parent(
-    path: Path, connection: rapsqlite.Connection
-) -> None:
-    """Another thread may fork while they are taken."""
+async def test_forked_child_does_not_touch_its_parents_locks(path: Path, connection: rapsqlite.Connection) -> None:
+    """Another thread may fork while locks are being taken."""
     queue = connection._state.guest._queue
     assert queue._prelocks.take(READ.encode()).locks
     with queue._prelocks.guard:
@@ -479,7 +477,7 @@ async def test_forked_child_leaves_locks_that_are_held_at_the_fork_to_its_parent
         take_everything(native)
 
 
-async def test_reply_leaves_no_locks_of_a_remote_database_to_the_loop_s_thread(
+async def test_loops_thread_never_unlocks_a_remote_database(
     path: Path, connection: rapsqlite.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also not the reply to the statement that has attached it."""

@@ -1,4 +1,6 @@
-"""Many writers in many processes, this package's and native ones; some are killed, some fork, some run out of space."""
+"""Many writers in many processes, this package's and native ones; some are killed, some fork, and some run out of
+space.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +112,7 @@ def test_children_of_multiprocessing_open_their_own_connections(database: Path, 
 
 
 @pytest.mark.timeout(3600 if LONG else 120)
-def test_sixty_four_connections_with_truncating_checkpoints(quick_disk: Path) -> None:
+def test_sixty_four_connections_with_truncating_checkpoints_lose_nothing(quick_disk: Path) -> None:
     """The index must never be a copy: a copying VFS corrupted databases in this test."""
     database = quick_disk / "test.db"
     worker.prepare(str(database), "WAL")
@@ -163,7 +165,7 @@ def test_native_connection_in_the_same_process_keeps_its_locks(database: Path) -
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads: that is the point
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
-def test_fork_in_the_middle_of_everything(database: Path, mode: str) -> None:
+def test_fork_in_the_middle_of_work_harms_neither_process(database: Path, mode: str) -> None:
     """The child can use none of the parent's connections, and harms none; it may open its own."""
     worker.prepare(str(database), mode)
     # With a timeout, because a guest that has answered may keep its read lock until it sleeps.
@@ -242,7 +244,7 @@ def fill_up(ours: Driven) -> int:
 
 
 @pytest.mark.parametrize("mode", ["WAL", "DELETE", "TRUNCATE"])
-def test_full_disk(small_disk: Path, mode: str) -> None:
+def test_full_disk_keeps_acknowledged_data(small_disk: Path, mode: str) -> None:
     """Acknowledged data stays; when there is space again, the connection continues."""
     database = small_disk / "test.db"
     ballast = small_disk / "ballast"
@@ -269,7 +271,7 @@ def test_full_disk(small_disk: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize("copied", ["-wal", ""], ids=["log", "database"])
-def test_full_disk_under_files_without_blocks(small_disk: Path, copied: str) -> None:
+def test_full_disk_under_sparse_or_shared_blocks_keeps_acknowledged_data(small_disk: Path, copied: str) -> None:
     """A copy with holes, or with shared blocks, needs space for overwritten data."""
     database = small_disk / "test.db"
     with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as native:

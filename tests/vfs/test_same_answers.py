@@ -22,7 +22,7 @@ CHECKPOINTS = ["PASSIVE", "FULL", "RESTART", "TRUNCATE"]
 
 
 def work(run: Run, journal: str, page_size: int, checkpoint: str) -> list[list[Any]]:
-    """Write and checkpoint; return all answers."""
+    """Write and checkpoint; return all results."""
     run("PRAGMA secure_delete = OFF")  # SQLite's build may set another default
     run(f"PRAGMA page_size = {page_size}")
     answers = [run(f"PRAGMA journal_mode = {journal}"), run("PRAGMA page_size")]
@@ -45,9 +45,7 @@ def work(run: Run, journal: str, page_size: int, checkpoint: str) -> list[list[A
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
 @pytest.mark.parametrize("journal", JOURNALS)
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
-def test_answers_and_files_are_those_of_native_sqlite(
-    quick_disk: Path, page_size: int, journal: str, checkpoint: str
-) -> None:
+def test_results_and_files_match_native_sqlite(quick_disk: Path, page_size: int, journal: str, checkpoint: str) -> None:
     for library in ("ours", "native"):
         (quick_disk / library).mkdir()
     with Driven(quick_disk / "ours" / "test.db") as ours:

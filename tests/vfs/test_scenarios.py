@@ -119,7 +119,7 @@ def insert(client: int, number: int, size: int = 300) -> Step:
     return sql("INSERT INTO shared VALUES (?, ?, randomblob(?))", client, number, size)
 
 
-def test_all_insert_update_and_delete_at_the_same_time(crew: Crew, database: Path) -> None:
+def test_clients_insert_update_and_delete_concurrently(crew: Crew, database: Path) -> None:
     clients = crew.open(database)
     transactions = 0
 
@@ -157,7 +157,7 @@ def test_all_insert_update_and_delete_at_the_same_time(crew: Crew, database: Pat
         check(clients, 0, transactions)
 
 
-def test_each_makes_fills_and_drops_tables_of_its_own(crew: Crew, database: Path) -> None:
+def test_clients_create_fill_and_drop_their_own_tables(crew: Crew, database: Path) -> None:
     """Prepared statements meet a new schema all the time."""
     clients = crew.open(database)
 
@@ -233,7 +233,7 @@ def test_clients_die_while_the_others_write(crew: Crew, database: Path) -> None:
         check(clients, rows, transactions)
 
 
-def test_locked_out_clients_wait_or_are_told(crew: Crew, database: Path) -> None:
+def test_locked_out_clients_wait_or_get_an_error(crew: Crew, database: Path) -> None:
     holder, patient, hasty, reader = crew.open(database)
     is_wal = holder.run(sql("PRAGMA journal_mode")) == [["wal"]]
     for round_number in range(ROUNDS):
@@ -268,7 +268,7 @@ def hasty_answer(hasty: Client) -> str:
     return hasty.answer().error
 
 
-def test_settings_change_under_the_others_feet(crew: Crew, database: Path) -> None:
+def test_settings_change_while_other_clients_use_the_database(crew: Crew, database: Path) -> None:
     """One client after another changes journal mode, page size and file, while all have the database open."""
     clients = crew.open(database)
     rows = transactions = 0

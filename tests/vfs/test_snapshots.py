@@ -75,7 +75,7 @@ def others(bank: Path) -> Iterator[Others]:
 
 
 class Interruption:
-    """Lets ``others`` run at one of our lock calls on the index; never while we move a mark."""
+    """Lets ``others`` run at one of our lock calls on the index, but never while we move a mark."""
 
     def __init__(self, others: Others, nth: int) -> None:
         self.is_armed = self.done = False
@@ -100,10 +100,10 @@ class Interruption:
 
 
 @pytest.mark.parametrize("nth", range(4))
-async def test_checkpoint_at_any_call_for_a_lock_tears_no_snapshot(
+async def test_checkpoint_at_any_lock_call_tears_no_snapshot(
     bank: Path, others: Others, monkeypatch: pytest.MonkeyPatch, nth: int
 ) -> None:
-    """A lock on one mark once stood for another that had meanwhile been set to "not used"."""
+    """A lock on one mark was once taken for a lock on another that had meanwhile been set to "not used"."""
     interruption = Interruption(others, nth)
     lock = WalIndex.lock
 
@@ -198,7 +198,7 @@ def faults_of(copy: Path) -> list[object]:
 
 @pytest.mark.usefixtures("busy_others")
 @pytest.mark.timeout(200)
-async def test_transactions_and_copies_are_whole_beside_fast_checkpoints(bank: Path, tmp_path: Path) -> None:
+async def test_transactions_and_copies_are_consistent_during_fast_checkpoints(bank: Path, tmp_path: Path) -> None:
     end = time.monotonic() + SECONDS
     sums: set[object] = set()
     faults: list[object] = []

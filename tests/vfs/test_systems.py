@@ -18,7 +18,7 @@ PLATFORM = Path(sys.modules[System.__module__].__file__ or "").parent
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the stand-ins are for Linux")
-def test_macos_shares_databases_with_sqlite3_by_its_own_locks_and_syncs(tmp_path: Path) -> None:
+def test_macos_shares_databases_with_sqlite3_through_its_own_locks_and_syncs(tmp_path: Path) -> None:
     """With macOS's numbers and structures, without posix_fallocate and, in some builds, preadv."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.vfs.macos", os.fspath(tmp_path)],
@@ -34,7 +34,7 @@ def test_macos_shares_databases_with_sqlite3_by_its_own_locks_and_syncs(tmp_path
 
 
 @pytest.mark.parametrize("module, name", [("windows", "Windows"), ("linux", "Linux"), ("darwin", "Darwin")])
-def test_every_system_has_all_that_the_interface_names(module: str, name: str) -> None:
+def test_every_system_implements_the_whole_interface(module: str, name: str) -> None:
     """Read from the source: a system's module can be imported on that system only."""
     defined: set[str] = set()
     for file in (module, *(["_posix"] if module != "windows" else [])):

@@ -1,4 +1,4 @@
-"""A WAL index that a writer leaves unreadable is waited for, as in SQLite, and the wait ends when it is not wanted."""
+"""A WAL index that a writer leaves unreadable is waited for, as in SQLite, and the wait can be interrupted."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def writer(database: Path) -> Iterator[subprocess.Popen[str]]:
         writer.kill()
 
 
-async def test_interrupt_ends_the_wait_and_is_told(database: Path, writer: subprocess.Popen[str]) -> None:
+async def test_interrupt_ends_the_wait_and_is_reported(database: Path, writer: subprocess.Popen[str]) -> None:
     """SQLite gives up after a hundred tries, which follow each other at once when nobody sleeps between them."""
     async with rapsqlite.connect(database, isolation_level=None) as conn:
         with anyio.fail_after(5):

@@ -1,4 +1,4 @@
-"""URI parameters, and files that may not be written: what native SQLite makes of them, with messages that say why."""
+"""URI parameters, and files that may not be written, work as in native SQLite, with messages that say why."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def wal(database: Path) -> Path:
     ],
 )
 @pytest.mark.parametrize("exists", [True, False], ids=["old", "new"])
-def test_parameters_do_what_they_do_in_native_sqlite(tmp_path: Path, parameters: str, exists: bool) -> None:
+def test_parameters_work_as_in_native_sqlite(tmp_path: Path, parameters: str, exists: bool) -> None:
     outcomes = []
     for library in ("native", "ours"):
         database = tmp_path / library / "test.db"
@@ -117,7 +117,7 @@ def test_modeof_without_its_model_is_an_error(tmp_path: Path) -> None:
 
 
 def test_readonly_shm_never_writes_the_index(wal: Path) -> None:
-    """It reads while somebody else keeps the index, and cannot write."""
+    """It reads while another connection maintains the index, and cannot write."""
     with closing(sqlite3.connect(wal, isolation_level=None)) as native:
         native.execute("INSERT INTO t VALUES (2)")
         with Driven(f"file:{wal}?readonly_shm=1", flags=URI) as ours:
@@ -131,7 +131,7 @@ def test_readonly_shm_never_writes_the_index(wal: Path) -> None:
             assert "r--s" in shared
 
 
-def test_immutable_database_takes_no_locks_and_looks_for_no_journal(wal: Path) -> None:
+def test_immutable_database_is_neither_locked_nor_searched_for_a_journal(wal: Path) -> None:
     wal.with_name(wal.name + "-journal").write_bytes(b"nonsense" * 100)
     with closing(sqlite3.connect(wal, isolation_level=None)) as native:
         native.execute("PRAGMA journal_mode = DELETE")
@@ -144,7 +144,7 @@ def test_immutable_database_takes_no_locks_and_looks_for_no_journal(wal: Path) -
     assert (calls["file_lock"], calls["file_access"], calls["shm_map"]) == (0, 0, 0)
 
 
-# -- files that may not be written, for somebody who is not root -----------------------------------
+# -- files that may not be written, for users other than root -----------------------------------
 
 # Everything is loaded, and the engine made, before the rights are given up: Python itself may be out of reach then.
 AS_NOBODY = """
@@ -181,7 +181,7 @@ print(json.dumps([rows, error]))
 
 @pytest.fixture
 def locked_place() -> Iterator[Path]:
-    """A directory that everybody may enter; `lock` takes the right to write away from all but root."""
+    """A directory that everybody may enter; `lock` makes it read-only for all users but root."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
         place = Path(name)
         place.chmod(0o755)
@@ -232,7 +232,7 @@ READ = "SELECT x FROM t WHERE typeof(x) = 'integer'"
 
 
 @pytest.mark.parametrize("files", [0o444, 0o666], ids=["read-only file", "writable file"])
-def test_directory_that_cannot_be_written(locked_place: Path, files: int) -> None:
+def test_database_in_a_read_only_directory_is_readable(locked_place: Path, files: int) -> None:
     """Reading works and writing is refused, as by native SQLite."""
     database = locked_place / "test.db"
     with closing(sqlite3.connect(database, isolation_level=None)) as native:
@@ -251,7 +251,9 @@ def test_directory_that_cannot_be_written(locked_place: Path, files: int) -> Non
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
 @pytest.mark.parametrize("flags", [CREATE, sqlite.SQLITE_OPEN_READONLY], ids=["to write", "to read"])
-def test_cut_off_transaction_where_nothing_may_be_written(locked_place: Path, mode: str, flags: int) -> None:
+def test_interrupted_transaction_on_read_only_files_is_handled_as_in_sqlite(
+    locked_place: Path, mode: str, flags: int
+) -> None:
     """A hot journal must be rolled back before anyone reads; what is in a WAL can be read as it is."""
     database = locked_place / "test.db"
     cut_off(database, mode)
@@ -271,8 +273,8 @@ def test_cut_off_transaction_where_nothing_may_be_written(locked_place: Path, mo
     assert {path.name: path.read_bytes() for path in locked_place.iterdir()} == before
 
 
-def test_wal_database_in_a_directory_that_cannot_be_written(locked_place: Path) -> None:
-    """Without its WAL and index, which cannot be made there."""
+def test_wal_database_in_a_read_only_directory_is_handled_as_in_sqlite(locked_place: Path) -> None:
+    """The WAL and index do not exist, and cannot be created there."""
     database = locked_place / "test.db"
     with closing(sqlite3.connect(database, isolation_level=None)) as native:
         native.executescript("PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1)")
@@ -289,7 +291,7 @@ def test_wal_database_in_a_directory_that_cannot_be_written(locked_place: Path) 
     assert immutable == ([[[1]]], "")
 
 
-def test_database_that_cannot_be_read(locked_place: Path) -> None:
+def test_error_for_an_unreadable_database_names_file_and_reason(locked_place: Path) -> None:
     """The error names the file and the system's reason."""
     database = locked_place / "test.db"
     sqlite3.connect(database).execute("CREATE TABLE t (x)").connection.close()

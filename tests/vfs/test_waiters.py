@@ -1,7 +1,7 @@
 """Connections of one process that wait for the same lock: each release wakes the next in the queue.
 
 A process that waits with SQLite's own library is not woken. So that it finds the lock free when it tries, connections
-of one process hand the lock on for no more than a turn, and then leave it free for a moment.
+of one process hand the lock on only for a limited time, and then leave it free for a moment.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ async def make(path: Path, mode: str) -> None:
 
 
 def waiting() -> int:
-    """How many connections wait."""
+    """Return how many connections wait."""
     return sum(map(len, _waiters._queues.values()))
 
 
@@ -63,8 +63,8 @@ async def until_waiting(count: int) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_crowd_of_writers_all_get_their_turn_with_few_tries(database: Path, mode: str) -> None:
-    """When each waiter polled for the lock, 500 of them kept the holder from its work, and a quarter timed out."""
+async def test_many_writers_all_get_the_lock_with_few_tries(database: Path, mode: str) -> None:
+    """When each waiter polled for the lock, 500 waiters kept the holder from running, and a quarter timed out."""
     await make(database, mode)
     async with AsyncExitStack() as stack:
         conns = await opened(stack, database, 100)
@@ -81,7 +81,7 @@ async def test_crowd_of_writers_all_get_their_turn_with_few_tries(database: Path
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("release", ["COMMIT", "ROLLBACK", "close"])
-async def test_release_wakes_writer_after_writer(database: Path, mode: str, release: str) -> None:
+async def test_each_release_wakes_the_next_writer(database: Path, mode: str, release: str) -> None:
     await make(database, mode)
     async with AsyncExitStack() as stack:
         holder, *conns = await opened(stack, database, 12)
@@ -113,7 +113,7 @@ async def test_readers_wait_for_a_writer_and_are_all_woken(database: Path) -> No
 
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("mode, blocked", [("DELETE", INSERT), ("WAL", "PRAGMA wal_checkpoint(TRUNCATE)")])
-async def test_end_of_a_read_wakes_who_needs_all_readers_gone(database: Path, mode: str, blocked: str) -> None:
+async def test_end_of_the_last_read_wakes_the_writer_that_waits_for_it(database: Path, mode: str, blocked: str) -> None:
     await make(database, mode)
     async with AsyncExitStack() as stack:
         reader, writer = await opened(stack, database, 2)
@@ -148,8 +148,8 @@ async def test_lock_on_an_attached_database_is_waited_for_there(database: Path, 
 
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("end", ["cancel", "interrupt", "stop"])
-async def test_waiter_that_is_not_to_wait_any_more_leaves_the_queue_at_once(database: Path, end: str) -> None:
-    """It would be woken in vain, and those behind it not at all."""
+async def test_cancelled_waiter_leaves_the_queue_immediately(database: Path, end: str) -> None:
+    """Otherwise it would be woken in vain, and the waiters behind it not at all."""
     await make(database, "DELETE")
     async with AsyncExitStack() as stack:
         holder, first, second = await opened(stack, database, 3)
@@ -206,7 +206,7 @@ async def test_waiters_notice_that_another_process_releases_a_lock(database: Pat
 
 
 @pytest.mark.usefixtures("patient")
-async def test_time_that_is_over_ends_the_wait(database: Path) -> None:
+async def test_timeout_ends_the_wait(database: Path) -> None:
     await make(database, "DELETE")
     async with AsyncExitStack() as stack:
         holder, conn = await opened(stack, database, 2, timeout_s=0.05)
@@ -233,10 +233,12 @@ def resting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("mode", MODES)
-async def test_lock_that_is_handed_on_is_left_to_another_library_after_a_turn(
+async def test_lock_is_left_free_for_another_library_after_a_turn(
     database: Path, mode: str, monkeypatch: pytest.MonkeyPatch, resting: list[float]
 ) -> None:
-    """Such a library sleeps up to 0.1 s between two tries: it waited up to 15 s, as the lock was never free then."""
+    """Such a library sleeps up to 0.1 s between two tries: it used to wait up to 15 s, because the lock was never free
+    then.
+    """
     monkeypatch.setattr(_waiters, "_TURN_S", -1.0)  # the second hand-over ends the turn
     monkeypatch.setattr(_waiters, "_PAUSE_S", 3600.0)
     await make(database, mode)
@@ -259,18 +261,18 @@ async def test_lock_that_is_handed_on_is_left_to_another_library_after_a_turn(
                 while not resting:  # noqa: ASYNC110
                     await anyio.sleep(0.002)
                 native.execute(INSERT)
-                await impatient.execute(INSERT)  # it would fail rather than wait
+                await impatient.execute(INSERT)  # it fails rather than waits
                 resting.clear()
                 tasks.start_soon(insert, newcomer)
                 while not resting:  # noqa: ASYNC110
                     await anyio.sleep(0.002)
                 assert native.execute("SELECT count(*) FROM t").fetchone() == (3,)
                 for conn in [newcomer, *conns]:
-                    await conn.interrupt()  # they rest no longer than they are wanted
+                    await conn.interrupt()  # they wait no longer than necessary
 
 
 class Queue:
-    """Waiters for one file, without connections: which were woken, in order, and how long they left the lock alone."""
+    """Waiters for one file, without connections: which were woken, in order, and how long they left the lock free."""
 
     def __init__(self) -> None:
         self.woken: list[int] = []
@@ -288,7 +290,7 @@ class Queue:
         return waiter
 
 
-def test_first_come_is_first_served_and_keeps_its_place() -> None:
+def test_first_waiter_is_woken_first_and_keeps_its_place() -> None:
     queue = Queue()
     first, second = queue.waiter(1), queue.waiter(2)
 
@@ -305,7 +307,7 @@ def test_first_come_is_first_served_and_keeps_its_place() -> None:
     assert waiting() == 0
 
 
-def test_release_while_the_first_tries_is_not_lost() -> None:
+def test_release_while_the_first_waiter_tries_is_not_lost() -> None:
     queue = Queue()
     first = queue.waiter(1)
     first.rise()
@@ -317,7 +319,7 @@ def test_release_while_the_first_tries_is_not_lost() -> None:
     first.leave()
 
 
-def test_end_of_a_read_wakes_nobody_but_who_needs_it() -> None:
+def test_end_of_a_read_wakes_only_the_waiter_that_needs_it() -> None:
     queue = Queue()
     writer, committing = queue.waiter(1), queue.waiter(2, needs_all=True)
 
@@ -328,7 +330,7 @@ def test_end_of_a_read_wakes_nobody_but_who_needs_it() -> None:
     committing.leave()
 
 
-def test_waiter_that_gives_up_hands_its_turn_on() -> None:
+def test_waiter_that_gives_up_passes_its_turn_on() -> None:
     queue = Queue()
     first, second = queue.waiter(1), queue.waiter(2)
 
@@ -340,7 +342,7 @@ def test_waiter_that_gives_up_hands_its_turn_on() -> None:
     assert waiting() == 0
 
 
-def test_the_more_wait_the_less_often_each_looks() -> None:
+def test_more_waiters_poll_less_often_each() -> None:
     queue = Queue()
     waiters = [queue.waiter(number) for number in range(200)]
 
@@ -352,7 +354,7 @@ def test_the_more_wait_the_less_often_each_looks() -> None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time that turns and pauses are measured by, in seconds."""
+    """The clock for turns and pauses, in seconds."""
     now = [1000.0]
     monkeypatch.setattr(_waiters, "_now", lambda: now[0])
     return now
@@ -369,7 +371,7 @@ def hand_on(queue: Queue, clock: list[float], seconds: float) -> None:
         waiter.leave()
 
 
-def test_lock_that_goes_from_hand_to_hand_is_free_for_a_native_nap_after_each_turn(clock: list[float]) -> None:
+def test_lock_that_is_handed_on_is_free_for_one_native_sleep_after_each_turn(clock: list[float]) -> None:
     queue = Queue()
 
     hand_on(queue, clock, _waiters._TURN_S * 3.5)
@@ -377,7 +379,7 @@ def test_lock_that_goes_from_hand_to_hand_is_free_for_a_native_nap_after_each_tu
     assert [round(rest, 6) for rest in queue.rests if rest >= 0.1] == [_waiters._PAUSE_S] * 3
 
 
-def test_lock_that_was_free_for_a_native_nap_is_handed_on_for_a_whole_turn(clock: list[float]) -> None:
+def test_lock_that_was_free_for_one_native_sleep_is_handed_on_for_a_whole_turn(clock: list[float]) -> None:
     """Others could take the lock; a pause would only cost time."""
     queue = Queue()
 
@@ -388,7 +390,7 @@ def test_lock_that_was_free_for_a_native_nap_is_handed_on_for_a_whole_turn(clock
     assert queue.rests == []
 
 
-def test_files_whose_lock_is_not_handed_on_any_more_are_forgotten(clock: list[float]) -> None:
+def test_files_whose_lock_is_no_longer_handed_on_are_forgotten(clock: list[float]) -> None:
     queue, other = Queue(), Queue()
     other.key = (3, 4)
     hand_on(queue, clock, 0.2)

@@ -1,4 +1,4 @@
-"""WAL mode: the index is really shared, with connections of ours and with other SQLite libraries."""
+"""WAL mode: the index is really shared, with connections of this package and with other SQLite libraries."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def wal(database: Path) -> Path:
     return database
 
 
-def test_we_see_what_others_write_and_they_see_ours(wal: Path) -> None:
+def test_writes_are_seen_in_both_directions(wal: Path) -> None:
     native = sqlite3.connect(wal, isolation_level=None)
     with Driven(wal) as ours, Driven(wal) as second:
         for number in range(0, 300, 3):
@@ -68,7 +68,7 @@ def test_reader_keeps_its_snapshot(wal: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["PASSIVE", "FULL", "RESTART", "TRUNCATE"])
-def test_checkpoint_modes(wal: Path, mode: str) -> None:
+def test_every_checkpoint_mode_completes_without_readers(wal: Path, mode: str) -> None:
     """Every mode checkpoints fully if nobody else reads, with a native connection open."""
     native = sqlite3.connect(wal, isolation_level=None)
     with Driven(wal) as ours:
@@ -84,7 +84,7 @@ def test_checkpoint_modes(wal: Path, mode: str) -> None:
     native.close()
 
 
-def test_reader_holds_a_truncating_checkpoint_back(wal: Path) -> None:
+def test_reader_delays_a_truncating_checkpoint(wal: Path) -> None:
     native = sqlite3.connect(wal, isolation_level=None)
     native.execute("INSERT INTO t VALUES (1)")
     native.execute("BEGIN")
@@ -118,7 +118,7 @@ def test_index_grows_over_several_regions(wal: Path) -> None:
         native.close()
 
 
-def test_last_connection_cleans_up(wal: Path) -> None:
+def test_last_connection_removes_wal_and_index(wal: Path) -> None:
     with Driven(wal) as ours:
         ours.sql("INSERT INTO t VALUES (1)")
         names = {path.name for path in wal.parent.iterdir()}
@@ -127,7 +127,7 @@ def test_last_connection_cleans_up(wal: Path) -> None:
     assert [path.name for path in wal.parent.iterdir()] == [wal.name]
 
 
-def test_native_finds_a_killed_writers_commits(wal: Path) -> None:
+def test_native_sqlite_finds_a_killed_writers_commits(wal: Path) -> None:
     script = (
         "import os, sys\n"
         "from tests.vfs.driver import Driven\n"
@@ -155,7 +155,7 @@ def test_index_file_has_the_mode_of_its_database(wal: Path) -> None:
 
 
 def test_stale_index_is_emptied(wal: Path) -> None:
-    """After a crash of the machine the index may hold anything: its first user builds it anew."""
+    """After a crash of the machine the index may hold anything: its first user rebuilds it."""
     shm = wal.with_name(wal.name + "-shm")
     shm.write_bytes(b"\xff" * 65536)
 
@@ -184,7 +184,7 @@ def test_wal_on_a_network_file_system_is_refused(wal: Path, monkeypatch: pytest.
     assert str(wal) in str(caught.value)
 
 
-def test_database_on_a_network_file_system_leaves_wal_mode_again(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_on_a_network_file_system_can_leave_wal_mode(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error for a database that is in WAL mode there says what to do, and that works."""
     monkeypatch.setattr(system, "file_system", lambda _fd: NETWORK["nfs"])
 
@@ -224,7 +224,7 @@ def test_full_disk_while_the_index_grows_is_an_error(wal: Path, monkeypatch: pyt
         assert ours.sql("SELECT x FROM t") == [[2]]
 
 
-def test_file_system_without_fallocate(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_grows_on_a_file_system_without_fallocate(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The WAL index is then filled by writing: a hole would be SIGBUS on a full disk."""
 
     def unsupported(*_: object) -> None:
@@ -287,7 +287,7 @@ def test_two_connections_share_one_memory(wal: Path) -> None:
     assert f"{wal}-shm" not in Path("/proc/self/maps").read_text()
 
 
-def test_missing_region_is_not_made_unasked(wal: Path) -> None:
+def test_missing_region_is_not_created_unless_requested(wal: Path) -> None:
     index = Index(wal)
 
     assert index.map(extend=False) == sqlite.SQLITE_NOTFOUND
@@ -332,7 +332,7 @@ def test_impossible_locks_are_refused(wal: Path) -> None:
 
 
 def test_database_in_use_by_wal_readers_cannot_be_locked_exclusively(wal: Path) -> None:
-    """A library whose lock was dropped by a stray close still holds the index: do not delete it under its feet."""
+    """A library whose lock was dropped by a stray close still uses the index, which must not be deleted."""
     one, two = Index(wal), Index(wal)
     one.map()
     two.map()

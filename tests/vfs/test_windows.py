@@ -1,4 +1,4 @@
-"""Reads from mapped windows: always up to date, few calls, and harmless when a file shrinks under them."""
+"""Reads from mapped windows: always up to date, with few calls, and safe when a file shrinks."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def warm_up(ours: Driven) -> None:
         ours.sql("SELECT count(*) FROM t")
 
 
-def test_trial_passes_here() -> None:
-    """Where it does not, mapped reads are off, and the other tests of this file would test nothing."""
+def test_trial_of_mapped_reads_passes_here() -> None:
+    """If it fails, mapped reads are off, and the other tests of this file test nothing."""
     assert sigbus._passes_trial()
 
 
@@ -74,10 +74,10 @@ def test_scan_takes_one_call_per_window(database: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
-def test_point_read_takes_one_call_for_its_lock_and_one_to_give_it_back(database: Path, mode: str) -> None:
+def test_point_read_takes_one_call_to_lock_and_one_to_unlock(database: Path, mode: str) -> None:
     native = fill(database, 5000)
     native.execute(f"PRAGMA journal_mode = {mode}")
-    native.execute("DELETE FROM t WHERE id = 1")  # an empty log would take one more, for the size of the database
+    native.execute("DELETE FROM t WHERE id = 1")  # an empty WAL takes one more, for the size of the database
     with Driven(database) as ours:
         warm_up(ours)
 
@@ -90,7 +90,7 @@ def test_point_read_takes_one_call_for_its_lock_and_one_to_give_it_back(database
 
 
 def test_autocommit_write_in_wal_mode_takes_five_calls(database: Path) -> None:
-    """A reader's mark is moved and locked, then the writer's lock taken; the log is written; all is given back."""
+    """A reader's mark is moved and locked, then the writer's lock taken; the WAL is written; all locks are released."""
     native = fill(database, 100)
     native.execute("PRAGMA journal_mode = WAL")
     with Driven(database) as ours:
@@ -132,7 +132,7 @@ def test_mapped_reads_see_every_write(database: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize("who", ["ours", "native"])
-def test_shrinking_and_growing_again(database: Path, who: str) -> None:
+def test_windows_follow_a_file_that_shrinks_and_grows(database: Path, who: str) -> None:
     """Windows follow a file that is truncated and extended, by this connection or another."""
     native = fill(database, 30_000)
     with Driven(database) as ours:
@@ -156,7 +156,7 @@ def test_shrinking_and_growing_again(database: Path, who: str) -> None:
 
 
 @pytest.mark.parametrize("page_size", [512, 1024, 65536])
-def test_page_sizes(database: Path, page_size: int) -> None:
+def test_mapped_reads_work_with_every_page_size(database: Path, page_size: int) -> None:
     """Mapped reads return the same rows as native SQLite for every page size."""
     native = fill(database, 3000, page_size)
     with Driven(database) as ours:
@@ -167,7 +167,7 @@ def test_page_sizes(database: Path, page_size: int) -> None:
     native.close()
 
 
-def test_file_that_others_truncate_ends_the_connection_not_the_process(database: Path) -> None:
+def test_file_truncated_by_others_breaks_only_the_connection(database: Path) -> None:
     fill(database, 20_000).close()
     script = (
         "import os, sys\n"
@@ -196,7 +196,7 @@ def test_file_that_others_truncate_ends_the_connection_not_the_process(database:
 
 
 @pytest.mark.parametrize("obstacle", ["no trial", "network", "turned off"])
-def test_without_windows_the_host_reads(database: Path, monkeypatch: pytest.MonkeyPatch, obstacle: str) -> None:
+def test_host_reads_if_windows_are_off(database: Path, monkeypatch: pytest.MonkeyPatch, obstacle: str) -> None:
     fill(database, 5000).close()
     if obstacle == "no trial":
         monkeypatch.setattr(sigbus, "turns_into_trap", lambda: False)
@@ -289,7 +289,7 @@ def test_impossible_windows_are_refused(table: FileTable, database: Path, start:
     table.close()
 
 
-def test_offsets_beyond_four_gigabytes(table: FileTable, database: Path) -> None:
+def test_windows_beyond_four_gigabytes_are_mapped(table: FileTable, database: Path) -> None:
     """Window offsets do not wrap at 32 bits."""
     handle, _ = table.open(os.fsencode(database), DATABASE)
     far = 5 << 30
@@ -305,7 +305,7 @@ def test_offsets_beyond_four_gigabytes(table: FileTable, database: Path) -> None
     table.close()
 
 
-def test_handlers_of_others_are_left_alone() -> None:
+def test_signal_handlers_of_others_are_kept() -> None:
     """Another handler for SIGBUS is not replaced: reads are then no longer mapped."""
     script = (
         "import signal\n"
@@ -361,10 +361,12 @@ def test_statistics_count_hits_and_misses(database: Path) -> None:
     "returncode, output, verdict, is_kept",
     [(0, b"trapped", True, True), (-signal.SIGBUS, b"", False, True), (0, b"", False, True), (1, b"", False, False)],
 )
-def test_trial_is_repeated_by_the_next_process_if_it_failed_itself(
+def test_failed_trial_is_repeated_by_the_next_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, returncode: int, output: bytes, verdict: bool, is_kept: bool
 ) -> None:
-    """Short of memory or time, say. Kept for good, that would turn mapped reads off on a machine that has them."""
+    """For example for lack of memory or time. A stored failure would turn mapped reads off on a machine that has
+    them.
+    """
     trials: list[object] = []
 
     def run(*command: object, **_: object) -> subprocess.CompletedProcess[bytes]:
