@@ -2,13 +2,15 @@
 
 A cursor holds one batch of decoded rows and, once more rows are fetched, the batch that the guest prepares ahead
 (``batches``): a few hundred KiB for a result of any length. ``async for`` takes rows from the batch and waits only
-between batches.
+between batches; if they are always ready, it lets other tasks run after a millisecond, looking at the time every 64
+rows.
 
 https://docs.python.org/3/library/sqlite3.html#cursor-objects, https://peps.python.org/pep-0249/#cursor-objects
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from itertools import islice
 from operator import length_hint
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from rapsqlite.connection import Connection
     from rapsqlite.types import Description, Parameters, ParameterSets, RowFactory
 
+_SLICE_ROWS = 64  # rows that one task takes before the time is looked at
+_SLICE_S = 0.001  # then other tasks run, in seconds
 _WIRE_BITS = abi.FORMAT_SHAPE_MASK | abi.FORMAT_TEXT_AS_BYTES | abi.FORMAT_TEXT_AS_EXTENSION | abi.FORMAT_DECLARED_TYPES
 
 
@@ -59,6 +63,8 @@ class Cursor(AsyncRows, CursorAttributes, Uncopied):
         "_connection",
         "_decoder",
         "_description",
+        "_made",
+        "_resumed",
         "_row_factory",
         "_rows",
         "_state",
@@ -77,7 +83,9 @@ class Cursor(AsyncRows, CursorAttributes, Uncopied):
         self._batches: Batches | None = None  # None: no rows beyond the current batch
         self._batch = b""  # the current batch, still encoded
         self._base: Iterator[Any] = iter(())  # the current batch, decoded, without the rows already returned
-        self._rows: Iterator[Any] = self._base  # the same, as returned to the user
+        self._made: Iterator[Any] = self._base  # the same, as returned to the user
+        self._rows: Iterator[Any] = self._base  # the next of them, before other tasks may have to run
+        self._resumed = 0.0  # when other tasks last ran
         self._columns = b""
         self._description: Description | None = None
         self._arraysize = 1
@@ -149,6 +157,7 @@ class Cursor(AsyncRows, CursorAttributes, Uncopied):
             self.lastrowid = reply.last_insert_rowid
         if reply.row_count:
             self._take(reply.rows)
+        self._resumed = time.perf_counter()
 
     async def executemany(self, sql: str, parameters: ParameterSets) -> Cursor:
         """Execute one data-changing statement once for each parameter set; return this cursor.
@@ -204,7 +213,29 @@ class Cursor(AsyncRows, CursorAttributes, Uncopied):
         if already_out:
             deque(islice(self._base, already_out), maxlen=0)
         function = self._decoder.row_function(self._columns, self)
-        self._rows = self._base if function is None else map(function, self._base)
+        self._made = self._base if function is None else map(function, self._base)
+        self._rows = islice(self._made, _SLICE_ROWS)
+
+    async def _next_slice(self) -> bool:
+        """Make the next rows of this batch, or else of the next one, the current ones; False if there are none."""
+        await self._give_way()
+        if not length_hint(self._base):
+            return await self._next_batch(1)
+        self._rows = islice(self._made, _SLICE_ROWS)
+        return True
+
+    async def _give_way(self) -> None:
+        """Let other tasks run if this one has taken rows for some time; it need not have waited for a batch."""
+        if time.perf_counter() - self._resumed < _SLICE_S:
+            return
+        try:
+            await self._state.guest.give_way()
+        except BaseException:
+            if self._batches is not None:
+                self._batches.interrupt()
+                self._base = self._made = self._rows = iter(())
+            raise
+        self._resumed = time.perf_counter()
 
     async def _next_batch(self, wanted: int) -> bool:
         """Make the next batch the current one; False if there is none. ``wanted`` rows will be fetched now; 0: all."""
@@ -227,7 +258,7 @@ class Cursor(AsyncRows, CursorAttributes, Uncopied):
         if batches is not None:
             batches.close()
         self._batch = b""
-        self._base = self._rows = iter(())
+        self._base = self._made = self._rows = iter(())
 
     # -- fetching ----------------------------------------------------------------------------------
 
@@ -236,7 +267,7 @@ class Cursor(AsyncRows, CursorAttributes, Uncopied):
         self._check()
         for row in self._rows:
             return row
-        while await self._next_batch(1):
+        while await self._next_slice():
             for row in self._rows:
                 return row
         return None
@@ -265,16 +296,17 @@ class Cursor(AsyncRows, CursorAttributes, Uncopied):
 
     async def _extend(self, rows: list[Any], wanted: int) -> None:
         """Append up to so many further rows; if a row fails, append the rows before it, then raise."""
-        rows += islice(self._rows, wanted)
+        await self._give_way()
+        rows += islice(self._made, wanted)
         while len(rows) < wanted and await self._next_batch(wanted - len(rows)):
-            rows += islice(self._rows, wanted - len(rows))
+            rows += islice(self._made, wanted - len(rows))
 
     async def fetchall(self) -> list[Any]:
         """Return all remaining rows. Other tasks run between batches."""
         self._check()
-        rows = list(self._rows)
+        rows = list(self._made)
         while self._batches is not None and await self._next_batch(0):
-            rows += self._rows
+            rows += self._made
         return rows
 
     def __aiter__(self) -> Cursor:
@@ -285,7 +317,7 @@ class Cursor(AsyncRows, CursorAttributes, Uncopied):
         for row in self._rows:
             return row
         self._check()
-        while await self._next_batch(1):
+        while await self._next_slice():
             for row in self._rows:
                 return row
         raise StopAsyncIteration

@@ -149,6 +149,11 @@ class Batches:
             if handle:
                 self._guest.post(Request(abi.OP_FINISH, target=handle))
 
+    def interrupt(self) -> None:
+        """End the statement without waiting, so that ``next`` raises: rows before it are lost. Any thread."""
+        self._interrupted = True
+        self.close()
+
     def _abandon_ahead(self) -> None:
         ahead, self._ahead = self._ahead, None
         if ahead is not None:

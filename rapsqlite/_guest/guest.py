@@ -165,6 +165,13 @@ class Guest:
         if held_back:
             await deliver_held_back(current_loop(self._loop))
 
+    async def give_way(self) -> None:
+        """Let other tasks run, for a task that may not wait for long; raises its cancellation."""
+        loop = self._loop = current_loop(self._loop)
+        if held_back:
+            held_back.pop(id(loop.current_task()), None)
+        await loop.deliver()
+
     async def collect(self, request: Request, decode: Callable[[bytes], list[Any]]) -> tuple[list[Any], Reply]:
         """Run a request that is answered in batches; return all rows, decoded, and the last reply.
 

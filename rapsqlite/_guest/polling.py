@@ -26,7 +26,7 @@ _SPINS = 400  # about 15 µs
 _CHECKS = 150_000  # about 75 to 100 µs, without the GIL
 _NAP_S = 0.0002
 _IN_ROW = 32  # then other tasks run
-_IN_ROW_S = 0.0004  # the same for naps, in seconds
+_IN_ROW_S = 0.0005  # the same, in seconds, with what the task does between its requests
 _TOO_MANY_MISSES = 2  # in a row: then some requests are not polled for
 _MOST_MISSES = 6  # in a row: then one request in 64 is polled for
 _YIELDS = 40
@@ -36,16 +36,27 @@ _DEAR_S = 0.0003  # a reply that took this long to poll for should have been awa
 class Polling:
     """Decides whether to poll one guest, from past results. Call with the guest's lock held, except for ``nap``."""
 
-    __slots__ = ("_calls", "_host", "_in_row", "_in_row_s", "_misses", "_started", "_to_skip", "_woken", "naps")
+    __slots__ = (
+        "_calls",
+        "_ended",
+        "_host",
+        "_in_row",
+        "_misses",
+        "_row_began",
+        "_started",
+        "_to_skip",
+        "_woken",
+        "naps",
+    )
 
     def __init__(self, host: HostFunctions) -> None:
         self._host = host
         self._in_row = 0
-        self._in_row_s = 0.0
+        self._row_began = 0.0
         self._calls = 0
         self._misses = 0
         self._to_skip = 0
-        self._started = 0.0
+        self._started = self._ended = 0.0
         self._woken = threading.Lock()
         self._woken.acquire()
         self.naps = False  # the next bell is for ``nap``
@@ -118,8 +129,8 @@ class Polling:
             self._woken.release()
 
     def _account(self, *, found: bool) -> None:
-        took_s = time.perf_counter() - self._started
-        self._in_row_s += took_s
+        self._ended = time.perf_counter()
+        took_s = self._ended - self._started
         # On a machine whose processors are all busy, yielding one can cost milliseconds.
         paid = found and took_s < _DEAR_S
         self._misses = 0 if paid else min(self._misses + 1, _MOST_MISSES)
@@ -127,9 +138,13 @@ class Polling:
 
     def should_yield(self, *, answered: bool) -> bool:
         """Return True if a task has kept others waiting long enough; without a reply it waits in the loop anyway."""
+        if not answered:
+            self._in_row = 0
+            return False
+        if self._in_row == 0:
+            self._row_began = self._started
         self._in_row += 1
-        if answered and self._in_row < _IN_ROW and self._in_row_s < _IN_ROW_S:
+        if self._in_row < _IN_ROW and self._ended - self._row_began < _IN_ROW_S:
             return False
         self._in_row = 0
-        self._in_row_s = 0.0
-        return answered
+        return True

@@ -135,7 +135,10 @@ class AsyncioLoop:
             self._running().call_soon(_redeliver, task, _cancellation_count(task), cancellation)
 
     async def deliver(self) -> None:
-        """Be cancelled now if that is due: callbacks posted by ``redeliver`` and anyio's scopes run first."""
+        """Be cancelled now if a cancellation is due, otherwise let other tasks run.
+
+        Callbacks posted by ``redeliver`` and anyio's scopes run first.
+        """
         await self._asyncio.sleep(0)
 
     def watch_owner(self, block: Owned) -> OwnersEnd:

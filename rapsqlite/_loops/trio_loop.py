@@ -100,8 +100,8 @@ class TrioLoop:
         """Do nothing: Trio delivers a cancellation at every checkpoint until its scope is left."""
 
     async def deliver(self) -> None:
-        """Be cancelled now if a cancellation is due."""
-        await self._trio.lowlevel.checkpoint_if_cancelled()
+        """Be cancelled now if a cancellation is due, otherwise let other tasks run."""
+        await self._trio.lowlevel.checkpoint()
 
     def watch_owner(self, block: Owned) -> OwnersEnd:
         """Call ``block.disown`` if the running task ends before this is cancelled."""

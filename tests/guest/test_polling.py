@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -12,6 +13,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import _constants as abi
+from rapsqlite._guest import polling as polling_module
 from rapsqlite._guest import request_queue
 from rapsqlite._guest.polling import Polling
 from rapsqlite._loops import current_loop
@@ -76,6 +78,21 @@ def test_other_tasks_run_after_32_polled_replies(polling: Polling) -> None:
     yields = [polling.should_yield(answered=True) for _ in range(96)]
 
     assert [number for number in range(96) if yields[number]] == [31, 63, 95]
+
+
+def test_other_tasks_get_their_turn_although_one_works_between_its_requests(
+    polling: Polling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time that is not spent polling counts as well: the loop does not run meanwhile."""
+    now = 100.0
+    monkeypatch.setattr(polling_module, "time", SimpleNamespace(perf_counter=lambda: now))
+    yields = []
+    for _ in range(12):
+        tries(polling, PlayedRings(answers=True), 1)
+        yields.append(polling.should_yield(answered=True))
+        now += 0.0002
+
+    assert yields == [False, False, False, True] * 3
 
 
 def test_task_that_waits_in_the_loop_does_not_yield(polling: Polling) -> None:
