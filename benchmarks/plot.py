@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from benchmarks.peers import NAMES
-from benchmarks.report import LABELS, short
+from benchmarks.report import LABELS, short, unit
 from benchmarks.workloads import WORKLOADS, Workload, higher_is_better
 
 if TYPE_CHECKING:
@@ -20,11 +20,6 @@ COLOURS = {
     "stdlib": "#ced4da",
 }
 BAR, GAP, LABEL_WIDTH, BAR_WIDTH, MARGIN = 14, 26, 130, 420, 20
-UNITS = {"_per_s": "per second", "_ms": "ms", "_kib": "KiB", "_us": "µs", "_ratio": "×"}
-
-
-def _unit(figure: str) -> str:
-    return next(unit for suffix, unit in UNITS.items() if figure.endswith(suffix))
 
 
 def _text(x: float, y: float, content: str, style: str = "") -> str:
@@ -37,7 +32,7 @@ def _group(workload: Workload, results: Results, top: int) -> tuple[list[str], i
     values = {name: measured[name][workload.figure] for name in NAMES if name in measured}
     largest = max(*values.values(), 1e-9)
     direction = "more is better" if higher_is_better(workload.figure) else "less is better"
-    heading = f"{workload.title} ({_unit(workload.figure)}, {direction})"
+    heading = f"{workload.title} ({unit(workload.figure)}, {direction})"
     elements = [_text(MARGIN, top + 12, heading, 'font-weight="bold"')]
     y = top + 20
     for name, value in values.items():

@@ -1,4 +1,4 @@
-"""Results as Markdown: one table of targets, one of all figures."""
+"""Results as Markdown: a table of the figures to compare, one of targets, one of all figures."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import platform
 from typing import TYPE_CHECKING
 
 from benchmarks.peers import NAMES
-from benchmarks.targets import TARGETS
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.targets import OURS, PEERS, TARGETS
+from benchmarks.workloads import WORKLOADS, Workload, higher_is_better
 
 if TYPE_CHECKING:
+    from benchmarks.figures import Figures
     from benchmarks.rounds import Results
 
 LABELS = {
@@ -22,6 +23,14 @@ LABELS = {
 }
 
 
+UNITS = {"_per_s": "per second", "_ms": "ms", "_kib": "KiB", "_us": "µs", "_ratio": "×"}
+
+
+def unit(figure: str) -> str:
+    """Return the unit of a figure by its name."""
+    return next(unit for suffix, unit in UNITS.items() if figure.endswith(suffix))
+
+
 def short(value: float) -> str:
     """Write a figure with three or so significant digits."""
     if abs(value) >= 1000:
@@ -31,6 +40,28 @@ def short(value: float) -> str:
 
 def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def _ratio(workload: Workload, measured: dict[str, Figures]) -> str:
+    """Return how many times as good as the best asynchronous peer this project is."""
+    ours = measured.get(OURS, {}).get(workload.figure)
+    others = [measured[peer][workload.figure] for peer in PEERS if workload.figure in measured.get(peer, {})]
+    if not ours or not others:
+        return ""
+    ratio = ours / max(others) if higher_is_better(workload.figure) else min(others) / ours
+    return f"{short(ratio)} ×"
+
+
+def summary_table(results: Results) -> str:
+    """One row per workload: the figure to compare, and how many times as good as the best peer's ours is."""
+    lines = [_row(["workload", "unit", *(LABELS[name] for name in NAMES), "to the best peer"])]
+    lines.append("|---" * (len(NAMES) + 3) + "|")
+    for name, measured in results.medians.items():
+        workload = WORKLOADS[name]
+        figure = workload.figure
+        cells = [short(measured[peer][figure]) if figure in measured.get(peer, {}) else "" for peer in NAMES]
+        lines.append(_row([workload.title, unit(figure), *cells, _ratio(workload, measured)]))
+    return "\n".join(lines)
 
 
 def target_table(results: Results) -> str:
@@ -70,14 +101,15 @@ def figure_table(results: Results) -> str:
 
 def machine() -> str:
     """Describe where it ran, without names."""
-    return f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} core{'' if cores == 1 else 's'}, {platform.system()} {platform.machine()}"
 
 
 def text(results: Results, repeats: int) -> str:
     """The whole report."""
     versions = "\n".join(f"- {LABELS[name]}: {version}" for name, version in results.versions.items())
-    parts = [f"{machine()}, Python {results.python}; medians of {repeats}.", versions, target_table(results)]
-    parts.append(figure_table(results))
+    parts = [f"{machine()}, Python {results.python}; medians of {repeats}.", versions]
+    parts += [summary_table(results), target_table(results), figure_table(results)]
     if results.errors:
         parts.append("Not measured:\n" + "\n".join(f"- {error}" for error in results.errors))
     return "\n\n".join(parts) + "\n"

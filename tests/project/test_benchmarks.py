@@ -106,6 +106,23 @@ def test_report_and_plot_show_only_what_was_measured(tmp_path: Path) -> None:
     assert plot.svg(results).count("<rect") == 2
 
 
+def test_summary_compares_with_the_best_peer() -> None:
+    """More of a rate is better, and less of a time; the blocking module is no peer."""
+    medians = {
+        "fetch_all": {OURS: {"rows_per_s": 300.0}, "aiosqlite": {"rows_per_s": 100.0}, "apsw": {"rows_per_s": 200.0}},
+        "import_time": {OURS: {"import_ms": 4.0}, "aiosqlite": {"import_ms": 2.0}, "stdlib": {"import_ms": 1.0}},
+        "opening": {OURS: {"operations_per_s": 1.0}},
+    }
+
+    rows = report.summary_table(Results(medians=medians)).splitlines()[2:]
+
+    assert rows == [
+        "| fetch_all, 100 000 × 4 | per second | 300 | 100 |  | 200 |  | 1.50 × |",
+        "| import | ms | 4.00 | 2.00 |  |  | 1.00 | 0.50 × |",
+        "| open, SELECT 1, close | per second | 1.00 |  |  |  |  |  |",
+    ]
+
+
 def test_databases_are_built_once_and_rebuilt_for_another_size(tmp_path: Path) -> None:
     databases.create_items(tmp_path, 10)
     first = (tmp_path / databases.ITEMS).stat()
