@@ -13,6 +13,8 @@ import rapsqlite
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from rapsqlite._guest.request import PendingRequest
+
 
 class Endless:
     """A callback that runs forever in Python code."""
@@ -41,7 +43,21 @@ class Blocked:
 
 
 def impatient(conn: rapsqlite.Connection) -> None:
+    """Give up on a callback that cannot be interrupted soon after its task is cancelled."""
     conn._state.guest._queue.grace_period_s = 0.05
+
+
+def impatient_once(conn: rapsqlite.Connection) -> None:
+    """Interrupt a callback soon after its task is cancelled; then wait as long as the machine needs to end it."""
+    queue = conn._state.guest._queue
+    queue.grace_period_s = 0.05
+    force_answer = queue.force_answer
+
+    def force_patiently(pending: PendingRequest) -> None:
+        queue.grace_period_s = 10
+        force_answer(pending)
+
+    queue.force_answer = force_patiently
 
 
 async def cancelled_too_late(conn: rapsqlite.Connection, close: Callable[[], Awaitable[object]]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import rapsqlite
 from tests.callbacks.deferring import ROWS, SCAN, Log, both, crossings, keep_calls_single, logged, opened, outcome
-from tests.callbacks.lingering import Endless, impatient, started
+from tests.callbacks.lingering import Endless, impatient_once, started
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -382,7 +382,7 @@ async def test_cancellation_ends_the_running_call_and_drops_the_rest() -> None:
         return endless() if value == FAR and len(log) > ROWS else value
 
     async with opened(logged(log, f)) as conn:
-        impatient(conn)
+        impatient_once(conn)
         await conn.fetch_all(SCAN)
         async with anyio.create_task_group() as tasks:
 
@@ -402,7 +402,7 @@ async def test_cancellation_ends_the_running_call_and_drops_the_rest() -> None:
 async def fetch_twice_and_interrupt(sql: str, function: Callable[..., Any], endless: Endless) -> None:
     """Fetch the rows once, and again until ``function`` is in ``endless``; then interrupt the statement."""
     async with opened(function) as conn, anyio.create_task_group() as tasks:
-        impatient(conn)
+        impatient_once(conn)
         await conn.fetch_all(sql)
 
         async def interrupt() -> None:

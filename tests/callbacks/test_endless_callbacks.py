@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 import rapsqlite
-from tests.callbacks.lingering import Blocked, Endless, impatient, started
+from tests.callbacks.lingering import Blocked, Endless, impatient, impatient_once, started
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ async def cancelled_while_in(callback: Endless | Blocked, operation: Callable[[]
 
 async def test_cancellation_ends_an_endless_function_and_the_connection_stays_usable() -> None:
     async with rapsqlite.connect(":memory:") as conn:
-        impatient(conn)
+        impatient_once(conn)
         endless = Endless()
         await conn.create_function("f", 0, endless)
         await conn.create_function("g", 1, lambda value: value)
@@ -54,7 +54,7 @@ async def test_cancellation_ends_every_endless_method_of_an_aggregate(method: st
     endless = Endless()
     methods = {"step": lambda _self, _value: None, "finalize": lambda _self: 0, method: endless}
     async with rapsqlite.connect(":memory:") as conn:
-        impatient(conn)
+        impatient_once(conn)
         await conn.create_aggregate("f", 1, type("Aggregate", (), methods))
 
         await cancelled_while_in(endless, lambda: conn.fetch_scalar("SELECT f(1)"))
@@ -64,7 +64,7 @@ async def test_cancellation_ends_every_endless_method_of_an_aggregate(method: st
 
 async def test_interrupt_ends_an_endless_function_with_a_clear_exception() -> None:
     async with rapsqlite.connect(":memory:") as conn, anyio.create_task_group() as tasks:
-        impatient(conn)
+        impatient_once(conn)
         endless = Endless()
         await conn.create_function("f", 0, endless)
 
@@ -125,7 +125,7 @@ async def test_uninterruptible_callback_costs_only_its_connection(database: Path
 
 async def test_stop_does_not_wait_for_an_endless_callback() -> None:
     conn = await rapsqlite.connect(":memory:")
-    impatient(conn)
+    impatient_once(conn)
     endless = Endless()
     await conn.create_function("f", 0, endless)
     guest = conn._state.guest

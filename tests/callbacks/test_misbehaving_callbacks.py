@@ -15,7 +15,7 @@ import anyio.to_thread
 import pytest
 
 import rapsqlite
-from tests.callbacks.lingering import Blocked, Endless, impatient, started
+from tests.callbacks.lingering import Blocked, Endless, impatient, impatient_once, started
 from tests.callbacks.misbehaviour import KINDS, NEW, ROWS, Kind, prepared, stored, use
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ async def test_exception_is_the_cause_of_the_statements_error_or_is_logged(
 async def test_cancellation_ends_an_endless_callback(database: Path, name: str) -> None:
     endless = Endless()
     async with connected(database, name, endless) as (conn, kind):
-        impatient(conn)
+        impatient_once(conn)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(use, conn, kind)
@@ -115,7 +115,7 @@ async def test_interrupted_callback_fails_its_statement_like_one_that_raises(dat
     """The error is the same as for a callback that raises, and its cause says what happened."""
     endless = Endless()
     async with connected(database, name, endless) as (conn, kind):
-        impatient(conn)
+        impatient_once(conn)
         errors: list[rapsqlite.Error | None] = []
 
         async def run() -> None:
