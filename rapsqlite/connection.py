@@ -141,13 +141,13 @@ class Connection(
             raise ProgrammingError("this connection was already opened: call connect() again")
         self._was_opened = True
         guest = self._state.guest = await self._target.open()
-        self._guest_thread = guest.thread
-        guest.default_scope = self._state.transaction_scope
-        self._callbacks = guest.callbacks.hand_over()
         try:
+            self._guest_thread = guest.thread
+            guest.default_scope = self._state.transaction_scope
+            self._callbacks = guest.callbacks.hand_over()
             await self._set_up()
         except BaseException:
-            await self._abort()
+            self.stop()
             raise
         return self
 
@@ -162,10 +162,6 @@ class Connection(
             observe(self)
         if self._init_hook is not None:
             await self._init_hook(self)
-
-    async def _abort(self) -> None:
-        guest, self._state.guest = self._state.guest, CLOSED
-        guest.stop()
 
     async def __aenter__(self: C) -> C:
         return await self
@@ -186,28 +182,38 @@ class Connection(
 
         Cancellation does not stop it; it is raised once the connection is closed.
         """
-        guest, self._state.guest = self._state.guest, CLOSED
-        if guest is NOT_CONNECTED:
-            self._target.release()
-        elif not isinstance(guest, Absent):
-            try:
-                await guest.close()
-            except BaseException:
-                guest.stop()  # a KeyboardInterrupt may have come before the guest was told
-                raise
+        guest = self._state.guest
+        if isinstance(guest, Absent):
+            self._close_unopened()
+            return
+        try:
+            self._state.guest = CLOSED
+            await guest.close()
+        except BaseException:
+            guest.stop()  # a KeyboardInterrupt may have come before the guest was told
+            raise
 
     def stop(self) -> Awaitable[None] | None:
         """Interrupt running statements and close without waiting. Prefer `close` or ``async with``.
 
         Returns an awaitable that completes when the connection is closed, or None without a running event loop.
         """
-        guest, self._state.guest = self._state.guest, CLOSED
-        if guest is NOT_CONNECTED:
-            self._target.release()
+        guest = self._state.guest
         if isinstance(guest, Absent):
+            self._close_unopened()
             return _Ending(None)
-        guest.stop()
+        try:
+            self._state.guest = CLOSED
+            guest.stop()
+        except BaseException:
+            guest.stop()  # as in `close`
+            raise
         return _Ending(guest) if _in_event_loop() else None
+
+    def _close_unopened(self) -> None:
+        if self._state.guest is NOT_CONNECTED:
+            self._target.release()
+        self._state.guest = CLOSED
 
     def is_alive(self) -> bool:
         """Return True if the connection is open and usable."""
@@ -225,11 +231,16 @@ class Connection(
         state = getattr(self, "_state", None)
         if state is None or isinstance(state.guest, _absent):
             return
-        guest, state.guest = state.guest, _closed
-        if guest.state == "forked":
-            return
-        if guest.state == "ok":
-            guest.stop()  # first, because warnings may be errors
+        guest = state.guest
+        try:
+            state.guest = _closed
+            if guest.state == "forked":
+                return
+            if guest.state == "ok":
+                guest.stop()  # first, because warnings may be errors
+        except BaseException:
+            guest.stop()  # as in `close`: nothing else will
+            raise
         _warn(
             f"{self!r}, {self._left_open}",
             _warning,

@@ -5,7 +5,7 @@ Here a trace function finds these places in the code of the package; at the n-th
 would. Then the other tasks must get their answers, the connection must answer or say that it is closed, the file must
 hold what was reported and no lock, and all of that at once.
 
-    python -m tests.cancellation.interrupting asyncio|uvloop|trio SCENARIO FIRST STEP DATABASE
+    python -m tests.cancellation.interrupting asyncio|uvloop|trio SCENARIO FIRST STEP DATABASE [LAST]
 """
 
 from __future__ import annotations
@@ -211,6 +211,10 @@ async def close(conn: rapsqlite.Connection) -> None:
     await conn.close()
 
 
+async def stop(conn: rapsqlite.Connection) -> None:
+    conn.stop()
+
+
 async def open_another(_conn: rapsqlite.Connection) -> None:
     async with rapsqlite.connect(":memory:") as other:
         await other.fetch_scalar("SELECT 1")
@@ -218,7 +222,7 @@ async def open_another(_conn: rapsqlite.Connection) -> None:
 
 _ALL = (
     fetch, insert, watched, rows, cursor, half_a_cursor, prepared, transaction, savepoint, executemany, blob, timeout,
-    close, open_another,
+    close, stop, open_another,
 )  # fmt: skip
 SCENARIOS = {scenario.__name__: scenario for scenario in _ALL}
 _WRITES = {insert, watched, transaction, savepoint, executemany}
@@ -227,7 +231,7 @@ _BLOCKS = {transaction, savepoint, executemany}
 
 def companions(place: int, scenario: object) -> list[Callable[[rapsqlite.Connection], Awaitable[None]]]:
     """Return what other tasks do meanwhile, at every other place; a task that is alone waits without the loop."""
-    if not place % 2 or scenario is close:
+    if not place % 2 or scenario in {close, stop}:
         return []
     return [rows, an_empty_transaction] if scenario is transaction else [rows, rows]
 
@@ -373,10 +377,11 @@ async def compile_engine() -> None:
 def main() -> None:
     asyncio.run(compile_engine())
     backend, name, first, step, database = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+    last = int(sys.argv[6]) if len(sys.argv) > 6 else sys.maxsize
     warnings.simplefilter("ignore")
     sys.unraisablehook = lambda _: None  # an interrupt key in a finalizer
     place, silent, seen = first, 0, 0
-    while silent < 3:  # both with other tasks and without them no place is left
+    while silent < 3 and place <= last:  # both with other tasks and without them no place is left
         faulthandler.dump_traceback_later(2 * HANGS_S, exit=True)
         begun = time.monotonic()
         where = ""
