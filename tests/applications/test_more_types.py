@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import decimal
 import enum
-import subprocess
-import sys
 import uuid
 from typing import Any
 
@@ -17,6 +15,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import connect
+from tests.programs import run_python
 
 ID = uuid.UUID("12345678-1234-5678-1234-567812345678")
 
@@ -161,6 +160,6 @@ def test_neither_attrs_nor_pydantic_is_imported() -> None:
         "asyncio.run(main())\n"
         "print({'attr', 'attrs', 'pydantic', 'decimal', 'uuid'} & set(sys.modules) - {'decimal', 'uuid'})\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_python("-c", code)
 
     assert (done.stdout, done.stderr) == ("[A(a=1)]\nset()\n", "")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.programs import run_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +74,7 @@ def run_pytest(folder: Path, schema: str, **files: str) -> str:
     command = (
         "-W error -m pytest -q -p no:asyncio -p no:rapsqlite -p rapsqlite.pytest_plugin -p no:cacheprovider".split()
     )
-    done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, check=False)
+    done = run_python(*command, cwd=folder)
     return done.stdout + done.stderr
 
 
@@ -94,7 +94,7 @@ def test_fixtures_work_with_tests_of_both_event_loops(tmp_path: Path) -> None:
 
 def test_plugin_imports_nothing_unless_it_is_used() -> None:
     code = "import sys, rapsqlite.pytest_plugin; print([n for n in sys.modules if n.startswith('rapsqlite')])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run_python("-c", code, check=True)
 
     assert done.stdout == "['rapsqlite', 'rapsqlite.pytest_plugin']\n"
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from rapsqlite._files import sigbus
 from rapsqlite._files.file_table import FileTable
 from rapsqlite._wasm.rings import Request
 from tests.guest.played import AWAIT_REQUEST, FREE, guest_of
+from tests.programs import run_python
 
 ROOT = Path(__file__).parents[2]
 OUT = FREE + 32_768  # where host functions put results
@@ -52,10 +52,7 @@ def outcomes(attacks: dict[str, str], database: Path) -> dict[str, str]:
 
     Results after the one that ends the process are missing, and replaced by "the process ended".
     """
-    command = [sys.executable, "-m", "tests.attacks.hostile", str(database)]
-    done = subprocess.run(
-        command, cwd=ROOT, input=json.dumps(attacks), capture_output=True, text=True, timeout=120, check=False
-    )
+    done = run_python("-m", "tests.attacks.hostile", database, cwd=ROOT, input=json.dumps(attacks), timeout=120)
     said = dict(json.loads(line) for line in done.stdout.splitlines())
     if done.returncode:
         said[next(name for name in attacks if name not in said)] = f"the process ended: {done.returncode} {done.stderr}"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 import textwrap
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 
 import rapsqlite
 from tests.callbacks.lingering import Blocked, Endless, impatient, impatient_once, started
+from tests.programs import run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,14 +178,7 @@ def test_interpreter_exits_while_a_callback_runs(block: str, closes: bool) -> No
     except SystemExit:
         pass
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=55,
-        check=False,
-    )
+    done = run_python("-c", textwrap.dedent(program), cwd=ROOT)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout in ("closed\n", "leaving\n")

@@ -19,11 +19,14 @@ import pytest
 import rapsqlite
 from rapsqlite import connect
 from rapsqlite._guest.request import PendingRequest
-from tests.cancellation.persistence import cancelled_until_done
+from tests.cancellation.disturbing import cancelled_until_done
+from tests.cancellation.verbs import verbs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
     from pathlib import Path
+
+    from tests.cancellation.verbs import Verb
 
     Work = Callable[[rapsqlite.Connection, list[int]], Coroutine[Any, Any, None]]
 
@@ -52,22 +55,11 @@ async def fetch_slow_rows(conn: rapsqlite.Connection) -> None:
         await cursor.fetchall()
 
 
-VERBS: dict[str, Callable[[rapsqlite.Connection], Awaitable[object]]] = {
-    "execute": lambda conn: conn.execute(ENDLESS),
-    "execute_fetchall": lambda conn: conn.execute_fetchall(ENDLESS),
-    "execute_insert": lambda conn: conn.execute_insert(f"INSERT INTO t (b) {ENDLESS}"),
-    "executemany": lambda conn: conn.executemany(f"INSERT INTO t (b) SELECT ? FROM ({ENDLESS})", [(1,)] * 5),
-    "executescript": lambda conn: conn.executescript(f"SELECT 1; {ENDLESS}; SELECT 2"),
+VERBS: dict[str, Verb] = {
+    **verbs(ENDLESS, SLOW_ROWS),
     "fetchall": fetch_slow_rows,
-    "fetch_all": lambda conn: conn.fetch_all(SLOW_ROWS),
-    "fetch_one": lambda conn: conn.fetch_one(ENDLESS),
-    "fetch_optional": lambda conn: conn.fetch_optional(ENDLESS),
-    "fetch_scalar": lambda conn: conn.fetch_scalar(ENDLESS),
-    "fetch_blob": lambda conn: conn.fetch_blob(ENDLESS),
     "execute_iter": lambda conn: drain(conn.execute_iter(SLOW_ROWS, chunk_size=10)),
     "stream": lambda conn: drain(conn.stream(SLOW_ROWS)),
-    "prepared": lambda conn: conn.prepare(ENDLESS).fetch_one(),
-    "prepared execute": lambda conn: conn.prepare(ENDLESS).execute(),
 }
 
 

@@ -18,8 +18,7 @@ import pytest
 import rapsqlite
 from rapsqlite import connect
 from rapsqlite._guest.request import undoes
-from rapsqlite._loops import current_loop
-from tests.cancellation.persistence import cancelled_until_done
+from tests.cancellation.disturbing import cancelled_until_done, interrupt_next_wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -201,14 +200,7 @@ async def test_rollback_completes_after_an_interrupt_key_ends_the_wait_for_it(
     await half(plain)
 
     async with Occupied(plain) as occupied:
-        kind = type(current_loop())
-        wait = kind.wait
-
-        async def broken_off(_loop: object, _ticket: object) -> None:
-            monkeypatch.setattr(kind, "wait", wait)
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(kind, "wait", broken_off)
+        interrupt_next_wait(monkeypatch)
         with pytest.raises(KeyboardInterrupt):
             await ROLLBACKS[rollback](plain)
         occupied.free_later()

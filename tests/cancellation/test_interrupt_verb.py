@@ -14,31 +14,22 @@ import pytest
 import rapsqlite
 from rapsqlite import connect
 from rapsqlite._wasm.rings import Rings
+from tests.cancellation.verbs import verbs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable
     from pathlib import Path
 
     from anyio.abc import TaskGroup
 
-    Verb = Callable[[rapsqlite.Connection], Awaitable[object]]
+    from tests.cancellation.verbs import Verb
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT begun() UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
 ENDLESS_ROWS = "WITH RECURSIVE n(i) AS (SELECT begun() UNION ALL SELECT i + 1 FROM n) SELECT i FROM n WHERE i < 1"
 VERBS: dict[str, Verb] = {
-    "execute": lambda conn: conn.execute(ENDLESS),
-    "execute_fetchall": lambda conn: conn.execute_fetchall(ENDLESS),
-    "execute_insert": lambda conn: conn.execute_insert(f"INSERT INTO t {ENDLESS}"),
-    "executemany": lambda conn: conn.executemany(f"INSERT INTO t SELECT ? FROM ({ENDLESS})", [(1,)] * 5),
-    "executescript": lambda conn: conn.executescript(f"SELECT 1; {ENDLESS}; SELECT 2"),
-    "fetch_all": lambda conn: conn.fetch_all(ENDLESS_ROWS),
-    "fetch_one": lambda conn: conn.fetch_one(ENDLESS),
-    "fetch_optional": lambda conn: conn.fetch_optional(ENDLESS),
-    "fetch_scalar": lambda conn: conn.fetch_scalar(ENDLESS),
-    "fetch_blob": lambda conn: conn.fetch_blob(ENDLESS),
+    **verbs(ENDLESS, ENDLESS_ROWS),
     "execute_iter": lambda conn: conn.execute_iter(ENDLESS_ROWS).__anext__(),
     "stream": lambda conn: conn.stream(ENDLESS_ROWS).__anext__(),
-    "prepared": lambda conn: conn.prepare(ENDLESS).fetch_one(),
 }
 
 
@@ -59,7 +50,7 @@ class Begun:
 @pytest.fixture
 async def conn(database: Path) -> AsyncIterator[rapsqlite.Connection]:
     async with connect(database, isolation_level=None) as connection:
-        await connection.execute("CREATE TABLE t (a)")
+        await connection.execute("CREATE TABLE t (b)")
         yield connection
 
 
@@ -195,7 +186,7 @@ async def test_transaction_continues_after_an_interrupt(conn: rapsqlite.Connecti
         assert conn.in_transaction
         await conn.execute("INSERT INTO t VALUES (2)")
 
-    assert await conn.fetch_all("SELECT a FROM t") == [[1], [2]]
+    assert await conn.fetch_all("SELECT b FROM t") == [[1], [2]]
 
 
 # -- statements with rows left: SQLite counts them as running --------------------------------------
@@ -299,7 +290,7 @@ async def test_all_statements_with_rows_left_are_interrupted_and_later_ones_are_
 
 async def test_interrupted_rows_hold_no_lock(conn: rapsqlite.Connection, database: Path) -> None:
     await conn.execute(f"INSERT INTO t {NUMBERS} LIMIT 1000")
-    cursor = await conn.execute("SELECT a FROM t")
+    cursor = await conn.execute("SELECT b FROM t")
 
     await conn.interrupt()
 
@@ -310,7 +301,7 @@ async def test_interrupted_rows_hold_no_lock(conn: rapsqlite.Connection, databas
 
 
 def returning(rows: int) -> str:
-    return f"INSERT INTO t {NUMBERS} LIMIT {rows} RETURNING a"
+    return f"INSERT INTO t {NUMBERS} LIMIT {rows} RETURNING b"
 
 
 @pytest.mark.parametrize("rows", [0, 1, 10, 1_000])
@@ -350,7 +341,7 @@ async def test_change_that_is_interrupted_before_its_last_row_is_undone_as_in_sq
 async def test_open_blob_does_not_keep_interrupting_statements(conn: rapsqlite.Connection) -> None:
     """SQLite interrupts every statement as long as one is running, and an open blob counts as running."""
     await conn.execute("INSERT INTO t VALUES (zeroblob(3))")
-    async with conn.blobopen("t", "a", 1) as blob:
+    async with conn.blobopen("t", "b", 1) as blob:
         cursor = await conn.execute(NUMBERS)
 
         await conn.interrupt()
@@ -360,4 +351,4 @@ async def test_open_blob_does_not_keep_interrupting_statements(conn: rapsqlite.C
         await blob.write(b"new")
         assert await conn.fetch_scalar("SELECT count(*) FROM t") == 1
 
-    assert await conn.fetch_scalar("SELECT a FROM t") == b"new"
+    assert await conn.fetch_scalar("SELECT b FROM t") == b"new"

@@ -19,12 +19,13 @@ from rapsqlite import connect
 from rapsqlite._files.imports import file_imports
 from rapsqlite._guest.request import PendingRequest
 from rapsqlite._loops import current_loop
+from tests.cancellation.verbs import verbs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    Verb = Callable[[rapsqlite.Connection], Awaitable[object]]
+    from tests.cancellation.verbs import Verb
 
 STEPS_PER_CHECK = 1_000  # VDBE steps between two of the guest's checks for cancellation
 PAGES_PER_CHECK = 64
@@ -131,18 +132,9 @@ async def in_savepoint(conn: rapsqlite.Connection) -> None:
 
 
 VERBS: dict[str, Verb] = {
-    "execute": lambda conn: conn.execute(ENDLESS),
+    **verbs(ENDLESS, ENDLESS_ROWS),
     "execute, rows": lambda conn: conn.execute(f"SELECT * FROM ({ENDLESS_ROWS}) WHERE i < 0"),
     "execute, changes": lambda conn: conn.execute(f"INSERT INTO t (b) {ENDLESS_ROWS}"),
-    "execute_fetchall": lambda conn: conn.execute_fetchall(ENDLESS),
-    "execute_insert": lambda conn: conn.execute_insert(f"INSERT INTO t (b) {ENDLESS}"),
-    "executemany": lambda conn: conn.executemany(f"INSERT INTO t (b) SELECT ? FROM ({ENDLESS})", [(1,)] * 5),
-    "executescript": lambda conn: conn.executescript(f"SELECT 1; {ENDLESS}; SELECT 2"),
-    "fetch_all": lambda conn: conn.fetch_all(ENDLESS_ROWS),
-    "fetch_one": lambda conn: conn.fetch_one(ENDLESS),
-    "fetch_optional": lambda conn: conn.fetch_optional(ENDLESS),
-    "fetch_scalar": lambda conn: conn.fetch_scalar(ENDLESS),
-    "fetch_blob": lambda conn: conn.fetch_blob(ENDLESS),
     "fetchone": fetchone,
     "fetchmany": fetchmany,
     "fetchall": fetchall,
@@ -150,7 +142,6 @@ VERBS: dict[str, Verb] = {
     "stream": lambda conn: exhaust(conn.stream(ENDLESS_ROWS)),
     "execute_iter": lambda conn: exhaust(conn.execute_iter(ENDLESS_ROWS, chunk_size=10)),
     "prepared fetch_all": lambda conn: conn.prepare(ENDLESS_ROWS).fetch_all(),
-    "prepared execute": lambda conn: conn.prepare(ENDLESS).execute(),
     "prepared stream": lambda conn: exhaust(conn.prepare(ENDLESS_ROWS).stream()),
     "iterdump": dump,
     "savepoint": in_savepoint,
@@ -332,22 +323,6 @@ async def test_commit_cancelled_at_any_call_is_reported_truthfully(
 
     assert number > 3  # file functions are called at all
     assert any(outcomes)  # and some of those calls are the commit's
-
-
-async def test_commit_cancelled_in_the_queue_has_not_happened(conn: rapsqlite.Connection, database: Path) -> None:
-    await conn.execute("INSERT INTO t (b) VALUES ('mine')")
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(conn.fetch_one, ENDLESS)
-        await anyio.wait_all_tasks_blocked()
-        with anyio.CancelScope() as scope:
-            scope.cancel()
-            await conn.commit()
-            pytest.fail("it overtook the statement before it")
-        tasks.cancel_scope.cancel()
-
-    assert await conn.in_transaction_async()
-    await conn.rollback()
-    assert await conn.fetch_scalar("SELECT count(*) FROM t") == 2_000
 
 
 async def test_commit_cancelled_in_its_own_hook_happens(conn: rapsqlite.Connection, saboteur: Saboteur) -> None:

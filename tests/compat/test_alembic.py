@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.programs import run_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,10 +58,7 @@ def upgrade():
 
 
 def alembic(project: Path, *arguments: str, fails: bool = False) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "alembic", *arguments],
-        cwd=project, capture_output=True, text=True, timeout=50, check=False,
-    )  # fmt: skip
+    done = run_python("-m", "alembic", *arguments, cwd=project)
     assert (done.returncode != 0) == fails, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import subprocess
-import sys
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import aiosqlite
+from tests.programs import run_python
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,13 +32,10 @@ async def db() -> AsyncIterator[Any]:
         yield connection
 
 
-def run_program(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-
-
 def test_every_way_of_importing_aiosqlite_finds_this_package() -> None:
     """This runs in a separate process, because the tests here also need aiosqlite itself."""
-    done = run_program(
+    done = run_python(
+        "-c",
         "import rapsqlite, importlib.util\n"
         "rapsqlite.install_as_aiosqlite()\n"
         "rapsqlite.install_as_aiosqlite()\n"
@@ -48,7 +44,7 @@ def test_every_way_of_importing_aiosqlite_finds_this_package() -> None:
         "assert importlib.util.find_spec('aiosqlite') is not None\n"
         "assert aiosqlite.core.Connection is aiosqlite.Connection\n"
         "assert issubclass(aiosqlite.Connection, rapsqlite.Connection)\n"
-        "print(aiosqlite.__name__, aiosqlite.cursor.Cursor is rapsqlite.Cursor)\n"
+        "print(aiosqlite.__name__, aiosqlite.cursor.Cursor is rapsqlite.Cursor)\n",
     )
 
     assert (done.stdout, done.stderr) == ("rapsqlite.aiosqlite True\n", "")
@@ -56,7 +52,7 @@ def test_every_way_of_importing_aiosqlite_finds_this_package() -> None:
 
 def test_installing_after_aiosqlite_was_imported_is_refused() -> None:
     """Modules that imported aiosqlite hold its classes and may have connections."""
-    done = run_program("import aiosqlite, rapsqlite; rapsqlite.install_as_aiosqlite()")
+    done = run_python("-c", "import aiosqlite, rapsqlite; rapsqlite.install_as_aiosqlite()")
 
     assert "RuntimeError: aiosqlite has been imported already" in done.stderr
 

@@ -6,14 +6,13 @@ Each program runs in a separate process, where it may close event loops, turn wa
 from __future__ import annotations
 
 import operator
-import subprocess
-import sys
 import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
 
 import rapsqlite
+from tests.programs import run_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -241,8 +240,7 @@ HELPERS = """
 def run(body: str, database: Path, *options: str) -> str:
     """Run a program and return its standard error; the program reports at the end that nothing is left."""
     text = PROGRAM.replace("{body}", textwrap.indent(textwrap.dedent(body), "    "))
-    command = [sys.executable, *options, "-c", text, str(database)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    done = run_python(*options, "-c", text, database)
     assert done.stdout == "nothing is left\n", done.stderr
     return done.stderr
 
@@ -460,8 +458,7 @@ loop.run_until_complete(main())
 def test_interpreter_exits_quietly_with_a_task_pending(name: str, end: str, database: Path) -> None:
     """Finalizers that run at the very end find neither modules nor an event loop."""
     text = EXIT.replace("{body}", EXITS[name]).replace("{end}", end)
-    command = [sys.executable, "-c", text, str(database)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    done = run_python("-c", text, database)
 
     assert done.returncode == 0, done.stderr
     # asyncio reports that the task was pending.

@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import threading
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -38,23 +39,14 @@ COUNT = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i 
 
 def in_threads(work: Callable[[int], Coroutine[Any, Any, None]]) -> None:
     """Run ``work`` in several threads, each with its own event loop; raise what one of them raised."""
-    failures: list[BaseException] = []
     start = threading.Barrier(THREADS)
 
     def run(number: int) -> None:
         start.wait()
-        try:
-            asyncio.run(work(number))
-        except BaseException as exc:  # noqa: BLE001 - raised again below
-            failures.append(exc)
+        asyncio.run(work(number))
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for failure in failures:
-        raise failure
+    with ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(run, range(THREADS)))
 
 
 @pytest.mark.skipif(is_gil_enabled is None, reason="every Python before 3.13 has the GIL")

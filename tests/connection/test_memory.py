@@ -17,6 +17,7 @@ import pytest
 import rapsqlite
 from rapsqlite import connect_memory
 from rapsqlite._client import shared_memory
+from tests.programs import run_python
 
 
 def exists(path: str) -> bool:
@@ -119,7 +120,7 @@ def test_process_that_exits_without_closing_leaves_no_files() -> None:
         "    print(conn.path)\n"
         "asyncio.run(main())\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = run_python("-c", program, check=True)
 
     assert not Path(done.stdout.strip()).parent.exists()
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.programs import run_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,9 +119,8 @@ def test_memory_of_large_values_is_returned_after_each_statement(
     tmp_path: Path, backend: str, kind: str, steps: int
 ) -> None:
     """A value of 150 MB used to keep 470 MB until the connection was closed, and the same amount of mapped files."""
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "test.db"), str(VALUE_BYTES), backend, kind]
 
-    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    output = run_python("-c", PROGRAM, tmp_path / "test.db", VALUE_BYTES, backend, kind, check=True, timeout=120).stdout
 
     grown = {name: int(size) for name, size in map(str.split, output.splitlines())}
     assert len(grown) == steps

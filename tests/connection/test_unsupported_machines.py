@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
@@ -13,6 +12,7 @@ import pytest
 import rapsqlite
 from rapsqlite import NotSupportedError, runtime
 from rapsqlite._wasm import requirements
+from tests.programs import run_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,9 +104,7 @@ os._exit(0)
 @pytest.mark.parametrize("kind", ["isolated", "legacy"])
 def test_a_subinterpreter_is_refused_by_name(kind: str) -> None:
     """msgspec does not load in an isolated one; in the other kind ctypes would call back into the main interpreter."""
-    done = subprocess.run(
-        [sys.executable, "-c", IN_SUBINTERPRETER, kind], capture_output=True, text=True, check=False, timeout=50
-    )
+    done = run_python("-c", IN_SUBINTERPRETER, kind)
 
     assert (done.stdout.strip(), done.returncode) == (
         "NotSupportedError: rapsqlite needs the main interpreter: this is a subinterpreter, which the compiled modules"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +11,7 @@ import pytest
 import rapsqlite
 from rapsqlite import _constants as abi
 from rapsqlite import connect, connect_memory
+from tests.programs import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,9 +91,6 @@ def test_first_connection_opens_without_a_working_directory(database: Path, tmp_
 
         asyncio.run(main())
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), str(database), str(ROOT), str(directory)],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = run_python("-c", textwrap.dedent(program), database, ROOT, directory, cwd=tmp_path)
 
     assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.programs import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 MEGABYTES = 96
@@ -65,14 +66,7 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's own memory so")
 def test_large_databases_are_serialized_within_bounded_memory(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path / "large.db"), str(MEGABYTES)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=55,
-        check=False,
-    )
+    done = run_python("-c", PROGRAM, tmp_path / "large.db", MEGABYTES, cwd=ROOT)
 
     assert (done.returncode, done.stderr) == (0, "")
     made = json.loads(done.stdout)

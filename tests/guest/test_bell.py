@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import subprocess
 import sys
 import threading
 from collections import Counter
@@ -25,6 +24,7 @@ from rapsqlite._guest.request_queue import RequestQueue
 from rapsqlite._loops import current_loop
 from rapsqlite._loops.asyncio_loop import AsyncioLoop
 from rapsqlite._platform import system
+from tests.programs import run_python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -288,7 +288,7 @@ def test_guest_that_is_stopped_while_it_rings_raises_no_signal(backend: str) -> 
     process.
     """
     program = SIGPIPE_PROGRAM.format(directory=os.path.dirname(__file__), backend=backend)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
+    done = run_python("-c", program)
 
     assert done.stdout == "alive\n", (done.returncode, done.stderr)
 

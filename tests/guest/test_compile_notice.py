@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.guest.played import PARK_FOR_EVER, module
+from tests.programs import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 LINE = re.compile(r"rapsqlite: compiling the engine, once \(\d+\.\d s\)\r?\n")
@@ -50,7 +51,7 @@ def on_terminal(code: str) -> tuple[str, str]:
 
 
 def in_pipe(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+    done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.programs import run_python
+
+if TYPE_CHECKING:
+    import subprocess
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,9 +41,7 @@ COMMON = """
 
 def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     text = textwrap.dedent(COMMON) + textwrap.dedent(program)
-    return subprocess.run(
-        [sys.executable, "-c", text, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
+    return run_python("-c", text, *arguments, cwd=ROOT)
 
 
 TRAPS = ["UNREACHABLE", "OUT_OF_BOUNDS", "DIVISION"]

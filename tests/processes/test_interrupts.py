@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.programs import run_python
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LONG = os.environ.get("RAPSQLITE_LONG") == "1"
@@ -22,8 +23,9 @@ pytestmark = [
 @pytest.mark.parametrize("kind", ["run", "old", "uvloop", "trio"])
 def test_program_interrupted_repeatedly_loses_nothing(kind: str, database: Path) -> None:
     """Connections work and close, other tasks continue, and the file holds what was reported and no lock."""
-    command = [sys.executable, "-m", "tests.processes.interrupted", kind, str(ROUNDS), str(SEED), str(database)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=880 if LONG else 55, check=False)
+    done = run_python(
+        "-m", "tests.processes.interrupted", kind, ROUNDS, SEED, database, cwd=ROOT, timeout=880 if LONG else 55
+    )
 
     assert done.returncode == 0, done.stderr[-6000:]
     assert int(done.stdout) > ROUNDS // 2

@@ -19,6 +19,7 @@ import rapsqlite
 from rapsqlite._cli import platforms
 from rapsqlite._cli.shell import Shell, shown, statements_of
 from rapsqlite._client.extension_loader import SHIPPED
+from tests.programs import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDLESS = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n;"
@@ -50,10 +51,7 @@ QUERIES = (
 def command(*arguments: str, text: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run ``python -m rapsqlite`` with warnings as errors."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "rapsqlite", *arguments],
-        input=text, cwd=cwd, env=environment, capture_output=True, text=True, timeout=50, check=False,
-    )  # fmt: skip
+    return run_python("-W", "error", "-m", "rapsqlite", *arguments, input=text, cwd=cwd, env=environment)
 
 
 def contents(database: Path | str) -> list[list[tuple[object, ...]]]:
@@ -210,10 +208,7 @@ def test_warm_fails_if_the_cache_keeps_nothing(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("PYTHONWARNINGS", "default")
 
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-m", "rapsqlite", "warm"],
-        env=environment, capture_output=True, text=True, timeout=50, check=False,
-    )  # fmt: skip
+    done = run_python("-m", "rapsqlite", "warm", env=environment)
 
     assert done.returncode == 1
     assert "cannot keep the compiled module" in done.stderr

@@ -13,8 +13,6 @@ import ast
 import inspect
 import os
 import re
-import subprocess
-import sys
 import textwrap
 from itertools import zip_longest
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import NamedTuple
 import pytest
 
 import rapsqlite
+from tests.programs import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -86,10 +85,7 @@ def test_program_runs(block: Block, tmp_path: Path) -> None:
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
-    done = subprocess.run(
-        [sys.executable, "-W", "error", script.name],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=RUN_TIME_S, check=False,
-    )  # fmt: skip
+    done = run_python("-W", "error", script.name, cwd=tmp_path, env=environment, timeout=RUN_TIME_S)
 
     assert (done.returncode, done.stderr) == (0, "")
     if block.output is not None:

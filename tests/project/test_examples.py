@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +17,7 @@ from examples.stdlib_search.docstrings import documents_of, standard_library
 from examples.stdlib_search.index import build
 from examples.stdlib_search.progress import Progress
 from examples.stdlib_search.traffic import serve
+from tests.programs import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -46,10 +46,7 @@ def test_example_prints_the_expected_output(example: Path, tmp_path: Path) -> No
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(example)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=50, check=False,
-    )  # fmt: skip
+    done = run_python("-W", "error", example, cwd=tmp_path, env=environment)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == PRINTED[example.stem]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tarfile
 import zipfile
 from email.parser import HeaderParser
@@ -17,6 +16,7 @@ from packaging.utils import parse_wheel_filename
 
 import rapsqlite
 from rapsqlite._client.extension_loader import SHIPPED
+from tests.programs import run_python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,8 +47,9 @@ def build(out: Path, *options: str, umask: int = -1) -> None:
     times = {"SOURCE_DATE_EPOCH": epoch} if epoch else {}
     # The compiled dependencies may come from the checkout's build directory; the crate is recompiled.
     environment = {"CARGO_TARGET_DIR": str(ROOT / "target"), **times, **os.environ}
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), *options, str(ROOT)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, umask=umask)
+    done = run_python(
+        "-m", "build", "--no-isolation", "--outdir", out, *options, ROOT, env=environment, umask=umask, timeout=None
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

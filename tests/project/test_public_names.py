@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import rapsqlite
+from tests.programs import run_python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,13 +61,13 @@ print(*sorted(name for name in sys.modules if name.startswith('anyio._backends')
 
 def modules_loaded_by_import(*name: str) -> set[str]:
     """Return what `import rapsqlite` and one of its names load on top of what it needs, in a new interpreter."""
-    answer = subprocess.run([sys.executable, "-c", LIST_MODULES, *name], capture_output=True, text=True, check=True)
+    answer = run_python("-c", LIST_MODULES, *name, check=True)
     return set(json.loads(answer.stdout))
 
 
 def test_closing_a_connection_does_not_load_what_only_cancelled_tasks_need() -> None:
     """It does not matter how long closing the files takes."""
-    done = subprocess.run([sys.executable, "-c", CLOSE_SLOWLY], capture_output=True, text=True, check=False)
+    done = run_python("-c", CLOSE_SLOWLY)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
 
@@ -96,7 +95,7 @@ def test_misspelt_name_is_an_attribute_error() -> None:
 def test_star_imports_every_public_name() -> None:
     code = "from rapsqlite import *; import rapsqlite; print(set(rapsqlite.__all__) - set(globals()))"
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run_python("-c", code, check=True)
 
     assert done.stdout == "set()\n"
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.programs import run_python
+
+if TYPE_CHECKING:
+    import subprocess
 
 ROOT = Path(__file__).resolve().parents[2]
 WHOLE = ("tests/statements/test_rows.py", "tests/compat/test_cpython_suite.py")
 
 
 def collect(**environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q", *WHOLE]
-    return subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
+    command = ["-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q", *WHOLE]
+    return run_python(*command, cwd=ROOT, env={**os.environ, **environment}, timeout=None)
 
 
 def collected(share: str) -> list[str]:

@@ -19,6 +19,7 @@ import pytest
 import rapsqlite
 from rapsqlite import connect
 from rapsqlite._loops import current_loop
+from tests.cancellation.disturbing import interrupt_next_wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -549,15 +550,8 @@ async def test_interrupt_key_while_a_block_begins_leaves_no_transaction(
     conn: rapsqlite.Connection, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing awaits the reply any more, and the BEGIN may have run."""
-    kind = type(current_loop())
-    wait = kind.wait
-
-    async def broken_off(_loop: object, _ticket: object) -> None:
-        monkeypatch.setattr(kind, "wait", wait)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(kind, "allows_polling", False)
-    monkeypatch.setattr(kind, "wait", broken_off)
+    monkeypatch.setattr(type(current_loop()), "allows_polling", False)
+    interrupt_next_wait(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         async with conn.transaction("IMMEDIATE"):
             pytest.fail("it was entered")

@@ -6,8 +6,6 @@ import asyncio
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import textwrap
 import threading
 from contextlib import contextmanager
@@ -24,6 +22,7 @@ from rapsqlite import connect
 from rapsqlite._client import image
 from rapsqlite._files import descriptors, mapping
 from tests import blocking_calls
+from tests.programs import run_python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -226,8 +225,7 @@ async def test_time_limit_ends_a_statement_whose_file_hangs(tmp_path: Path, monk
 def test_child_forked_while_a_file_is_opened_keeps_no_lock_of_it(tmp_path: Path) -> None:
     """The parent's lock would live as long as the child, so the parent opens the file again, and locks that."""
     path = tmp_path / "test.db"
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent("""
+    done = run_python("-c", textwrap.dedent("""
             import os, signal, sys
             from rapsqlite._files import descriptors
             from rapsqlite._platform import system
@@ -249,9 +247,7 @@ def test_child_forked_while_a_file_is_opened_keeps_no_lock_of_it(tmp_path: Path)
             other = real(path, os.O_RDWR)
             print(system.conflicting_lock(other, system.WRITE, 0, 0))
             os.kill(children[0], signal.SIGKILL)
-        """), str(path)],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        """), path, cwd=ROOT)  # fmt: skip
 
     assert (done.stdout, done.stderr) == ("None\n", "")
 

@@ -13,12 +13,14 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from rapsqlite._files import descriptors
 from rapsqlite.errors import Error, OperationalError
+from tests.programs import run_python
 from tests.vfs import worker
 from tests.vfs.driver import Driven
 
@@ -117,29 +119,21 @@ def test_sixty_four_connections_with_truncating_checkpoints_lose_nothing(quick_d
     database = quick_disk / "test.db"
     worker.prepare(str(database), "WAL")
     writers, transactions = 64, 2000 if LONG else 12
-    failures: list[BaseException] = []
 
     def write(number: int) -> None:
-        try:
-            chance = random.Random(number)
-            ours = worker.Ours(str(database))
-            ours.run("PRAGMA synchronous = OFF")
-            for step in range(transactions):
-                worker.transfer(ours, number, step, chance)
-                if chance.random() < 0.3:
-                    with contextlib.suppress(OperationalError):  # busy: another client reads
-                        ours.run("PRAGMA wal_checkpoint(TRUNCATE)")
-            ours.close()
-        except BaseException as error:  # noqa: BLE001 - reported below
-            failures.append(error)
+        chance = random.Random(number)
+        ours = worker.Ours(str(database))
+        ours.run("PRAGMA synchronous = OFF")
+        for step in range(transactions):
+            worker.transfer(ours, number, step, chance)
+            if chance.random() < 0.3:
+                with contextlib.suppress(OperationalError):  # busy: another client reads
+                    ours.run("PRAGMA wal_checkpoint(TRUNCATE)")
+        ours.close()
 
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(writers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(writers) as threads:
+        list(threads.map(write, range(writers)))
 
-    assert failures == []
     assert worker.check(str(database)) == dict.fromkeys(range(writers), transactions)
 
 
@@ -154,7 +148,7 @@ def test_native_connection_in_the_same_process_keeps_its_locks(database: Path) -
             assert ours.value("SELECT sum(amount) FROM account") == worker.TOTAL
 
     code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
-    outside = subprocess.run([sys.executable, "-c", code, str(database)], check=False, capture_output=True, text=True)
+    outside = run_python("-c", code, database)
 
     assert "database is locked" in outside.stderr
     inside.execute("UPDATE account SET amount = amount + 1 WHERE id = 1")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from rapsqlite._platform.interface import System
+from tests.programs import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
 PLATFORM = Path(sys.modules[System.__module__].__file__ or "").parent
@@ -20,10 +20,7 @@ PLATFORM = Path(sys.modules[System.__module__].__file__ or "").parent
 @pytest.mark.skipif(sys.platform != "linux", reason="the stand-ins are for Linux")
 def test_macos_shares_databases_with_sqlite3_through_its_own_locks_and_syncs(tmp_path: Path) -> None:
     """With macOS's numbers and structures, without posix_fallocate and, in some builds, preadv."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.vfs.macos", os.fspath(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = run_python("-m", "tests.vfs.macos", os.fspath(tmp_path), cwd=ROOT)
 
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

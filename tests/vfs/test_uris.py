@@ -17,6 +17,7 @@ import pytest
 
 from rapsqlite import _constants as sqlite
 from rapsqlite.errors import Error, OperationalError
+from tests.programs import run_python
 from tests.vfs.driver import CREATE, Driven
 
 if TYPE_CHECKING:
@@ -191,12 +192,7 @@ def locked_place() -> Iterator[Path]:
 
 def as_nobody(library: str, database: Path, *statements: str, flags: int = CREATE) -> tuple[list[Any], str]:
     """Run statements as a user without any rights; return their rows and the error that ended them."""
-    done = subprocess.run(
-        [sys.executable, "-c", AS_NOBODY, library, str(database), str(flags), json.dumps(statements)],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    done = run_python("-c", AS_NOBODY, library, database, flags, json.dumps(statements))
     assert (done.returncode, done.stderr) == (0, "")
     rows, error = json.loads(done.stdout)
     return rows, error

@@ -17,6 +17,7 @@ from rapsqlite import _constants as sqlite
 from rapsqlite._files import mapping, sigbus
 from rapsqlite._files.file_error import FileError
 from rapsqlite._files.file_table import FileTable
+from tests.programs import run_python
 from tests.vfs.driver import Driven
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def test_file_truncated_by_others_breaks_only_the_connection(database: Path) -> 
         "with Driven(path.with_name('other.db')) as other: print(other.value('SELECT 42'))\n"
     )
 
-    done = subprocess.run([sys.executable, "-c", script, str(database)], check=False, capture_output=True, text=True)
+    done = run_python("-c", script, database)
 
     assert (done.returncode, done.stdout.split()[-1:], done.stderr) == (0, ["42"], "")
     assert len(done.stdout.split()) == 2
@@ -318,7 +319,7 @@ def test_signal_handlers_of_others_are_kept() -> None:
         "assert not sigbus.arm()\n"
     )
 
-    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    done = run_python("-c", script)
 
     assert (done.returncode, done.stderr.count("a handler for SIGBUS was installed")) == (0, 1)
 

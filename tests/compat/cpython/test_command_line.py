@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import rapsqlite
+from tests.programs import run_python
 
 ROOT = Path(__file__).resolve().parents[3]
 MEMORY = ":memory:"
@@ -18,11 +17,7 @@ MEMORY = ":memory:"
 def command(*arguments: str, lines: tuple[str, ...] = ()) -> tuple[int, str, str]:
     """Run it with lines on its standard input; return exit code, output and errors."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-m", "rapsqlite", *arguments],
-        input="".join(f"{line}\n" for line in lines), env=environment, capture_output=True, text=True, timeout=50,
-        check=False,
-    )  # fmt: skip
+    done = run_python("-m", "rapsqlite", *arguments, input="".join(f"{line}\n" for line in lines), env=environment)
     return done.returncode, done.stdout, done.stderr
 
 

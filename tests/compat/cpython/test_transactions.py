@@ -11,6 +11,7 @@ import pytest
 import rapsqlite
 from tests.compat.cpython.scenario import NOTHING, agree, column, told
 from tests.compat.stock import Stock
+from tests.programs import run_python
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -320,7 +321,7 @@ async def main():
     await connection.set_trace_callback(print)
 asyncio.run(main())
 """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    ended = run_python("-c", code)
 
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 

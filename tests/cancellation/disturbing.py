@@ -1,4 +1,4 @@
-"""A task that is cancelled repeatedly until it ends."""
+"""Ways to disturb a task: cancel it until it ends, interrupt its wait."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+
+from rapsqlite._loops import current_loop
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -20,3 +22,15 @@ async def cancelled_until_done(work: Coroutine[object, object, None], is_inside:
         await asyncio.sleep(0)
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def interrupt_next_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next wait for a reply on this kind of event loop raise KeyboardInterrupt, as Ctrl-C would."""
+    kind = type(current_loop())
+    wait = kind.wait
+
+    async def interrupted(_loop: object, _ticket: object) -> None:
+        monkeypatch.setattr(kind, "wait", wait)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kind, "wait", interrupted)
