@@ -23,7 +23,7 @@ from rapsqlite._callbacks.failures import Failures, code_of
 from rapsqlite._callbacks.held import Held, referable
 from rapsqlite._callbacks.slots import Slots
 from rapsqlite._callbacks.tracebacks import report
-from rapsqlite._callbacks.trampoline import entrance, not_held
+from rapsqlite._callbacks.trampoline import RequestContext, entrance, not_held
 from rapsqlite._values.bounds import MOST_HANDLES
 from rapsqlite.errors import InternalError, ProgrammingError
 
@@ -49,9 +49,10 @@ _WITHOUT_CONSEQUENCE = frozenset({abi.CALLBACK_TRACE, abi.CALLBACK_ROLLBACK})
 class Callbacks:
     """The callbacks that one guest may call."""
 
-    __slots__ = ("_block", "_give_up", "_held", "_interrupt", "_owned", "_slots")
+    __slots__ = ("_block", "_context", "_give_up", "_held", "_interrupt", "_owned", "_slots", "are_used")
 
     _block: ArgumentBlock
+    _context: RequestContext
     _give_up: Callable[[BaseException], int]
 
     def __init__(self) -> None:
@@ -59,6 +60,7 @@ class Callbacks:
         self._held = ref(self._owned)
         self._slots = Slots()
         self._interrupt = CallbackInterrupt()
+        self.are_used = False  # whether there has ever been one
 
     def hand_over(self) -> Held | None:
         """Return the callbacks for the connection to keep: from now on they live as long as it does."""
@@ -82,15 +84,19 @@ class Callbacks:
         address: int,
         add_to_table: Callable[[Enter], int],
         give_up: Callable[[BaseException], int],
+        context: RequestContext,
     ) -> None:
         """Take the guest's memory and the address of its argument block. Call on the guest's thread.
 
         ``add_to_table`` puts a function into the guest's table and returns its index, 0 if there is no space.
-        ``give_up`` returns the value that a host function must return to end the guest.
+        ``give_up`` returns the value that a host function must return to end the guest. Callbacks run in ``context``.
         """
         self._block = ArgumentBlock(view, address)
         self._give_up = give_up
-        self._slots.attach(lambda: entrance(self._block, self._interrupt, self._fail, self._fail_late), add_to_table)
+        self._context = context
+        self._slots.attach(
+            lambda: entrance(self._block, self._interrupt, context, self._fail, self._fail_late), add_to_table
+        )
 
     def __len__(self) -> int:
         return len(self._store.handles)
@@ -109,6 +115,7 @@ class Callbacks:
         return self._hold((_SEVERAL, functions), functions)
 
     def _hold(self, item: tuple[int, Any], functions: Mapping[int, Callable[..., Any]]) -> int:
+        self.are_used = True
         held = self._store
         handle = held.handles.hold(item)
         for kind, function in functions.items():
@@ -211,6 +218,9 @@ class Callbacks:
         return item.registered if isinstance(item, Instance) else item
 
     def _fail(self, exc: BaseException) -> None:
+        self._context.find()(self._note_failure, exc)
+
+    def _note_failure(self, exc: BaseException) -> None:
         words = self._block.words
         code, failure = code_of(exc)
         if self._held() is None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rapsqlite import _constants as abi
 from rapsqlite import runtime
+from rapsqlite._callbacks.trampoline import RequestContext
 from rapsqlite._files import shortage
 from rapsqlite._files.imports import file_imports
 from rapsqlite._guest import registry
@@ -422,7 +423,13 @@ class Guest:
         self.host.rings = rings = Rings(instance.memory.view, control)
         rings.page = instance.share_page(control)
         block = rings.argument_block
-        self.host.callbacks.attach(instance.memory.view, block, instance.table.add_entrance, instance.give_up)
+        self.host.callbacks.attach(
+            instance.memory.view,
+            block,
+            instance.table.add_entrance,
+            instance.give_up,
+            RequestContext(self._queue.running_context, rings.progress()),
+        )
         if bell is not None:
             instance.prepare_output()
         if self._parking is not None and parking.install(self._parking, rings, instance.table.add):

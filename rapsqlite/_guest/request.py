@@ -11,6 +11,8 @@ import msgspec
 from rapsqlite import _constants as abi
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rapsqlite._loops import Loop
     from rapsqlite._wasm.rings import Reply, Request
 
@@ -92,6 +94,8 @@ class PendingRequest(msgspec.Struct, eq=False):
     """Cancelled by the watchdog."""
     drains_itself: bool = False
     """Its task drains before it sleeps, so it needs no bell while awake."""
+    run: Callable[..., Any] | None = None
+    """Calls a callback in a copy of its task's context; None: there are no callbacks, or no task waits."""
     yields: bool = False
     """Its task should let others run although the reply has arrived."""
     waiter: Any = None

@@ -17,7 +17,7 @@ import threading
 import weakref
 from collections import deque
 from faulthandler import is_enabled
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
 from rapsqlite._files.prelocks import NO_PRELOCK
@@ -27,6 +27,7 @@ from rapsqlite._guest.refusal import refusal_of
 from rapsqlite._guest.request import PendingRequest, waiting_loops
 from rapsqlite._guest.spin_budget import SpinBudget, forget, is_crowded, may_spin
 from rapsqlite._guest.task_blocks import BlockRequest, Caller, TaskBlocks
+from rapsqlite._loops import context_for_thread
 from rapsqlite._platform import system
 from rapsqlite._wasm.reply_watcher import Unpublished
 from rapsqlite._wasm.rings import MalformedReplyError, Reply, Request, Rings
@@ -142,8 +143,10 @@ class RequestQueue:
 
         After an exception call ``give_up``: the request may have been sent.
         """
-        if self.host.callbacks.thread:
-            self.host.callbacks.refuse_use()
+        callbacks = self.host.callbacks
+        if callbacks.are_used:
+            callbacks.refuse_use()
+            pending.run = context_for_thread().run
         if is_enabled() is not _had_faulthandler:
             _note_faulthandler()
         with self.lock:
@@ -160,8 +163,7 @@ class RequestQueue:
 
         Other tasks' requests wait until ``end_block``. After an exception call ``give_up`` and ``end_block``.
         """
-        if self.host.callbacks.thread:
-            self.host.callbacks.refuse_use()
+        self.host.callbacks.refuse_use()
         with self.lock:
             is_held = bool(self._open_blocks) and self._hold_back(pending, loop)
             if not is_held:
@@ -227,6 +229,7 @@ class RequestQueue:
             return False
         if self._bell is not None and self._rings is not None:
             self._bell.watch_from(loop, self._rings, self.drain)
+        pending.run = context_for_thread().run  # callbacks may be registered before its turn
         self.blocks.held[pending] = caller
         return True
 
@@ -745,6 +748,12 @@ class RequestQueue:
         """Return SQL and parameters of a request in flight."""
         pending = self._pending.get(request_id)
         return (pending.request.sql, pending.request.params) if pending is not None else None
+
+    def running_context(self) -> Callable[..., Any] | None:
+        """Return what calls a function in the context of the running request, if it has one. The guest's thread."""
+        rings = self.host.rings
+        pending = None if rings is None else self._pending.get(rings.running_request())
+        return None if pending is None else pending.run
 
     def is_cancelled(self) -> bool:
         """Return True if the running request, the oldest in flight, was cancelled. Call with the lock held."""

@@ -10,12 +10,15 @@ wait continues until the guest has answered. The guest's answer decides what hap
 from __future__ import annotations
 
 import sys
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from rapsqlite._loops.asyncio_loop import AsyncioLoop
 from rapsqlite._loops.trio_loop import TrioLoop
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     Loop = AsyncioLoop | TrioLoop
 
 
@@ -37,3 +40,12 @@ def current_loop(last: Loop | None = None) -> Loop:
     if type(last) is AsyncioLoop and last.key() is loop:
         return last
     return AsyncioLoop(loop)
+
+
+def context_for_thread() -> Context:
+    """Return a copy of the running task's context for another thread, in which no event loop runs."""
+    context = copy_context()
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is not None:  # anyio sets its variable, as `anyio.to_thread` resets it
+        context.run(sniffio.current_async_library_cvar.set, None)
+    return context

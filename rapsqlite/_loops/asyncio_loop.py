@@ -10,6 +10,7 @@ https://docs.python.org/3/library/asyncio-eventloop.html#asyncio.loop.call_soon_
 from __future__ import annotations
 
 import sys
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
@@ -54,7 +55,8 @@ class AsyncioLoop:
     def watch(self, descriptor: int, callback: Callable[..., object], *args: object) -> bool:
         """Run ``callback`` whenever the descriptor is readable; False if not supported. The loop's own thread."""
         try:
-            self._running().add_reader(descriptor, callback, *args)
+            # The loop would keep a copy of this task's context for as long as it watches.
+            Context().run(self._running().add_reader, descriptor, callback, *args)
         except (NotImplementedError, OSError):
             return False
         return True

@@ -212,6 +212,16 @@ class Rings(Words):
         """Return True if the guest has any unanswered request."""
         return self._words[_REQUEST_TAIL] != self.request_head
 
+    def running_request(self) -> int:
+        """Return the id of the request that the guest is running; call on the guest's thread, without the lock."""
+        start = self._words[_REQUEST_TAIL] % self._request_bytes & ~7
+        _length, number = _PREFIX.unpack_from(self._requests, start)
+        return int(number or _PREFIX.unpack_from(self._requests, 0)[1])  # 0: a skip frame, before the ring's start
+
+    def progress(self) -> memoryview:
+        """Return the word that changes with each request that the guest has answered."""
+        return self._words[_REQUEST_TAIL : _REQUEST_TAIL + 1]
+
     # -- replies -----------------------------------------------------------------------------------
 
     def has_replies(self) -> bool:

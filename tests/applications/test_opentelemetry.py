@@ -64,6 +64,32 @@ async def conn(telemetry: Telemetry) -> AsyncIterator[rapsqlite.Connection]:
         instrumentor.uninstrument()
 
 
+async def test_a_span_started_in_a_callback_has_the_span_of_the_statements_task_as_its_parent(
+    conn: rapsqlite.Connection, telemetry: Telemetry
+) -> None:
+    """Callbacks run in another thread, where OpenTelemetry would otherwise find no current span."""
+    tracer = telemetry.tracers.get_tracer("test")
+
+    def check(value: int) -> int:
+        with tracer.start_as_current_span(f"check {value}"):
+            return value
+
+    await conn.create_function("check_value", 1, check)
+    telemetry.spans()
+
+    async def request(number: int) -> None:
+        with tracer.start_as_current_span(f"request {number}"):
+            await conn.fetch_scalar("SELECT check_value(?)", (number,))
+
+    async with anyio.create_task_group() as tasks:
+        for number in (1, 2, 3):
+            tasks.start_soon(request, number)
+
+    by_name = {span.name: span for span in telemetry.spans()}
+    for number in (1, 2, 3):
+        assert by_name[f"check {number}"].parent.span_id == by_name[f"request {number}"].context.span_id
+
+
 async def test_statement_has_a_span_that_follows_the_conventions(
     conn: rapsqlite.Connection, telemetry: Telemetry
 ) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
 from rapsqlite._callbacks.callbacks import Callbacks
+from rapsqlite._callbacks.trampoline import RequestContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,10 +29,14 @@ class Played:
         self.room = 1000
         self.slots: dict[int, int] = {}
         self.ended_by: list[BaseException] = []
+        self.run: Callable[..., object] | None = None
+        self.progress = memoryview(bytearray(1))
         self.attach()
 
-    def attach(self) -> None:
-        self.callbacks.attach(self.view, PLACE, self.add_to_table, self.end)
+    def attach(self, place: int = PLACE) -> None:
+        self.callbacks.attach(
+            self.view, place, self.add_to_table, self.end, RequestContext(lambda: self.run, self.progress)
+        )
 
     def add_to_table(self, enter: Callable[[], int]) -> int:
         if len(self.table) >= self.room:

@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 from rapsqlite import _constants as abi
-from rapsqlite._callbacks.callbacks import Callbacks
 from rapsqlite.errors import InternalError
 from tests.guest.calling import MEMORY_BYTES, ROOM, Played
 
@@ -214,7 +213,7 @@ def test_impossible_argument_block_is_refused(place: int) -> None:
     guest = Played()
 
     with pytest.raises((InternalError, IndexError)):
-        Callbacks().attach(guest.view, place, guest.add_to_table, guest.end)
+        guest.attach(place)
 
 
 @pytest.mark.parametrize(
