@@ -1,9 +1,9 @@
 """Waits for a reply by spinning and napping in the task itself, instead of in the event loop.
 
 A guest that is awake answers a small request within a few microseconds, sooner than an event loop could go to sleep for
-it; waking the loop's thread alone takes five times as long. So a request that is alone in flight is polled for: first
-by spinning, then, if the guest meanwhile needs the host and so the GIL, by watching and in a short sleep (nap) without
-the GIL. Polling backs off where it does not help, and never keeps other tasks waiting for long.
+it; waking the loop's thread alone takes five times as long. So a request that is alone in flight is polled for: by
+spinning, or without the GIL, by watching, if the guest needs it to call the host, sleeps, or takes turns with others;
+then in a short sleep (nap). Polling backs off where it does not help, and never keeps other tasks waiting for long.
 docs/decisions/0001-how-a-lone-task-waits.md has the figures.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rapsqlite._wasm.rings import Rings
 
 _SPINS = 400  # about 15 µs
-_CHECKS = 150_000  # about 75 to 100 µs, without the GIL
+_CHECKS = 200_000  # about 100 µs, without the GIL
 _NAP_S = 0.0002
 _IN_ROW = 32  # then other tasks run
 _IN_ROW_S = 0.0005  # the same, in seconds, with what the task does between its requests
@@ -63,10 +63,6 @@ class Polling:
 
     def may_start(self, rings: Rings) -> bool:
         """Return True if the next request's reply should be polled for; called before the request is written."""
-        return not self._host.is_asleep() and self.may_nap(rings)
-
-    def may_nap(self, rings: Rings) -> bool:
-        """The same for a request that is not spun for, whose guest may therefore be asleep."""
         self._started = time.perf_counter()
         if rings.has_replies():
             return False

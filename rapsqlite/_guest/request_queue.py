@@ -152,11 +152,19 @@ class RequestQueue:
         with self.lock:
             self._send(pending, loop)
             naps = self._polling.naps  # the guest clears it when it rings, and then counts on the nap to drain
+            if not naps:
+                self._end_turn(pending)
         if naps:
-            self._nap(loop)
-        pending.yields = self._polling.should_yield(answered=pending.is_ready())
+            self._nap(pending, loop)
         if self._posts:
             self._flush_posts()
+
+    def _end_turn(self, pending: PendingRequest) -> None:
+        """Decide whether the task lets others run now, or waits; then its guest need not spin for its next request."""
+        is_answered = pending.is_ready()
+        pending.yields = self._polling.should_yield(answered=is_answered)
+        if self._rings is not None and (pending.yields or not is_answered):
+            self._spin_budget.end_turn(self._rings)
 
     def enter(self, pending: BlockRequest, loop: Loop) -> None:
         """Send the request that begins a block, which opens now or once the blocks before it have ended.
@@ -198,17 +206,22 @@ class RequestQueue:
         if self._bell is not None:
             self._bell.watch_from(loop, rings, self.drain)
         waits_here = not self._pending and loop.allows_polling and self._is_of_the_same_task(loop)
-        spins = waits_here and may_spin() and not is_crowded() and self._polling.may_start(rings)
-        waits_here = spins or (waits_here and not may_spin() and self._polling.may_nap(rings))
-        calls_host = spins and self._polling.guest_calls_host()
+        waits_here = waits_here and self._polling.may_start(rings)
+        watches = spins = False
+        if waits_here and may_spin():
+            is_asleep = self.host.is_asleep()
+            watches = self._polling.guest_calls_host() or is_asleep or is_crowded()
+            watches = watches and self._polling.can_watch(rings)
+            spins = not watches and not is_asleep
+            waits_here = watches or spins
         if waits_here:
             self._prelock(pending, rings)
-        if calls_host and self._polling.can_watch(rings):
+        if watches:
             self._enqueue_unpublished(pending, rings)
             self._polling.naps = True
             return
         self._enqueue(pending)
-        if spins and not calls_host and self._polling.spin(rings):
+        if spins and self._polling.spin(rings):
             self._take_replies(deque())  # no other task waits for a reply
             self._end_polling()
             self._polls = False
@@ -327,19 +340,20 @@ class RequestQueue:
             self._newest_task = None if task is None else weakref.ref(task)
         return is_same
 
-    def _nap(self, loop: Loop) -> None:
-        """Nap until the bell rings, for a moment; a reply that arrives later goes through the event loop."""
+    def _nap(self, pending: PendingRequest, loop: Loop) -> None:
+        """Watch for the reply or nap until the bell rings, for a moment; a later reply goes through the event loop."""
         with self.lock:  # the memory of a guest that has ended must not be read
             rings = self._rings
             request, self._unpublished = self._unpublished, None
             is_answered = rings is None or (request is None and rings.has_replies())
         if rings is not None and request is not None:
-            is_answered = self._watch(rings, request)
+            is_answered = self._watch(rings, request) or is_crowded()  # other guests have work to do
         if not is_answered:
             self._polling.nap(self._bell)
         with self.lock:
             self._polling.end_nap(self._rings)
             self._drain(loop)
+            self._end_turn(pending)
         self._after_drain()
 
     def _watch(self, rings: Rings, request: Unpublished) -> bool:
@@ -474,10 +488,16 @@ class RequestQueue:
         self._flush_backlog(publishes=publishes)
 
     def _enqueue_unpublished(self, pending: PendingRequest, rings: Rings) -> None:
-        """The same for a request that ``_nap`` publishes, once the GIL is free for the guest's calls."""
+        """The same for a request that ``_nap`` publishes, once the GIL is free for the guest's calls.
+
+        A guest that sleeps is woken now: its thread needs longer than this one to release the GIL.
+        """
         old_head, tail = rings.request_head, rings.reply_tail
         self._enqueue(pending, publishes=False)
         self._unpublished = Unpublished(old_head, rings.request_head, tail)
+        if self.host.is_asleep():
+            self._flush_backlog()
+            self.host.unpark()
 
     def _flush_backlog(self, *, publishes: bool = True) -> None:
         """Write the requests into the ring for which there is space. An exception may have ended the last attempt."""

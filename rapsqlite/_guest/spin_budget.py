@@ -3,8 +3,9 @@
 A spinning guest answers within microseconds; a sleeping one has to be woken, which takes at least ten times as long.
 But spinning occupies a processor. So a guest spins for long only while requests arrive in quick succession, and only as
 many guests do so as half of the processors, which leaves the other half for the tasks. When more guests are active than
-that, all of them sleep soon, and their replies are awaited in the event loop. On a single processor spinning would keep
-the other side from running, so nothing spins. docs/decisions/0001-how-a-lone-task-waits.md has the figures.
+that, they take turns: one spins while its task sends request after request, and sleeps once that task lets others run.
+On a single processor spinning would keep the other side from running, so nothing spins.
+docs/decisions/0001-how-a-lone-task-waits.md has the figures.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rapsqlite._wasm.control_block import Words
 
 FEW_SPINS = 4_000  # about 4 µs
+TURN_SPINS = 100_000  # longer than a task takes to send the next request of its turn
 MANY_SPINS = 200_000  # longer than the host takes to sleep and wake up for one reply
 _SOON_S = 0.0003  # a request this soon after a reply continues a conversation
 _SILENCE_S = 0.001  # a conversation is over after this
@@ -51,14 +53,27 @@ class SpinBudget:
         self._spoke_s = now
         if soon and not self._spins:
             _add_spinner(self, now)
-        spins = (MANY_SPINS if soon and self._spins else FEW_SPINS) if usable_processors() > 1 else 0
-        if spins != self._spin_count:
-            self._spin_count = spins
-            words.set_spins(spins)
+        if usable_processors() < 2:
+            spins = 0
+        elif now < _crowded_until:
+            spins = TURN_SPINS
+        else:
+            spins = MANY_SPINS if soon and self._spins else FEW_SPINS
+        self._set_spins(words, spins)
+
+    def end_turn(self, words: Words) -> None:
+        """The task that sends requests lets others run: if their guests are active too, the processor is theirs."""
+        if perf_counter() < _crowded_until:
+            self._set_spins(words, 0)
+
+    def _set_spins(self, words: Words, count: int) -> None:
+        if count != self._spin_count:
+            self._spin_count = count
+            words.set_spins(count)
 
 
 def _add_spinner(guest: SpinBudget, now: float) -> None:
-    """Let the guest spin if the budget allows; if all spinners are active, let none spin for a while."""
+    """Let the guest spin if the budget allows; if all spinners are active, let them take turns for a while."""
     global _newest, _crowded_until
     with _lock:
         if now < _crowded_until:

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from rapsqlite._wasm.c_functions import CFunctions, Owned
 
 # Another thread may have published later requests meanwhile, which must not be retracted. The guest announces that it
-# sleeps, then checks for requests once more. One check takes about 0.5 ns.
+# sleeps, then checks for requests once more; it may already have answered. One check takes about 0.5 ns.
 _CODE = f"""
 (module
   (memory (export "memory") 1 1)
   (func (export "watch") (param $old i32) (param $head i32) (param $tail i32) (param $checks i32) (result i32)
     (drop (i32.atomic.rmw.cmpxchg (i32.const {abi.CONTROL_REQUEST_HEAD}) (local.get $old) (local.get $head)))
-    (if (i32.atomic.load (i32.const {abi.CONTROL_PARKED})) (then (return (i32.const 0))))
+    (if (i32.atomic.load (i32.const {abi.CONTROL_PARKED}))
+      (then (return (i32.ne (i32.atomic.load (i32.const {abi.CONTROL_REPLY_HEAD})) (local.get $tail)))))
     (loop $again
       (if (i32.ne (i32.atomic.load (i32.const {abi.CONTROL_REPLY_HEAD})) (local.get $tail))
         (then (return (i32.const 1))))

@@ -31,12 +31,8 @@ class PlayedHost:
     """The part of a guest's host functions that polling uses."""
 
     def __init__(self) -> None:
-        self.asleep = False
         self.ringing = False
         self.counts = {"file_lock": 0, "shm_lock": 0, "file_write": 0}
-
-    def is_asleep(self) -> bool:
-        return self.asleep
 
 
 class PlayedRings:
@@ -147,12 +143,6 @@ def test_a_hit_after_misses_makes_it_frequent_again(polling: Polling) -> None:
     assert len(polled) > 100
 
 
-def test_sleeping_guest_is_not_polled(polling: Polling, host: PlayedHost) -> None:
-    host.asleep = True
-
-    assert tries(polling, PlayedRings(answers=True), 10) == []
-
-
 def test_replies_of_other_tasks_are_left_to_the_loop(polling: Polling) -> None:
     rings = PlayedRings(answers=True)
     rings.undrained = True
@@ -187,7 +177,7 @@ async def test_reply_announced_before_the_nap_is_drained(monkeypatch: pytest.Mon
         await conn.fetch_scalar("SELECT 1")
         pending = guest.unsent(Request(abi.OP_FETCH, b"SELECT 2"))
         queue = guest._queue
-        monkeypatch.setattr(Polling, "may_nap", lambda *_: True)
+        monkeypatch.setattr(Polling, "may_start", lambda *_: True)
         monkeypatch.setattr(type(current_loop()), "allows_polling", True)
         monkeypatch.setattr(queue, "_is_of_the_same_task", lambda _: True)
         queue.lock = cast("threading.Lock", LockRungAfter(queue, queue.lock))

@@ -1,4 +1,4 @@
-"""Which guests spin for long: those with frequent requests, and never more than half of the processors."""
+"""Which guests spin: those with frequent requests, at most half of the processors' number, and in turns if more do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from rapsqlite._guest import spin_budget
-from rapsqlite._guest.spin_budget import FEW_SPINS, MANY_SPINS, SpinBudget, forget, is_crowded, may_spin
+from rapsqlite._guest.spin_budget import (
+    FEW_SPINS,
+    MANY_SPINS,
+    TURN_SPINS,
+    SpinBudget,
+    forget,
+    is_crowded,
+    may_spin,
+)
 
 if TYPE_CHECKING:
     from rapsqlite._wasm.control_block import Words
@@ -36,6 +44,11 @@ class Talk:
         """Send a request; returns how long the guest should spin for the next one."""
         self.attention.note_request(cast("Words", self.words))
         self.attention.answered()
+        return self.words.spins
+
+    def end_turn(self) -> int:
+        """Let other tasks run; returns how long the guest spins meanwhile."""
+        self.attention.end_turn(cast("Words", self.words))
         return self.words.spins
 
 
@@ -78,15 +91,26 @@ def test_word_is_stored_only_when_it_changes(clock: Clock) -> None:
     assert talk.words.stores == 2
 
 
-def test_no_guest_spins_long_while_too_many_are_active(clock: Clock) -> None:
+def test_guest_spins_only_in_its_turn_while_too_many_are_active(clock: Clock) -> None:
     talks = [Talk() for _ in range(3)]
-    spins = []
+    spins, spins_afterwards = [], []
     for _ in range(20):
         clock.now += 0.00005
         spins = [talk.ask() for talk in talks]
+        spins_afterwards = [talk.end_turn() for talk in talks]
 
-    assert spins == [FEW_SPINS] * 3
+    assert spins == [TURN_SPINS] * 3
+    assert spins_afterwards == [0] * 3
     assert is_crowded()
+
+
+def test_guest_that_may_spin_does_so_after_its_turn(clock: Clock) -> None:
+    talk = Talk()
+    for _ in range(3):
+        clock.now += 0.0001
+        talk.ask()
+
+    assert talk.end_turn() == MANY_SPINS
 
 
 def test_budget_of_idle_guests_is_free(clock: Clock) -> None:

@@ -15,7 +15,7 @@ import pytest
 import rapsqlite
 from rapsqlite import _constants as abi
 from rapsqlite._files import facts, file_lock, mapping, open_file, prelocks, waiters, wal_index
-from rapsqlite._guest import polling, request_queue
+from rapsqlite._guest import host_functions, polling, request_queue
 from rapsqlite._guest.request import PendingRequest
 from rapsqlite._loops import current_loop
 from rapsqlite._platform import system
@@ -54,6 +54,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_queue, "is_crowded", lambda: False)
     monkeypatch.setattr(polling.Polling, "may_start", lambda _self, _rings: True)
     monkeypatch.setattr(polling.Polling, "guest_calls_host", lambda _self: False)
+    monkeypatch.setattr(host_functions.HostFunctions, "is_asleep", lambda _self: False)
     monkeypatch.setattr(polling.Polling, "spin", spin)
 
 
