@@ -59,6 +59,51 @@ class Database(Protocol):
         """Close the connection."""
 
 
+class WithCursors:
+    """What connections of aiosqlite's shape have in common."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.execute = connection.execute
+        self.execute_fetchall = connection.execute_fetchall
+        self.close = connection.close
+
+    async def fetch_dicts(self, sql: str, parameters: Parameters = ()) -> list[Any]:
+        raise UnsupportedError
+
+    async def fetch_structs(self, sql: str, parameters: Parameters = ()) -> list[Any]:
+        raise UnsupportedError
+
+    async def count_rows(self, sql: str, parameters: Parameters = ()) -> int:
+        count = 0
+        async with self._connection.execute(sql, parameters) as cursor:
+            async for _ in cursor:
+                count += 1
+        return count
+
+    async def insert_many(self, sql: str, rows: Iterable[Parameters]) -> None:
+        await self._connection.execute("BEGIN")
+        await self._connection.executemany(sql, rows)
+        await self._connection.commit()
+
+
+class WithFetchMethods(WithCursors):
+    """What both packages called rapsqlite have in common."""
+
+    def __init__(self, connection: Any) -> None:
+        super().__init__(connection)
+        self.fetch_all = connection.fetch_all
+        self.fetch_one = connection.fetch_one
+
+    async def fetch_dicts(self, sql: str, parameters: Parameters = ()) -> list[Any]:
+        self._connection.row_factory = "dict"
+        try:
+            rows: list[Any] = await self._connection.fetch_all(sql, parameters)
+        finally:
+            self._connection.row_factory = None
+        return rows
+
+
 class Peer(Protocol):
     """An adapter module."""
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import aiosqlite
 
-from benchmarks.peers import Parameters, UnsupportedError
+from benchmarks.peers import Parameters, WithCursors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 NAME = "aiosqlite"
 IMPORT = "import aiosqlite"
@@ -28,36 +28,16 @@ def version() -> str:
     return f"{aiosqlite.__version__}, SQLite {sqlite3.sqlite_version}"
 
 
-class AiosqliteDatabase:
+class AiosqliteDatabase(WithCursors):
     """An aiosqlite connection in autocommit mode."""
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
-        self._connection = connection
-        self.execute = connection.execute
-        self.execute_fetchall = connection.execute_fetchall
+        super().__init__(connection)
         self.fetch_all = connection.execute_fetchall
-        self.close = connection.close
 
     async def fetch_one(self, sql: str, parameters: Parameters = ()) -> Any:
         async with self._connection.execute(sql, parameters) as cursor:
             return await cursor.fetchone()
-
-    async def fetch_dicts(self, sql: str, parameters: Parameters = ()) -> list[Any]:
-        raise UnsupportedError
-
-    fetch_structs = fetch_dicts
-
-    async def count_rows(self, sql: str, parameters: Parameters = ()) -> int:
-        count = 0
-        async with self._connection.execute(sql, parameters) as cursor:
-            async for _ in cursor:
-                count += 1
-        return count
-
-    async def insert_many(self, sql: str, rows: Iterable[Parameters]) -> None:
-        await self._connection.execute("BEGIN")
-        await self._connection.executemany(sql, rows)
-        await self._connection.commit()
 
 
 async def open_database(path: str, pragmas: Mapping[str, str]) -> AiosqliteDatabase:

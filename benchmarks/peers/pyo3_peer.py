@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.peers import Parameters, UnsupportedError
+from benchmarks.peers import Parameters, WithFetchMethods
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,34 +32,8 @@ def version() -> str:
     return f"{rapsqlite.__version__}, SQLite its own"
 
 
-class Pyo3Database:
+class Pyo3Database(WithFetchMethods):
     """A connection object of rapsqlite 0.5.1: statements outside a transaction commit on their own."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        self.execute = connection.execute
-        self.execute_fetchall = connection.execute_fetchall
-        self.fetch_all = connection.fetch_all
-        self.fetch_one = connection.fetch_one
-        self.close = connection.close
-
-    async def fetch_dicts(self, sql: str, parameters: Parameters = ()) -> list[Any]:
-        self._connection.row_factory = "dict"
-        try:
-            rows: list[Any] = await self._connection.fetch_all(sql, parameters)
-        finally:
-            self._connection.row_factory = None
-        return rows
-
-    async def fetch_structs(self, sql: str, parameters: Parameters = ()) -> list[Any]:
-        raise UnsupportedError
-
-    async def count_rows(self, sql: str, parameters: Parameters = ()) -> int:
-        count = 0
-        async with self._connection.execute(sql, parameters) as cursor:
-            async for _ in cursor:
-                count += 1
-        return count
 
     async def insert_many(self, sql: str, rows: Iterable[Parameters]) -> None:
         await self._connection.begin()

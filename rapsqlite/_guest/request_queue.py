@@ -119,8 +119,8 @@ class RequestQueue:
         self._newest_key: object = None
         self._newest_task: weakref.ref[object] | None = None
         self._several_loops = False
-        self._polls = False  # a thread, for the reply to the request in flight
-        self._is_in_time = False  # the reply that is polled for
+        self._polls = False  # a thread polls for the reply to the request in flight
+        self._is_in_time = False  # that reply: it came while a thread polled, and so may leave its locks to the host
         self._unpublished: Unpublished | None = None  # the request that ``_nap`` publishes
         self._closing = False
         self.has_stopped = False
