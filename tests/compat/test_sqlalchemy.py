@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["asyncio", "uvloop"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """SQLAlchemy's own classes need asyncio; test_sqlalchemy_trio.py has the others."""
+    """SQLAlchemy's own classes need asyncio; test_sqlalchemy_loops.py tests the others."""
     return "asyncio", {"use_uvloop": request.param}
 
 

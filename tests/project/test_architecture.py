@@ -37,7 +37,12 @@ LEVELS = (
     {"_guest"},
     {"_client"},
     {"the nouns"},
-    {"_cli", "__main__"},
+    {"pool", "_pooled"},
+    {"cache", "pages", "retries", "recipes"},
+    {"aiosqlite", "_aiosqlite_name"},
+    {"sqlalchemy"},
+    {"opentelemetry", "pytest_plugin"},
+    {"_cli", "_public", "__init__", "__main__"},
 )
 FIRST_ASYNC_LEVEL = 6  # _loops
 

@@ -24,9 +24,12 @@ import rapsqlite
 from tests.programs import run_python
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?P<target>[^)\s]+)\)")
+# A path in the checkout, alone or before the name of a test.
+NAMED_PATH = re.compile(r"`(?P<path>(?:rapsqlite|tests|wasm|scripts|docs|benchmarks|examples)/[\w./-]+)(?:::\w+)?`")
+BUILT = ("rapsqlite/engine.wasm", "rapsqlite/extension_modules/")
 RUN_TIME_S = 50
 # Classes whose members the pages show in whole programs, except for members that exist for other libraries.
 USED = [
@@ -140,3 +143,11 @@ def test_relative_links_lead_to_files(page: Path) -> None:
     local = [target for target in targets if target and "://" not in target and not target.startswith("mailto:")]
 
     assert not [target for target in local if not (page.parent / target).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_paths_exist(page: Path) -> None:
+    """A reader looks there, and files move."""
+    paths = [match["path"] for match in NAMED_PATH.finditer(page.read_text(encoding="utf-8"))]
+
+    assert not [path for path in paths if path not in BUILT and not (ROOT / path).exists()]
