@@ -293,15 +293,27 @@ class Engine:
         if compiled is None:
             return None
         try:
-            return self._deserialize(compiled)
+            return self._map_compiled(compiled)
+        except WasmtimeError as exc:
+            logger.info("the cached module cannot be mapped: %s", exc)  # on a file system without execution, say
+        content = module_cache.read(key)
+        try:
+            return None if content is None else self._copy_compiled(content)
         except WasmtimeError as exc:
             logger.info("the cached module does not match this wasmtime (%s): compiling it again", exc)
             return None
 
-    def _deserialize(self, file: Path) -> Owned:
+    def _map_compiled(self, file: Path) -> Owned:
         module = ctypes.c_void_p()
         path = os.fsencode(file)
         self.c.check(self.c.wasmtime_module_deserialize_file(self.engine.address, path, ctypes.byref(module)))
+        return self.c.owned(module.value or 0, "wasmtime_module")
+
+    def _copy_compiled(self, content: bytes) -> Owned:
+        module = ctypes.c_void_p()
+        self.c.check(
+            self.c.wasmtime_module_deserialize(self.engine.address, content, len(content), ctypes.byref(module))
+        )
         return self.c.owned(module.value or 0, "wasmtime_module")
 
     def _compile(self, wasm: bytes) -> Owned:

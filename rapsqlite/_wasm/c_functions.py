@@ -134,6 +134,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "wasmtime_memory_data": (_pointer, _pointer, _pointer),
     "wasmtime_memory_data_size": (_size, _pointer, _pointer),
     "wasmtime_module_delete": (None, _pointer),
+    "wasmtime_module_deserialize": (_pointer, _pointer, _text, _size, _pointer),
     "wasmtime_module_deserialize_file": (_pointer, _pointer, _text, _pointer),
     "wasmtime_module_exports": (None, _pointer, _pointer),
     "wasmtime_module_imports": (None, _pointer, _pointer),

@@ -16,6 +16,7 @@ import pytest
 from rapsqlite import runtime
 from rapsqlite._files import module_cache
 from rapsqlite._wasm import c_functions
+from rapsqlite._wasm.c_functions import WasmtimeError
 from rapsqlite.errors import NotSupportedError
 from tests.guest.played import PARK_FOR_EVER, module
 
@@ -110,6 +111,21 @@ def test_module_is_compiled_once_and_then_loaded(cache: Path, monkeypatch: pytes
 
     with pytest.raises(AssertionError, match="compiled"):
         runtime.Engine(module("(i32.const 1)"))
+
+
+def test_module_that_cannot_be_mapped_is_copied_and_not_compiled_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system may forbid to map files as code; every start of a program took seconds then."""
+
+    def refuse(*_: object) -> None:
+        raise WasmtimeError("not permitted")
+
+    runtime.Engine(module(PARK_FOR_EVER))
+    monkeypatch.setattr(runtime.Engine, "_map_compiled", refuse)
+    monkeypatch.setattr(runtime.Engine, "_compile", refuse)
+
+    runtime.Engine(module(PARK_FOR_EVER))
 
 
 def test_same_library_elsewhere_finds_the_same_module(cache: Path, tmp_path: Path) -> None:
