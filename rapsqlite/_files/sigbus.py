@@ -28,14 +28,13 @@ _PATIENCE_S = 30.0
 _PASSED = b"trapped"
 
 _verdict: bool | None = None
-_key = ""
+_library = ""
 
 
 def identify(library: str) -> None:
     """Identify the build of wasmtime by the digest of its shared library."""
-    global _key
-    identity = f"{library} {platform.release()} {sys.executable} {_PLACE}"
-    _key = f"sigbus-{zlib.crc32(identity.encode()):08x}.trial"
+    global _library
+    _library = library
 
 
 def turns_into_trap() -> bool:
@@ -50,15 +49,19 @@ def turns_into_trap() -> bool:
 
 
 def _known_verdict() -> bool | None:
-    known = module_cache.read(_key) if _key else None
+    if not _library:
+        return None
+    identity = f"{_library} {platform.release()} {sys.executable} {_PLACE}"
+    key = f"sigbus-{zlib.crc32(identity.encode()):08x}.trial"
+    known = module_cache.read(key)
     if known is not None:
         return known == _PASSED
     directory = module_cache.cache_directory()
-    if not _key or directory is None or not os.access(directory, os.W_OK):
+    if directory is None or not os.access(directory, os.W_OK):
         return None  # every process would have to run the trial
     passed = _passes_trial()
     if passed is not None:
-        module_cache.store(_key, _PASSED if passed else b"failed")
+        module_cache.store(key, _PASSED if passed else b"failed")
     return bool(passed)
 
 

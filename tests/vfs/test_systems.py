@@ -48,3 +48,16 @@ def test_every_system_implements_the_whole_interface(module: str, name: str) -> 
     missing = (set(System.__abstractmethods__) | set(System.__annotations__)) - defined
 
     assert not missing
+
+
+def test_first_connection_does_not_ask_for_the_system_s_release() -> None:
+    """On Windows, Python asks a service for it, which took up to a second. Only mapped reads need it."""
+    code = """
+import asyncio, platform, rapsqlite
+def refuse(): raise AssertionError
+platform.release = refuse
+async def main():
+    async with rapsqlite.connect(":memory:"): pass
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=50)
