@@ -94,7 +94,7 @@ class Darwin(Posix):
         with contextlib.suppress(OSError):
             fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                path = bytes(self._control(fd, F_GETPATH, bytes(_LONGEST_PATH))).rstrip(b"\0")
+                path = bytes(self._control(fd, F_GETPATH, bytes(_LONGEST_PATH))).partition(b"\0")[0]
                 return posixpath.join(path, last) if last else path
             finally:
                 os.close(fd)

@@ -20,7 +20,7 @@ import os
 import time
 from ctypes import wintypes
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rapsqlite import _constants as sqlite
 from rapsqlite._platform import placeholders
@@ -38,16 +38,19 @@ from rapsqlite._platform.interface import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
+_Result = TypeVar("_Result")
 _FAIL_IMMEDIATELY, _EXCLUSIVE = 1, 2
 _HANDLE_EOF, _LOCK_VIOLATION, _USER_MAPPED_FILE = 38, 33, 1224
 _NOT_LOCKED = (158, 33)  # the second by Wine
-_SHARING_VIOLATION, _ACCESS_DENIED = 32, 5
 _NOT_FOUND = (2, 3)  # the file, or its directory
 _BUSY = (_LOCK_VIOLATION, 995, 997)  # the others: aborted, pending
 _END_OF_FILE_INFO = 6
 _NO_ATTRIBUTES = 0xFFFF_FFFF
-_REMOTE_DRIVE, _LOCAL_DRIVES = 4, (2, 3, 5, 6)
-_TRIES = 5
+_NEVER_WRITABLE = 0x11  # files with the attribute "read-only", and directories
+_LOCAL_DRIVES = (2, 3, 5, 6)
+_TRIES, _DELAY_S = 10, 0.025  # SQLite's own for files that others have open
+_PENDING_TRIES = 5
+_INDEX_HEADERS_BYTES = 96
 _LONGEST_PLAIN_PATH = 240
 _UNC, _DEVICE = b"/?UNC", b"/?DEVICE"  # no name on Windows contains a question mark
 _BINARY = os.O_BINARY | os.O_NOINHERIT
@@ -154,7 +157,7 @@ class Windows(System):
     def open_at(self, name: bytes, flags: int, mode: int, directory: int | None) -> int:
         path = self._path(name, directory)
         # Always writable: a file with the attribute "read-only" could not be deleted.
-        fd = os.open(path, flags | _BINARY, 0o666 if mode else 0o777)
+        fd = _persist(lambda: os.open(path, flags | _BINARY, 0o666 if mode else 0o777), path)
         if directory is not None:
             found = _final_path(fd)
             if found is not None and ntpath.normcase(found) != ntpath.normcase(_plain(path)):
@@ -187,15 +190,7 @@ class Windows(System):
 
     def delete_at(self, name: bytes, directory: int) -> None:
         path = self._path(name, directory)
-        for attempt in range(1, _TRIES + 1):
-            try:
-                os.unlink(path)
-            except PermissionError:
-                if attempt == _TRIES:
-                    raise
-                time.sleep(0.005 * attempt)  # virus scanners and indexers have files open for a moment
-            else:
-                return
+        _persist(lambda: os.unlink(path), path)
 
     def read_at(self, fd: int, target: memoryview, offset: int) -> int:
         count = _DWORD()
@@ -216,8 +211,9 @@ class Windows(System):
     def truncate(self, fd: int, size_bytes: int) -> None:
         end = ctypes.c_int64(size_bytes)
         done = _set_information(msvcrt.get_osfhandle(fd), _END_OF_FILE_INFO, ctypes.byref(end), ctypes.sizeof(end))
-        # As SQLite does for mapped files: a file larger than its header says is still correct.
-        if not done and ctypes.get_last_error() != _USER_MAPPED_FILE:
+        # As SQLite does for mapped files: a database larger than its header says is still correct. A journal that is
+        # cut off to end a transaction is not.
+        if not done and (ctypes.get_last_error() != _USER_MAPPED_FILE or not size_bytes):
             raise _last_error()
 
     def sync(self, fd: int, *, full: bool) -> None:  # noqa: ARG002
@@ -285,7 +281,10 @@ class Windows(System):
             return name
         name = name.replace(b"\\", b"/")
         if name.startswith(b"//?/"):
-            name = b"//" + name[8:] if name[4:8].upper() == b"UNC/" else name[4:]
+            if name[4:8].upper() == b"UNC/":
+                name = b"//" + name[8:]
+            else:  # without a drive letter, it names a volume or an object of the kernel
+                name = name[4:] if name[5:6] == b":" else b"//./" + name[4:]
         if name.startswith(b"//./"):
             return _DEVICE + name[3:]
         if name.startswith(b"//"):
@@ -408,7 +407,10 @@ class Windows(System):
             try:
                 if not writable:
                     raise ReadOnlyIndexError
-                self.truncate(fd, 0)
+                try:
+                    self.truncate(fd, 0)
+                except OSError:  # other code has mapped it: invalid headers have the same effect
+                    self.write_at(fd, bytes(_INDEX_HEADERS_BYTES), 0)
             finally:
                 _unlock(fd, DEAD_MAN_SWITCH, 1)
         _lock(fd, 0, DEAD_MAN_SWITCH, 1)
@@ -457,7 +459,9 @@ class Windows(System):
     # The process
 
     def machine(self) -> str:
-        return os.environ.get("PROCESSOR_ARCHITECTURE", "").lower()
+        # The interpreter's own, also where the processor emulates another one. As ``sysconfig`` does.
+        version = sys.version.lower()
+        return next((each for each in ("amd64", "arm64") if each in version), "x86")
 
     def at_fork(
         self,
@@ -472,9 +476,24 @@ class Windows(System):
         return 0
 
 
+def _persist(action: Callable[[], _Result], path: str) -> _Result:
+    """Do something with a file. Virus scanners and indexers may keep others from it for a moment; SQLite waits, too."""
+    for attempt in range(1, _TRIES):
+        try:
+            return action()
+        except PermissionError:  # the C library does not say why
+            attributes = _get_attributes(path)
+            # A file that others have open and that is deleted has no attributes any more, but exists.
+            is_gone = attributes == _NO_ATTRIBUTES and ctypes.get_last_error() in _NOT_FOUND
+            if is_gone or (attributes != _NO_ATTRIBUTES and attributes & _NEVER_WRITABLE):
+                raise
+        time.sleep(_DELAY_S * attempt)
+    return action()
+
+
 def _lock_soon(fd: int, flags: int, byte: int) -> None:
     """Lock a byte that others only ever lock for a moment."""
-    for _ in range(_TRIES):
+    for _ in range(_PENDING_TRIES):
         with contextlib.suppress(BlockingIOError):
             return _lock(fd, flags, byte, 1)
         time.sleep(0.001)

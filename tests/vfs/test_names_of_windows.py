@@ -64,11 +64,27 @@ async def test_uri_names_a_drive(tmp_path: Path) -> None:
         assert native.execute("SELECT name FROM sqlite_schema").fetchall() == [("t",)]
 
 
-@pytest.mark.parametrize("name", ["nul", "file.db:stream"])
+@pytest.mark.parametrize(
+    "name",
+    ["nul", "Com1", "a.db:stream", r"\\.\PhysicalDrive0", r"\\?\GLOBALROOT\Device\Null", r"\\?\Volume{1}\a"],
+)
 async def test_devices_and_streams_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(rapsqlite.OperationalError, match="unable to open database file"):
         async with rapsqlite.connect(tmp_path / name):
             pass
+
+
+@pytest.mark.parametrize("name", ["test.db.", "test.db  ", "TEST.DB", "./x/../test.db"])
+async def test_name_that_windows_takes_for_another_is_the_same_database(tmp_path: Path, name: str) -> None:
+    """With one journal: two names for it would corrupt the database."""
+    (tmp_path / "x").mkdir()
+    async with rapsqlite.connect(tmp_path / "test.db") as conn, rapsqlite.connect(f"{tmp_path}/{name}") as other:
+        await conn.execute("PRAGMA journal_mode = WAL")
+        await conn.execute("CREATE TABLE t (v)")
+        await other.execute("INSERT INTO t VALUES (1)")
+        await other.commit()
+
+        assert sorted(os.listdir(tmp_path)) == ["test.db", "test.db-shm", "test.db-wal", "x"]
 
 
 async def test_name_that_is_not_unicode_is_an_error_of_its_statement(tmp_path: Path) -> None:

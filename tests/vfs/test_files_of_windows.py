@@ -1,0 +1,103 @@
+"""Files on Windows that other programs have open: in the way for a moment, or mapped."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+import rapsqlite
+from rapsqlite._platform import system
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "win32", reason="other systems let everyone open, cut off and delete files"),
+    pytest.mark.anyio,
+]
+HELD_S = 0.1  # as long as a virus scanner looks at a file; we wait for a second
+
+
+def hold(path: Path) -> threading.Timer:
+    """Open a file so that no one else can, for a moment."""
+    kernel = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined, unused-ignore]
+    kernel.CreateFileW.restype = ctypes.c_void_p
+    handle = kernel.CreateFileW(os.fspath(path), 0x8000_0000, 0, None, 3, 0, None)
+    assert handle not in (None, ctypes.c_void_p(-1).value)
+    timer = threading.Timer(HELD_S, kernel.CloseHandle, [ctypes.c_void_p(handle)])
+    timer.start()
+    return timer
+
+
+async def test_file_that_another_program_holds_for_a_moment_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "test.db"
+    path.touch()
+    timer = hold(path)
+
+    async with rapsqlite.connect(path) as conn:
+        await conn.execute("CREATE TABLE t (v)")
+    timer.join()
+
+
+def test_what_can_never_be_opened_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_seconds: float) -> None:
+        raise AssertionError("waited")
+
+    monkeypatch.setattr("rapsqlite._platform.windows.time.sleep", refuse)
+
+    with pytest.raises(PermissionError):
+        system.open_at(system.absolute(os.fsencode(tmp_path)), os.O_RDWR, 0, None)
+    with pytest.raises(FileNotFoundError):
+        system.open_at(system.absolute(os.fsencode(tmp_path / "nothing")), os.O_RDWR, 0, None)
+
+
+def test_file_is_deleted_once_no_other_program_holds_it(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    path.touch()
+    directory = system.open_directory(system.absolute(os.fsencode(tmp_path)), None)
+    timer = hold(path)
+
+    system.delete_at(b"journal", directory)
+
+    timer.join()
+    assert not path.exists()
+    system.close_directory(directory)
+
+
+async def test_journal_that_cannot_be_cut_off_fails_its_transaction(tmp_path: Path) -> None:
+    """It would roll a transaction back that was reported as committed."""
+    path = tmp_path / "test.db"
+    async with rapsqlite.connect(path, isolation_level=None) as conn:
+        await conn.execute("PRAGMA journal_mode = TRUNCATE")
+        await conn.execute("CREATE TABLE t (v)")
+        await conn.execute("BEGIN")
+        await conn.execute("INSERT INTO t VALUES (1)")
+        with (
+            open(f"{path}-journal", "r+b") as journal,  # noqa: ASYNC230
+            mmap.mmap(journal.fileno(), 512),
+            pytest.raises(rapsqlite.OperationalError),
+        ):
+            await conn.execute("COMMIT")
+
+    async with rapsqlite.connect(path) as conn:
+        assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
+
+
+def test_index_that_cannot_be_cut_off_is_made_invalid(tmp_path: Path) -> None:
+    """It may be from before a crash, and look valid."""
+    path = tmp_path / "test.db-shm"
+    path.write_bytes(b"\1" * 65536)
+    fd = os.open(path, os.O_RDWR)
+
+    with open(path, "r+b") as other, mmap.mmap(other.fileno(), 0):
+        system.enter_index(fd, writable=True)
+
+    assert path.read_bytes()[:96] == bytes(96)
+    system.leave_index(fd, 0, entered=True)
+    os.close(fd)
