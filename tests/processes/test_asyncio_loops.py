@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import sys
 import textwrap
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.programs import run_python
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 LOOPS = [name for name in ("SelectorEventLoop", "ProactorEventLoop") if hasattr(asyncio, name)]
-RUN_TIME_S = 50
 HEAD = """
     import asyncio, os, signal, sqlite3, sys, threading
     import rapsqlite
@@ -24,10 +26,8 @@ HEAD = """
 
 def run(program: str, loop: str, database: Path) -> list[str]:
     """Run a program with an event loop's class and a database's path; return what it prints."""
-    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(HEAD) + textwrap.dedent(program)]
-    done = subprocess.run(
-        [*command, loop, str(database)], cwd=ROOT, capture_output=True, text=True, timeout=RUN_TIME_S, check=False
-    )
+    code = textwrap.dedent(HEAD) + textwrap.dedent(program)
+    done = run_python("-W", "error", "-c", code, loop, database)
 
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split()
