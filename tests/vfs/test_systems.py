@@ -60,4 +60,6 @@ async def main():
     async with rapsqlite.connect(":memory:"): pass
 asyncio.run(main())
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=50)
+    done = run_python("-c", code)
+
+    assert (done.returncode, done.stderr) == (0, "")
