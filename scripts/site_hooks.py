@@ -29,6 +29,10 @@ CODE = re.compile(r"<code>(\w+)</code>")
 BODY = re.compile(
     r'id="rapsqlite\.(?P<owner>\w+)(?:\.(?P<member>\w+))?".*?<div class="doc doc-contents[^"]*">', re.DOTALL
 )
+PARAGRAPH = re.compile(r"<p>(<code>.*?)</p>", re.DOTALL)
+OPTION = re.compile(
+    r"^((?:<code>\w+</code>(?:, )?)+) {2,}", re.MULTILINE
+)  # names set apart by spaces, as docstrings have them
 CONSTANTS = "<!-- constants -->"
 SHOWN = "files"  # the folder of the site for files from outside docs/
 # What a program calls to have an object of the class; other classes are named by programs that use them.
@@ -76,6 +80,8 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Mark fragments as Python, lead links to their pages, and fill in the constants."""
     uri: str = page.file.src_uri
+    if uri == "index.md":
+        page.meta["hide"] = ["navigation"]  # a list of one page
     own = uri.removeprefix(SHOWN + "/").removesuffix(".md") if uri.startswith(SHOWN + "/") else "docs/" + uri
 
     def led(match: re.Match[str]) -> str:
@@ -93,6 +99,7 @@ def on_page_content(html: str, page: Any, **_: Any) -> str:
     uri: str = page.file.src_uri
     if not uri.startswith("reference/"):
         return html
+    html = PARAGRAPH.sub(as_list, html)
 
     def linked(match: re.Match[str]) -> str:
         if match[1] not in entries:
@@ -108,6 +115,15 @@ def on_page_content(html: str, page: Any, **_: Any) -> str:
         return f'{match[0]}<p><small>Example: <a href="{where}">{program.heading}</a></small></p>'
 
     return BODY.sub(with_program, CODE.sub(linked, html))
+
+
+def as_list(match: re.Match[str]) -> str:
+    """Return a docstring's lines of options, which Markdown takes for one paragraph, as a list."""
+    _, *options = OPTION.split(match[1])
+    if len(options) < 4:
+        return match[0]
+    items = (f"<li>{names}: {text.strip()}</li>" for names, text in zip(options[::2], options[1::2], strict=True))
+    return f"<ul>{''.join(items)}</ul>"
 
 
 def on_post_build(config: Any) -> None:
