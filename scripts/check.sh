@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks everything that needs no test run: format, lint, types, generated files, Rust.
+# Checks everything that needs no test run: format, lint, types, spelling, generated files, Rust.
 # Runs all of it even if something fails, and ends with the list of what did.
 #
 #   scripts/check.sh python    or rust: one half only
@@ -26,6 +26,9 @@ check_python() {
     run "pyright, the public types" "$bin/basedpyright" --pythonpath "$bin/python"
     run "pyright, completeness of the public types" "$bin/python" scripts/check_types.py
     run "generated constants" "$bin/python" scripts/generate_constants.py --check
+    # SQL, a full-text prefix, a quoted type; checkin is a function of the engine.
+    run "spelling" "$bin/codespell" --ignore-words-list iif,ther,doub,checkin --skip '*.wasm,*.pyc,*.inputs,*.svg,*_modules' \
+        docs examples rapsqlite wasm/src mkdocs.yml README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md
 }
 
 # Debian's tools fit the compiler that Debian's toolchain builds the module with; elsewhere rustup's do.
