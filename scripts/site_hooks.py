@@ -37,9 +37,10 @@ CONSTANTS = "<!-- constants -->"
 SHOWN = "files"  # the folder of the site for files from outside docs/
 # What a program calls to have an object of the class; other classes are named by programs that use them.
 MAKERS = {"Connection": "connect", "MemoryConnection": "connect_memory", "Blob": "blobopen", "Pool": "create_pool",
-          "PreparedStatement": "prepare", "RowStream": "stream", "ChunkStream": "execute_iter", "Cursor": "execute",
-          "ChangeSession": "session", "Dump": "iterdump", "Savepoint": "savepoint", "Transaction": "transaction",
-          "Limits": "limits", "Page": "paginate", "Row": "row_factory=Row"}  # fmt: skip
+          "PreparedStatement": "prepare", "RowStream": "stream", "ChunkStream": "execute_iter", "Dump": "iterdump",
+          "Cursor": "execute|cursor", "ChangeSession": "session", "Conflict": "apply_changeset",
+          "Row": "row_factory=Row", "Savepoint": "savepoint", "Transaction": "transaction", "Limits": "limits",
+          "Page": "paginate"}  # fmt: skip
 
 
 class Program(NamedTuple):
