@@ -20,6 +20,7 @@ _BUSY_S = 0.04  # how long the processors count as wanted by others
 _CGROUPS = Path("/sys/fs/cgroup")
 
 _involuntary_switches = system.involuntary_switches
+_may_lack_processors = system.may_lack_processors
 
 _affinity_until = _quota_until = _looked_at = _busy_until = 0.0
 _switches = 0
@@ -51,7 +52,8 @@ def _processors_now(now: float) -> int:
 def _is_pushed_aside(now: float) -> bool:
     """Return True if other work wants the processors: the system has taken them away several times of late.
 
-    Only a time in which threads could spin counts: those that take turns on one processor push each other aside.
+    Only a time in which threads could spin counts: those that take turns on one processor push each other aside. So do
+    the threads of several connections, and for moments the kernel's own, on an idle machine; but then none waits.
     """
     global _looked_at, _switches, _busy_until
     if now < _busy_until:
@@ -59,7 +61,7 @@ def _is_pushed_aside(now: float) -> bool:
         return True
     since, _looked_at = now - _looked_at, now
     before, _switches = _switches, _involuntary_switches()
-    if since < _RECENT_S and _switches - before >= _MANY_SWITCHES:
+    if since < _RECENT_S and _switches - before >= _MANY_SWITCHES and _may_lack_processors():
         _busy_until = now + _BUSY_S
         return True
     return False

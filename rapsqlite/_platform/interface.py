@@ -355,6 +355,10 @@ class System(ABC):
         """Return how many processors this process may use."""
         return os.cpu_count() or 1
 
+    def may_lack_processors(self) -> bool:
+        """Return False if no thread waits for a processor at this moment, True if one does or nobody knows."""
+        return True
+
     @abstractmethod
     def involuntary_switches(self) -> int:
         """Return how often a processor was taken away from this process; 0 where it is not counted."""

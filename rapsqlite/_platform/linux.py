@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rapsqlite._platform.interface import Parking, PipeWait
 
 _DESCRIPTORS = "/proc/self/fd"
+_LOAD = "/proc/loadavg"
 _NO_FALLOCATE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 _MAP_NORESERVE = 0x4000
 _MREMAP_TO = 3  # MREMAP_MAYMOVE | MREMAP_FIXED
@@ -211,6 +212,17 @@ class Linux(Posix):
 
     def processor_count(self) -> int:
         return len(os.sched_getaffinity(0))
+
+    def may_lack_processors(self) -> bool:
+        # The fourth number is how many threads of the machine run or could: proc_loadavg(5). On which processors they
+        # may run is not known, nor which ones this process would have to share if it is bound to some of them.
+        try:
+            with open(_LOAD, "rb") as load:
+                runnable_count = int(load.read().split()[3].partition(b"/")[0])
+        except (OSError, IndexError, ValueError):
+            return True
+        machine_count = os.cpu_count() or 1
+        return runnable_count > machine_count or self.processor_count() < machine_count
 
 
 def _name_of(number: str) -> str:

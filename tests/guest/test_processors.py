@@ -25,6 +25,7 @@ def nothing_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_affinity_until", "_quota_until", "_quota", "_looked_at", "_busy_until"):
         monkeypatch.setattr(processors, name, 0.0)
     monkeypatch.setattr(processors, "_involuntary_switches", lambda: 0)
+    monkeypatch.setattr(processors, "_may_lack_processors", lambda: True)
 
 
 @pytest.fixture
@@ -105,6 +106,62 @@ def test_frequent_preemption_leaves_one_processor_for_a_while(groups: Path, monk
         now[0] += 0.009
 
     assert seen == [4, 4, 4, 1, 1, 1, 1, 1, 4, 4, 4, 1]
+
+
+def test_preemption_counts_only_while_a_thread_waits_for_a_processor(
+    groups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process's own threads, and the kernel's, take processors from each other on an idle machine too: five
+    connections counted as pushed aside most of the time, and nobody spun.
+    """
+    now, switches, waits = [100.0], [7], [False]
+    monkeypatch.setattr(processors, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(processors, "_involuntary_switches", lambda: switches[0])
+    monkeypatch.setattr(processors, "_may_lack_processors", lambda: waits[0])
+    seen = []
+    for waits[0] in (False, False, False, True):
+        switches[0] += 50
+        seen.append(processors.usable_processors())
+        now[0] += 0.009
+
+    assert seen == [4, 4, 4, 1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how many threads wait")
+@pytest.mark.parametrize(
+    "load, affinity, expected",
+    [
+        ("0.20 0.18 0.12 4/80 11206", {0, 1, 2, 3}, False),
+        ("0.20 0.18 0.12 5/80 11206", {0, 1, 2, 3}, True),
+        ("9.20 9.18 9.12 1/80 11206", {0, 1, 2, 3}, False),
+        ("0.20 0.18 0.12 1/80 11206", {0, 1}, True),
+        ("", {0, 1, 2, 3}, True),
+        ("0.20 0.18 0.12 x/80 11206", {0, 1, 2, 3}, True),
+        (None, {0, 1, 2, 3}, True),
+    ],
+)
+def test_threads_wait_if_more_can_run_than_there_are_processors(
+    load: str | None, affinity: set[int], expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a process that may not use all of them, nobody knows: then frequent preemption alone decides."""
+    from rapsqlite._platform import linux  # not on Windows
+
+    if load is not None:
+        (tmp_path / "loadavg").write_text(load, encoding="ascii")
+    monkeypatch.setattr(linux, "_LOAD", str(tmp_path / "loadavg"))
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: affinity)
+
+    assert linux.Linux().may_lack_processors() is expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how many threads wait")
+def test_number_of_runnable_threads_is_where_it_is_looked_for() -> None:
+    """The test's own thread runs."""
+    from rapsqlite._platform import linux  # not on Windows
+
+    with open(linux._LOAD, encoding="ascii") as load:
+        assert int(load.read().split()[3].partition("/")[0]) >= 1
 
 
 def test_preemption_long_ago_does_not_count(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
