@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """The stack is the guest's, whatever the event loop."""
+    return "asyncio"
+
+
 class Deep(NamedTuple):
     """The statement for the schema, the deep one, and one that shows that it ran."""
 
