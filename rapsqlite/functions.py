@@ -98,7 +98,7 @@ class Functions:
         """Register a collation: ``callable(left, right)`` is negative, 0 or positive (before, equal, after).
 
         None removes it. Unlike in sqlite3, an exception in it fails the statement and rolls back the transaction of a
-        statement that changes data: anything sorted by arbitrary answers would be wrong silently.
+        statement that changes data: anything sorted by arbitrary results would be silently wrong.
         https://sqlite.org/c3ref/create_collation.html
         """
         name = checked_name(name, "create_collation")

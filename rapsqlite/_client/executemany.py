@@ -156,7 +156,7 @@ class _Sending:
         try:
             guest.submit(sent)
         except Exception:
-            self._sent = None  # refused: nobody will answer it
+            self._sent = None  # refused: no reply will come
             raise
         self._first += _set_count(encoded)
 

@@ -1,7 +1,7 @@
 """A database file in a private directory, through which a copy travels from one SQLite to another.
 
 A killed process leaves its directory behind. So each directory has a lock file next to it, locked for the lifetime of
-the process, and a process's first copy removes the directories in the same shared whose locks are free.
+the process, and a process's first copy removes the directories next to its own whose locks are free.
 """
 
 from __future__ import annotations

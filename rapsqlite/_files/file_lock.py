@@ -48,7 +48,7 @@ class FileLock:
             self._contention.granted()
 
     def try_share(self) -> bool:
-        """Take SHARED, if nothing is held and nobody is in the way."""
+        """Take SHARED, if nothing is held and no other lock is in the way."""
         if self.level != sqlite.SQLITE_LOCK_NONE:
             return False
         try:

@@ -76,7 +76,7 @@ def share(address: int, other: int) -> None:
 
 
 def drop_pages(view: memoryview) -> None:
-    """Give whole pages of plain memory back to the system, if it takes them; their content is lost."""
+    """Return whole pages of plain memory to the system, if it takes them; their content is lost."""
     if len(view) >= mmap.PAGESIZE:
         address = address_of(view)
         start, end = whole_pages(address), (address + len(view)) // mmap.PAGESIZE * mmap.PAGESIZE

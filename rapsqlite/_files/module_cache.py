@@ -2,8 +2,8 @@
 
 Compiled code runs as it is, so a file is used only if it is a regular file of this user in a directory of this user,
 neither writable by anyone else, and its content matches the digest after it. Anything else counts as absent, and the
-module is compiled again. Of each kind, told by the suffix of its key, the directory keeps the files used last. Knows
-nothing of wasmtime; the caller chooses the key and the payload.
+module is compiled again. Of each kind, recognised by the suffix of its key, the directory keeps the most recently used
+files. Knows nothing of wasmtime; the caller chooses the key and the payload.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _DIGEST_BYTES = 32  # SHA-256
 _TRAILER_BYTES = len(_MAGIC) + _DIGEST_BYTES
 _CHUNK_BYTES = 1 << 18
 _MOST_FILES = 24  # of each kind; a compiled module takes 5 MB
-_UNUSED_S = 30 * 24 * 3600.0  # after which a file is removed
-_STALE_S = 24 * 3600.0  # after which its last use is recorded again, and an unfinished file is abandoned
+_UNUSED_S = 30 * 24 * 3600.0  # how long a file may be unused before it is removed
+_STALE_S = 24 * 3600.0  # how often its last use is recorded; an unfinished file this old is abandoned
 _UNFINISHED = ".compiled-"
 # Follow no link, and do not wait for a pipe's writer.
 _READING: int = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))

@@ -60,7 +60,7 @@ class Prelocks:
             self._asked = (handle, asked | locks)
 
     def take(self, statement: Hashable) -> Prelock:
-        """Take what this statement asked for the last time, as far as that can be had at once."""
+        """Take the locks that this statement needed last time, as far as they are free."""
         self._asked = (0, 0)
         wanted = self._wanted.get(statement)
         if wanted is None:
@@ -81,7 +81,7 @@ class Prelocks:
         return held if locks else NO_PRELOCK
 
     def learn(self, statement: Hashable, *, was_apt: bool) -> None:
-        """A statement is answered; ``was_apt``: it may have used what was taken for it."""
+        """Note the locks that a finished statement needed; ``was_apt``: it may have used the ones taken for it."""
         held, self.held = self.held, None
         handle, asked = self._asked
         if held is not None:
@@ -93,7 +93,7 @@ class Prelocks:
             self._wanted[statement] = (handle, _worth_taking(asked))
 
     def recover(self) -> None:
-        """Drop what was taken for a request that was never sent, or was about to be taken."""
+        """Drop what was taken, or was about to be taken, for a request that was never sent."""
         held = self.held
         if held is not None:
             with self.guard:
@@ -123,7 +123,7 @@ def _without_kind(locks: int) -> int:
 
 
 def _lacked(asked: int, held: int) -> bool:
-    """Tell whether a statement asked for other locks than it had been given, or for a writer's of another kind."""
+    """Return True if a statement requested locks that it had not been given, or a writer's of another kind."""
     others = _without_kind(asked) & ~_without_kind(held)
     return bool(others or (held & _WRITER and asked & _EXCLUSIVE & held << 8))
 

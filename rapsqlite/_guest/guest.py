@@ -273,7 +273,7 @@ class Guest:
         return self._queue.blocks.contain_this_task()
 
     def is_outside_block(self) -> bool:
-        """Return True if a block is open of which the caller is no part."""
+        """Return True if a block is open that the caller is not part of."""
         if not self._queue.blocks.open:
             return False
         try:

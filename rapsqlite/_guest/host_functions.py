@@ -52,7 +52,7 @@ class HostFunctions:
         is_cancelled: Callable[[], bool],
         result_limit_bytes: int,
     ) -> None:
-        """``result_limit_bytes`` is `Limits.max_bytes`; ``afterwards`` and the callables belong to the traffic."""
+        """``result_limit_bytes`` is `Limits.max_bytes`; ``afterwards`` and the callables are the request queue's."""
         self.busy_timeout_s = busy_timeout_s
         self.stopping = False
         self.ringing = False

@@ -453,7 +453,7 @@ class RequestQueue:
         return self._send_posted, PendingRequest(self, None, Request(operation, target=reply.handle))
 
     def give_up(self, pending: PendingRequest, exc: BaseException) -> None:
-        """Discard a request whose task was broken off, and finish what the task may have been doing for others."""
+        """Discard a request whose task was interrupted, and finish what the task may have been doing for others."""
         self.discard(pending)
         if not isinstance(exc, Exception) and pending.loop is not None:
             self._polling.naps, self._unpublished = False, None

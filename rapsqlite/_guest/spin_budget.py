@@ -23,7 +23,7 @@ FEW_SPINS = 4_000  # about 4 µs
 TURN_SPINS = 100_000  # longer than a task takes to send the next request of its turn
 MANY_SPINS = 200_000  # longer than the host takes to sleep and wake up for one reply
 _SOON_S = 0.0003  # a request this soon after a reply continues a conversation
-_SILENCE_S = 0.001  # a conversation is over after this
+_SILENCE_S = 0.001  # without a request for this long a guest counts as idle
 _CROWDED_S = 0.005
 
 _lock = threading.Lock()

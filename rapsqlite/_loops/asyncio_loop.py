@@ -95,7 +95,7 @@ class AsyncioLoop:
         await wait_shielded(self, ticket)
 
     async def wait_shielded(self, ticket: Ticket, timeout_s: float) -> None:
-        """Wait at most so long until the ticket is ready, whatever cancels the task."""
+        """Wait until the ticket is ready, but at most this long, whatever cancels the task."""
         # The shield keeps anyio's level cancellation from waking the task repeatedly meanwhile. Only a cancelled task
         # gets here, so programs that never cancel do not pay for importing anyio.
         from anyio import move_on_after

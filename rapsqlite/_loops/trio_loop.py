@@ -63,7 +63,7 @@ class TrioLoop:
         await wait_shielded(self, ticket)
 
     async def wait_shielded(self, ticket: Ticket, timeout_s: float) -> None:
-        """Wait at most so long until the ticket is ready, whatever cancels the task."""
+        """Wait until the ticket is ready, but at most this long, whatever cancels the task."""
         with self._trio.move_on_after(timeout_s, shield=True):
             while not ticket.is_ready():
                 await self._sleep(ticket)

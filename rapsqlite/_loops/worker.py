@@ -76,7 +76,7 @@ async def in_thread(
     ``starter`` gets a function to run in the thread, by default in a new one. ``on_cancel`` is called if the task is
     cancelled.
 
-    A cancelled task waits at most so long for it to end. If it does, the cancellation is raised at the task's next
+    A cancelled task waits at most this long for it to end. If it does, the cancellation is raised at the task's next
     checkpoint; otherwise it is raised immediately, and the thread continues by itself.
     """
     loop = current_loop()
