@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from functools import partial
 from itertools import islice
 from operator import length_hint
 from typing import TYPE_CHECKING, Any
@@ -242,8 +243,11 @@ class Cursor(AsyncRows, CursorAttributes, Uncopied):
         batches = self._batches
         if batches is None:
             return False
-        reply = await batches.next(wanted)
-        if reply is None or batches is not self._batches:
+        return await batches.next(wanted, partial(self._take_reply, batches), lambda: length_hint(self._base))
+
+    def _take_reply(self, batches: Batches, reply: Reply) -> bool:
+        """Make a further batch the current one; False if the cursor has executed something else meanwhile."""
+        if batches is not self._batches:
             return False
         if not reply.handle and reply.error is None:
             self._batches = None

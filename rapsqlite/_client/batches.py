@@ -16,6 +16,8 @@ from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import interrupted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rapsqlite._guest.guest import Guest
     from rapsqlite._guest.request import PendingRequest
     from rapsqlite._wasm.rings import Reply
@@ -59,20 +61,25 @@ class Batches:
         self._interrupted = False
         self._lock = FairLock()  # for tasks that fetch from the same cursor
 
-    async def next(self, wanted: int) -> Reply | None:
-        """Return the next batch, None after the last one; ``wanted`` rows will be fetched now, 0: all.
+    async def next(self, wanted: int, take: Callable[[Reply], bool], is_taken: Callable[[], object]) -> bool:
+        """Give ``take`` the next batch and return its answer; False after the last one.
 
-        Cancellation and errors end the statement. After an error of the statement ``next`` returns None, as in sqlite3.
-        After an interrupt or a cancellation it raises OperationalError (SQLITE_INTERRUPT) from then on, so that the
-        rows that are lost are not mistaken for the end of the result.
+        ``wanted`` rows will be fetched now, 0: all.
+
+        A task that had to wait here for another one's batch gets no batch while ``is_taken`` returns true, so that none
+        replaces rows that are left of the other. Cancellation and errors end the statement. After an error of the
+        statement ``next`` returns False, as in sqlite3. After an interrupt or a cancellation it raises OperationalError
+        (SQLITE_INTERRUPT) from then on, so that the rows that are lost are not mistaken for the end of the result.
         """
         turn = await self._lock.acquire()
         try:
+            if is_taken():
+                return True
             if self._handle == 0:
                 self._raise_error()
                 self._check_complete()
-                return None
-            return await self._fetch(wanted)
+                return False
+            return take(await self._fetch(wanted))
         finally:
             try:
                 self._lock.release(turn)

@@ -14,7 +14,7 @@ import rapsqlite
 from rapsqlite import connect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT ?) SELECT i FROM n"
@@ -87,19 +87,49 @@ async def test_cursors_of_several_tasks_advance_independently(conn: rapsqlite.Co
     assert sorted(totals) == sorted(count * (count + 1) // 2 for count in counts)
 
 
-async def test_tasks_that_share_a_cursor_get_each_row_once(conn: rapsqlite.Connection) -> None:
-    cursor = await conn.execute(NUMBERS, [30_000])
+async def iterate(cursor: rapsqlite.Cursor) -> AsyncIterator[list[tuple[int]]]:
+    async for row in cursor:
+        yield [row]
+
+
+async def fetch_single_rows(cursor: rapsqlite.Cursor) -> AsyncIterator[list[tuple[int]]]:
+    while (row := await cursor.fetchone()) is not None:
+        yield [row]
+
+
+async def fetch_seven_rows(cursor: rapsqlite.Cursor) -> AsyncIterator[list[tuple[int]]]:
+    while rows := await cursor.fetchmany(7):
+        yield rows
+
+
+async def fetch_the_rest(cursor: rapsqlite.Cursor) -> AsyncIterator[list[tuple[int]]]:
+    for _ in range(30):
+        row = await cursor.fetchone()
+        yield [] if row is None else [row]
+    yield await cursor.fetchall()
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["busy", "waiting"])
+@pytest.mark.parametrize("reader", [iterate, fetch_single_rows, fetch_seven_rows, fetch_the_rest])
+async def test_tasks_that_share_a_cursor_get_each_row_once(
+    conn: rapsqlite.Connection, reader: Callable[[rapsqlite.Cursor], AsyncIterator[list[tuple[int]]]], waits: bool
+) -> None:
+    """A task that waits between two rows must find the rest of its batch, although others fetch meanwhile."""
+    count = 5_000 if waits else 30_000
+    cursor = await conn.execute(NUMBERS, [count])
     seen: list[int] = []
 
     async def take() -> None:
-        async for (number,) in cursor:
-            seen.append(number)
+        async for rows in reader(cursor):
+            seen.extend(number for (number,) in rows)
+            if waits and len(seen) % 3:
+                await anyio.lowlevel.checkpoint()
 
     async with anyio.create_task_group() as tasks:
         for _ in range(5):
             tasks.start_soon(take)
 
-    assert sorted(seen) == list(range(1, 30_001))
+    assert sorted(seen) == list(range(1, count + 1))
 
 
 async def test_other_tasks_run_while_a_large_result_is_fetched(conn: rapsqlite.Connection) -> None:
