@@ -15,7 +15,7 @@ def install_as_aiosqlite() -> None:
     from rapsqlite import aiosqlite
     from rapsqlite.aiosqlite import context, core, cursor
 
-    if sys.modules.get("aiosqlite", aiosqlite) is not aiosqlite:
+    if sys.modules.get("aiosqlite") not in {None, aiosqlite}:
         raise RuntimeError("aiosqlite has been imported already: call install_as_aiosqlite() before that")
     sys.modules.update(
         {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os  # noqa: TC003 - typing.get_type_hints() evaluates the annotations
 import sqlite3
 import warnings
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from threading import Thread  # noqa: F401 - programs replace it, to make aiosqlite's threads daemons
+from typing import TYPE_CHECKING, Any, cast
 
 from rapsqlite import connection, errors
 from rapsqlite._client.state import CLOSED
@@ -16,12 +18,12 @@ from rapsqlite._loops.worker import in_thread
 from rapsqlite.cursor import Cursor
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
 __all__ = ["Connection", "Cursor", "connect"]
 
 LOG = logging.getLogger("aiosqlite")
+_STOP_RUNNING_SENTINEL = object()  # what a function that ends aiosqlite's thread returns; here it ends by itself
 
 
 class Connection(connection.Connection):
@@ -95,10 +97,11 @@ def connect(
     iter_chunk_size: int = 64,
     loop: object = None,
     **kwargs: Any,
-) -> Any:
+) -> Connection:
     """Return a connection to ``database``; see `rapsqlite.connect` for the options."""
     factory = kwargs.pop("factory", None)
     factory = Connection if factory in {None, sqlite3.Connection} else factory
-    return connection.connect(
+    made = connection.connect(
         database, iter_chunk_size=iter_chunk_size, loop=loop, factory=factory, aiosqlite_compat=True, **kwargs
     )
+    return cast("Connection", made)

@@ -9,7 +9,7 @@ import asyncio
 import sqlite3
 import threading
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import anyio
 import pytest
@@ -289,7 +289,7 @@ async def test_factory_of_sqlite3_is_the_default_and_a_subclass_of_it_is_refused
     async with aiosqlite.connect(":memory:", factory=sqlite3.Connection) as db:
         assert type(db) is aiosqlite.Connection
     async with aiosqlite.connect(":memory:", factory=Ours) as db:
-        assert type(db) is Ours
+        assert isinstance(db, Ours)
     with pytest.raises(rapsqlite.NotSupportedError, match=r"subclass of rapsqlite\.Connection; Theirs is sqlite3's"):
         aiosqlite.connect(":memory:", factory=Theirs)
 
@@ -312,3 +312,52 @@ async def test_function_is_part_of_the_transaction_of_its_task(db: Any) -> None:
             raise KeyError
 
     assert await db.execute_fetchall("SELECT * FROM t") == []
+
+
+def test_except_clauses_catch_the_errors_of_sqlite3_as_well() -> None:
+    """In aiosqlite they are the same classes: programs use both modules, and their tests raise sqlite3's."""
+    import aiosqlite as theirs
+
+    for name in set(theirs.__all__) & set(rapsqlite.errors.__all__):
+        assert getattr(aiosqlite, name) is getattr(sqlite3, name)
+        assert issubclass(getattr(rapsqlite, name), getattr(aiosqlite, name))
+
+
+def test_install_replaces_an_import_that_was_blocked() -> None:
+    """``sys.modules["aiosqlite"] = None`` makes ``import aiosqlite`` fail: no module of that name has been imported."""
+    done = run_python(
+        "-c",
+        "import sys, rapsqlite\nsys.modules['aiosqlite'] = None\n"
+        "rapsqlite.install_as_aiosqlite()\nimport aiosqlite\nprint(aiosqlite.__name__)",
+    )
+
+    assert (done.stdout, done.stderr) == ("rapsqlite.aiosqlite\n", "")
+
+
+def test_install_may_run_in_many_threads_at_once() -> None:
+    done = run_python(
+        "-c",
+        "import threading, rapsqlite\n"
+        "threads = [threading.Thread(target=rapsqlite.install_as_aiosqlite) for _ in range(8)]\n"
+        "[thread.start() for thread in threads]\n"
+        "[thread.join() for thread in threads]\n"
+        "import aiosqlite.core\nprint(aiosqlite.core.Connection is aiosqlite.Connection)",
+    )
+
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+@pytest.mark.parametrize("function", [aiosqlite.connect, aiosqlite.Connection.__init__, aiosqlite.core.connect])
+def test_annotations_of_connect_can_be_evaluated(function: Any) -> None:
+    """Frameworks that inject dependencies evaluate them."""
+    hints = get_type_hints(function)
+
+    assert set(hints) >= {"iter_chunk_size", "loop", "return"}
+
+
+def test_core_has_the_names_that_programs_replace() -> None:
+    """They make aiosqlite's threads daemons, or stop them; here threads are daemons and end with their connections."""
+    core: Any = aiosqlite.core
+
+    assert core.Thread is threading.Thread
+    assert core._STOP_RUNNING_SENTINEL is not None
