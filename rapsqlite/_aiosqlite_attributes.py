@@ -9,6 +9,7 @@ https://github.com/omnilib/aiosqlite
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite._blocking import BlockingConnection, BlockingCursor, Worker
@@ -79,7 +80,8 @@ class _Queue:
             except BaseException as error:  # noqa: BLE001 - it is the future's
                 answer = ("set_exception", error)
             if future is not None:
-                future.get_loop().call_soon_threadsafe(resolve, *answer)
+                with suppress(RuntimeError):  # its loop is closed: nothing waits for it
+                    future.get_loop().call_soon_threadsafe(resolve, *answer)
 
         self._worker.submit(call)
 
@@ -136,6 +138,14 @@ class ConnectionAttributes:
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._state.guest.state  # noqa: B018 - raises if the connection is not open
         return await self._worker.run(fn, *args, **kwargs)
+
+    def _execute_insert(self, sql: str, parameters: Any) -> Any:
+        """Execute a statement and return a row with the row id of the last inserted row; for `_execute`."""
+        return self._conn.execute(sql, parameters).execute("SELECT last_insert_rowid()").fetchone()
+
+    def _execute_fetchall(self, sql: str, parameters: Any) -> Any:
+        """Execute a statement and return all its rows; for `_execute`."""
+        return self._conn.execute(sql, parameters).fetchall()
 
     async def _connect(self: Any) -> Any:
         return await self if self._state.guest is NOT_CONNECTED else self

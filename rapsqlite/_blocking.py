@@ -16,6 +16,7 @@ from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from rapsqlite._client.state import Absent
 from rapsqlite._guest.task_blocks import acting_for
 from rapsqlite._loops import current_loop
 from rapsqlite._loops.worker import in_thread
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator
 
+    from rapsqlite._client.state import ConnectionState
     from rapsqlite.connection import Connection
 
 
@@ -42,9 +44,10 @@ class _Job:
 class Worker:
     """Calls functions one at a time, in order of submission, in its own thread."""
 
-    __slots__ = ("_job", "_jobs", "_lock", "_loop", "_thread")
+    __slots__ = ("_job", "_jobs", "_lock", "_loop", "_state", "_thread")
 
-    def __init__(self) -> None:
+    def __init__(self, state: ConnectionState | None = None) -> None:
+        self._state = state  # of the connection that the functions use
         self._lock = threading.Lock()
         self._jobs: deque[_Job] = deque()
         self._job: _Job | None = None  # the one that is running
@@ -93,6 +96,11 @@ class Worker:
 
         Cancellation interrupts the statement that the function waits for, and waits until the function has ended.
         """
+        self._refuse_in_callback()
+        if self.is_this_thread():
+            raise ProgrammingError(
+                "a function that waits for another would wait for itself: they are called one at a time"
+            )
         context = contextvars.copy_context()
         context.run(acting_for.set, current_loop().current_task())
         job = _Job(partial(context.run, function, *args, **options))
@@ -113,10 +121,28 @@ class Worker:
             if task is not None:
                 task.get_loop().call_soon_threadsafe(task.cancel)
 
+    async def finish(self) -> None:
+        """Wait until the functions that are queued now have ended."""
+        with self._lock:
+            is_idle = self._job is None and not self._jobs
+        if not is_idle and not self.is_this_thread():
+            await self.run(int)
+
+    def is_this_thread(self) -> bool:
+        """Return True if the caller is one of the functions."""
+        return threading.current_thread() is self._thread
+
+    def _refuse_in_callback(self) -> None:
+        """Raise if the connection is calling this thread: it cannot answer a function until that call returns."""
+        guest = None if self._state is None else self._state.guest
+        if guest is not None and not isinstance(guest, Absent):
+            guest.host.callbacks.refuse_use()
+
     def block(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Call a function and, if its result is awaitable, await it; block until that is done. Any thread."""
-        if threading.current_thread() is self._thread:
+        if self.is_this_thread():
             return self._block_here(partial(function, *args, **options))
+        self._refuse_in_callback()
         from concurrent.futures import Future  # with asyncio
 
         done: Future[Any] = Future()

@@ -71,9 +71,9 @@ class Queries:
 
         https://sqlite.org/c3ref/last_insert_rowid.html
         """
-        return Operation(self._execute_insert(sql, parameters))
+        return Operation(self._inserted(sql, parameters))
 
-    async def _execute_insert(self, sql: str, parameters: Parameters | None) -> Any:
+    async def _inserted(self, sql: str, parameters: Parameters | None) -> Any:
         cursor = await Cursor(self._itself).execute(sql, parameters)
         await cursor.close()
         rowid = cursor.lastrowid

@@ -123,7 +123,7 @@ class Connection(
         self._init_hook = init_hook and checked_callable("init_hook", init_hook)
         self._left_open = f"opened at {calling_line()}, {_LEFT_OPEN}"
         self._was_opened = False
-        self._worker = Worker()
+        self._worker = Worker(self._state)
         self._guest_thread: threading.Thread | None = None
 
     def _set_block_defaults(self, mode: str | None, scope: str) -> None:
@@ -187,9 +187,12 @@ class Connection(
             self._close_unopened()
             return
         try:
+            if guest.state == "ok" and not guest.is_inside_block():  # a function may wait for that block
+                await self._worker.finish()
             self._state.guest = CLOSED
             await guest.close()
         except BaseException:
+            self._state.guest = CLOSED
             guest.stop()  # a KeyboardInterrupt may have come before the guest was told
             raise
 

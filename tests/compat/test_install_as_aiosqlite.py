@@ -361,3 +361,100 @@ def test_core_has_the_names_that_programs_replace() -> None:
 
     assert core.Thread is threading.Thread
     assert core._STOP_RUNNING_SENTINEL is not None
+
+
+async def test_insert_and_fetchall_have_their_blocking_counterparts(db: Any) -> None:
+    rowid = await db._execute(db._execute_insert, "INSERT INTO t VALUES (?)", (5,))
+    rows = await db._execute(db._execute_fetchall, "SELECT a FROM t", ())
+
+    assert (rowid, rows) == ((1,), [(5,)])
+
+
+async def test_callback_that_blocks_on_its_connection_is_refused(db: Any) -> None:
+    """The connection is busy until the callback returns, so the callback would wait for itself."""
+    refusals: list[rapsqlite.ProgrammingError] = []
+
+    def callback() -> int:
+        with pytest.raises(rapsqlite.ProgrammingError, match="a callback cannot use the connection") as refused:
+            db._conn.execute("SELECT 1")
+        refusals.append(refused.value)
+        return 1
+
+    await db.create_function("callback", 0, callback)
+
+    assert await db.execute_fetchall("SELECT callback()") == [(1,)]
+    assert await db._execute(lambda: db._conn.execute("SELECT callback()").fetchone()) == (1,)
+    assert len(refusals) == 2
+
+
+async def test_function_that_waits_for_another_one_is_refused(db: Any) -> None:
+    """They run one at a time, so it would wait for itself."""
+
+    def outer() -> None:
+        asyncio.run(db._execute(print))
+
+    with pytest.raises(rapsqlite.ProgrammingError, match="would wait for itself"):
+        await db._execute(outer)
+    assert await db.execute_fetchall("SELECT 1") == [(1,)]
+
+
+def test_future_of_a_closed_loop_does_not_end_the_worker() -> None:
+    """Nobody waits for it; the functions queued behind it are called."""
+
+    async def main() -> int:
+        closed = asyncio.new_event_loop()
+        future = closed.create_future()
+        closed.close()
+        async with aiosqlite.connect(":memory:") as db:
+            db._tx.put_nowait((future, lambda: 1))
+            return int(await db._execute(lambda: 2))
+
+    assert asyncio.run(main()) == 2
+
+
+async def test_close_comes_after_the_functions_in_the_queue(database: Path) -> None:
+    """As in aiosqlite, where closing is one of them."""
+    db = await aiosqlite.connect(database, isolation_level=None)
+    await db.execute("CREATE TABLE t (a)")
+    is_running, may_go_on = threading.Event(), threading.Event()
+
+    def insert(number: int) -> None:
+        is_running.set()
+        assert may_go_on.wait(10)
+        db._conn.execute("INSERT INTO t VALUES (?)", (number,))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(3):
+            tasks.start_soon(db._execute, insert, number)
+        await anyio.to_thread.run_sync(is_running.wait)
+        tasks.start_soon(db.close)
+        await anyio.lowlevel.checkpoint()
+        may_go_on.set()
+
+    with closing(sqlite3.connect(database)) as native:
+        assert list(native.execute("SELECT count(*) FROM t")) == [(3,)]
+
+
+async def test_function_may_close_its_connection(db: Any) -> None:
+    await db._execute(db._conn.close)
+
+    assert not db._running
+
+
+async def test_close_inside_a_block_does_not_wait_for_functions_that_wait_for_the_block(db: Any) -> None:
+    """Each would wait for the other."""
+    is_running, may_go_on = threading.Event(), threading.Event()
+
+    def insert() -> None:
+        is_running.set()
+        assert may_go_on.wait(10)
+        with pytest.raises(ValueError, match="closed"):
+            db._conn.execute("INSERT INTO t VALUES (1)")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(db._execute, insert)
+        await anyio.to_thread.run_sync(is_running.wait)
+        with pytest.raises(rapsqlite.ClosedError):  # noqa: PT012 - the block cannot commit any more
+            async with db.transaction():
+                may_go_on.set()
+                await db.close()
