@@ -16,8 +16,8 @@ run() { # tree, driver, name of the database, file for the names of the tests th
         cd "$1"
         # A test that fails is no failure of the run: the comparison is what counts.
         # shellcheck disable=SC2086
-        PYTHONPATH=$scripts RAPSQLITE_PASSED=$4 "$python" -m pytest -p sqlalchemy_suite -p no:randomly -p no:anyio \
-            -p no:asyncio -p no:timeout -p no:cacheprovider -q --maxfail=100000 --dburi "sqlite+$2:///$3" $tests \
+        PYTHONPATH=$scripts RAPSQLITE_PASSED=$4 "$python" -m pytest -p suite_comparison -p sqlalchemy_suite -p no:randomly \
+            -p no:anyio -p no:asyncio -p no:timeout -p no:cacheprovider -q --maxfail=100000 --dburi "sqlite+$2:///$3" $tests \
             >"$4.log" 2>&1 || true
         tail -n 1 "$4.log"
     )
@@ -37,6 +37,6 @@ for version in "$@"; do
             echo "== $(basename "$tree"), $driver, $kind"
             run "$tree" $driver "$name" "$work/$(basename "$tree")-$driver-$kind.txt"
         done
-        "$python" "$scripts/sqlalchemy_suite.py" "$work/$(basename "$tree")"-{aiosqlite,rapsqlite}-$kind.txt
+        "$python" "$scripts/suite_comparison.py" "$work/$(basename "$tree")"-{aiosqlite,rapsqlite}-$kind.txt
     done
 done
