@@ -11,13 +11,17 @@ To open a database named "doctor" or "warm", write ./doctor or ./warm.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rapsqlite import runtime
 from rapsqlite._cli.doctor import examine
+from rapsqlite._cli.formats import one_line
+from rapsqlite._cli.prompt import line_reader
 from rapsqlite._cli.shell import Shell
 from rapsqlite._client.extension_loader import DIRECTORY
 from rapsqlite._constants import SQLITE_VERSION
@@ -27,6 +31,8 @@ from rapsqlite.connection import connect
 from rapsqlite.errors import Error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from rapsqlite.connection import Connection
 
 _MARKS = {True: "ok  ", False: "FAIL", None: "    "}
@@ -51,7 +57,11 @@ def main(arguments: list[str] | None = None) -> int:
             return warm()
         return shell(words[0], words[1] if len(words) > 1 else None)
     except Error as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Nobody reads, as after `| head`; the interpreter would report it when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return 130
@@ -85,19 +95,20 @@ def warm() -> int:
 
 def shell(database: str, sql: str | None) -> int:
     """Run the SQL, or lines from standard input; fail if a statement fails non-interactively."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
         conn = loop.run_until_complete(_open(database))
         try:
             runner = Shell(conn, loop)
-            if sql is not None:
-                runner.run(sql)
-            elif sys.stdin.isatty():
+            if sql is None and sys.stdin.isatty():
                 converse(runner)
                 return 0
-            else:
-                read_input(runner)
+            run_lines(runner, sys.stdin if sql is None else sql.split("\n"))
+            sys.stdout.flush()
             return 1 if runner.errors else 0
         finally:
             loop.run_until_complete(conn.close())
@@ -110,34 +121,37 @@ async def _open(database: str) -> Connection:
     return await connect(database, isolation_level=None)
 
 
-def read_input(runner: Shell) -> None:
+def run_lines(runner: Shell, lines: Iterable[str]) -> None:
     """Run a script; stop at the first error, so that later statements do not build on a failed one."""
-    for line in sys.stdin:
-        if not runner.feed(line.rstrip("\n")) or runner.errors:
-            return
+    try:
+        for line in lines:
+            if not runner.feed(line.rstrip("\n")) or runner.errors:
+                return
+    except UnicodeDecodeError as error:
+        runner.complain(str(error))
+        return
     runner.finish()
 
 
 def converse(runner: Shell) -> None:
     """Read lines interactively until .quit or the end of the input."""
-    # Importing it gives `input` line editing. It is not available on every system, and pipes do not need it.
-    try:
-        import readline  # noqa: F401
-    except ImportError:
-        print("(no line editing here)")
+    read = line_reader([*runner.commands, "export", "quit"], runner.names)
     print("SQL ends with a semicolon; .help lists commands")
-    while True:
-        try:
-            line = input(runner.prompt)
-        except EOFError:
-            print()
-            return
-        except KeyboardInterrupt:
-            print()
-            runner.forget()
-            continue
-        if not runner.feed(line):
-            return
+    while take_line(runner, read):
+        pass
+
+
+def take_line(runner: Shell, read: Callable[[str], str]) -> bool:
+    """Read and run one line, or several that were pasted. Return False to end the shell."""
+    try:
+        return all(runner.feed(line) for line in read(runner.prompt).split("\n"))
+    except EOFError:
+        print()
+        return False
+    except KeyboardInterrupt:
+        print()
+        runner.forget()
+        return True
 
 
 if __name__ == "__main__":

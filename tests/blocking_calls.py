@@ -39,6 +39,8 @@ with contextlib.suppress(ImportError):  # Windows
 KERNEL = ("/proc/", "/sys/", "/dev/null")
 # "file function" of the package, and why it may.
 KNOWN = {
+    "_cli/transfer.py _opened": "the shell's loop runs nothing else",
+    "_cli/transfer.py _replaced": "as above",
     "_client/shared_memory.py __init__": "makes a directory, in /dev/shm where there is one: a file system in memory",
 }
 

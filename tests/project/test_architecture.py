@@ -109,7 +109,7 @@ ONLY_USERS = {
 HEAVY = {"anyio", "asyncio", "trio", "uvloop", "sniffio", "wasmtime"}
 LAZY = HEAVY | set(
     "dataclasses inspect ctypes rapsqlite logging tempfile shutil concurrent contextvars uuid platform hashlib "
-    "argparse code readline sysconfig importlib".split()
+    "argparse code readline sysconfig importlib prompt_toolkit rich".split()
 )
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc", "stuff"}
 # Split, so that this file does not contain what it forbids.

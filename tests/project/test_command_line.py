@@ -17,7 +17,8 @@ import pytest
 
 import rapsqlite
 from rapsqlite._cli import platforms
-from rapsqlite._cli.shell import Shell, shown, statements_of
+from rapsqlite._cli.formats import shown
+from rapsqlite._cli.shell import Shell, statements_of
 from rapsqlite._client.extension_loader import SHIPPED
 from tests.programs import run_python
 
