@@ -1,4 +1,7 @@
-"""Transactions that are retried while the database is busy, or that have a time limit."""
+"""Transactions that are retried while the database is busy, or that have a time limit.
+
+https://sqlite.org/rescode.html#busy
+"""
 
 from __future__ import annotations
 

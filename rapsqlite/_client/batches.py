@@ -4,6 +4,7 @@ Rows that have been read do not change, whatever the connection writes afterward
 So batches begin with one row and grow while the connection does not write: quickly at first, and after a write to as
 many rows as the consumer has taken since. From `PIPELINED_ROWS` on, the guest makes the next batch while the consumer
 works on one: at most two batches (docs/abi.md, ``BATCH_BYTES``) are in memory, and the guest waits for a slow consumer.
+https://sqlite.org/isolation.html
 """
 
 from __future__ import annotations

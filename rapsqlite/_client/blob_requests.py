@@ -1,6 +1,7 @@
 """A value that the guest has open for `blob.Blob`: reads and writes, each in one request.
 
 One task's request is never interleaved with another's, so each read sees one state of the value, whatever its size.
+https://sqlite.org/c3ref/blob_read.html, https://sqlite.org/c3ref/blob_write.html
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Callbacks for one request, by which the guest reads and writes changesets and asks what to do."""
+"""Callbacks for one request, by which the guest reads and writes changesets and asks what to do.
+
+https://sqlite.org/session/sqlite3changegroup_add_strm.html
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The open files of one connection, by handle: locks and mapped memory shared with other connections."""
+"""The open files of one connection, by handle: locks and mapped memory shared with other connections.
+
+https://sqlite.org/c3ref/io_methods.html
+"""
 
 from __future__ import annotations
 

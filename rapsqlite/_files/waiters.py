@@ -8,6 +8,7 @@ A process that waits with SQLite's own library tries ten times a second in the e
 that goes from hand to hand here. So after a turn of a second this process pauses: for as long as such a process may
 sleep, none of its connections begins to write.
 docs/decisions/0005-waiting-for-locks.md has the figures.
+https://sqlite.org/c3ref/busy_timeout.html
 """
 
 from __future__ import annotations

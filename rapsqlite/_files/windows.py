@@ -1,4 +1,7 @@
-"""The windows of one file: parts of it mapped into the guest's address space."""
+"""The windows of one file: parts of it mapped into the guest's address space.
+
+https://sqlite.org/mmap.html
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The marker for a value that a change leaves as it is."""
+"""The marker for a value that a change leaves as it is.
+
+https://sqlite.org/session/sqlite3changeset_new.html
+"""
 
 from __future__ import annotations
 
