@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Page, expect, sync_playwright
+    from playwright.sync_api import Browser, Page, expect, sync_playwright
 else:
     # The built wheel is tested where only what its tests need is installed, and these modules are loaded there, too.
     playwright = pytest.importorskip("playwright.sync_api")
@@ -34,12 +34,16 @@ pytestmark = [pytest.mark.sources, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def chromium() -> str:
-    """Return the path of a Chromium that starts."""
-    found = shutil.which("chromium")
-    if found is None or subprocess.run([found, "--version"], capture_output=True, check=False).returncode != 0:
+def browser() -> Iterator[Browser]:
+    """Start a Chromium, if there is one that starts."""
+    chromium = shutil.which("chromium")
+    if chromium is None or subprocess.run([chromium, "--version"], capture_output=True, check=False).returncode != 0:
         pytest.skip("no chromium that starts: scripts/docs.sh browser installs it on Debian, as root")
-    return found
+    with sync_playwright() as library:
+        # Root needs the first in a container, and a small /dev/shm the second.
+        started = library.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield started
+        started.close()
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -60,22 +64,19 @@ def address(site: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(chromium: str, address: str) -> Iterator[Page]:
+def page(browser: Browser, address: str) -> Iterator[Page]:
     """Open the start page at the width of a desktop, in the light theme, and fail for errors in the console."""
     errors: list[str] = []
-    with sync_playwright() as library:
-        # Root needs the first in a container, and a small /dev/shm the second.
-        browser = library.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        context = browser.new_context(viewport={"width": DESKTOP[0], "height": DESKTOP[1]}, color_scheme="light")
-        context.set_default_timeout(PATIENCE_MS)
-        expect.set_options(timeout=PATIENCE_MS)
-        opened = context.new_page()
-        opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        opened.on("pageerror", lambda error: errors.append(str(error)))
-        opened.on("request", lambda sent: None if sent.url.startswith((address, "data:")) else errors.append(sent.url))
-        opened.goto(address + "index.html")
-        yield opened
-        browser.close()
+    expect.set_options(timeout=PATIENCE_MS)
+    context = browser.new_context(viewport={"width": DESKTOP[0], "height": DESKTOP[1]}, color_scheme="light")
+    context.set_default_timeout(PATIENCE_MS)
+    opened = context.new_page()
+    opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on("request", lambda sent: None if sent.url.startswith((address, "data:")) else errors.append(sent.url))
+    opened.goto(address + "index.html")
+    yield opened
+    context.close()
     assert errors == []
 
 
@@ -88,8 +89,9 @@ def search(page: Page, address: str, words: str) -> list[str]:
 
 
 def test_search_leads_to_a_section_that_marks_the_words(page: Page) -> None:
-    page.locator("input.md-search__input").fill("SQLITE_BUSY_SNAPSHOT")
-    page.locator(".md-search-result__item a[href$='#database-is-locked']").click()
+    expect(page.locator(".md-search-result__meta")).to_have_text("Type to start searching")  # the index is loaded
+    page.locator("input.md-search__input").press_sequentially("SQLITE_BUSY_SNAPSHOT")  # it listens to keys
+    page.locator("a[href$='h=sqlite_busy_snapshot#database-is-locked']").click()
 
     page.wait_for_url("**/troubleshooting.html*#database-is-locked")
     expect(page.locator("article mark").first).to_have_text("SQLITE_BUSY_SNAPSHOT")
@@ -130,7 +132,7 @@ def test_no_page_is_wider_than_a_phone(page: Page, site: Path, address: str) -> 
     names = sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html") if "files" not in path.parts)
     too_wide = []
     for name in names:
-        page.goto(address + name)
+        page.goto(address + name, wait_until="domcontentloaded")
         # The theme's script puts a frame around each table.
         expect(page.locator("article > table:not([class])")).to_have_count(0)
         if page.evaluate("document.documentElement.scrollWidth") > PHONE[0]:
