@@ -7,6 +7,8 @@ readonly platforms=${RAPSQLITE_PLATFORMS:-/var/cache/rapsqlite-platforms} # kept
 
 say() { printf '==> %s (%d s so far)\n' "$*" "$SECONDS"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+# Not an error of this project: .ci/run goes on after exit code 75.
+unreachable() { printf 'nothing was tested: %s cannot be fetched\n' "$*" >&2; exit 75; }
 
 # One script at a time: they share what is kept. Whatever outlives the script must close this descriptor.
 mkdir -p "$platforms"
@@ -22,8 +24,9 @@ apt_install() {
     [ ${#missing[@]} -gt 0 ] || return 0
     [ "$(id -u)" = 0 ] || die "install these packages first: ${missing[*]}"
     say "installing ${missing[*]} with apt"
-    apt-get update -q >/dev/null
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null
+    apt-get update -q >/dev/null || unreachable "${missing[*]}"
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null ||
+        unreachable "${missing[*]}"
 }
 
 # Print the address of the Debian archive that this machine uses.
@@ -52,9 +55,10 @@ make_root() {
     shift 3
     [ "$(cat "$root/packages" 2>/dev/null)" != "libc-bin $*" ] || return 0
     say "unpacking Debian $suite for $architecture into $root: $*"
-    apt_for "$suite" "$architecture" update >/dev/null
+    apt_for "$suite" "$architecture" -o APT::Update::Error-Mode=any update >/dev/null || unreachable "Debian $suite"
     apt_for "$suite" "$architecture" clean
-    apt_for "$suite" "$architecture" install -y --download-only base-files bash coreutils dash sed grep libc-bin "$@" >/dev/null
+    apt_for "$suite" "$architecture" install -y --download-only base-files bash coreutils dash sed grep libc-bin "$@" \
+        >/dev/null || unreachable "Debian $suite"
     leave_root "$root"
     rm -rf "$root"
     mkdir -p "$root"/usr/{bin,sbin,lib,lib64} "$root"/{proc,sys,dev,tmp,root,opt}
@@ -83,6 +87,15 @@ leave_root() {
     done
 }
 
+# End the script after a failure of pip: a package that everyone has tells whether its index can be reached.
+pip_failed() {
+    local folder=$platforms/probe
+    rm -rf "$folder"
+    ! .venv/bin/python -m pip download -q --disable-pip-version-check --no-cache-dir --no-deps -d "$folder" pip 2>/dev/null ||
+        die "pip cannot install $*"
+    unreachable "$@"
+}
+
 # build_wheel: build this checkout's wheel, and set "wheel" to its path.
 build_wheel() {
     say "building the wheel"
@@ -104,7 +117,7 @@ install_wheel() {
     if [ "$(cat "$target/installed" 2>/dev/null)" != "$wanted" ]; then
         say "fetching wheels for Python $version into $target"
         rm -rf "$target"
-        "${pip[@]}" "$wheel[trio]" "$@"
+        "${pip[@]}" "$wheel[trio]" "$@" || pip_failed "$*"
         printf '%s' "$wanted" >"$target/installed"
     fi
     rm -rf "$target"/rapsqlite*

@@ -51,7 +51,8 @@ install_python() {
     rm -rf "$win"
     mkdir -p "$win"
     printf '%s --hash=sha256:%s\n' "$wanted" "$hash" >"$win/pinned.txt"
-    .venv/bin/python -m pip download -q --disable-pip-version-check --no-deps --require-hashes -r "$win/pinned.txt" -d "$win"
+    .venv/bin/python -m pip download -q --disable-pip-version-check --no-deps --require-hashes -r "$win/pinned.txt" -d "$win" ||
+        pip_failed "$wanted"
     unzip -qo "$win"/QEnvPython312-*.whl 'QPT_SDK/QEnvPython/python312/*' -d "$win"
     for file in python.exe python312.dll _ctypes.pyd sqlite3.dll; do
         is_signed "$win/QPT_SDK/QEnvPython/python312/$file" || die "$file is not signed by the Python Software Foundation"
