@@ -45,11 +45,6 @@ async def conn() -> AsyncIterator[rapsqlite.Connection]:
         yield connection
 
 
-async def drain(rows: Any) -> None:
-    async for _ in rows:
-        pass
-
-
 async def fetch_slow_rows(conn: rapsqlite.Connection) -> None:
     async with conn.execute(SLOW_ROWS) as cursor:
         await cursor.fetchall()
@@ -58,8 +53,6 @@ async def fetch_slow_rows(conn: rapsqlite.Connection) -> None:
 VERBS: dict[str, Verb] = {
     **verbs(ENDLESS, SLOW_ROWS),
     "fetchall": fetch_slow_rows,
-    "execute_iter": lambda conn: drain(conn.execute_iter(SLOW_ROWS, chunk_size=10)),
-    "stream": lambda conn: drain(conn.stream(SLOW_ROWS)),
 }
 
 

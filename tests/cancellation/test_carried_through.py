@@ -19,6 +19,7 @@ import rapsqlite
 from rapsqlite import connect
 from rapsqlite._guest.request import undoes
 from tests.cancellation.disturbing import cancelled_until_done, interrupt_next_wait
+from tests.cancellation.verbs import drain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,11 +28,6 @@ if TYPE_CHECKING:
     Form = Callable[[rapsqlite.Connection, str], Awaitable[object]]
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
-
-
-async def exhaust(rows: Any) -> None:
-    async for _ in rows:
-        pass
 
 
 async def in_block(conn: rapsqlite.Connection, sql: str) -> None:
@@ -57,11 +53,11 @@ FORMS: dict[str, Form] = {
     "fetch_optional": lambda conn, sql: conn.fetch_optional(sql),
     "fetch_scalar": lambda conn, sql: conn.fetch_scalar(sql),
     "fetch_blob": lambda conn, sql: conn.fetch_blob(sql),
-    "stream": lambda conn, sql: exhaust(conn.stream(sql)),
-    "execute_iter": lambda conn, sql: exhaust(conn.execute_iter(sql)),
+    "stream": lambda conn, sql: drain(conn.stream(sql)),
+    "execute_iter": lambda conn, sql: drain(conn.execute_iter(sql)),
     "prepared execute": lambda conn, sql: conn.prepare(sql).execute(),
     "prepared fetch_all": lambda conn, sql: conn.prepare(sql).fetch_all(),
-    "prepared stream": lambda conn, sql: exhaust(conn.prepare(sql).stream()),
+    "prepared stream": lambda conn, sql: drain(conn.prepare(sql).stream()),
 }
 ROLLBACKS: dict[str, Callable[[rapsqlite.Connection], Awaitable[object]]] = {
     "rollback()": lambda conn: conn.rollback(),

@@ -22,6 +22,7 @@ import rapsqlite
 from rapsqlite import connect
 from rapsqlite._guest.request import PendingRequest
 from rapsqlite._loops import current_loop
+from tests.cancellation.verbs import drain
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -42,11 +43,6 @@ class Verb(NamedTuple):
     is_begun: bool = False  # whether its statement has begun: interrupted it is undone, else it ends with the cursor
     in_memory: bool = False  # its effect is visible only through the connection
     kept_count: int = 0  # statements that stay prepared afterwards
-
-
-async def exhaust(rows: Any) -> None:
-    async for _ in rows:
-        pass
 
 
 async def many(conn: rapsqlite.Connection) -> None:
@@ -208,7 +204,7 @@ VERBS: dict[str, Verb] = {
     "executescript": Verb(lambda conn: conn.executescript(f"BEGIN; {INSERT}; COMMIT"), INSERT, then="ROLLBACK"),
     "fetch_all": Verb(lambda conn: conn.fetch_all(RETURNING), INSERT),
     "fetch_scalar": Verb(lambda conn: conn.fetch_scalar(RETURNING), INSERT),
-    "stream": Verb(lambda conn: exhaust(conn.stream(RETURNING)), INSERT),
+    "stream": Verb(lambda conn: drain(conn.stream(RETURNING)), INSERT),
     "prepared": Verb(lambda conn: conn.prepare(INSERT).execute(), INSERT),
     "prepared, rows left": Verb(
         lambda _, statement: statement.execute(), INSERT_MANY, prepare=kept_statement, kept_count=1
@@ -251,10 +247,10 @@ VERBS: dict[str, Verb] = {
     "cursor.fetchall": Verb(lambda _, cursor: cursor.fetchall(), INSERT_MANY, prepare=begun_cursor, is_begun=True),
     "cursor.fetchmany": Verb(fetch_in_parts, INSERT_MANY, prepare=begun_cursor, is_begun=True),
     "cursor.fetchone": Verb(fetch_one_by_one, INSERT_MANY, prepare=begun_cursor, is_begun=True),
-    "rows of a cursor": Verb(lambda _, cursor: exhaust(cursor), INSERT_MANY, prepare=begun_cursor, is_begun=True),
-    "rows that are read": Verb(lambda _, cursor: exhaust(cursor), "", prepare=reading_cursor),
+    "rows of a cursor": Verb(lambda _, cursor: drain(cursor), INSERT_MANY, prepare=begun_cursor, is_begun=True),
+    "rows that are read": Verb(lambda _, cursor: drain(cursor), "", prepare=reading_cursor),
     "cursor.close": Verb(lambda _, cursor: cursor.close(), INSERT_MANY, "", True, prepare=begun_cursor),
-    "rows of a stream": Verb(lambda _, rows: exhaust(rows), INSERT_MANY, prepare=begun_stream, is_begun=True),
+    "rows of a stream": Verb(lambda _, rows: drain(rows), INSERT_MANY, prepare=begun_stream, is_begun=True),
     "aclose of a stream": Verb(lambda _, rows: rows.aclose(), INSERT_MANY, "", True, prepare=begun_stream),
 }
 ROWS = "SELECT a, substr(b, 1, 3) FROM t ORDER BY rowid"

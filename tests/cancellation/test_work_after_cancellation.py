@@ -19,7 +19,7 @@ from rapsqlite import connect
 from rapsqlite._files.imports import file_imports
 from rapsqlite._guest.request import PendingRequest
 from rapsqlite._loops import current_loop
-from tests.cancellation.verbs import verbs
+from tests.cancellation.verbs import drain, verbs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -94,11 +94,6 @@ async def conn() -> AsyncIterator[rapsqlite.Connection]:
         yield connection
 
 
-async def exhaust(rows: Any) -> None:
-    async for _ in rows:
-        pass
-
-
 async def fetchone(conn: rapsqlite.Connection) -> None:
     async with conn.execute(SLOW_ROWS) as cursor:
         while await cursor.fetchone():
@@ -118,7 +113,7 @@ async def fetchall(conn: rapsqlite.Connection) -> None:
 
 async def iterate(conn: rapsqlite.Connection) -> None:
     async with conn.execute(ENDLESS_ROWS) as cursor:
-        await exhaust(cursor)
+        await drain(cursor)
 
 
 async def dump(conn: rapsqlite.Connection) -> None:
@@ -139,10 +134,8 @@ VERBS: dict[str, Verb] = {
     "fetchmany": fetchmany,
     "fetchall": fetchall,
     "async for": iterate,
-    "stream": lambda conn: exhaust(conn.stream(ENDLESS_ROWS)),
-    "execute_iter": lambda conn: exhaust(conn.execute_iter(ENDLESS_ROWS, chunk_size=10)),
     "prepared fetch_all": lambda conn: conn.prepare(ENDLESS_ROWS).fetch_all(),
-    "prepared stream": lambda conn: exhaust(conn.prepare(ENDLESS_ROWS).stream()),
+    "prepared stream": lambda conn: drain(conn.prepare(ENDLESS_ROWS).stream()),
     "iterdump": dump,
     "savepoint": in_savepoint,
     "integrity_check": lambda conn: conn.fetch_all("PRAGMA integrity_check(1000000)"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     import rapsqlite
 
     Verb = Callable[[rapsqlite.Connection], Awaitable[object]]
+
+
+async def drain(rows: Any) -> None:
+    """Read all rows of an asynchronous iterator."""
+    async for _ in rows:
+        pass
 
 
 def verbs(endless: str, endless_rows: str) -> dict[str, Verb]:
@@ -25,6 +31,8 @@ def verbs(endless: str, endless_rows: str) -> dict[str, Verb]:
         "fetch_optional": lambda conn: conn.fetch_optional(endless),
         "fetch_scalar": lambda conn: conn.fetch_scalar(endless),
         "fetch_blob": lambda conn: conn.fetch_blob(endless),
+        "execute_iter": lambda conn: drain(conn.execute_iter(endless_rows, chunk_size=10)),
+        "stream": lambda conn: drain(conn.stream(endless_rows)),
         "prepared": lambda conn: conn.prepare(endless).fetch_one(),
         "prepared execute": lambda conn: conn.prepare(endless).execute(),
     }
