@@ -215,14 +215,15 @@ class Linux(Posix):
 
     def may_lack_processors(self) -> bool:
         # The fourth number is how many threads of the machine run or could: proc_loadavg(5). On which processors they
-        # may run is not known, nor which ones this process would have to share if it is bound to some of them.
+        # may run is not known, nor which ones this process would have to share if it is bound to some of them. Systems
+        # that imitate Linux, such as gVisor, write 0.
         try:
             with open(_LOAD, "rb") as load:
                 runnable_count = int(load.read().split()[3].partition(b"/")[0])
         except (OSError, IndexError, ValueError):
             return True
         machine_count = os.cpu_count() or 1
-        return runnable_count > machine_count or self.processor_count() < machine_count
+        return not 0 < runnable_count <= machine_count or self.processor_count() < machine_count
 
 
 def _name_of(number: str) -> str:

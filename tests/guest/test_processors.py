@@ -135,6 +135,7 @@ def test_preemption_counts_only_while_a_thread_waits_for_a_processor(
         ("0.20 0.18 0.12 5/80 11206", {0, 1, 2, 3}, True),
         ("9.20 9.18 9.12 1/80 11206", {0, 1, 2, 3}, False),
         ("0.20 0.18 0.12 1/80 11206", {0, 1}, True),
+        ("0.00 0.00 0.00 0/0 0", {0, 1, 2, 3}, True),
         ("", {0, 1, 2, 3}, True),
         ("0.20 0.18 0.12 x/80 11206", {0, 1, 2, 3}, True),
         (None, {0, 1, 2, 3}, True),
@@ -143,7 +144,7 @@ def test_preemption_counts_only_while_a_thread_waits_for_a_processor(
 def test_threads_wait_if_more_can_run_than_there_are_processors(
     load: str | None, affinity: set[int], expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a process that may not use all of them, nobody knows: then frequent preemption alone decides."""
+    """Of a process that may not use all of them nobody knows, nor where the system does not count: this thread runs."""
     from rapsqlite._platform import linux  # not on Windows
 
     if load is not None:
