@@ -85,7 +85,7 @@ class Prelocks:
         held, self.held = self.held, None
         handle, asked = self._asked
         if held is not None:
-            if not was_apt or _lacked(asked, held.locks):
+            if not was_apt or (asked and _lacked(asked, held.locks)):
                 self._wanted.pop(statement, None)
         elif asked:
             if len(self._wanted) >= _MOST_STATEMENTS:

@@ -616,7 +616,9 @@ class RequestQueue:
                 reply = rings.look_at_reply()
                 if reply is not None:
                     self._accept(rings, reply, woken)
-                    continue
+                    if self._pending:
+                        continue
+                    break
                 rings.free_replies()
                 if not self._pending:
                     break

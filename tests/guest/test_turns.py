@@ -15,12 +15,13 @@ import pytest
 import rapsqlite
 from rapsqlite._guest import polling, request_queue, spin_budget
 from rapsqlite._platform import system
+from rapsqlite._wasm.rings import Rings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rapsqlite._wasm.reply_watcher import Unpublished
-    from rapsqlite._wasm.rings import Rings
+    from rapsqlite._wasm.rings import Reply
 
 pytestmark = [
     pytest.mark.anyio,
@@ -51,7 +52,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     monkeypatch.setattr(request_queue, "may_spin", lambda: True)
     monkeypatch.setattr(request_queue, "is_crowded", lambda: True)
     monkeypatch.setattr(spin_budget, "usable_processors", lambda: 2)
-    monkeypatch.setattr(polling, "_CHECKS", 1 << 30)
+    monkeypatch.setattr(polling, "_CHECKS", 4_000_000_000)  # some seconds: the watcher returns for another reason
     monkeypatch.setattr(polling.Polling, "may_start", lambda _self, _rings: True)
     monkeypatch.setattr(polling.Polling, "watch", staticmethod(note))
     return found
@@ -100,6 +101,27 @@ async def test_sleeping_guests_answer_without_bells_and_host_calls(database: Pat
         assert calls[1].keys() == {"shm_lock"}
         assert calls[2] == {}
         assert await second.fetch_scalar("SELECT count(*) FROM t") == 23
+
+
+async def test_only_reply_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no request in flight there is nothing to look for after it."""
+    looks = 0
+    look_at_reply = Rings.look_at_reply
+
+    def counted(self: Rings) -> Reply | None:
+        nonlocal looks
+        looks += 1
+        return look_at_reply(self)
+
+    async with rapsqlite.connect(":memory:", isolation_level=None) as connection:
+        await connection.execute("CREATE TABLE t (v)")
+        monkeypatch.setattr(Rings, "look_at_reply", counted)
+        for _ in range(20):
+            wait_until_asleep(connection)
+            await connection.execute(INSERT)
+        seen = looks
+
+    assert seen == 20
 
 
 async def test_late_reply_is_awaited_in_the_loop_and_other_guests_work_meanwhile(
