@@ -144,7 +144,8 @@ class Box(Table):
             table.add_row(*(Text(visible(shown(value))) for value in row))
         with self._console.capture() as drawn:
             self._console.print(table)
-        return drawn.get()
+        table_text: str = drawn.get()
+        return table_text
 
 
 def console_for(out: TextIO, column_count: int) -> Console | None:
