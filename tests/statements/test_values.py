@@ -21,7 +21,7 @@ import pytest
 from rapsqlite import _constants as abi
 from rapsqlite._values.adapters import Adapters
 from rapsqlite._values.parameters import looks_names_up
-from rapsqlite._values.wire import CHUNK_BYTES_LIMIT, CHUNK_ROWS_LIMIT, SetEncoder, encode_params
+from rapsqlite._values.wire import ADAPTED_ROWS_LIMIT, CHUNK_BYTES_LIMIT, CHUNK_ROWS_LIMIT, SetEncoder, encode_params
 from rapsqlite.errors import ProgrammingError
 
 if TYPE_CHECKING:
@@ -363,6 +363,15 @@ def test_chunks_contain_every_set_in_order_within_their_limits(sets: list[Any]) 
     for chunk, encoded in zip(decoded, chunks, strict=True):
         assert len(chunk) <= CHUNK_ROWS_LIMIT
         assert len(encoded) <= CHUNK_BYTES_LIMIT or len(chunk) == 1
+
+
+def test_few_requests_carry_many_plain_sets_and_more_those_that_take_long_to_encode() -> None:
+    """The guest waits between two requests; other tasks wait while one is encoded."""
+    plain = [bound(chunk) for chunk in encode_many([(f"thing {number}", number / 7) for number in range(10_000)])]
+    adapted = [bound(chunk) for chunk in encode_many([(Text("sub"), number) for number in range(10_000)])]
+
+    assert len(plain) <= 8
+    assert max(map(len, adapted)) == ADAPTED_ROWS_LIMIT
 
 
 @pytest.mark.parametrize("count", [0, 1, 100, 3_000])
