@@ -110,7 +110,7 @@ suite sqladmin smithyhq/sqladmin@a88b1e47d13a0be723c8c724dcdb5df2f6240885 'sqlad
     email-validator fastapi-storages greenlet httpx phonenumbers pillow psycopg2-binary 'psycopg[binary]' python-dateutil \
     sqlalchemy_utils sqlmodel -- tests
 suite zigpy zigpy/zigpy@dfeb958b1f737b0a6c9dedbdb7fc169a188a516e zigpy==0.69.0 aioresponses 'aiohttp<3.14' filelock freezegun \
-    pytest-timeout 'pytest-asyncio<0.24' -- tests
+    pytest-timeout 'pytest-asyncio<0.24' -- tests/test_appdb.py tests/test_appdb_migration.py
 PICCOLO_CONF=tests.sqlite_conf suite piccolo piccolo-orm/piccolo@3599b756a2e70e18e7758b5bb475d33f5192ca4e \
     'piccolo[orjson,sqlite]==1.36.0' httpx python-dateutil asyncpg uvicorn uvloop ipython -- tests -m 'not integration'
 suite langgraph sdist langgraph-checkpoint-sqlite==3.1.2 pytest-mock pytest-rerunfailures langgraph-checkpoint-conformance -- \
