@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import struct
+import sys
 import threading
 import tracemalloc
 from pathlib import Path
@@ -91,7 +92,7 @@ async def test_connections_need_few_python_objects_and_no_classes(database: Path
             each = (tracemalloc.get_traced_memory()[0] - before) / len(conns)
         finally:
             tracemalloc.stop()
-        assert each < 48_000
+        assert each < (48_000 if sys.version_info < (3, 14) else 56_000)
         assert function_classes() == classes
         for conn in conns:
             await conn.close()
