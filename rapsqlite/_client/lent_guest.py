@@ -57,6 +57,11 @@ class LentGuest:
         self._open.clear()
         return not self._running and not self._blocks
 
+    def stop(self) -> None:
+        """See `Guest.stop`. The guest ends soon, and until then looks usable."""
+        self.is_changed = True
+        self._guest.stop()
+
     async def call(self, request: Request) -> Reply:
         """See `Guest.call`."""
         self._note(request)

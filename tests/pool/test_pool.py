@@ -382,6 +382,14 @@ async def test_connection_broken_or_closed_by_its_borrower_is_replaced(pool: Poo
     assert pool.statistics()["replaced"] == 2
 
 
+async def test_connection_stopped_by_its_borrower_is_never_lent_again(pool: Pool) -> None:
+    """It looks alive until its thread has noticed."""
+    for _ in range(20):
+        async with pool.acquire() as conn:
+            conn.stop()
+        assert await pool.execute_insert("INSERT INTO t (b) VALUES (1)") is not None
+
+
 async def test_connection_that_breaks_while_idle_is_replaced_without_notice(pool: Pool) -> None:
     async with pool.acquire() as conn:
         guest = conn._state.guest
