@@ -3,6 +3,10 @@
 A pool belongs to one event loop and everything here runs in its thread, so there are no locks: code between two
 ``await`` is atomic. SQLite lets one connection write at a time, so a pool has one writer; tasks queue for it, first
 come, first served, and never get SQLITE_BUSY because of each other. https://sqlite.org/wal.html
+
+A KeyboardInterrupt may be raised after any call, at the entry of a function and before a jump backwards, and nowhere
+else. So whatever counts in a lane's size is idle there or owned by a `_Loan`, and moves between the two in a row of
+assignments with at most one call, of a C function, at its end. Everything around such rows may run again (`_recover`).
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import warnings
 import weakref
 from collections import deque
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +28,7 @@ from rapsqlite._pooled import Pooled, has_lost_its_file
 from rapsqlite._values.options import checked_callable, checked_seconds
 from rapsqlite._values.uncopied import Uncopied
 from rapsqlite.connection import Connection, calling_line, connect
-from rapsqlite.errors import OperationalError, PoolClosed, PoolTimeout, ProgrammingError, TooManyWaiting
+from rapsqlite.errors import ClosedError, OperationalError, PoolClosed, PoolTimeout, ProgrammingError, TooManyWaiting
 from rapsqlite.memory import connect_memory
 
 if TYPE_CHECKING:
@@ -37,23 +42,13 @@ if TYPE_CHECKING:
 
 _READ_ONLY = "this pool connection is read-only: write through the pool's acquire(), transaction() or execute()"
 
+_CLOSING_S = 5.0  # how long a pool whose block failed waits for connections that are out
+
+_RESETTING_S = 30.0  # how long a returned connection may take to be reset
+
 _numbers = count()
-
-
-class _Waiter:
-    """A task waiting for a connection, or for permission to open one."""
-
-    def __init__(self) -> None:
-        from anyio import Event  # slow to import: only programs with a pool pay for it
-
-        self.event = Event()
-        self.lane: _Lane | None = None  # set at its turn: the lane that gives it a connection or lets it open one
-        self.pooled: Pooled | None = None
-        self.error: Exception | None = None
-
-    @property
-    def is_done(self) -> bool:
-        return self.event.is_set()
+_inherited: ContextVar[tuple[weakref.ref[_Loan], ...]] = ContextVar("rapsqlite_loans", default=())
+"""The loans of the running task and of the tasks that started it: tasks inherit the context."""
 
 
 class _Lane:
@@ -64,55 +59,139 @@ class _Lane:
         self.read_only = read_only
         self.size = 0  # idle, being opened, or lent
         self.idle: deque[Pooled] = deque()  # the most recently used is last
-        self.waiting: deque[_Waiter] = deque()
+        self.waiting: deque[_Loan] = deque()
 
-    def put(self, pooled: Pooled) -> None:
-        """Give a connection to the task that has waited longest, or keep it idle."""
+    def take(self, loan: _Loan) -> bool:
+        """Give an idle connection, or permission to open one, to a task; False if there is none, or others wait."""
+        return self._longest_waiting() is None and self._assign(loan)
+
+    def put(self, loan: _Loan) -> None:
+        """Take a connection from a task for the one that has waited longest, or keep it idle."""
+        pooled = loan.pooled
+        assert pooled is not None, "the loan has one"
         pooled.idle_since = time.monotonic()
-        waiter = self._next_waiter()
-        if waiter is None:
-            self.idle.append(pooled)
-        else:
-            waiter.lane, waiter.pooled = self, pooled
-            waiter.event.set()
+        keep = self.idle.append
+        # These steps belong together.
+        loan.lane = None
+        loan.pooled = None
+        keep(pooled)
 
-    def let_open(self) -> None:
-        """Let waiting tasks open connections up to the maximum."""
-        while self.size < self.most:
-            waiter = self._next_waiter()
-            if waiter is None:
-                return
-            self.size += 1
-            waiter.lane = self
-            waiter.event.set()
+        self.serve()
+
+    def remove(self, pooled: Pooled) -> None:
+        """Close an idle connection without waiting."""
+        take_out = self.idle.remove
+        # These steps belong together.
+        self.size -= 1
+        take_out(pooled)
+
+        pooled.abandon()
+        self.serve()
+
+    def serve(self) -> None:
+        """Give idle connections, and permission to open more up to the maximum, to waiting tasks; idempotent."""
+        while (loan := self._longest_waiting()) is not None and self._assign(loan):
+            pass
+
+    def refuse(self, error: Callable[[], Exception]) -> None:
+        """End the wait of every task; idempotent."""
+        while (loan := self._longest_waiting()) is not None:
+            loan.error = error()
 
     def take_waiting_from(self, other: _Lane) -> None:
         """Make the tasks that wait in another lane wait in this one."""
         self.waiting.extend(other.waiting)
         other.waiting.clear()
-        for pooled in [self.idle.popleft() for _ in range(len(self.idle))]:
-            self.put(pooled)
+        self.serve()
 
-    def _next_waiter(self) -> _Waiter | None:
+    def _assign(self, loan: _Loan) -> bool:
+        if self.idle:
+            pooled = self.idle[-1]
+            # These steps belong together.
+            loan.lane = self
+            loan.pooled = pooled
+            del self.idle[-1]
+            return True
+        if self.size < self.most:
+            # These steps belong together.
+            loan.lane = self
+            self.size += 1
+            return True
+        return False
+
+    def _longest_waiting(self) -> _Loan | None:
+        """Return the loan that has waited longest. Wakes those whose wait is over first; idempotent."""
         while self.waiting:
-            waiter = self.waiting.popleft()
-            if not waiter.is_done:
-                return waiter
+            loan = self.waiting[0]
+            if not loan.is_ready():
+                return loan
+            loan.wake()
+            del self.waiting[0]
         return None
 
 
 class _Loan:
-    """A connection that is out: where, when and by which task it was acquired."""
+    """A connection that a task waits for, opens or has; where, when and by which task it was acquired.
 
-    __slots__ = ("acquired_at", "lane", "lent", "pooled", "since", "task")
+    If it is dropped, its place is given back.
+    """
 
-    def __init__(self, lane: _Lane, pooled: Pooled, acquired_at: str, task: object) -> None:
-        self.lane = lane
-        self.pooled = pooled
+    __slots__ = (
+        "__weakref__", "acquired_at", "bad_count", "error", "event", "is_over", "is_returned", "is_tasks", "lane",
+        "pool", "pooled", "since", "task",
+    )  # fmt: skip
+
+    def __init__(self, pool: Pool, acquired_at: str = "", *, is_tasks: bool = False) -> None:
+        self.lane: _Lane | None = None  # in whose size it counts
+        self.pooled: Pooled | None = None  # if not, it is about to be opened
+        self.pool = pool
         self.acquired_at = acquired_at
         self.since = time.monotonic()
-        self.task = weakref.ref(task) if task is not None else None
-        self.lent: weakref.ref[Connection] | None = None
+        self.is_tasks = is_tasks  # whether its task returns it; a stream's iterator may end in another one
+        task = pool._current_task()
+        self.task: Callable[[], object] = weakref.ref(task) if task is not None else _nothing
+        self.event: Any = None  # while it waits
+        self.error: Exception | None = None  # ends the wait
+        self.bad_count = 0  # new connections that were unusable; one may have been bad luck
+        self.is_over = False  # no task waits for it any more
+        self.is_returned = False  # or is being returned
+
+    def is_ready(self) -> bool:
+        """Return True if it need not wait any longer."""
+        return self.lane is not None or self.error is not None or self.is_over
+
+    def wake(self) -> None:
+        """Wake the task that waits; idempotent."""
+        if self.event is not None:
+            self.event.set()
+
+    def give_up(self) -> None:
+        """Close its connection without waiting, and free its place; idempotent."""
+        self.is_over = True
+        lane, pooled = self.lane, self.pooled
+        if lane is None:
+            return
+        # These steps belong together.
+        lane.size -= 1
+        self.lane = None
+        self.pooled = None
+
+        if pooled is not None:
+            self.pool._counts["closed"] += 1
+            pooled.abandon()
+        lane.serve()
+
+    def __del__(self) -> None:
+        """Runs in any thread, as the collector does."""
+        if getattr(self, "lane", None) is None or self.pool._process != os.getpid():
+            return
+        loop = self.pool._loop
+        if (loop is None or not loop.post(self.pool._give_up_lost, self)) and self.pooled is not None:
+            self.pooled.abandon()
+
+
+def _nothing() -> None:
+    """Return None, as a dead weak reference does."""
 
 
 class Acquisition(Uncopied):
@@ -195,8 +274,8 @@ class Pool(Uncopied):
         self._lanes: list[_Lane] = []  # once open: the writer's, then the readers' if there are separate readers
         self._opening: Any = None
         self._can_read_beside = False
-        self._loans: dict[int, _Loan] = {}  # by the identity of the connection that was lent
-        self._all_back: Any = None
+        self._loans: weakref.WeakKeyDictionary[Connection, _Loan] = weakref.WeakKeyDictionary()  # what is out
+        self._one_back: Any = None  # set when a connection comes back while the pool closes
         self._generation = 0
         self._is_closed = False
         self._created_at = calling_line()
@@ -213,8 +292,15 @@ class Pool(Uncopied):
     async def __aenter__(self) -> Pool:
         return await self.wait_ready()
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._process != os.getpid():
+            return
+        if kind is GeneratorExit:
+            self._abandon()  # nothing runs the task any more, so it cannot wait
+            return
+        self._check_place(is_closing=True)
+        mine = [loan for loan in self._loans_of_this_task() if loan.is_tasks or kind is not None]
+        await self._close(None if kind is None else _CLOSING_S, mine)
 
     async def wait_ready(self, timeout: float | None = None) -> Pool:
         """Open connections until there are ``min_size``; return the pool.
@@ -226,48 +312,79 @@ class Pool(Uncopied):
             for lane in self._lanes:
                 while lane.size < min(self._least(lane), lane.most):
                     self._check_use()  # the pool may have been closed meanwhile
-                    lane.size += 1
-                    self._put_back(lane, await self._open_connection(lane), is_good=True)
+                    await self._open_one_more(lane)
             return self
         raise self._timed_out("the pool's connections to open")
+
+    async def _open_one_more(self, lane: _Lane) -> None:
+        loan = _Loan(self)
+        try:
+            # These steps belong together.
+            loan.lane = lane
+            lane.size += 1
+
+            loan.pooled = await self._open_connection(lane)
+            self._put_back(loan, is_good=True)
+        except BaseException:
+            self._recover(loan)
+            raise
 
     async def aclose(self, timeout: float | None = None) -> None:
         """Close the pool and wait for connections that are out; tasks that wait for a connection get PoolClosed.
 
         After ``timeout`` seconds (None: no limit) the connections still out are closed while in use, and a
-        ResourceWarning says where they were acquired. Idempotent.
+        ResourceWarning says where they were acquired; so they are if this is cancelled. Idempotent. Without a limit it
+        raises ProgrammingError in a task that has a connection itself.
         """
         if self._process != os.getpid():
             return
+        self._check_place(is_closing=True)
+        mine = [loan for loan in self._loans_of_this_task() if loan.is_tasks]
+        if mine and timeout is None:
+            raise ProgrammingError(
+                f"this task would wait for itself: it has a connection of the pool, acquired at {mine[0].acquired_at};"
+                " return it first, or pass a timeout"
+            )
+        await self._close(timeout, [])
+
+    async def _close(self, timeout_s: float | None, given_up: list[_Loan]) -> None:
+        """Close the pool once all loans but these are returned, at the latest after ``timeout_s``."""
         self._is_closed = True
+        try:
+            self._settle()
+            await self._close_idle()
+            if self._loans and self._loop is not None and not self._loop.is_closed():
+                await self._wait_for_loans(timeout_s, given_up)
+        finally:
+            self._abandon()
+
+    async def _wait_for_loans(self, timeout_s: float | None, given_up: list[_Loan]) -> None:
+        from anyio import Event, move_on_after
+
+        with move_on_after(timeout_s):
+            while any(loan not in given_up for loan in self._loans.values()):
+                if self._one_back is None or self._one_back.is_set():
+                    self._one_back = Event()  # shared by concurrent calls
+                await self._one_back.wait()
+
+    def _abandon(self) -> None:
+        """Close without waiting what is still open, and say so of connections that are out; idempotent."""
+        self._is_closed = True
+        self._settle()
         for lane in self._lanes:
-            while (waiter := lane._next_waiter()) is not None:
-                waiter.error = self._refusal()
-                waiter.event.set()
-        await self._close_idle()
-        if self._loans:
-            await self._wait_for_loans(timeout)
+            while lane.idle:
+                self._close_one(lane, lane.idle[0])
+        left = []
+        for connection, loan in list(self._loans.items()):
+            left.append(loan)
+            if loan.pooled is not None and not loan.is_returned:
+                loan.pooled.detach(connection)
+            loan.give_up()
+        self._loans.clear()
+        self._note_one_back()
         memory, self._memory = self._memory, None
         if memory is not None:
             worker.start(memory.release)
-
-    async def _wait_for_loans(self, timeout: float | None) -> None:
-        from anyio import Event, move_on_after
-
-        try:
-            while self._loans:
-                if self._all_back is None or self._all_back.is_set():
-                    self._all_back = Event()  # shared by concurrent calls
-                with move_on_after(timeout) as scope:
-                    await self._all_back.wait()
-                if scope.cancelled_caught:
-                    break
-        finally:
-            left, self._loans = list(self._loans.values()), {}
-            for loan in left:
-                loan.pooled.abandon()
-            if self._all_back is not None:
-                self._all_back.set()
         if left:
             warnings.warn(
                 f"a pool was closed with connections still out, acquired at {', '.join(x.acquired_at for x in left)}",
@@ -288,8 +405,12 @@ class Pool(Uncopied):
         most = self._max_size if max_size is None else max_size
         _check_sizes(least, most)
         self._min_size, self._max_size = least, most
-        self._set_lanes()
-        self._close_surplus()
+        try:
+            self._set_lanes()
+            self._close_surplus()
+        except BaseException:
+            self._settle()
+            raise
 
     def __del__(self, _warn: Callable[..., None] = warnings.warn, _warning: type[Warning] = ResourceWarning) -> None:
         pooled = [each for lane in getattr(self, "_lanes", ()) for each in lane.idle]
@@ -320,148 +441,181 @@ class Pool(Uncopied):
         return Acquisition(self, timeout, read_only)
 
     async def release(self, connection: Connection) -> None:
-        """Return a connection to the pool. Commit first: an open transaction is rolled back."""
-        if id(connection) not in self._loans:
+        """Return a connection to the pool, in its event loop. Commit first: an open transaction is rolled back."""
+        self._check_place()
+        loan = self._loan_of(connection)
+        if loan is None or loan.is_returned:
             raise ProgrammingError("this connection was already returned, or belongs to another pool")
         await self._take_back(connection, None)
 
     async def _acquire(self, timeout: float | None, read_only: bool, acquired_at: str, is_tasks: bool) -> Connection:
-        lane, pooled = await self._take(timeout, read_only)
-        loop = self._loop
-        task = loop.current_task() if loop is not None and is_tasks else None
-        loan = _Loan(lane, pooled, acquired_at, task)
-        connection = pooled.lend(acquired_at)
-        key = id(connection)
-        loan.lent = weakref.ref(connection, lambda _: self._lost(key))
-        self._loans[key] = loan
+        self._check_use()
+        loan = _Loan(self, acquired_at, is_tasks=is_tasks)
+        try:
+            pooled = await self._take(loan, timeout, read_only)
+            connection = pooled.lend(acquired_at)
+            if is_tasks:
+                _inherited.set((*_still_out(), weakref.ref(loan)))
+            self._loans[connection] = loan
+        except BaseException:
+            self._recover(loan)
+            raise
         return connection
 
+    def _loan_of(self, connection: object) -> _Loan | None:
+        return self._loans.get(connection) if isinstance(connection, Connection) else None
+
     async def _take_back(self, connection: Connection, error: BaseException | None) -> None:
-        loan = self._loans.pop(id(connection), None)
-        if loan is None:
+        loan = self._loans.get(connection)
+        if loan is None or loan.is_returned or self._process != os.getpid():
             return  # it was returned inside its block, or the pool was closed
-        is_good = False
+        if isinstance(error, GeneratorExit) and not self._is_in_its_loop():
+            if loan.pooled is not None:
+                loan.pooled.detach(connection)
+            return  # the collector ends the task, perhaps in another thread, and drops the loan next
+        self._check_place()
         try:
-            can_go_on = loan.pooled.detach(connection) and not has_lost_its_file(error)
-            if isinstance(error, (GeneratorExit, KeyboardInterrupt, SystemExit)):
-                # Awaiting is no longer possible.
-                is_good = can_go_on and loan.pooled.is_clean() and self._reset is None
-                return
-            from anyio import CancelScope
-
-            with CancelScope(shield=True):
-                is_good = can_go_on and await loan.pooled.restore()
-                if is_good and self._reset is not None:
-                    is_good = await self._pass(self._reset, loan.pooled)
-                if self._is_closed:
-                    await loan.pooled.close()
+            loan.is_returned = True
+            if _inherited.get():
+                _inherited.set(_still_out())
+            self._put_back(loan, is_good=await self._restore(loan, connection, error))
+        except BaseException:
+            self._recover(loan)
+            raise
         finally:
-            self._put_back(loan.lane, loan.pooled, is_good=is_good)
-            if not self._loans and self._all_back is not None:
-                self._all_back.set()
+            self._loans.pop(connection, None)
+            self._note_one_back()
 
-    async def _pass(self, hook: Hook, pooled: Pooled) -> bool:
-        """Run a user's hook on the pool's connection; return False if it raised or left something behind."""
+    async def _restore(self, loan: _Loan, connection: Connection, error: BaseException | None) -> bool:
+        """Undo what the borrower did; return whether the connection can be lent again."""
+        pooled = loan.pooled
+        if pooled is None:
+            return False  # the pool has given it up
+        can_go_on = pooled.detach(connection) and not has_lost_its_file(error)
+        if isinstance(error, (GeneratorExit, KeyboardInterrupt, SystemExit)):
+            # Awaiting is no longer possible.
+            return can_go_on and pooled.is_clean() and self._reset is None
+        from anyio import move_on_after
+
+        is_good = False
+        with move_on_after(_RESETTING_S, shield=True):
+            is_good = (
+                can_go_on
+                and await pooled.restore()
+                and (self._reset is None or await self._pass(self._reset, pooled) is None)
+            )
+            if self._is_closed:
+                await pooled.close()
+        return is_good
+
+    async def _pass(self, hook: Hook, pooled: Pooled) -> Exception | None:
+        """Run a user's hook on the pool's connection; return what it raised, or an error if it left something."""
         try:
             await hook(pooled.connection)
-        except Exception:  # noqa: BLE001 - it means that the connection is not good
+        except Exception as error:  # noqa: BLE001 - it means that the connection is not good
             self._counts["errors"] += 1
-            return False
-        return await pooled.restore()
+            return error
+        return None if await pooled.restore() else ProgrammingError("a pool's hook left a connection changed or closed")
 
-    def _put_back(self, lane: _Lane, pooled: Pooled, *, is_good: bool) -> None:
-        if is_good and not self._is_closed and not self._is_over(lane, pooled):
-            lane.put(pooled)
+    def _put_back(self, loan: _Loan, *, is_good: bool) -> None:
+        lane, pooled = loan.lane, loan.pooled
+        if lane is None or pooled is None:
+            return  # given up meanwhile
+        if is_good and not self._is_closed and not self._is_surplus(lane, pooled):
+            lane.put(loan)
             return
-        if not is_good:
+        self._counts["replaced"] += not is_good
+        loan.give_up()
+
+    def _recover(self, loan: _Loan) -> None:
+        """Undo an acquisition or a return that an exception has ended, and finish what it kept from other tasks."""
+        loan.give_up()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Bring lanes and waiting tasks up to date with the pool's state; idempotent."""
+        if not self._is_closed:
+            self._set_lanes()
+            return
+        for lane in self._lanes:
+            lane.refuse(self._refusal)
+
+    def _note_one_back(self) -> None:
+        if self._one_back is not None:
+            self._one_back.set()
+
+    def _give_up_lost(self, loan: _Loan) -> None:
+        """A borrower dropped a connection without returning it, or a task was broken off before it had it."""
+        if loan.lane is not None:  # posted callbacks may run twice
             self._counts["replaced"] += 1
-        self._drop(lane, pooled)
+            self._recover(loan)
+            self._note_one_back()
 
-    def _drop(self, lane: _Lane, pooled: Pooled) -> None:
-        lane.size -= 1
-        self._counts["closed"] += 1
-        pooled.abandon()
-        lane.let_open()
-
-    def _lost(self, key: int) -> None:
-        """Note that a borrower dropped a connection without returning it. Runs in any thread, as the collector does."""
-        loan = self._loans.pop(key, None)
-        if loan is not None and self._loop is not None:
-            self._loop.post(self._give_up, loan)
-
-    def _give_up(self, loan: _Loan) -> None:
-        if loan.pooled.idle_since >= 0:  # posted callbacks may run twice
-            loan.pooled.idle_since = -1
-            self._counts["replaced"] += 1
-            self._drop(loan.lane, loan.pooled)
-            if not self._loans and self._all_back is not None:
-                self._all_back.set()
-
-    async def _take(self, timeout: float | None, read_only: bool) -> tuple[_Lane, Pooled]:
-        self._check_use()
-        begun = time.monotonic()
+    async def _take(self, loan: _Loan, timeout: float | None, read_only: bool) -> Pooled:
         with self._time_limit(timeout):
             if not self._lanes:
                 await self._open_lanes()
             self._close_surplus()
             while True:
                 self._check_use()  # it may have been closed or resized meanwhile
-                lane, pooled = await self._next(self._lanes[-1] if read_only else self._lanes[0])
-                if await self._is_usable(lane, pooled):
+                pooled = await self._next(loan, self._lanes[-1] if read_only else self._lanes[0])
+                if pooled is not None:
                     break
             self._counts["acquired"] += 1
-            waited = time.monotonic() - begun
+            now = time.monotonic()
+            waited, loan.since = now - loan.since, now
             self._wait_s += waited
             self._longest_wait_s = max(self._longest_wait_s, waited)
-            return lane, pooled
-        raise self._timed_out(
-            "the writer" if self._lanes and not self._lanes[-1 if read_only else 0].read_only else "a connection"
-        )
+            return pooled
+        raise self._timed_out("the pool's connections to open" if not self._lanes else "", read_only)
 
-    async def _is_usable(self, lane: _Lane, pooled: Pooled) -> bool:
-        is_good = False
-        try:
-            is_good = pooled.connection.is_alive() and not self._is_closed
-            is_good = is_good and (self._check is None or await self._pass(self._check, pooled))
-        finally:
-            if not is_good:
-                self._put_back(lane, pooled, is_good=False)
-        return is_good
+    async def _next(self, loan: _Loan, lane: _Lane) -> Pooled | None:
+        """Get an idle connection, a new one, or the next one returned; None if it turned out to be unusable."""
+        if not lane.take(loan):
+            self._refuse_to_wait(lane)
+            await self._wait(loan, lane)
+        is_new = loan.pooled is None
+        if is_new:
+            assert loan.lane is not None, "the task has its turn"
+            loan.pooled = await self._open_connection(loan.lane)
+        pooled = loan.pooled
+        assert pooled is not None, "it was idle, or is open"
+        failure: Exception | None = None
+        if not pooled.connection.is_alive():
+            failure = ClosedError("a new connection of the pool was closed by a hook")
+        elif self._check is not None:
+            failure = await self._pass(self._check, pooled)
+        if failure is None and not self._is_closed:
+            return pooled
+        loan.bad_count += is_new
+        if failure is not None and loan.bad_count > 1:
+            raise failure
+        self._put_back(loan, is_good=False)
+        loan.is_over = False
+        return None
 
-    async def _next(self, lane: _Lane) -> tuple[_Lane, Pooled]:
-        """Return an idle connection, a new one, or the next one returned, after its lane."""
-        if lane.idle and not lane.waiting:
-            return lane, lane.idle.pop()
-        if lane.size < lane.most and not lane.waiting:
-            lane.size += 1
-            return lane, await self._open_connection(lane)
-        self._refuse_to_wait(lane)
-        waiter = _Waiter()
-        lane.waiting.append(waiter)
+    async def _wait(self, loan: _Loan, lane: _Lane) -> None:
+        from anyio import Event  # slow to import: only programs with a pool pay for it
+
+        loan.event = Event()
         self._counts["waited"] += 1
+        lane.waiting.append(loan)
         try:
-            await waiter.event.wait()
+            await loan.event.wait()
         except BaseException:
-            waiter.event.set()  # others pass it over
-            if waiter.lane is not None and waiter.pooled is not None:
-                self._put_back(waiter.lane, waiter.pooled, is_good=True)
-            elif waiter.lane is not None:
-                waiter.lane.size -= 1
-                waiter.lane.let_open()
+            loan.is_over = True  # others pass it over
+            self._put_back(loan, is_good=True)
             raise
-        if waiter.error is not None:
-            raise waiter.error
-        assert waiter.lane is not None, "the task had its turn"
-        return waiter.lane, waiter.pooled or await self._open_connection(waiter.lane)
+        if loan.error is not None:
+            raise loan.error
 
     def _refuse_to_wait(self, lane: _Lane) -> None:
-        waiting = sum(not waiter.is_done for waiter in lane.waiting)
+        waiting = _count_waiting(lane)
         if self._max_waiting is not None and waiting >= self._max_waiting:
             self._counts["refused"] += 1
             raise TooManyWaiting(f"{waiting} tasks are already waiting for a connection{self._whereabouts()}")
-        task = self._loop.current_task() if self._loop is not None else None
-        mine = [x for x in self._loans.values() if x.lane is lane and x.task is not None and x.task() is task]
-        if task is not None and len(mine) >= lane.most:
+        mine = [loan for loan in self._loans_of_this_task() if loan.is_tasks and loan.lane is lane]
+        if mine and len(mine) >= lane.most:
             kind = "all read-only connections" if lane.read_only else "the writer"
             raise ProgrammingError(
                 f"this task would wait for itself: it already has {kind} of the pool, acquired at"
@@ -483,19 +637,23 @@ class Pool(Uncopied):
                 return
             read_only = bool(self._options.get("read_only"))
             first = _Lane(self._max_size if read_only else 1, read_only=read_only)
-            first.size = 1
-            pooled = await self._open_connection(first)
+            loan = _Loan(self)
             try:
+                # These steps belong together.
+                loan.lane = first
+                first.size = 1
+
+                pooled = loan.pooled = await self._open_connection(first)
                 mode = await pooled.connection.fetch_scalar("PRAGMA journal_mode")
                 if self._is_closed:
                     raise self._refusal()
+                self._can_read_beside = mode in ("wal", b"wal") and not read_only
+                self._lanes = [first]
+                self._set_lanes()
+                first.put(loan)
             except BaseException:
-                pooled.abandon()
+                self._recover(loan)
                 raise
-            self._can_read_beside = mode in ("wal", b"wal") and not read_only
-            self._lanes = [first]
-            self._set_lanes()
-            first.put(pooled)
 
     def _set_lanes(self) -> None:
         """Set the maximum of each lane from the sizes and the journal mode."""
@@ -509,19 +667,20 @@ class Pool(Uncopied):
                 self._lanes.append(_Lane(0, read_only=True))
             self._lanes[1].most = self._max_size - 1
         elif len(self._lanes) > 1:
-            readers = self._lanes.pop()
+            readers = self._lanes[1]
             readers.most = 0
             first.take_waiting_from(readers)
             while readers.idle:
-                self._drop(readers, readers.idle.pop())
+                self._close_one(readers, readers.idle[-1])
+            del self._lanes[1]
         for lane in self._lanes:
-            lane.let_open()
+            lane.serve()
 
     def _least(self, lane: _Lane) -> int:
         return self._min_size - (lane is not self._lanes[0])
 
     async def _open_connection(self, lane: _Lane) -> Pooled:
-        """Open a connection, already counted in ``lane.size``; undo the count if that fails."""
+        """Open a connection, already counted in ``lane.size``."""
         options = {**self._options, "read_only": True} if lane.read_only else self._options
         name = self._memory_name
         connection = connect(self._database, **options) if name is None else connect_memory(name=name, **options)
@@ -533,14 +692,11 @@ class Pool(Uncopied):
         except BaseException as exc:
             connection.stop()
             self._counts["errors"] += isinstance(exc, Exception)
-            lane.size -= 1
-            if self._lanes:
-                lane.let_open()
             raise
         self._counts["opened"] += 1
         return pooled
 
-    def _is_over(self, lane: _Lane, pooled: Pooled) -> bool:
+    def _is_surplus(self, lane: _Lane, pooled: Pooled) -> bool:
         """Return True if a good connection should still be closed: it is too old, or one too many."""
         is_old = self._max_lifetime_s is not None and time.monotonic() - pooled.opened_at > self._max_lifetime_s
         return is_old or pooled.generation != self._generation or lane.size > lane.most
@@ -551,19 +707,25 @@ class Pool(Uncopied):
         for lane in self._lanes:
             for pooled in list(lane.idle):
                 unused = self._idle_timeout_s is not None and now - pooled.idle_since > self._idle_timeout_s
-                if self._is_over(lane, pooled) or (unused and lane.size > max(self._least(lane), 0)):
-                    lane.idle.remove(pooled)
-                    self._drop(lane, pooled)
+                if self._is_surplus(lane, pooled) or (unused and lane.size > max(self._least(lane), 0)):
+                    self._close_one(lane, pooled)
+
+    def _close_one(self, lane: _Lane, pooled: Pooled) -> None:
+        self._counts["closed"] += 1
+        lane.remove(pooled)
 
     async def _close_idle(self) -> None:
         for lane in reversed(self._lanes):  # the writer last: readers cannot checkpoint the WAL
             while lane.idle:
-                pooled = lane.idle.popleft()
+                pooled = lane.idle[0]
+                # These steps belong together.
                 lane.size -= 1
+                del lane.idle[0]
+
                 self._counts["closed"] += 1
                 await pooled.close()
             if not self._is_closed:
-                lane.let_open()
+                lane.serve()
 
     # -- whole results -----------------------------------------------------------------------------
     # On a WAL database these run on a reader; a statement that turns out to write runs on the writer instead.
@@ -680,7 +842,7 @@ class Pool(Uncopied):
             "size": sum(lane.size for lane in self._lanes),
             "idle": sum(len(lane.idle) for lane in self._lanes),
             "out": len(self._loans),
-            "waiting": sum(not waiter.is_done for lane in self._lanes for waiter in lane.waiting),
+            "waiting": sum(_count_waiting(lane) for lane in self._lanes),
             "min_size": self._min_size,
             "max_size": self._max_size,
             "oldest_out_s": max((now - loan.since for loan in self._loans.values()), default=0.0),
@@ -690,16 +852,33 @@ class Pool(Uncopied):
         }
 
     def _check_use(self) -> None:
-        """Raise if the pool cannot be used here."""
+        """Raise if the pool cannot be used, or not here."""
+        if self._is_closed and self._process == os.getpid():
+            raise self._refusal()
+        self._check_place()
+
+    def _check_place(self, *, is_closing: bool = False) -> None:
+        """Raise in another process or event loop. A pool whose loop is closed can be closed in any."""
         if self._process != os.getpid():
             raise ProgrammingError("this pool belongs to the parent process: create another one after fork()")
-        if self._is_closed:
-            raise self._refusal()
         loop = current_loop(self._loop)
         if self._loop is None:
             self._loop = loop
-        elif loop is not self._loop:
-            raise ProgrammingError("this pool belongs to another event loop: create one in each")
+        elif loop is not self._loop and not (is_closing and self._loop.is_closed()):
+            raise ProgrammingError("this pool belongs to another event loop: use it there, or create one in each")
+
+    def _is_in_its_loop(self) -> bool:
+        try:
+            return self._loop is not None and current_loop(self._loop) is self._loop
+        except RuntimeError:
+            return False
+
+    def _current_task(self) -> object:
+        return self._loop.current_task() if self._loop is not None and self._is_in_its_loop() else None
+
+    def _loans_of_this_task(self) -> list[_Loan]:
+        task = self._current_task()
+        return [] if task is None else [loan for loan in self._loans.values() if loan.task() is task]
 
     def _refusal(self) -> PoolClosed:
         return PoolClosed(f"the pool of {self._database!r} is closed")
@@ -709,14 +888,34 @@ class Pool(Uncopied):
 
         return move_on_after(self._acquire_timeout_s if timeout is None else checked_seconds(timeout))
 
-    def _timed_out(self, awaited: str) -> PoolTimeout:
+    def _timed_out(self, awaited: str, read_only: bool = False) -> PoolTimeout:
         self._counts["timeouts"] += 1
-        return PoolTimeout(f"timed out waiting for {awaited}{self._whereabouts()}")
+        lane = self._lanes[-1 if read_only else 0] if self._lanes else None
+        awaited = awaited or ("a connection" if lane is None or lane.read_only else "the writer")
+        task = self._current_task()
+        inherited = [loan for each in _still_out() if (loan := each()) is not None]
+        of_parents = [loan for loan in inherited if loan.lane is lane and loan.task() is not task]
+        reason = (
+            f"; a task that started this one has the connection acquired at {of_parents[0].acquired_at}. If it waits"
+            " for this task, neither can go on: use that connection here, or return it first"
+            if of_parents
+            else ""
+        )
+        return PoolTimeout(f"timed out waiting for {awaited}{self._whereabouts()}{reason}")
 
     def _whereabouts(self) -> str:
         now = time.monotonic()
         out = [f"{loan.acquired_at} ({now - loan.since:.1f} s ago)" for loan in self._loans.values()]
         return f"; connections are out, acquired at {', '.join(out)}" if out else ""
+
+
+def _still_out() -> tuple[weakref.ref[_Loan], ...]:
+    """Return the loans of this task and of those that started it, without what was returned."""
+    return tuple(each for each in _inherited.get() if (loan := each()) is not None and not loan.is_returned)
+
+
+def _count_waiting(lane: _Lane) -> int:
+    return sum(not loan.is_ready() for loan in lane.waiting)
 
 
 def _check_sizes(least: object, most: object) -> None:

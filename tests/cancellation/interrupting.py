@@ -47,8 +47,11 @@ _NOT_CHECKED_BEFORE = ("SETUP_FINALLY", "SETUP_WITH", "BEFORE_ASYNC_WITH", "YIEL
 class Interrupter:
     """Raises at the n-th place."""
 
-    def __init__(self, place: int, is_protected: Callable[[Any], bool] = lambda _frame: False) -> None:
+    def __init__(
+        self, place: int, is_protected: Callable[[Any], bool] = lambda _frame: False, within: str = PACKAGE
+    ) -> None:
         self._is_protected = is_protected
+        self._within = within  # how the path of a file begins in whose code it raises
         self._left = place
         self._checking: dict[Any, int] = {}  # by frame: the instruction after which CPython looks for signals
         self.where = ""
@@ -63,7 +66,7 @@ class Interrupter:
 
     def _trace(self, frame: Any, event: str, _argument: object) -> Any:
         if event == "call":
-            if not frame.f_code.co_filename.startswith(PACKAGE):
+            if not frame.f_code.co_filename.startswith(self._within):
                 return None
             frame.f_trace_opcodes = True
             frame.f_trace_lines = False
