@@ -161,12 +161,19 @@ class _Loan:
         return self.lane is not None or self.error is not None or self.is_over
 
     def wake(self) -> None:
-        """Wake the task that waits; idempotent."""
-        if self.event is not None:
+        """Wake the task that waits, if its loop still runs; idempotent."""
+        loop = self.pool._loop
+        if self.event is not None and loop is not None and not loop.is_closed():
             self.event.set()
 
     def give_up(self) -> None:
-        """Close its connection without waiting, and free its place; idempotent."""
+        """Close its connection without waiting, and give its place to a waiting task; idempotent."""
+        lane = self.lane
+        self._free()
+        if lane is not None:
+            lane.serve()
+
+    def _free(self) -> None:
         self.is_over = True
         lane, pooled = self.lane, self.pooled
         if lane is None:
@@ -179,15 +186,14 @@ class _Loan:
         if pooled is not None:
             self.pool._counts["closed"] += 1
             pooled.abandon()
-        lane.serve()
 
     def __del__(self) -> None:
         """Runs in any thread, as the collector does."""
         if getattr(self, "lane", None) is None or self.pool._process != os.getpid():
             return
         loop = self.pool._loop
-        if (loop is None or not loop.post(self.pool._give_up_lost, self)) and self.pooled is not None:
-            self.pooled.abandon()
+        if loop is None or not loop.post(self.pool._give_up_lost, self):
+            self._free()  # the loop is closed, so nothing else uses the pool
 
 
 def _nothing() -> None:

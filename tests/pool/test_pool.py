@@ -7,6 +7,7 @@ import gc
 import os
 import sqlite3
 import threading
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -625,6 +626,48 @@ def test_pool_of_another_loop_is_refused(database: Path) -> None:
     with pytest.raises(rapsqlite.ProgrammingError, match="another event loop"):
         asyncio.run(use())
     asyncio.run(pool.aclose())
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_pool_whose_loop_was_closed_with_tasks_in_it_can_be_closed_in_another(wal: Path) -> None:
+    """A task that had the writer, one that waited for it, and a stream: nobody goes on, so nobody is waited for."""
+    threads = threading.active_count()
+    loop = asyncio.new_event_loop()
+    pool = loop.run_until_complete(create_pool(wal, max_size=2).wait_ready())
+
+    async def hold() -> None:
+        async with pool.acquire() as conn:
+            await conn.execute("INSERT INTO t (b) VALUES ('undone')")
+            await asyncio.sleep(3600)
+
+    async def stream() -> None:
+        async for _ in pool.stream("SELECT 1 UNION ALL SELECT 2"):
+            streams.set()
+            await asyncio.sleep(3600)
+
+    async def main() -> None:
+        tasks.extend(asyncio.ensure_future(act()) for act in (hold, hold, stream))
+        await streams.wait()
+        assert (pool.statistics()["waiting"], pool.statistics()["out"]) == (1, 2)
+
+    streams = asyncio.Event()
+
+    tasks: list[asyncio.Future[None]] = []
+    loop.run_until_complete(main())
+    loop.close()
+    tasks.clear()
+    gc.collect()
+
+    asyncio.run(asyncio.wait_for(pool.aclose(), 30))
+
+    assert pool.statistics()["size"] == 0
+    for _ in range(1000):
+        if threading.active_count() <= threads:
+            break
+        time.sleep(0.01)
+    assert threading.active_count() <= threads
+    with closing(sqlite3.connect(wal)) as stock:
+        assert stock.execute("SELECT * FROM t").fetchall() == []
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork()")
