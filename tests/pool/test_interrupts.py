@@ -100,12 +100,12 @@ SCENARIOS: dict[str, Scenario] = {
 
 
 async def opened(database: Path) -> Pool:
-    return await create_pool(database, max_size=3, acquire_timeout=20)
+    return await create_pool(database, max_size=3, acquire_timeout=50)
 
 
 async def check(pool: Pool) -> None:
     """Every connection can be had at once, one after the other, and the pool can be closed."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(50):
         await pool.resize(max_size=3)
         for _ in range(2):
             async with pool.acquire() as writer, pool.acquire(read_only=True), pool.acquire(read_only=True) as reader:
@@ -135,7 +135,7 @@ def on_asyncio(database: Path, scenario: Scenario, place: int) -> str:
             raise
     for _ in range(3):
         try:
-            loop.run_until_complete(asyncio.wait_for(asyncio.wait([main]), 20))
+            loop.run_until_complete(asyncio.wait_for(asyncio.wait([main]), 50))
         except RuntimeError:  # asyncio: what was to stop the loop does so now
             continue
         break

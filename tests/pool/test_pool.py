@@ -419,7 +419,7 @@ async def test_connection_that_is_dropped_is_reported_and_replaced(pool: Pool) -
         del conn
         gc.collect()
 
-    async with pool.acquire(timeout=5) as conn:
+    async with pool.acquire(timeout=50) as conn:
         assert await conn.fetch_scalar("SELECT 1") == 1
 
 

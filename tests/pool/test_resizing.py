@@ -28,7 +28,7 @@ def wal(database: Path) -> Path:
 @pytest.mark.parametrize("writer_is", ["idle", "out"])
 async def test_task_waiting_for_a_reader_gets_the_writer_once_readers_are_removed(wal: Path, writer_is: str) -> None:
     """It returns the connection to the lane it came from."""
-    async with create_pool(wal, max_size=2, acquire_timeout=5) as pool:
+    async with create_pool(wal, max_size=2, acquire_timeout=50) as pool:
         reader = await pool.acquire(read_only=True)
         writer = await pool.acquire() if writer_is == "out" else None
 
@@ -50,7 +50,7 @@ async def test_task_waiting_for_a_reader_gets_the_writer_once_readers_are_remove
 
 
 async def test_cancelled_wait_for_a_reader_loses_no_writer(wal: Path) -> None:
-    async with create_pool(wal, max_size=2, acquire_timeout=5) as pool:
+    async with create_pool(wal, max_size=2, acquire_timeout=50) as pool:
         reader, writer = await pool.acquire(read_only=True), await pool.acquire()
         scope = anyio.CancelScope()
 
@@ -81,7 +81,10 @@ async def test_reader_that_fails_its_check_is_replaced_even_after_readers_were_r
             await go_on.wait()
             raise KeyError
 
-    async with create_pool(wal, max_size=2, acquire_timeout=5, check=check) as pool, anyio.create_task_group() as tasks:
+    async with (
+        create_pool(wal, max_size=2, acquire_timeout=50, check=check) as pool,
+        anyio.create_task_group() as tasks,
+    ):
         tasks.start_soon(pool.fetch_all, "SELECT 1")
         await checked.wait()
         await pool.resize(max_size=1)
@@ -94,7 +97,7 @@ async def test_pool_can_be_closed_by_two_tasks_at_once(wal: Path, limit_s: float
     """Both calls wait for the connections that are out; the second may give up."""
     pool = await create_pool(wal)
     conn = await pool.acquire()
-    with anyio.fail_after(20):
+    with anyio.fail_after(50):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(pool.aclose)
             await anyio.wait_all_tasks_blocked()

@@ -139,14 +139,14 @@ async def test_failed_pool_block_raises_its_error_although_its_task_left_a_conne
             kept.append(await leave(pool))
             raise KeyError
 
-    with anyio.fail_after(30), pytest.raises(KeyError), pytest.warns(ResourceWarning, match=r"acquired at .*\.py:\d+"):
+    with anyio.fail_after(50), pytest.raises(KeyError), pytest.warns(ResourceWarning, match=r"acquired at .*\.py:\d+"):
         await fail()
     with pytest.raises(rapsqlite.Error):
         await (kept[0].fetch_all("SELECT 1") if leave is leave_acquired else anext(kept[0]))
 
 
 async def test_pool_block_whose_task_left_a_connection_out_ends(wal: Path) -> None:
-    with anyio.fail_after(30), pytest.warns(ResourceWarning, match="connections still out"):
+    with anyio.fail_after(50), pytest.warns(ResourceWarning, match="connections still out"):
         async with create_pool(wal) as pool:
             conn = await pool.acquire()
     assert not conn.is_alive()
@@ -177,7 +177,7 @@ async def test_failed_pool_block_waits_for_other_tasks_for_a_limited_time(
 
     async with anyio.create_task_group() as tasks:
         warning = nullcontext() if returns else pytest.warns(ResourceWarning, match="connections still out")
-        with anyio.fail_after(30), pytest.raises(KeyError), warning:
+        with anyio.fail_after(50), pytest.raises(KeyError), warning:
             await fail(tasks)
         has_failed.set()
 
@@ -195,7 +195,7 @@ async def test_cancelled_pool_block_with_a_connection_out_ends(wal: Path) -> Non
                 scope.cancel()
                 await anyio.sleep_forever()
 
-    with anyio.fail_after(30), pytest.warns(ResourceWarning, match="connections still out"):
+    with anyio.fail_after(50), pytest.warns(ResourceWarning, match="connections still out"):
         await be_cancelled()
     assert not kept[0].is_alive()
 
@@ -240,7 +240,7 @@ async def hang(_: rapsqlite.Connection) -> None:
 
 @pytest.mark.parametrize("hook", ["init_hook", "check"])
 async def test_hook_that_hangs_ends_with_the_time_limit_of_the_task_that_waits(wal: Path, hook: str) -> None:
-    async with create_pool(wal, acquire_timeout=5) as pool:
+    async with create_pool(wal, acquire_timeout=50) as pool:
         pool._options["init_hook"] = hang if hook == "init_hook" else None
         pool._check = hang if hook == "check" else None
         await pool.drain()
@@ -259,7 +259,7 @@ async def test_reset_hook_that_hangs_ends_and_its_connection_is_replaced(
     """Returning is shielded from cancellation, so nothing else would end it."""
     monkeypatch.setattr(pool_module, "_RESETTING_S", 0.01)
     async with create_pool(wal, reset=hang, max_size=1) as pool:
-        with anyio.fail_after(30):
+        with anyio.fail_after(50):
             assert await pool.fetch_all("SELECT 1") == [[1]]
         assert pool.statistics()["replaced"] == 1
         assert pool.statistics()["size"] == 0
@@ -275,7 +275,7 @@ async def test_new_connection_that_is_never_usable_is_an_error_not_an_endless_at
 
     hook = {"init_hook" if closes else "check": refuse}
     pool = create_pool(wal, acquire_timeout=None, **hook)
-    with anyio.fail_after(30), pytest.raises((KeyError, rapsqlite.Error)):
+    with anyio.fail_after(50), pytest.raises((KeyError, rapsqlite.Error)):
         async with pool.acquire():
             pass
     assert pool.statistics()["size"] == 0
