@@ -14,6 +14,7 @@ import signal
 import sqlite3
 import sys
 import time
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -173,8 +174,7 @@ class Shell:
             if task is not None:
                 task.cancel()
 
-        # Cancelled through the loop: a KeyboardInterrupt could arrive anywhere, even between a request and its reply.
-        before = signal.signal(signal.SIGINT, lambda *_: self.loop.call_soon_threadsafe(cancel))
+        before = self._catch_interrupt(cancel)
         try:
             task = self.loop.create_task(work)
             return self.loop.run_until_complete(task)
@@ -185,8 +185,27 @@ class Shell:
         except (Error, CommandError, OSError, ValueError) as error:
             self.complain(str(error))
         finally:
-            signal.signal(signal.SIGINT, before)
+            self._restore_interrupt(before)
         return True
+
+    def _catch_interrupt(self, cancel: Callable[[], None]) -> Any:
+        """Let Ctrl-C call ``cancel`` in the loop: a KeyboardInterrupt could come between a request and its reply.
+
+        The loop's own handler also wakes it if the system delivers the signal to a guest's thread.
+        """
+        before = signal.getsignal(signal.SIGINT)
+        try:
+            self.loop.add_signal_handler(signal.SIGINT, cancel)
+        except NotImplementedError:  # Windows, whose loop any signal wakes
+            signal.signal(signal.SIGINT, lambda *_: self.loop.call_soon_threadsafe(cancel))
+        return before
+
+    def _restore_interrupt(self, before: Any) -> None:
+        with suppress(NotImplementedError):
+            self.loop.remove_signal_handler(signal.SIGINT)
+            # A Ctrl-C that came too late must not cancel the next statement.
+            self.loop.run_until_complete(asyncio.sleep(0))
+        signal.signal(signal.SIGINT, before)
 
     def complain(self, message: str) -> None:
         """Print an error, in one line."""

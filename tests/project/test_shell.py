@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -453,6 +454,58 @@ def test_interrupt_key_stops_the_statement_and_end_of_file_the_shell(database: P
         assert terminal.end() == 0
 
     assert stored(database, "SELECT name FROM sqlite_schema") == [("kept",)]
+
+
+@POSIX_ONLY
+def test_interrupt_key_is_heard_on_whichever_thread_the_system_delivers_it(database: Path) -> None:
+    """As after Ctrl-Z and `fg`: the main thread, asleep in the event loop, then went on sleeping."""
+    program = f"""
+import asyncio, signal, sys, threading, time
+import rapsqlite
+from rapsqlite._cli.shell import Shell
+
+def interrupt():
+    time.sleep(0.3)  # until the main thread sleeps; if it does not yet, the signal is heard anyway
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+async def opened():
+    return await rapsqlite.connect(sys.argv[1])
+
+loop = asyncio.new_event_loop()
+conn = loop.run_until_complete(opened())
+shell = Shell(conn, loop)
+loop.call_soon(threading.Thread(target=interrupt).start)
+shell.feed({ENDLESS!r})
+shell.feed("SELECT 6 * 7 AS answer;")
+loop.run_until_complete(conn.close())
+loop.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, str(database)],
+        env=environment(), capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "answer\n------\n42\n", "error: interrupted\n")
+
+
+@POSIX_ONLY
+def test_late_interrupt_key_does_not_stop_the_next_statement(database: Path) -> None:
+    loop = asyncio.new_event_loop()
+    conn = loop.run_until_complete(opened(str(database)))
+    out = io.StringIO()
+    runner = Shell(conn, loop, out)
+    runner.commands["late"] = interrupted_at_its_end
+
+    runner.feed(".late")
+    runner.feed("SELECT 1;")
+
+    assert (runner.errors, out.getvalue()) == (0, "1\n-\n1\n")
+    loop.run_until_complete(conn.close())
+    loop.close()
+
+
+async def interrupted_at_its_end(_arguments: list[str]) -> None:
+    signal.raise_signal(signal.SIGINT)
 
 
 @POSIX_ONLY
