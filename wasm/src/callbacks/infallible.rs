@@ -1,4 +1,5 @@
 //! Callbacks that SQLite does not allow to fail: collations, update and preupdate hooks.
+//! <https://sqlite.org/c3ref/create_collation.html>, <https://sqlite.org/c3ref/update_hook.html>
 //!
 //! When one raises, SQLite continues as if it had answered, so the statement has to be failed from outside: the
 //! progress handler ends it, and if it completes before that, its request is answered with the error. Its changes

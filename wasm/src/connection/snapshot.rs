@@ -1,4 +1,5 @@
 //! Pins a database's current state for one connection, while pages are copied step by step.
+//! <https://sqlite.org/isolation.html>
 
 use libsqlite3_sys as ffi;
 

@@ -1,4 +1,5 @@
 //! Requests that return no rows: `MANY` and `SCRIPT`, and the begin and end of blocks.
+//! <https://peps.python.org/pep-0249/#executemany>, <https://sqlite.org/lang_transaction.html>
 
 use crate::abi;
 use crate::buffers::joined;

@@ -1,4 +1,4 @@
-//! Prepared statements that are not in use, by SQL text.
+//! Prepared statements that are not in use, by SQL text. <https://sqlite.org/c3ref/prepare.html>
 //!
 //! A statement in use is not in here: `take` removes it, `put` returns it. So two cursors with the same text run
 //! two statements. The least recently used one is evicted first.

@@ -1,4 +1,5 @@
 //! One open file: what each of SQLite's methods does with the host and the buffer.
+//! <https://sqlite.org/c3ref/io_methods.html>
 
 use core::cell::RefCell;
 use core::ffi::c_int;

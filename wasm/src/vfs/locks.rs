@@ -1,4 +1,4 @@
-//! The locks of this guest: `KeptLocks` with the host behind it.
+//! The locks of this guest: `KeptLocks` with the host behind it. <https://sqlite.org/lockingv3.html>
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;

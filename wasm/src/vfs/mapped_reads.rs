@@ -1,4 +1,4 @@
-//! Reads from mapped ranges: parts of a file that the host maps into the arena.
+//! Reads from mapped ranges: parts of a file that the host maps into the arena. <https://sqlite.org/mmap.html>
 //!
 //! A range is shared with everyone who writes the file, so it is never stale. If the file is truncated, a load
 //! fails: the instance traps and the connection ends, but not the process. That holds only for loads of wasm code.

@@ -1,4 +1,4 @@
-//! Combines writes to temporary files before they go to the host.
+//! Combines writes to temporary files before they go to the host. <https://sqlite.org/tempfiles.html>
 //!
 //! Nobody else reads these files and no crash leaves them, so the order of writes to them does not matter. What cannot be
 //! written, because the disk is full, stays in the buffer and is read from there. It belongs to a file whose pages SQLite
