@@ -125,7 +125,7 @@ TEST_DATABASE_URLS=sqlite+aiosqlite:///testsuite.db suite databases sdist 'datab
 suite aiohttp sdist 'aiohttp-client-cache[all]==0.15.0' pytest-aiohttp faker aioresponses brotli -- test/integration/test_sqlite.py
 suite alchemy sdist advanced-alchemy==1.12.0 'sqlalchemy<2.1' pytest-mock pytest-lazy-fixtures pytest-xdist pytest-databases click \
     rich-click alembic pydantic attrs cattrs time-machine numpy google-cloud-spanner oracledb asyncpg asyncmy duckdb-engine \
-    sqlalchemy-spanner passlib 'psycopg[binary]' -- \
+    sqlalchemy-spanner passlib 'psycopg[binary]' google-cloud-bigquery google-cloud-storage pymysql pymssql pymongo redis -- \
     tests/integration -k aiosqlite --continue-on-collection-errors --ignore tests/integration/test_extensions
 suite tortoise sdist tortoise-orm==1.1.9 asyncpg asyncmy blacksheep fastapi sanic aiohttp quart 'psycopg[binary,pool]' pyyaml \
     httpx asgi_lifespan pydantic -- tests
