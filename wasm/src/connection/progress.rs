@@ -17,7 +17,7 @@ use crate::connection::busy_timeout::BusyTimeout;
 use crate::deferral::policy::Policy;
 use crate::error::{Error, Result};
 use crate::host;
-use crate::sqlite::statement::{Step, bytes_of};
+use crate::sqlite::statement::{Step, bytes_of, is_complete};
 use crate::vfs;
 
 /// VDBE steps between two checks of the request's cancel word: well under a millisecond of work.
@@ -240,18 +240,17 @@ unsafe fn watch<'a>(context: *mut c_void) -> &'a Watch {
     unsafe { &*context.cast::<Watch>() }
 }
 
-/// Not 0 interrupts the running statement.
+/// Not 0 interrupts the running statement, but never one that is complete: it would be reported as undone.
 unsafe extern "C" fn on_progress(context: *mut c_void) -> c_int {
     // SAFETY: registered with a `Watch`.
     let watch = unsafe { watch(context) };
     vfs::give_back_locks();
     let period = watch.period.get();
-    c_int::from(
-        watch.is_cancelled()
-            || !watch.spend(period as u64)
-            || watch.callbacks.has_failed()
-            || watch.callbacks.progress(period),
-    )
+    let is_unwanted = watch.is_cancelled()
+        || !watch.spend(period as u64)
+        || watch.callbacks.has_failed()
+        || watch.callbacks.progress(period);
+    c_int::from(is_unwanted && !is_complete())
 }
 
 /// Not 0 tries the lock again.

@@ -4,6 +4,7 @@ use core::any::Any;
 use core::cell::RefCell;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use libsqlite3_sys as ffi;
 
@@ -291,8 +292,11 @@ impl Statement {
     /// <https://sqlite.org/c3ref/step.html>
     #[inline]
     pub fn step(&mut self) -> Result<bool> {
+        STEPPED.store(self.raw(), Ordering::Relaxed);
         // SAFETY: `stmt` is valid from `prepare` until `drop`, and an instance runs on one thread.
-        match unsafe { ffi::sqlite3_step(self.raw()) } {
+        let code = unsafe { ffi::sqlite3_step(self.raw()) };
+        STEPPED.store(ptr::null_mut(), Ordering::Relaxed);
+        match code {
             ffi::SQLITE_ROW => Ok(true),
             ffi::SQLITE_DONE => Ok(false),
             _ => Err(self.error()),
@@ -319,6 +323,17 @@ impl Statement {
             unsafe { ffi::sqlite3_clear_bindings(self.raw()) };
         }
     }
+}
+
+/// The statement in `step`; null outside.
+static STEPPED: AtomicPtr<ffi::sqlite3_stmt> = AtomicPtr::new(ptr::null_mut());
+
+/// Whether the statement in `step` is complete, and its changes are committed if it commits by itself. SQLite calls the
+/// progress handler once more before it returns. <https://sqlite.org/c3ref/stmt_busy.html>
+pub fn is_complete() -> bool {
+    let stepped = STEPPED.load(Ordering::Relaxed);
+    // SAFETY: while `step` runs, its statement is valid.
+    !stepped.is_null() && unsafe { ffi::sqlite3_stmt_busy(stepped) } == 0
 }
 
 #[cold]
