@@ -289,13 +289,13 @@ class Engine:
         return module
 
     def _load_cached(self, key: str) -> Owned | None:
-        compiled = module_cache.load(key)
-        if compiled is None:
-            return None
-        try:
-            return self._map_compiled(compiled)
-        except WasmtimeError as exc:
-            logger.info("the cached module cannot be mapped: %s", exc)  # on a file system without execution, say
+        with module_cache.load(key) as name:
+            if name is None:
+                return None
+            try:
+                return self._map_compiled(name)
+            except WasmtimeError as exc:
+                logger.info("the cached module cannot be mapped: %s", exc)  # on a file system without execution, say
         content = module_cache.read(key)
         try:
             return None if content is None else self._copy_compiled(content)
@@ -303,9 +303,9 @@ class Engine:
             logger.info("the cached module does not match this wasmtime (%s): compiling it again", exc)
             return None
 
-    def _map_compiled(self, file: Path) -> Owned:
+    def _map_compiled(self, name: str) -> Owned:
         module = ctypes.c_void_p()
-        path = os.fsencode(file)
+        path = os.fsencode(name)
         self.c.check(self.c.wasmtime_module_deserialize_file(self.engine.address, path, ctypes.byref(module)))
         return self.c.owned(module.value or 0, "wasmtime_module")
 

@@ -12,13 +12,14 @@ import os
 import stat
 import time
 import warnings
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rapsqlite._platform import system
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from io import BufferedReader
 
 _MAGIC = b"RAPSQLC2"
@@ -84,37 +85,59 @@ def _digest_of(file: BufferedReader, size: int) -> bytes:
     return hashed.digest()
 
 
-def load(key: str) -> Path | None:
-    """Return the file whose start is the payload stored under ``key``, or None if there is no trustworthy one.
+@contextmanager
+def load(key: str) -> Iterator[str | None]:
+    """Yield the name of a file that starts with the payload stored under ``key``; None if there is no trustworthy one.
 
-    It returns a path because wasmtime maps it: processes share its pages, and nothing is copied.
+    It yields a name because wasmtime maps the file: processes share its pages, and nothing is copied. On Linux the name
+    means this very file, even if another user who may write above the directory has replaced it meanwhile.
     """
-    directory = cache_directory()
-    try:
-        if directory is None or not system.is_private(directory.stat()):
-            return None
-        with os.fdopen(os.open(directory / key, _READING), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or not system.is_private(status):
-                return None
-            found = _digest_of(file, status.st_size - _TRAILER_BYTES)
-            if file.read() != _MAGIC + found:
-                return None
-    except OSError:
-        return None
-    if time.time() - status.st_mtime > _STALE_S:
-        with suppress(OSError):  # a read-only file system
-            os.utime(directory / key)
-    return directory / key
+    with _verified(key) as file:
+        directory = cache_directory()
+        if file is None or directory is None:
+            yield None
+        else:
+            yield system.path_of(file.fileno()) if system.has_bells else str(directory / key)
 
 
 def read(key: str) -> bytes | None:
-    """Return the payload stored under ``key``, or None as `load` does."""
-    file = load(key)
-    try:
-        return None if file is None else file.read_bytes()[:-_TRAILER_BYTES]
-    except OSError:  # another process has removed it meanwhile
+    """Return the payload stored under ``key``, or None if there is no trustworthy one."""
+    with _verified(key) as file:
+        return None if file is None else file.read()[:-_TRAILER_BYTES]
+
+
+@contextmanager
+def _verified(key: str) -> Iterator[BufferedReader | None]:
+    """Yield the file stored under ``key``, at its start, if it may be trusted."""
+    with ExitStack() as stack:
+        try:
+            file = _open_verified(key)
+        except OSError:
+            file = None
+        yield None if file is None else stack.enter_context(file)
+
+
+def _open_verified(key: str) -> BufferedReader | None:
+    directory = cache_directory()
+    if directory is None or not system.is_private(directory.stat()):
         return None
+    path = directory / key
+    file = os.fdopen(os.open(path, _READING), "rb")
+    try:
+        status = os.fstat(file.fileno())
+        if stat.S_ISREG(status.st_mode) and system.is_private(status):
+            found = _digest_of(file, status.st_size - _TRAILER_BYTES)
+            if file.read() == _MAGIC + found:
+                if time.time() - status.st_mtime > _STALE_S:
+                    with suppress(OSError):  # a read-only file system
+                        os.utime(path)
+                file.seek(0)
+                return file
+    except BaseException:
+        file.close()
+        raise
+    file.close()
+    return None
 
 
 def store(key: str, payload: bytes, *, warns: bool = True) -> bool:

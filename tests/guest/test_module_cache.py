@@ -9,12 +9,14 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from rapsqlite import runtime
 from rapsqlite._files import module_cache
+from rapsqlite._platform import system
 from rapsqlite._wasm import c_functions
 from rapsqlite._wasm.c_functions import WasmtimeError
 from rapsqlite.errors import NotSupportedError
@@ -22,7 +24,6 @@ from tests.guest.played import PARK_FOR_EVER, module
 
 if TYPE_CHECKING:
     from io import BufferedReader
-    from pathlib import Path
 
 KEY = "module.compiled"
 
@@ -35,11 +36,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_stored_module_is_loaded(cache: Path) -> None:
-    assert module_cache.load(KEY) is None
+    assert module_cache.read(KEY) is None
 
     assert module_cache.store(KEY, b"payload")
 
-    assert module_cache.load(KEY) == cache / KEY
+    assert module_cache.read(KEY) == b"payload"
     assert (cache / KEY).read_bytes().startswith(b"payload")
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
     assert [entry.name for entry in cache.iterdir()] == [KEY]
@@ -51,7 +52,7 @@ def test_truncated_file_counts_as_absent(cache: Path, cut: int) -> None:
     file = cache / KEY
     file.write_bytes(file.read_bytes()[:cut])
 
-    assert module_cache.load(KEY) is None
+    assert module_cache.read(KEY) is None
 
 
 @pytest.mark.parametrize("position", range(0, 47, 3))
@@ -62,7 +63,7 @@ def test_file_with_a_flipped_bit_counts_as_absent(cache: Path, position: int) ->
     content[position] ^= 1
     file.write_bytes(content)
 
-    assert module_cache.load(KEY) is None
+    assert module_cache.read(KEY) is None
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602])
@@ -70,14 +71,14 @@ def test_file_writable_by_others_counts_as_absent(cache: Path, mode: int) -> Non
     module_cache.store(KEY, b"payload")
     (cache / KEY).chmod(mode)
 
-    assert module_cache.load(KEY) is None
+    assert module_cache.read(KEY) is None
 
 
 def test_directory_writable_by_others_is_not_used(cache: Path) -> None:
     module_cache.store(KEY, b"payload")
     cache.chmod(0o777)
 
-    assert module_cache.load(KEY) is None
+    assert module_cache.read(KEY) is None
     with pytest.warns(RuntimeWarning, match="writable by other users"):
         assert not module_cache.store(KEY, b"payload")
 
@@ -88,7 +89,41 @@ def test_symbolic_link_is_not_followed(cache: Path, tmp_path: Path) -> None:
     (cache / KEY).rename(elsewhere)
     (cache / KEY).symlink_to(elsewhere)
 
-    assert module_cache.load(KEY) is None
+    assert module_cache.read(KEY) is None
+
+
+def replaced(cache: Path) -> None:
+    """Put another directory into the place of the cache, as a user can who may write to the one above."""
+    cache.rename(cache.with_name("moved"))
+    cache.mkdir(mode=0o700)
+    module_cache.store(KEY, b"evil")
+
+
+@pytest.mark.skipif(not system.has_bells, reason="only Linux has names for open files")
+def test_file_that_was_verified_is_the_one_that_is_mapped(cache: Path) -> None:
+    module_cache.store(KEY, b"payload")
+
+    with module_cache.load(KEY) as name:
+        replaced(cache)
+        assert name is not None
+        assert Path(name).read_bytes().startswith(b"payload")
+
+
+def test_file_that_was_verified_is_the_one_that_is_read(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module_cache.store(KEY, b"payload")
+    digest_of = module_cache._digest_of
+
+    def verify(file: BufferedReader, size: int) -> bytes:
+        found = digest_of(file, size)
+        monkeypatch.undo()
+        monkeypatch.setenv("RAPSQLITE_CACHE_DIR", str(cache))
+        replaced(cache)
+        return found
+
+    monkeypatch.setattr(module_cache, "_digest_of", verify)
+
+    assert module_cache.read(KEY) == b"payload"
+    assert module_cache.read(KEY) == b"evil"
 
 
 def test_directory_that_cannot_be_created_is_one_warning_and_no_error(cache: Path) -> None:
@@ -196,7 +231,7 @@ def test_least_recently_used_files_beyond_the_maximum_are_removed(cache: Path) -
     for number in range(module_cache._MOST_FILES + 5):
         module_cache.store(f"{number}.compiled", b"payload")
         _age(cache / f"{number}.compiled", 20 - number / 10)
-    assert module_cache.load("5.compiled") is not None  # used today
+    assert module_cache.read("5.compiled") is not None  # used today
 
     module_cache.store("new.compiled", b"payload")
 
@@ -260,14 +295,14 @@ def test_interrupt_right_after_a_file_was_stored_is_not_lost(cache: Path, monkey
 
     with pytest.raises(KeyboardInterrupt):
         module_cache.store(KEY, b"payload")
-    assert module_cache.load(KEY) == cache / KEY
+    assert module_cache.read(KEY) == b"payload"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
 def test_pipe_instead_of_a_cache_file_does_not_block(cache: Path) -> None:
     cache.mkdir(mode=0o700)
     os.mkfifo(cache / KEY, 0o600)
-    code = f"import sys; from rapsqlite._files import module_cache; sys.exit(module_cache.load({KEY!r}) is not None)"
+    code = f"import sys; from rapsqlite._files import module_cache; sys.exit(module_cache.read({KEY!r}) is not None)"
 
     subprocess.run([sys.executable, "-c", code], check=True, timeout=20)
 
@@ -279,9 +314,9 @@ def test_payload_that_wasmtime_refuses_is_compiled_again(cache: Path) -> None:
 
     runtime.Engine(module(PARK_FOR_EVER))
 
-    stored = module_cache.load(entry.name)
+    stored = module_cache.read(entry.name)
     assert stored is not None
-    assert stored.stat().st_size > 1000
+    assert len(stored) > 1000
 
 
 def test_unsupported_wasmtime_is_refused_by_name(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
