@@ -6,10 +6,10 @@
 #
 #   scripts/drop_in_suites.sh [NAME...]       all programs, or those named; environments and archives are kept and used again
 #   PYTHON=/opt/python3.14/bin/python …       in environments of another Python
-#   WORKPLACE=dir …                           keep them there, not in .work/drop_in
+#   SUITES_DIR=dir …                          keep them there, not in .work/drop_in
 set -uo pipefail
 cd "$(dirname "$0")/.."
-readonly root=$PWD wanted=" $* " python=${PYTHON:-$PWD/.venv/bin/python} place=${WORKPLACE:-$PWD/.work/drop_in}
+readonly root=$PWD wanted=" $* " python=${PYTHON:-$PWD/.venv/bin/python} place=${SUITES_DIR:-$PWD/.work/drop_in}
 readonly own=(pytest pytest-asyncio aiosqlite==0.22.1 "wasmtime>=50.0.1,<51" "msgspec>=0.20" "anyio>=4.14")
 mkdir -p "$place"
 : >"$place/pytest.ini" # a program without settings for pytest has none, rather than this project's
