@@ -140,16 +140,17 @@ async def export(conn: Connection, path: Path, source: str, progress: Progress) 
     kind = SUFFIXES.get(path.suffix.lower())
     if kind is None:
         raise CommandError(f"name a file that ends in {' or '.join(SUFFIXES)}")
-    with _replaced(path) as file:
-        async with conn.savepoint(), conn.execute(await _query(conn, source)) as cursor:
-            if cursor.description is None:
-                raise CommandError("the statement returns no rows, and was undone")
-            result = kind([column[0] for column in cursor.description], True)
-            file.write(result.start([]))
-            while rows := await cursor.fetchmany(_ROWS_AT_ONCE):
-                file.write(result.write(rows))
-                progress.add(len(rows))
-            file.write(result.end() if progress.count or kind is Csv else "[]\n")
+    async with conn.savepoint():  # the outermost: what the statement deletes is gone only once the file is in place
+        with _replaced(path) as file:
+            async with conn.execute(await _query(conn, source)) as cursor:
+                if cursor.description is None:
+                    raise CommandError("the statement returns no rows, and was undone")
+                result = kind([column[0] for column in cursor.description], True)
+                file.write(result.start([]))
+                while rows := await cursor.fetchmany(_ROWS_AT_ONCE):
+                    file.write(result.write(rows))
+                    progress.add(len(rows))
+                file.write(result.end() if progress.count or kind is Csv else "[]\n")
 
 
 async def _query(conn: Connection, source: str) -> str:

@@ -306,6 +306,19 @@ def test_export_that_fails_leaves_the_file_and_the_database_alone(filled: Path, 
     assert {path.name for path in tmp_path.iterdir()} == {"t.csv", filled.name}
 
 
+def test_rows_that_an_export_deletes_stay_if_the_file_cannot_be_put_in_place(filled: Path, tmp_path: Path) -> None:
+    """They would be in neither the database nor a file."""
+    (tmp_path / "t.csv").mkdir()
+
+    assert shell(filled, ".export t.csv DELETE FROM t RETURNING *", cwd=tmp_path)[0] == 1
+    assert stored(filled, "SELECT count(*) FROM t") == [(5,)]
+    assert {path.name for path in tmp_path.iterdir()} == {"t.csv", filled.name}
+
+    assert shell(filled, ".export t.json DELETE FROM t RETURNING *", cwd=tmp_path) == (0, "", "")
+    assert stored(filled, "SELECT count(*) FROM t") == [(0,)]
+    assert (tmp_path / "t.json").read_text(encoding="utf-8") == PRINTED["json"]
+
+
 def test_progress_is_shown_on_a_terminal_alone_and_erased(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "_REPORTS_EVERY_S", 0.0)
     terminal = io.StringIO()
