@@ -115,6 +115,7 @@ class Shell:
             "version": self._version,
         }
         self._unfinished = ""
+        self._names: list[str] = []
 
     @property
     def prompt(self) -> str:
@@ -152,11 +153,16 @@ class Shell:
         return self._guarded(self._statements(text))
 
     def names(self) -> list[str]:
-        """Return the names of tables and columns as SQL needs them; none if the database is busy."""
-        found: set[str] = set()
-        for sql in _NAMES:
-            self._guarded(self._find_names(sql, found))
-        return sorted(name if _NEEDS_NO_QUOTES.fullmatch(name) else quoted(name) for name in found)
+        """Return the names of tables and columns as SQL needs them; none if the database is busy.
+
+        In a transaction they are the latest known: looking them up would begin its snapshot and lock the database.
+        """
+        if not self.conn.in_transaction:
+            found: set[str] = set()
+            for sql in _NAMES:
+                self._guarded(self._find_names(sql, found))
+            self._names = sorted(name if _NEEDS_NO_QUOTES.fullmatch(name) else quoted(name) for name in found)
+        return self._names
 
     async def _find_names(self, sql: str, found: set[str]) -> bool:
         try:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from rapsqlite import connect
+from rapsqlite._cli import shell as shell_module
 from rapsqlite._cli import transfer
 from rapsqlite._cli.formats import visible
 from rapsqlite._cli.shell import Shell
@@ -591,6 +592,30 @@ def test_names_are_not_waited_for_where_the_database_is_locked(filled: Path) -> 
     assert runner.errors == 0
     loop.run_until_complete(conn.close())
     loop.close()
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_names_are_not_looked_up_in_a_transaction(filled: Path, journal: str) -> None:
+    """Its snapshot would begin at the prompt, where another's write would make the next one fail, or have to wait."""
+    with closing(sqlite3.connect(filled, isolation_level=None, timeout=0)) as other:
+        other.execute(f"PRAGMA journal_mode = {journal}")
+        loop = asyncio.new_event_loop()
+        conn = loop.run_until_complete(opened(str(filled)))
+        runner = Shell(conn, loop, io.StringIO())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(shell_module, "_NAMES_WITHIN_S", 50)
+            before = runner.names()
+
+        runner.feed("BEGIN;")
+        assert runner.names() == before == ['"c d"', "a", "b", "t"]
+        other.execute("INSERT INTO t (a) VALUES ('other')")
+        runner.feed("INSERT INTO t (a) VALUES ('own');")
+        runner.feed("COMMIT;")
+
+        assert runner.errors == 0
+        loop.run_until_complete(conn.close())
+        loop.close()
+    assert stored(filled, "SELECT count(*) FROM t") == [(7,)]
 
 
 @pytest.mark.sources
