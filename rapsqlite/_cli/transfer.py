@@ -12,8 +12,11 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from rapsqlite import _constants as abi
 from rapsqlite._cli.formats import Csv, Format, Json
+from rapsqlite._client.state import encode_sql
 from rapsqlite._identifiers import quoted
+from rapsqlite._wasm.rings import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,11 +144,12 @@ async def export(conn: Connection, path: Path, source: str, progress: Progress) 
     if kind is None:
         raise CommandError(f"name a file that ends in {' or '.join(SUFFIXES)}")
     async with conn.savepoint():  # the outermost: what the statement deletes is gone only once the file is in place
+        sql = await _query(conn, source)
+        if not await _returns_rows(conn, sql):
+            raise CommandError("the statement returns no rows")
         with _replaced(path) as file:
-            async with conn.execute(await _query(conn, source)) as cursor:
-                if cursor.description is None:
-                    raise CommandError("the statement returns no rows, and was undone")
-                result = kind([column[0] for column in cursor.description], True)
+            async with conn.execute(sql) as cursor:
+                result = kind([column[0] for column in cursor.description or ()], True)
                 file.write(result.start([]))
                 while rows := await cursor.fetchmany(_ROWS_AT_ONCE):
                     file.write(result.write(rows))
@@ -157,6 +161,17 @@ async def _query(conn: Connection, source: str) -> str:
     """Return the query for a source: a table's or view's name, or SQL, which has a space or a parenthesis."""
     known = await conn.fetch_scalar("SELECT count(*) FROM pragma_table_list WHERE name = ? COLLATE NOCASE", [source])
     return f"SELECT * FROM {quoted(source)}" if known or not re.search(r"[\s(]", source) else source
+
+
+async def _returns_rows(conn: Connection, sql: str) -> bool:
+    """Return whether a statement has columns, without running it: a COMMIT could not be undone.
+
+    https://sqlite.org/c3ref/column_count.html
+    """
+    guest = conn._state.guest
+    reply = await guest.call(Request(abi.OP_PREPARE, encode_sql(sql, "export")))
+    guest.post(Request(abi.OP_RELEASE, target=reply.handle))
+    return reply.column_count > 0
 
 
 @contextmanager

@@ -307,6 +307,41 @@ def test_export_that_fails_leaves_the_file_and_the_database_alone(filled: Path, 
     assert {path.name for path in tmp_path.iterdir()} == {"t.csv", filled.name}
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "END TRANSACTION",
+        "ROLLBACK TRANSACTION",
+        "RELEASE a",
+        "ATTACH 'other.db' AS o",
+        "CREATE TABLE n (a)",
+        "DELETE FROM t",
+    ],
+)
+def test_export_of_a_statement_without_rows_does_not_run_it(sql: str, filled: Path, tmp_path: Path) -> None:
+    """Some cannot be undone, such as the end of the transaction."""
+    loop = asyncio.new_event_loop()
+    conn = loop.run_until_complete(opened(str(filled)))
+    messages, out = io.StringIO(), io.StringIO()
+    runner = Shell(conn, loop, out)
+    runner.feed("BEGIN; SAVEPOINT a; INSERT INTO t (a) VALUES ('own');")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", messages)
+        runner.feed(f".export '{tmp_path / 't.csv'}' {sql}")
+
+    assert messages.getvalue() == "error: the statement returns no rows\n"
+    assert conn.in_transaction
+    runner.feed("SELECT (SELECT count(*) FROM t) AS n, name FROM pragma_database_list;")
+    runner.feed("RELEASE a; ROLLBACK;")
+    assert out.getvalue() == "n  name\n-  ----\n6  main\n"
+    assert runner.errors == 1
+    loop.run_until_complete(conn.close())
+    loop.close()
+    assert stored(filled, "SELECT count(*) FROM t") == [(5,)]
+    assert {path.name for path in tmp_path.iterdir()} == {filled.name}
+
+
 def test_rows_that_an_export_deletes_stay_if_the_file_cannot_be_put_in_place(filled: Path, tmp_path: Path) -> None:
     """They would be in neither the database nor a file."""
     (tmp_path / "t.csv").mkdir()
