@@ -169,7 +169,7 @@ class Shell:
             rows = await asyncio.wait_for(self.conn.fetch_all(sql), _NAMES_WITHIN_S)
         except (Error, asyncio.TimeoutError):
             return True
-        found.update(name for (name,) in rows if visible(name) == name)
+        found.update(name for (name,) in rows if isinstance(name, str) and name.isprintable())
         return True
 
     def _guarded(self, work: Coroutine[Any, Any, bool]) -> bool:

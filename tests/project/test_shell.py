@@ -620,11 +620,34 @@ def test_names_are_not_waited_for_where_the_database_is_locked(filled: Path) -> 
     conn = loop.run_until_complete(opened(str(filled)))
     runner = Shell(conn, loop, io.StringIO())
 
-    assert runner.names() == ['"c d"', "a", "b", "t"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shell_module, "_NAMES_WITHIN_S", 50)
+        assert runner.names() == ['"c d"', "a", "b", "t"]
     with closing(sqlite3.connect(filled, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         assert runner.names() == []
     assert runner.errors == 0
+    loop.run_until_complete(conn.close())
+    loop.close()
+
+
+@pytest.mark.parametrize("character", ["\n", "\r\n", "\t", "\x1b", "\x9b", "\u2028", "\u202e"])
+def test_names_that_are_not_printable_are_not_completed(filled: Path, character: str) -> None:
+    """An accepted completion is typed: a line of the database's choice would run as a command."""
+    with closing(sqlite3.connect(filled)) as stock:
+        stock.execute(f'CREATE TABLE "t{character}.import a b" ("ü", "c{character}d")')
+        stock.execute("CREATE TABLE stored_as_blob (a)")
+        stock.execute("PRAGMA writable_schema = ON")
+        stock.execute("UPDATE sqlite_schema SET name = CAST(name AS BLOB) WHERE name = 'stored_as_blob'")
+        stock.commit()
+    loop = asyncio.new_event_loop()
+    conn = loop.run_until_complete(opened(str(filled)))
+    runner = Shell(conn, loop, io.StringIO())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shell_module, "_NAMES_WITHIN_S", 50)
+        assert runner.names() == ['"c d"', "a", "b", "t", "ü"]
+
     loop.run_until_complete(conn.close())
     loop.close()
 
