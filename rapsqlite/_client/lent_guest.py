@@ -36,6 +36,7 @@ class LentGuest:
         self._running = 0
         self._blocks: set[PendingRequest] = set()  # open transaction() and savepoint() blocks
         self._is_returned = False
+        self._is_ending = False
         self.may_have_settings = False
         """Whether a statement may have left a PRAGMA, a TEMP object or an attached database behind."""
         self.is_changed = False
@@ -58,9 +59,20 @@ class LentGuest:
         return not self._running and not self._blocks
 
     def stop(self) -> None:
-        """See `Guest.stop`. The guest ends soon, and until then looks usable."""
-        self.is_changed = True
-        self._guest.stop()
+        """See `Guest.stop`."""
+        if self._may_end():
+            self._guest.stop()
+
+    async def close(self) -> None:
+        """See `Guest.close`."""
+        if self._may_end():
+            await self._guest.close()
+
+    def _may_end(self) -> bool:
+        """Return False if the guest may be another borrower's. Otherwise it ends soon, and until then looks usable."""
+        self.is_changed = True  # first: `take_back`, in another thread, is followed by a look at it
+        self._is_ending = self._is_ending or not self._is_returned
+        return self._is_ending
 
     async def call(self, request: Request) -> Reply:
         """See `Guest.call`."""

@@ -391,6 +391,44 @@ async def test_connection_stopped_by_its_borrower_is_never_lent_again(pool: Pool
         assert await pool.execute_insert("INSERT INTO t (b) VALUES (1)") is not None
 
 
+async def test_connection_that_its_borrower_is_closing_is_never_lent_again(pool: Pool) -> None:
+    for checkpoints in (1, 2, 3) * 7:
+        conn = await pool.acquire()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(conn.close)
+            for _ in range(checkpoints):
+                await anyio.lowlevel.checkpoint()
+            await pool.release(conn)
+            assert await pool.execute_insert("INSERT INTO t (b) VALUES (1)") is not None
+
+
+async def test_close_that_waits_for_a_function_spares_the_next_borrower(pool: Pool) -> None:
+    """The connection may be returned and lent again before the function ends."""
+    is_running, may_end, is_closed = threading.Event(), threading.Event(), anyio.Event()
+
+    def run() -> None:
+        is_running.set()
+        may_end.wait(50)
+
+    async def close() -> None:
+        await conn.close()
+        is_closed.set()
+
+    conn = await pool.acquire()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(conn._execute, run)
+        await anyio.to_thread.run_sync(is_running.wait)
+        tasks.start_soon(close)
+        await anyio.wait_all_tasks_blocked()
+        await pool.release(conn)
+        async with pool.acquire() as other:
+            await other.execute("INSERT INTO t (b) VALUES ('kept')")
+            may_end.set()
+            await is_closed.wait()
+
+    assert await pool.fetch_all("SELECT b FROM t") == [["kept"]]
+
+
 async def test_connection_that_breaks_while_idle_is_replaced_without_notice(pool: Pool) -> None:
     async with pool.acquire() as conn:
         guest = conn._state.guest
