@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rapsqlite import _constants as abi
 from rapsqlite._client.lent_guest import RETURNED, LentGuest
-from rapsqlite._client.state import Absent
+from rapsqlite._client.state import CLOSED, Absent
 from rapsqlite._fetching import fetch_first
-from rapsqlite.errors import DatabaseError, Error
+from rapsqlite.errors import DatabaseError, Error, PoolClosed
 
 if TYPE_CHECKING:
     from rapsqlite._guest.guest import Guest
@@ -31,6 +31,7 @@ _SETTINGS = (
 )
 _GONE = frozenset({abi.SQLITE_IOERR, abi.SQLITE_CORRUPT, abi.SQLITE_NOTADB, abi.SQLITE_CANTOPEN})
 _RETURNED = cast("Guest", Absent(RETURNED))
+_LOST = cast("Guest", Absent("the pool was closed while a transaction was open here", PoolClosed))
 
 
 class Pooled:
@@ -91,6 +92,14 @@ class Pooled:
         self._may_have_settings = guest.may_have_settings
         return guest.take_back() and not guest.is_changed
 
+    def take_away(self, lent: Connection) -> None:
+        """End the borrower's use before it has returned the connection; an open transaction is lost."""
+        guest = lent._state.guest
+        is_lost = not isinstance(guest, Absent) and guest.in_transaction
+        self.detach(lent)
+        if is_lost:
+            lent._state.guest = _LOST
+
     def is_clean(self) -> bool:
         """Return True if the borrower certainly left nothing behind."""
         return self.connection.is_alive() and not self.connection.in_transaction and not self._may_have_settings
@@ -117,6 +126,13 @@ class Pooled:
         """Close it; an error while closing no longer concerns anyone."""
         with suppress(Error):
             await self.connection.close()
+
+
+async def commit_at_exit(lent: Connection) -> None:
+    """Commit what is open; raises if it is lost, except if the borrower itself returned or closed the connection."""
+    guest = lent._state.guest
+    if guest is not _RETURNED and guest is not CLOSED and guest.in_transaction:
+        await lent.commit()
 
 
 def has_lost_its_file(error: BaseException | None) -> bool:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from rapsqlite import _constants as abi
 from rapsqlite._client.shared_memory import SharedMemory
 from rapsqlite._loops import current_loop, worker
-from rapsqlite._pooled import Pooled, has_lost_its_file
+from rapsqlite._pooled import Pooled, commit_at_exit, has_lost_its_file
 from rapsqlite._values.options import checked_callable, checked_seconds
 from rapsqlite._values.uncopied import Uncopied
 from rapsqlite.connection import Connection, calling_line, connect
@@ -228,8 +228,8 @@ class Acquisition(Uncopied):
         assert connection is not None, "it was entered"
         error = exc_info[1]
         try:
-            if error is None and connection.is_alive() and connection.in_transaction:
-                await connection.commit()
+            if error is None and self._pool._process == os.getpid():
+                await commit_at_exit(connection)
         except BaseException as exc:
             error = exc
             raise
@@ -384,7 +384,7 @@ class Pool(Uncopied):
         for connection, loan in list(self._loans.items()):
             left.append(loan)
             if loan.pooled is not None and not loan.is_returned:
-                loan.pooled.detach(connection)
+                loan.pooled.take_away(connection)
             loan.give_up()
         self._loans.clear()
         self._note_one_back()

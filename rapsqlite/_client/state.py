@@ -58,8 +58,9 @@ class RowDecoder(Protocol):
 class Absent:
     """Placeholder while there is no guest; every attribute access raises the error that says why."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, error: type[ClosedError] = ClosedError) -> None:
         self._message = message
+        self._error = error
 
     def post(self, *_: object, **__: object) -> None:
         """Do nothing: requests without a waiting caller need no error."""
@@ -69,7 +70,7 @@ class Absent:
         return False
 
     def __getattr__(self, name: str) -> Any:
-        raise ClosedError(self._message)
+        raise self._error(self._message)
 
 
 NOT_CONNECTED = cast("Guest", Absent("no active connection: await connect(...) or use it in `async with` first"))

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -643,6 +643,55 @@ async def test_closing_with_a_timeout_closes_borrowed_connections_and_says_where
     with pytest.raises(rapsqlite.Error):
         await conn.fetch_all("SELECT 1")
     await conn.close()
+
+
+@pytest.mark.parametrize("is_open", [True, False], ids=["open transaction", "nothing open"])
+async def test_block_whose_transaction_is_lost_as_its_pool_closes_raises(wal: Path, is_open: bool) -> None:
+    """A clean exit of the block means that everything is committed."""
+    pool = await create_pool(wal)
+
+    async def use(*, task_status: Any) -> None:
+        with pytest.raises(PoolClosed, match="a transaction was open") if is_open else nullcontext():
+            async with pool.acquire() as conn:
+                await conn.execute("INSERT INTO t (b) VALUES (1)")
+                if not is_open:
+                    await conn.commit()
+                task_status.started()
+                await is_closed.wait()
+
+    is_closed = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(use)
+        with pytest.warns(ResourceWarning, match="connections still out"):
+            await pool.aclose(timeout=0.01)
+        is_closed.set()
+
+    with closing(sqlite3.connect(wal)) as stock:
+        assert stock.execute("SELECT b FROM t").fetchall() == ([] if is_open else [(1,)])
+
+
+async def test_block_whose_transaction_is_lost_as_its_connection_breaks_raises(pool: Pool) -> None:
+    """As the block of `connect` does, although the first error was caught."""
+    with pytest.raises(rapsqlite.Error):  # noqa: PT012 - the end of the block raises
+        async with pool.acquire() as conn:
+            await conn.execute("INSERT INTO t (b) VALUES (1)")
+            conn._state.guest.kill()
+            with pytest.raises(rapsqlite.Error):
+                await conn.fetch_all(ENDLESS)
+
+    assert await pool.fetch_all("SELECT b FROM t") == []
+
+
+async def test_block_whose_connection_was_returned_or_closed_inside_ends_in_silence(pool: Pool) -> None:
+    """As the block of `connect` does after close()."""
+    for end in (pool.release, rapsqlite.Connection.close, rapsqlite.Connection.stop):
+        async with pool.acquire() as conn:
+            await conn.execute("INSERT INTO t (b) VALUES (1)")
+            ending = end(conn)
+            assert ending is not None
+            await ending
+
+    assert await pool.fetch_all("SELECT b FROM t") == []
 
 
 def test_pool_that_is_dropped_is_reported(database: Path) -> None:
