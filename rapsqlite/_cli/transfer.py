@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import re
+import secrets
 import stat
 import sys
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from rapsqlite import _constants as abi
@@ -20,7 +23,6 @@ from rapsqlite._wasm.rings import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from rapsqlite.connection import Connection
 
@@ -176,12 +178,21 @@ async def _returns_rows(conn: Connection, sql: str) -> bool:
 
 @contextmanager
 def _replaced(path: Path) -> Iterator[TextIO]:
-    """Open a file that takes the place of another one once it is complete."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    file = unfinished.open("x", encoding="utf-8", newline="")
+    """Open a file that takes the place and the permissions of another one once it is complete."""
+    path = Path(os.path.realpath(path))  # a symbolic link stays
+    mode: int | None = None
+    with suppress(FileNotFoundError):
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise CommandError(f"{path} is not a regular file")
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
+    opener = partial(os.open, mode=0o666 if mode is None else 0o600)
+    file = open(unfinished, "x", encoding="utf-8", newline="", opener=opener)  # noqa: SIM115 - closed below
     try:
         with file:
             yield file
+        if mode is not None:
+            unfinished.chmod(mode & 0o777)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

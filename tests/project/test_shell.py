@@ -344,15 +344,94 @@ def test_export_of_a_statement_without_rows_does_not_run_it(sql: str, filled: Pa
 
 def test_rows_that_an_export_deletes_stay_if_the_file_cannot_be_put_in_place(filled: Path, tmp_path: Path) -> None:
     """They would be in neither the database nor a file."""
-    (tmp_path / "t.csv").mkdir()
+    loop = asyncio.new_event_loop()
+    conn = loop.run_until_complete(opened(str(filled)))
+    runner = Shell(conn, loop, io.StringIO())
+    line = f".export '{tmp_path / 't.json'}' DELETE FROM t RETURNING *"
 
-    assert shell(filled, ".export t.csv DELETE FROM t RETURNING *", cwd=tmp_path)[0] == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", refused)
+        runner.feed(line)
+    assert runner.errors == 1
     assert stored(filled, "SELECT count(*) FROM t") == [(5,)]
-    assert {path.name for path in tmp_path.iterdir()} == {"t.csv", filled.name}
+    assert {path.name for path in tmp_path.iterdir()} == {filled.name}
 
-    assert shell(filled, ".export t.json DELETE FROM t RETURNING *", cwd=tmp_path) == (0, "", "")
+    runner.feed(line)
+    loop.run_until_complete(conn.close())
+    loop.close()
+    assert runner.errors == 1
     assert stored(filled, "SELECT count(*) FROM t") == [(0,)]
     assert (tmp_path / "t.json").read_text(encoding="utf-8") == PRINTED["json"]
+
+
+def refused(*_: object) -> None:
+    raise PermissionError("refused")
+
+
+@POSIX_ONLY
+def test_export_replaces_regular_files_alone(filled: Path, tmp_path: Path) -> None:
+    """A link may name a device, which the superuser could replace for everyone."""
+    (tmp_path / "dir.csv").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link.csv").symlink_to("pipe")
+    before = {path.name: path.lstat().st_mode for path in tmp_path.iterdir()}
+
+    for name in ("dir.csv", "link.csv"):
+        code, _, message = shell(filled, f".export {name} DELETE FROM t RETURNING *", cwd=tmp_path)
+        assert (code, message.endswith("is not a regular file\n")) == (1, True)
+
+    assert {path.name: path.lstat().st_mode for path in tmp_path.iterdir()} == before
+    assert stored(filled, "SELECT count(*) FROM t") == [(5,)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no permissions as on POSIX systems")
+@pytest.mark.parametrize("mode, kept", [(0o600, 0o600), (0o664, 0o664), (0o4750, 0o750), (None, None)])
+def test_exported_file_has_the_permissions_of_the_one_it_replaces(
+    mode: int | None, kept: int | None, tmp_path: Path
+) -> None:
+    """Rows that only their owner could read stay so, also while they are written. Set-user-ID would be of another."""
+    path, usual = tmp_path / "t.csv", tmp_path / "usual"
+    usual.touch()
+    if mode is not None:
+        path.touch()
+        path.chmod(mode)
+
+    with transfer._replaced(path) as file:
+        file.write("1\n")
+        (unfinished,) = tmp_path.glob("*.part")
+        assert mode is None or stat.S_IMODE(unfinished.stat().st_mode) == 0o600
+
+    assert stat.S_IMODE(path.stat().st_mode) == (stat.S_IMODE(usual.stat().st_mode) if kept is None else kept)
+    assert path.read_bytes() == b"1\n"
+
+
+def test_export_is_not_hindered_by_what_a_killed_one_left_behind(tmp_path: Path) -> None:
+    """In a container, each shell may have the same process id."""
+    path = tmp_path / "t.csv"
+    (tmp_path / f"t.csv.{os.getpid()}.part").touch()
+    with transfer._replaced(path) as file, transfer._replaced(path) as other:
+        other.write("other")
+        file.write("1")
+
+    assert path.read_text() == "1"
+
+
+@POSIX_ONLY
+@pytest.mark.parametrize("exists", [True, False])
+def test_export_to_a_symbolic_link_writes_the_file_that_it_names(exists: bool, filled: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    target = tmp_path / "elsewhere" / "target"
+    if exists:
+        target.touch()
+    (tmp_path / "t.json").symlink_to("elsewhere/target")
+    (tmp_path / "loop.json").symlink_to("loop.json")
+
+    assert shell(filled, ".export t.json t", cwd=tmp_path) == (0, "", "")
+    assert (tmp_path / "t.json").is_symlink()
+    assert target.read_text(encoding="utf-8") == PRINTED["json"]
+    code, _, message = shell(filled, ".export loop.json t", cwd=tmp_path)
+    assert (code, message.count("\n"), message[:6]) == (1, 1, "error:")
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_progress_is_shown_on_a_terminal_alone_and_erased(monkeypatch: pytest.MonkeyPatch) -> None:
