@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +69,18 @@ def _history_file() -> Path | None:
     """Return the file, which nobody else can read: ``RAPSQLITE_HISTORY``, or one in the user's home directory."""
     try:
         path = Path(os.environ.get("RAPSQLITE_HISTORY") or Path.home() / ".rapsqlite_history")
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            _make_private(path, descriptor)
+        finally:
+            os.close(descriptor)
     except (OSError, RuntimeError):
         return None
     return path
+
+
+def _make_private(path: Path, descriptor: int) -> None:
+    """Let nobody else read a file that exists already, if it is this user's; a device is everyone's."""
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        with suppress(PermissionError):
+            os.chmod(descriptor if os.chmod in os.supports_fd else path, 0o600)  # noqa: PTH101 - a descriptor

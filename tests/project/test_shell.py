@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from rapsqlite import connect
+from rapsqlite._cli import prompt, transfer
 from rapsqlite._cli import shell as shell_module
-from rapsqlite._cli import transfer
 from rapsqlite._cli.formats import visible
 from rapsqlite._cli.shell import Shell
 from rapsqlite._cli.transfer import Progress
@@ -673,6 +673,25 @@ def test_names_are_completed_and_lines_remembered_by_prompt_toolkit(database: Pa
         terminal.wait_for(prompt)
         terminal.type("\x04")
         assert terminal.end() == 0
+
+
+@POSIX_ONLY
+def test_history_that_others_could_read_is_made_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statements may contain secrets. What is no file, such as /dev/null, is everyone's."""
+    history = tmp_path / "history"
+    history.write_text("+SELECT 1;\n")
+    history.chmod(0o644)
+    monkeypatch.setenv("RAPSQLITE_HISTORY", str(history))
+    assert prompt._history_file() == history
+    assert stat.S_IMODE(history.stat().st_mode) == 0o600
+    assert history.read_text() == "+SELECT 1;\n"
+
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    pipe.chmod(0o644)
+    monkeypatch.setenv("RAPSQLITE_HISTORY", str(pipe))
+    assert prompt._history_file() == pipe
+    assert stat.S_IMODE(pipe.stat().st_mode) == 0o644
 
 
 @POSIX_ONLY
