@@ -656,7 +656,10 @@ class Pool(Uncopied):
                 self._can_read_beside = mode in ("wal", b"wal") and not read_only
                 self._lanes = [first]
                 self._set_lanes()
-                first.put(loan)
+                if pooled.generation == self._generation:
+                    first.put(loan)
+                else:
+                    loan.give_up()
             except BaseException:
                 self._recover(loan)
                 raise
@@ -689,11 +692,12 @@ class Pool(Uncopied):
         """Open a connection, already counted in ``lane.size``."""
         options = {**self._options, "read_only": True} if lane.read_only else self._options
         name = self._memory_name
+        generation = self._generation  # first: `drain` means what is being opened too
         connection = connect(self._database, **options) if name is None else connect_memory(name=name, **options)
         try:
             await connection
             connection._state.guest.files.explain(abi.SQLITE_READONLY, _READ_ONLY if lane.read_only else "")
-            pooled = Pooled(connection, self._generation)
+            pooled = Pooled(connection, generation)
             await pooled.prepare()
         except BaseException as exc:
             connection.stop()

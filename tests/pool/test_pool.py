@@ -576,6 +576,41 @@ async def test_drained_and_old_connections_are_replaced(wal: Path) -> None:
         assert await pool.fetch_scalar("SELECT 1") == 1
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "later"])
+async def test_connection_that_is_being_opened_while_the_pool_is_drained_is_replaced(wal: Path, is_first: bool) -> None:
+    """The file may have been replaced after it was opened."""
+    opened: list[rapsqlite.Connection] = []
+    is_opening, may_open = anyio.Event(), anyio.Event()
+    may_open.set()
+
+    async def init(conn: rapsqlite.Connection) -> None:
+        opened.append(conn)
+        is_opening.set()
+        await may_open.wait()
+
+    async def check(conn: rapsqlite.Connection) -> None:
+        lent.append(conn)
+
+    lent: list[rapsqlite.Connection] = []
+    pool = create_pool(wal, init_hook=init, check=check)
+    if not is_first:
+        await pool
+    is_opening, may_open = anyio.Event(), anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pool.fetch_all, "SELECT 1")
+        await is_opening.wait()
+        await pool.drain()
+        old = list(opened)
+        may_open.set()
+    lent.clear()
+    await pool.fetch_all("SELECT 1")
+    await pool.execute("INSERT INTO t (b) VALUES (1)")
+    await pool.aclose()
+
+    assert len(lent) == 2
+    assert not any(conn is each for conn in lent for each in old)
+
+
 async def test_idle_connections_beyond_min_size_are_closed(wal: Path) -> None:
     async with create_pool(wal, idle_timeout=0) as pool:
         async with pool.acquire(read_only=True), pool.acquire(read_only=True):
