@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from rapsqlite import _constants as abi
+from rapsqlite._blocking import Worker
 from rapsqlite._client.lent_guest import RETURNED, LentGuest
 from rapsqlite._client.state import CLOSED, Absent
 from rapsqlite._fetching import fetch_first
@@ -78,6 +79,7 @@ class Pooled:
         lent.__dict__.update(home.__dict__)
         self._lent = LentGuest(home._state.guest)
         lent._state = home._state.renewed(cast("Guest", self._lent))
+        lent._worker = Worker(lent._state)  # nobody waits for a function of another borrower
         lent._left_open = f"acquired from a pool at {acquired_at}, was deleted before being returned"
         return lent
 

@@ -139,9 +139,10 @@ async def test_tasks_get_connections_in_the_order_in_which_they_asked(pool: Pool
     assert order == list(range(10))
 
 
-async def test_timeout_error_says_where_connections_were_acquired(pool: Pool) -> None:
+@pytest.mark.parametrize("lend", [Pool.acquire, Pool.transaction])
+async def test_timeout_error_says_where_connections_were_acquired(pool: Pool, lend: Any) -> None:
     async def hold(done: anyio.Event, *, task_status: Any) -> None:
-        async with pool.acquire():
+        async with lend(pool):
             task_status.started()
             await done.wait()
 
@@ -429,6 +430,28 @@ async def test_close_that_waits_for_a_function_spares_the_next_borrower(pool: Po
     assert await pool.fetch_all("SELECT b FROM t") == [["kept"]]
 
 
+async def test_function_still_running_when_its_connection_is_returned_delays_nobody_else(wal: Path) -> None:
+    """Neither the next borrower's functions nor closing the pool."""
+    is_running, may_end, has_ended = threading.Event(), threading.Event(), threading.Event()
+
+    def run() -> None:
+        is_running.set()
+        may_end.wait(50)
+        has_ended.set()
+
+    pool = await create_pool(wal, max_size=1)
+    conn = await pool.acquire()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(conn._execute, run)
+        await anyio.to_thread.run_sync(is_running.wait)
+        await pool.release(conn)
+        async with pool.acquire() as other:
+            assert await other._execute(int) == 0
+        await pool.aclose()
+        assert not has_ended.is_set()
+        may_end.set()
+
+
 async def test_connection_that_breaks_while_idle_is_replaced_without_notice(pool: Pool) -> None:
     async with pool.acquire() as conn:
         guest = conn._state.guest
@@ -503,7 +526,10 @@ async def test_init_hook_that_raises_fails_opening_and_leaves_no_connection(wal:
     async def fail(conn: rapsqlite.Connection) -> None:
         raise KeyError("no")
 
-    threads = threading.active_count()
+    def count_threads() -> int:
+        return sum(thread.name.startswith("rapsqlite") for thread in threading.enumerate())  # Trio keeps its own
+
+    threads = count_threads()
     pool = create_pool(wal, init_hook=fail)
     for _ in range(2):
         with pytest.raises(KeyError):
@@ -512,10 +538,10 @@ async def test_init_hook_that_raises_fails_opening_and_leaves_no_connection(wal:
             await pool.acquire()
     await pool.aclose()
     for _ in range(200):
-        if threading.active_count() <= threads:
+        if count_threads() <= threads:
             break
         await anyio.sleep(0.01)
-    assert threading.active_count() <= threads
+    assert count_threads() <= threads
 
 
 @pytest.mark.parametrize(
