@@ -415,9 +415,9 @@ def _in_event_loop() -> bool:
 
 
 def calling_line() -> str:
-    """Return file and line of the nearest caller outside this package."""
+    """Return file and line of the nearest caller outside this package and what calls its context managers."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("rapsqlite."):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("rapsqlite.", "contextlib")):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 

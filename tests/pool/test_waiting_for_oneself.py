@@ -44,7 +44,8 @@ async def test_timeout_in_a_child_task_says_that_its_parent_has_the_connection(w
 
     async def child(pool: Pool) -> None:
         with pytest.raises(
-            PoolTimeout, match=r"a task that started this one has .* acquired at .*\.py:\d+\. If it wai"
+            PoolTimeout,
+            match=r"a task that started this one has .* acquired at .*test_waiting_for_oneself\.py:\d+\. If it wai",
         ):
             await pool.acquire(read_only=read_only, timeout=0.01)
 
@@ -110,7 +111,9 @@ async def test_reset_hook_that_needs_the_connection_that_it_resets_is_refused(wa
 async def test_closing_in_a_task_that_has_a_connection_is_refused_immediately(pool: Pool) -> None:
     async with pool.acquire() as conn:
         await conn.execute("INSERT INTO t VALUES ('kept')")
-        with pytest.raises(rapsqlite.ProgrammingError, match=r"would wait for itself.* acquired at .*\.py:\d+"):
+        with pytest.raises(
+            rapsqlite.ProgrammingError, match=r"would wait for itself.* acquired at .*test_waiting_for_oneself\.py:\d+"
+        ):
             await pool.aclose()
 
     assert await pool.fetch_all("SELECT a FROM t") == [["kept"]]
@@ -139,7 +142,11 @@ async def test_failed_pool_block_raises_its_error_although_its_task_left_a_conne
             kept.append(await leave(pool))
             raise KeyError
 
-    with anyio.fail_after(50), pytest.raises(KeyError), pytest.warns(ResourceWarning, match=r"acquired at .*\.py:\d+"):
+    with (
+        anyio.fail_after(50),
+        pytest.raises(KeyError),
+        pytest.warns(ResourceWarning, match=r"acquired at .*test_waiting_for_oneself\.py:\d+"),
+    ):
         await fail()
     with pytest.raises(rapsqlite.Error):
         await (kept[0].fetch_all("SELECT 1") if leave is leave_acquired else anext(kept[0]))
