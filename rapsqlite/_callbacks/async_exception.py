@@ -3,8 +3,9 @@
 CPython delivers such an exception some time after the request, so it could hit unrelated code. `CallbackInterrupt`
 ensures that it hits only the intended callback, or the few lines that wait for it: either the sender sees that no
 callback runs, or the thread, before it leaves its callback, sees that an exception is on its way, waits until that is
-decided, and withdraws it if it was not delivered. Code that blocks outside Python, such as ``time.sleep``, is not
-interrupted. https://docs.python.org/3/c-api/threads.html#c.PyThreadState_SetAsyncExc
+decided, and takes it if it was not delivered. It is never withdrawn: before Python 3.13, that leaves a mark by which
+every thread looks for exceptions for ever, and under a trace function of Python 3.11 does nothing else. Code that
+blocks outside Python, such as ``time.sleep``, is not interrupted. https://docs.python.org/3/c-api/threads.html#c.PyThreadState_SetAsyncExc
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _NONE, _UNDER_WAY, _SENT = 0, 1, 2
 _PAUSE_S = 0.0001
+_JUMPS = 3
 
 _raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _raise_in.argtypes = (ctypes.c_ulong, ctypes.py_object)
@@ -61,12 +63,16 @@ class CallbackInterrupt:
             return sent
 
     def retract(self) -> None:
-        """Wait for an interrupt in progress and withdraw it if it has not been delivered. Call on the thread itself.
+        """Wait for an interrupt in progress and take it if it has not been delivered. Call on the thread itself.
 
-        Raises CallbackInterrupted if it is delivered now: then call it again, once.
+        Raises CallbackInterrupted if it is delivered at the wrong moment: then call it again, once.
         """
         while self.state == _UNDER_WAY:
             time.sleep(_PAUSE_S)
         if self.state == _SENT:
-            _raise_in(threading.get_ident(), ctypes.py_object())
+            try:
+                for _ in range(_JUMPS):  # CPython delivers it at the next jump
+                    pass
+            except CallbackInterrupted:
+                pass
             self.state = _NONE

@@ -182,3 +182,34 @@ def test_interpreter_exits_while_a_callback_runs(block: str, closes: bool) -> No
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout in ("closed\n", "leaving\n")
+
+
+TRACED = """
+import asyncio, sys, threading
+import rapsqlite
+from tests.callbacks.lingering import Endless, impatient_once
+
+async def main():
+    async with rapsqlite.connect(":memory:") as conn:
+        impatient_once(conn)
+        endless = Endless()
+        await conn.create_function("f", 0, endless)
+        task = asyncio.create_task(conn.fetch_scalar("SELECT f()"))
+        await asyncio.to_thread(endless.started.wait)
+        task.cancel()
+        await asyncio.wait([task])
+
+asyncio.run(main())
+calls = []
+sys.settrace(lambda frame, event, _: calls.append(event))
+print(threading.current_thread().name)
+sys.settrace(None)
+assert calls
+"""
+
+
+def test_programs_can_be_traced_after_an_interrupted_callback() -> None:
+    """The interrupt left a mark behind, with which CPython 3.11 entered a traced function again and again, for ever."""
+    done = run_python("-W", "error", "-c", TRACED, cwd=ROOT)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "MainThread\n", "")

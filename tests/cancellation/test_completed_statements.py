@@ -93,3 +93,32 @@ async def test_statement_is_committed_if_and_only_if_it_returned(tmp_path: Path,
         outcomes.append((returned, is_committed))
 
     assert set(outcomes) == {(False, False), (True, True)}
+
+
+COLUMNS = [f"c{number}" for number in range(14)]
+HARD_TO_PLAN = "SELECT 1 FROM t WHERE " + " AND ".join(f"{column} IN (1, 2) AND {column} = 1" for column in COLUMNS)
+
+
+async def test_statement_that_is_compiled_again_within_its_step_is_not_complete() -> None:
+    """As after a change of the schema; SQLite then calls the handler while the statement does not run."""
+    calls: list[int] = []
+
+    def interrupt() -> bool:
+        calls[-1] += 1
+        return True
+
+    async with rapsqlite.connect(":memory:") as conn:
+        await conn.execute(f"CREATE TABLE t ({', '.join(COLUMNS)})")
+        await conn.execute("CREATE VIEW v AS SELECT 1")
+        assert await conn.fetch_all("SELECT * FROM v") == [[1]]
+        await conn.execute("DROP VIEW v")
+        await conn.execute("CREATE VIEW v AS " + " UNION ALL ".join([HARD_TO_PLAN] * 100))
+        await conn.execute(f"CREATE INDEX i ON t ({', '.join(COLUMNS)})")
+        await conn.set_progress_handler(interrupt, 1000)
+
+        for sql in ("SELECT  * FROM v", "SELECT * FROM v"):  # the second one is in the statement cache
+            calls.append(0)
+            with pytest.raises(rapsqlite.OperationalError, match="interrupted"):
+                await conn.fetch_all(sql)
+
+    assert calls == [1, 1]

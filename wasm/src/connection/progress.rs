@@ -17,7 +17,7 @@ use crate::connection::busy_timeout::BusyTimeout;
 use crate::deferral::policy::Policy;
 use crate::error::{Error, Result};
 use crate::host;
-use crate::sqlite::statement::{Step, bytes_of, is_complete};
+use crate::sqlite::statement::{Step, bytes_of, is_complete, note_compilation};
 use crate::vfs;
 
 /// VDBE steps between two checks of the request's cancel word: well under a millisecond of work.
@@ -274,6 +274,7 @@ unsafe extern "C" fn on_prepare(
     database: *const c_char,
     trigger: *const c_char,
 ) -> c_int {
+    note_compilation();
     // SAFETY: registered with a `Watch`.
     let watch = unsafe { watch(context) };
     if !matches!(

@@ -4,7 +4,7 @@ use core::any::Any;
 use core::cell::RefCell;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
 use libsqlite3_sys as ffi;
 
@@ -293,6 +293,7 @@ impl Statement {
     #[inline]
     pub fn step(&mut self) -> Result<bool> {
         STEPPED.store(self.raw(), Ordering::Relaxed);
+        RUNS.store(-1, Ordering::Relaxed);
         // SAFETY: `stmt` is valid from `prepare` until `drop`, and an instance runs on one thread.
         let code = unsafe { ffi::sqlite3_step(self.raw()) };
         STEPPED.store(ptr::null_mut(), Ordering::Relaxed);
@@ -327,13 +328,31 @@ impl Statement {
 
 /// The statement in `step`; null outside.
 static STEPPED: AtomicPtr<ffi::sqlite3_stmt> = AtomicPtr::new(ptr::null_mut());
+/// How often it had run when it was compiled again within this step, which a change of the schema requires; else -1.
+static RUNS: AtomicI32 = AtomicI32::new(-1);
 
 /// Whether the statement in `step` is complete, and its changes are committed if it commits by itself. SQLite calls the
-/// progress handler once more before it returns. <https://sqlite.org/c3ref/stmt_busy.html>
+/// progress handler once more before it returns, but also while it compiles a statement again.
+/// <https://sqlite.org/c3ref/stmt_busy.html>, <https://sqlite.org/c3ref/c_stmtstatus_counter.html>
 pub fn is_complete() -> bool {
+    runs_of_idle().is_some_and(|runs| runs != RUNS.load(Ordering::Relaxed))
+}
+
+/// A statement is being compiled, perhaps the one in `step`.
+pub fn note_compilation() {
+    if let Some(runs) = runs_of_idle() {
+        RUNS.store(runs, Ordering::Relaxed);
+    }
+}
+
+/// How often the statement in `step` has run, unless it is running now.
+fn runs_of_idle() -> Option<c_int> {
     let stepped = STEPPED.load(Ordering::Relaxed);
     // SAFETY: while `step` runs, its statement is valid.
-    !stepped.is_null() && unsafe { ffi::sqlite3_stmt_busy(stepped) } == 0
+    unsafe {
+        (!stepped.is_null() && ffi::sqlite3_stmt_busy(stepped) == 0)
+            .then(|| ffi::sqlite3_stmt_status(stepped, ffi::SQLITE_STMTSTATUS_RUN, 0))
+    }
 }
 
 #[cold]
