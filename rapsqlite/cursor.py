@@ -69,6 +69,7 @@ class Cursor(AsyncRows, CursorAttributes, Uncopied):
         "_row_factory",
         "_rows",
         "_state",
+        "_statement",
         "iter_chunk_size",
         "lastrowid",
         "rowcount",
@@ -87,6 +88,7 @@ class Cursor(AsyncRows, CursorAttributes, Uncopied):
         self._made: Iterator[Any] = self._base  # the same, as returned to the user
         self._rows: Iterator[Any] = self._base  # the next of them, before other tasks may have to run
         self._resumed = 0.0  # when other tasks last ran
+        self._statement = object()  # stands for the statement whose rows these are
         self._columns = b""
         self._description: Description | None = None
         self._arraysize = 1
@@ -229,11 +231,12 @@ class Cursor(AsyncRows, CursorAttributes, Uncopied):
         """Let other tasks run if this one has taken rows for some time; it need not have waited for a batch."""
         if time.perf_counter() - self._resumed < _SLICE_S:
             return
+        batches = self._batches
         try:
             await self._state.guest.give_way()
         except BaseException:
-            if self._batches is not None:
-                self._batches.interrupt()
+            if batches is not None and batches is self._batches:
+                batches.interrupt()
                 self._base = self._made = self._rows = iter(())
             raise
         self._resumed = time.perf_counter()
@@ -243,7 +246,12 @@ class Cursor(AsyncRows, CursorAttributes, Uncopied):
         batches = self._batches
         if batches is None:
             return False
-        return await batches.next(wanted, partial(self._take_reply, batches), lambda: length_hint(self._base))
+        statement = self._statement
+        return await batches.next(
+            wanted,
+            partial(self._take_reply, batches),
+            lambda: statement is self._statement and length_hint(self._base),
+        )
 
     def _take_reply(self, batches: Batches, reply: Reply) -> bool:
         """Make a further batch the current one; False if the cursor has executed something else meanwhile."""
@@ -263,6 +271,7 @@ class Cursor(AsyncRows, CursorAttributes, Uncopied):
             batches.close()
         self._batch = b""
         self._base = self._made = self._rows = iter(())
+        self._statement = object()
 
     # -- fetching ----------------------------------------------------------------------------------
 

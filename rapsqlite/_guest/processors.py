@@ -61,7 +61,8 @@ def _is_pushed_aside(now: float) -> bool:
         return True
     since, _looked_at = now - _looked_at, now
     before, _switches = _switches, _involuntary_switches()
-    if since < _RECENT_S and _switches - before >= _MANY_SWITCHES and _may_lack_processors():
+    is_limited = 0 < _quota < system.processor_count()  # then the whole machine's threads say nothing
+    if since < _RECENT_S and _switches - before >= _MANY_SWITCHES and (is_limited or _may_lack_processors()):
         _busy_until = now + _BUSY_S
         return True
     return False

@@ -222,9 +222,7 @@ class RequestQueue:
             return
         self._enqueue(pending)
         if spins and self._polling.spin(rings):
-            self._take_replies(deque())  # no other task waits for a reply
-            self._end_polling()
-            self._polls = False
+            self._take_spun_reply(loop)
             return
         rings.ask_for_bell()
         if waits_here:
@@ -234,6 +232,15 @@ class RequestQueue:
             loop.post(self.drain, loop)
             self._drain_posted = loop.key  # once for all requests submitted before it runs
         self.host.unpark()
+
+    def _take_spun_reply(self, loop: Loop) -> None:
+        woken: deque[PendingRequest] = deque()  # the running task; no other waits for a reply
+        self._take_replies(woken)
+        self._end_polling()
+        self._polls = False
+        if self.state != "ok":  # a malformed reply: others may wait for a block of this task
+            self._woken += woken
+            loop.post(self.drain, loop)
 
     def _hold_back(self, pending: PendingRequest, loop: Loop) -> bool:
         """Keep the request if it must wait for another task's block. Call with the lock held."""
@@ -455,7 +462,9 @@ class RequestQueue:
     def give_up(self, pending: PendingRequest, exc: BaseException) -> None:
         """Discard a request whose task was interrupted, and finish what the task may have been doing for others."""
         self.discard(pending)
-        if not isinstance(exc, Exception) and pending.loop is not None:
+        # A signal handler may have raised anything while the task polled, whose locks nothing else would release.
+        was_disturbed = self._polls or self._polling.naps or not isinstance(exc, Exception)
+        if was_disturbed and pending.loop is not None:
             self._polling.naps, self._unpublished = False, None
             self._post(self._abort_polling, pending)
             pending.loop.post(self.drain, pending.loop)
@@ -626,6 +635,10 @@ class RequestQueue:
                     rings.ask_for_bell()
                 if not rings.has_replies():
                     break
+            else:  # perhaps these were all for now, and the next one must ring
+                rings.free_replies()
+                if self._pending and not self._is_busy():
+                    rings.ask_for_bell()
         except MalformedReplyError as exc:
             woken += self.fail_all(exc)
 

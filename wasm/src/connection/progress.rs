@@ -22,6 +22,12 @@ use crate::vfs;
 
 /// VDBE steps between two checks of the request's cancel word: well under a millisecond of work.
 const STEPS_PER_CHECK: c_int = 1000;
+/// What the parser reports of expressions alone.
+const OF_EXPRESSIONS: [c_int; 3] = [
+    ffi::SQLITE_SELECT,
+    ffi::SQLITE_FUNCTION,
+    ffi::SQLITE_RECURSIVE,
+];
 
 /// What the callbacks check and record; SQLite stores its address.
 pub struct Watch {
@@ -277,10 +283,7 @@ unsafe extern "C" fn on_prepare(
     note_compilation();
     // SAFETY: registered with a `Watch`.
     let watch = unsafe { watch(context) };
-    if !matches!(
-        action,
-        ffi::SQLITE_SELECT | ffi::SQLITE_FUNCTION | ffi::SQLITE_RECURSIVE
-    ) {
+    if !OF_EXPRESSIONS.contains(&action) {
         watch.uses_database.set(true);
     }
     match action {

@@ -1,0 +1,137 @@
+"""What must not be lost when a wait ends unusually: wake-ups, locks, the tasks that wait for others."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+import rapsqlite
+from rapsqlite._guest import polling, request_queue, spin_budget
+from rapsqlite._guest.request_queue import RequestQueue
+from rapsqlite._loops import current_loop
+from tests.callbacks.lingering import Blocked
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rapsqlite._guest.polling import Polling
+    from rapsqlite._guest.request import PendingRequest
+    from rapsqlite._wasm.rings import Rings
+
+
+@pytest.fixture
+def polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that is alone polls for its replies, whatever the machine does."""
+    monkeypatch.setattr(request_queue, "may_spin", lambda: True)
+    monkeypatch.setattr(request_queue, "is_crowded", lambda: False)
+    monkeypatch.setattr(spin_budget, "usable_processors", lambda: 2)
+    monkeypatch.setattr(polling.Polling, "may_start", lambda _self, _rings: True)
+
+
+@pytest.mark.parametrize("answered", [255, 256, 257])
+async def test_reply_rings_after_a_drain_that_took_as_many_as_it_may(answered: int) -> None:
+    """After exactly 256 replies no bell was requested: the next reply's task slept until somebody sent a request."""
+    first, last = Blocked(1), Blocked(2)
+    async with rapsqlite.connect(":memory:") as conn:
+        await conn.create_function("first", 0, first)
+        await conn.create_function("last", 0, last)
+
+        async def release() -> None:
+            first.let_go.set()
+            assert last.started.wait(50)  # the loop does not run until all before it are answered
+            for _ in range(10):
+                await anyio.lowlevel.checkpoint()
+            last.let_go.set()
+
+        with anyio.fail_after(50):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(conn.fetch_scalar, "SELECT first()")
+                await anyio.to_thread.run_sync(first.started.wait, 50)
+                for _ in range(answered - 1):
+                    tasks.start_soon(conn.fetch_scalar, "SELECT 1")
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(conn.fetch_scalar, "SELECT last()")
+                await anyio.wait_all_tasks_blocked()
+                await release()
+
+
+class AlarmError(Exception):
+    """What a handler of SIGALRM may raise: an ordinary exception."""
+
+
+@pytest.mark.usefixtures("polls")
+async def test_exception_of_a_signal_handler_leaves_no_lock(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a KeyboardInterrupt: the request was never published, and its locks were kept until the next one."""
+    nap, is_raised = RequestQueue._nap, False
+
+    def disturbed(self: RequestQueue, pending: PendingRequest, loop: Any) -> None:
+        nonlocal is_raised
+        if not is_raised and self._unpublished is not None and self._prelocks.held is not None:
+            is_raised = True
+            raise AlarmError
+        nap(self, pending, loop)
+
+    monkeypatch.setattr(RequestQueue, "_nap", disturbed)
+    async with rapsqlite.connect(database, isolation_level=None) as conn:
+        await conn.execute("PRAGMA journal_mode = WAL")
+        await conn.execute("CREATE TABLE t (a)")
+        with suppress(AlarmError):  # not on Trio, which does not poll
+            for _ in range(50):
+                await conn.execute("INSERT INTO t VALUES (1)")
+        assert is_raised is current_loop().allows_polling
+        await anyio.lowlevel.checkpoint()
+
+        def write() -> None:
+            with closing(sqlite3.connect(database, timeout=20)) as native, native:
+                native.execute("INSERT INTO t VALUES (2)")
+
+        await anyio.to_thread.run_sync(write)
+        assert await conn.fetch_scalar("SELECT count(*) FROM t WHERE a = 2") == 1
+
+
+@pytest.mark.usefixtures("polls")
+async def test_malformed_reply_wakes_the_tasks_that_wait_for_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it was polled for they waited for ever, and the guest was not ended."""
+    spin, is_hostile, outcomes = polling.Polling.spin, False, []
+
+    def corrupted(self: Polling, rings: Rings) -> bool:
+        found = spin(self, rings)
+        if found and is_hostile:
+            rings._replies[rings.reply_tail % rings._reply_bytes + 8] = 99  # an unknown kind of reply
+        return found
+
+    monkeypatch.setattr(polling.Polling, "spin", corrupted)
+    monkeypatch.setattr(polling.Polling, "guest_calls_host", lambda _self: False)
+    conn = await rapsqlite.connect(":memory:", isolation_level=None)
+
+    entered = anyio.Event()
+
+    async def wait_for_the_block() -> None:
+        await entered.wait()
+        try:
+            await conn.fetch_all("SELECT 2")
+        except rapsqlite.Error as exc:
+            outcomes.append(type(exc))
+
+    with anyio.fail_after(50):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait_for_the_block)
+            try:
+                async with conn.transaction():
+                    entered.set()
+                    await anyio.wait_all_tasks_blocked()
+                    is_hostile = True
+                    for _ in range(3000):
+                        await conn.fetch_all("SELECT 1")
+            except rapsqlite.Error as exc:
+                outcomes.append(type(exc))
+            is_hostile = False
+    await conn.close()
+
+    assert len(outcomes) == (2 if current_loop().allows_polling else 0)
