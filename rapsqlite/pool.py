@@ -138,18 +138,19 @@ class _Loan:
 
     __slots__ = (
         "__weakref__", "acquired_at", "bad_count", "error", "event", "is_over", "is_returned", "is_tasks", "lane",
-        "pool", "pooled", "since", "task",
+        "made_by", "pool", "pooled", "rows", "since", "task",
     )  # fmt: skip
 
-    def __init__(self, pool: Pool, acquired_at: str = "", *, is_tasks: bool = False) -> None:
+    def __init__(self, pool: Pool, by: Acquisition | None = None) -> None:
         self.lane: _Lane | None = None  # in whose size it counts
         self.pooled: Pooled | None = None  # if not, it is about to be opened
         self.pool = pool
-        self.acquired_at = acquired_at
+        self.acquired_at = "" if by is None else by.acquired_at
         self.since = time.monotonic()
-        self.is_tasks = is_tasks  # whether its task returns it; a stream's iterator may end in another one
-        task = pool._current_task()
-        self.task: Callable[[], object] = weakref.ref(task) if task is not None else _nothing
+        self.rows: Callable[[], object] | None = None if by is None else by.rows
+        self.is_tasks = by is not None and self.rows is None  # its task returns it; a stream may end in another one
+        self.task = pool._reference_to_task()
+        self.made_by = self.task if by is None else by.made_by
         self.event: Any = None  # while it waits
         self.error: Exception | None = None  # ends the wait
         self.bad_count = 0  # new connections that were unusable; one may have been bad luck
@@ -159,6 +160,18 @@ class _Loan:
     def is_ready(self) -> bool:
         """Return True if it need not wait any longer."""
         return self.lane is not None or self.error is not None or self.is_over
+
+    def owner(self) -> object:
+        """Return the task that probably has it, or None if all that are known have ended.
+
+        `asyncio.wait_for` of Python 3.11 acquires it in a task of its own, for the one that called `Pool.acquire`.
+        """
+        loop = self.pool._loop
+        return next((task for task in (self.task(), self.made_by()) if loop is not None and loop.runs(task)), None)
+
+    def is_dropped_stream(self) -> bool:
+        """Return True if it comes back without anybody's help."""
+        return self.rows is not None and self.rows() is None
 
     def wake(self) -> None:
         """Wake the task that waits, if its loop still runs; idempotent."""
@@ -206,18 +219,20 @@ class Acquisition(Uncopied):
     ``async with`` commits an open transaction on a clean exit and rolls it back after an exception.
     """
 
-    __slots__ = ("_acquired_at", "_connection", "_is_tasks", "_pool", "_read_only", "_timeout_s")
+    __slots__ = ("_connection", "_pool", "_read_only", "_timeout_s", "acquired_at", "made_by", "rows")
 
-    def __init__(self, pool: Pool, timeout_s: float | None, read_only: bool, *, is_tasks: bool = True) -> None:
+    def __init__(self, pool: Pool, timeout_s: float | None, read_only: bool) -> None:
         self._pool = pool
         self._timeout_s = timeout_s
         self._read_only = read_only
-        self._is_tasks = is_tasks  # whether the acquiring task returns it; a stream's iterator may end in another one
-        self._acquired_at = calling_line()
         self._connection: Connection | None = None
+        self.acquired_at = calling_line()
+        self.made_by = pool._reference_to_task()
+        self.rows: Callable[[], object] | None = None
+        """Returns the stream that uses the connection, while that is referenced."""
 
     def __await__(self) -> Generator[Any, Any, Connection]:
-        return self._pool._acquire(self._timeout_s, self._read_only, self._acquired_at, self._is_tasks).__await__()
+        return self._pool._acquire(self, self._timeout_s, self._read_only).__await__()
 
     async def __aenter__(self) -> Connection:
         connection = self._connection = await self
@@ -306,7 +321,7 @@ class Pool(Uncopied):
             return
         self._check_place(is_closing=True)
         mine = [loan for loan in self._loans_of_this_task() if loan.is_tasks or kind is not None]
-        await self._close(None if kind is None else _CLOSING_S, mine)
+        await self._close(None if kind is None else _CLOSING_S, mine, [*self._probably_mine(), *self._nobodys()])
 
     async def wait_ready(self, timeout: float | None = None) -> Pool:
         """Open connections until there are ``min_size``; return the pool.
@@ -345,33 +360,41 @@ class Pool(Uncopied):
         if self._process != os.getpid():
             return
         self._check_place(is_closing=True)
-        mine = [loan for loan in self._loans_of_this_task() if loan.is_tasks]
+        mine = self._probably_mine()
         if mine and timeout is None:
+            kind = "connection" if mine[0].is_tasks else "stream"
             raise ProgrammingError(
-                f"this task would wait for itself: it has a connection of the pool, acquired at {mine[0].acquired_at};"
-                " return it first, or pass a timeout"
+                f"this task would wait for itself: it has a {kind} of the pool, acquired at {mine[0].acquired_at};"
+                f" {'return' if mine[0].is_tasks else 'close'} it first, or pass a timeout"
             )
-        await self._close(timeout, [])
+        await self._close(timeout, [], [])
 
-    async def _close(self, timeout_s: float | None, given_up: list[_Loan]) -> None:
-        """Close the pool once all loans but these are returned, at the latest after ``timeout_s``."""
+    async def _close(self, timeout_s: float | None, given_up: list[_Loan], doubtful: list[_Loan]) -> None:
+        """Close the pool once the loans are returned, at the latest after ``timeout_s``.
+
+        It does not wait for ``given_up``, and for a limited time for ``doubtful``.
+        """
         self._is_closed = True
         try:
             self._settle()
             await self._close_idle()
             if self._loans and self._loop is not None and not self._loop.is_closed():
-                await self._wait_for_loans(timeout_s, given_up)
+                from anyio import move_on_after
+
+                with move_on_after(timeout_s):
+                    await self._wait_for_loans([*given_up, *doubtful])
+                    with move_on_after(_CLOSING_S):
+                        await self._wait_for_loans(given_up)
         finally:
             self._abandon()
 
-    async def _wait_for_loans(self, timeout_s: float | None, given_up: list[_Loan]) -> None:
-        from anyio import Event, move_on_after
+    async def _wait_for_loans(self, given_up: list[_Loan]) -> None:
+        from anyio import Event
 
-        with move_on_after(timeout_s):
-            while any(loan not in given_up for loan in self._loans.values()):
-                if self._one_back is None or self._one_back.is_set():
-                    self._one_back = Event()  # shared by concurrent calls
-                await self._one_back.wait()
+        while any(loan not in given_up for loan in self._loans.values()):
+            if self._one_back is None or self._one_back.is_set():
+                self._one_back = Event()  # shared by concurrent calls
+            await self._one_back.wait()
 
     def _abandon(self) -> None:
         """Close without waiting what is still open, and say so of connections that are out; idempotent."""
@@ -454,13 +477,13 @@ class Pool(Uncopied):
             raise ProgrammingError("this connection was already returned, or belongs to another pool")
         await self._take_back(connection, None)
 
-    async def _acquire(self, timeout: float | None, read_only: bool, acquired_at: str, is_tasks: bool) -> Connection:
+    async def _acquire(self, by: Acquisition, timeout: float | None, read_only: bool) -> Connection:
         self._check_use()
-        loan = _Loan(self, acquired_at, is_tasks=is_tasks)
+        loan = _Loan(self, by)
         try:
             pooled = await self._take(loan, timeout, read_only)
-            connection = pooled.lend(acquired_at)
-            if is_tasks:
+            connection = pooled.lend(by.acquired_at)
+            if loan.is_tasks:
                 _inherited.set((*_still_out(), weakref.ref(loan)))
             self._loans[connection] = loan
         except BaseException:
@@ -786,14 +809,14 @@ class Pool(Uncopied):
         """See `Cursor.executescript`; runs on the writer."""
         await self._write("executescript", sql_script)
 
-    async def stream(
+    def stream(
         self, sql: str, parameters: Parameters | None = None, *, into: type[Any] | None = None
     ) -> AsyncIterator[Any]:
         """Return an async iterator over the rows of one statement; it keeps a reader until it ends."""
-        lent = Acquisition(self, None, read_only=True, is_tasks=False)
-        async with lent as connection, connection.stream(sql, parameters, into=into) as rows:
-            async for row in rows:
-                yield row
+        lent = Acquisition(self, None, read_only=True)
+        rows = _stream(lent, sql, parameters, into)
+        lent.rows = weakref.ref(rows)
+        return rows
 
     @asynccontextmanager
     async def transaction(
@@ -886,9 +909,22 @@ class Pool(Uncopied):
     def _current_task(self) -> object:
         return self._loop.current_task() if self._loop is not None and self._is_in_its_loop() else None
 
+    def _reference_to_task(self) -> Callable[[], object]:
+        task = self._current_task()
+        return weakref.ref(task) if task is not None else _nothing
+
     def _loans_of_this_task(self) -> list[_Loan]:
         task = self._current_task()
         return [] if task is None else [loan for loan in self._loans.values() if loan.task() is task]
+
+    def _probably_mine(self) -> list[_Loan]:
+        """Return the loans that no other task will return, as far as known."""
+        task = self._current_task()
+        loans = [] if task is None else [loan for loan in self._loans.values() if loan.owner() is task]
+        return [loan for loan in loans if not loan.is_dropped_stream()]
+
+    def _nobodys(self) -> list[_Loan]:
+        return [loan for loan in self._loans.values() if loan.owner() is None and not loan.is_dropped_stream()]
 
     def _refusal(self) -> PoolClosed:
         return PoolClosed(f"the pool of {self._database!r} is closed")
@@ -917,6 +953,14 @@ class Pool(Uncopied):
         now = time.monotonic()
         out = [f"{loan.acquired_at} ({now - loan.since:.1f} s ago)" for loan in self._loans.values()]
         return f"; connections are out, acquired at {', '.join(out)}" if out else ""
+
+
+async def _stream(
+    lent: Acquisition, sql: str, parameters: Parameters | None, into: type[Any] | None
+) -> AsyncIterator[Any]:
+    async with lent as connection, connection.stream(sql, parameters, into=into) as rows:
+        async for row in rows:
+            yield row
 
 
 def _still_out() -> tuple[weakref.ref[_Loan], ...]:

@@ -154,6 +154,10 @@ class AsyncioLoop:
         """Return the running task."""
         return self._asyncio.current_task()
 
+    def runs(self, task: Any) -> bool:
+        """Return True if it is a task that has not ended."""
+        return task is not None and not task.done()
+
 
 class Owned(Protocol):
     """Something that its task must end."""

@@ -111,6 +111,10 @@ class TrioLoop:
         """Return the running task."""
         return self._trio.lowlevel.current_task()
 
+    def runs(self, task: Any) -> bool:
+        """Return True if it is a task that has not ended."""
+        return task is not None and getattr(task.coro, "cr_frame", self) is not None
+
 
 class OwnersEnd:
     """Notices that a task which has entered a block ends: an instrument."""

@@ -159,6 +159,59 @@ async def test_pool_block_whose_task_left_a_connection_out_ends(wal: Path) -> No
     assert not conn.is_alive()
 
 
+async def in_a_task_that_ends(pool: Pool, start: Any) -> Any:
+    """Return what ``start(pool)`` returned in another task, like `asyncio.wait_for` of Python 3.11."""
+    results = []
+
+    async def run() -> None:
+        results.append(await awaitable)
+
+    awaitable = start(pool)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+    return results[0]
+
+
+async def acquire_in_a_task_that_ends(pool: Pool) -> object:
+    return await in_a_task_that_ends(pool, Pool.acquire)
+
+
+@pytest.mark.parametrize("leave", [acquire_in_a_task_that_ends, leave_a_stream])
+async def test_closing_in_a_task_that_has_a_stream_or_what_an_ended_task_acquired_for_it_is_refused(
+    pool: Pool, leave: Any
+) -> None:
+    kept = await leave(pool)
+    match = r"would wait for itself.*test_waiting_for_oneself\.py:\d+"
+    with anyio.fail_after(50), pytest.raises(rapsqlite.ProgrammingError, match=match):
+        await pool.aclose()
+    await (pool.release(kept) if leave is acquire_in_a_task_that_ends else kept.aclose())
+    await pool.aclose()
+
+
+@pytest.mark.parametrize("starts_in", ["this task", "the ended task"])
+@pytest.mark.parametrize("leave", [acquire_in_a_task_that_ends, leave_a_stream])
+async def test_pool_block_whose_connection_nobody_else_has_ends(
+    wal: Path, leave: Any, starts_in: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another task might still return it, but only if it was passed on."""
+    monkeypatch.setattr(pool_module, "_CLOSING_S", 0.01)
+    with anyio.fail_after(50), pytest.warns(ResourceWarning, match="connections still out"):
+        async with create_pool(wal) as pool:
+            kept = await (leave(pool) if starts_in == "this task" else in_a_task_that_ends(pool, leave))
+    with pytest.raises(rapsqlite.Error):
+        await (anext(kept) if leave is leave_a_stream else kept.fetch_all("SELECT 1"))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Trio, for an async generator that is dropped
+async def test_pool_closes_after_a_stream_that_was_left_early(wal: Path) -> None:
+    """It ends by itself soon, in another task on some event loops."""
+    pool = await create_pool(wal)
+    async for _ in pool.stream("SELECT 1 UNION ALL SELECT 2"):
+        break
+    with anyio.fail_after(50):
+        await pool.aclose()
+
+
 @pytest.mark.parametrize("returns", [True, False], ids=["returned in time", "kept"])
 async def test_failed_pool_block_waits_for_other_tasks_for_a_limited_time(
     wal: Path, returns: bool, monkeypatch: pytest.MonkeyPatch
