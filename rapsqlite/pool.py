@@ -296,6 +296,7 @@ class Pool(Uncopied):
         self._opening: Any = None
         self._can_read_beside = False
         self._loans: weakref.WeakKeyDictionary[Connection, _Loan] = weakref.WeakKeyDictionary()  # what is out
+        self._preparing: weakref.WeakSet[_Loan] = weakref.WeakSet()  # what tasks are acquiring
         self._one_back: Any = None  # set when a connection comes back while the pool closes
         self._generation = 0
         self._is_closed = False
@@ -481,7 +482,9 @@ class Pool(Uncopied):
         self._check_use()
         loan = _Loan(self, by)
         try:
+            self._preparing.add(loan)
             pooled = await self._take(loan, timeout, read_only)
+            self._preparing.discard(loan)
             connection = pooled.lend(by.acquired_at)
             if loan.is_tasks:
                 _inherited.set((*_still_out(), weakref.ref(loan)))
@@ -644,6 +647,9 @@ class Pool(Uncopied):
             self._counts["refused"] += 1
             raise TooManyWaiting(f"{waiting} tasks are already waiting for a connection{self._whereabouts()}")
         mine = [loan for loan in self._loans_of_this_task() if loan.is_tasks and loan.lane is lane]
+        # A hook that needs the connection which it was called with.
+        task = self._current_task()
+        mine += [loan for loan in self._preparing if loan.lane is lane and loan.task() is task is not None]
         if mine and len(mine) >= lane.most:
             kind = "all read-only connections" if lane.read_only else "the writer"
             raise ProgrammingError(

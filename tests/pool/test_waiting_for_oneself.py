@@ -105,6 +105,21 @@ async def test_reset_hook_that_needs_the_connection_that_it_resets_is_refused(wa
         assert await pool.fetch_all("SELECT a FROM t") == [[2]]
 
 
+@pytest.mark.parametrize("read_only", [False, True], ids=["writer", "readers"])
+async def test_check_hook_that_needs_the_connection_that_it_checks_is_refused(wal: Path, read_only: bool) -> None:
+    """The task has it already, although it is not lent yet."""
+
+    async def check(conn: rapsqlite.Connection) -> None:
+        async with pools[0].acquire(read_only=read_only):
+            pass
+
+    pools: list[Pool] = []
+    async with create_pool(wal, check=check, max_size=2, acquire_timeout=None) as pool:
+        pools.append(pool)
+        with anyio.fail_after(50), pytest.raises(rapsqlite.ProgrammingError, match="would wait for itself"):
+            await pool.acquire(read_only=read_only)
+
+
 # -- closing while a connection is out ---------------------------------------------------------------
 
 
