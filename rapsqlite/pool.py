@@ -318,7 +318,9 @@ class Pool(Uncopied):
         if self._process != os.getpid():
             return
         if kind is GeneratorExit:
-            self._abandon()  # nothing runs the task any more, so it cannot wait
+            # Nothing runs the task any more, so it cannot wait. The collector ends it, perhaps in another thread.
+            if self._is_in_its_loop() or self._loop is None or not self._loop.post(self._abandon):
+                self._abandon()
             return
         self._check_place(is_closing=True)
         mine = [loan for loan in self._loans_of_this_task() if loan.is_tasks or kind is not None]

@@ -300,6 +300,38 @@ async def test_returning_and_closing_in_another_event_loop_is_refused(pool: Pool
     assert pool.statistics()["idle"] == 1
 
 
+async def test_pool_block_that_the_collector_ends_in_another_thread_closes_the_pool_in_its_loop(
+    wal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waiting tasks can be woken there only."""
+    pool = await create_pool(wal)
+    abandon = pool._abandon
+    threads = []
+    is_closed = anyio.Event()
+
+    def note_thread() -> None:
+        threads.append(threading.get_ident())
+        if threads[-1] == here:
+            abandon()
+            is_closed.set()
+
+    def end_block() -> None:
+        with pytest.raises(StopIteration):
+            pool.__aexit__(GeneratorExit, None, None).send(None)
+
+    here = threading.get_ident()
+    monkeypatch.setattr(pool, "_abandon", note_thread)
+    thread = threading.Thread(target=end_block)
+    thread.start()
+    await anyio.to_thread.run_sync(thread.join)
+    with anyio.fail_after(50):
+        await is_closed.wait()
+
+    assert set(threads) == {here}
+    with pytest.raises(rapsqlite.PoolClosed):
+        await pool.acquire()
+
+
 @pytest.mark.parametrize("value", [None, "a connection", 5])
 async def test_returning_something_else_is_refused(pool: Pool, value: Any) -> None:
     with pytest.raises(rapsqlite.ProgrammingError, match="belongs to another pool"):
