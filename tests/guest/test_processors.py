@@ -127,6 +127,22 @@ def test_preemption_counts_only_while_a_thread_waits_for_a_processor(
     assert seen == [4, 4, 4, 1]
 
 
+def test_preemption_always_counts_under_a_quota(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads of the whole machine, which the system counts, say nothing of the processors of a container."""
+    (groups / "cpu.max").write_text("200000 100000", encoding="ascii")
+    now, switches = [100.0], [7]
+    monkeypatch.setattr(processors, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(processors, "_involuntary_switches", lambda: switches[0])
+    monkeypatch.setattr(processors, "_may_lack_processors", lambda: False)
+    seen = []
+    for _ in range(3):
+        switches[0] += 50
+        seen.append(processors.usable_processors())
+        now[0] += 0.009
+
+    assert seen == [2, 1, 1]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how many threads wait")
 @pytest.mark.parametrize(
     "load, affinity, expected",

@@ -191,3 +191,49 @@ async def test_cancelled_reader_of_a_result_that_has_ended_loses_no_row(time: Pl
         rows += await cursor.fetchall()
 
     assert [row[0] for row in rows] == list(range(1, ROWS + 1))
+
+
+@pytest.mark.parametrize("rest", [1, ROWS])
+async def test_reader_that_is_interrupted_ends_only_its_own_statement(
+    rest: int, monkeypatch: pytest.MonkeyPatch, time: PlayedTime
+) -> None:
+    """Another task may have executed something else on the cursor while this one let it run."""
+    async with rapsqlite.connect(":memory:") as conn, await conn.execute(ENDLESS) as cursor:
+
+        async def read_on() -> None:
+            while True:
+                await cursor.fetchone()
+                time.now += 0.001
+
+        async def execute_and_interrupt(_guest: Guest) -> None:
+            await cursor.execute(NUMBERS.replace(str(ROWS), str(rest)))
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Guest, "give_way", execute_and_interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                await read_on()
+
+        assert len(await cursor.fetchall()) == rest
+
+
+async def test_fetch_takes_no_rows_of_the_next_statement() -> None:
+    """A task waits for another one's batch, and meanwhile the cursor executes something else."""
+    fetched: list[Any] = []
+    async with rapsqlite.connect(":memory:") as conn, await conn.execute(ENDLESS) as cursor:
+        await cursor.fetchmany(300)
+        batches = cursor._batches
+        assert batches is not None
+        turn = await batches._lock.acquire()  # as a task does that fetches
+
+        async def fetch() -> None:
+            fetched.extend(await cursor.fetchmany(ROWS))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fetch)
+            await anyio.wait_all_tasks_blocked()
+            await cursor.execute("VALUES ('a'), ('b'), ('c')")
+            batches._lock.release(turn)
+
+        assert all(type(number) is int for (number,) in fetched)
+        assert await cursor.fetchall() == [("a",), ("b",), ("c",)]
