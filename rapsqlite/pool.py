@@ -226,8 +226,8 @@ class Acquisition(Uncopied):
         self._timeout_s = timeout_s
         self._read_only = read_only
         self._connection: Connection | None = None
-        self.acquired_at = calling_line()
-        self.made_by = pool._reference_to_task()
+        self.acquired_at: str = calling_line()
+        self.made_by: Callable[[], object] = pool._reference_to_task()
         self.rows: Callable[[], object] | None = None
         """Returns the stream that uses the connection, while that is referenced."""
 
