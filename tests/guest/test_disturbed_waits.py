@@ -12,10 +12,11 @@ import anyio.to_thread
 import pytest
 
 import rapsqlite
-from rapsqlite._guest import polling, request_queue, spin_budget
+from rapsqlite._guest import polling
 from rapsqlite._guest.request_queue import RequestQueue
 from rapsqlite._loops import current_loop
 from tests.callbacks.lingering import Blocked
+from tests.guest.watching import let_tasks_poll
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,10 +29,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """A task that is alone polls for its replies, whatever the machine does."""
-    monkeypatch.setattr(request_queue, "may_spin", lambda: True)
-    monkeypatch.setattr(request_queue, "is_crowded", lambda: False)
-    monkeypatch.setattr(spin_budget, "usable_processors", lambda: 2)
-    monkeypatch.setattr(polling.Polling, "may_start", lambda _self, _rings: True)
+    let_tasks_poll(monkeypatch, crowded=False)
 
 
 @pytest.mark.parametrize("answered", [255, 256, 257])

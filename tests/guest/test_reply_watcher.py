@@ -14,9 +14,10 @@ import rapsqlite
 from rapsqlite import _constants as abi
 from rapsqlite import runtime
 from rapsqlite._files import mapping
-from rapsqlite._guest import polling, request_queue, spin_budget
+from rapsqlite._guest import polling, spin_budget
 from rapsqlite._wasm import reply_watcher
 from rapsqlite._wasm.reply_watcher import ReplyWatcher, SharedPage, Unpublished
+from tests.guest.watching import MANY_CHECKS, let_tasks_poll, note_watches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from rapsqlite._wasm.rings import Rings
 
 CHECKS = 1_000
-MANY_CHECKS = 4_000_000_000  # some seconds: the watcher returns for another reason
 INSERT = "INSERT INTO t VALUES (1)"
 pytestmark = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mremap"), reason="pages are shown twice on Linux only")
 
@@ -209,23 +209,11 @@ def test_each_thread_has_its_own_watcher(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Watch for every reply until it arrives; return, by request, whether it did."""
-    found: list[bool] = []
-    watch = polling.Polling.watch
-
-    def note(rings: Rings, request: Unpublished) -> bool:
-        found.append(watch(rings, request))
-        return found[-1]
-
-    monkeypatch.setattr(request_queue, "may_spin", lambda: True)
-    monkeypatch.setattr(request_queue, "is_crowded", lambda: False)
-    monkeypatch.setattr(polling, "_CHECKS", MANY_CHECKS)
-    monkeypatch.setattr(spin_budget, "usable_processors", lambda: 2)
+    let_tasks_poll(monkeypatch, crowded=False)
     for name in ("FEW_SPINS", "MANY_SPINS"):
         monkeypatch.setattr(spin_budget, name, 1 << 30)  # the guest does not sleep in between
-    monkeypatch.setattr(polling.Polling, "may_start", lambda _self, _rings: True)
     monkeypatch.setattr(polling.Polling, "guest_calls_host", lambda _self: True)
-    monkeypatch.setattr(polling.Polling, "watch", staticmethod(note))
-    return found
+    return note_watches(monkeypatch)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["asyncio", "uvloop"])

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import rapsqlite
-from rapsqlite._guest import polling, request_queue, spin_budget
+from rapsqlite._guest import polling
 from rapsqlite._platform import system
 from rapsqlite._wasm.rings import Rings
+from tests.guest.watching import let_tasks_poll, note_watches
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rapsqlite._wasm.reply_watcher import Unpublished
     from rapsqlite._wasm.rings import Reply
 
 pytestmark = [
@@ -42,20 +42,8 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Several active guests on two processors, whose replies are watched for; return, by request, whether that paid."""
-    found: list[bool] = []
-    watch = polling.Polling.watch
-
-    def note(rings: Rings, request: Unpublished) -> bool:
-        found.append(watch(rings, request))
-        return found[-1]
-
-    monkeypatch.setattr(request_queue, "may_spin", lambda: True)
-    monkeypatch.setattr(request_queue, "is_crowded", lambda: True)
-    monkeypatch.setattr(spin_budget, "usable_processors", lambda: 2)
-    monkeypatch.setattr(polling, "_CHECKS", 4_000_000_000)  # some seconds: the watcher returns for another reason
-    monkeypatch.setattr(polling.Polling, "may_start", lambda _self, _rings: True)
-    monkeypatch.setattr(polling.Polling, "watch", staticmethod(note))
-    return found
+    let_tasks_poll(monkeypatch, crowded=True)
+    return note_watches(monkeypatch)
 
 
 def wait_until_asleep(connection: rapsqlite.Connection) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import sqlite3
 import sys
 import warnings
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -177,18 +175,15 @@ def on_trio(database: Path, scenario: Scenario, place: int) -> str:
 )
 @pytest.mark.filterwarnings("ignore")
 def test_interrupt_anywhere_loses_no_place(
-    database: Path, backend: str, name: str, step: int, monkeypatch: pytest.MonkeyPatch
+    wal: Path, backend: str, name: str, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # what is dropped says so
     warnings.simplefilter("ignore")
     run = on_trio if backend == "trio" else on_asyncio
-    with closing(sqlite3.connect(database)) as stock:
-        stock.execute("PRAGMA journal_mode = wal")
-        stock.execute("CREATE TABLE t (a)")
     place, seen, where = 0, 0, "the first"
     while where:
         try:
-            where = run(database, SCENARIOS[name], place)
+            where = run(wal, SCENARIOS[name], place)
         except BaseException as error:
             raise AssertionError(f"at place {place}") from error
         seen += bool(where)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,15 +12,6 @@ from rapsqlite import create_pool
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture
-def wal(database: Path) -> Path:
-    """A database in WAL mode."""
-    with closing(sqlite3.connect(database)) as stock:
-        stock.execute("PRAGMA journal_mode = wal")
-        stock.execute("CREATE TABLE t (a)")
-    return database
 
 
 @pytest.mark.parametrize("writer_is", ["idle", "out"])

@@ -21,15 +21,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def wal(database: Path) -> Path:
-    """A database in WAL mode."""
-    with closing(sqlite3.connect(database)) as stock:
-        stock.execute("PRAGMA journal_mode = wal")
-        stock.execute("CREATE TABLE t (a)")
-    return database
-
-
-@pytest.fixture
 async def pool(wal: Path) -> AsyncIterator[Pool]:
     async with create_pool(wal, max_size=3) as pool:
         yield pool
