@@ -2,7 +2,7 @@
 
 A cursor holds one batch of decoded rows and, once more rows are fetched, the batch that the guest prepares ahead
 (``batches``): a few hundred KiB for a result of any length. ``async for`` takes rows from the batch and waits only
-between batches; if they are always ready, it lets other tasks run after a millisecond, looking at the time every 64
+between batches; if they are always ready, it lets other tasks run after a millisecond, and checks the clock every 64
 rows.
 
 https://docs.python.org/3/library/sqlite3.html#cursor-objects, https://peps.python.org/pep-0249/#cursor-objects
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from rapsqlite.connection import Connection
     from rapsqlite.types import Description, Parameters, ParameterSets, RowFactory
 
-_SLICE_ROWS = 64  # rows that one task takes before the time is looked at
-_SLICE_S = 0.001  # then other tasks run, in seconds
+_SLICE_ROWS = 64  # rows between two checks of the clock
+_SLICE_S = 0.001  # how long one task takes rows before others run, in seconds
 _WIRE_BITS = abi.FORMAT_SHAPE_MASK | abi.FORMAT_TEXT_AS_BYTES | abi.FORMAT_TEXT_AS_EXTENSION | abi.FORMAT_DECLARED_TYPES
 
 
@@ -243,19 +243,18 @@ class Cursor(AsyncRows, CursorAttributes, Uncopied):
 
     async def _next_batch(self, wanted: int) -> bool:
         """Make the next batch the current one; False if there is none. ``wanted`` rows will be fetched now; 0: all."""
-        batches = self._batches
+        batches, statement = self._batches, self._statement
         if batches is None:
             return False
-        statement = self._statement
         return await batches.next(
             wanted,
-            partial(self._take_reply, batches),
+            partial(self._take_reply, statement),
             lambda: statement is self._statement and length_hint(self._base),
         )
 
-    def _take_reply(self, batches: Batches, reply: Reply) -> bool:
+    def _take_reply(self, statement: object, reply: Reply) -> bool:
         """Make a further batch the current one; False if the cursor has executed something else meanwhile."""
-        if batches is not self._batches:
+        if statement is not self._statement:
             return False
         if not reply.handle and reply.error is None:
             self._batches = None

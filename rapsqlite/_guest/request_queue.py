@@ -249,7 +249,8 @@ class RequestQueue:
             return False
         if self._bell is not None and self._rings is not None:
             self._bell.watch_from(loop, self._rings, self.drain)
-        pending.run = context_for_thread().run  # callbacks may be registered before its turn
+        if pending.run is None:  # callbacks may be registered before its turn
+            pending.run = context_for_thread().run
         self.blocks.held[pending] = caller
         return True
 
