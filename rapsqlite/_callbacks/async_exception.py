@@ -4,8 +4,9 @@ CPython delivers such an exception some time after the request, so it could hit 
 ensures that it hits only the intended callback, or the few lines that wait for it: either the sender sees that no
 callback runs, or the thread, before it leaves its callback, sees that an exception is on its way, waits until that is
 decided, and takes it if it was not delivered. It is never withdrawn: before Python 3.13, that leaves a mark by which
-every thread looks for exceptions for ever, and under a trace function of Python 3.11 does nothing else. Code that
-blocks outside Python, such as ``time.sleep``, is not interrupted. https://docs.python.org/3/c-api/threads.html#c.PyThreadState_SetAsyncExc
+every thread checks for exceptions for ever, and under a trace function of Python 3.11 does nothing else. Code that
+blocks outside Python, such as ``time.sleep``, is not interrupted.
+https://docs.python.org/3/c-api/threads.html#c.PyThreadState_SetAsyncExc
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _NONE, _UNDER_WAY, _SENT = 0, 1, 2
 _PAUSE_S = 0.0001
-_JUMPS = 3
+_JUMPS = 3  # one is enough for CPython to deliver an exception
 
 _raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
 _raise_in.argtypes = (ctypes.c_ulong, ctypes.py_object)
