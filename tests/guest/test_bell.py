@@ -18,6 +18,7 @@ import rapsqlite
 from rapsqlite import _constants as abi
 from rapsqlite._guest import bell as _bell
 from rapsqlite._guest import guest as _guest
+from rapsqlite._guest import polling
 from rapsqlite._guest.bell import Bell, bell_here
 from rapsqlite._guest.host_functions import HostFunctions
 from rapsqlite._guest.request_queue import RequestQueue
@@ -187,7 +188,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counted
 
 
-async def test_guest_sleeps_and_rings_without_calling_the_host(calls: Counter[str], anyio_backend_name: str) -> None:
+async def test_guest_sleeps_and_rings_without_calling_the_host(
+    monkeypatch: pytest.MonkeyPatch, calls: Counter[str], anyio_backend_name: str
+) -> None:
+    monkeypatch.setattr(polling.Polling, "may_start", lambda *_: False)  # a reply that is polled for needs no bell
     async with rapsqlite.connect(":memory:") as conn:
         await conn.fetch_one("SELECT 1")
         calls.clear()
@@ -199,7 +203,7 @@ async def test_guest_sleeps_and_rings_without_calling_the_host(calls: Counter[st
         after = await conn.statistics()
 
     assert after["parks"] - before["parks"] >= 20
-    assert after["bells"] > before["bells"]
+    assert after["bells"] - before["bells"] >= 20
     assert calls["park"] == 0
     if anyio_backend_name == "asyncio":
         assert calls["bell"] == 0
