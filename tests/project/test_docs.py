@@ -81,8 +81,8 @@ def test_every_block_is_a_program_or_a_fragment() -> None:
 
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: block.name)
-def test_program_runs(block: Block, tmp_path: Path) -> None:
-    """A documented program that fails is worse than none."""
+def test_program_runs_and_runs_again(block: Block, tmp_path: Path) -> None:
+    """A documented program that fails is worse than none. Readers run it again, beside the database it has left."""
     script = tmp_path / "block.py"
     script.write_text(block.code, encoding="utf-8")
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
@@ -93,6 +93,9 @@ def test_program_runs(block: Block, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     if block.output is not None:
         assert done.stdout == block.output
+    if list(tmp_path.glob("*.db")):
+        again = run_python("-W", "error", script.name, cwd=tmp_path, env=environment, timeout=RUN_TIME_S)
+        assert (again.returncode, again.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("block", FRAGMENTS, ids=lambda block: block.name)
