@@ -318,7 +318,12 @@ class Connection(
         self._state.guest.interrupt()
 
     async def statistics(self) -> dict[str, int]:
-        """Return counters since opening: statement cache, open statements, batches, waits, host calls."""
+        """Return counters since opening, and current sizes.
+
+        Counted are statements from the cache, batches, reads of pages, waits, syncs and calls of each host function;
+        sizes are ``open_statements`` and, in bytes, ``memory_bytes``, ``page_cache_bytes`` and others.
+        https://sqlite.org/c3ref/c_dbstatus_options.html explains what SQLite counts.
+        """
         return await self._state.statistics()
 
     # -- settings ----------------------------------------------------------------------------------

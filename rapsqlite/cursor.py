@@ -388,7 +388,10 @@ class Cursor(AsyncRows, CursorAttributes, Uncopied):
     # -- lifetime ----------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """End the statement and the cursor; idempotent. Waits until an unfinished statement has released its locks."""
+        """End the statement and the cursor; idempotent. Waits until an unfinished statement has released its locks.
+
+        Cancellation does not stop it.
+        """
         self._closed = True
         batches = self._batches
         if batches is not None:

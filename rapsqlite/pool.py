@@ -835,9 +835,10 @@ class Pool(Uncopied):
         read_only: bool = False,
         scope: TransactionScope | None = None,
     ) -> AsyncIterator[Connection]:
-        """Return an ``async with`` block that runs one IMMEDIATE transaction on the writer.
+        """Return an ``async with`` block that is one transaction on the writer, IMMEDIATE by default.
 
-        ``timeout`` as for `acquire`. With ``read_only`` it runs on a reader, and all statements see one snapshot.
+        ``timeout`` as for `acquire`, ``scope`` as for `Connection.transaction`. With ``read_only`` it runs on a
+        reader, and all statements see one snapshot.
         """
         async with self.acquire(timeout=timeout, read_only=read_only) as connection:
             begin = mode or ("DEFERRED" if read_only else None)

@@ -112,7 +112,7 @@ class PreparedStatement(Uncopied):
     @overload
     async def fetch_all(self, parameters: Parameters | None = None, *, into: type[T]) -> list[T]: ...
     async def fetch_all(self, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> list[Any]:
-        """Return all rows."""
+        """Return all rows, as lists unless ``row_factory`` or ``into`` is set."""
         decoder = fetching.decoder_into(self._connection._state, into)
         return await fetching.fetch_rows(self._connection, self._encoded, await self._ready(), parameters, decoder)
 
@@ -137,7 +137,7 @@ class PreparedStatement(Uncopied):
         return rows[0] if rows else None
 
     async def fetch_scalar(self, parameters: Parameters | None = None) -> Any:
-        """Return the only column of the first row, or None without rows."""
+        """Return the only column of the first row, None without rows; ProgrammingError for several columns."""
         return await fetching.fetch_scalar(self._connection, self._encoded, await self._ready(), parameters)
 
     async def fetch_blob(self, parameters: Parameters | None = None) -> bytes | None:
@@ -155,7 +155,7 @@ class PreparedStatement(Uncopied):
         return RowStream(self._connection, self._encoded, parameters, decoder)
 
     async def close(self) -> None:
-        """Release the statement; idempotent. Does not wait."""
+        """Release the statement; idempotent. It does not wait, and so cannot be cancelled."""
         self._release()
 
     def _release(self) -> None:

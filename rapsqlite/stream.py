@@ -60,7 +60,7 @@ class RowStream(AsyncRows, Uncopied):
         return cursor
 
     async def aclose(self) -> None:
-        """End the statement."""
+        """End the statement; idempotent. Cancellation does not stop it."""
         self._rows = iter(())
         if self._cursor is None:
             self._cursor = Cursor(self._connection)

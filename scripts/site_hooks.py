@@ -29,6 +29,7 @@ CODE = re.compile(r"<code>(\w+)</code>")
 BODY = re.compile(
     r'id="rapsqlite\.(?P<owner>\w+)(?:\.(?P<member>\w+))?".*?<div class="doc doc-contents[^"]*">', re.DOTALL
 )
+PAGE = re.compile(r"\bdocs/(\w+)\.md\b")
 PARAGRAPH = re.compile(r"<p>(<code>.*?)</p>", re.DOTALL)
 OPTION = re.compile(
     r"^((?:<code>\w+</code>(?:, )?)+) {2,}", re.MULTILINE
@@ -41,6 +42,12 @@ MAKERS = {"Connection": "connect", "MemoryConnection": "connect_memory", "Blob":
           "Cursor": "execute|cursor", "ChangeSession": "session", "Conflict": "apply_changeset",
           "Row": "row_factory=Row", "Savepoint": "savepoint", "Transaction": "transaction", "Limits": "limits",
           "Page": "paginate"}  # fmt: skip
+# Where to look first for an example of a class, and last: programs there compare, or are about something else.
+HOMES = {"Connection": "connection.md", "Cursor": "cursor.md", "Pool": "pool.md", "Blob": "backup.md",
+         "RowStream": "quickstart.md", "ChunkStream": "cursor.md", "PreparedStatement": "connection.md",
+         "Transaction": "transactions.md", "Savepoint": "transactions.md",
+         "Limits": "sandbox.md"}  # fmt: skip
+ASIDES = {"comparison.md", "compatibility.md", "litestream.md", "migration.md", "observability.md"}
 
 
 class Program(NamedTuple):
@@ -101,6 +108,7 @@ def on_page_content(html: str, page: Any, **_: Any) -> str:
     if not uri.startswith("reference/"):
         return html
     html = PARAGRAPH.sub(as_list, html)
+    html = PAGE.sub(lambda match: f'<a href="{address(match[1] + ".md", uri)}">{match[1]}</a>', html)
 
     def linked(match: re.Match[str]) -> str:
         if match[1] not in entries:
@@ -156,11 +164,12 @@ def programs_of(uri: str, text: str) -> list[Program]:
 
 
 def program_for(owner: str, member: str | None) -> Program | None:
-    """Return the shortest program that uses a name; a member only in one that has an object of its class."""
+    """Return the shortest program on the best page that uses a name; for a member, one with an object of its class."""
     has_owner = re.compile(rf"\b(?:{MAKERS.get(owner, owner)}|{owner})\b")
     uses = re.compile(rf"\.{member}\b" if member else "")
     using = [program for program in programs if has_owner.search(program.code) and uses.search(program.code)]
-    return min(using, key=lambda program: len(program.code), default=None)
+    home = HOMES.get(owner)
+    return min(using, key=lambda found: (found.uri != home, found.uri in ASIDES, len(found.code)), default=None)
 
 
 def address(target: str, uri: str) -> str:

@@ -18,20 +18,29 @@ _ENDLESS = 1 << 63  # more than anything that can be counted
 class Limits(TypedDict, total=False):
     """What a connection may use and reach, for programs that run untrusted SQL; docs/sandbox.md has examples.
 
+    ``max_rows``           rows of one result
+    ``max_bytes``          bytes of one result as MessagePack, with the names of its columns
+    ``statement_seconds``  seconds of one request: a statement, or fetching its next rows; lock waits do not count
+    ``statement_steps``    instructions of SQLite's virtual machine, over the same period
+    ``memory_bytes``       bytes of the whole sandbox: the engine, which takes 3 MiB, its caches, values and results
+    ``file_bytes``         bytes of each file: databases, journals, temporary files
+    ``directories``        what SQL may reach: these directories and everything below them
+    ``read_only``          whether every database, including attached ones, is only read, and none is created
+
     A number that is missing or 0 sets no limit. ``directories`` is different: a connection with limits reaches only its
     own database and what is listed; without any ``limits`` it reaches everything the process can, as in sqlite3. A
-    statement that exceeds ``max_rows``, ``max_bytes``, ``statement_steps`` or ``statement_seconds`` raises DataError;
-    exceeding ``memory_bytes`` raises OutOfMemoryError, and ``file_bytes`` OperationalError (SQLITE_FULL).
+    statement that exceeds one of the first four raises DataError; exceeding ``memory_bytes`` raises OutOfMemoryError,
+    and ``file_bytes`` OperationalError (SQLITE_FULL).
     """
 
-    max_rows: int  # of one result
-    max_bytes: int  # of one result, as encoded for the transfer
-    statement_steps: int  # instructions of SQLite's virtual machine
-    statement_seconds: float  # of one request: a statement, or fetching its next rows; lock waits do not count
-    memory_bytes: int  # of the whole guest: SQLite, its caches and the rings
-    file_bytes: int  # of each file: databases, journals, temporary files
-    directories: Iterable[str | bytes | os.PathLike[str]]  # including everything below them
-    read_only: bool  # every database, including attached ones; none is created
+    max_rows: int
+    max_bytes: int
+    statement_steps: int
+    statement_seconds: float
+    memory_bytes: int
+    file_bytes: int
+    directories: Iterable[str | bytes | os.PathLike[str]]
+    read_only: bool
 
 
 class CheckedLimits(NamedTuple):
