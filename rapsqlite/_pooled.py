@@ -125,9 +125,12 @@ class Pooled:
         self.connection.stop()
 
     async def close(self) -> None:
-        """Close it; an error while closing no longer concerns anyone."""
-        with suppress(Error):
-            await self.connection.close()
+        """Close it; if the task is cancelled, without waiting any longer."""
+        state = self.connection._state
+        guest = state.guest
+        if not isinstance(guest, Absent):
+            state.guest = CLOSED
+            await guest.close_or_stop()
 
 
 async def commit_at_exit(lent: Connection) -> None:

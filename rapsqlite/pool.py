@@ -285,8 +285,8 @@ class Pool(Uncopied):
         self._min_size = min_size
         self._max_size = max_size
         self._acquire_timeout_s = None if acquire_timeout is None else checked_seconds(acquire_timeout)
-        self._idle_timeout_s = None if idle_timeout is None else checked_seconds(idle_timeout)
-        self._max_lifetime_s = None if max_lifetime is None else checked_seconds(max_lifetime)
+        self._idle_timeout_s = _checked_age("idle_timeout", idle_timeout)
+        self._max_lifetime_s = _checked_age("max_lifetime", max_lifetime)
         self._max_waiting = max_waiting
         self._check = check
         self._reset = reset
@@ -348,7 +348,7 @@ class Pool(Uncopied):
             lane.size += 1
 
             loan.pooled = await self._open_connection(lane)
-            self._put_back(loan, is_good=True)
+            self._put_back(loan, is_good=True, is_new=True)
         except BaseException:
             self._recover(loan)
             raise
@@ -360,6 +360,8 @@ class Pool(Uncopied):
         ResourceWarning says where they were acquired; so they are if this is cancelled. Idempotent. Without a limit it
         raises ProgrammingError in a task that has a connection itself.
         """
+        if timeout is not None:
+            timeout = checked_seconds(timeout)
         if self._process != os.getpid():
             return
         self._check_place(is_closing=True)
@@ -377,14 +379,14 @@ class Pool(Uncopied):
 
         It does not wait for ``given_up``, and for a limited time for ``doubtful``.
         """
+        from anyio import move_on_after
+
         self._is_closed = True
         try:
             self._settle()
-            await self._close_idle()
-            if self._loans and self._loop is not None and not self._loop.is_closed():
-                from anyio import move_on_after
-
-                with move_on_after(timeout_s):
+            with move_on_after(timeout_s):
+                await self._close_idle()
+                if self._loop is not None and not self._loop.is_closed():
                     await self._wait_for_loans([*given_up, *doubtful])
                     with move_on_after(_CLOSING_S):
                         await self._wait_for_loans(given_up)
@@ -551,11 +553,13 @@ class Pool(Uncopied):
             return error
         return None if await pooled.restore() else ProgrammingError("a pool's hook left a connection changed or closed")
 
-    def _put_back(self, loan: _Loan, *, is_good: bool) -> None:
+    def _put_back(self, loan: _Loan, *, is_good: bool, is_new: bool = False) -> None:
         lane, pooled = loan.lane, loan.pooled
         if lane is None or pooled is None:
             return  # given up meanwhile
-        if is_good and not self._is_closed and not self._is_surplus(lane, pooled):
+        # A new one is never too old: however short its lifetime, opening connections ends.
+        is_surplus = not self._has_place(lane, pooled) or (not is_new and self._is_old(pooled))
+        if is_good and not self._is_closed and not is_surplus:
             lane.put(loan)
             return
         self._counts["replaced"] += not is_good
@@ -687,10 +691,7 @@ class Pool(Uncopied):
                 self._can_read_beside = mode in ("wal", b"wal") and not read_only
                 self._lanes = [first]
                 self._set_lanes()
-                if pooled.generation == self._generation:
-                    first.put(loan)
-                else:
-                    loan.give_up()
+                self._put_back(loan, is_good=True, is_new=True)
             except BaseException:
                 self._recover(loan)
                 raise
@@ -737,10 +738,12 @@ class Pool(Uncopied):
         self._counts["opened"] += 1
         return pooled
 
-    def _is_surplus(self, lane: _Lane, pooled: Pooled) -> bool:
-        """Return True if a good connection should still be closed: it is too old, or one too many."""
-        is_old = self._max_lifetime_s is not None and time.monotonic() - pooled.opened_at > self._max_lifetime_s
-        return is_old or pooled.generation != self._generation or lane.size > lane.most
+    def _has_place(self, lane: _Lane, pooled: Pooled) -> bool:
+        """Return True if it was opened since the last `drain`, and is not one too many."""
+        return pooled.generation == self._generation and lane.size <= lane.most
+
+    def _is_old(self, pooled: Pooled) -> bool:
+        return self._max_lifetime_s is not None and time.monotonic() - pooled.opened_at > self._max_lifetime_s
 
     def _close_surplus(self) -> None:
         """Close idle connections that are too many, too old, or unused for too long."""
@@ -748,7 +751,8 @@ class Pool(Uncopied):
         for lane in self._lanes:
             for pooled in list(lane.idle):
                 unused = self._idle_timeout_s is not None and now - pooled.idle_since > self._idle_timeout_s
-                if self._is_surplus(lane, pooled) or (unused and lane.size > max(self._least(lane), 0)):
+                is_surplus = self._is_old(pooled) or (unused and lane.size > max(self._least(lane), 0))
+                if is_surplus or not self._has_place(lane, pooled):
                     self._close_one(lane, pooled)
 
     def _close_one(self, lane: _Lane, pooled: Pooled) -> None:
@@ -986,6 +990,16 @@ def _check_sizes(least: object, most: object) -> None:
         raise ValueError(f"max_size must be at least 1, not {most!r}")
     if not isinstance(least, int) or not 0 <= least <= most:
         raise ValueError(f"min_size must be between 0 and max_size, {most}, not {least!r}")
+
+
+def _checked_age(name: str, value: float | None) -> float | None:
+    """Return a time limit of connections; 0 means no limit in some pools and at once in others, so it is refused."""
+    if value is None:
+        return None
+    seconds = checked_seconds(value)
+    if not seconds > 0:  # nor NaN
+        raise ValueError(f"{name} must be more than 0 seconds, or None for no limit, not {value!r}")
+    return seconds
 
 
 def create_pool(database: str | bytes | os.PathLike[str] | os.PathLike[bytes], **options: Any) -> Pool:

@@ -49,6 +49,13 @@ if TYPE_CHECKING:
 _SLICE_S = 0.00025
 
 
+class _UntilCancelled(PendingRequest, eq=False):
+    """What a task waits for that waits no longer once it is cancelled."""
+
+    def on_cancel(self) -> None:
+        self.done = True
+
+
 class Guest:
     """A running guest, from ``start`` to ``close``."""
 
@@ -486,6 +493,23 @@ class Guest:
         else:
             await self._wait_for_end()
 
+    async def close_or_stop(self) -> None:
+        """Close the database and end the thread. If the task is cancelled, stop the guest and wait no longer."""
+        if self.state == "forked":
+            return
+        try:
+            loop = self._loop = current_loop(self._loop)
+            pending = _UntilCancelled(self._queue, loop, Request(0))
+            self.post(Request(abi.OP_CLOSE))
+            self._note_waiting(pending)
+            while not pending.done:
+                await loop.wait(pending)
+            raise_or_hold_back(loop, pending, finished=False)
+        except BaseException:
+            self.stop()
+            raise
+        self._join()
+
     def _refuse_in_callback(self) -> None:
         try:
             self.host.callbacks.refuse_use()
@@ -496,17 +520,25 @@ class Guest:
     async def _wait_for_end(self) -> None:
         loop = current_loop(self._loop)
         pending = PendingRequest(self._queue, loop, Request(0))
-        with self._queue.afterwards, self._queue.lock:
-            pending.done = self._ended
-            self._waiting_for_end.append(pending)
-            was_stopped = self.host.stopping and not self._queue.has_stopped
+        was_stopped = self._note_waiting(pending)
         if was_stopped and not pending.done:
             await wait_shielded(loop, pending)  # running statements are not awaited
         while not pending.done:
             await loop.wait(pending)
-        if not self._given_up and self.thread.ident is not None:
-            self.thread.join()  # it has finished everything except returning
+        self._join()
         raise_or_hold_back(loop, pending, finished=True)
+
+    def _note_waiting(self, pending: PendingRequest) -> bool:
+        """Wake the task once the guest has ended; return True if it is being stopped."""
+        with self._queue.afterwards, self._queue.lock:
+            pending.done = self._ended
+            self._waiting_for_end.append(pending)
+            return self.host.stopping and not self._queue.has_stopped
+
+    def _join(self) -> None:
+        """Wait for the thread of a guest that has ended: it has finished everything except returning."""
+        if not self._given_up and self.thread.ident is not None:
+            self.thread.join()
 
     def stop(self) -> None:
         """Make the guest stop immediately, interrupting what runs; does not wait. Any thread, also a finalizer."""

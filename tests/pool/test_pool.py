@@ -556,6 +556,14 @@ def test_invalid_sizes_and_options_are_refused(options: dict[str, Any]) -> None:
         create_pool(":memory:", no_such_option=1)
 
 
+@pytest.mark.parametrize("value", [0, -1, -0.5, float("nan")])
+@pytest.mark.parametrize("option", ["idle_timeout", "max_lifetime"])
+def test_time_limit_that_is_not_positive_is_refused(option: str, value: float) -> None:
+    """In some pools it means no limit, in others at once."""
+    with pytest.raises(ValueError, match=rf"{option} must be more than 0 seconds, or None for no limit"):
+        create_pool(":memory:", **{option: value})
+
+
 async def test_min_size_is_opened_immediately_and_can_be_changed(wal: Path) -> None:
     async with create_pool(wal, min_size=3, max_size=4) as pool:
         assert pool.statistics()["size"] == 3
@@ -589,7 +597,7 @@ async def test_growing_the_pool_serves_waiting_tasks(wal: Path) -> None:
 
 
 async def test_drained_and_old_connections_are_replaced(wal: Path) -> None:
-    async with create_pool(wal, max_lifetime=0) as pool:
+    async with create_pool(wal, max_lifetime=1e-9) as pool:
         for _ in range(3):
             await pool.fetch_scalar("SELECT 1")
         assert pool.statistics()["opened"] >= 3
@@ -600,6 +608,18 @@ async def test_drained_and_old_connections_are_replaced(wal: Path) -> None:
             assert pool.statistics()["size"] == 1
         assert pool.statistics()["size"] == 0
         assert await pool.fetch_scalar("SELECT 1") == 1
+
+
+async def test_connection_is_never_too_old_to_be_used_once(wal: Path) -> None:
+    """However short its lifetime: `min_size` connections open, and opening them ends."""
+    with anyio.fail_after(50):
+        async with create_pool(wal, min_size=3, max_lifetime=1e-9, acquire_timeout=None) as pool:
+            assert (pool.statistics()["opened"], pool.statistics()["idle"]) == (3, 3)
+            await pool.wait_ready()
+            assert pool.statistics()["opened"] == 3
+            for _ in range(3):
+                assert await pool.fetch_scalar("SELECT 1") == 1
+            assert pool.statistics()["opened"] <= 6
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["first", "later"])
@@ -638,7 +658,7 @@ async def test_connection_that_is_being_opened_while_the_pool_is_drained_is_repl
 
 
 async def test_idle_connections_beyond_min_size_are_closed(wal: Path) -> None:
-    async with create_pool(wal, idle_timeout=0) as pool:
+    async with create_pool(wal, idle_timeout=1e-9) as pool:
         async with pool.acquire(read_only=True), pool.acquire(read_only=True):
             assert pool.statistics()["size"] == 3
         await pool.execute("INSERT INTO t (b) VALUES (1)")
