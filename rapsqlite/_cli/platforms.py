@@ -18,7 +18,7 @@ class Row(NamedTuple):
 
 
 ROWS = (
-    Row("Linux", "x86-64", "every commit: all tests, on each Python"),
+    Row("Linux", "x86-64", "every commit: all tests on one Python, an eighth on each other"),
     Row("Linux", "arm64", "under qemu, by scripts/platforms/arm64.sh"),
     Row("Linux, musl", "x86-64, arm64", "not tested; wasmtime and msgspec have wheels"),
     Row("macOS", "x86-64, arm64", "not on the system itself; its branches by test doubles"),
