@@ -45,7 +45,10 @@ __all__ = [
 T = TypeVar("T")
 
 CHUNK_BYTES = 98_304
-"""Target size of the requests of one executemany: between two of them the guest waits for the host."""
+"""Target size of the requests of one executemany: between two of them the guest waits for the host.
+
+Below `REQUEST_INLINE_BYTES`: while the loop's thread encodes the next chunk, the guest could not fetch this one.
+"""
 
 CHUNK_BYTES_LIMIT = 2 * CHUNK_BYTES
 """No such request exceeds this, unless a single parameter set does."""
@@ -111,8 +114,7 @@ class SetEncoder:
         self._names = names
         self._first = 0
         self.count = 1
-        """Number of sets to encode next: one at first, so that the guest starts early, then as many as fit a request.
-        """
+        """Number of sets to encode next: few at first, so that the guest starts early; then as many as fit."""
 
     def encode(self, sets: list[Parameters]) -> Iterator[bytes]:
         """Yield the next sets as MessagePack arrays, in one piece if their size allows it.

@@ -31,6 +31,7 @@ _REQUEST_HEAD, _REQUEST_TAIL = abi.CONTROL_REQUEST_HEAD // 4, abi.CONTROL_REQUES
 _REPLY_HEAD, _REPLY_TAIL = abi.CONTROL_REPLY_HEAD // 4, abi.CONTROL_REPLY_TAIL // 4
 _COUNTER = 0xFFFF_FFFF
 _LARGEST_INLINE = abi.REQUEST_HEADER_BYTES + abi.REQUEST_INLINE_BYTES
+_USUAL_BYTES = 32_768  # then an empty ring begins anew, so that small requests never touch most of its pages
 
 
 class MalformedReplyError(Exception):
@@ -184,12 +185,13 @@ class Rings(Words):
         used = (head - self._words[_REQUEST_TAIL]) & _COUNTER
         if used > size:
             raise MalformedReplyError("the guest's request counter ran ahead of the host's")
-        to_end = size - head % size
-        skip = to_end if length > to_end else 0
+        at = head % size
+        begins_anew = used == 0 and at >= max(length, _USUAL_BYTES)
+        skip = size - at if begins_anew or length > size - at else 0
         if length + skip > size - used:
             return None
         if skip:
-            _PREFIX.pack_into(self._requests, head % size, skip, 0)
+            _PREFIX.pack_into(self._requests, at, skip, 0)
         return (head + skip) & _COUNTER
 
     def cancel(self, position: int) -> None:

@@ -42,7 +42,8 @@ from tests.guest.calling import ARGUMENTS, PLACE, ROOM, Played
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CONTROL, ARGUMENT_BLOCK, REQUESTS, REPLIES = 1024, 2048, 65536, 131072
+CONTROL, ARGUMENT_BLOCK, REQUESTS = 1024, 2048, 65536
+REPLIES = REQUESTS + abi.REQUEST_RING_BYTES
 MEMORY_BYTES = REPLIES + abi.REPLY_RING_BYTES
 EXTREMES = (0, 1, 2, 7, 8, 63, 64, 4095, 4096, 32_768, 65_535, 65_536, (1 << 24) - 1, 1 << 30, abi.WINDOWS_START)
 LONGEST_S = 0.05  # how long the loop's thread may be occupied

@@ -158,15 +158,16 @@ def test_body_in_the_ring_larger_than_any_real_one_is_refused() -> None:
     """Larger bodies are passed outside the ring, and their sizes are checked."""
     body = b"\xdd\x00\x02\xff\x00" + b"\x90" * 196_352
     memory = bytearray(1 << 20)
+    replies = 8192 + abi.REQUEST_RING_BYTES
     words: dict[int, tuple[int, ...]] = {
-        abi.CONTROL_MAGIC: (abi.MAGIC, abi.ABI_VERSION, 4096, abi.REQUEST_RING_BYTES, 131_072)
+        abi.CONTROL_MAGIC: (abi.MAGIC, abi.ABI_VERSION, 4096, abi.REQUEST_RING_BYTES, replies)
     }
     words[abi.CONTROL_REPLY_RING + 4] = (abi.REPLY_RING_BYTES, 2048)
     words[abi.CONTROL_REPLY_HEAD] = (abi.REPLY_HEADER_BYTES + len(body) + 7 & ~7,)
     for offset, values in words.items():
         struct.pack_into(f"<{len(values)}I", memory, offset, *values)
     head = (words[abi.CONTROL_REPLY_HEAD][0], 1, abi.REPLY_DONE, 0, 1, 0, len(body), 1, 0, 0, -1, 0, 0)
-    struct.pack_into("<IIBBHIIIIIqqq", memory, 131_072, *head)
+    struct.pack_into("<IIBBHIIIIIqqq", memory, replies, *head)
     rings = Rings(lambda address, length: memoryview(memory)[address : address + length], 0)
     rings.reply_tail = 0
 

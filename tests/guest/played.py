@@ -13,10 +13,10 @@ from rapsqlite._wasm.imports import MODULE, SIGNATURES
 CONTROL = 1024
 PLACE = 2048  # for callbacks
 REQUESTS = 65536
-REPLIES = 131072
+REPLIES = REQUESTS + abi.REQUEST_RING_BYTES
 RING = abi.REPLY_RING_BYTES
-PAGES = 8  # of memory
-FREE = 458752  # the last page, which is unused
+FREE = REPLIES + RING  # the last page, which is unused
+PAGES = FREE // 65536 + 1  # of memory
 
 
 def _data(values: dict[int, int]) -> str:

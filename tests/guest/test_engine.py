@@ -280,6 +280,19 @@ async def test_large_requests_and_replies_are_passed_outside_the_rings() -> None
         assert (await engine.statistics())["spills"] >= 1
 
 
+@pytest.mark.parametrize("beyond, payloads", [(-1, 0), (0, 0), (1, 1)])
+async def test_guest_calls_the_host_only_for_requests_that_do_not_fit_the_ring(beyond: int, payloads: int) -> None:
+    """Such a call waits for the GIL, which the event loop's thread may hold while it encodes the next request."""
+    async with running() as engine:
+        head = b"SELECT length(?)"
+        blob = bytes(abi.REQUEST_INLINE_BYTES - len(head) - 6 + beyond)  # in an array of one, with its own head
+        before = engine.guest.host.counts["payload"]
+
+        assert await engine.fetch(head.decode(), blob) == [[len(blob)]]
+
+        assert engine.guest.host.counts["payload"] - before == payloads
+
+
 async def test_many_rows_arrive_complete_and_in_order() -> None:
     """More than the reply ring holds: the guest has to wait for the host."""
     async with running() as engine:

@@ -12,9 +12,10 @@ from rapsqlite._wasm.rings import MalformedReplyError, Reply, Request, Rings
 CONTROL = 64
 PLACE = 4096
 REQUESTS = 65536
-REPLIES = 131072
 REQUEST_RING = abi.REQUEST_RING_BYTES
+REPLIES = REQUESTS + REQUEST_RING
 RING = abi.REPLY_RING_BYTES
+LARGEST = b"x" * (abi.REQUEST_INLINE_BYTES - 1)  # with a byte of parameters
 _REPLY = struct.Struct("<IIBBHIIIIIqqqII")
 
 
@@ -114,16 +115,51 @@ def test_request_frame_has_the_documented_layout(guest: PlayedGuest) -> None:
 
 def test_request_that_would_cross_the_end_follows_a_skip_frame(guest: PlayedGuest) -> None:
     rings = Rings(guest.view, CONTROL)
-    for number in range(1, 9):
-        assert put(rings, number, b"x" * 8_000) is not None
+    assert put(rings, 1, LARGEST) is not None
+    tail = guest.read(abi.CONTROL_REQUEST_HEAD)
+    assert put(rings, 2, LARGEST) is not None
     head = guest.read(abi.CONTROL_REQUEST_HEAD)
-    guest.word(abi.CONTROL_REQUEST_TAIL, head)
+    guest.word(abi.CONTROL_REQUEST_TAIL, tail)
 
-    position = put(rings, 9, b"y" * 8_000)
+    position = put(rings, 3, b"y" * (REQUEST_RING - head))
 
     assert position == REQUEST_RING
     assert struct.unpack_from("<II", guest.memory, REQUESTS + head) == (REQUEST_RING - head, 0)
-    assert struct.unpack_from("<II", guest.memory, REQUESTS)[1] == 9
+    assert struct.unpack_from("<II", guest.memory, REQUESTS)[1] == 3
+
+
+def test_small_requests_that_are_answered_stay_in_the_ring_s_first_pages(guest: PlayedGuest) -> None:
+    """So an ordinary connection does not pay for the space that large requests need."""
+    rings = Rings(guest.view, CONTROL)
+    for number in range(1, 2_000):
+        assert put(rings, number, b"x" * 200) is not None
+        guest.word(abi.CONTROL_REQUEST_TAIL, guest.read(abi.CONTROL_REQUEST_HEAD))
+
+    assert b"x" in guest.memory[REQUESTS : REQUESTS + 32_768]
+    assert b"x" not in guest.memory[REQUESTS + 40_000 : REQUESTS + REQUEST_RING]
+
+
+@pytest.mark.parametrize("at", [0, 8, 32_760, 32_768, 100_000, 114_712, 114_720, 114_728, 147_424, 147_432, 262_136])
+def test_empty_ring_accepts_the_largest_request_wherever_the_last_one_ended(guest: PlayedGuest, at: int) -> None:
+    guest.words(abi.CONTROL_REQUEST_HEAD, at)
+    guest.words(abi.CONTROL_REQUEST_TAIL, at)
+    rings = Rings(guest.view, CONTROL)
+
+    position = put(rings, 1, LARGEST)
+
+    assert position is not None
+    start = REQUESTS + position % REQUEST_RING
+    assert guest.memory[start + abi.REQUEST_HEADER_BYTES : start + abi.REQUEST_HEADER_BYTES + len(LARGEST)] == LARGEST
+
+
+def test_request_that_is_larger_is_fetched_by_the_guest(guest: PlayedGuest) -> None:
+    rings = Rings(guest.view, CONTROL)
+
+    position = put(rings, 1, LARGEST + b"x")
+
+    assert position == 0
+    assert guest.read(abi.CONTROL_REQUEST_HEAD) == abi.REQUEST_HEADER_BYTES
+    assert guest.memory[REQUESTS + 13] == abi.REQUEST_EXTERNAL
 
 
 def test_full_ring_accepts_no_request_until_the_guest_replies(guest: PlayedGuest) -> None:

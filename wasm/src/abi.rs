@@ -47,12 +47,12 @@ pub const WINDOWS_START: u32 = 3_221_225_472;
 pub const WINDOWS_BYTES: u32 = 1_056_964_608;
 
 // Sizes, in bytes.
-pub const REQUEST_RING_BYTES: u32 = 65_536;
+pub const REQUEST_RING_BYTES: u32 = 262_144;
 pub const REPLY_RING_BYTES: u32 = 262_144;
 pub const REQUEST_HEADER_BYTES: u32 = 32;
 pub const REPLY_HEADER_BYTES: u32 = 64;
-/// A request with a larger body is sent as EXTERNAL.
-pub const REQUEST_INLINE_BYTES: u32 = 8_192;
+/// A request with a larger body is sent as EXTERNAL. In an empty ring there is space for a skip frame and this.
+pub const REQUEST_INLINE_BYTES: u32 = 114_688;
 /// A reply with a larger body is spilled.
 pub const REPLY_INLINE_BYTES: u32 = 98_304;
 /// A batch of rows is closed once it reaches this size.
