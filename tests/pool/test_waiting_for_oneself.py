@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sqlite3
+import sys
 import threading
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -192,6 +194,26 @@ async def test_closing_in_a_task_that_has_a_stream_or_what_an_ended_task_acquire
         await pool.aclose()
     await (pool.release(kept) if leave is acquire_in_a_task_that_ends else kept.aclose())
     await pool.aclose()
+
+
+async def test_closing_by_wait_for_in_a_task_that_has_a_connection_ends(pool: Pool, anyio_backend_name: str) -> None:
+    """Before Python 3.12 `asyncio.wait_for` closes it in a task of its own, which cannot know that its caller waits."""
+    if anyio_backend_name == "trio":
+        pytest.skip("a function of asyncio")
+    conn = await pool.acquire()
+    if sys.version_info >= (3, 12):
+        with pytest.raises(rapsqlite.ProgrammingError, match="would wait for itself"):
+            await asyncio.wait_for(pool.aclose(), 50)
+        await pool.release(conn)
+        return
+    with (
+        pytest.warns(ResourceWarning, match=r"still out, acquired at .*test_waiting_for_oneself\.py:\d+"),
+        pytest.raises(asyncio.TimeoutError),
+    ):
+        await asyncio.wait_for(pool.aclose(), 0.01)
+    with pytest.raises(rapsqlite.PoolClosed):
+        await pool.acquire()
+    assert not conn.is_alive()
 
 
 @pytest.mark.parametrize("starts_in", ["this task", "the ended task"])
