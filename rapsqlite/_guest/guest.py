@@ -241,6 +241,8 @@ class Guest:
 
     def _take_reply(self, pending: PendingRequest, loop: Loop) -> Reply:
         """Take one reply; raise its error, or the cancellation that it confirms."""
+        if pending.done:
+            pending.run = None
         if not pending.replies:
             raise_or_hold_back(loop, pending, finished=False)
             raise pending.error or InternalError("the guest ended without an answer")

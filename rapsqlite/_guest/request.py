@@ -94,8 +94,11 @@ class PendingRequest(msgspec.Struct, eq=False):
     """Cancelled by the watchdog."""
     drains_itself: bool = False
     """Its task drains before it sleeps, so it needs no bell while awake."""
-    run: Callable[..., Any] | None = None
-    """Calls a callback in a copy of its task's context; None: there are no callbacks, or no task waits."""
+    run: Callable[[], Callable[..., Any] | None] | None = None
+    """Returns what calls a callback in a copy of its task's context.
+
+    None: there are no callbacks, no task waits, or the reply was taken.
+    """
     yields: bool = False
     """Its task should let others run although the reply has arrived."""
     waiter: Any = None

@@ -146,7 +146,7 @@ class RequestQueue:
         callbacks = self.host.callbacks
         if callbacks.are_used:
             callbacks.refuse_use()
-            pending.run = context_for_thread().run
+            pending.run = loop.keep(context_for_thread().run)
         if is_enabled() is not _had_faulthandler:
             _note_faulthandler()
         with self.lock:
@@ -250,7 +250,7 @@ class RequestQueue:
         if self._bell is not None and self._rings is not None:
             self._bell.watch_from(loop, self._rings, self.drain)
         if pending.run is None:  # callbacks may be registered before its turn
-            pending.run = context_for_thread().run
+            pending.run = loop.keep(context_for_thread().run)
         self.blocks.held[pending] = caller
         return True
 
@@ -473,7 +473,8 @@ class RequestQueue:
     def move(self, pending: PendingRequest, loop: Loop) -> None:
         """Deliver the reply of a request to a different event loop than the one that sent it."""
         with self.afterwards, self.lock:
-            pending.loop = loop
+            run = pending.run and pending.run()
+            pending.loop, pending.run = loop, run and loop.keep(run)
             self._several_loops = True
             if self._bell is not None and self._rings is not None:
                 self._bell.watch_from(loop, self._rings, self.drain)
@@ -789,7 +790,7 @@ class RequestQueue:
         """Return what calls a function in the context of the running request, if it has one. The guest's thread."""
         rings = self.host.rings
         pending = None if rings is None else self._pending.get(rings.running_request())
-        return None if pending is None else pending.run
+        return None if pending is None or pending.run is None else pending.run()
 
     def is_cancelled(self) -> bool:
         """Return True if the running request, the oldest in flight, was cancelled. Call with the lock held."""

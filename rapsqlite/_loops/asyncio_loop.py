@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 from rapsqlite._loops.ticket import wait_shielded
 
@@ -74,6 +74,17 @@ class AsyncioLoop:
         loop = self._loop()
         assert loop is not None, "this is its thread"
         return loop
+
+    def keep(self, value: Any) -> Callable[[], Any]:
+        """Return a reference to ``value``: the loop keeps it alive, as long as the reference is. The loop's thread."""
+        loop: Any = self._running()
+        try:
+            kept = loop._rapsqlite_kept
+        except AttributeError:
+            kept = loop._rapsqlite_kept = WeakKeyDictionary()
+        reference = _Reference(value)
+        kept[reference] = value
+        return reference
 
     async def wait(self, ticket: Ticket) -> None:
         """Suspend until the ticket is woken; once its task is cancelled, until it is ready."""
@@ -157,6 +168,18 @@ class AsyncioLoop:
     def runs(self, task: Any) -> bool:
         """Return True if it is a task that has not ended."""
         return task is not None and not task.done()
+
+
+class _Reference:
+    """Returned by ``keep``."""
+
+    __slots__ = ("__weakref__", "_value")
+
+    def __init__(self, value: Any) -> None:
+        self._value = ref(value)
+
+    def __call__(self) -> Any:
+        return self._value()
 
 
 class Owned(Protocol):

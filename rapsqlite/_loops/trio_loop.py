@@ -50,6 +50,10 @@ class TrioLoop:
         """Return True if nothing runs in this loop any more."""
         return not self.post(_do_nothing)
 
+    def keep(self, value: Any) -> Callable[[], Any]:
+        """Return a reference to ``value``. It may keep it: no run ends before its tasks and their requests."""
+        return lambda: value
+
     async def wait(self, ticket: Ticket) -> None:
         """Suspend until the ticket is woken; once its task is cancelled, until it is ready."""
         if ticket.cancellation is None:

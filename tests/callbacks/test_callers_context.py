@@ -346,6 +346,25 @@ async def test_a_finished_statement_keeps_no_context_alive(conn: rapsqlite.Conne
     assert gone[0]() is None
 
 
+async def test_a_context_that_refers_to_its_block_does_not_keep_it(conn: rapsqlite.Connection) -> None:
+    """The block knows the request that has begun it, and that request's context."""
+    current: ContextVar[object] = ContextVar("current")
+    gone: list[weakref.ref[Users]] = []
+
+    async def act() -> None:
+        large, block = Users(), conn.transaction()
+        gone.append(weakref.ref(large))
+        current.set((large, block))
+        async with block:
+            assert await conn.fetch_scalar("SELECT who()") == "ada"
+
+    await as_user("ada", act)
+    await anyio.wait_all_tasks_blocked()
+    gc.collect()
+
+    assert gone[0]() is None
+
+
 async def test_a_context_that_refers_to_its_connection_does_not_keep_it(database: Path) -> None:
     """The connection is collected, which ends its thread."""
     kept: ContextVar[object] = ContextVar("kept")

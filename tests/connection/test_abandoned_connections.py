@@ -257,6 +257,46 @@ def test_loop_closed_with_a_request_in_flight_leaves_nothing(name: str, database
     run(f"{HELPERS}\n    in_flight(lambda conn: {REQUESTS[name]}, {spin})", database)
 
 
+KEPT = {"its connection": "conn", "its event loop": "asyncio.get_running_loop()"}
+SENT = {
+    "waited for": "await conn.fetch_all(ENDLESS)",
+    "held back": "asyncio.ensure_future(inside(conn)); await asyncio.sleep(0.02); await conn.fetch_all('SELECT 1')",
+    "sent ahead": "await conn.executemany('INSERT INTO t SELECT ? WHERE 0', endless_rows())",
+}
+
+
+@pytest.mark.parametrize("sent", SENT)
+@pytest.mark.parametrize("name", KEPT)
+def test_context_variables_of_a_closed_loops_request_are_collected(name: str, sent: str, database: Path) -> None:
+    """Callbacks run in a copy of the task's context, which may refer to all that must be collected."""
+    run(
+        f"""
+        import contextvars
+        variable = contextvars.ContextVar("variable")
+
+        async def inside(conn):
+            async with conn.transaction():
+                await conn.fetch_all(ENDLESS)
+
+        def endless_rows():
+            while True:
+                yield (1,)
+
+        async def request(conn):
+            variable.set({KEPT[name]})
+            {SENT[sent]}
+
+        loop = old_loop()
+        conn = loop.run_until_complete(rapsqlite.connect(path, isolation_level=None)._open())
+        loop.run_until_complete(conn.create_function("f", 0, lambda: 1))
+        task = loop.create_task(request(conn))
+        loop.run_until_complete(asyncio.sleep(0.1))
+        loop.close()
+        """,
+        database,
+    )
+
+
 CALLBACKS = {
     "a function": ("await conn.create_function('f', 1, lambda _: conn.in_transaction)", "SELECT f(1)"),
     "a function that many rows call": (
