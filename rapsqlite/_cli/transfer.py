@@ -145,7 +145,8 @@ async def export(conn: Connection, path: Path, source: str, progress: Progress) 
     kind = SUFFIXES.get(path.suffix.lower())
     if kind is None:
         raise CommandError(f"name a file that ends in {' or '.join(SUFFIXES)}")
-    async with conn.savepoint():  # the outermost: what the statement deletes is gone only once the file is in place
+    # The outermost: what the statement deletes is gone only once the file is in place. If that fails, it is in both.
+    async with conn.savepoint():
         sql = await _query(conn, source)
         if not await _returns_rows(conn, sql):
             raise CommandError("the statement returns no rows")

@@ -369,6 +369,25 @@ def test_rows_that_an_export_deletes_stay_if_the_file_cannot_be_put_in_place(fil
     assert (tmp_path / "t.json").read_text(encoding="utf-8") == PRINTED["json"]
 
 
+def test_rows_that_an_export_deletes_stay_if_their_commit_fails(filled: Path, tmp_path: Path) -> None:
+    """The file is there too, and the next attempt replaces it."""
+    with closing(sqlite3.connect(filled)) as stock, stock:
+        stock.execute("CREATE TABLE parent (id INTEGER PRIMARY KEY)")
+        stock.execute("CREATE TABLE child (id REFERENCES parent DEFERRABLE INITIALLY DEFERRED)")
+        stock.execute("INSERT INTO parent VALUES (1)")
+        stock.execute("INSERT INTO child VALUES (1)")
+    keys, line = "PRAGMA foreign_keys = on;", ".export p.json DELETE FROM parent RETURNING *"
+
+    code, _, message = shell(filled, keys, line, cwd=tmp_path)
+    assert (code, message) == (1, "error: FOREIGN KEY constraint failed\n")
+    assert stored(filled, "SELECT count(*) FROM parent") == [(1,)]
+    assert json.loads((tmp_path / "p.json").read_text()) == [{"id": 1}]
+
+    assert shell(filled, keys, "DELETE FROM child;", line, cwd=tmp_path) == (0, "", "")
+    assert stored(filled, "SELECT count(*) FROM parent") == [(0,)]
+    assert json.loads((tmp_path / "p.json").read_text()) == [{"id": 1}]
+
+
 def refused(*_: object) -> None:
     raise PermissionError("refused")
 
