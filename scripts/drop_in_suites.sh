@@ -15,6 +15,7 @@ mkdir -p "$place"
 : >"$place/pytest.ini" # a program without settings for pytest has none, rather than this project's
 names=()
 failed=()
+known=" "
 
 sdist() { # distribution==version, archive to write
     # Its build requirements may be wheels: they are only there to read its name.
@@ -77,6 +78,7 @@ run() { # name, driver, arguments of pytest...: in fresh copies, so that no run 
 
 suite() { # name, sdist or owner/name@commit, distribution==version, packages... -- arguments of pytest
     local name=$1 packages=() driver
+    known+="$name "
     [ "$wanted" = "  " ] || [[ $wanted == *" $name "* ]] || return
     while [ "$1" != -- ]; do
         packages+=("$1")
@@ -93,6 +95,7 @@ suite() { # name, sdist or owner/name@commit, distribution==version, packages...
 
 table() {
     local name only directory
+    for name in $wanted; do [[ $known == *" $name "* ]] || failed+=("$name"); done
     printf '\n%-16s %10s %10s\n' tests aiosqlite here
     for name in "${names[@]}"; do
         directory=$place/$name
