@@ -225,6 +225,8 @@ class RequestQueue:
             self._take_spun_reply(loop)
             return
         rings.ask_for_bell()
+        if self._backlog:  # there may be space since before the bell was requested
+            self._flush_backlog()
         if waits_here:
             self._polling.naps = True
         # It may have answered before the bell was requested, or sleep behind replies that nothing waited for.
@@ -284,10 +286,10 @@ class RequestQueue:
                 self._several_loops = True  # perhaps
                 self._enqueue(pending)
             held.pop(pending, None)
-        self._flush_backlog()
         if rings is None or not self._pending:
             return
         rings.ask_for_bell()  # also where nothing is held: an exception may have come after the last one was sent
+        self._flush_backlog()  # as in `_send`
         waiting = next((pending.loop for pending in self._pending.values() if pending.loop is not None), None)
         if rings.has_replies() and waiting is not None:
             waiting.post(self.drain, waiting)  # it may have answered before the bell was requested

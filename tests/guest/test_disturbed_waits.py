@@ -17,6 +17,7 @@ from rapsqlite._guest import polling
 from rapsqlite._guest.host_functions import HostFunctions
 from rapsqlite._guest.request_queue import RequestQueue
 from rapsqlite._loops import current_loop
+from rapsqlite._wasm.rings import Rings
 from tests.callbacks.lingering import Blocked
 from tests.guest.watching import let_tasks_poll
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from rapsqlite._guest.polling import Polling
     from rapsqlite._guest.request import PendingRequest
-    from rapsqlite._wasm.rings import Rings
 
 
 @pytest.fixture
@@ -59,6 +59,39 @@ async def test_reply_rings_after_a_drain_that_took_as_many_as_it_may(answered: i
                 tasks.start_soon(conn.fetch_scalar, "SELECT last()")
                 await anyio.wait_all_tasks_blocked()
                 await release()
+
+
+async def test_request_is_written_although_the_ring_got_space_before_the_bell_was_requested(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The guest replies, releases the frame, and rings if it is asked to: the next request used to wait for ever."""
+    monkeypatch.setattr(type(current_loop()), "allows_polling", False)
+    ask_for_bell = Rings.ask_for_bell
+    in_backlog = []
+    async with rapsqlite.connect(":memory:") as conn:
+        queue = conn._state.guest._queue
+        assert await conn.fetch_scalar("SELECT 1") == 1
+        rings = queue._rings
+        assert rings is not None
+        tail, ends = rings.progress(), []
+        for size in (80_000, 100_000):
+            await conn.fetch_scalar("SELECT length(?)", (bytes(size),))
+            while rings.has_unanswered():
+                await anyio.lowlevel.checkpoint()
+            ends.append(tail[0])
+        before, after = ends
+
+        def ask_once_released(rings: Rings) -> None:
+            in_backlog.append(len(queue._backlog))
+            tail[0] = after
+            ask_for_bell(rings)
+
+        monkeypatch.setattr(Rings, "ask_for_bell", ask_once_released)
+        tail[0] = before  # the reply is there, the frame is not released
+        with anyio.fail_after(50):
+            assert await conn.fetch_scalar("SELECT length(?)", (bytes(110_000),)) == 110_000
+
+    assert in_backlog[0] == 1, "it did not fit"
 
 
 class AlarmError(Exception):
