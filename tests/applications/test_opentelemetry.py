@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,8 +14,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import rapsqlite
-from rapsqlite import connect
+from rapsqlite import connect, opentelemetry
 from rapsqlite.opentelemetry import RapsqliteInstrumentor, without_literals
+from tests.callbacks.lingering import Blocked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -180,17 +182,27 @@ async def test_cancelled_statement_ends_its_span(conn: rapsqlite.Connection, tel
 
 
 async def test_wait_behind_another_statement_does_not_count_as_run_time(
-    conn: rapsqlite.Connection, telemetry: Telemetry
+    conn: rapsqlite.Connection, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 300000) SELECT sum(i) FROM n"
+    now = 1e9  # later than any reply
+    slow, quick = Blocked(1), Blocked(1)
+    await conn.create_function("slow", 0, slow)
+    await conn.create_function("quick", 0, quick)
+    monkeypatch.setattr(opentelemetry, "time", SimpleNamespace(perf_counter=lambda: now))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(conn.fetch_all, slow)
-        await anyio.wait_all_tasks_blocked()  # it is sent
-        tasks.start_soon(conn.fetch_all, "SELECT 1")
+        async with anyio.create_task_group() as first:
+            first.start_soon(conn.fetch_all, "SELECT slow()")
+            await anyio.wait_all_tasks_blocked()  # it is sent
+            tasks.start_soon(conn.fetch_all, "VALUES (quick())")
+            await anyio.wait_all_tasks_blocked()
+            now += 5
+            slow.let_go.set()
+        now += 1
+        quick.let_go.set()
 
     times = {span.name: span.attributes for span in telemetry.spans()}
-    quick = times["SELECT"]
-    assert quick["rapsqlite.wait_time"] > quick["rapsqlite.run_time"]
+    assert (times["SELECT"]["rapsqlite.wait_time"], times["SELECT"]["rapsqlite.run_time"]) == (0, 5)
+    assert (times["VALUES"]["rapsqlite.wait_time"], times["VALUES"]["rapsqlite.run_time"]) == (5, 1)
 
 
 async def test_durations_and_rows_are_measured(conn: rapsqlite.Connection, telemetry: Telemetry) -> None:

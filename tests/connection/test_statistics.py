@@ -8,6 +8,7 @@ import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 import rapsqlite
@@ -126,10 +127,15 @@ async def test_bytes_and_syncs_of_the_statement_are_counted(database: Path) -> N
 
 
 async def test_lock_waits_are_counted(database: Path) -> None:
-    async with rapsqlite.connect(database, isolation_level=None, timeout=0.05) as conn:
+    async with rapsqlite.connect(database, isolation_level=None, timeout=60) as conn:
+        host = conn._state.guest.host
         await conn.execute("CREATE TABLE t (body)")
+        assert (await conn.statistics())["busy_waits"] == 0
         with closing(sqlite3.connect(database, isolation_level=None)) as native:
             native.execute("BEGIN EXCLUSIVE")
-            with pytest.raises(rapsqlite.OperationalError, match="locked"):
-                await conn.execute("INSERT INTO t VALUES (1)")
-        assert (await conn.statistics())["busy_waits"] > 0
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(conn.execute, "INSERT INTO t VALUES (1)")
+                while not host.busy_waits:  # noqa: ASYNC110
+                    await anyio.sleep(0.002)
+                native.execute("ROLLBACK")
+        assert (await conn.statistics())["busy_waits"] == host.busy_waits

@@ -62,9 +62,13 @@ async def until_waiting(count: int) -> None:
         await anyio.sleep(0.002)
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("mode", MODES)
 async def test_many_writers_all_get_the_lock_with_few_tries(database: Path, mode: str) -> None:
-    """When each waiter polled for the lock, 500 waiters kept the holder from running, and a quarter timed out."""
+    """When each waiter polled for the lock, 500 waiters kept the holder from running, and a quarter timed out.
+
+    Tries that a waiter makes unprompted are the fewer the more wait: see below.
+    """
     await make(database, mode)
     async with AsyncExitStack() as stack:
         conns = await opened(stack, database, 100)
