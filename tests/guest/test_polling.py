@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -65,8 +64,25 @@ def host() -> PlayedHost:
     return PlayedHost()
 
 
+class Clock:
+    """The module ``time`` of polling: it passes only when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-def polling(host: PlayedHost) -> Polling:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    played = Clock()
+    monkeypatch.setattr(polling_module, "time", played)
+    return played
+
+
+@pytest.fixture
+def polling(host: PlayedHost, clock: Clock) -> Polling:
     return Polling(cast("HostFunctions", host))
 
 
@@ -76,17 +92,13 @@ def test_other_tasks_run_after_32_polled_replies(polling: Polling) -> None:
     assert [number for number in range(96) if yields[number]] == [31, 63, 95]
 
 
-def test_other_tasks_get_their_turn_although_one_works_between_its_requests(
-    polling: Polling, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_tasks_get_their_turn_although_one_works_between_its_requests(polling: Polling, clock: Clock) -> None:
     """Time that is not spent polling counts as well: the loop does not run meanwhile."""
-    now = 100.0
-    monkeypatch.setattr(polling_module, "time", SimpleNamespace(perf_counter=lambda: now))
     yields = []
     for _ in range(12):
         tries(polling, PlayedRings(answers=True), 1)
         yields.append(polling.should_yield(answered=True))
-        now += 0.0002
+        clock.now += 0.0002
 
     assert yields == [False, False, False, True] * 3
 

@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import closing
 from functools import partial
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
@@ -18,8 +18,10 @@ import pytest
 import rapsqlite
 from rapsqlite import _constants as abi
 from rapsqlite._guest.guest import _SLICE_S as SLICE_S
+from rapsqlite._guest.host_functions import HostFunctions
 from rapsqlite._values.wire import encode_params
 from rapsqlite._wasm.rings import Request
+from tests.callbacks.lingering import Blocked
 from tests.vfs.native import create, impatient, take_everything
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ pytestmark = pytest.mark.anyio
 
 MODES = ("delete", "wal")
 TASKS = 64
+LONGEST_S = 0.005  # how long a lock may pass from one queued statement to the next
 
 
 @pytest.fixture(params=MODES)
@@ -109,44 +112,59 @@ async def test_callback_runs_without_locks_of_earlier_statements(path: Path, con
                     tasks.start_soon(connection.fetch_all, statement)
 
 
+@pytest.mark.parametrize("statement", ["SELECT v FROM t", "UPDATE t SET v = v + 1"])
 async def test_long_function_runs_without_locks_of_earlier_statements(
-    path: Path, connection: rapsqlite.Connection
+    path: Path, statement: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It makes no steps at which anything could be released."""
-    long_function = "SELECT length(hex(randomblob(60000000)))"
-    for statement in ("UPDATE t SET v = v + 1", "SELECT v FROM t"):
-        done: list[Any] = []
+    calls = 0
+    blocked = Blocked(1)
+    with closing(impatient(path)) as native:
 
-        async def run(sql: str, done: list[Any] = done) -> None:
-            done.append(await connection.fetch_all(sql))
+        def localtime(_host: HostFunctions, _seconds: int) -> int:
+            nonlocal calls
+            calls += 1
+            take_everything(native)
+            return 0
 
-        with closing(impatient(path, timeout=20)) as native:
+        monkeypatch.setattr(HostFunctions, "localtime", localtime)
+        async with rapsqlite.connect(path, isolation_level=None) as connection:
+            await connection.create_function("blocked", 0, blocked)
             async with anyio.create_task_group() as tasks:
-                for sql in (statement, statement, long_function):
-                    tasks.start_soon(run, sql)
-                await anyio.lowlevel.checkpoint()
-                await anyio.to_thread.run_sync(take_everything, native)
-                assert len(done) < 3
+                for sql in ("SELECT blocked()", statement, statement, "SELECT time(0, 'unixepoch', 'localtime')"):
+                    tasks.start_soon(connection.fetch_all, sql)
+                    await anyio.wait_all_tasks_blocked()  # it is sent
+                blocked.let_go.set()  # now they are all queued
+
+    assert calls > 0
 
 
 @pytest.mark.parametrize("statement", ["SELECT v FROM t", "UPDATE t SET v = v + 1"])
 async def test_queued_statements_share_the_calls_for_their_locks(
     path: Path, connection: rapsqlite.Connection, statement: str
 ) -> None:
+    blocked = Blocked(1)
+    await connection.create_function("blocked", 0, blocked)
     await connection.execute("PRAGMA synchronous = OFF")
     await connection.fetch_all(statement)
     before = await connection.statistics()
 
     async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.fetch_all, "SELECT blocked()")
+        await anyio.wait_all_tasks_blocked()  # it is sent
         for _ in range(TASKS):
             tasks.start_soon(connection.fetch_all, statement)
+        await anyio.wait_all_tasks_blocked()
+        begun = time.perf_counter()
+        blocked.let_go.set()
 
+    took_s = time.perf_counter() - begun
     after = await connection.statistics()
     unlocks = sum(after[name] - before[name] for name in ("file_unlock", "shm_unlock"))
     in_delete_mode = (await connection.fetch_scalar("PRAGMA journal_mode")) == "delete"
     if statement.startswith("UPDATE") and in_delete_mode:
         unlocks -= TASKS  # a commit lowers the lock to SHARED
-    assert unlocks < TASKS / 2
+    assert unlocks <= 2 + took_s / LONGEST_S
 
 
 async def test_changes_of_others_are_seen_immediately(path: Path, connection: rapsqlite.Connection) -> None:
