@@ -5,7 +5,7 @@ from rapsqlite import connect
 
 async def main():
     async with connect("example.db") as conn:
-        await conn.execute("CREATE TABLE test (id INTEGER PRIMARY KEY, value TEXT)")
+        await conn.execute("CREATE TABLE IF NOT EXISTS test (id INTEGER PRIMARY KEY, value TEXT)")
         await conn.execute("INSERT INTO test (value) VALUES ('hello')")
         print(await conn.fetch_all("SELECT * FROM test"))
 

@@ -43,6 +43,17 @@ def test_navigation_has_every_page() -> None:
     assert sorted(listed) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
 
 
+def test_readme_and_start_page_are_short() -> None:
+    """They say what this is, for whom, how to install it, and show a first program."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    start, *_ = (ROOT / "docs/index.md").read_text(encoding="utf-8").partition("```python")
+
+    assert len(readme.splitlines()) <= 60
+    assert all(part in readme for part in ("```python", "## Install", "(docs/figures.svg)", "(docs/index.md)"))
+    assert len([line for line in start.splitlines() if line]) <= 14
+    assert all(part in start for part in ("**For you**", "**Not for you**", "pip install"))
+
+
 def test_messages_explained_in_troubleshooting_exist() -> None:
     """Readers search for the message they got; SQLite's own are in the engine."""
     package = Path(rapsqlite.__file__).parent
