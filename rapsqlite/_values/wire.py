@@ -59,6 +59,7 @@ CHUNK_ROWS_LIMIT = 4_096
 ADAPTED_ROWS_LIMIT = 1_024
 """How many sets are encoded value by value before other tasks run."""
 
+_STEP_ROWS = 512  # How many sets are encoded before their size is checked.
 _HEADER_BYTES = 3  # Maximum size of the head of a chunk's array.
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -126,7 +127,7 @@ class SetEncoder:
             return
         pieces: Iterable[bytes]
         plain = _encode_plain_sets(sets, self._adapters) if self._names is None else None
-        if plain is not None and len(plain) <= CHUNK_BYTES_LIMIT:
+        if plain is not None:
             pieces, limit = (plain,), CHUNK_ROWS_LIMIT
         else:
             pieces, limit = _encode_one_by_one(sets, self._first, self._adapters, self._names), ADAPTED_ROWS_LIMIT
@@ -140,7 +141,7 @@ class SetEncoder:
 
 
 def _encode_plain_sets(chunk: list[Any], adapters: Adapters) -> bytes | None:
-    """Return the chunk if one call can encode it: only sequences or only dicts, all of plain values."""
+    """Return the chunk if it fits a request and is only sequences or only dicts, all of plain values."""
     plain = adapters.plain()
     kinds = set(map(type, chunk))
     if kinds <= _SEQUENCES:
@@ -154,9 +155,25 @@ def _encode_plain_sets(chunk: list[Any], adapters: Adapters) -> bytes | None:
     if not is_plain:
         return None
     try:
-        return _encode(chunk)
+        return _encode_in_steps(chunk)
     except (OverflowError, UnicodeEncodeError, BufferError):
         return None  # The slow path finds out which set failed.
+
+
+def _encode_in_steps(chunk: list[Any]) -> bytes | None:
+    """Return the sets as one array; None once they are too large, so that large ones are not all encoded here."""
+    parts: list[bytes | memoryview] = [_head(len(chunk))]
+    size, start, count = _HEADER_BYTES, 0, 1
+    while start < len(chunk):
+        sets = chunk[start : start + count]
+        part = memoryview(_encode(sets))[len(_head(len(sets))) :]
+        size += len(part)
+        if size > CHUNK_BYTES_LIMIT:
+            return None
+        parts.append(part)
+        start += count
+        count = min(8 * count, _STEP_ROWS)
+    return b"".join(parts)
 
 
 def _encode_one_by_one(
@@ -185,13 +202,16 @@ def _encode_one_by_one(
 
 
 def _array(items: list[bytes]) -> bytes:
-    """Return a MessagePack array of up to 65 535 encoded items.
+    """Return a MessagePack array of encoded items."""
+    return _head(len(items)) + b"".join(items)
+
+
+def _head(length: int) -> bytes:
+    """Return the head of a MessagePack array of up to 65 535 items.
 
     https://github.com/msgpack/msgpack/blob/master/spec.md#array-format-family
     """
-    length = len(items)
-    header = bytes((0x90 | length,)) if length <= 0xF else b"\xdc" + length.to_bytes(2, "big")
-    return header + b"".join(items)
+    return bytes((0x90 | length,)) if length <= 0xF else b"\xdc" + length.to_bytes(2, "big")
 
 
 def split_sets(chunk: bytes) -> Iterator[tuple[bool, int, bytes]]:

@@ -19,6 +19,8 @@ import msgspec
 import pytest
 
 from rapsqlite import _constants as abi
+from rapsqlite._client.executemany import FIRST_OF_LIST
+from rapsqlite._values import wire
 from rapsqlite._values.adapters import Adapters
 from rapsqlite._values.parameters import looks_names_up
 from rapsqlite._values.wire import ADAPTED_ROWS_LIMIT, CHUNK_BYTES_LIMIT, CHUNK_ROWS_LIMIT, SetEncoder, encode_params
@@ -372,6 +374,28 @@ def test_few_requests_carry_many_plain_sets_and_more_those_that_take_long_to_enc
 
     assert len(plain) <= 8
     assert max(map(len, adapted)) == ADAPTED_ROWS_LIMIT
+
+
+@pytest.mark.parametrize("small", [0, 1, 9])
+def test_large_sets_are_not_all_encoded_at_once(small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first chunk of 256 blobs of 1 MB blocked the event loop for most of a second, and took as much memory again."""
+    encode, encoded_bytes = wire._encode, []
+
+    def measured(value: Any) -> bytes:
+        encoded = encode(value)
+        encoded_bytes.append(len(encoded))
+        return encoded
+
+    monkeypatch.setattr(wire, "_encode", measured)
+    encoder = SetEncoder(Adapters())
+    encoder.count = FIRST_OF_LIST
+    large = (bytes(30_000),)
+    sets: list[Any] = [(1,)] * small + [large] * (FIRST_OF_LIST - small)
+
+    first = next(iter(encoder.encode(sets)))
+
+    assert len(first) <= CHUNK_BYTES_LIMIT
+    assert max(encoded_bytes) <= 8 * (small + 1) * 30_010
 
 
 @pytest.mark.parametrize("count", [0, 1, 100, 3_000])
