@@ -98,6 +98,13 @@ def test_program_runs_and_runs_again(block: Block, tmp_path: Path) -> None:
         assert (again.returncode, again.stderr) == (0, "")
 
 
+def test_programs_fit_the_page() -> None:
+    """A screen of 1280 pixels shows a hundred characters beside the sidebars; readers do not scroll sideways."""
+    pages = [block for block in ALL_BLOCKS if block.name.startswith(("README.md", "docs/"))]
+
+    assert [block.name for block in pages if max(map(len, block.code.splitlines())) > 101] == []
+
+
 @pytest.mark.parametrize("block", FRAGMENTS, ids=lambda block: block.name)
 def test_fragment_parses(block: Block) -> None:
     """Fragments are no programs, but they are Python."""
