@@ -28,6 +28,7 @@ from trio._core._ki import ki_protection_enabled
 
 import rapsqlite
 from rapsqlite._guest import polling, request_queue
+from tests.patience import let_guests_answer_late
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,8 +37,8 @@ PACKAGE = os.path.dirname(rapsqlite.__file__)
 NUMBERS = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT 600)"
 ROWS = f"{NUMBERS} SELECT i, printf('%400d', i) FROM n"
 ENDLESS = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
-AT_ONCE_S = 4  # less than a guest has to answer before it is killed
-HANGS_S = 8
+AT_ONCE_S = 15  # less than a guest has to answer before it is killed
+HANGS_S = 20
 _CHECKED_AFTER = ("CALL", "JUMP_BACKWARD", "JUMP_ABSOLUTE", "POP_JUMP_BACKWARD")
 _NOT_CHECKED = ("CALL_INTRINSIC", "JUMP_BACKWARD_NO_INTERRUPT")
 # CPython 3.10 does not check for signals if one of these comes next.
@@ -379,6 +380,7 @@ async def compile_engine() -> None:
 
 def main() -> None:
     asyncio.run(compile_engine())
+    let_guests_answer_late()
     backend, name, first, step, database = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
     last = int(sys.argv[6]) if len(sys.argv) > 6 else sys.maxsize
     warnings.simplefilter("ignore")

