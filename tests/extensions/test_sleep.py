@@ -69,7 +69,7 @@ async def test_sleep_lasts_as_long_as_requested(conn: rapsqlite.Connection) -> N
 
 
 async def test_cancellation_ends_a_sleep(conn: rapsqlite.Connection) -> None:
-    with anyio.fail_after(4):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(conn.fetch_scalar, HOURS)
             await asleep(conn)
@@ -79,7 +79,7 @@ async def test_cancellation_ends_a_sleep(conn: rapsqlite.Connection) -> None:
 
 
 async def test_interrupt_ends_a_sleep(conn: rapsqlite.Connection) -> None:
-    with anyio.fail_after(4):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
 
             async def sleep() -> None:
@@ -95,7 +95,7 @@ async def test_interrupt_ends_a_sleep(conn: rapsqlite.Connection) -> None:
 
 async def test_sleep_counts_towards_the_time_limit(dozer: Path) -> None:
     """Waits for locks do not count, because the statement did not choose them."""
-    with anyio.fail_after(4):
+    with anyio.fail_after(30):
         async with connected(dozer, limits={"statement_seconds": 0.1}) as conn:
             with pytest.raises(rapsqlite.DataError, match="statement_seconds"):
                 await conn.fetch_scalar(HOURS)
@@ -106,7 +106,7 @@ async def test_sleep_counts_towards_the_time_limit(dozer: Path) -> None:
 async def test_stopping_a_guest_ends_its_sleep(conn: rapsqlite.Connection) -> None:
     """A connection's finalizer requests this."""
     guest = conn._state.guest
-    with anyio.fail_after(4):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
 
             async def sleep() -> None:
@@ -128,7 +128,7 @@ async def test_endless_sleep_breaks_only_its_connection(dozer: Path) -> None:
     await conn.load_extension(dozer)
     conn._state.guest._queue.grace_period_s = 0.1
 
-    with anyio.fail_after(4):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(conn.fetch_scalar, "SELECT doze_on()")
             await asleep(conn)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import os
 import sqlite3
 import threading
 import time
 from contextlib import closing, nullcontext
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 import rapsqlite
-from rapsqlite import Pool, PoolClosed, PoolTimeout, TooManyWaiting, create_pool
+from rapsqlite import Pool, PoolClosed, PoolTimeout, TooManyWaiting, _pooled, create_pool
+from rapsqlite import pool as pools
 from tests.threads import threads_but_trios
 
 if TYPE_CHECKING:
@@ -581,6 +584,14 @@ async def test_min_size_is_opened_immediately_and_can_be_changed(wal: Path) -> N
             await pool.resize(max_size=0)
 
 
+@pytest.fixture
+def ticking_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time passes between two looks at it; on Windows up to 16 ms are one moment."""
+    clock = SimpleNamespace(monotonic=itertools.count(100.0).__next__)
+    for module in (pools, _pooled):
+        monkeypatch.setattr(module, "time", clock)
+
+
 async def test_growing_the_pool_serves_waiting_tasks(wal: Path) -> None:
     async with create_pool(wal, max_size=2) as pool, anyio.create_task_group() as tasks:
 
@@ -597,6 +608,7 @@ async def test_growing_the_pool_serves_waiting_tasks(wal: Path) -> None:
             await read_one.wait()
 
 
+@pytest.mark.usefixtures("ticking_clock")
 async def test_drained_and_old_connections_are_replaced(wal: Path) -> None:
     async with create_pool(wal, max_lifetime=1e-9) as pool:
         for _ in range(3):
@@ -658,6 +670,7 @@ async def test_connection_that_is_being_opened_while_the_pool_is_drained_is_repl
     assert not any(conn is each for conn in lent for each in old)
 
 
+@pytest.mark.usefixtures("ticking_clock")
 async def test_idle_connections_beyond_min_size_are_closed(wal: Path) -> None:
     async with create_pool(wal, idle_timeout=1e-9) as pool:
         async with pool.acquire(read_only=True), pool.acquire(read_only=True):

@@ -44,7 +44,7 @@ def writer(database: Path) -> Iterator[subprocess.Popen[str]]:
 async def test_interrupt_ends_the_wait_and_is_reported(database: Path, writer: subprocess.Popen[str]) -> None:
     """SQLite gives up after a hundred tries, which follow each other at once when nobody sleeps between them."""
     async with rapsqlite.connect(database, isolation_level=None) as conn:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
 
                 async def read() -> None:
