@@ -80,9 +80,9 @@ class RowWithCursorFactory(Protocol):
 
 
 class RowAloneFactory(Protocol):
-    """A row factory with one required argument: called with the row only, as a tuple."""
+    """A row factory with one required argument: called with the row only, as a list."""
 
-    def __call__(self, row: tuple[Any, ...], /) -> Any:
+    def __call__(self, row: list[Any], /) -> Any:
         """Return the object for the row."""
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import AsyncIterator
 
+    from rapsqlite.types import CursorLike
+
 
 @dataclass
 class User:
@@ -44,6 +46,20 @@ async def connections(path: Path) -> None:
         assert_type(await conn.last_insert_rowid(), int)
         await conn.commit()
         await conn.close()
+
+
+def total_of(row: list[int]) -> int:
+    return sum(row)
+
+
+def dict_of(cursor: CursorLike, row: tuple[Any, ...]) -> dict[str, Any]:
+    return dict(zip([name for name, *_ in cursor.description or ()], row, strict=True))
+
+
+def row_factories(path: Path) -> None:
+    """A factory of the row alone gets a list, one of cursor and row a tuple."""
+    connect(path, row_factory=total_of)
+    connect(path, row_factory=dict_of)
 
 
 async def limited(path: Path) -> None:
