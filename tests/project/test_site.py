@@ -18,6 +18,8 @@ from tests.project.test_docs import PROGRAMS
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 
+MODULES = {"aiosqlite", "dbapi.py", "opentelemetry.py", "pytest_plugin.py", "sqlalchemy", "types.py"}
+
 pytestmark = [pytest.mark.sources, pytest.mark.timeout(600)]  # the first test waits for the build
 
 
@@ -41,6 +43,16 @@ def test_navigation_has_every_page() -> None:
     listed = re.findall(r"([\w/-]+\.md)$", navigation, re.MULTILINE)
 
     assert sorted(listed) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
+
+
+def test_page_on_other_modules_has_every_one_and_its_types() -> None:
+    """The reference has the names of the package itself."""
+    page = (DOCS / "modules.md").read_text(encoding="utf-8")
+    public = {path.stem for path in (ROOT / "rapsqlite").iterdir() if path.name in MODULES}
+
+    assert len(public) == len(MODULES)
+    assert [name for name in public if f"`rapsqlite.{name}`" not in page] == []
+    assert [name for name in rapsqlite.types.__all__ if f"`{name}`" not in page] == []
 
 
 def test_readme_and_start_page_are_short() -> None:
