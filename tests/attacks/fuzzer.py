@@ -37,6 +37,7 @@ from rapsqlite._guest.request import PendingRequest
 from rapsqlite._values.wire import decode_columns, decode_declared_columns, decode_dicts, decode_lists, decode_tuples
 from rapsqlite._wasm.imports import SIGNATURES
 from rapsqlite._wasm.rings import Request, Rings
+from rapsqlite.errors import Error
 from rapsqlite.runtime import Memory
 from tests.guest.calling import ARGUMENTS, PLACE, ROOM, Played
 
@@ -196,7 +197,7 @@ class Replies:
             (self.dice.choice((decode_columns, decode_declared_columns)), reply.columns),
             (lambda rows: reported_error(rows, request, self.guest.files), reply.rows),
         ):
-            with suppress(rapsqlite.Error):
+            with suppress(Error):
                 call(data)
 
 
