@@ -25,7 +25,7 @@ LINK = re.compile(r"\]\((?P<target>[^)\s#:]+)(?P<anchor>#[^)\s]*)?\)")
 FRAGMENT = re.compile(r"^```python fragment$", re.MULTILINE)
 HEADING_OR_PROGRAM = re.compile(r"^#+ (?P<heading>[^\n]+)$|^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 ENTRY = re.compile(r"^::: rapsqlite\.(\w+)$", re.MULTILINE)
-CODE = re.compile(r"<code>(\w+)</code>")
+CODE = re.compile(r"<code>(?P<name>(?P<owner>\w+)(?:\.\w+)?)</code>")
 BODY = re.compile(
     r'id="rapsqlite\.(?P<owner>\w+)(?:\.(?P<member>\w+))?".*?<div class="doc doc-contents[^"]*">', re.DOTALL
 )
@@ -111,9 +111,9 @@ def on_page_content(html: str, page: Any, **_: Any) -> str:
     html = PAGE.sub(lambda match: f'<a href="{address(match[1] + ".md", uri)}">{match[1]}</a>', html)
 
     def linked(match: re.Match[str]) -> str:
-        if match[1] not in entries:
+        if match["owner"] not in entries:
             return match[0]
-        return f'<a href="{address(entries[match[1]], uri)}#rapsqlite.{match[1]}">{match[0]}</a>'
+        return f'<a href="{address(entries[match["owner"]], uri)}#rapsqlite.{match["name"]}">{match[0]}</a>'
 
     def with_program(match: re.Match[str]) -> str:
         program = program_for(match["owner"], match["member"])
