@@ -1,16 +1,49 @@
-"""Lets guests take their time, so that a busy machine looks like a fast one, and a guest that never answers hangs."""
+"""Lets guests take their time, so that a busy machine is like an idle one."""
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
+from rapsqlite._guest import time_limit
 from rapsqlite._guest.request_queue import RequestQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
 
 LATE_S = 300  # longer than any test
 
 
+class LimitClock:
+    """The module ``time`` of the limit on a statement's time: it passes only while this is running."""
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+        self._tick_s = 0.0
+
+    def monotonic(self) -> float:
+        self._now += self._tick_s
+        return self._now
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Let time pass whenever a guest's watchdog looks, which is every few milliseconds."""
+        self._tick_s = 0.01
+        yield
+        self._tick_s = 0.0
+
+
+def play_time_limits(monkeypatch: pytest.MonkeyPatch) -> LimitClock:
+    """Let no statement reach its limit because the machine is busy."""
+    clock = LimitClock()
+    monkeypatch.setattr(time_limit, "time", clock)
+    return clock
+
+
 def let_guests_answer_late() -> None:
-    """Kill no guest of this process for a late answer."""
+    """Kill no guest of this process for a late answer: waiting for one that never answers hangs."""
     make = RequestQueue.__init__
 
     def made(queue: RequestQueue, *arguments: Any) -> None:

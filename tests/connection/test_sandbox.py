@@ -14,6 +14,7 @@ from rapsqlite import connect
 from rapsqlite._files.file_table import FileTable
 from rapsqlite._guest.guest import Guest
 from rapsqlite._wasm.rings import Request
+from tests.patience import play_time_limits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -291,21 +292,23 @@ async def test_temporary_files_need_no_grant(database: Path) -> None:
     assert [path.name for path in database.parent.iterdir()] == [database.name]
 
 
-async def test_statement_beyond_its_time_limit_is_a_data_error() -> None:
+async def test_statement_beyond_its_time_limit_is_a_data_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = play_time_limits(monkeypatch)
     async with connect(":memory:", limits={"statement_seconds": 0.05}) as conn:
-        with pytest.raises(rapsqlite.DataError, match="statement_seconds"):
+        with clock.running(), pytest.raises(rapsqlite.DataError, match="statement_seconds"):
             await conn.fetch_all(ENDLESS)
 
         assert await conn.fetch_scalar("SELECT 1") == 1
 
 
-async def test_endless_step_breaks_only_its_connection() -> None:
+async def test_endless_step_breaks_only_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite calls its progress handler only between steps."""
+    clock = play_time_limits(monkeypatch)
     guest = Guest(":memory:", FileTable(b":memory:"), 5.0, statement_limit_s=0.05, grace_period_s=0.05)
     guest.start()
     await guest.call(Request(abi.OP_OPEN, b":memory:"))
 
-    with pytest.raises(rapsqlite.OperationalError, match=r"took longer than 0\.05 seconds"):
+    with clock.running(), pytest.raises(rapsqlite.OperationalError, match=r"took longer than 0\.05 seconds"):
         await guest.call(Request(abi.OP_FETCH, ENDLESS_STEP.encode()))
 
     assert guest.state == "broken"

@@ -11,6 +11,7 @@ import anyio.lowlevel
 import pytest
 
 import rapsqlite
+from tests.patience import play_time_limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -93,11 +94,12 @@ async def test_interrupt_ends_a_sleep(conn: rapsqlite.Connection) -> None:
         assert await conn.fetch_scalar("SELECT 1") == 1
 
 
-async def test_sleep_counts_towards_the_time_limit(dozer: Path) -> None:
+async def test_sleep_counts_towards_the_time_limit(dozer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits for locks do not count, because the statement did not choose them."""
+    clock = play_time_limits(monkeypatch)
     with anyio.fail_after(30):
         async with connected(dozer, limits={"statement_seconds": 0.1}) as conn:
-            with pytest.raises(rapsqlite.DataError, match="statement_seconds"):
+            with clock.running(), pytest.raises(rapsqlite.DataError, match="statement_seconds"):
                 await conn.fetch_scalar(HOURS)
 
             assert await conn.fetch_scalar("SELECT 1") == 1

@@ -20,6 +20,7 @@ from rapsqlite._client.extension_loader import Loader
 from rapsqlite._client.opening import OpenOptions
 from rapsqlite._guest import registry
 from tests.extensions.modules import ENTRY, side_module
+from tests.patience import play_time_limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -136,9 +137,10 @@ async def test_trap_in_compiled_c_is_an_error(busy: rapsqlite.Connection, build:
 
 @pytest.mark.parametrize("where", sorted(LOOPS))
 async def test_endless_loading_is_killed_at_the_time_limit_and_delays_no_other_connection(
-    tmp_path: Path, where: str, scratches: list[Guest], linked: Linked
+    tmp_path: Path, where: str, scratches: list[Guest], linked: Linked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Meanwhile others open, use and close connections: nothing that they need is locked."""
+    clock = play_time_limits(monkeypatch)
     module = tmp_path / "module.wasm"
     module.write_bytes(side_module(LOOPS[where]))
 
@@ -148,13 +150,17 @@ async def test_endless_loading_is_killed_at_the_time_limit_and_delays_no_other_c
         async def load() -> None:
             with pytest.raises(rapsqlite.OperationalError, match=r"took longer than 0\.05 seconds"):
                 await conn.load_extension(str(module))
+            ended.set()
 
+        ended = anyio.Event()
         async with anyio.create_task_group() as group:
             group.start_soon(load)
             await linked.wait()
             async with rapsqlite.connect(":memory:") as other:
                 assert await other.fetch_scalar("SELECT 1") == 1
             assert await conn.fetch_scalar("SELECT 1") == 1
+            with clock.running():
+                await ended.wait()
 
         assert await conn.fetch_scalar("SELECT 1") == 1
     assert [guest.is_running() for guest in scratches] == [False]

@@ -20,6 +20,7 @@ import rapsqlite
 from rapsqlite import connect
 from rapsqlite._loops import current_loop
 from tests.cancellation.disturbing import interrupt_next_wait
+from tests.patience import play_time_limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -296,12 +297,18 @@ LIMITS: list[tuple[rapsqlite.Limits, Act]] = [
 @pytest.mark.parametrize("journal", ["delete", "wal", "memory"])
 @pytest.mark.parametrize("limits, loss", LIMITS, ids=lambda value: next(iter(value), "") if type(value) is dict else "")
 async def test_block_whose_transaction_a_limit_ended_keeps_nothing(
-    database: Path, limits: rapsqlite.Limits, loss: Act, journal: str
+    database: Path, limits: rapsqlite.Limits, loss: Act, journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = play_time_limits(monkeypatch)
+
+    async def lose_in_time(conn: rapsqlite.Connection) -> None:
+        with clock.running():
+            await loss(conn)
+
     with closing(sqlite3.connect(database)) as stock:
         stock.executescript(SCHEMA)
     async with connect(database, limits=limits, pragmas={"journal_mode": journal}) as conn:
-        await check_nothing_is_kept(conn, database, loss)
+        await check_nothing_is_kept(conn, database, lose_in_time)
 
 
 @pytest.mark.parametrize("late", LATE)

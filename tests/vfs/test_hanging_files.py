@@ -22,6 +22,7 @@ from rapsqlite import connect
 from rapsqlite._client import image
 from rapsqlite._files import descriptors, mapping
 from tests import blocking_calls
+from tests.patience import play_time_limits
 from tests.programs import run_python
 
 if TYPE_CHECKING:
@@ -213,11 +214,12 @@ async def test_task_that_waits_for_a_hanging_file_can_be_cancelled(
 
 
 async def test_time_limit_ends_a_statement_whose_file_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = play_time_limits(monkeypatch)
     limits: rapsqlite.Limits = {"statement_seconds": 0.05, "directories": [str(tmp_path)]}
     conn = await connect(":memory:", isolation_level=None, limits=limits)
     conn._state.guest._queue.grace_period_s = 0.05
     with hanging(monkeypatch, "open", "other.db"):
-        with anyio.fail_after(10), pytest.raises(rapsqlite.OperationalError, match="closed"):
+        with anyio.fail_after(30), clock.running(), pytest.raises(rapsqlite.OperationalError, match="closed"):
             await conn.execute(f"ATTACH '{tmp_path / 'other.db'}' AS other")
         await conn.close()
 
