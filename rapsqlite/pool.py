@@ -145,7 +145,7 @@ class _Loan:
         self.lane: _Lane | None = None  # in whose size it counts
         self.pooled: Pooled | None = None  # if not, it is about to be opened
         self.pool = pool
-        self.acquired_at = "" if by is None else by.acquired_at
+        self.acquired_at = pool._created_at if by is None else by.acquired_at
         self.since = time.monotonic()
         self.rows: Callable[[], object] | None = None if by is None else by.rows
         self.is_tasks = by is not None and self.rows is None  # its task returns it; a stream may end in another one
@@ -271,6 +271,8 @@ class Pool(Uncopied):
         **connect_options: Any,
     ) -> None:
         _check_sizes(min_size, max_size)
+        if max_waiting is not None and not (isinstance(max_waiting, int) and max_waiting >= 0):
+            raise ValueError(f"max_waiting must be a number of tasks, or None for no limit, not {max_waiting!r}")
         for name, hook in (("init_hook", init_hook), ("check", check), ("reset", reset)):
             if hook is not None:
                 checked_callable(name, hook)
@@ -309,10 +311,19 @@ class Pool(Uncopied):
     # -- lifetime ----------------------------------------------------------------------------------
 
     def __await__(self) -> Generator[Any, Any, Pool]:
-        return self.wait_ready().__await__()
+        return self._open().__await__()
 
     async def __aenter__(self) -> Pool:
-        return await self.wait_ready()
+        return await self._open()
+
+    async def _open(self) -> Pool:
+        """Open ``min_size`` connections or none: if that fails, the caller has nothing that it could close."""
+        self._check_use()
+        try:
+            return await self.wait_ready()
+        except BaseException:
+            self._close_idle_nowait()
+            raise
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._process != os.getpid():
@@ -343,6 +354,7 @@ class Pool(Uncopied):
     async def _open_one_more(self, lane: _Lane) -> None:
         loan = _Loan(self)
         try:
+            self._preparing.add(loan)
             # These steps belong together.
             loan.lane = lane
             lane.size += 1
@@ -405,9 +417,7 @@ class Pool(Uncopied):
         """Close without waiting what is still open, and say so of connections that are out; idempotent."""
         self._is_closed = True
         self._settle()
-        for lane in self._lanes:
-            while lane.idle:
-                self._close_one(lane, lane.idle[0])
+        self._close_idle_nowait()
         left = []
         for connection, loan in list(self._loans.items()):
             left.append(loan)
@@ -653,15 +663,19 @@ class Pool(Uncopied):
             self._counts["refused"] += 1
             raise TooManyWaiting(f"{waiting} tasks are already waiting for a connection{self._whereabouts()}")
         mine = [loan for loan in self._loans_of_this_task() if loan.is_tasks and loan.lane is lane]
-        # A hook that needs the connection which it was called with.
-        task = self._current_task()
-        mine += [loan for loan in self._preparing if loan.lane is lane and loan.task() is task is not None]
+        mine += [loan for loan in self._prepared_here() if loan.lane is lane]
         if mine and len(mine) >= lane.most:
             kind = "all read-only connections" if lane.read_only else "the writer"
             raise ProgrammingError(
                 f"this task would wait for itself: it already has {kind} of the pool, acquired at"
                 f" {mine[0].acquired_at}; use that connection, or return it first"
             )
+
+    def _prepared_here(self) -> list[_Loan]:
+        """Return the loans whose connections this task is preparing: it runs a hook, which they were passed to."""
+        task = self._current_task()
+        loans = [] if task is None else [loan for loan in self._preparing if loan.task() is task]
+        return [loan for loan in loans if loan.lane is not None]
 
     # -- connections -------------------------------------------------------------------------------
 
@@ -672,6 +686,11 @@ class Pool(Uncopied):
         self._check_use()
         if self._lanes:
             return
+        if self._prepared_here():
+            raise ProgrammingError(
+                "this task would wait for itself: a hook of the pool's first connection cannot use the pool; use the"
+                " connection that it was called with"
+            )
         self._opening = self._opening or Lock()
         async with self._opening:
             if self._lanes:
@@ -680,6 +699,7 @@ class Pool(Uncopied):
             first = _Lane(self._max_size if read_only else 1, read_only=read_only)
             loan = _Loan(self)
             try:
+                self._preparing.add(loan)
                 # These steps belong together.
                 loan.lane = first
                 first.size = 1
@@ -758,6 +778,11 @@ class Pool(Uncopied):
     def _close_one(self, lane: _Lane, pooled: Pooled) -> None:
         self._counts["closed"] += 1
         lane.remove(pooled)
+
+    def _close_idle_nowait(self) -> None:
+        for lane in self._lanes:
+            while lane.idle:
+                self._close_one(lane, lane.idle[0])
 
     async def _close_idle(self) -> None:
         for lane in reversed(self._lanes):  # the writer last: readers cannot checkpoint the WAL

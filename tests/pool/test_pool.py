@@ -689,6 +689,33 @@ async def test_pool_statistics_count(pool: Pool) -> None:
     assert counts["closed"] == counts["out"] == counts["waiting"] == counts["errors"] == 0
 
 
+@pytest.mark.parametrize("value", [-1, "3", 1.5])
+def test_invalid_number_of_waiting_tasks_is_refused(value: Any) -> None:
+    """It is a mistake that would otherwise show once tasks wait."""
+    with pytest.raises(ValueError, match="max_waiting must be a number of tasks, or None for no limit"):
+        create_pool(":memory:", max_waiting=value)
+
+
+@pytest.mark.parametrize("begins", ["async with", "await"])
+async def test_pool_that_fails_to_open_leaves_no_connection(wal: Path, begins: str) -> None:
+    """Its block is not entered, or its caller does not get it, so nothing could close it; entering again is possible."""
+    opened: list[rapsqlite.Connection] = []
+
+    async def hook(conn: rapsqlite.Connection) -> None:
+        opened.append(conn)
+        if len(opened) == 3:
+            raise KeyError
+
+    pool = create_pool(wal, min_size=4, init_hook=hook)
+    with pytest.raises(KeyError):
+        await (pool.__aenter__() if begins == "async with" else pool)
+    assert (len(opened), pool.statistics()["size"]) == (3, 0)
+    assert not any(conn.is_alive() for conn in opened)
+
+    async with pool:
+        assert pool.statistics()["size"] == 4
+
+
 # -- the end ---------------------------------------------------------------------------------------
 
 

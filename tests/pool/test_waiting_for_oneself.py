@@ -113,6 +113,25 @@ async def test_check_hook_that_needs_the_connection_that_it_checks_is_refused(wa
             await pool.acquire(read_only=read_only)
 
 
+@pytest.mark.parametrize("number", [1, 2], ids=["first", "later"])
+@pytest.mark.parametrize("opens", ["wait_ready", "acquire"])
+async def test_init_hook_that_needs_the_connection_that_it_prepares_is_refused(
+    wal: Path, number: int, opens: str
+) -> None:
+    """The pool's first connection must be open before it can lend any."""
+
+    async def hook(conn: rapsqlite.Connection) -> None:
+        prepared.append(conn)
+        if len(prepared) == number:
+            await pools[0].fetch_scalar("SELECT 1")
+
+    prepared: list[rapsqlite.Connection] = []
+    pools = [create_pool(wal, init_hook=hook, min_size=2, max_size=2, acquire_timeout=None)]
+    with anyio.fail_after(50), pytest.raises(rapsqlite.ProgrammingError, match="would wait for itself"):
+        await (pools[0].wait_ready() if opens == "wait_ready" else pools[0].acquire(read_only=True))
+    await pools[0].aclose()
+
+
 # -- closing while a connection is out ---------------------------------------------------------------
 
 
