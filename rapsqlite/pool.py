@@ -271,8 +271,7 @@ class Pool(Uncopied):
         **connect_options: Any,
     ) -> None:
         _check_sizes(min_size, max_size)
-        if max_waiting is not None and not (isinstance(max_waiting, int) and max_waiting >= 0):
-            raise ValueError(f"max_waiting must be a number of tasks, or None for no limit, not {max_waiting!r}")
+        _check_waiting(max_waiting)
         for name, hook in (("init_hook", init_hook), ("check", check), ("reset", reset)):
             if hook is not None:
                 checked_callable(name, hook)
@@ -1015,6 +1014,11 @@ def _check_sizes(least: object, most: object) -> None:
         raise ValueError(f"max_size must be at least 1, not {most!r}")
     if not isinstance(least, int) or not 0 <= least <= most:
         raise ValueError(f"min_size must be between 0 and max_size, {most}, not {least!r}")
+
+
+def _check_waiting(most: object) -> None:
+    if most is not None and not (isinstance(most, int) and most >= 0):
+        raise ValueError(f"max_waiting must be a number of tasks, or None for no limit, not {most!r}")
 
 
 def _checked_age(name: str, value: float | None) -> float | None:

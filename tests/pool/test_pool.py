@@ -698,7 +698,7 @@ def test_invalid_number_of_waiting_tasks_is_refused(value: Any) -> None:
 
 @pytest.mark.parametrize("begins", ["async with", "await"])
 async def test_pool_that_fails_to_open_leaves_no_connection(wal: Path, begins: str) -> None:
-    """Its block is not entered, or its caller does not get it, so nothing could close it; entering again is possible."""
+    """Its block is not entered, or its caller does not get it, so nothing could close it. It can be entered again."""
     opened: list[rapsqlite.Connection] = []
 
     async def hook(conn: rapsqlite.Connection) -> None:
