@@ -193,8 +193,9 @@ class RapsqliteDialect(SQLiteDialect_pysqlite):
     def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
         """Set one of the levels."""
         is_autocommit, is_snapshot = level == "AUTOCOMMIT", level == "SNAPSHOT"
-        cast("Adapted", dbapi_connection).set_transactions(autocommit=is_autocommit, snapshots=is_snapshot)
-        dbapi_connection.execute(f"PRAGMA read_uncommitted = {int(level == 'READ UNCOMMITTED')}")
+        adapted = cast("Adapted", dbapi_connection)
+        adapted.set_transactions(autocommit=is_autocommit, snapshots=is_snapshot)
+        adapted.set_read_uncommitted(level == "READ UNCOMMITTED")
 
     def get_isolation_level(self, dbapi_connection: Any) -> Any:
         """Return the level."""

@@ -13,15 +13,18 @@ from __future__ import annotations
 
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from sqlalchemy.engine import AdaptedConnection
 from sqlalchemy.util import concurrency
 
 import rapsqlite
+from rapsqlite import _constants as abi
 from rapsqlite import _fetching, errors
 from rapsqlite._client.state import encode_sql
 from rapsqlite._loops import current_loop
 from rapsqlite._loops.cancellation import deliver_held_back, held_back
+from rapsqlite._wasm.rings import Request
 from rapsqlite.cursor import Cursor
 
 if TYPE_CHECKING:
@@ -118,7 +121,7 @@ class AdaptedCursor:
 class AdaptedStream:
     """One running statement whose rows are fetched on demand: SQLAlchemy's server-side cursor."""
 
-    __slots__ = ("_cursor",)
+    __slots__ = ("__weakref__", "_cursor")
 
     server_side = True
 
@@ -162,6 +165,12 @@ class AdaptedStream:
         else:
             self._cursor._drop_rows()
 
+    def end(self) -> None:
+        """End the statement, if it still runs, and refuse further use. Does not wait."""
+        if self._cursor._is_running:
+            self._cursor._closed = True
+            self._cursor._drop_rows()
+
     async def _async_soft_close(self) -> None:
         """Do nothing: the rows are still wanted."""
 
@@ -193,7 +202,7 @@ class AdaptedStream:
 class Adapted(AdaptedConnection):
     """A `Connection` for SQLAlchemy; methods that are not listed here are the connection's, awaited."""
 
-    __slots__ = ("_unless_autocommit", "has_snapshots")
+    __slots__ = ("_streams", "_unless_autocommit", "has_snapshots")
 
     _connection: Any  # a Connection, which SQLAlchemy's protocol of drivers does not fit
 
@@ -201,6 +210,7 @@ class Adapted(AdaptedConnection):
         self._connection = connection
         connection._state.begin_for_changes()
         self._unless_autocommit = connection.autocommit
+        self._streams: WeakSet[AdaptedStream] = WeakSet()
         self.has_snapshots: bool = False
         """Whether reads begin transactions."""
 
@@ -219,7 +229,17 @@ class Adapted(AdaptedConnection):
 
     def cursor(self, server_side: bool = False) -> AdaptedCursor | AdaptedStream:
         """Return a new cursor."""
-        return (AdaptedStream if server_side else AdaptedCursor)(self._connection)
+        if not server_side:
+            return AdaptedCursor(self._connection)
+        stream = AdaptedStream(self._connection)
+        self._streams.add(stream)
+        return stream
+
+    def end_streams(self) -> None:
+        """End what was left running. Does not wait."""
+        for stream in list(self._streams):
+            stream.end()
+        self._streams.clear()
 
     def execute(self, operation: str, parameters: Parameters | None = None) -> AdaptedCursor:
         """Run one statement on a new cursor."""
@@ -292,6 +312,16 @@ class Adapted(AdaptedConnection):
             self._connection.autocommit = wanted
         self._connection._state.begin_for_changes(and_reads=snapshots)
         self.has_snapshots = snapshots
+
+    def set_read_uncommitted(self, value: bool) -> None:
+        """Set the PRAGMA, whatever cancels the task: also while the connection is returned."""
+        await_(self._set_read_uncommitted(value))
+
+    async def _set_read_uncommitted(self, value: bool) -> None:
+        state = self._connection._state
+        await state.apply_pending_setting()
+        sql = b"PRAGMA read_uncommitted = %d" % value
+        await state.guest.call(Request(abi.OP_EXECUTE, sql, format=abi.FORMAT_CARRIED_THROUGH))
 
 
 class Driver:

@@ -36,6 +36,21 @@ class Record(_ConnectionRecord):
                 return
         super().invalidate(e, soft)
 
+    def checkin(self, _fairy_was_created: bool = True) -> None:
+        """Return the connection to its pool, or only its place if what must run before raises or is cancelled."""
+        connection: Any = self.dbapi_connection
+        try:
+            while connection is not None and self.finalize_callback:
+                self.finalize_callback.pop()(connection)
+        except BaseException:
+            self.finalize_callback.clear()
+            if isinstance(connection, Adapted):
+                connection.driver_connection.stop()
+            self.dbapi_connection = None
+            raise
+        finally:
+            super().checkin(_fairy_was_created)
+
 
 class WaitQueue(QueueCommon[Any]):
     """The idle connections and the tasks waiting for one, first come, first served, in any event loop."""
@@ -135,6 +150,12 @@ class FilePool(AsyncAdaptedQueuePool):
 
     def _create_connection(self) -> ConnectionPoolEntry:
         return Record(self)
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        connection: Any = record.dbapi_connection
+        if isinstance(connection, Adapted):
+            connection.end_streams()  # a statement left running would keep its snapshot and its lock
+        super()._do_return_conn(record)
 
 
 class MemoryPool(StaticPool):

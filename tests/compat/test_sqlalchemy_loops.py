@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -125,3 +126,58 @@ async def test_cancelled_wait_loses_no_connection(database: Path) -> None:
                 await wait_in_vain()
         with anyio.fail_after(20):
             assert await texts(engine) == []
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+async def test_stream_that_is_left_early_ends_when_its_connection_is_returned(database: Path, mode: str) -> None:
+    """A statement that still runs would keep its lock, and its snapshot, for whoever gets the connection next."""
+    url = f"sqlite+rapsqlite:///{database}?pragma_journal_mode={mode}"
+    async with notes(url, pool_size=1, max_overflow=0) as engine:
+        async with engine.begin() as connection:
+            await connection.execute(sa.insert(Note), [{"text": "a note"} for _ in range(3000)])
+        async with engine.connect() as connection:
+            query = sa.select(Note.text).execution_options(yield_per=10)
+            left = await connection.stream(query)
+            assert await left.fetchmany(2) == [("a note",), ("a note",)]
+        with contextlib.closing(sqlite3.connect(database, timeout=20)) as other, other:
+            other.execute("INSERT INTO note (text) VALUES ('of another')")
+        async with engine.begin() as connection:
+            await connection.execute(sa.insert(Note).values(text="of the next borrower"))
+        with pytest.raises(sa.exc.ProgrammingError, match="closed"):
+            await left.fetchall()
+
+        assert (await texts(engine))[3000:] == ["of another", "of the next borrower"]
+
+
+@pytest.mark.parametrize("level", ["AUTOCOMMIT", "READ UNCOMMITTED", "SNAPSHOT"])
+async def test_cancelled_statement_at_another_isolation_level_leaves_a_usable_pool(database: Path, level: str) -> None:
+    """The level is set back while the connection is returned, which the cancellation must not prevent."""
+    async with notes(f"sqlite+rapsqlite:///{database}", pool_size=1, max_overflow=0) as engine:
+        async with engine.connect() as connection:
+            first = (await connection.get_raw_connection()).driver_connection
+        with anyio.move_on_after(0.05) as scope:
+            async with engine.connect() as connection:
+                await connection.execution_options(isolation_level=level)
+                await connection.execute(ENDLESS)
+        assert scope.cancelled_caught
+        with anyio.fail_after(50):
+            async with engine.connect() as connection:
+                assert await connection.get_isolation_level() == "SERIALIZABLE"
+                assert await connection.scalar(sa.text("PRAGMA read_uncommitted")) == 0
+                assert (await connection.get_raw_connection()).driver_connection is first
+
+
+async def test_connection_whose_return_fails_frees_its_place(database: Path) -> None:
+    """What runs then may be a user's, and may be cancelled."""
+    async with notes(f"sqlite+rapsqlite:///{database}", pool_size=1, max_overflow=0) as engine:
+        connection = await engine.connect()
+        record: Any = (await connection.get_raw_connection())._connection_record
+        record.finalize_callback.append(fail)
+        with pytest.raises(KeyError):
+            await connection.close()
+        with anyio.fail_after(50):
+            assert await texts(engine) == []
+
+
+def fail(_connection: object) -> None:
+    raise KeyError
