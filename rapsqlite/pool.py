@@ -270,8 +270,7 @@ class Pool(Uncopied):
         reset: Hook | None = None,
         **connect_options: Any,
     ) -> None:
-        _check_sizes(min_size, max_size)
-        _check_waiting(max_waiting)
+        _check_sizes(min_size, max_size, max_waiting)
         for name, hook in (("init_hook", init_hook), ("check", check), ("reset", reset)):
             if hook is not None:
                 checked_callable(name, hook)
@@ -1009,16 +1008,13 @@ def _count_waiting(lane: _Lane) -> int:
     return sum(not loan.is_ready() for loan in lane.waiting)
 
 
-def _check_sizes(least: object, most: object) -> None:
+def _check_sizes(least: object, most: object, most_waiting: object = None) -> None:
     if not isinstance(most, int) or most < 1:
         raise ValueError(f"max_size must be at least 1, not {most!r}")
     if not isinstance(least, int) or not 0 <= least <= most:
         raise ValueError(f"min_size must be between 0 and max_size, {most}, not {least!r}")
-
-
-def _check_waiting(most: object) -> None:
-    if most is not None and not (isinstance(most, int) and most >= 0):
-        raise ValueError(f"max_waiting must be a number of tasks, or None for no limit, not {most!r}")
+    if most_waiting is not None and not (isinstance(most_waiting, int) and most_waiting >= 0):
+        raise ValueError(f"max_waiting must be a number of tasks, or None for no limit, not {most_waiting!r}")
 
 
 def _checked_age(name: str, value: float | None) -> float | None:
