@@ -1,11 +1,9 @@
 """All or nothing: a transfer between two accounts that fails halfway changes nothing.
 
-Run it: python examples/transactions.py [FILE]
+Run it: python examples/transactions.py
 """
 
 import asyncio
-import sys
-from pathlib import Path
 
 import rapsqlite
 
@@ -16,12 +14,12 @@ async def transfer(conn: rapsqlite.Connection, source: str, target: str, amount:
         await conn.execute("UPDATE account SET balance = balance - ? WHERE name = ?", (amount, source))
 
 
-async def main(path: Path) -> None:
-    async with rapsqlite.connect(path) as conn:
+async def main() -> None:
+    async with rapsqlite.connect("accounts.db") as conn:
         await conn.execute(
-            "CREATE TABLE account (name TEXT PRIMARY KEY, balance INTEGER CHECK (balance >= 0)) WITHOUT ROWID"
+            "CREATE TABLE IF NOT EXISTS account (name TEXT PRIMARY KEY, balance INTEGER CHECK (balance >= 0))"
         )
-        await conn.executemany("INSERT INTO account VALUES (?, ?)", [("ada", 100), ("bob", 20)])
+        await conn.executemany("INSERT OR REPLACE INTO account VALUES (?, ?)", [("ada", 100), ("bob", 20)])
         await conn.commit()
 
         await transfer(conn, "ada", "bob", 30)
@@ -35,6 +33,4 @@ async def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    database = Path(sys.argv[1] if len(sys.argv) > 1 else "accounts.db")
-    database.unlink(missing_ok=True)
-    asyncio.run(main(database))
+    asyncio.run(main())

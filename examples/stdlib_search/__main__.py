@@ -26,8 +26,20 @@ async def make_index(database: Path) -> int:
         return await build(conn)
 
 
+def is_index(database: Path) -> bool:
+    """Return True if the file is a database of an earlier run, perhaps one that did not get far."""
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as conn:
+            names = {name for (name,) in conn.execute("SELECT name FROM sqlite_schema")}
+    except sqlite3.DatabaseError:
+        return False
+    return not names or {"document", "visit"} <= names
+
+
 def remove_old(database: Path) -> None:
-    """Delete the files of an earlier run."""
+    """Delete the files of an earlier run; refuse to delete any other."""
+    if database.exists() and not is_index(database):
+        raise SystemExit(f"{database} exists and was not written by this program: name another file")
     for suffix in ("", "-journal", "-wal", "-shm"):
         database.with_name(database.name + suffix).unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sqlite3
 import sys
 from contextlib import closing
@@ -50,6 +51,38 @@ def test_example_prints_the_expected_output(example: Path, tmp_path: Path) -> No
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == PRINTED[example.stem]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_example_leaves_what_is_in_the_directory(example: Path, tmp_path: Path) -> None:
+    """Also in databases with the names that it uses itself: a reader who tries it may have some."""
+    names = re.findall(r'"(\w+\.db)"', example.read_text(encoding="utf-8"))
+    for name in names:
+        with closing(sqlite3.connect(tmp_path / name)) as conn:
+            conn.executescript("CREATE TABLE mine (a); INSERT INTO mine VALUES (1)")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+    run_python(example, cwd=tmp_path, env=environment)
+
+    for name in names:
+        with closing(sqlite3.connect(tmp_path / name)) as conn:
+            assert conn.execute("SELECT a FROM mine").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("content", [b"letter", None], ids=["no database", "another database"])
+def test_stdlib_search_deletes_no_file_of_others(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "mine.db"
+    if content is None:
+        with closing(sqlite3.connect(file)) as conn:
+            conn.execute("CREATE TABLE mine (a)")
+    else:
+        file.write_bytes(content)
+    before = file.read_bytes()
+
+    with pytest.raises(SystemExit, match="was not written by this program"):
+        stdlib_search.remove_old(file)
+
+    assert file.read_bytes() == before
 
 
 async def test_stdlib_search_finds_what_it_indexed(database: Path) -> None:
