@@ -44,9 +44,12 @@ _TRACED = frozenset(
 # Quoted names and comments come first, so that nothing inside them matches as a literal.
 _LITERAL = re.compile(
     r"""(?P<kept>"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|[A-Za-z_$:@?\x80-\U0010ffff](?<![xX](?='))[\w$]*)"""
-    r"""|--[^\n]*|/\*.*?(?:\*/|\Z)|[xX]?'(?:[^']|'')*'?|\d[\w.]*(?:(?<=[eE])[+-]\d+)?|\.\d\w*""",
+    r"""|\[[^\]]*\Z|--[^\n]*|/\*.*?(?:\*/|\Z)|[xX]?'(?:[^']|'')*'?|\d[\w.]*(?:(?<=[eE])[+-]\d+)?|\.\d\w*""",
     re.DOTALL,
 )
+
+# The first keyword, behind comments, each of which matches in one way only.
+_OPERATION = re.compile(r"(?:[\s;\ufeff]|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*([A-Za-z]{1,20})")
 
 
 class RapsqliteInstrumentor:
@@ -235,7 +238,7 @@ class _Statement:
 
 def _operation(text: str) -> str:
     """Return the first keyword of a statement."""
-    match = re.match(r"(?:\s|;|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]{1,20})", text, re.DOTALL)
+    match = _OPERATION.match(text)
     return match[1].upper() if match else "UNKNOWN"
 
 

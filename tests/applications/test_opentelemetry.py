@@ -234,6 +234,24 @@ def test_pool_statistics_are_gauges(telemetry: Telemetry) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "sql, operation",
+    [
+        ("/* a comment */ " * 5000, "UNKNOWN"),
+        ("/* a comment **/-- another\n;\ufeff" * 500 + "select 1", "SELECT"),
+        ("-- a comment without an end", "UNKNOWN"),
+    ],
+    ids=["comments alone", "comments first", "no end"],
+)
+async def test_name_of_a_span_is_found_behind_any_number_of_comments(
+    sql: str, operation: str, conn: rapsqlite.Connection, telemetry: Telemetry
+) -> None:
+    """In time that grows with their number, not with its power: the event loop waits for it."""
+    await conn.executescript(sql)
+
+    assert [span.name for span in telemetry.spans()] == [operation]
+
+
 async def test_only_instrumented_connections_are_traced_and_only_once(telemetry: Telemetry) -> None:
     instrumentor = RapsqliteInstrumentor()
     async with connect(":memory:") as conn, connect(":memory:") as other:
@@ -263,3 +281,9 @@ async def test_only_instrumented_connections_are_traced_and_only_once(telemetry:
 )
 def test_recorded_sql_has_no_literals(text: str, expected: str) -> None:
     assert without_literals(text) == expected
+
+
+def test_recording_a_statement_takes_time_that_grows_with_its_length() -> None:
+    """The event loop waits for it, and the statement may be anybody's."""
+    for part in ("[", '"a""', "`", "'", "/*", "x'", "1e+", "a.$"):
+        assert without_literals(part * 300_000)
