@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
     from tests.vfs.worker import Library
 
+# Ends a process at once. Its exit code is then the signal's number, on POSIX the negative one.
+DEATH = signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL
+KILLED = DEATH if sys.platform == "win32" else -DEATH
+
 Step = list[Any]
 BUSY = "database is locked"
 
@@ -77,7 +81,7 @@ class Client:
         """Wait for a client that was sent ``["die"]``."""
         assert self._process.stdout
         assert self._process.stdout.read() == ""
-        assert self._process.wait() == -signal.SIGKILL
+        assert self._process.wait() == KILLED
         self._close_pipes()
 
     def end(self) -> None:
@@ -132,7 +136,7 @@ class Served:
             case ["close"]:
                 self._close()
             case ["die"]:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), DEATH)
             case ["sql", statement, parameters]:
                 assert self._connection
                 self.rows = self._connection.run(statement, *parameters)
