@@ -8,7 +8,12 @@ readonly platforms=${RAPSQLITE_PLATFORMS:-/var/cache/rapsqlite-platforms} # kept
 say() { printf '==> %s (%d s so far)\n' "$*" "$SECONDS"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 # Not an error of this project: .ci/run goes on after exit code 75.
-unreachable() { printf 'nothing was tested: %s cannot be fetched\n' "$*" >&2; exit 75; }
+unsuitable() { printf 'nothing was tested: %s\n' "$*" >&2; exit 75; }
+unreachable() { unsuitable "$* cannot be fetched"; }
+
+if [ "$(id -u)" != 0 ] || ! unshare --mount true 2>/dev/null; then
+    unsuitable "this needs root, and the right to mount file systems"
+fi
 
 # One script at a time: they share what is kept. Whatever outlives the script must close this descriptor.
 mkdir -p "$platforms"
@@ -22,7 +27,6 @@ apt_install() {
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$' || missing+=("$package")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
-    [ "$(id -u)" = 0 ] || die "install these packages first: ${missing[*]}"
     say "installing ${missing[*]} with apt"
     apt-get update -q >/dev/null || unreachable "${missing[*]}"
     DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null ||
@@ -117,7 +121,7 @@ install_wheel() {
     if [ "$(cat "$target/installed" 2>/dev/null)" != "$wanted" ]; then
         say "fetching wheels for Python $version into $target"
         rm -rf "$target"
-        "${pip[@]}" "$wheel[trio]" "$@" || pip_failed "$*"
+        "${pip[@]}" "${wheel}[trio]" "$@" || pip_failed "$*"
         printf '%s' "$wanted" >"$target/installed"
     fi
     rm -rf "$target"/rapsqlite*
