@@ -17,6 +17,7 @@ import itertools
 import msvcrt
 import ntpath
 import os
+import posixpath
 import time
 from ctypes import wintypes
 from pathlib import Path
@@ -138,6 +139,7 @@ class Windows(System):
             "fork": "there is none",
         }
         self._directories: dict[int, str] = {}
+        self._above_directories: dict[int, bytes] = {}  # "/", whose entries are drives, and servers, by internal name
         self._numbers = itertools.count(1 << 24)
 
     # Files
@@ -149,6 +151,8 @@ class Windows(System):
             last = _text(name)
             if ":" in last:
                 raise FileNotFoundError(errno.ENOENT, "it names a stream of a file")
+            if directory in self._above_directories:
+                raise FileNotFoundError(errno.ENOENT, "it names no drive")
             path = ntpath.join(self._directories[directory], last)
         if name.startswith(_DEVICE):
             raise FileNotFoundError(errno.ENOENT, "it names a device")
@@ -227,15 +231,22 @@ class Windows(System):
             self.truncate(fd, end)
 
     def open_directory(self, name: bytes, parent: int | None) -> int:
+        above = None if parent is None else self._above_directories.get(parent)
+        if above is not None:
+            name, parent = posixpath.join(above, name), None
+        number = next(self._numbers)
+        if parent is None and (name in (b"/", _UNC) or posixpath.dirname(name) == _UNC):
+            self._above_directories[number] = name
+            return number
         path = self._path(name, parent)
         if not os.path.isdir(path):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        number = next(self._numbers)
         self._directories[number] = path
         return number
 
     def close_directory(self, directory: int) -> None:
         self._directories.pop(directory, None)
+        self._above_directories.pop(directory, None)
 
     def above_standard_streams(self, fd: int) -> int:
         low = []

@@ -109,6 +109,25 @@ async def test_limits_ignore_case_as_the_file_system_does(tmp_path: Path) -> Non
         await conn.execute("ATTACH ? AS other", (str(other),))
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+async def test_files_in_other_directories_are_reached(tmp_path: Path, in_memory: bool) -> None:
+    """No directory is above those of several drives, so none can be opened from there step by step."""
+    own, other, copy = (tmp_path / name / "test.db" for name in ("own", "other", "copies"))
+    for path in (own, other, copy):
+        path.parent.mkdir()
+
+    async with rapsqlite.connect(":memory:" if in_memory else own, isolation_level=None) as conn:
+        await conn.execute("ATTACH ? AS other", (str(other),))
+        await conn.execute("CREATE TABLE other.t AS SELECT 1 AS v")
+        await conn.execute("VACUUM other INTO ?", (str(copy),))
+        for name in (r"\\?\UNC", r"\\no-such-server\test.db"):
+            with pytest.raises(rapsqlite.OperationalError, match="unable to open"):
+                await conn.execute("ATTACH ? AS another", (name,))
+
+    with closing(sqlite3.connect(copy)) as native:
+        assert native.execute("SELECT v FROM t").fetchall() == [(1,)]
+
+
 async def test_closed_database_can_be_deleted(tmp_path: Path) -> None:
     """An open file cannot be deleted: Windows reports that it is in use."""
     path = tmp_path / "test.db"
