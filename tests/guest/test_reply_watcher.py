@@ -18,6 +18,7 @@ from rapsqlite._guest import polling, spin_budget
 from rapsqlite._wasm import reply_watcher
 from rapsqlite._wasm.reply_watcher import ReplyWatcher, SharedPage, Unpublished
 from tests.guest.watching import MANY_CHECKS, let_tasks_poll, note_watches
+from tests.systems import not_on_windows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -216,7 +217,13 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return note_watches(monkeypatch)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["asyncio", "uvloop"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(False, id="asyncio"),
+        pytest.param(True, id="uvloop", marks=not_on_windows("uvloop is not for Windows")),
+    ],
+)
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Not on Trio, whose tasks never wait outside their loop."""
     return "asyncio", {"use_uvloop": request.param}

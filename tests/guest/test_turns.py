@@ -17,6 +17,7 @@ from rapsqlite._guest import polling
 from rapsqlite._platform import system
 from rapsqlite._wasm.rings import Rings
 from tests.guest.watching import let_tasks_poll, note_watches
+from tests.systems import not_on_windows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +34,13 @@ INSERT = "INSERT INTO t VALUES (1)"
 WRITES = ("PRAGMA synchronous = NORMAL", INSERT, INSERT, INSERT)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["asyncio", "uvloop"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(False, id="asyncio"),
+        pytest.param(True, id="uvloop", marks=not_on_windows("uvloop is not for Windows")),
+    ],
+)
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Not on Trio, whose tasks never wait outside their loop."""
     return "asyncio", {"use_uvloop": request.param}

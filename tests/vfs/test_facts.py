@@ -11,6 +11,8 @@ import pytest
 from rapsqlite import _constants as abi
 from rapsqlite._files.facts import Facts
 from rapsqlite._files.file_error import FileError
+from rapsqlite._platform import system
+from tests.systems import not_on_windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
 def facts(database: Path, request: pytest.FixtureRequest) -> Iterator[Facts]:
     database.write_bytes(b"x" * 5000)
     fd = os.open(database, os.O_RDWR)
-    directory = os.open(database.parent, os.O_RDONLY)
+    directory = system.open_directory(os.fsencode(database.parent), None)
     yield Facts(fd, os.fsencode(database), directory, os.fsencode(database.name), is_local=request.param)
     os.close(fd)
-    os.close(directory)
+    system.close_directory(directory)
 
 
 @pytest.mark.parametrize("size", [0, 2, 5000, (1 << 31) + 3, (1 << 33) + 5])
@@ -53,6 +55,7 @@ def test_companions_are_reported_as_they_appear_and_disappear(facts: Facts, data
     assert seen == [0, abi.FACT_JOURNAL, abi.FACT_JOURNAL | abi.FACT_WAL, abi.FACT_WAL]
 
 
+@not_on_windows("making links needs a privilege there, and does nothing under Wine")
 def test_broken_link_may_be_a_journal(facts: Facts, database: Path) -> None:
     """SQLite then checks for itself."""
     os.symlink("nowhere", f"{database}-journal")
@@ -60,6 +63,7 @@ def test_broken_link_may_be_a_journal(facts: Facts, database: Path) -> None:
     assert facts.companions() == abi.FACT_JOURNAL
 
 
+@not_on_windows("directories have no descriptors there")
 def test_unreadable_directory_may_have_every_companion(database: Path) -> None:
     database.touch()
     fd = os.open(database, os.O_RDWR)

@@ -16,6 +16,7 @@ from rapsqlite._files import file_lock
 from rapsqlite._files.file_error import FileError
 from rapsqlite._files.file_table import FileTable
 from rapsqlite._files.imports import file_imports
+from tests.systems import not_on_windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,6 +62,7 @@ def test_read_beyond_the_end_is_zero_filled(files: FileTable, database: Path) ->
     assert (code, bytes(page)) == (sqlite.SQLITE_IOERR_SHORT_READ, b"bc" + bytes(6))
 
 
+@not_on_windows("replaces calls of POSIX")
 def test_short_transfers_are_continued(files: FileTable, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     handle, _ = files.open(os.fsencode(database), DATABASE)
     preadv, pwrite = os.preadv, os.pwrite
@@ -74,6 +76,7 @@ def test_short_transfers_are_continued(files: FileTable, database: Path, monkeyp
     assert (code, bytes(page)) == (sqlite.SQLITE_OK, b"0123456789")
 
 
+@not_on_windows("replaces calls of POSIX")
 @pytest.mark.parametrize(
     "call,number,code",
     [
@@ -140,6 +143,7 @@ def test_directory_cannot_be_opened(files: FileTable, tmp_path: Path) -> None:
     assert code_of(files.open, os.fsencode(tmp_path / "sub"), DATABASE) == sqlite.SQLITE_CANTOPEN
 
 
+@not_on_windows("an open file can be neither deleted nor renamed there")
 def test_deleting_a_missing_file_has_its_own_code(files: FileTable, database: Path) -> None:
     name = os.fsencode(database) + b"-journal"
     database.touch()
@@ -151,6 +155,7 @@ def test_deleting_a_missing_file_has_its_own_code(files: FileTable, database: Pa
     assert code_of(files.delete, name, True) == sqlite.SQLITE_IOERR_DELETE_NOENT
 
 
+@not_on_windows("file systems log names themselves there")
 def test_first_sync_of_a_journal_syncs_its_directory(
     files: FileTable, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +187,7 @@ def test_file_of_one_byte_counts_as_empty(files: FileTable, database: Path) -> N
     assert files.size(handle) == 0
 
 
+@not_on_windows("permission bits say little there")
 def test_new_database_obeys_the_umask(files: FileTable, database: Path) -> None:
     before = os.umask(0o027)
     try:
@@ -230,6 +236,7 @@ def test_temporary_file_has_no_name(files: FileTable, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@not_on_windows("replaces calls of POSIX")
 def test_temporary_file_is_unlinked_if_unnamed_files_are_unsupported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +251,7 @@ def test_temporary_file_is_unlinked_if_unnamed_files_are_unsupported(
     table.close()
 
 
+@not_on_windows("an open file can be neither deleted nor renamed there")
 def test_moved_and_replaced_files_are_detected(files: FileTable, database: Path) -> None:
     handle, _ = files.open(os.fsencode(database), DATABASE)
     assert not files.has_moved(handle)

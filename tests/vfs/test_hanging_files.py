@@ -24,6 +24,7 @@ from rapsqlite._files import descriptors, mapping
 from tests import blocking_calls
 from tests.patience import play_time_limits
 from tests.programs import run_python
+from tests.systems import not_on_windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +43,7 @@ def make_special(path: Path, kind: str) -> None:
         listener.close()
 
 
+@not_on_windows("pipes are no files there")
 @pytest.mark.parametrize("kind", ["pipe", "directory", "socket"])
 @pytest.mark.parametrize("read_only", [False, True])
 async def test_database_that_is_not_a_regular_file_is_refused_without_waiting(
@@ -57,6 +59,7 @@ async def test_database_that_is_not_a_regular_file_is_refused_without_waiting(
     assert caught.value.sqlite_errorcode == abi.SQLITE_CANTOPEN
 
 
+@not_on_windows("pipes are no files there")
 @pytest.mark.parametrize("verb", ["ATTACH '{}' AS other", "ATTACH 'file:{}?mode=ro' AS other", "VACUUM INTO '{}'"])
 async def test_sql_that_names_a_pipe_fails_immediately(tmp_path: Path, database: Path, verb: str) -> None:
     os.mkfifo(tmp_path / "pipe")
@@ -67,6 +70,7 @@ async def test_sql_that_names_a_pipe_fails_immediately(tmp_path: Path, database:
         assert await conn.fetch_scalar("SELECT 1") == 1
 
 
+@not_on_windows("pipes are no files there")
 async def test_csv_table_over_a_pipe_fails_immediately(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     async with connect(":memory:") as conn:
@@ -79,6 +83,7 @@ async def test_csv_table_over_a_pipe_fails_immediately(tmp_path: Path) -> None:
             await conn.execute(f"CREATE VIRTUAL TABLE temp.t USING csv(filename='{tmp_path / 'pipe'}')")
 
 
+@not_on_windows("pipes are no files there")
 @pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
 async def test_pipe_instead_of_a_companion_fails_immediately(database: Path, suffix: str) -> None:
     """Any process that can write to the directory can create one there."""
@@ -91,6 +96,7 @@ async def test_pipe_instead_of_a_companion_fails_immediately(database: Path, suf
             await conn.execute("INSERT INTO t VALUES (1)")
 
 
+@not_on_windows("devices have other names there")
 async def test_devices_are_opened_as_in_sqlite3() -> None:
     async with connect("/dev/null") as conn:
         assert await conn.fetch_all("SELECT name FROM sqlite_schema") == []
@@ -133,6 +139,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch, call: str, name: str) -> Iterator[H
         hang.released.set()
 
 
+@not_on_windows("replaces calls of POSIX")
 @pytest.mark.parametrize("call", ["open", "readlink", "stat"])
 async def test_hanging_call_blocks_neither_the_loop_nor_other_connections(
     tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch, call: str
@@ -164,6 +171,7 @@ async def test_hanging_call_blocks_neither_the_loop_nor_other_connections(
                 hang.released.set()
 
 
+@not_on_windows("reads /proc")
 async def test_hanging_close_blocks_no_other_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """close(2) of a file on another machine waits for its pending writes."""
     conn = await connect(tmp_path / "stuck.db")
@@ -190,6 +198,7 @@ async def test_hanging_close_blocks_no_other_connection(tmp_path: Path, monkeypa
         released.set()
 
 
+@not_on_windows("pipes are no files there")
 async def test_task_that_waits_for_a_hanging_file_can_be_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +222,7 @@ async def test_task_that_waits_for_a_hanging_file_can_be_cancelled(
             await anyio.sleep(0.002)
 
 
+@not_on_windows("pipes are no files there")
 async def test_time_limit_ends_a_statement_whose_file_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = play_time_limits(monkeypatch)
     limits: rapsqlite.Limits = {"statement_seconds": 0.05, "directories": [str(tmp_path)]}
@@ -224,6 +234,7 @@ async def test_time_limit_ends_a_statement_whose_file_hangs(tmp_path: Path, monk
         await conn.close()
 
 
+@not_on_windows("there is no fork")
 def test_child_forked_while_a_file_is_opened_keeps_no_lock_of_it(tmp_path: Path) -> None:
     """The parent's lock would live as long as the child, so the parent opens the file again, and locks that."""
     path = tmp_path / "test.db"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.systems import not_on_windows
 from tests.vfs.clients import Client, connect, sql
 from tests.vfs.driver import Driven
 
@@ -72,6 +73,7 @@ NUMBERED = (
 CONTENT = "SELECT id, length(body), hex(substr(body, 1, 4)), hex(substr(body, -4)) FROM t ORDER BY id"
 
 
+@not_on_windows("nothing tells there where a file has data")
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
 def test_pages_beyond_four_gigabytes_are_read_and_written(quick_disk: Path, mode: str) -> None:
     """Page offsets do not wrap at 32 bits, here as in native SQLite."""
@@ -146,6 +148,7 @@ def test_killed_writer_is_rolled_back_beyond_four_gigabytes(quick_disk: Path, mo
     check(database)
 
 
+@not_on_windows("no file is mapped there")
 def test_more_pages_than_can_be_mapped_at_once_are_read(quick_disk: Path) -> None:
     """Every row lies in its own window, and there are more rows than windows allowed."""
     database = quick_disk / "large.db"

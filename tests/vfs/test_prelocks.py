@@ -20,6 +20,7 @@ from rapsqlite._guest.request import PendingRequest
 from rapsqlite._loops import current_loop
 from rapsqlite._platform import system
 from rapsqlite._wasm.rings import Request, Rings
+from tests.systems import not_on_windows
 from tests.vfs.native import create, impatient, take_everything
 
 if TYPE_CHECKING:
@@ -33,7 +34,13 @@ READ = "SELECT v FROM t"
 WRITE = "UPDATE t SET v = v + 1"
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["asyncio", "uvloop"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(False, id="asyncio"),
+        pytest.param(True, id="uvloop", marks=not_on_windows("uvloop is not for Windows")),
+    ],
+)
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Not on Trio, whose tasks never wait outside their loop."""
     return "asyncio", {"use_uvloop": request.param}
@@ -88,6 +95,7 @@ async def calls(connection: rapsqlite.Connection, sql: str, runs: int = RUNS) ->
     return {name: after[name] - before[name] for name in names if after[name] > before[name]}
 
 
+@not_on_windows("without mapped reads, a call reads whether the file has changed")
 async def test_repeated_read_makes_no_host_call(connection: rapsqlite.Connection) -> None:
     assert await calls(connection, READ) == {}
 
@@ -478,6 +486,7 @@ async def test_forked_child_does_not_touch_its_parents_locks(path: Path, connect
         take_everything(native)
 
 
+@not_on_windows("replaces calls of POSIX")
 async def test_loops_thread_never_unlocks_a_remote_database(
     path: Path, connection: rapsqlite.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ import pytest
 from rapsqlite._files import descriptors
 from rapsqlite.errors import Error, OperationalError
 from tests.programs import run_python
+from tests.systems import not_on_windows
 from tests.vfs import worker
 from tests.vfs.driver import Driven
 
@@ -89,7 +90,7 @@ def test_killed_writers_leave_whole_transactions(quick_disk: Path, mode: str) ->
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads: that is the point
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_children_of_multiprocessing_open_their_own_connections(database: Path, method: str) -> None:
     """While the parent has one open, which continues."""
     worker.prepare(str(database), "WAL")
@@ -137,6 +138,7 @@ def test_sixty_four_connections_with_truncating_checkpoints_lose_nothing(quick_d
     assert worker.check(str(database)) == dict.fromkeys(range(writers), transactions)
 
 
+@not_on_windows("nothing tells there who holds a lock")
 def test_native_connection_in_the_same_process_keeps_its_locks(database: Path) -> None:
     """Opening and closing connections of ours around a native transaction must not unlock it."""
     worker.prepare(str(database), "WAL")
@@ -157,6 +159,7 @@ def test_native_connection_in_the_same_process_keeps_its_locks(database: Path) -
     worker.check(str(database))
 
 
+@not_on_windows("there is no fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads: that is the point
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
 def test_fork_in_the_middle_of_work_harms_neither_process(database: Path, mode: str) -> None:

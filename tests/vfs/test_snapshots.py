@@ -177,7 +177,7 @@ def busy_others(bank: Path) -> Iterator[None]:
     spinner = threading.Thread(target=spin)
     for process in processes:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
+        assert process.stdout.readline().strip() == b"ready"
     spinner.start()
     yield
     over.set()

@@ -19,11 +19,14 @@ from rapsqlite import _constants as codes
 from rapsqlite._files import mapping
 from rapsqlite._platform import system
 from rapsqlite.errors import DatabaseError, Error, OperationalError
+from tests.systems import not_on_windows
 from tests.vfs.driver import Driven
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+pytestmark = not_on_windows("replaces calls of POSIX")
 
 # Where system calls on files are made, by name.
 CALLS: dict[str, tuple[Any, str]] = {

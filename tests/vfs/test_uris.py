@@ -18,6 +18,7 @@ import pytest
 from rapsqlite import _constants as sqlite
 from rapsqlite.errors import Error, OperationalError
 from tests.programs import run_python
+from tests.systems import not_on_windows
 from tests.vfs.driver import CREATE, Driven
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def run_on(sql: Any, outcome: list[Any]) -> None:
     outcome.extend([list(row) for row in sql(statement)] for statement in statements)
 
 
+@not_on_windows("permission bits say little there")
 @pytest.mark.parametrize("attached", [False, True], ids=["main", "attached"])
 def test_modeof_names_a_model_for_new_files(tmp_path: Path, attached: bool) -> None:
     model = tmp_path / "model"
@@ -117,6 +119,7 @@ def test_modeof_without_its_model_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@not_on_windows("reads /proc")
 def test_readonly_shm_never_writes_the_index(wal: Path) -> None:
     """It reads while another connection maintains the index, and cannot write."""
     with closing(sqlite3.connect(wal, isolation_level=None)) as native:
@@ -227,6 +230,7 @@ def cut_off(database: Path, mode: str) -> None:
 READ = "SELECT x FROM t WHERE typeof(x) = 'integer'"
 
 
+@not_on_windows("permission bits say little there")
 @pytest.mark.parametrize("files", [0o444, 0o666], ids=["read-only file", "writable file"])
 def test_database_in_a_read_only_directory_is_readable(locked_place: Path, files: int) -> None:
     """Reading works and writing is refused, as by native SQLite."""
@@ -245,6 +249,7 @@ def test_database_in_a_read_only_directory_is_readable(locked_place: Path, files
         assert "test.db-journal': Permission denied" in error
 
 
+@not_on_windows("permission bits say little there")
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
 @pytest.mark.parametrize("flags", [CREATE, sqlite.SQLITE_OPEN_READONLY], ids=["to write", "to read"])
 def test_interrupted_transaction_on_read_only_files_is_handled_as_in_sqlite(
@@ -269,6 +274,7 @@ def test_interrupted_transaction_on_read_only_files_is_handled_as_in_sqlite(
     assert {path.name: path.read_bytes() for path in locked_place.iterdir()} == before
 
 
+@not_on_windows("permission bits say little there")
 def test_wal_database_in_a_read_only_directory_is_handled_as_in_sqlite(locked_place: Path) -> None:
     """The WAL and index do not exist, and cannot be created there."""
     database = locked_place / "test.db"
@@ -287,6 +293,7 @@ def test_wal_database_in_a_read_only_directory_is_handled_as_in_sqlite(locked_pl
     assert immutable == ([[[1]]], "")
 
 
+@not_on_windows("permission bits say little there")
 def test_error_for_an_unreadable_database_names_file_and_reason(locked_place: Path) -> None:
     """The error names the file and the system's reason."""
     database = locked_place / "test.db"
