@@ -13,7 +13,10 @@ root=$platforms/bookworm-arm64
 readonly register=/proc/sys/fs/binfmt_misc
 # What the order of memory accesses, mappings and locks depend on. Timings under emulation say nothing.
 subset=(tests/connection/test_many_threads.py tests/connection/test_unsupported_machines.py
-    tests/guest/test_memory_order.py tests/guest/test_parking.py tests/statements/test_rows.py)
+    tests/guest/test_memory_order.py tests/guest/test_parking.py tests/guest/test_rings.py
+    tests/statements/test_rows.py tests/statements/test_values.py
+    tests/vfs/test_processes.py::test_mixed_writers_lose_nothing
+    tests/vfs/test_processes.py::test_killed_writers_leave_whole_transactions)
 [ $# -eq 0 ] || subset=("$@")
 
 bash scripts/setup.sh
@@ -30,4 +33,4 @@ enter_root "$root"
 trap 'leave_root "$root"' EXIT
 for example in quickstart trio_quickstart; do in_root "$root" python3 -I -W error "examples/$example.py"; done
 in_root "$root" python3 -m rapsqlite doctor
-in_root "$root" python3 -m pytest -p no:cacheprovider -m "not sources" --timeout 300 "${subset[@]}"
+in_root "$root" python3 -m pytest -p no:cacheprovider --durations 5 -m "not sources" --timeout 300 "${subset[@]}"

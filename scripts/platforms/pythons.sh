@@ -29,4 +29,4 @@ enter_root "$root"
 trap 'leave_root "$root"' EXIT
 for example in quickstart trio_quickstart; do in_root "$root" "python$version" -I -W error "examples/$example.py"; done
 in_root "$root" "python$version" -m rapsqlite doctor
-in_root "$root" "python$version" -m pytest -p no:cacheprovider -m "not sources" --timeout 300 "${subset[@]}"
+in_root "$root" "python$version" -m pytest -p no:cacheprovider --durations 5 -m "not sources" --timeout 300 "${subset[@]}"

@@ -15,10 +15,12 @@ source scripts/platforms/debian_root.sh
 
 root=$platforms/trixie-amd64-wine
 win=$root/win
-# Values, files shared with native SQLite while both run, names, and the event loops with Ctrl-C.
+# Values, files shared with native SQLite while both run, names, the engine's cache and memory, and the event loops with
+# Ctrl-C.
 subset=(tests/statements/test_values.py tests/compat/test_values.py tests/statements/test_cursor.py
-    tests/transactions/test_transactions.py tests/vfs/test_names_of_windows.py tests/vfs/test_files_of_windows.py
-    tests/vfs/test_locks.py tests/vfs/test_wal.py
+    tests/connection/test_connection.py tests/connection/test_memory.py tests/guest/test_module_cache.py
+    tests/transactions/test_transactions.py
+    tests/vfs/test_{names_of_windows,files_of_windows,names,databases,uris,facts,locks,kept_locks,wal}.py
     tests/vfs/test_processes.py::test_mixed_writers_lose_nothing
     tests/vfs/test_processes.py::test_killed_writers_leave_whole_transactions
     tests/processes/test_asyncio_loops.py)
@@ -67,8 +69,9 @@ in_wine() {
     chroot "$root" env -i PATH=/usr/lib/wine:/usr/bin:/bin HOME=/root LANG=C.UTF-8 XDG_RUNTIME_DIR=/tmp \
         WINEPREFIX=/opt/wine WINEDEBUG=-all "$@" 8>&-
 }
-# Python needs pipes as its standard streams, and the server must not inherit them.
-run() { in_wine sh -c 'cd /win/checkout && exec wine64 /win/python/python.exe "$@"' sh "$@" </dev/null 2>&1 | cat; }
+# Python needs pipes as its standard streams, and the server must not inherit them. Nothing waits for the end of the
+# pipe, which a process that a failed test has left may hold.
+run() { in_wine sh -c 'cd /win/checkout && exec wine64 /win/python/python.exe "$@"' sh "$@" </dev/null > >(cat) 2>&1; }
 leave() {
     in_wine wineserver -k >/dev/null 2>&1 || true
     leave_root "$root"
@@ -94,5 +97,5 @@ run -I -W error examples/quickstart.py
 run -m rapsqlite doctor
 say "running the tests"
 run -m pytest -p no:cacheprovider --timeout 300 --timeout-method=thread -o faulthandler_timeout=0 \
-    -m "not sources" -k "not trio" "${subset[@]}"
+    --durations 5 -m "not sources" -k "not trio" "${subset[@]}"
 say "done"
