@@ -98,6 +98,15 @@ def test_program_runs_and_runs_again(block: Block, tmp_path: Path) -> None:
         assert (again.returncode, again.stderr) == (0, "")
 
 
+def test_programs_delete_only_from_databases_that_are_called_examples() -> None:
+    """A reader may have an app.db with a table of that name in the directory."""
+    deleting = [block for block in PROGRAMS if re.search(r"DROP TABLE|DELETE FROM \w+\"", block.code)]
+    named = {name for block in deleting for name in re.findall(r'"([^"\s]*\.db)"', block.code)}
+
+    assert [name for name in named if not name.startswith("example")] == []
+    assert named
+
+
 def test_programs_fit_the_page() -> None:
     """A screen of 1280 pixels shows a hundred characters beside the sidebars; readers do not scroll sideways."""
     pages = [block for block in ALL_BLOCKS if block.name.startswith(("README.md", "docs/"))]
