@@ -121,12 +121,13 @@ class AdaptedCursor:
 class AdaptedStream:
     """One running statement whose rows are fetched on demand: SQLAlchemy's server-side cursor."""
 
-    __slots__ = ("__weakref__", "_cursor")
+    __slots__ = ("__weakref__", "_cursor", "_was_ended")
 
     server_side = True
 
     def __init__(self, connection: Connection) -> None:
         self._cursor = Cursor(connection)
+        self._was_ended = False
 
     def execute(self, operation: str, parameters: Parameters | None = None) -> AdaptedStream:
         """Run one statement and fetch its first rows."""
@@ -140,17 +141,25 @@ class AdaptedStream:
 
     def fetchone(self) -> Any:
         """Return the next row, None after the last one."""
-        return _run(self._cursor.fetchone())
+        return _run(self._running().fetchone())
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
         """Return the next ``size`` rows (by default `arraysize`), fewer at the end."""
-        rows: list[Any] = _run(self._cursor.fetchmany(size))
+        rows: list[Any] = _run(self._running().fetchmany(size))
         return rows
 
     def fetchall(self) -> list[Any]:
         """Return all remaining rows."""
-        rows: list[Any] = _run(self._cursor.fetchall())
+        rows: list[Any] = _run(self._running().fetchall())
         return rows
+
+    def _running(self) -> Cursor:
+        if self._was_ended:
+            raise errors.ProgrammingError(
+                "this stream ended when its connection was returned to the pool: fetch its rows before the session or"
+                " connection commits, rolls back or is closed"
+            )
+        return self._cursor
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.fetchone, None)
@@ -166,9 +175,9 @@ class AdaptedStream:
             self._cursor._drop_rows()
 
     def end(self) -> None:
-        """End the statement, if it still runs, and refuse further use. Does not wait."""
+        """End the statement, if it still runs, without waiting; fetching raises from then on."""
         if self._cursor._is_running:
-            self._cursor._closed = True
+            self._was_ended = True
             self._cursor._drop_rows()
 
     async def _async_soft_close(self) -> None:

@@ -143,10 +143,22 @@ async def test_stream_that_is_left_early_ends_when_its_connection_is_returned(da
             other.execute("INSERT INTO note (text) VALUES ('of another')")
         async with engine.begin() as connection:
             await connection.execute(sa.insert(Note).values(text="of the next borrower"))
-        with pytest.raises(sa.exc.ProgrammingError, match="closed"):
+        with pytest.raises(sa.exc.ProgrammingError, match="ended when its connection was returned"):
             await left.fetchall()
 
         assert (await texts(engine))[3000:] == ["of another", "of the next borrower"]
+
+
+async def test_stream_of_a_session_that_commits_says_why_it_ended(database: Path) -> None:
+    """The session returns its connection then."""
+    async with notes(f"sqlite+rapsqlite:///{database}") as engine, async_sessionmaker(engine)() as session:
+        session.add_all([Note(text=str(number)) for number in range(3000)])
+        await session.commit()
+        stream = await session.stream_scalars(sa.select(Note).execution_options(yield_per=10))
+        assert (await anext(aiter(stream))).text == "0"
+        await session.commit()
+        with pytest.raises(sa.exc.ProgrammingError, match=r"fetch its rows before the session .* commits"):
+            await stream.all()
 
 
 @pytest.mark.parametrize("level", ["AUTOCOMMIT", "READ UNCOMMITTED", "SNAPSHOT"])
