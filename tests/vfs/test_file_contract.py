@@ -343,7 +343,7 @@ def test_closing_closes_every_descriptor(database: Path) -> None:
 
     table.close()
 
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before  # what earlier tests have left may be closed meanwhile
 
 
 def test_failing_unlock_keeps_no_file_open(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,5 +361,5 @@ def test_failing_unlock_keeps_no_file_open(database: Path, monkeypatch: pytest.M
         patched.setattr(file_lock.FileLock, "unlock", fail)
         table.close()
 
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before  # what earlier tests have left may be closed meanwhile
     assert "Input/output error" in str(table.failure)
