@@ -219,13 +219,14 @@ class Acquisition(Uncopied):
     ``async with`` commits an open transaction on a clean exit and rolls it back after an exception.
     """
 
-    __slots__ = ("_connection", "_pool", "_read_only", "_timeout_s", "acquired_at", "made_by", "rows")
+    __slots__ = ("_connection", "_is_entered", "_pool", "_read_only", "_timeout_s", "acquired_at", "made_by", "rows")
 
     def __init__(self, pool: Pool, timeout_s: float | None, read_only: bool) -> None:
         self._pool = pool
         self._timeout_s = timeout_s
         self._read_only = read_only
         self._connection: Connection | None = None
+        self._is_entered = False
         self.acquired_at: str = calling_line()
         self.made_by: Callable[[], object] = pool._reference_to_task()
         self.rows: Callable[[], object] | None = None
@@ -235,11 +236,18 @@ class Acquisition(Uncopied):
         return self._pool._acquire(self, self._timeout_s, self._read_only).__await__()
 
     async def __aenter__(self) -> Connection:
-        connection = self._connection = await self
+        if self._is_entered:
+            raise ProgrammingError("this acquire() is in use: call acquire() for each block")
+        self._is_entered = True
+        try:
+            connection = self._connection = await self
+        except BaseException:
+            self._is_entered = False
+            raise
         return connection
 
     async def __aexit__(self, *exc_info: Any) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._is_entered = self._connection, None, False
         assert connection is not None, "it was entered"
         error = exc_info[1]
         try:

@@ -98,6 +98,27 @@ async def test_acquire_block_commits_on_success_and_rolls_back_on_an_exception(p
     assert await pool.fetch_all("SELECT b FROM t") == [["kept"]]
 
 
+async def test_acquire_block_that_is_entered_twice_is_refused(pool: Pool) -> None:
+    """The first exit would commit and return the connection of the other task."""
+    acquisition = pool.acquire(read_only=True)
+    async with acquisition as conn:
+        with pytest.raises(rapsqlite.ProgrammingError, match=r"in use: call acquire\(\) for each block"):
+            await acquisition.__aenter__()
+        assert await conn.fetch_scalar("SELECT 1") == 1
+    async with acquisition as conn:
+        assert await conn.fetch_scalar("SELECT 2") == 2
+    assert pool.statistics()["out"] == 0
+
+
+async def test_acquire_block_whose_entry_failed_can_be_entered(pool: Pool) -> None:
+    acquisition = pool.acquire(timeout=0.01)
+    async with pool.acquire():
+        with pytest.raises(rapsqlite.ProgrammingError, match="wait for itself"):
+            await acquisition.__aenter__()
+    async with acquisition as conn:
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
 async def test_transactions_of_a_pool_begin_immediate_and_queue(pool: Pool) -> None:
     """Reading before writing is safe: two such transactions on two connections would fail."""
 
