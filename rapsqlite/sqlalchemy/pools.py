@@ -76,12 +76,13 @@ class WaitQueue(QueueCommon[Any]):
 
     def put_nowait(self, item: Any) -> None:
         """Hand an item to the task that has waited longest, or keep it; Full if there is no space."""
-        if not self._is_handed_on(item):
+        if not self.hand_on(item):
             if self.full():
                 raise Full
             self._items.append(item)
 
-    def _is_handed_on(self, item: Any) -> bool:
+    def hand_on(self, item: Any) -> bool:
+        """Hand an item to the task that has waited longest; False if none waits."""
         while self._waiting:
             if self._waiting.popleft().hand(item):
                 return True
@@ -112,7 +113,7 @@ class WaitQueue(QueueCommon[Any]):
             with anyio.move_on_after(timeout):
                 await waiting.event.wait()
         except BaseException:
-            if waiting.items and not self._is_handed_on(waiting.items[0]):
+            if waiting.items and not self.hand_on(waiting.items[0]):
                 self._items.append(waiting.items[0])  # even without space: nothing else keeps it
             raise
         finally:
@@ -150,6 +151,11 @@ class FilePool(AsyncAdaptedQueuePool):
 
     def _create_connection(self) -> ConnectionPoolEntry:
         return Record(self)
+
+    def _dec_overflow(self) -> Any:
+        """A connection could not be opened, or is one too many: the next task that waits may open one instead."""
+        queue: Any = self._pool
+        return queue.hand_on(Record(self, connect=False)) or super()._dec_overflow()
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         connection: Any = record.dbapi_connection

@@ -193,3 +193,38 @@ async def test_connection_whose_return_fails_frees_its_place(database: Path) -> 
 
 def fail(_connection: object) -> None:
     raise KeyError
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed"])
+async def test_waiting_task_opens_the_connection_that_another_could_not_open(database: Path, end: str) -> None:
+    """Nothing else would wake it: no connection is out that could be returned."""
+    is_opening, may_fail = anyio.Event(), anyio.Event()
+    openings: list[object] = []
+
+    async def hook(connection: object) -> None:
+        openings.append(connection)
+        if len(openings) == 2:
+            is_opening.set()
+            await may_fail.wait()
+            raise KeyError
+
+    async def open_in_vain() -> None:
+        with scope, contextlib.suppress(KeyError):
+            await engine.connect()
+
+    url, scope = f"sqlite+rapsqlite:///{database}", anyio.CancelScope()
+    async with notes(url, pool_size=1, max_overflow=0, connect_args={"init_hook": hook}) as engine:
+        await engine.dispose()
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(open_in_vain)
+                await is_opening.wait()
+                for _ in range(2):
+                    tasks.start_soon(texts, engine)
+                await anyio.wait_all_tasks_blocked()
+                if end == "cancelled":
+                    scope.cancel()
+                else:
+                    may_fail.set()
+        assert len(openings) == 3
+        assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
