@@ -910,11 +910,13 @@ class Pool(Uncopied):
     def statistics(self) -> dict[str, float]:
         """Return counters: the current connections and waiting tasks, and totals since the pool was created.
 
-        Current: ``size idle out waiting``, and ``oldest_out_s``, how long the longest loan has lasted. Totals:
-        ``acquired waited timeouts refused opened closed replaced errors``, and ``wait_s`` and ``longest_wait_s``, the
-        time spent acquiring.
+        Current: ``size idle out waiting``, and ``oldest_s`` and ``oldest_out_s``, how long the oldest connection has been
+        open and how long the longest loan has lasted. Totals: ``acquired waited timeouts refused opened closed replaced
+        errors``, and ``wait_s`` and ``longest_wait_s``, the time spent acquiring.
         """
         now = time.monotonic()
+        pooled = [each for lane in self._lanes for each in lane.idle]
+        pooled += [loan.pooled for loan in self._loans.values() if loan.pooled is not None]
         return {
             "size": sum(lane.size for lane in self._lanes),
             "idle": sum(len(lane.idle) for lane in self._lanes),
@@ -922,6 +924,7 @@ class Pool(Uncopied):
             "waiting": sum(_count_waiting(lane) for lane in self._lanes),
             "min_size": self._min_size,
             "max_size": self._max_size,
+            "oldest_s": max((now - each.opened_at for each in pooled), default=0.0),
             "oldest_out_s": max((now - loan.since for loan in self._loans.values()), default=0.0),
             "wait_s": self._wait_s,
             "longest_wait_s": self._longest_wait_s,

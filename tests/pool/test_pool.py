@@ -737,6 +737,18 @@ async def test_pool_that_fails_to_open_leaves_no_connection(wal: Path, begins: s
         assert pool.statistics()["size"] == 4
 
 
+async def test_pool_statistics_have_the_age_of_the_oldest_connection_and_loan(pool: Pool) -> None:
+    assert pool.statistics()["oldest_out_s"] == 0
+    async with pool.acquire(), pool.acquire(read_only=True):
+        ages = pool.statistics()
+        assert ages["oldest_s"] >= ages["oldest_out_s"] >= 0
+        later = pool.statistics()
+        assert later["oldest_s"] >= ages["oldest_s"]
+    assert pool.statistics()["oldest_s"] >= later["oldest_s"]
+    await pool.drain()
+    assert pool.statistics()["oldest_s"] == 0
+
+
 # -- the end ---------------------------------------------------------------------------------------
 
 
