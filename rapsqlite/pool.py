@@ -910,9 +910,9 @@ class Pool(Uncopied):
     def statistics(self) -> dict[str, float]:
         """Return counters: the current connections and waiting tasks, and totals since the pool was created.
 
-        Current: ``size idle out waiting``, and ``oldest_s`` and ``oldest_out_s``, how long the oldest connection has been
-        open and how long the longest loan has lasted. Totals: ``acquired waited timeouts refused opened closed replaced
-        errors``, and ``wait_s`` and ``longest_wait_s``, the time spent acquiring.
+        Current: ``size idle out waiting``, and ``oldest_s`` and ``oldest_out_s``, how long the oldest connection has
+        been open and how long the longest loan has lasted. Totals: ``acquired waited timeouts refused opened closed
+        replaced errors``, and ``wait_s`` and ``longest_wait_s``, the time spent acquiring.
         """
         now = time.monotonic()
         pooled = [each for lane in self._lanes for each in lane.idle]
