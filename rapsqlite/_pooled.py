@@ -129,8 +129,12 @@ class Pooled:
         state = self.connection._state
         guest = state.guest
         if not isinstance(guest, Absent):
-            state.guest = CLOSED
-            await guest.close_or_stop()
+            try:
+                state.guest = CLOSED
+                await guest.close_unshielded()
+            except BaseException:
+                guest.stop()  # a KeyboardInterrupt may have come before the guest was told
+                raise
 
 
 async def commit_at_exit(lent: Connection) -> None:

@@ -495,21 +495,17 @@ class Guest:
         else:
             await self._wait_for_end()
 
-    async def close_or_stop(self) -> None:
-        """Close the database and end the thread. If the task is cancelled, stop the guest and wait no longer."""
+    async def close_unshielded(self) -> None:
+        """Close the database and end the thread; a cancelled task waits no longer. After an exception call `stop`."""
         if self.state == "forked":
             return
-        try:
-            loop = self._loop = current_loop(self._loop)
-            pending = _UntilCancelled(self._queue, loop, Request(0))
-            self.post(Request(abi.OP_CLOSE))
-            self._note_waiting(pending)
-            while not pending.done:
-                await loop.wait(pending)
-            raise_or_hold_back(loop, pending, finished=False)
-        except BaseException:
-            self.stop()
-            raise
+        loop = self._loop = current_loop(self._loop)
+        pending = _UntilCancelled(self._queue, loop, Request(0))
+        self.post(Request(abi.OP_CLOSE))
+        self._note_waiting(pending)
+        while not pending.done:
+            await loop.wait(pending)
+        raise_or_hold_back(loop, pending, finished=False)
         self._join()
 
     def _refuse_in_callback(self) -> None:
