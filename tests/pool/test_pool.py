@@ -644,6 +644,7 @@ async def test_drained_and_old_connections_are_replaced(wal: Path) -> None:
         assert await pool.fetch_scalar("SELECT 1") == 1
 
 
+@pytest.mark.usefixtures("ticking_clock")
 async def test_connection_is_never_too_old_to_be_used_once(wal: Path) -> None:
     """However short its lifetime: `min_size` connections open, and opening them ends."""
     with anyio.fail_after(50):
