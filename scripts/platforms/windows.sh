@@ -7,7 +7,8 @@
 #   scripts/platforms/windows.sh --all               everything but Trio, which takes long; some tests need POSIX
 #   scripts/platforms/windows.sh tests/vfs -k lock   other arguments for pytest
 #
-# Trio does not run under Wine, so its tests are left out.
+# Trio does not run under Wine, so its tests are left out; so is one that makes a thousand nested directories, which
+# takes a minute there.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=scripts/platforms/debian_root.sh
@@ -15,11 +16,9 @@ source scripts/platforms/debian_root.sh
 
 root=$platforms/trixie-amd64-wine
 win=$root/win
-# Values, files shared with native SQLite while both run, names, the engine's cache and memory, and the event loops with
-# Ctrl-C.
+# Values, connections, files shared with native SQLite while both run, names, and the event loops with Ctrl-C.
 subset=(tests/statements/test_values.py tests/compat/test_values.py tests/statements/test_cursor.py
-    tests/connection/test_connection.py tests/connection/test_memory.py tests/guest/test_module_cache.py
-    tests/transactions/test_transactions.py
+    tests/connection/test_connection.py tests/transactions/test_transactions.py
     tests/vfs/test_{names_of_windows,files_of_windows,names,databases,uris,facts,locks,kept_locks,wal}.py
     tests/vfs/test_processes.py::test_mixed_writers_lose_nothing
     tests/vfs/test_processes.py::test_killed_writers_leave_whole_transactions
@@ -87,6 +86,8 @@ build_wheel
 install_wheel "$win/site" 3.12 win_amd64 pytest pytest-timeout pytest-randomly pytest-asyncio aiosqlite \
     colorama cffi pycparser
 copy_checkout "$win/checkout"
+# What tests that failed have left, which pytest would remove.
+rm -rf "$root"/opt/wine/drive_c/users/*/AppData/Local/Temp/pytest-of-*
 enter_root "$root"
 trap leave EXIT
 say "starting Wine"
@@ -97,5 +98,6 @@ run -I -W error examples/quickstart.py
 run -m rapsqlite doctor
 say "running the tests"
 run -m pytest -p no:cacheprovider --timeout 300 --timeout-method=thread -o faulthandler_timeout=0 \
-    --durations 5 -m "not sources" -k "not trio" "${subset[@]}"
+    --durations 5 -m "not sources" -k "not trio and not thousand_nested" \
+    "${subset[@]}"
 say "done"
