@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 
 _ENDLESS = 1 << 63  # more than anything that can be counted
+LEAST_MEMORY_BYTES = 3 << 20
+"""What the engine itself takes, to open a database and answer."""
 
 
 class Limits(TypedDict, total=False):
@@ -81,6 +83,8 @@ def _checked_number(name: str, value: object) -> int | float:
         raise TypeError(f"the limit {name} must be {'number' if len(kinds) > 1 else 'int'}, not {type(value).__name__}")
     if not 0 <= value < _ENDLESS:
         raise ValueError(f"the limit {name} must be finite and not negative")
+    if name == "memory_bytes" and 0 < value < LEAST_MEMORY_BYTES:
+        raise ValueError(f"the limit memory_bytes must be at least {LEAST_MEMORY_BYTES}, which the engine itself takes")
     return value
 
 

@@ -13,6 +13,7 @@ from rapsqlite import _constants as abi
 from rapsqlite import connect
 from rapsqlite._files.file_table import FileTable
 from rapsqlite._guest.guest import Guest
+from rapsqlite._values.limits import LEAST_MEMORY_BYTES
 from rapsqlite._wasm.rings import Request
 from tests.patience import play_time_limits
 
@@ -325,6 +326,14 @@ async def test_memory_beyond_its_limit_is_refused() -> None:
         assert await conn.fetch_scalar("SELECT 1") == 1
 
 
+async def test_smallest_memory_is_enough_to_open_a_database_and_use_it(database: Path) -> None:
+    async with connect(database, limits={"memory_bytes": LEAST_MEMORY_BYTES}) as conn:
+        await conn.execute("CREATE TABLE smallest (a)")
+        await conn.executemany("INSERT INTO smallest VALUES (?)", [(n,) for n in range(1000)])
+        await conn.commit()
+        assert await conn.fetch_scalar("SELECT sum(a) FROM smallest") == sum(range(1000))
+
+
 async def test_result_beyond_the_byte_limit_is_a_data_error() -> None:
     async with connect(":memory:", limits={"max_bytes": 10_000}) as conn:
         with pytest.raises(rapsqlite.DataError):
@@ -340,6 +349,7 @@ async def test_result_beyond_the_byte_limit_is_a_data_error() -> None:
         ({"directories": 5}, TypeError),
         ({"directories": [5]}, TypeError),
         ({"statement_seconds": "1"}, TypeError),
+        ({"memory_bytes": LEAST_MEMORY_BYTES - 1}, ValueError),
         ({"statement_seconds": -0.5}, ValueError),
         ({"statement_seconds": float("nan")}, ValueError),
         ({"statement_seconds": float("inf")}, ValueError),

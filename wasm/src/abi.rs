@@ -99,7 +99,7 @@ pub const OP_APPLY: u8 = 41;
 pub const OP_INVERT: u8 = 42;
 pub const OP_COMBINE: u8 = 43;
 
-// Operations of `SESSION`: `b`.
+// Operations of `SESSION`, in `argument`.
 /// `[table]`, or `[nil]` for all: records its changes from now on.
 pub const SESSION_ATTACH: u32 = 0;
 /// `[1 or 0]`, or any other number to query: records changes; body is the current setting.
@@ -114,11 +114,11 @@ pub const SESSION_STATE: u32 = 4;
 pub const SESSION_CHANGESET: u32 = 5;
 pub const SESSION_PATCHSET: u32 = 6;
 
-// Which way `BACKUP_OPEN` copies: `a`.
+// Which way `BACKUP_OPEN` copies, in `target`.
 pub const BACKUP_TO_IMAGE: u32 = 0;
 pub const BACKUP_FROM_IMAGE: u32 = 1;
 
-// Stages of `DESERIALIZE`: `b`.
+// Stages of `DESERIALIZE`, in `argument`.
 pub const DESERIALIZE_BEGIN: u32 = 0;
 pub const DESERIALIZE_PIECE: u32 = 1;
 pub const DESERIALIZE_END: u32 = 2;
@@ -196,8 +196,7 @@ pub const EXT_NO_CHANGE: i8 = 3;
 pub const PARK_IDLE: i32 = 0;
 pub const PARK_FULL: i32 = 1;
 
-// Results of `park`: check for a request again, leave the service loop, or check again and from now on longer
-// before parking.
+// Results of `park`: check for a request again, or leave the service loop.
 pub const PARKED_AGAIN: i32 = 0;
 pub const PARKED_STOP: i32 = 1;
 
