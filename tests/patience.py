@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rapsqlite._guest import time_limit
+from rapsqlite._guest.escalation import Escalation
 from rapsqlite._guest.request_queue import RequestQueue
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ def play_time_limits(monkeypatch: pytest.MonkeyPatch) -> LimitClock:
     clock = LimitClock()
     monkeypatch.setattr(time_limit, "time", clock)
     return clock
+
+
+def let_killed_guests_end_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave behind no guest that was killed, however short its grace period is and long it takes to end."""
+    monkeypatch.setattr(Escalation, "end_guest", Escalation.kill)
 
 
 def let_guests_answer_late() -> None:

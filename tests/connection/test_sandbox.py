@@ -15,7 +15,7 @@ from rapsqlite._files.file_table import FileTable
 from rapsqlite._guest.guest import Guest
 from rapsqlite._values.limits import LEAST_MEMORY_BYTES
 from rapsqlite._wasm.rings import Request
-from tests.patience import play_time_limits
+from tests.patience import let_killed_guests_end_late, play_time_limits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -305,6 +305,7 @@ async def test_statement_beyond_its_time_limit_is_a_data_error(monkeypatch: pyte
 async def test_endless_step_breaks_only_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite calls its progress handler only between steps."""
     clock = play_time_limits(monkeypatch)
+    let_killed_guests_end_late(monkeypatch)
     guest = Guest(":memory:", FileTable(b":memory:"), 5.0, statement_limit_s=0.05, grace_period_s=0.05)
     guest.start()
     await guest.call(Request(abi.OP_OPEN, b":memory:"))

@@ -25,6 +25,7 @@ from tests.extensions.conftest import (
     documented_source,
 )
 from tests.extensions.modules import ENTRY, dylink, mem_info, side_module
+from tests.patience import let_killed_guests_end_late
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -274,6 +275,7 @@ async def test_trap_ends_only_its_connection(conn: rapsqlite.Connection, sample:
 async def test_function_that_never_returns_is_killed_with_its_connection(
     sample: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    let_killed_guests_end_late(monkeypatch)
     conn = await rapsqlite.connect(":memory:")
     monkeypatch.setattr(conn._state.guest._queue, "grace_period_s", 0.1)
     await conn.enable_load_extension(True)

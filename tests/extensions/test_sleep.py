@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 
 import rapsqlite
-from tests.patience import play_time_limits
+from tests.patience import let_killed_guests_end_late, play_time_limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -123,8 +123,9 @@ async def test_stopping_a_guest_ends_its_sleep(conn: rapsqlite.Connection) -> No
     assert not guest.is_running()
 
 
-async def test_endless_sleep_breaks_only_its_connection(dozer: Path) -> None:
+async def test_endless_sleep_breaks_only_its_connection(dozer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each sleep ends immediately, but the loop around it does not."""
+    let_killed_guests_end_late(monkeypatch)
     conn = await rapsqlite.connect(":memory:")
     await conn.enable_load_extension(True)
     await conn.load_extension(dozer)

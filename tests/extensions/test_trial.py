@@ -20,7 +20,7 @@ from rapsqlite._client.extension_loader import Loader
 from rapsqlite._client.opening import OpenOptions
 from rapsqlite._guest import registry
 from tests.extensions.modules import ENTRY, side_module
-from tests.patience import play_time_limits
+from tests.patience import let_killed_guests_end_late, play_time_limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -71,6 +71,7 @@ def linked(monkeypatch: pytest.MonkeyPatch) -> Linked:
 @pytest.fixture
 def scratches(monkeypatch: pytest.MonkeyPatch) -> list[Guest]:
     """The sandboxes in which modules are tried, with a grace period short enough for a test."""
+    let_killed_guests_end_late(monkeypatch)
     opened: list[Guest] = []
     open_scratch = OpenOptions.open_scratch
 
@@ -211,8 +212,9 @@ async def test_trap_while_sql_loads_a_module_ends_only_its_connection(
 
 @pytest.mark.parametrize("where", sorted(LOOPS))
 async def test_endless_loading_by_sql_is_killed_when_cancelled(
-    database: Path, tmp_path: Path, where: str, linked: Linked
+    database: Path, tmp_path: Path, where: str, linked: Linked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    let_killed_guests_end_late(monkeypatch)
     module = tmp_path / "module.wasm"
     module.write_bytes(side_module(LOOPS[where]))
     conn = await rapsqlite.connect(database)

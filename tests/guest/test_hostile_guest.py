@@ -28,6 +28,7 @@ from tests.guest.played import (
     publish,
     store,
 )
+from tests.patience import let_killed_guests_end_late
 
 if TYPE_CHECKING:
     from rapsqlite._loops import Loop
@@ -145,7 +146,8 @@ async def test_impossible_control_block_is_refused(offset: int, value: int) -> N
     await guest.close()
 
 
-async def test_cancelled_close_kills_only_its_endless_guest() -> None:
+async def test_cancelled_close_kills_only_its_endless_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_killed_guests_end_late(monkeypatch)
     guest = guest_of(AWAIT_REQUEST + "(loop $l (br $l)) (i32.const 0)", grace_period_s=0.1)
     bystander = guest_of(AWAIT_REQUEST + store(REPLIES, FRAME, 1, DONE) + publish(FRAME) + PARK_FOR_EVER)
     guest.start()
@@ -202,8 +204,11 @@ async def test_request_counter_that_runs_ahead_breaks_the_connection() -> None:
 
 
 @pytest.mark.parametrize("ring", ["(call $bell)", RING_BY_WRITING, RING_ONCE], ids=["calls", "writes", "writes bytes"])
-async def test_endless_ringing_breaks_the_connection(anyio_backend_name: str, ring: str) -> None:
+async def test_endless_ringing_breaks_the_connection(
+    anyio_backend_name: str, ring: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Such a guest used to occupy a processor, and keep the loop running, until the request was cancelled."""
+    let_killed_guests_end_late(monkeypatch)
     guest = guest_of(AWAIT_REQUEST + f"(loop $l {ring} (br $l)) (i32.const 0)", grace_period_s=0.1)
     guest.start()
     while guest._queue._rings is None:  # until then no loop watches the pipe
