@@ -255,6 +255,41 @@ async def test_endless_ringing_does_not_fill_the_queue_of_the_loop(monkeypatch: 
     await guest.close()
 
 
+TURNS = 12
+
+
+async def test_rings_after_each_drain_do_not_multiply_the_callbacks_of_the_loop() -> None:
+    """Two callbacks drain after a ring, in case an exception ends the first; a guest that rang after both had four."""
+    waits = f"(loop $l (br_if $l (i32.eqz {load(CONTROL + abi.CONTROL_STOP)}))) (i32.const 0)"
+    guest = guest_of(AWAIT_REQUEST + waits, grace_period_s=0.1)
+    queue, drains, turns = guest._queue, 0, TURNS
+    drain = queue.drain
+
+    def then_ring(loop: Loop) -> None:
+        nonlocal drains
+        drains += 1
+        drain(loop)
+        if turns < TURNS:
+            queue.ring()  # as the guest's thread may where no GIL keeps it from running
+
+    queue.drain = then_ring  # type: ignore[method-assign]
+    guest.start()
+    while queue._rings is None:  # until then a cancelled request leaves the guest alone
+        await anyio.lowlevel.checkpoint()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(guest.call, Request(abi.OP_FETCH, b"SELECT 1"))
+        await anyio.wait_all_tasks_blocked()
+        drains = turns = 0
+        queue.ring()
+        while turns < TURNS:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+        tasks.cancel_scope.cancel()
+
+    assert TURNS / 2 <= drains <= 2 * TURNS + 4
+    await guest.close()
+
+
 async def test_malformed_error_reply_is_reported_as_malformed() -> None:
     guest = guest_of(
         AWAIT_REQUEST + store(REPLIES, FRAME + 8, 1, abi.REPLY_ERROR, 0, 3) + publish(FRAME + 8) + PARK_FOR_EVER
