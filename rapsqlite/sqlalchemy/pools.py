@@ -18,6 +18,7 @@ from rapsqlite._client.fair_lock import FairLock, Turn
 from rapsqlite.sqlalchemy.driver import Adapted, await_
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
 _ENDS = (Exception, KeyboardInterrupt, SystemExit)
@@ -25,6 +26,8 @@ _ENDS = (Exception, KeyboardInterrupt, SystemExit)
 
 class Record(_ConnectionRecord):
     """One connection of a pool; a cancellation does not invalidate it."""
+
+    dbapi_connection: DBAPIConnection | None
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         """Drop the connection, except one that is still usable after a cancellation."""
