@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 SLICE_S = 0.002
 """How long sets are taken from an iterable before other tasks run, in seconds."""
 
-FIRST_OF_LIST = 256
-"""How many sets of a list or tuple go into the first chunk: reading them runs no user code and takes no time."""
-
 _NO_SETS = b"\x90"  # an empty array in MessagePack
 _LISTED = (list, tuple)  # iterating over these runs no user code
 clock = perf_counter
@@ -61,8 +58,6 @@ async def _execute_sets(sending: _Sending, state: ConnectionState, sql: bytes, p
     encoder = await _encoder(state, sql, first)
     sets = chain(first, sets)
     is_listed = type(parameters) in _LISTED
-    if is_listed:
-        encoder.count = FIRST_OF_LIST
     failure = None
     while failure is None:
         chunk: list[Parameters] = []

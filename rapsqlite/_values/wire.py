@@ -115,7 +115,7 @@ class SetEncoder:
         self._names = names
         self._first = 0
         self.count = 1
-        """Number of sets to encode next: few at first, so that the guest starts early; then as many as fit."""
+        """Number of sets to encode next: one at first, so that the guest starts early; then as many as fit."""
 
     def encode(self, sets: list[Parameters]) -> Iterator[bytes]:
         """Yield the next sets as MessagePack arrays, in one piece if their size allows it.

@@ -19,7 +19,6 @@ import msgspec
 import pytest
 
 from rapsqlite import _constants as abi
-from rapsqlite._client.executemany import FIRST_OF_LIST
 from rapsqlite._values import wire
 from rapsqlite._values.adapters import Adapters
 from rapsqlite._values.parameters import looks_names_up
@@ -378,7 +377,7 @@ def test_few_requests_carry_many_plain_sets_and_more_those_that_take_long_to_enc
 
 @pytest.mark.parametrize("small", [0, 1, 9])
 def test_large_sets_are_not_all_encoded_at_once(small: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first chunk of 256 blobs of 1 MB blocked the event loop for most of a second, and took as much memory again."""
+    """A chunk of 256 blobs of 1 MB blocked the event loop for most of a second, and took as much memory again."""
     encode, encoded_bytes = wire._encode, []
 
     def measured(value: Any) -> bytes:
@@ -388,9 +387,9 @@ def test_large_sets_are_not_all_encoded_at_once(small: int, monkeypatch: pytest.
 
     monkeypatch.setattr(wire, "_encode", measured)
     encoder = SetEncoder(Adapters())
-    encoder.count = FIRST_OF_LIST
+    encoder.count = 256
     large = (bytes(30_000),)
-    sets: list[Any] = [(1,)] * small + [large] * (FIRST_OF_LIST - small)
+    sets: list[Any] = [(1,)] * small + [large] * (256 - small)
 
     first = next(iter(encoder.encode(sets)))
 
