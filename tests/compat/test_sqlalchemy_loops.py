@@ -130,7 +130,7 @@ async def test_cancelled_wait_loses_no_connection(database: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
 async def test_stream_that_is_left_early_ends_when_its_connection_is_returned(database: Path, mode: str) -> None:
-    """A statement that still runs would keep its lock, and its snapshot, for whoever gets the connection next."""
+    """A statement left running would keep its lock and its snapshot when the connection is used again."""
     url = f"sqlite+rapsqlite:///{database}?pragma_journal_mode={mode}"
     async with notes(url, pool_size=1, max_overflow=0) as engine:
         async with engine.begin() as connection:

@@ -107,7 +107,7 @@ def test_second_loop_does_not_hear_it_while_the_first_lives(bell: Bell) -> None:
 
     assert watch_from(bell, first) == abi.BELL_WRITES
     assert watch_from(bell, second) == abi.BELL_CALLS
-    assert watch_from(bell, first) == abi.BELL_CALLS, "whoever waits is found out by the import now"
+    assert watch_from(bell, first) == abi.BELL_CALLS, "the import finds out now which tasks wait"
     for loop in (first, second):
         loop.close()
 

@@ -111,7 +111,7 @@ async def test_limits_ignore_case_as_the_file_system_does(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("in_memory", [True, False])
 async def test_files_in_other_directories_are_reached(tmp_path: Path, in_memory: bool) -> None:
-    """No directory is above those of several drives, so none can be opened from there step by step."""
+    """No directory contains the drives, so a path is not opened step by step from one."""
     own, other, copy = (tmp_path / name / "test.db" for name in ("own", "other", "copies"))
     for path in (own, other, copy):
         path.parent.mkdir()
