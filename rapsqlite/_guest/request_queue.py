@@ -780,17 +780,8 @@ class RequestQueue:
             loops = [loop for loop in waiting if loop.key not in self._rung]
             self._rung.update(loop.key for loop in loops)
         for loop in loops:
-            if not loop.post(self._drain_once, loop, [True]):
+            if not loop.post(self.drain, loop):
                 self._rung.discard(loop.key)
-
-    def _drain_once(self, loop: Loop, due: list[bool]) -> None:
-        """Drain after a ring. A second run does so only if an exception ended the first one.
-
-        Otherwise each run would let the guest ring again, and each ring posts two.
-        """
-        if due:
-            self.drain(loop)
-            due.clear()
 
     def body_of(self, request_id: int) -> tuple[bytes, bytes] | None:
         """Return SQL and parameters of a request in flight."""

@@ -37,17 +37,18 @@ class AsyncioLoop:
         self.key = self._loop  # there is one such reference per loop
 
     def post(self, callback: Callable[..., object], *args: object) -> bool:
-        """Run ``callback`` in the loop's thread soon, twice; False if the loop is closed. Any thread.
+        """Run ``callback`` in the loop's thread soon; False if the loop is closed. Any thread.
 
-        A KeyboardInterrupt in the loop's thread can lose a callback that the loop is about to run. The second run of a
-        posted callback does nothing unless that happened.
+        A KeyboardInterrupt in the loop's thread can lose a callback that the loop is about to run, or end it. Therefore
+        it is posted twice; the second one does nothing unless that happened.
         """
         loop = self._loop()
         if loop is None:
             return False
+        once = _Once(callback, args)
         try:
-            loop.call_soon_threadsafe(callback, *args)
-            loop.call_soon_threadsafe(callback, *args)
+            loop.call_soon_threadsafe(once)
+            loop.call_soon_threadsafe(once)
         except RuntimeError:
             return False
         return True
@@ -168,6 +169,22 @@ class AsyncioLoop:
     def runs(self, task: Any) -> bool:
         """Return True if it is a task that has not ended."""
         return task is not None and not task.done()
+
+
+class _Once:
+    """A posted callback, until it has run to its end."""
+
+    __slots__ = ("_args", "_callback", "_is_due")
+
+    def __init__(self, callback: Callable[..., object], args: tuple[object, ...]) -> None:
+        self._callback = callback
+        self._args = args
+        self._is_due = True
+
+    def __call__(self) -> None:
+        if self._is_due:
+            self._callback(*self._args)
+            self._is_due = False
 
 
 class _Reference:

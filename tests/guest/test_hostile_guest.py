@@ -259,7 +259,7 @@ TURNS = 12
 
 
 async def test_rings_after_each_drain_do_not_multiply_the_callbacks_of_the_loop() -> None:
-    """Two callbacks drain after a ring, in case an exception ends the first; a guest that rang after both had four."""
+    """A callback is posted twice, in case an exception ends the first; when both drained, a guest rang twice more."""
     waits = f"(loop $l (br_if $l (i32.eqz {load(CONTROL + abi.CONTROL_STOP)}))) (i32.const 0)"
     guest = guest_of(AWAIT_REQUEST + waits, grace_period_s=0.1)
     queue, drains, turns = guest._queue, 0, TURNS
