@@ -13,6 +13,7 @@ import rapsqlite
 from rapsqlite import connect
 from rapsqlite._guest import host_functions
 from rapsqlite._guest.host_functions import HostFunctions
+from tests.patience import PlayedTime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -124,14 +125,8 @@ async def test_cancellation_ends_the_wait_for_a_lock(database: Path, pragma: str
         assert await conn.fetch_all("SELECT * FROM t") == [[2]]
 
 
-class PlayedTime:
+class PlayedNaps(PlayedTime):
     """The module ``time`` of host functions, where it passes only while a guest naps for a lock."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
     def nap(self, _host: HostFunctions, seconds: float, _is_over: Callable[[], bool]) -> bool:
         self.now += seconds
@@ -139,7 +134,7 @@ class PlayedTime:
 
 
 async def test_script_waits_as_long_as_its_pragma_sets(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    time = PlayedTime()
+    time = PlayedNaps(1000.0)
     async with connect(database, timeout=60) as conn:
         monkeypatch.setattr(host_functions, "time", time)
         monkeypatch.setattr(HostFunctions, "_nap", lambda *arguments: time.nap(*arguments))

@@ -17,6 +17,7 @@ from rapsqlite._guest import request_queue
 from rapsqlite._guest.polling import Polling
 from rapsqlite._loops import current_loop
 from rapsqlite._wasm.rings import Request
+from tests.patience import PlayedTime
 
 if TYPE_CHECKING:
     from rapsqlite._guest.host_functions import HostFunctions
@@ -64,25 +65,15 @@ def host() -> PlayedHost:
     return PlayedHost()
 
 
-class Clock:
-    """The module ``time`` of polling: it passes only when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def perf_counter(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    played = Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> PlayedTime:
+    played = PlayedTime(100.0)
     monkeypatch.setattr(polling_module, "time", played)
     return played
 
 
 @pytest.fixture
-def polling(host: PlayedHost, clock: Clock) -> Polling:
+def polling(host: PlayedHost, clock: PlayedTime) -> Polling:
     return Polling(cast("HostFunctions", host))
 
 
@@ -92,7 +83,9 @@ def test_other_tasks_run_after_32_polled_replies(polling: Polling) -> None:
     assert [number for number in range(96) if yields[number]] == [31, 63, 95]
 
 
-def test_other_tasks_get_their_turn_although_one_works_between_its_requests(polling: Polling, clock: Clock) -> None:
+def test_other_tasks_get_their_turn_although_one_works_between_its_requests(
+    polling: Polling, clock: PlayedTime
+) -> None:
     """Time that is not spent polling counts as well: the loop does not run meanwhile."""
     yields = []
     for _ in range(12):

@@ -16,6 +16,7 @@ from rapsqlite._guest.spin_budget import (
     is_crowded,
     may_spin,
 )
+from tests.patience import PlayedTime
 
 if TYPE_CHECKING:
     from rapsqlite._wasm.control_block import Words
@@ -52,27 +53,17 @@ class Talk:
         return self.words.spins
 
 
-class Clock:
-    """Time that passes only when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    played = Clock()
-    monkeypatch.setattr(spin_budget, "perf_counter", played)
+def clock(monkeypatch: pytest.MonkeyPatch) -> PlayedTime:
+    played = PlayedTime(100.0)
+    monkeypatch.setattr(spin_budget, "perf_counter", played.perf_counter)
     monkeypatch.setattr(spin_budget, "usable_processors", lambda: 4)
     monkeypatch.setattr(spin_budget, "_spinners", [])
     monkeypatch.setattr(spin_budget, "_crowded_until", 0.0)
     return played
 
 
-def test_guest_spins_long_once_requests_are_frequent(clock: Clock) -> None:
+def test_guest_spins_long_once_requests_are_frequent(clock: PlayedTime) -> None:
     talk = Talk()
 
     assert talk.ask() == FEW_SPINS
@@ -82,7 +73,7 @@ def test_guest_spins_long_once_requests_are_frequent(clock: Clock) -> None:
     assert talk.ask() == FEW_SPINS
 
 
-def test_word_is_stored_only_when_it_changes(clock: Clock) -> None:
+def test_word_is_stored_only_when_it_changes(clock: PlayedTime) -> None:
     talk = Talk()
     for _ in range(100):
         clock.now += 0.0001
@@ -91,7 +82,7 @@ def test_word_is_stored_only_when_it_changes(clock: Clock) -> None:
     assert talk.words.stores == 2
 
 
-def test_guest_spins_only_in_its_turn_while_too_many_are_active(clock: Clock) -> None:
+def test_guest_spins_only_in_its_turn_while_too_many_are_active(clock: PlayedTime) -> None:
     talks = [Talk() for _ in range(3)]
     spins, spins_afterwards = [], []
     for _ in range(20):
@@ -104,7 +95,7 @@ def test_guest_spins_only_in_its_turn_while_too_many_are_active(clock: Clock) ->
     assert is_crowded()
 
 
-def test_guest_that_may_spin_does_so_after_its_turn(clock: Clock) -> None:
+def test_guest_that_may_spin_does_so_after_its_turn(clock: PlayedTime) -> None:
     talk = Talk()
     for _ in range(3):
         clock.now += 0.0001
@@ -113,7 +104,7 @@ def test_guest_that_may_spin_does_so_after_its_turn(clock: Clock) -> None:
     assert talk.end_turn() == MANY_SPINS
 
 
-def test_budget_of_idle_guests_is_free(clock: Clock) -> None:
+def test_budget_of_idle_guests_is_free(clock: PlayedTime) -> None:
     earlier, later = [Talk() for _ in range(2)], [Talk() for _ in range(2)]
     for pair in (earlier, later):
         spins: list[int] = []
@@ -125,7 +116,7 @@ def test_budget_of_idle_guests_is_free(clock: Clock) -> None:
     assert not is_crowded()
 
 
-def test_past_crowd_is_forgotten(clock: Clock) -> None:
+def test_past_crowd_is_forgotten(clock: PlayedTime) -> None:
     talks = [Talk() for _ in range(3)]
     for _ in range(20):
         clock.now += 0.00005
@@ -140,7 +131,7 @@ def test_past_crowd_is_forgotten(clock: Clock) -> None:
     assert not is_crowded()
 
 
-def test_stopped_guest_returns_its_budget(clock: Clock) -> None:
+def test_stopped_guest_returns_its_budget(clock: PlayedTime) -> None:
     talks = [Talk() for _ in range(3)]
     for talk in talks[:2]:
         talk.ask()
@@ -153,7 +144,7 @@ def test_stopped_guest_returns_its_budget(clock: Clock) -> None:
     assert len(spin_budget._spinners) == 2
 
 
-def test_no_guest_spins_on_a_single_processor(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_guest_spins_on_a_single_processor(clock: PlayedTime, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spinning there keeps the other side, whose reply it waits for, from running."""
     monkeypatch.setattr(spin_budget, "usable_processors", lambda: 1)
     talk = Talk()
@@ -167,7 +158,7 @@ def test_no_guest_spins_on_a_single_processor(clock: Clock, monkeypatch: pytest.
     assert not may_spin()
 
 
-def test_guest_spins_again_once_there_is_another_processor(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guest_spins_again_once_there_is_another_processor(clock: PlayedTime, monkeypatch: pytest.MonkeyPatch) -> None:
     processors = [1]
     monkeypatch.setattr(spin_budget, "usable_processors", lambda: processors[0])
     talk = Talk()

@@ -14,6 +14,7 @@ import sniffio
 import rapsqlite
 from rapsqlite import cursor as cursors
 from rapsqlite._guest.guest import Guest
+from tests.patience import PlayedTime
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -24,16 +25,6 @@ SLICE = 64  # rows, as documented
 ROWS = 5000
 NUMBERS = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {ROWS}) SELECT i FROM n"
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
-
-
-class PlayedTime:
-    """The module ``time`` of cursors."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now
 
 
 @pytest.fixture
