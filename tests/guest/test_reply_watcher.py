@@ -18,7 +18,7 @@ from rapsqlite._guest import polling, spin_budget
 from rapsqlite._wasm import reply_watcher
 from rapsqlite._wasm.reply_watcher import ReplyWatcher, SharedPage, Unpublished
 from tests.guest.watching import MANY_CHECKS, let_tasks_poll, note_watches
-from tests.systems import not_on_windows
+from tests.systems import LOOPS_THAT_POLL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -217,16 +217,11 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return note_watches(monkeypatch)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(False, id="asyncio"),
-        pytest.param(True, id="uvloop", marks=not_on_windows("uvloop is not for Windows")),
-    ],
-)
+@pytest.fixture(scope="module", params=LOOPS_THAT_POLL)
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Not on Trio, whose tasks never wait outside their loop."""
-    return "asyncio", {"use_uvloop": request.param}
+    backend: tuple[str, dict[str, Any]] = request.param
+    return backend
 
 
 @pytest.mark.anyio

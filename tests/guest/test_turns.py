@@ -17,7 +17,7 @@ from rapsqlite._guest import polling
 from rapsqlite._platform import system
 from rapsqlite._wasm.rings import Rings
 from tests.guest.watching import let_tasks_poll, note_watches
-from tests.systems import not_on_windows
+from tests.systems import LOOPS_THAT_POLL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,16 +34,11 @@ INSERT = "INSERT INTO t VALUES (1)"
 WRITES = ("PRAGMA synchronous = NORMAL", INSERT, INSERT, INSERT)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(False, id="asyncio"),
-        pytest.param(True, id="uvloop", marks=not_on_windows("uvloop is not for Windows")),
-    ],
-)
+@pytest.fixture(scope="module", params=LOOPS_THAT_POLL)
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Not on Trio, whose tasks never wait outside their loop."""
-    return "asyncio", {"use_uvloop": request.param}
+    backend: tuple[str, dict[str, Any]] = request.param
+    return backend
 
 
 @pytest.fixture(autouse=True)

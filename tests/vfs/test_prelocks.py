@@ -20,7 +20,7 @@ from rapsqlite._guest.request import PendingRequest
 from rapsqlite._loops import current_loop
 from rapsqlite._platform import system
 from rapsqlite._wasm.rings import Request, Rings
-from tests.systems import not_on_windows
+from tests.systems import LOOPS_THAT_POLL, not_on_windows
 from tests.vfs.native import create, impatient, take_everything
 
 if TYPE_CHECKING:
@@ -34,16 +34,11 @@ READ = "SELECT v FROM t"
 WRITE = "UPDATE t SET v = v + 1"
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(False, id="asyncio"),
-        pytest.param(True, id="uvloop", marks=not_on_windows("uvloop is not for Windows")),
-    ],
-)
+@pytest.fixture(scope="module", params=LOOPS_THAT_POLL)
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Not on Trio, whose tasks never wait outside their loop."""
-    return "asyncio", {"use_uvloop": request.param}
+    backend: tuple[str, dict[str, Any]] = request.param
+    return backend
 
 
 @pytest.fixture(autouse=True)
