@@ -320,6 +320,9 @@ class Disturbance:
             self.outcome = "broken off"
         else:
             self.outcome = "returned"
+        finally:  # a statement with rows left may be working still: there is nobody left to disturb
+            self._is_on = False
+            self._noticed.set()
 
     def on_work(self, *_: object) -> None:
         """On the guest's thread: the call's first statement begins, or it reads, writes, locks, or calls a function."""
