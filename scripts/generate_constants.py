@@ -3,8 +3,8 @@
 
 Sources, so that nothing is typed twice: ``wasm/src/abi.rs`` and ``abi/`` (the contract with the guest, docs/abi.md),
 ``wasm/extensions/provided.txt`` (the C functions that the guest has for extensions) and the bindings of the
-``libsqlite3-sys`` crate, in the version that ``wasm/Cargo.lock`` pins. Cargo is asked where the crate is; it is
-downloaded only if it is not there yet.
+``libsqlite3-sys`` crate, in the version that ``wasm/Cargo.lock`` pins, as far as the package or its tests name them.
+Cargo is asked where the crate is; it is downloaded only if it is not there yet.
 
     scripts/generate_constants.py            write the file
     scripts/generate_constants.py --check    exit 1 if the committed file is not what would be written
@@ -67,6 +67,12 @@ def result_codes(sqlite: dict[str, int]) -> dict[int, str]:
     return codes
 
 
+def named() -> set[str]:
+    """Return the words of the package and its tests that may be names of SQLite's."""
+    sources = [path for folder in ("rapsqlite", "tests") for path in (ROOT / folder).rglob("*.py") if path != TARGET]
+    return {word for path in sources for word in re.findall(r"\bSQLITE_\w+", path.read_text(encoding="utf-8"))}
+
+
 def rendered() -> str:
     """Return the text of the generated module."""
     bindings = bindings_path().read_text(encoding="utf-8")
@@ -79,7 +85,8 @@ def rendered() -> str:
     lines.append("# The contract with the guest: wasm/src/abi.rs, docs/abi.md.")
     lines += [f"{name} = {value}" for name, value in abi.items()]
     lines.append("\n# SQLite: https://sqlite.org/c3ref/constlist.html")
-    lines += [f"{name} = {value}" for name, value in sqlite.items()]
+    used = named()
+    lines += [f"{name} = {value}" for name, value in sqlite.items() if name in used]
     lines.append("\n# Result code, primary or extended, to its name.")
     lines.append("RESULT_CODES: dict[int, str] = {")
     lines += [f'    {code}: "{name}",' for code, name in sorted(result_codes(sqlite).items())]
