@@ -62,7 +62,7 @@ def _own(workload: str, figure: str) -> Callable[[Medians], float]:
 
 
 def _own_shape(workload: str) -> Callable[[Medians], float]:
-    """The rate of a row shape divided by that of plain rows."""
+    """The rate of a row shape relative to plain rows."""
     return lambda medians: medians[workload][OURS]["rows_per_s"] / medians["fetch_all"][OURS]["rows_per_s"]
 
 

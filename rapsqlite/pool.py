@@ -133,7 +133,7 @@ class _Lane:
 class _Loan:
     """A connection that a task waits for, opens or has; where, when and by which task it was acquired.
 
-    If it is dropped, its place is given back.
+    If it is dropped, it no longer counts in the size of its lane.
     """
 
     __slots__ = (
@@ -180,7 +180,7 @@ class _Loan:
             self.event.set()
 
     def give_up(self) -> None:
-        """Close its connection without waiting, and give its place to a waiting task; idempotent."""
+        """Close its connection without waiting, and let a waiting task open another; idempotent."""
         lane = self.lane
         self._free()
         if lane is not None:
@@ -339,7 +339,7 @@ class Pool(Uncopied):
             if self._is_in_its_loop() or self._loop is None or not self._loop.post(self._abandon):
                 self._abandon()
             return
-        self._check_place(is_closing=True)
+        self._check_process_and_loop(is_closing=True)
         mine = [loan for loan in self._loans_of_this_task() if loan.is_tasks or kind is not None]
         await self._close(None if kind is None else _CLOSING_S, mine, [*self._probably_mine(), *self._nobodys()])
 
@@ -382,7 +382,7 @@ class Pool(Uncopied):
             timeout = checked_seconds(timeout)
         if self._process != os.getpid():
             return
-        self._check_place(is_closing=True)
+        self._check_process_and_loop(is_closing=True)
         mine = self._probably_mine()
         if mine and timeout is None:
             kind = "connection" if mine[0].is_tasks else "stream"
@@ -401,7 +401,7 @@ class Pool(Uncopied):
 
         self._is_closed = True
         try:
-            self._settle()
+            self._update_waiting()
             with move_on_after(timeout_s):
                 await self._close_idle()
                 if self._loop is not None and not self._loop.is_closed():
@@ -422,7 +422,7 @@ class Pool(Uncopied):
     def _abandon(self) -> None:
         """Close without waiting what is still open, and say so of connections that are out; idempotent."""
         self._is_closed = True
-        self._settle()
+        self._update_waiting()
         self._close_idle_nowait()
         left = []
         for connection, loan in list(self._loans.items()):
@@ -459,7 +459,7 @@ class Pool(Uncopied):
             self._set_lanes()
             self._close_surplus()
         except BaseException:
-            self._settle()
+            self._update_waiting()
             raise
 
     def __del__(self, _warn: Callable[..., None] = warnings.warn, _warning: type[Warning] = ResourceWarning) -> None:
@@ -492,7 +492,7 @@ class Pool(Uncopied):
 
     async def release(self, connection: Connection) -> None:
         """Return a connection to the pool, in its event loop. Commit first: an open transaction is rolled back."""
-        self._check_place()
+        self._check_process_and_loop()
         loan = self._loan_of(connection)
         if loan is None or loan.is_returned:
             raise ProgrammingError("this connection was already returned, or belongs to another pool")
@@ -525,7 +525,7 @@ class Pool(Uncopied):
             if loan.pooled is not None:
                 loan.pooled.detach(connection)
             return  # the collector ends the task, perhaps in another thread, and drops the loan next
-        self._check_place()
+        self._check_process_and_loop()
         try:
             loan.is_returned = True
             if _inherited.get():
@@ -574,7 +574,7 @@ class Pool(Uncopied):
         if lane is None or pooled is None:
             return  # given up meanwhile
         # A new one is never too old: however short its lifetime, opening connections ends.
-        is_surplus = not self._has_place(lane, pooled) or (not is_new and self._is_old(pooled))
+        is_surplus = not self._is_wanted(lane, pooled) or (not is_new and self._is_old(pooled))
         if is_good and not self._is_closed and not is_surplus:
             lane.put(loan)
             return
@@ -584,9 +584,9 @@ class Pool(Uncopied):
     def _recover(self, loan: _Loan) -> None:
         """Undo an acquisition or a return that an exception has ended, and finish what it kept from other tasks."""
         loan.give_up()
-        self._settle()
+        self._update_waiting()
 
-    def _settle(self) -> None:
+    def _update_waiting(self) -> None:
         """Bring lanes and waiting tasks up to date with the pool's state; idempotent."""
         if not self._is_closed:
             self._set_lanes()
@@ -764,7 +764,7 @@ class Pool(Uncopied):
         self._counts["opened"] += 1
         return pooled
 
-    def _has_place(self, lane: _Lane, pooled: Pooled) -> bool:
+    def _is_wanted(self, lane: _Lane, pooled: Pooled) -> bool:
         """Return True if it was opened since the last `drain`, and is not one too many."""
         return pooled.generation == self._generation and lane.size <= lane.most
 
@@ -778,7 +778,7 @@ class Pool(Uncopied):
             for pooled in list(lane.idle):
                 unused = self._idle_timeout_s is not None and now - pooled.idle_since > self._idle_timeout_s
                 is_surplus = self._is_old(pooled) or (unused and lane.size > max(self._least(lane), 0))
-                if is_surplus or not self._has_place(lane, pooled):
+                if is_surplus or not self._is_wanted(lane, pooled):
                     self._close_one(lane, pooled)
 
     def _close_one(self, lane: _Lane, pooled: Pooled) -> None:
@@ -935,9 +935,9 @@ class Pool(Uncopied):
         """Raise if the pool cannot be used, or not here."""
         if self._is_closed and self._process == os.getpid():
             raise self._refusal()
-        self._check_place()
+        self._check_process_and_loop()
 
-    def _check_place(self, *, is_closing: bool = False) -> None:
+    def _check_process_and_loop(self, *, is_closing: bool = False) -> None:
         """Raise in another process or event loop. A pool whose loop is closed can be closed in any."""
         if self._process != os.getpid():
             raise ProgrammingError("this pool belongs to the parent process: create another one after fork()")

@@ -87,10 +87,10 @@ def _look(name: str, args: tuple[Any, ...]) -> None:
     if caller is None or not args or _is_harmless(args[0]):
         return
     code = caller.f_code
-    place = f"{os.path.relpath(code.co_filename, PACKAGE)} {code.co_name}"
-    if place not in KNOWN:
+    origin = f"{os.path.relpath(code.co_filename, PACKAGE)} {code.co_name}"
+    if origin not in KNOWN:
         stack = "".join(traceback.format_stack(caller, 12))
-        _noted.append(f"{name}{args!r:.200} on the event loop's thread, by {place}:\n{stack}")
+        _noted.append(f"{name}{args!r:.200} on the event loop's thread, by {origin}:\n{stack}")
 
 
 def _caller(frame: FrameType | None) -> FrameType | None:

@@ -121,8 +121,8 @@ async def import_csv(conn: Connection, path: Path, table: str, skip: int, progre
                 width = len(header)
                 columns = ", ".join(f"{quoted(name)} TEXT" for name in _distinct(header))
                 await conn.execute(f"CREATE TABLE {quoted(table)} ({columns})")
-            places = ", ".join("?" * width)
-            await conn.executemany(f"INSERT INTO {quoted(table)} VALUES ({places})", rows.fitting(width))
+            placeholders = ", ".join("?" * width)
+            await conn.executemany(f"INSERT INTO {quoted(table)} VALUES ({placeholders})", rows.fitting(width))
     return list(rows.complaints())
 
 

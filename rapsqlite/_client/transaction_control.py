@@ -174,10 +174,10 @@ class TransactionControl:
 
     async def rollback(self) -> None:
         """Roll back if there is a transaction, including one that a changed setting failed to commit."""
-        settled = await self.apply_or_drop_pending_setting()
+        applied = await self.apply_or_drop_pending_setting()
         if self._autocommit is False:
             await self.guest.call(Request(abi.OP_SCRIPT, b"ROLLBACK", format=_THEN_BEGIN))
-        elif self._autocommit is True and settled:
+        elif self._autocommit is True and applied:
             self.guest.state  # noqa: B018 - raises if the connection is closed
         else:
             await _tolerate(_NOTHING_TO_ROLL_BACK, self.run("ROLLBACK"))

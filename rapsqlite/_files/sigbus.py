@@ -51,7 +51,7 @@ def turns_into_trap() -> bool:
 def _known_verdict() -> bool | None:
     if not _library:
         return None
-    identity = f"{_library} {platform.release()} {sys.executable} {_PLACE}"
+    identity = f"{_library} {platform.release()} {sys.executable} {_MAPPED_AT}"
     key = f"sigbus-{zlib.crc32(identity.encode()):08x}.trial"
     known = module_cache.read(key)
     if known is not None:
@@ -101,7 +101,7 @@ def _passes_trial() -> bool | None:
 _MODULE = bytes.fromhex(
     "0061736d0100000001060160017f017e030201000503010002071102066d656d6f72790200046c6f616400000a0901070020002903000b"
 )
-_PLACE = WINDOWS_START  # beyond the memory, where files are mapped
+_MAPPED_AT = WINDOWS_START  # beyond the memory, where files are mapped
 
 
 def try_fault() -> None:
@@ -120,13 +120,13 @@ def try_fault() -> None:
     base = ctypes.addressof(memory.data_ptr(store).contents)
     fd = system.open_shrinking_file()
     os.write(fd, b"\1" * 65536)
-    mapping.lay(base + _PLACE, fd, 0, 65536, writable=False)
+    mapping.lay(base + _MAPPED_AT, fd, 0, 65536, writable=False)
     expected = int.from_bytes(b"\1" * 8, "little")
-    if not arm() or load(store, _PLACE - (1 << 32)) != expected:
+    if not arm() or load(store, _MAPPED_AT - (1 << 32)) != expected:
         return
     os.ftruncate(fd, 0)
     try:
-        load(store, _PLACE - (1 << 32))
+        load(store, _MAPPED_AT - (1 << 32))
     except wasmtime.Trap:
         if load(store, 0) == 0:  # and wasm continues
             sys.stdout.write(_PASSED.decode())

@@ -1,7 +1,7 @@
 """Queues of this process's connections that wait for locks, by file: the next one is woken when it can get the lock.
 
 First come, first served, as far as possible: a woken waiter tries again, and if another connection was faster, it
-sleeps again in its old place. Holders in other processes wake no one, so each waiter also retries from time to time:
+sleeps again in its old position. Holders in other processes wake no one, so each waiter also retries from time to time:
 the first in the queue as often as if it were alone, the others less often the more of them wait.
 
 A process that waits with SQLite's own library tries ten times a second in the end, and would rarely find a lock free

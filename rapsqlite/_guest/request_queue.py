@@ -626,7 +626,7 @@ class RequestQueue:
             if self._bell is not None:
                 check_bells(self._bell.rings, rings)
             for _ in range(_FRAMES_PER_DRAIN):
-                reply = rings.look_at_reply()
+                reply = rings.peek_reply()
                 if reply is not None:
                     self._accept(rings, reply, woken)
                     if self._pending:

@@ -129,7 +129,7 @@ def _without_start(wasm: bytes, sections: list[tuple[int, bytes]]) -> bytes:
     function = _Reader(starts[0], 0, len(starts[0])).number()
     entry = sized(START.encode()) + _FUNCTION + leb128(function)
     if all(kind != _EXPORT for kind, _ in sections):
-        # Exports come directly before the place of the start section.
+        # Exports come directly before the start section.
         changed = [(_EXPORT, leb128(1) + entry) if kind == _START else (kind, content) for kind, content in sections]
     else:
         changed = [

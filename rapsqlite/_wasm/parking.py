@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def parking_here() -> Parking | None:
-    """Return a new place to sleep, None if it is not supported."""
+    """Return a new `Parking`, None if it is not supported."""
     return system.new_parking() if system.has_parking else None
 
 

@@ -235,7 +235,7 @@ class Rings(Words):
         words, index, tail = self._words, _REPLY_HEAD, self.reply_tail
         return any(words[index] != tail for _ in range(spins))
 
-    def look_at_reply(self) -> Reply | None:
+    def peek_reply(self) -> Reply | None:
         """Copy the next reply out. It is taken once ``reply_tail`` is its ``end`` and its spilled body is dropped."""
         for _ in range(2):  # a skip frame leads to the ring's start, and none is at the start
             tail = self.reply_tail

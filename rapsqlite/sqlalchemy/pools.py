@@ -40,7 +40,7 @@ class Record(_ConnectionRecord):
         super().invalidate(e, soft)
 
     def checkin(self, _fairy_was_created: bool = True) -> None:
-        """Return the connection to its pool, or only its place if what must run before raises or is cancelled."""
+        """Return the connection to its pool, or close it if what must run before raises or is cancelled."""
         connection: Any = self.dbapi_connection
         try:
             while connection is not None and self.finalize_callback:

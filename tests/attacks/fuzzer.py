@@ -39,7 +39,8 @@ from rapsqlite._wasm.imports import SIGNATURES
 from rapsqlite._wasm.rings import Request, Rings
 from rapsqlite.errors import Error
 from rapsqlite.runtime import Memory
-from tests.guest.calling import ARGUMENTS, PLACE, ROOM, Played
+from tests.guest.calling import ARGUMENT_BLOCK as PLAYED_BLOCK
+from tests.guest.calling import ARGUMENTS, ROOM, Played
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -256,7 +257,7 @@ class Callbacks:
         form = dice.choice((dice.randint(-1, 16), abi.FORM_ARRAY, abi.FORM_ARRAY | abi.FORM_FAR))
         length = len(data) if dice.random() < 0.8 else some_integer(dice, 62) - (1 << 61)
         address = ARGUMENTS if dice.random() < 0.8 else some_integer(dice, 62) - (1 << 61)
-        struct.pack_into("<6q", played.memory, PLACE, key, form, length, address, 0, dice.getrandbits(1))
+        struct.pack_into("<6q", played.memory, PLAYED_BLOCK, key, form, length, address, 0, dice.getrandbits(1))
         returned = timed(LONGEST_S, played.callbacks.call)
         assert returned in (0, 1)
         if dice.random() < 0.3:
@@ -383,10 +384,10 @@ def overwrite(dice: random.Random, memory: Memory, rings: Rings) -> None:
         word = dice.choice(range(abi.CONTROL_REQUEST_HEAD, abi.CONTROL_BYTES, 4)) // 4
         words[word] = (words[word] + dice.choice((1, 4, 8, 64, -8, 1 << 20))) & 0xFFFF_FFFF
         return
-    place = dice.choice((rings._replies, rings._requests, memory.view(0, min(memory._known_size, 2 << 20))))
+    buffer = dice.choice((rings._replies, rings._requests, memory.view(0, min(memory._known_size, 2 << 20))))
     for _ in range(dice.choice((1, 20, 1000))):
-        at = dice.randrange(len(place) - 8)
-        place[at : at + 4] = dice.randbytes(4)
+        at = dice.randrange(len(buffer) - 8)
+        buffer[at : at + 4] = dice.randbytes(4)
 
 
 def check_resources() -> None:

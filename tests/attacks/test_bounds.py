@@ -172,7 +172,7 @@ def test_body_in_the_ring_larger_than_any_real_one_is_refused() -> None:
     rings.reply_tail = 0
 
     with pytest.raises(MalformedReplyError, match="longer"):
-        rings.look_at_reply()
+        rings.peek_reply()
 
 
 @pytest.mark.parametrize("limit, length", [(0, MOST_BODY_BYTES + 1), (1_000, 8 << 20)])

@@ -9,7 +9,7 @@ import pytest
 from rapsqlite import _constants as abi
 from rapsqlite._wasm.imports import SIGNATURES
 from tests.attacks.hostile import FD, WINDOW, must_be_ok, outcomes
-from tests.guest.played import CONTROL, FREE, PAGES, PLACE, REPLIES, REQUESTS, RING, RING_BY_WRITING
+from tests.guest.played import ARGUMENT_BLOCK, CONTROL, FREE, PAGES, REPLIES, REQUESTS, RING, RING_BY_WRITING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAPPED = must_be_ok(f"(call $window_map {FD} {WINDOW} (i32.const 65536) (i64.const 0))")
 CUT = must_be_ok(f"(call $file_truncate {FD} (i64.const 0))")
 OUTSIDE = "the guest passed an address outside its memory"
-NO_PLACE = "the guest passed an address where no file can be mapped"
+UNMAPPABLE = "the guest passed an address where no file can be mapped"
 TRAP = "out of bounds memory access"
 LEFT = "the guest left its service loop"
 SHARED = "the guest passed an address that it shares with the host"
@@ -38,12 +38,12 @@ def test_no_file_is_mapped_over_the_guests_own_memory(tmp_path: Path, call: str)
     """The host reads and writes rings, control words and arguments: a file mapped there could shrink, or reject a
     write.
     """
-    addresses = [CONTROL & ~4095, PLACE & ~4095, REQUESTS, REPLIES, FREE, -4096, 0x7FFF_0000]
+    addresses = [CONTROL & ~4095, ARGUMENT_BLOCK & ~4095, REQUESTS, REPLIES, FREE, -4096, 0x7FFF_0000]
     attacks = {str(at): f"(drop (call {call.format(fd=FD, at=at)}))" for at in addresses}
 
     said = outcomes(attacks, tmp_path / "a.db")
 
-    assert said == dict.fromkeys(attacks, NO_PLACE)
+    assert said == dict.fromkeys(attacks, UNMAPPABLE)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_no_file_is_mapped_over_the_guests_own_memory(tmp_path: Path, call: str)
     [
         (CONTROL & ~4095, 4096, SHARED),
         (0, SIZE_NOW, SHARED),
-        (PLACE + 8, 4096, SHARED),
+        (ARGUMENT_BLOCK + 8, 4096, SHARED),
         (REQUESTS, 1, SHARED),
         (REPLIES + RING - 1, 4096, SHARED),
         (FREE, 65536, LEFT),

@@ -28,7 +28,7 @@ from trio._core._ki import ki_protection_enabled
 
 import rapsqlite
 from rapsqlite._guest import polling, request_queue
-from tests.patience import let_guests_answer_late
+from tests.played_time import let_guests_answer_late
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

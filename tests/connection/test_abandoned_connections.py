@@ -417,7 +417,7 @@ def test_loop_closed_during_a_copy_leaves_nothing(name: str, database: Path) -> 
         f"""
         import shutil, tempfile
         from rapsqlite._client import image
-        os.environ["SQLITE_TMPDIR"] = place = tempfile.mkdtemp(dir=os.path.dirname(path))
+        os.environ["SQLITE_TMPDIR"] = folder = tempfile.mkdtemp(dir=os.path.dirname(path))
         reached, released = threading.Event(), threading.Event()
         original = {owner}.{attribute}
 
@@ -442,7 +442,7 @@ def test_loop_closed_during_a_copy_leaves_nothing(name: str, database: Path) -> 
         released.set()
         for copying in guests():
             copying.join(5)
-        assert os.listdir(place) == [], os.listdir(place)
+        assert os.listdir(folder) == [], os.listdir(folder)
         """,
         database,
     )
@@ -546,19 +546,19 @@ def test_connection_dropped_while_the_guests_lock_is_held_is_stopped(name: str, 
         host = queue.host
         request = _queue.PendingRequest(queue, None, Request(0))
         entered, may_go_on = threading.Event(), threading.Event()
-        place = {owner or "_queue"}
-        original = getattr(place, {attribute!r})
+        owner = {owner or "_queue"}
+        original = getattr(owner, {attribute!r})
 
         def held(*args, **options):
             entered.set()
             may_go_on.wait()
             return original(*args, **options)
 
-        setattr(place, {attribute!r}, held)
+        setattr(owner, {attribute!r}, held)
         thread = threading.Thread(target={call})
         thread.start()
         entered.wait()
-        setattr(place, {attribute!r}, original)
+        setattr(owner, {attribute!r}, original)
         del conn
         may_go_on.set()
         thread.join()

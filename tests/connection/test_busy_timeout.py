@@ -13,7 +13,7 @@ import rapsqlite
 from rapsqlite import connect
 from rapsqlite._guest import host_functions
 from rapsqlite._guest.host_functions import HostFunctions
-from tests.patience import PlayedTime
+from tests.played_time import PlayedTime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

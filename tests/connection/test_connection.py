@@ -193,7 +193,7 @@ async def test_operation_can_be_awaited_only_once() -> None:
 async def test_connection_left_open_warns_where_it_was_opened() -> None:
     others = set(threading.enumerate())  # guests of earlier tests may still be ending
     conn = connect(":memory:")
-    place = f"{__file__}:{test_connection_left_open_warns_where_it_was_opened.__code__.co_firstlineno + 2}"
+    line = f"{__file__}:{test_connection_left_open_warns_where_it_was_opened.__code__.co_firstlineno + 2}"
     await conn
     (guest,) = (thread for thread in set(threading.enumerate()) - others if thread.name.startswith("rapsqlite"))
 
@@ -201,7 +201,7 @@ async def test_connection_left_open_warns_where_it_was_opened() -> None:
         del conn
         gc.collect()
 
-    assert place in str(caught[0].message)
+    assert line in str(caught[0].message)
     guest.join(10)
     assert not guest.is_alive()
 

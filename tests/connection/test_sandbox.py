@@ -15,7 +15,7 @@ from rapsqlite._files.file_table import FileTable
 from rapsqlite._guest.guest import Guest
 from rapsqlite._values.limits import LEAST_MEMORY_BYTES
 from rapsqlite._wasm.rings import Request
-from tests.patience import let_killed_guests_end_late, play_time_limits
+from tests.played_time import let_killed_guests_end_late, play_time_limits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,21 +36,21 @@ def make(path: Path, value: str) -> None:
         native.execute("INSERT INTO t VALUES (?)", (value,))
 
 
-def make_place(place: Path) -> Path:
+def make_folder(folder: Path) -> Path:
     """Create a tenant's directory, a directory off limits to the tenant, links between them, and one to work in."""
-    make(place / "tenant" / "main.db", "main")
-    make(place / "tenant" / "deeper" / "below.db", "below")
-    make(place / "tenant-two" / "secret.db", "secret")
-    (place / "tenant" / "link.db").symlink_to("../tenant-two/secret.db")
-    (place / "tenant" / "out").symlink_to("../tenant-two")
-    (place / "work").mkdir()
-    return place
+    make(folder / "tenant" / "main.db", "main")
+    make(folder / "tenant" / "deeper" / "below.db", "below")
+    make(folder / "tenant-two" / "secret.db", "secret")
+    (folder / "tenant" / "link.db").symlink_to("../tenant-two/secret.db")
+    (folder / "tenant" / "out").symlink_to("../tenant-two")
+    (folder / "work").mkdir()
+    return folder
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directories of `make_place`, with the third as the working directory."""
-    made = make_place(tmp_path / "place")
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directories of `make_folder`, with the third as the working directory."""
+    made = make_folder(tmp_path / "folder")
     monkeypatch.chdir(made / "work")
     return made
 
@@ -61,16 +61,16 @@ def tree(root: Path) -> dict[str, bytes]:
 
 
 OUTSIDE = [
-    pytest.param("{place}/tenant-two/secret.db", id="absolute"),
-    pytest.param("{place}/tenant/link.db", id="link to a file"),
-    pytest.param("{place}/tenant/out/secret.db", id="link to a directory"),
+    pytest.param("{folder}/tenant-two/secret.db", id="absolute"),
+    pytest.param("{folder}/tenant/link.db", id="link to a file"),
+    pytest.param("{folder}/tenant/out/secret.db", id="link to a directory"),
     pytest.param("../tenant-two/secret.db", id="up and down"),
     pytest.param("../tenant/deeper/../../tenant-two/secret.db", id="in and out"),
     pytest.param("../tenant-two/new.db", id="new"),
     pytest.param("new.db", id="new in the working directory"),
-    pytest.param("file:{place}/tenant-two/secret.db?mode=rwc", id="URI"),
+    pytest.param("file:{folder}/tenant-two/secret.db?mode=rwc", id="URI"),
     pytest.param("file:../tenant/%2e%2e/tenant-two/secret%2edb", id="URI with escapes"),
-    pytest.param("file://localhost{place}/tenant-two/secret.db?immutable=1&nolock=1", id="URI without locks"),
+    pytest.param("file://localhost{folder}/tenant-two/secret.db?immutable=1&nolock=1", id="URI without locks"),
 ]
 
 
@@ -82,14 +82,14 @@ async def test_without_limits_names_mean_the_same_as_in_sqlite3(
     """Programs written for aiosqlite attach arbitrary files."""
     outcomes = []
     for library in ("native", "ours"):
-        here = make_place(tmp_path / library)
+        here = make_folder(tmp_path / library)
         monkeypatch.chdir(here / "work")
         connection = connect(here / "tenant" / "main.db", uri=True, isolation_level=None)
         with closing(sqlite3.connect(here / "tenant" / "main.db", uri=True, isolation_level=None)) as native:
             async with connection as ours:
                 rows: list[Any] = []
                 try:
-                    for sql, parameters in _statements(verb, name.format(place=here)):
+                    for sql, parameters in _statements(verb, name.format(folder=here)):
                         if library == "ours":
                             rows += await ours.execute_fetchall(sql, parameters)
                         else:
@@ -114,60 +114,62 @@ def _statements(verb: str, name: str) -> list[tuple[str, tuple[str, ...]]]:
 
 @pytest.mark.parametrize("name", OUTSIDE)
 @pytest.mark.parametrize("verb", ["ATTACH", "VACUUM INTO"])
-async def test_limits_keep_files_outside_the_granted_directories_unreachable(place: Path, name: str, verb: str) -> None:
-    before = tree(place)
-    limits: Limits = {"directories": [place / "tenant"]}
+async def test_limits_keep_files_outside_the_granted_directories_unreachable(
+    folder: Path, name: str, verb: str
+) -> None:
+    before = tree(folder)
+    limits: Limits = {"directories": [folder / "tenant"]}
 
-    async with connect(place / "tenant" / "main.db", uri=True, isolation_level=None, limits=limits) as conn:
-        sql, parameters = _statements(verb, name.format(place=place))[0]
+    async with connect(folder / "tenant" / "main.db", uri=True, isolation_level=None, limits=limits) as conn:
+        sql, parameters = _statements(verb, name.format(folder=folder))[0]
         with pytest.raises(rapsqlite.OperationalError, match=r"not granted.*directories") as caught:
             await conn.execute(sql, parameters)
         assert caught.value.sqlite_errorcode & 0xFF == rapsqlite.SQLITE_CANTOPEN
         assert await conn.fetch_all("SELECT v FROM t") == [["main"]]
 
-    assert tree(place) == before
+    assert tree(folder) == before
 
 
 @pytest.mark.parametrize("name", ["deeper/below.db", "main.db-journal", "main.db-wal", "main.db-shm", "other.db"])
-async def test_limits_without_directories_grant_only_the_database(place: Path, name: str) -> None:
+async def test_limits_without_directories_grant_only_the_database(folder: Path, name: str) -> None:
     """Not even neighbouring files: they may belong to other tenants."""
-    before = tree(place)
+    before = tree(folder)
 
-    async with connect(place / "tenant" / "main.db", isolation_level=None, limits={}) as conn:
+    async with connect(folder / "tenant" / "main.db", isolation_level=None, limits={}) as conn:
         for verb in ("ATTACH ? AS other", "VACUUM INTO ?"):
             with pytest.raises(rapsqlite.OperationalError, match="not granted"):
-                await conn.execute(verb, (str(place / "tenant" / name),))
-        await conn.execute("ATTACH ? AS same", (str(place / "tenant" / "main.db"),))
+                await conn.execute(verb, (str(folder / "tenant" / name),))
+        await conn.execute("ATTACH ? AS same", (str(folder / "tenant" / "main.db"),))
         await conn.execute("ATTACH ':memory:' AS scratch")
         await conn.execute("CREATE TABLE scratch.u (v)")
 
-    assert tree(place) == before
+    assert tree(folder) == before
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
-async def test_transaction_may_span_databases_in_granted_directories(place: Path, mode: str) -> None:
+async def test_transaction_may_span_databases_in_granted_directories(folder: Path, mode: str) -> None:
     """The super-journal lies next to the main database, whose directory is not granted."""
-    make(place / "shared" / "other.db", "other")
-    limits: Limits = {"directories": [place / "shared"]}
-    async with connect(place / "tenant" / "main.db", isolation_level=None, limits=limits) as conn:
-        await conn.execute("ATTACH ? AS other", (str(place / "shared" / "other.db"),))
+    make(folder / "shared" / "other.db", "other")
+    limits: Limits = {"directories": [folder / "shared"]}
+    async with connect(folder / "tenant" / "main.db", isolation_level=None, limits=limits) as conn:
+        await conn.execute("ATTACH ? AS other", (str(folder / "shared" / "other.db"),))
         await conn.execute(f"PRAGMA main.journal_mode = {mode}")
         await conn.execute("BEGIN")
         await conn.execute("UPDATE main.t SET v = 1")
         await conn.execute("UPDATE other.t SET v = 1")
         await conn.execute("COMMIT")
 
-    for path in (place / "tenant" / "main.db", place / "shared" / "other.db"):
+    for path in (folder / "tenant" / "main.db", folder / "shared" / "other.db"):
         with closing(sqlite3.connect(path)) as native:
             assert native.execute("SELECT v FROM t").fetchall() == [(1,)]
 
 
-async def test_read_only_limit_changes_nothing_on_disk(place: Path) -> None:
-    before = tree(place)
-    limits: Limits = {"read_only": True, "directories": [place]}
+async def test_read_only_limit_changes_nothing_on_disk(folder: Path) -> None:
+    before = tree(folder)
+    limits: Limits = {"read_only": True, "directories": [folder]}
 
-    async with connect(place / "tenant" / "main.db", uri=True, isolation_level=None, limits=limits) as conn:
-        await conn.execute("ATTACH ? AS other", (str(place / "tenant-two" / "secret.db"),))
+    async with connect(folder / "tenant" / "main.db", uri=True, isolation_level=None, limits=limits) as conn:
+        await conn.execute("ATTACH ? AS other", (str(folder / "tenant-two" / "secret.db"),))
         assert await conn.fetch_all("SELECT v FROM other.t") == [["secret"]]
         for sql in (
             "INSERT INTO t VALUES (1)",
@@ -175,15 +177,15 @@ async def test_read_only_limit_changes_nothing_on_disk(place: Path) -> None:
             "CREATE TABLE u (v)",
             "PRAGMA user_version = 5",
             "VACUUM",
-            f"VACUUM INTO '{place}/tenant/copy.db'",
-            f"ATTACH '{place}/tenant/new.db' AS new",
-            f"ATTACH 'file:{place}/tenant-two/secret.db?mode=rwc' AS writable",
+            f"VACUUM INTO '{folder}/tenant/copy.db'",
+            f"ATTACH '{folder}/tenant/new.db' AS new",
+            f"ATTACH 'file:{folder}/tenant-two/secret.db?mode=rwc' AS writable",
         ):
             with pytest.raises(rapsqlite.OperationalError):
                 await conn.execute(sql)
         await conn.execute("CREATE TEMP TABLE scratch AS SELECT * FROM t")
 
-    assert tree(place) == before
+    assert tree(folder) == before
 
 
 def rights_of_mappings(name: str) -> set[str]:
@@ -216,52 +218,52 @@ async def test_read_only_limit_follows_what_others_write_to_a_wal(database: Path
             assert await conn.fetch_scalar("SELECT count(*) FROM t") == 22
 
 
-async def test_read_only_limit_reads_a_wal_that_no_process_has_open(place: Path) -> None:
+async def test_read_only_limit_reads_a_wal_that_no_process_has_open(folder: Path) -> None:
     """For a database in WAL mode SQLite needs a WAL and an index: they may be created, and stay empty."""
-    path = place / "work" / "wal.db"
+    path = folder / "work" / "wal.db"
     make(path, "old")
     with closing(sqlite3.connect(path, isolation_level=None)) as native:
         native.execute("PRAGMA journal_mode = WAL")
-    before = tree(place)
+    before = tree(folder)
 
     async with connect(path, isolation_level=None, limits=READS_ALONE) as conn:
         assert await conn.fetch_all("SELECT v FROM t") == [["old"]]
         for sql in ("INSERT INTO t VALUES (1)", "PRAGMA journal_mode = DELETE", "PRAGMA user_version = 5"):
             with pytest.raises(rapsqlite.OperationalError):
                 await conn.execute(sql)
-        assert tree(place) == before | {"work/wal.db-wal": b"", "work/wal.db-shm": b""}
+        assert tree(folder) == before | {"work/wal.db-wal": b"", "work/wal.db-shm": b""}
         with closing(sqlite3.connect(path, isolation_level=None)) as native:
             native.execute("UPDATE t SET v = 'new'")
             assert await conn.fetch_all("SELECT v FROM t") == [["new"]]
 
 
-async def test_read_only_limit_reads_a_wal_left_by_a_crash(place: Path) -> None:
-    path = place / "work" / "wal.db"
+async def test_read_only_limit_reads_a_wal_left_by_a_crash(folder: Path) -> None:
+    path = folder / "work" / "wal.db"
     make(path, "old")
     with closing(sqlite3.connect(path, isolation_level=None)) as native:
         native.execute("PRAGMA journal_mode = WAL")
         native.execute("UPDATE t SET v = 'committed'")
         left = {end: path.with_name(path.name + end).read_bytes() for end in ("", "-wal")}
     for end, content in left.items():
-        (place / "work" / ("left.db" + end)).write_bytes(content)
-    before = tree(place)
+        (folder / "work" / ("left.db" + end)).write_bytes(content)
+    before = tree(folder)
 
-    async with connect(place / "work" / "left.db", isolation_level=None, limits=READS_ALONE) as conn:
+    async with connect(folder / "work" / "left.db", isolation_level=None, limits=READS_ALONE) as conn:
         assert await conn.fetch_all("SELECT v FROM t") == [["committed"]]
         assert rights_of_mappings("left.db") <= {"r--s"}
 
-    assert tree(place) == before | {"work/left.db-shm": b""}
+    assert tree(folder) == before | {"work/left.db-shm": b""}
 
 
-async def test_read_only_connection_can_be_copied(place: Path) -> None:
+async def test_read_only_connection_can_be_copied(folder: Path) -> None:
     async with (
-        connect(place / "tenant" / "main.db", limits={"read_only": True}) as conn,
-        connect(place / "work" / "copy.db") as target,
+        connect(folder / "tenant" / "main.db", limits={"read_only": True}) as conn,
+        connect(folder / "work" / "copy.db") as target,
     ):
         await conn.backup(target)
 
         assert await target.fetch_all("SELECT v FROM t") == [["main"]]
-        assert len(await conn.serialize()) == (place / "tenant" / "main.db").stat().st_size
+        assert len(await conn.serialize()) == (folder / "tenant" / "main.db").stat().st_size
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])

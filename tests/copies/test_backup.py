@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-PLACES = ["memory", "file", "wal"]
+KINDS = ["memory", "file", "wal"]
 ROWS = 2000
 
 
 @pytest.fixture(autouse=True)
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where images are created; none may be left."""
-    place = tmp_path / "images"
-    place.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.delenv("SQLITE_TMPDIR", raising=False)
-    return place
+    return folder
 
 
 def left_in(directory: Path) -> list[str]:
     return os.listdir(directory)
 
 
-async def make(place: str, path: Path, page_size: int = 4096) -> rapsqlite.Connection:
-    conn = await connect(":memory:" if place == "memory" else path)
+async def make(kind: str, path: Path, page_size: int = 4096) -> rapsqlite.Connection:
+    conn = await connect(":memory:" if kind == "memory" else path)
     await conn.set_pragma("page_size", page_size)
-    if place == "wal":
+    if kind == "wal":
         await conn.set_pragma("journal_mode", "wal")
     return conn
 
@@ -57,8 +57,8 @@ async def source() -> AsyncIterator[rapsqlite.Connection]:
         yield conn
 
 
-@pytest.mark.parametrize("to", PLACES)
-@pytest.mark.parametrize("of", PLACES)
+@pytest.mark.parametrize("to", KINDS)
+@pytest.mark.parametrize("of", KINDS)
 async def test_backup_copies_everything(of: str, to: str, tmp_path: Path, images: Path) -> None:
     conn, target = await make(of, tmp_path / "a.db"), await make(to, tmp_path / "b.db")
     async with conn.transaction():
@@ -373,9 +373,9 @@ async def test_image_directory_is_granted_only_during_the_backup(source: rapsqli
 # -- serialize, deserialize ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", PLACES)
-async def test_serialized_database_is_a_database_file(place: str, tmp_path: Path, images: Path) -> None:
-    conn = await make(place, tmp_path / "a.db")
+@pytest.mark.parametrize("kind", KINDS)
+async def test_serialized_database_is_a_database_file(kind: str, tmp_path: Path, images: Path) -> None:
+    conn = await make(kind, tmp_path / "a.db")
     await fill(conn)
 
     data = await conn.serialize()

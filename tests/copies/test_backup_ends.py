@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from rapsqlite._files.file_table import FileTable
     from rapsqlite._wasm.rings import Request
 
-PLACES = ["memory", "file", "wal"]
+KINDS = ["memory", "file", "wal"]
 SCRIPT = """CREATE TABLE t (a INTEGER PRIMARY KEY, b); CREATE INDEX i ON t (b);
     WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 500)
     INSERT INTO t SELECT i, hex(randomblob(50)) FROM n"""
 ROWS = "SELECT * FROM t ORDER BY a"
 
 
-def path_of(place: str, path: Path) -> str:
-    return ":memory:" if place == "memory" else str(path)
+def path_of(kind: str, path: Path) -> str:
+    return ":memory:" if kind == "memory" else str(path)
 
 
 @pytest.mark.parametrize("pages", [-1, 7])
-@pytest.mark.parametrize("to", PLACES)
-@pytest.mark.parametrize("of", PLACES)
+@pytest.mark.parametrize("to", KINDS)
+@pytest.mark.parametrize("of", KINDS)
 async def test_database_of_sqlite3_is_replaced(of: str, to: str, pages: int, tmp_path: Path) -> None:
     async with rapsqlite.connect(path_of(of, tmp_path / "a")) as conn:
         if of == "wal":
@@ -292,7 +292,7 @@ def open_files() -> set[str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which files a process has open")
-@pytest.mark.parametrize("of", PLACES)
+@pytest.mark.parametrize("of", KINDS)
 @pytest.mark.parametrize("direction", ["backup", "restore"])
 async def test_no_file_is_open_in_two_sqlite_libraries_at_once(
     direction: str, of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -32,18 +32,18 @@ asyncio.run(main())
 """
 
 
-def copying(place: Path, what: str) -> subprocess.Popen[str]:
+def copying(folder: Path, what: str) -> subprocess.Popen[str]:
     """Start a process that copies a database and does ``what`` at each step."""
     program = textwrap.dedent(COPIES).format(what=what)
-    environment = {**os.environ, "SQLITE_TMPDIR": str(place), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "SQLITE_TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, "-c", program], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
 
-def kept_images(place: Path) -> list[Path]:
+def kept_images(folder: Path) -> list[Path]:
     """Return the lock files, each with an image next to it."""
-    locks = list(place.glob("rapsqlite_*.lock"))
+    locks = list(folder.glob("rapsqlite_*.lock"))
     assert all((lock.with_suffix("") / "image").exists() for lock in locks)
     return locks
 

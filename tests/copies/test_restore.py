@@ -30,14 +30,14 @@ def native(
 @pytest.mark.parametrize("to", ["memory", "file", "wal"])
 @pytest.mark.parametrize("of", ["memory", "file", "wal"])
 async def test_native_database_replaces_ours(of: str, to: str, check_same_thread: bool, tmp_path: Path) -> None:
-    place = {
+    paths = {
         "of": ":memory:" if of == "memory" else tmp_path / "a",
         "to": ":memory:" if to == "memory" else tmp_path / "b",
     }
-    with native(place["of"], check_same_thread=check_same_thread) as source:
+    with native(paths["of"], check_same_thread=check_same_thread) as source:
         if of == "wal":
             source.execute("PRAGMA journal_mode = wal")
-        async with rapsqlite.connect(place["to"]) as conn:
+        async with rapsqlite.connect(paths["to"]) as conn:
             if to == "wal":
                 await conn.set_pragma("journal_mode", "wal")
             await conn.execute("CREATE TABLE replaced (a)")

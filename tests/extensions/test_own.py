@@ -25,7 +25,7 @@ from tests.extensions.conftest import (
     documented_source,
 )
 from tests.extensions.modules import ENTRY, dylink, mem_info, side_module
-from tests.patience import let_killed_guests_end_late
+from tests.played_time import let_killed_guests_end_late
 
 if TYPE_CHECKING:
     from collections.abc import Callable

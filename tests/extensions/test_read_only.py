@@ -44,7 +44,7 @@ def companions(directory: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Iterator[Path]:
     """A directory with a database in WAL mode that a writer has open, and one with a journal left by a crash."""
     with closing(sqlite3.connect(tmp_path / "wal.db", isolation_level=None)) as writer:
         writer.execute("PRAGMA journal_mode = WAL")
@@ -57,10 +57,10 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-async def reader(place: Path, intruder: Path) -> AsyncIterator[rapsqlite.Connection]:
+async def reader(folder: Path, intruder: Path) -> AsyncIterator[rapsqlite.Connection]:
     """A read-only connection with the extension."""
-    limits: rapsqlite.Limits = {"read_only": True, "directories": [place]}
-    async with rapsqlite.connect(place / "wal.db", isolation_level=None, limits=limits) as connection:
+    limits: rapsqlite.Limits = {"read_only": True, "directories": [folder]}
+    async with rapsqlite.connect(folder / "wal.db", isolation_level=None, limits=limits) as connection:
         await connection.enable_load_extension(True)
         await connection.load_extension(intruder)
         yield connection
@@ -68,14 +68,14 @@ async def reader(place: Path, intruder: Path) -> AsyncIterator[rapsqlite.Connect
 
 @pytest.mark.parametrize("database", ["wal.db", "plain.db"])
 async def test_extension_cannot_write_to_database_files(
-    place: Path, reader: rapsqlite.Connection, database: str
+    folder: Path, reader: rapsqlite.Connection, database: str
 ) -> None:
     assert await reader.fetch_all("SELECT v FROM t") == [["kept"]]
-    before = companions(place)
+    before = companions(folder)
 
     answers = {
         (way, companion, kind, mode): await reader.fetch_scalar(
-            INTRUDE, (way, str(place / (database + companion)), kind, mode)
+            INTRUDE, (way, str(folder / (database + companion)), kind, mode)
         )
         for way in WAYS
         for companion in COMPANIONS
@@ -84,31 +84,31 @@ async def test_extension_cannot_write_to_database_files(
     }
 
     assert [case for case, code in answers.items() if code == 0] == []
-    assert companions(place) == before
+    assert companions(folder) == before
 
 
 @pytest.mark.parametrize("name", [*(f"wal.db{end}" for end in COMPANIONS), "plain.db", "plain.db-journal"])
-async def test_extension_cannot_delete_files(place: Path, reader: rapsqlite.Connection, name: str) -> None:
-    before = companions(place)
+async def test_extension_cannot_delete_files(folder: Path, reader: rapsqlite.Connection, name: str) -> None:
+    before = companions(folder)
 
-    assert await reader.fetch_scalar(INTRUDE, ("delete", str(place / name), "", "")) != rapsqlite.SQLITE_OK
-    assert companions(place) == before
+    assert await reader.fetch_scalar(INTRUDE, ("delete", str(folder / name), "", "")) != rapsqlite.SQLITE_OK
+    assert companions(folder) == before
 
 
 @pytest.mark.parametrize("name", ["new.db", "new.db-journal", "new.db-wal", "plain.db-wal", "plain.db-mj000000900"])
-async def test_extension_cannot_create_files(place: Path, reader: rapsqlite.Connection, name: str) -> None:
-    before = companions(place)
+async def test_extension_cannot_create_files(folder: Path, reader: rapsqlite.Connection, name: str) -> None:
+    before = companions(folder)
 
     for kind in KINDS:
         for mode in MODES:
-            assert await reader.fetch_scalar(INTRUDE, ("append", str(place / name), kind, mode)) != rapsqlite.SQLITE_OK
-    assert companions(place) == before
+            assert await reader.fetch_scalar(INTRUDE, ("append", str(folder / name), kind, mode)) != rapsqlite.SQLITE_OK
+    assert companions(folder) == before
 
 
-async def test_extension_cannot_lock_out_writers(place: Path, reader: rapsqlite.Connection) -> None:
+async def test_extension_cannot_lock_out_writers(folder: Path, reader: rapsqlite.Connection) -> None:
     """A read-only descriptor takes only shared locks."""
     for mode in MODES:
-        assert await reader.fetch_scalar(INTRUDE, ("lock", str(place / "wal.db"), "database", mode)) != 0
-    with closing(sqlite3.connect(place / "wal.db", isolation_level=None, timeout=0)) as native:
+        assert await reader.fetch_scalar(INTRUDE, ("lock", str(folder / "wal.db"), "database", mode)) != 0
+    with closing(sqlite3.connect(folder / "wal.db", isolation_level=None, timeout=0)) as native:
         native.execute("INSERT INTO t VALUES ('more')")
     assert await reader.fetch_all("SELECT v FROM t") == [["kept"], ["more"]]

@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 
 import rapsqlite
-from tests.patience import let_killed_guests_end_late, play_time_limits
+from tests.played_time import let_killed_guests_end_late, play_time_limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -20,7 +20,7 @@ from rapsqlite._client.extension_loader import Loader
 from rapsqlite._client.opening import OpenOptions
 from rapsqlite._guest import registry
 from tests.extensions.modules import ENTRY, side_module
-from tests.patience import let_killed_guests_end_late, play_time_limits
+from tests.played_time import let_killed_guests_end_late, play_time_limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

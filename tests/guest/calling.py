@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MEMORY_BYTES = 1 << 20
-PLACE = 4096
-ROOM = PLACE + abi.ARGUMENT_BLOCK_HEAD
+ARGUMENT_BLOCK = 4096
+ROOM = ARGUMENT_BLOCK + abi.ARGUMENT_BLOCK_HEAD
 ARGUMENTS = 65536
 NO_ARGUMENTS = b"\x90"
 
@@ -33,9 +33,9 @@ class Played:
         self.progress = memoryview(bytearray(1))
         self.attach()
 
-    def attach(self, place: int = PLACE) -> None:
+    def attach(self, address: int = ARGUMENT_BLOCK) -> None:
         self.callbacks.attach(
-            self.view, place, self.add_to_table, self.end, RequestContext(lambda: self.run, self.progress)
+            self.view, address, self.add_to_table, self.end, RequestContext(lambda: self.run, self.progress)
         )
 
     def add_to_table(self, enter: Callable[[], int]) -> int:
@@ -54,16 +54,16 @@ class Played:
         return memoryview(self.memory)[address : address + length]
 
     def word(self, index: int) -> int:
-        return int(struct.unpack_from("<q", self.memory, PLACE + 8 * index)[0])
+        return int(struct.unpack_from("<q", self.memory, ARGUMENT_BLOCK + 8 * index)[0])
 
     def put(self, key: int, form: int, value: int = 0, address: int = 0) -> tuple[int, int]:
         """Call with these four words, through the table from the second time on; return the result's form and value."""
-        struct.pack_into("<4q", self.memory, PLACE, key, form, value, address)
+        struct.pack_into("<4q", self.memory, ARGUMENT_BLOCK, key, form, value, address)
         slot = self.slots.get(key, abi.NO_FUNCTION)
         if slot:
             returned = self.table[slot - 1]()
         else:
-            struct.pack_into("<q", self.memory, PLACE + 8 * abi.ARGUMENT_BLOCK_SLOT, 1)
+            struct.pack_into("<q", self.memory, ARGUMENT_BLOCK + 8 * abi.ARGUMENT_BLOCK_SLOT, 1)
             returned = self.callbacks.call()
             self.slots[key] = self.word(abi.ARGUMENT_BLOCK_SLOT)
         assert returned == (1 if self.ended_by else 0)

@@ -11,7 +11,7 @@ from rapsqlite._guest.guest import Guest
 from rapsqlite._wasm.imports import MODULE, SIGNATURES
 
 CONTROL = 1024
-PLACE = 2048  # for callbacks
+ARGUMENT_BLOCK = 2048  # for callbacks
 REQUESTS = 65536
 REPLIES = REQUESTS + abi.REQUEST_RING_BYTES
 RING = abi.REPLY_RING_BYTES
@@ -50,7 +50,7 @@ def module(
         abi.CONTROL_REQUEST_RING + 4: abi.REQUEST_RING_BYTES,
         abi.CONTROL_REPLY_RING: REPLIES,
         abi.CONTROL_REPLY_RING + 4: RING,
-        abi.CONTROL_ARGUMENT_BLOCK: PLACE,
+        abi.CONTROL_ARGUMENT_BLOCK: ARGUMENT_BLOCK,
         **(control or {}),
     }
     text = f"""

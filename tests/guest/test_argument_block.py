@@ -208,12 +208,12 @@ def test_result_may_have_another_type_than_the_argument(argument: Any, answer: A
             assert guest.text() == answer.encode()
 
 
-@pytest.mark.parametrize("place", [1, 4, MEMORY_BYTES, MEMORY_BYTES - 8])
-def test_impossible_argument_block_is_refused(place: int) -> None:
+@pytest.mark.parametrize("address", [1, 4, MEMORY_BYTES, MEMORY_BYTES - 8])
+def test_impossible_argument_block_is_refused(address: int) -> None:
     guest = Played()
 
     with pytest.raises((InternalError, IndexError)):
-        guest.attach(place)
+        guest.attach(address)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from rapsqlite import _constants as abi
 from rapsqlite.errors import InternalError
-from tests.guest.calling import PLACE, Played
+from tests.guest.calling import ARGUMENT_BLOCK, Played
 
 
 def test_callback_gets_its_own_slot_from_the_second_call_on() -> None:
@@ -30,11 +30,13 @@ def test_slot_is_assigned_only_on_request() -> None:
     handle = guest.callbacks.hold(abi.CALLBACK_FUNCTION, lambda: 1)
 
     for _ in range(3):
-        struct.pack_into("<6q", guest.memory, PLACE, abi.CALLBACK_FUNCTION | handle << 8, abi.FORM_ARRAY, 0, 0, 0, 0)
+        struct.pack_into(
+            "<6q", guest.memory, ARGUMENT_BLOCK, abi.CALLBACK_FUNCTION | handle << 8, abi.FORM_ARRAY, 0, 0, 0, 0
+        )
         guest.callbacks.call()
         assert guest.word(abi.ARGUMENT_BLOCK_SLOT) == abi.NO_FUNCTION
     unknown = abi.CALLBACK_FUNCTION | 99 << 8
-    struct.pack_into("<6q", guest.memory, PLACE, unknown, abi.FORM_ARRAY, 0, 0, 0, 1)
+    struct.pack_into("<6q", guest.memory, ARGUMENT_BLOCK, unknown, abi.FORM_ARRAY, 0, 0, 0, 1)
     guest.callbacks.call()
 
     assert guest.word(abi.ARGUMENT_BLOCK_SLOT) == abi.NO_FUNCTION
@@ -106,7 +108,7 @@ def test_failure_that_cannot_be_reported_ends_the_guest(calls_before: int, monke
 
     monkeypatch.setattr(type(guest.callbacks.failures), "keep", keep)
     guest.ended_by.clear()
-    struct.pack_into("<4q", guest.memory, PLACE, abi.CALLBACK_FUNCTION | handle << 8, abi.FORM_NULL, 0, 0)
+    struct.pack_into("<4q", guest.memory, ARGUMENT_BLOCK, abi.CALLBACK_FUNCTION | handle << 8, abi.FORM_NULL, 0, 0)
     enter = guest.table[0] if calls_before else guest.callbacks.call
 
     assert enter() == 1

@@ -28,7 +28,7 @@ from tests.guest.played import (
     publish,
     store,
 )
-from tests.patience import let_killed_guests_end_late
+from tests.played_time import let_killed_guests_end_late
 
 if TYPE_CHECKING:
     from rapsqlite._loops import Loop

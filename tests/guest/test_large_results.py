@@ -22,7 +22,7 @@ BATCH_S = 0.0003  # for one batch of BATCH_BYTES
 
 
 class PlayedTime:
-    """The module ``time`` of guests: a batch passes between two looks at it."""
+    """The module ``time`` of guests: a batch passes between two readings."""
 
     def __init__(self) -> None:
         self.now = 0.0

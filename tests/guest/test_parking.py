@@ -55,25 +55,25 @@ def test_unlocked_mutex_fails_the_trial() -> None:
     assert in_thread(parking) == [False]
 
 
-@pytest.mark.parametrize("place, installed", [(7, True), (0, False)])
-def test_guest_gets_the_parking_function_if_its_table_has_space(place: int, installed: bool) -> None:
+@pytest.mark.parametrize("index, installed", [(7, True), (0, False)])
+def test_guest_gets_the_parking_function_if_its_table_has_space(index: int, installed: bool) -> None:
     class PlayedWords:
         sleep = 0
 
-        def set_sleep(self, place: int) -> None:
-            self.sleep = place
+        def set_sleep(self, index: int) -> None:
+            self.sleep = index
 
     words = PlayedWords()
     found: list[bool] = []
     parking = system.new_parking()
     thread = threading.Thread(
-        target=lambda: found.append(install(parking, cast("Words", words), lambda _address, _argument: place))
+        target=lambda: found.append(install(parking, cast("Words", words), lambda _address, _argument: index))
     )
     thread.start()
     thread.join()
 
     assert found[0] is installed
-    assert words.sleep == place
+    assert words.sleep == index
 
 
 def test_sleep_lasts_until_waking_and_returns_success() -> None:

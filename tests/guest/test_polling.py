@@ -17,7 +17,7 @@ from rapsqlite._guest import request_queue
 from rapsqlite._guest.polling import Polling
 from rapsqlite._loops import current_loop
 from rapsqlite._wasm.rings import Request
-from tests.patience import PlayedTime
+from tests.played_time import PlayedTime
 
 if TYPE_CHECKING:
     from rapsqlite._guest.host_functions import HostFunctions

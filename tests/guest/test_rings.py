@@ -10,7 +10,7 @@ from rapsqlite import _constants as abi
 from rapsqlite._wasm.rings import MalformedReplyError, Reply, Request, Rings
 
 CONTROL = 64
-PLACE = 4096
+ARGUMENT_BLOCK = 4096
 REQUESTS = 65536
 REQUEST_RING = abi.REQUEST_RING_BYTES
 REPLIES = REQUESTS + REQUEST_RING
@@ -28,7 +28,7 @@ class PlayedGuest:
         self.word(abi.CONTROL_ABI_VERSION, abi.ABI_VERSION)
         self.words(abi.CONTROL_REQUEST_RING, REQUESTS, REQUEST_RING)
         self.words(abi.CONTROL_REPLY_RING, REPLIES, RING)
-        self.word(abi.CONTROL_ARGUMENT_BLOCK, PLACE)
+        self.word(abi.CONTROL_ARGUMENT_BLOCK, ARGUMENT_BLOCK)
 
     def view(self, address: int, length: int) -> memoryview:
         if address + length > len(self.memory):
@@ -92,7 +92,7 @@ def send(rings: Rings, number: int, request: Request, cancelled: bool) -> int | 
 
 
 def take(rings: Rings) -> Reply | None:
-    reply = rings.look_at_reply()
+    reply = rings.peek_reply()
     if reply is not None:
         rings.reply_tail = reply.end
         if reply.flags & abi.REPLY_SPILLED:
@@ -282,7 +282,7 @@ def test_skip_frame_leads_to_the_end_of_the_ring(guest: PlayedGuest) -> None:
     "tail, length", [(0, 8), (0, RING), (RING - 64, 8), (RING - 64, 56)], ids=["short", "whole", "early", "almost"]
 )
 def test_any_other_skip_frame_is_refused(guest: PlayedGuest, tail: int, length: int) -> None:
-    """A guest that kept publishing them would keep the host in `look_at_reply` forever."""
+    """A guest that kept publishing them would keep the host in `peek_reply` forever."""
     guest.word(abi.CONTROL_REPLY_TAIL, tail)
     rings = Rings(guest.view, CONTROL)
     struct.pack_into("<II", guest.memory, REPLIES + tail, length, 0)
@@ -320,7 +320,7 @@ def test_spilled_body_must_be_the_one_that_was_passed(guest: PlayedGuest) -> Non
         (abi.CONTROL_REPLY_RING, REQUESTS + REQUEST_RING - 8),
         (abi.CONTROL_REQUEST_RING, CONTROL),
         (abi.CONTROL_ARGUMENT_BLOCK, CONTROL + abi.CONTROL_BYTES - 8),
-        (abi.CONTROL_ARGUMENT_BLOCK, PLACE + 4),
+        (abi.CONTROL_ARGUMENT_BLOCK, ARGUMENT_BLOCK + 4),
         (abi.CONTROL_ARGUMENT_BLOCK, REPLIES),
         (abi.CONTROL_REQUEST_HEAD, 4),
         (abi.CONTROL_REPLY_TAIL, 12),

@@ -16,7 +16,7 @@ from rapsqlite._guest.spin_budget import (
     is_crowded,
     may_spin,
 )
-from tests.patience import PlayedTime
+from tests.played_time import PlayedTime
 
 if TYPE_CHECKING:
     from rapsqlite._wasm.control_block import Words
@@ -38,18 +38,18 @@ class Talk:
     """A guest, and a task that sends it requests."""
 
     def __init__(self) -> None:
-        self.attention = SpinBudget()
+        self.budget = SpinBudget()
         self.words = PlayedWords()
 
     def ask(self) -> int:
         """Send a request; returns how long the guest should spin for the next one."""
-        self.attention.note_request(cast("Words", self.words))
-        self.attention.answered()
+        self.budget.note_request(cast("Words", self.words))
+        self.budget.answered()
         return self.words.spins
 
     def end_turn(self) -> int:
         """Let other tasks run; returns how long the guest spins meanwhile."""
-        self.attention.end_turn(cast("Words", self.words))
+        self.budget.end_turn(cast("Words", self.words))
         return self.words.spins
 
 
@@ -136,7 +136,7 @@ def test_stopped_guest_returns_its_budget(clock: PlayedTime) -> None:
     for talk in talks[:2]:
         talk.ask()
         talk.ask()
-    forget(talks[0].attention)
+    forget(talks[0].budget)
 
     talks[2].ask()
     assert talks[2].ask() == MANY_SPINS

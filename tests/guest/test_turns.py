@@ -95,21 +95,21 @@ async def test_sleeping_guests_answer_without_bells_and_host_calls(database: Pat
 
 async def test_only_reply_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """With no request in flight there is nothing to look for after it."""
-    looks = 0
-    look_at_reply = Rings.look_at_reply
+    peeks = 0
+    peek_reply = Rings.peek_reply
 
     def counted(self: Rings) -> Reply | None:
-        nonlocal looks
-        looks += 1
-        return look_at_reply(self)
+        nonlocal peeks
+        peeks += 1
+        return peek_reply(self)
 
     async with rapsqlite.connect(":memory:", isolation_level=None) as connection:
         await connection.execute("CREATE TABLE t (v)")
-        monkeypatch.setattr(Rings, "look_at_reply", counted)
+        monkeypatch.setattr(Rings, "peek_reply", counted)
         for _ in range(20):
             wait_until_asleep(connection)
             await connection.execute(INSERT)
-        seen = looks
+        seen = peeks
 
     assert seen == 20
 

@@ -102,7 +102,7 @@ async def opened(database: Path) -> Pool:
 
 
 async def check(pool: Pool) -> None:
-    """Every connection can be had at once, one after the other, and the pool can be closed."""
+    """Every connection can be acquired at the same time, and the pool can be closed."""
     with anyio.fail_after(50):
         await pool.resize(max_size=3)
         for _ in range(2):

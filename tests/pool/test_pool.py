@@ -607,7 +607,7 @@ async def test_min_size_is_opened_immediately_and_can_be_changed(wal: Path) -> N
 
 @pytest.fixture
 def ticking_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time passes between two looks at it; on Windows up to 16 ms are one moment."""
+    """Time passes between two readings; on Windows up to 16 ms are one moment."""
     clock = SimpleNamespace(monotonic=itertools.count(100.0).__next__)
     for module in (pools, _pooled):
         monkeypatch.setattr(module, "time", clock)

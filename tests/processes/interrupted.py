@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 import rapsqlite
-from tests.patience import let_guests_answer_late
+from tests.played_time import let_guests_answer_late
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -221,8 +221,8 @@ def test_unwritable_cache_directory_costs_only_time(tmp_path: Path, kind: str) -
     assert told.startswith("['the compiled module cannot be kept")
 
 
-@pytest.mark.parametrize("place", ["nowhere", "file"])
-def test_temporary_files_use_another_directory_if_theirs_is_unusable(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("directory", ["nowhere", "file"])
+def test_temporary_files_use_another_directory_if_theirs_is_unusable(tmp_path: Path, directory: str) -> None:
     (tmp_path / "file").touch()
     program = """
         async def main():
@@ -234,7 +234,8 @@ def test_temporary_files_use_another_directory_if_theirs_is_unusable(tmp_path: P
         asyncio.run(main())
     """
     done = run(
-        program, env={"TMPDIR": str(tmp_path / place), "SQLITE_TMPDIR": str(tmp_path / place), "HOME": str(tmp_path)}
+        program,
+        env={"TMPDIR": str(tmp_path / directory), "SQLITE_TMPDIR": str(tmp_path / directory), "HOME": str(tmp_path)},
     )
 
     assert (done.returncode, done.stdout) == (0, "8\n"), done.stderr

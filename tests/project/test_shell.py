@@ -667,10 +667,10 @@ def test_names_are_completed_and_lines_remembered_by_prompt_toolkit(database: Pa
     with closing(sqlite3.connect(database)) as stock:
         stock.execute(f'CREATE TABLE peculiar ("odd column" TEXT, "x{HOSTILE}" TEXT)')
     history = tmp_path / "history"
-    patience = tmp_path / "patience"
-    patience.mkdir()
-    (patience / "sitecustomize.py").write_text("from rapsqlite._cli import shell\nshell._NAMES_WITHIN_S = 50\n")
-    options = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "RAPSQLITE_HISTORY": str(history), "first": str(patience)}
+    setup = tmp_path / "setup"
+    setup.mkdir()
+    (setup / "sitecustomize.py").write_text("from rapsqlite._cli import shell\nshell._NAMES_WITHIN_S = 50\n")
+    options = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "RAPSQLITE_HISTORY": str(history), "first": str(setup)}
     prompt = "<ready>rapsqlite>"
 
     with Terminal(database, **options) as terminal:

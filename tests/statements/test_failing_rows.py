@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 5000) SELECT"
 OVERFLOW = f"{NUMBERS} CASE WHEN i = ? THEN abs(-9223372036854775808) ELSE i END FROM n"
 BAD_TEXT = f"{NUMBERS} CASE WHEN i = ? THEN CAST(x'ff' AS TEXT) ELSE i END FROM n"
-PLACES = [1, 2, 3, 255, 256, 257, 300, 3000]
+FAILING_ROWS = [1, 2, 3, 255, 256, 257, 300, 3000]
 
 
 @pytest.fixture
@@ -29,12 +29,12 @@ async def conn() -> AsyncIterator[rapsqlite.Connection]:
         yield connection
 
 
-def rows_of_stock(sql: str, place: int) -> int:
+def rows_of_stock(sql: str, failing_row: int) -> int:
     """Return how many rows sqlite3 returns before the error; -1: execute itself raises."""
     connection = sqlite3.connect(":memory:")
     count = -1
     try:
-        cursor = connection.execute(sql, [place])
+        cursor = connection.execute(sql, [failing_row])
         count = 0
         for _ in cursor:
             count += 1
@@ -56,27 +56,29 @@ async def until_error(rows: AsyncIterable[Any]) -> tuple[list[Any], Exception]:
     raise AssertionError("nothing was raised")
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("failing_row", FAILING_ROWS)
 @pytest.mark.parametrize("sql", [OVERFLOW, BAD_TEXT])
-async def test_every_row_before_one_that_fails_is_fetched(conn: rapsqlite.Connection, sql: str, place: int) -> None:
+async def test_every_row_before_one_that_fails_is_fetched(
+    conn: rapsqlite.Connection, sql: str, failing_row: int
+) -> None:
     """sqlite3 loses the last one if the next step fails, because it steps before it returns a row.
 
     Python 3.10's sqlite3 also decodes the next row before it returns the current one.
     """
-    stock = rows_of_stock(sql, place)
-    if place == 1 and sql == OVERFLOW:
+    stock = rows_of_stock(sql, failing_row)
+    if failing_row == 1 and sql == OVERFLOW:
         with pytest.raises(OperationalError):
-            await conn.execute(sql, [place])
+            await conn.execute(sql, [failing_row])
         return
-    cursor = await conn.execute(sql, [place])
+    cursor = await conn.execute(sql, [failing_row])
 
-    for i in range(1, place):
+    for i in range(1, failing_row):
         assert await cursor.fetchone() == (i,)
 
     with pytest.raises(OperationalError) as raised:
         await cursor.fetchone()
     assert raised.value.sqlite_errorcode == rapsqlite.SQLITE_ERROR
-    assert stock in (-1, place - 2, place - 1)
+    assert stock in (-1, failing_row - 2, failing_row - 1)
 
 
 async def test_the_cursor_has_no_rows_after_the_error(conn: rapsqlite.Connection) -> None:
@@ -100,13 +102,13 @@ async def test_the_cursor_has_no_rows_after_the_error(conn: rapsqlite.Connection
     stock.close()
 
 
-@pytest.mark.parametrize("place", [2, 3, 300, 3000])
+@pytest.mark.parametrize("failing_row", [2, 3, 300, 3000])
 @pytest.mark.parametrize("sql", [OVERFLOW, BAD_TEXT])
-async def test_loop_that_continues_after_an_error_ends(conn: rapsqlite.Connection, sql: str, place: int) -> None:
+async def test_loop_that_continues_after_an_error_ends(conn: rapsqlite.Connection, sql: str, failing_row: int) -> None:
     """It would not if the error came again, or another one that says something else."""
-    cursor = await conn.execute(sql, [place])
+    cursor = await conn.execute(sql, [failing_row])
     errors = []
-    for _ in range(place + 2):
+    for _ in range(failing_row + 2):
         try:
             row = await cursor.fetchone()
         except OperationalError as error:  # noqa: PERF203 - that is the loop

@@ -14,7 +14,7 @@ import sniffio
 import rapsqlite
 from rapsqlite import cursor as cursors
 from rapsqlite._guest.guest import Guest
-from tests.patience import PlayedTime
+from tests.played_time import PlayedTime
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

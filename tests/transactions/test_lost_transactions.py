@@ -20,7 +20,7 @@ import rapsqlite
 from rapsqlite import connect
 from rapsqlite._loops import current_loop
 from tests.cancellation.disturbing import interrupt_next_wait
-from tests.patience import play_time_limits
+from tests.played_time import play_time_limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator

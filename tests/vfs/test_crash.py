@@ -184,8 +184,8 @@ def test_the_test_notices_a_write_out_of_order(quick_disk: Path) -> None:
     setup = "PRAGMA journal_mode = PERSIST; PRAGMA synchronous = OFF;"
     database = quick_disk / "test.db"
     changes = record(database, setup)
-    journal = [place for place, change in enumerate(changes) if change.kind == "write" and "-journal" in change.name]
-    broken = [change for place, change in enumerate(changes) if place not in journal[len(journal) // 2 :]]
+    journal = [number for number, change in enumerate(changes) if change.kind == "write" and "-journal" in change.name]
+    broken = [change for number, change in enumerate(changes) if number not in journal[len(journal) // 2 :]]
 
     with pytest.raises((AssertionError, sqlite3.DatabaseError)):
         replay(broken, database.parent / "replay", database.name, durable=False)

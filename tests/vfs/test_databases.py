@@ -181,7 +181,7 @@ def crash_with_hot_journal(database: Path) -> None:
         files.changes.append(Change("acknowledge"))
         ours.sql("UPDATE t SET x = 2")
     disk = Disk()
-    last = max(place for place, change in enumerate(files.changes) if change.kind == "delete")
+    last = max(number for number, change in enumerate(files.changes) if change.kind == "delete")
     for change in files.changes[:last]:
         disk.apply(change)
     lay_out(disk.after_kill(), database.parent)
@@ -225,9 +225,9 @@ def test_transaction_over_two_databases_is_atomic_after_a_crash(tmp_path: Path) 
     disk = Disk()
     seen = set()
 
-    for place, change in enumerate(files.changes):
+    for number, change in enumerate(files.changes):
         disk.apply(change)
-        if place >= start:
+        if number >= start:
             state = disk.after_kill()
             # The super-journal contains the names of the journals, so the files must be found in the same place.
             shutil.rmtree(home)

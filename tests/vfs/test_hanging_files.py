@@ -22,7 +22,7 @@ from rapsqlite import connect
 from rapsqlite._client import image
 from rapsqlite._files import descriptors, mapping
 from tests import blocking_calls
-from tests.patience import play_time_limits
+from tests.played_time import play_time_limits
 from tests.programs import run_python
 from tests.systems import not_on_windows
 

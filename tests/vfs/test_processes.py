@@ -214,9 +214,9 @@ def test_fork_in_the_middle_of_work_harms_neither_process(database: Path, mode: 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one megabyte."""
-    place = tmp_path / "small"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
     try:
         done = subprocess.run(command, check=False, capture_output=True)
     except OSError as error:
@@ -224,10 +224,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if done.returncode:
         pytest.skip("only root may mount a small file system")
     try:
-        yield place
+        yield folder
     finally:
         descriptors.sweep()
-        subprocess.run(["umount", str(place)], check=True)
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def fill_up(ours: Driven) -> int:

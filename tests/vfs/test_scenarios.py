@@ -50,12 +50,12 @@ class Crew:
             assert not client.answer().error
         return self.clients
 
-    def kill(self, place: int, *steps: Step) -> None:
+    def kill(self, index: int, *steps: Step) -> None:
         """Let one client do the steps and die, and replace it."""
-        victim = self.clients[place]
+        victim = self.clients[index]
         victim.send(*steps, ["die"])
         victim.wait_for_death()
-        self.clients[place] = Client(victim.library)
+        self.clients[index] = Client(victim.library)
 
     def end(self) -> None:
         for client in self.clients:
@@ -70,7 +70,7 @@ def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
 
 
 @pytest.fixture
-def place(quick_disk: Path, crew: Crew) -> Iterator[Path]:
+def new_file(quick_disk: Path, crew: Crew) -> Iterator[Path]:
     """A path for the database, which all clients have closed at the end."""
     yield quick_disk / "test.db"
     for client in crew.clients:
@@ -78,17 +78,17 @@ def place(quick_disk: Path, crew: Crew) -> Iterator[Path]:
 
 
 @pytest.fixture(params=MODES)
-def database(place: Path, request: pytest.FixtureRequest, crew: Crew) -> Path:
+def database(new_file: Path, request: pytest.FixtureRequest, crew: Crew) -> Path:
     """A database in each journal mode, with a table that all clients write to."""
     crew.clients[0].run(
-        connect(place),
+        connect(new_file),
         sql(f"PRAGMA journal_mode = {request.param}"),
         sql("CREATE TABLE shared (client, number, body, PRIMARY KEY (client, number))"),
         sql("CREATE TABLE counter (transactions)"),
         sql("INSERT INTO counter VALUES (0)"),
         ["close"],
     )
-    return place
+    return new_file
 
 
 def together(clients: Clients, batches: list[list[Step]]) -> None:

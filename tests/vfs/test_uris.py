@@ -187,10 +187,10 @@ print(json.dumps([rows, error]))
 def locked_place() -> Iterator[Path]:
     """A directory that everybody may enter; `lock` makes it read-only for all users but root."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:
-        place = Path(name)
-        place.chmod(0o755)
-        yield place
-        place.chmod(0o755)
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        folder.chmod(0o755)
 
 
 def as_nobody(library: str, database: Path, *statements: str, flags: int = CREATE) -> tuple[list[Any], str]:
@@ -201,10 +201,10 @@ def as_nobody(library: str, database: Path, *statements: str, flags: int = CREAT
     return rows, error
 
 
-def lock(place: Path, *, files: int) -> None:
-    for path in place.iterdir():
+def lock(folder: Path, *, files: int) -> None:
+    for path in folder.iterdir():
         path.chmod(files)
-    place.chmod(0o555)
+    folder.chmod(0o555)
 
 
 def cut_off(database: Path, mode: str) -> None:

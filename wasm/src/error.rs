@@ -13,13 +13,10 @@ pub type Result<T> = core::result::Result<T, Error>;
 pub mod code {
     pub const ERROR: i32 = 1;
     pub const INTERNAL: i32 = 2;
-    pub const BUSY: i32 = 5;
     pub const NOMEM: i32 = 7;
     pub const INTERRUPT: i32 = 9;
     pub const TOOBIG: i32 = 18;
-    pub const MISMATCH: i32 = 20;
     pub const MISUSE: i32 = 21;
-    pub const RANGE: i32 = 25;
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

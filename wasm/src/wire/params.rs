@@ -126,11 +126,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether the next value is an array or a map, not a scalar.
-    pub fn at_params(&self) -> bool {
-        matches!(self.rest.first(), Some(0x80..=0x9f | 0xdc..=0xdf))
-    }
-
     #[inline]
     pub fn value(&mut self) -> Result<Value<'a>> {
         let marker = self.byte()?;

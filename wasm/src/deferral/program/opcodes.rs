@@ -8,7 +8,7 @@
 #[cfg(target_arch = "wasm32")]
 const _: () = assert!(
     libsqlite3_sys::SQLITE_VERSION_NUMBER == 3_054_001,
-    "the opcodes below are those of SQLite 3.54.1"
+    "the opcodes below belong to SQLite 3.54.1"
 );
 
 /// One instruction, as SQLite lists it.
