@@ -75,7 +75,8 @@ def test_counter_incremented_by_all_threads_is_exact(mode: str, tmp_path: Path) 
         stock.commit()
 
     async def count(_number: int) -> None:
-        async with rapsqlite.connect(path, timeout=50, isolation_level=None) as conn:
+        options: Any = {"timeout": 300, "isolation_level": None, "pragmas": {"synchronous": "OFF"}}
+        async with rapsqlite.connect(path, **options) as conn:
             await conn.create_function("next", 1, lambda value: value + 1)
             for _ in range(ROUNDS):
                 async with conn.transaction("IMMEDIATE"):
