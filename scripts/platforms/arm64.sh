@@ -20,6 +20,7 @@ subset=(tests/connection/test_many_threads.py tests/connection/test_unsupported_
 [ $# -eq 0 ] || subset=("$@")
 
 bash scripts/setup.sh
+set_up
 apt_install qemu-user-static
 [ -e "$register/register" ] || mount -t binfmt_misc none "$register"
 # Of the program's head: 64 bits, little-endian, arm64. F: the emulator is opened now, so the root needs no copy.
@@ -30,7 +31,7 @@ build_wheel
 install_wheel "$root/usr/local/lib/python3.11/dist-packages" 3.11 "$(manylinux aarch64)" uvloop pytest pytest-timeout pytest-randomly pytest-asyncio aiosqlite
 copy_checkout "$root/checkout"
 enter_root "$root"
-trap 'leave_root "$root"' EXIT
+ready in_root "$root" python3 -c pass
 for example in quickstart trio_quickstart; do in_root "$root" python3 -I -W error "examples/$example.py"; done
 in_root "$root" python3 -m rapsqlite doctor
 in_root "$root" python3 -m pytest -p no:cacheprovider --durations 5 -m "not sources" --timeout 300 "${subset[@]}"

