@@ -12,6 +12,7 @@ import pytest
 
 import rapsqlite
 from tests import blocking_calls
+from tests.programs import SLOWNESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,8 +59,11 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip tests marked ``slow`` unless RAPSQLITE_LONG=1, and deselect the tests of other shares."""
+    """Skip tests marked ``slow`` unless RAPSQLITE_LONG=1, and deselect the tests of other shares. Extend the limits."""
     keep_share(config, items, os.environ.get("RAPSQLITE_SHARE", "1/1"))
+    if SLOWNESS > 1:
+        for item in items:
+            item.add_marker(pytest.mark.timeout(60 * SLOWNESS), append=False)  # before the test's own
     if os.environ.get("RAPSQLITE_LONG") == "1":
         return
     skip = pytest.mark.skip(reason="long test: set RAPSQLITE_LONG=1")

@@ -34,4 +34,4 @@ enter_root "$root"
 ready in_root "$root" python3 -c pass
 for example in quickstart trio_quickstart; do in_root "$root" python3 -I -W error "examples/$example.py"; done
 in_root "$root" python3 -m rapsqlite doctor
-in_root "$root" python3 -m pytest -p no:cacheprovider --durations 5 -m "not sources" --timeout 300 "${subset[@]}"
+in_root "$root" python3 -m pytest -p no:cacheprovider --durations 5 -m "not sources" "${subset[@]}"

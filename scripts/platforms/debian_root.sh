@@ -173,6 +173,6 @@ manylinux() { printf "%s_$1 " manylinux2014 manylinux_2_17 manylinux_2_24 manyli
 in_root() {
     local root=$1
     shift
-    chroot "$root" env -i PATH=/usr/local/bin:/usr/bin:/bin HOME=/root LANG=C.UTF-8 \
+    chroot "$root" env -i PATH=/usr/local/bin:/usr/bin:/bin HOME=/root LANG=C.UTF-8 RAPSQLITE_SLOWNESS=10 \
         sh -c 'cd /checkout && exec "$@"' sh "$@"
 }

@@ -30,4 +30,4 @@ enter_root "$root"
 ready in_root "$root" "python$version" -c pass
 for example in quickstart trio_quickstart; do in_root "$root" "python$version" -I -W error "examples/$example.py"; done
 in_root "$root" "python$version" -m rapsqlite doctor
-in_root "$root" "python$version" -m pytest -p no:cacheprovider --durations 5 -m "not sources" --timeout 300 "${subset[@]}"
+in_root "$root" "python$version" -m pytest -p no:cacheprovider --durations 5 -m "not sources" "${subset[@]}"

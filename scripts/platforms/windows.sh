@@ -67,7 +67,7 @@ install_python() {
 
 in_wine() {
     chroot "$root" env -i PATH=/usr/lib/wine:/usr/bin:/bin HOME=/root LANG=C.UTF-8 XDG_RUNTIME_DIR=/tmp \
-        WINEPREFIX=/opt/wine WINEDEBUG=-all "$@"
+        WINEPREFIX=/opt/wine WINEDEBUG=-all RAPSQLITE_SLOWNESS=10 "$@"
 }
 # Python needs pipes as its standard streams, and the server must not inherit them. Nothing waits for the end of the
 # pipe, which a process that a failed test has left may hold.
@@ -108,7 +108,7 @@ say "running the quick example and the doctor"
 run -I -W error examples/quickstart.py
 run -m rapsqlite doctor
 say "running the tests"
-run -m pytest -p no:cacheprovider --timeout 300 --timeout-method=thread -o faulthandler_timeout=0 \
+run -m pytest -p no:cacheprovider --timeout-method=thread -o faulthandler_timeout=0 \
     --durations 5 -m "not sources" -k "not trio and not thousand_nested" \
     "${subset[@]}"
 say "done"

@@ -22,6 +22,7 @@ from rapsqlite._guest.host_functions import HostFunctions
 from rapsqlite._values.wire import encode_params
 from rapsqlite._wasm.rings import Request
 from tests.callbacks.lingering import Blocked
+from tests.programs import SLOWNESS
 from tests.vfs.native import create, impatient, take_everything
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ pytestmark = pytest.mark.anyio
 
 MODES = ("delete", "wal")
 TASKS = 64
+WAIT_S = 20 * SLOWNESS
 LONGEST_S = 0.005  # how long a lock may pass from one queued statement to the next
 
 
@@ -168,7 +170,7 @@ async def test_queued_statements_share_the_calls_for_their_locks(
 
 
 async def test_changes_of_others_are_seen_immediately(path: Path, connection: rapsqlite.Connection) -> None:
-    with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as native:
+    with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as native:
         for value in range(200):
             # Directly after a statement of this package, whose lock may still be kept; the native one waits in a
             # thread.
@@ -178,7 +180,7 @@ async def test_changes_of_others_are_seen_immediately(path: Path, connection: ra
 
 
 async def test_others_see_committed_changes(path: Path, connection: rapsqlite.Connection) -> None:
-    with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as native:
+    with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as native:
         for value in range(200):
             await connection.fetch_all("SELECT v FROM t")
             await connection.execute("UPDATE t SET v = ?", (value,))
@@ -186,7 +188,7 @@ async def test_others_see_committed_changes(path: Path, connection: rapsqlite.Co
 
 
 async def test_growth_of_the_file_by_others_is_seen(path: Path, connection: rapsqlite.Connection) -> None:
-    with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as native:
+    with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as native:
         for count in range(2, 60):
             await connection.fetch_all("SELECT v FROM t")
             native.execute("INSERT INTO t VALUES (zeroblob(20000))")
@@ -206,7 +208,7 @@ async def test_native_writer_gets_the_lock_while_we_never_pause(path: Path, conn
             await connection.fetch_all("SELECT v FROM t")
 
     def write() -> None:
-        with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as native:
+        with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as native:
             for _ in range(30):
                 native.execute("UPDATE t SET v = v + 1")
 
@@ -232,7 +234,7 @@ async def test_native_writer_gets_the_lock_while_we_never_stop_writing(
         return count
 
     def write_natively() -> None:
-        with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as native:
+        with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as native:
             for _ in range(30):
                 native.execute("UPDATE t SET v = v + 1")
 
@@ -250,7 +252,7 @@ async def test_native_writer_gets_the_lock_while_we_never_stop_writing(
 
 
 async def test_reader_that_never_pauses_does_not_make_the_wal_grow(database: Path) -> None:
-    with closing(sqlite3.connect(database, timeout=20, isolation_level=None, check_same_thread=False)) as native:
+    with closing(sqlite3.connect(database, timeout=WAIT_S, isolation_level=None, check_same_thread=False)) as native:
         native.execute("PRAGMA journal_mode = WAL")
         native.execute("CREATE TABLE t (v)")
         native.execute("INSERT INTO t VALUES (0)")
@@ -285,7 +287,7 @@ async def test_kept_lock_of_one_database_is_released_while_another_is_read(path:
         await connection.execute("ATTACH ? AS other", (str(other),))
         await connection.execute("CREATE TABLE other.t (v)")
         await connection.execute("INSERT INTO other.t VALUES (1)")
-        with closing(sqlite3.connect(path, timeout=20, isolation_level=None, check_same_thread=False)) as native:
+        with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)) as native:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(connection.fetch_all, "SELECT v FROM main.t")
                 tasks.start_soon(connection.fetch_all, long_query)
@@ -330,7 +332,7 @@ async def test_result_that_cannot_be_decoded_leaves_no_lock(path: Path, connecti
         )
 
     def take_it_all() -> None:
-        with closing(sqlite3.connect(path, timeout=20, isolation_level=None)) as native:
+        with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as native:
             native.execute("BEGIN EXCLUSIVE")
             native.execute("DROP TABLE t")
             native.execute("COMMIT")

@@ -12,10 +12,12 @@ import sys
 from typing import Any, Protocol
 
 from rapsqlite.errors import OperationalError
+from tests.programs import SLOWNESS
 from tests.vfs.driver import Driven
 
 ACCOUNTS = 20
 TOTAL = 1000 * ACCOUNTS
+PATIENCE_S = 60 * SLOWNESS
 
 
 class Library(Protocol):
@@ -29,7 +31,7 @@ class Ours:
     """This project."""
 
     def __init__(self, database: str) -> None:
-        self._connection = Driven(database, timeout_s=60)
+        self._connection = Driven(database, timeout_s=PATIENCE_S)
 
     def run(self, sql: str, *parameters: object) -> list[Any]:
         return self._connection.sql(sql, *parameters)
@@ -42,7 +44,7 @@ class Native:
     """The standard library's sqlite3."""
 
     def __init__(self, database: str) -> None:
-        self._connection = sqlite3.connect(database, timeout=60, isolation_level=None)
+        self._connection = sqlite3.connect(database, timeout=PATIENCE_S, isolation_level=None)
 
     def run(self, sql: str, *parameters: object) -> list[Any]:
         return self._connection.execute(sql, parameters).fetchall()
@@ -68,7 +70,7 @@ def prepare(database: str, mode: str) -> None:
 
 def check(database: str) -> dict[int, int]:
     """Return how many transactions each writer has logged, after checking that none is torn or missing."""
-    native = sqlite3.connect(database, timeout=60)
+    native = sqlite3.connect(database, timeout=PATIENCE_S)
     try:
         assert native.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert native.execute("SELECT sum(amount) FROM account").fetchone() == (TOTAL,)
