@@ -204,7 +204,7 @@ VERBS: dict[str, Verb] = {
     "executescript": Verb(lambda conn: conn.executescript(f"BEGIN; {INSERT}; COMMIT"), INSERT, then="ROLLBACK"),
     "fetch_all": Verb(lambda conn: conn.fetch_all(RETURNING), INSERT),
     "fetch_scalar": Verb(lambda conn: conn.fetch_scalar(RETURNING), INSERT),
-    "stream": Verb(lambda conn: drain(conn.stream(RETURNING)), INSERT),
+    "stream": Verb(lambda conn: anext(conn.stream(RETURNING)), INSERT),  # one await
     "prepared": Verb(lambda conn: conn.prepare(INSERT).execute(), INSERT),
     "prepared, rows left": Verb(
         lambda _, statement: statement.execute(), INSERT_MANY, prepare=kept_statement, kept_count=1
