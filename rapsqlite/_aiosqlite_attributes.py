@@ -127,14 +127,6 @@ class ConnectionAttributes:
         self._state.guest.state  # noqa: B018 - raises if the connection is not open
         return BlockingConnection(self, self._worker)
 
-    @property
-    def _iter_chunk_size(self) -> int:
-        return self._state.iter_chunk_size
-
-    @_iter_chunk_size.setter
-    def _iter_chunk_size(self, value: int) -> None:
-        self._state.set_iter_chunk_size(value)
-
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._state.guest.state  # noqa: B018 - raises if the connection is not open
         return await self._worker.run(fn, *args, **kwargs)

@@ -17,7 +17,7 @@ from rapsqlite._client.state import CLOSED, NOT_CONNECTED, Absent, ConnectionSta
 from rapsqlite._client.transaction_control import LEGACY_TRANSACTION_CONTROL
 from rapsqlite._settings import Settings
 from rapsqlite._values.async_only import AsyncBlock
-from rapsqlite._values.options import checked_callable, checked_mapping
+from rapsqlite._values.options import checked_callable, checked_chunk_size, checked_mapping
 from rapsqlite._values.pragma import pragma_statement
 from rapsqlite._values.uncopied import Uncopied
 from rapsqlite.backup import Copies
@@ -379,7 +379,9 @@ class Connection(
 
     @iter_chunk_size.setter
     def iter_chunk_size(self, value: int) -> None:
-        self._state.set_iter_chunk_size(value)
+        self._state.iter_chunk_size = checked_chunk_size(value)
+
+    _iter_chunk_size = iter_chunk_size  # aiosqlite's name for it
 
     def register_adapter(self, type: type[Any], adapter: Adapter[Any]) -> None:
         """Convert parameters of exactly this type with ``adapter``, on this connection only."""

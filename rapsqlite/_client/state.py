@@ -93,12 +93,12 @@ class ConnectionState(TransactionControl):
 
     __slots__ = (
         "_default_shape",
-        "_iter_chunk_size",
         "_row_factory",
         "_text_factory",
         "adapters",
         "converters",
         "detect_types",
+        "iter_chunk_size",
         "list_decoder",
         "scalar_decoder",
         "tuple_decoder",
@@ -119,7 +119,7 @@ class ConnectionState(TransactionControl):
         self.adapters = Adapters()
         self.converters = Converters()
         self.detect_types = index(detect_types)
-        self._iter_chunk_size = checked_chunk_size(iter_chunk_size)
+        self.iter_chunk_size = checked_chunk_size(iter_chunk_size)
         self._default_shape = default_shape  # of rows of whole results
         self._row_factory = row_factory
         checked_callable("text_factory", text_factory)
@@ -131,7 +131,7 @@ class ConnectionState(TransactionControl):
         state = ConnectionState(
             isolation_level=self._isolation_level,
             autocommit=self._autocommit,
-            iter_chunk_size=self._iter_chunk_size,
+            iter_chunk_size=self.iter_chunk_size,
             row_factory=self._row_factory,
             text_factory=self._text_factory,
             detect_types=self.detect_types,
@@ -147,15 +147,6 @@ class ConnectionState(TransactionControl):
     def note_blocks_of(self, other: ConnectionState) -> None:
         """Continue numbering after the blocks of another user of the same guest, so that no number is used twice."""
         self._last_block = max(self._last_block, other._last_block)
-
-    @property
-    def iter_chunk_size(self) -> int:
-        """Return the default number of rows per list of ``execute_iter``."""
-        return self._iter_chunk_size
-
-    def set_iter_chunk_size(self, value: int) -> None:
-        """Change it."""
-        self._iter_chunk_size = checked_chunk_size(value)
 
     # -- making rows --------------------------------------------------------------------------------
 

@@ -21,22 +21,22 @@ def _in_trio() -> bool:
     return trio is not None and trio.lowlevel.in_trio_task()
 
 
-async def _close_shielded(resource: Any) -> None:
-    import anyio
+class _ClosesAnywhere:
+    """Something whose ``async with`` works under Trio too."""
 
-    with anyio.CancelScope(shield=True):
-        await resource.close()
-
-
-class AsyncConnection(sa.AsyncConnection):
-    """A connection whose ``async with`` works under Trio too."""
-
-    async def __aexit__(self, *exc_info: Any) -> None:
+    async def __aexit__(self: Any, *exc_info: Any) -> None:
         """Close, whatever cancels the task."""
-        if _in_trio():
-            await _close_shielded(self)
-        else:
-            await super().__aexit__(*exc_info)
+        if not _in_trio():
+            await super().__aexit__(*exc_info)  # type: ignore[misc]  # SQLAlchemy's
+            return
+        import anyio
+
+        with anyio.CancelScope(shield=True):
+            await self.close()
+
+
+class AsyncConnection(_ClosesAnywhere, sa.AsyncConnection):
+    """A connection for asyncio and Trio."""
 
 
 class AsyncEngine(sa.AsyncEngine):
@@ -45,15 +45,8 @@ class AsyncEngine(sa.AsyncEngine):
     _connection_cls = AsyncConnection
 
 
-class AsyncSession(sa.AsyncSession):
-    """A session whose ``async with`` works under Trio too."""
-
-    async def __aexit__(self, *exc_info: Any) -> None:
-        """Close, whatever cancels the task."""
-        if _in_trio():
-            await _close_shielded(self)
-        else:
-            await super().__aexit__(*exc_info)
+class AsyncSession(_ClosesAnywhere, sa.AsyncSession):
+    """A session for asyncio and Trio."""
 
     def _maker_context_manager(self) -> Any:
         """Return the block of ``async_sessionmaker.begin()``."""
