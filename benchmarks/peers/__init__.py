@@ -59,6 +59,17 @@ class Database(Protocol):
         """Close the connection."""
 
 
+def first_row_of(module: str) -> str:
+    """Return the program ``FIRST_ROW`` for a module with aiosqlite's interface."""
+    return f"""
+import asyncio, sys, {module}
+async def main():
+    async with {module}.connect(sys.argv[1]) as connection:
+        print(await connection.execute_fetchall("SELECT id, name FROM items WHERE id = 1"))
+asyncio.run(main())
+"""
+
+
 class WithCursors:
     """What connections of aiosqlite's shape have in common."""
 

@@ -7,20 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import aiosqlite
 
-from benchmarks.peers import Parameters, WithCursors
+from benchmarks.peers import Parameters, WithCursors, first_row_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NAME = "aiosqlite"
 IMPORT = "import aiosqlite"
-FIRST_ROW = """
-import asyncio, sys, aiosqlite
-async def main():
-    async with aiosqlite.connect(sys.argv[1]) as connection:
-        print(await connection.execute_fetchall("SELECT id, name FROM items WHERE id = 1"))
-asyncio.run(main())
-"""
+FIRST_ROW = first_row_of("aiosqlite")
 
 
 def version() -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 import rapsqlite
-from benchmarks.peers import WithFetchMethods
+from benchmarks.peers import WithFetchMethods, first_row_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,13 +16,7 @@ if TYPE_CHECKING:
 
 NAME = "ours"
 IMPORT = "import rapsqlite"
-FIRST_ROW = """
-import asyncio, sys, rapsqlite
-async def main():
-    async with rapsqlite.connect(sys.argv[1]) as connection:
-        print(await connection.execute_fetchall("SELECT id, name FROM items WHERE id = 1"))
-asyncio.run(main())
-"""
+FIRST_ROW = first_row_of("rapsqlite")
 
 
 class Item(msgspec.Struct):

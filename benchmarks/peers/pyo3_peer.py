@@ -5,20 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.peers import Parameters, WithFetchMethods
+from benchmarks.peers import Parameters, WithFetchMethods, first_row_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 NAME = "pyo3"
 IMPORT = "import rapsqlite"
-FIRST_ROW = """
-import asyncio, sys, rapsqlite
-async def main():
-    async with rapsqlite.connect(sys.argv[1]) as connection:
-        print(await connection.execute_fetchall("SELECT id, name FROM items WHERE id = 1"))
-asyncio.run(main())
-"""
+FIRST_ROW = first_row_of("rapsqlite")
 VERSION = "0.5.1"
 
 # Typed Any: to a type checker the name means the package of this checkout.

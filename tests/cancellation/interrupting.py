@@ -29,6 +29,7 @@ from trio._core._ki import ki_protection_enabled
 import rapsqlite
 from rapsqlite._guest import polling, request_queue
 from tests.played_time import let_guests_answer_late
+from tests.programs import compile_engine, loop_maker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -364,18 +365,7 @@ def on_trio(place: int, scenario: Callable[[rapsqlite.Connection], Awaitable[Non
 def run(backend: str, place: int, name: str, database: str) -> str:
     if backend == "trio":
         return on_trio(place, SCENARIOS[name], database)
-    new_loop: Callable[[], Any] = asyncio.new_event_loop
-    if backend == "uvloop":
-        import uvloop
-
-        new_loop = uvloop.new_event_loop
-    return on_asyncio(place, SCENARIOS[name], database, new_loop)
-
-
-async def compile_engine() -> None:
-    """Open a connection: the first one on a machine compiles the engine, which takes seconds."""
-    async with rapsqlite.connect(":memory:"):
-        pass
+    return on_asyncio(place, SCENARIOS[name], database, loop_maker(backend))
 
 
 def main() -> None:

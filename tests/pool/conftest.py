@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rapsqlite import Pool, create_pool
+
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 
@@ -19,3 +22,9 @@ def wal(database: Path) -> Path:
         stock.execute("PRAGMA journal_mode = wal")
         stock.execute("CREATE TABLE t (a)")
     return database
+
+
+@pytest.fixture
+async def pool(wal: Path) -> AsyncIterator[Pool]:
+    async with create_pool(wal, max_size=3) as pool:
+        yield pool

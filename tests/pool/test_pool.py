@@ -22,7 +22,7 @@ from rapsqlite import pool as pools
 from tests.threads import threads_but_trios
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     Act = Callable[[rapsqlite.Connection], Awaitable[object]]
@@ -38,12 +38,6 @@ def wal(database: Path) -> Path:
         stock.execute("PRAGMA journal_mode = wal")
         stock.execute(SCHEMA)
     return database
-
-
-@pytest.fixture
-async def pool(wal: Path) -> AsyncIterator[Pool]:
-    async with create_pool(wal, max_size=3) as pool:
-        yield pool
 
 
 # -- whole results ---------------------------------------------------------------------------------

@@ -18,14 +18,7 @@ from rapsqlite import Pool, PoolTimeout, create_pool
 from rapsqlite import pool as pool_module
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
-
-
-@pytest.fixture
-async def pool(wal: Path) -> AsyncIterator[Pool]:
-    async with create_pool(wal, max_size=3) as pool:
-        yield pool
 
 
 # -- waiting for the writer in a child task ----------------------------------------------------------

@@ -27,6 +27,7 @@ import trio
 
 import rapsqlite
 from tests.played_time import let_guests_answer_late
+from tests.programs import compile_engine, loop_maker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,18 +196,7 @@ def run(kind: str, work: Work, database: str, delay_s: float) -> bool:
         return with_trio(work, database, delay_s)
     if kind == "run":
         return with_asyncio_run(work, database, delay_s)
-    new_loop: Callable[[], Any] = asyncio.new_event_loop
-    if kind == "uvloop":
-        import uvloop
-
-        new_loop = uvloop.new_event_loop
-    return with_old_loop(new_loop, work, database, delay_s)
-
-
-async def compile_engine() -> None:
-    """Open a connection: the first one on a machine compiles the engine, which takes seconds."""
-    async with rapsqlite.connect(":memory:"):
-        pass
+    return with_old_loop(loop_maker(kind), work, database, delay_s)
 
 
 def main() -> None:
