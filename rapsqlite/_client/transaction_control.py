@@ -136,7 +136,7 @@ class TransactionControl:
         if not deferred:
             return
         try:
-            await self.guest.call(Request(abi.OP_SCRIPT, format=deferred | abi.FORMAT_CARRIED_THROUGH))
+            await self.guest.call(Request(abi.OP_SCRIPT, format=deferred | abi.FORMAT_UNINTERRUPTIBLE))
         except BaseException:
             self._deferred = deferred
             raise

@@ -19,20 +19,20 @@ from rapsqlite._platform import system
 _MOST_MAPPINGS = 24_576
 _lock = threading.Lock()
 _starts: list[int] = []  # of the mappings, in order
-_laid: dict[int, tuple[int, int]] = {}  # by start: the end, and the file
+_mappings: dict[int, tuple[int, int]] = {}  # by start: the end, and the file
 
 
 def _forget_after_fork() -> None:
     global _lock
     _lock = threading.Lock()
     _starts.clear()
-    _laid.clear()
+    _mappings.clear()
 
 
 system.at_fork(in_child=_forget_after_fork)
 
 
-def lay(address: int, fd: int, offset: int, length: int, *, writable: bool) -> None:
+def map_at(address: int, fd: int, offset: int, length: int, *, writable: bool) -> None:
     """Map ``length`` bytes of a file, shared with everyone who has it open, at ``address``.
 
     The same file may be mapped again at the same address. Raises OSError, in which case nothing has changed, and
@@ -41,14 +41,14 @@ def lay(address: int, fd: int, offset: int, length: int, *, writable: bool) -> N
     _check_pages(address, length)
     _check_pages(offset, length)
     with _lock:
-        _lay(address, fd, offset, length, writable=writable)
+        _map_at(address, fd, offset, length, writable=writable)
 
 
-def _lay(address: int, fd: int, offset: int, length: int, *, writable: bool) -> None:
-    known = _laid.get(address)
+def _map_at(address: int, fd: int, offset: int, length: int, *, writable: bool) -> None:
+    known = _mappings.get(address)
     next_one = bisect_right(_starts, address)
     if known is None:
-        before = _laid[_starts[next_one - 1]] if next_one else None
+        before = _mappings[_starts[next_one - 1]] if next_one else None
         is_free = before is None or before[0] <= address
     else:
         is_free = known[1] == fd
@@ -59,7 +59,7 @@ def _lay(address: int, fd: int, offset: int, length: int, *, writable: bool) -> 
     system.map_file(address, fd, offset, length, writable=writable)
     if known is None:
         _starts.insert(next_one, address)
-    _laid[address] = (max(address + length, known[0] if known else 0), fd)
+    _mappings[address] = (max(address + length, known[0] if known else 0), fd)
 
 
 def make_shareable(address: int) -> bool:
@@ -84,19 +84,19 @@ def drop_pages(view: memoryview) -> None:
             system.drop_pages(start, end - start)
 
 
-def drop_laid_pages(address: int) -> None:
+def drop_mapped_pages(address: int) -> None:
     """Drop this process's pages of the mapping at ``address`` until they are read again."""
     with _lock:
-        if address in _laid:
-            system.drop_pages(address, _laid[address][0] - address)
+        if address in _mappings:
+            system.drop_pages(address, _mappings[address][0] - address)
 
 
 def clear(address: int) -> None:
     """Unmap the mapping at ``address``: nothing can be read or written there afterwards."""
     with _lock:
-        if address in _laid:
-            system.unmap_file(address, _laid[address][0] - address)
-            del _laid[address]
+        if address in _mappings:
+            system.unmap_file(address, _mappings[address][0] - address)
+            del _mappings[address]
             _starts.remove(address)
 
 
@@ -105,7 +105,7 @@ def forget(address: int, length: int) -> None:
     with _lock:
         first, last = bisect_left(_starts, address), bisect_left(_starts, address + length)
         for start in _starts[first:last]:
-            del _laid[start]
+            del _mappings[start]
         del _starts[first:last]
 
 

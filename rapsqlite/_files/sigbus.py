@@ -120,7 +120,7 @@ def try_fault() -> None:
     base = ctypes.addressof(memory.data_ptr(store).contents)
     fd = system.open_shrinking_file()
     os.write(fd, b"\1" * 65536)
-    mapping.lay(base + _MAPPED_AT, fd, 0, 65536, writable=False)
+    mapping.map_at(base + _MAPPED_AT, fd, 0, 65536, writable=False)
     expected = int.from_bytes(b"\1" * 8, "little")
     if not arm() or load(store, _MAPPED_AT - (1 << 32)) != expected:
         return

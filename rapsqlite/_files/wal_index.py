@@ -120,7 +120,7 @@ class WalIndex:
             raise FileError(sqlite.SQLITE_IOERR_SHMSIZE, "extend", self.path, error) from None
         address = mapping.address_of(view)
         try:
-            mapping.lay(address, self._fd, offset, REGION_BYTES, writable=self.writable)
+            mapping.map_at(address, self._fd, offset, REGION_BYTES, writable=self.writable)
         except (OSError, ValueError) as error:
             reason = error if isinstance(error, OSError) else str(error)
             raise FileError(sqlite.SQLITE_IOERR_SHMMAP, "map", self.path, reason) from None

@@ -42,7 +42,7 @@ class Windows:
                 raise self._refusal("its file system may be shared with other machines")
             end = mapping.whole_pages(os.fstat(self._fd).st_size)
             length = min(len(view), end - offset)
-            mapping.lay(address, self._fd, offset, length, writable=False)
+            mapping.map_at(address, self._fd, offset, length, writable=False)
         except OSError as error:
             raise self._refusal(error) from None
         except ValueError as error:
@@ -55,7 +55,7 @@ class Windows:
     def drop_pages(self) -> None:
         """Drop this process's pages of the file until they are read again."""
         for address in self._addresses:
-            mapping.drop_laid_pages(address)
+            mapping.drop_mapped_pages(address)
 
     def close_at(self, view: memoryview) -> bool:
         """Unmap the window at this address; False if it is not one of this file's."""

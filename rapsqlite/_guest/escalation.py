@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rapsqlite._guest.request_queue import RequestQueue
 
 # Multiplies the grace period of requests that always complete, such as a rollback of gigabytes: a minute.
-_CARRIED_THROUGH = 12
+_MOST_TIMEOUTS = 12
 
 
 class Escalation:
@@ -48,8 +48,8 @@ class Escalation:
         callbacks = self._queue.host.callbacks
         pending.timeouts += 1
         if not callbacks.thread:
-            is_over = not pending.is_spared or pending.timeouts >= _CARRIED_THROUGH
-            if not pending.is_carried_through or (is_over and self._is_at(pending)):
+            is_over = not pending.is_spared or pending.timeouts >= _MOST_TIMEOUTS
+            if not pending.is_uninterruptible or (is_over and self._is_at(pending)):
                 self.end_guest()
         elif not callbacks.interrupt(lambda: self._is_at(pending)):
             self._give_up(

@@ -21,7 +21,7 @@ from rapsqlite._guest.error_reply import reported_error
 from rapsqlite._guest.escalation import Escalation
 from rapsqlite._guest.gc_pause import FullCollectionsHeldBack
 from rapsqlite._guest.host_functions import HostFunctions
-from rapsqlite._guest.request import PendingRequest, is_carried_through
+from rapsqlite._guest.request import PendingRequest, is_uninterruptible
 from rapsqlite._guest.request_queue import RequestQueue
 from rapsqlite._guest.task_blocks import BlockRequest, Caller
 from rapsqlite._guest.time_limit import Watchdog
@@ -156,7 +156,7 @@ class Guest:
         returned and the cancellation is raised at the task's next checkpoint.
         """
         loop = self._loop = current_loop(self._loop)
-        if held_back and not is_carried_through(request):
+        if held_back and not is_uninterruptible(request):
             await deliver_held_back(loop)
         pending = PendingRequest(self._queue, loop, request)
         try:
@@ -189,7 +189,7 @@ class Guest:
         cancellation as for ``call``.
         """
         loop = self._loop = current_loop(self._loop)
-        if held_back and not is_carried_through(request):
+        if held_back and not is_uninterruptible(request):
             await deliver_held_back(loop)
         pending = PendingRequest(self._queue, loop, request)
         pause = FullCollectionsHeldBack()

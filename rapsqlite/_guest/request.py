@@ -31,12 +31,12 @@ def undoes(sql: bytes) -> bool:
     return _UNDOES.match(sql) is not None
 
 
-def is_carried_through(request: Request) -> bool:
+def is_uninterruptible(request: Request) -> bool:
     """Return True if a request always completes, even if its task is cancelled: it undoes, ends or releases.
 
     A script that commits first does not: rolling back after its commit would be too late.
     """
-    if request.op in _ENDS or request.format & abi.FORMAT_CARRIED_THROUGH:
+    if request.op in _ENDS or request.format & abi.FORMAT_UNINTERRUPTIBLE:
         return True
     return request.op in _OF_TEXT and not request.format & abi.FORMAT_SCRIPT_COMMITS and undoes(request.sql)
 
@@ -121,14 +121,14 @@ class PendingRequest(msgspec.Struct, eq=False):
             self.loop.post(self.loop.wake, self)
 
     @property
-    def is_carried_through(self) -> bool:
+    def is_uninterruptible(self) -> bool:
         """Return True if its reply is awaited whatever cancels its task."""
-        return is_carried_through(self.request)
+        return is_uninterruptible(self.request)
 
     @property
     def is_spared(self) -> bool:
         """Return True if its cancel word stays 0. The guest knows which statements of a script always complete."""
-        return self.is_carried_through and not (self.request.op == abi.OP_SCRIPT and self.request.sql)
+        return self.is_uninterruptible and not (self.request.op == abi.OP_SCRIPT and self.request.sql)
 
     @property
     def grace_period_s(self) -> float:

@@ -398,9 +398,9 @@ class RequestQueue:
         """Interrupt one request; if it has not begun, its task stops waiting. Any thread."""
         with self.afterwards, self.lock:
             self._cancel(pending)
-            if not pending.is_carried_through and self.blocks.held.pop(pending, None) is not None:
+            if not pending.is_uninterruptible and self.blocks.held.pop(pending, None) is not None:
                 pending.done = pending.discarded = True
-            if not pending.done and not pending.is_carried_through and self._has_not_begun(pending):
+            if not pending.done and not pending.is_uninterruptible and self._has_not_begun(pending):
                 # The guest sees the mark before it begins, however long that takes.
                 pending.done = pending.discarded = True
 
@@ -426,7 +426,7 @@ class RequestQueue:
             # The newest first: once the running request is marked, the guest ends it and would begin the next one.
             for pending in reversed(self._pending.values()):
                 self._cancel(pending)
-            for pending in [held for held in self.blocks.held if not held.is_carried_through]:
+            for pending in [held for held in self.blocks.held if not held.is_uninterruptible]:
                 pending.error = interrupted()
                 pending.done = True
                 del self.blocks.held[pending]

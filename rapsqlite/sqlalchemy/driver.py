@@ -330,7 +330,7 @@ class Adapted(AdaptedConnection):
         state = self._connection._state
         await state.apply_pending_setting()
         sql = b"PRAGMA read_uncommitted = %d" % value
-        await state.guest.call(Request(abi.OP_EXECUTE, sql, format=abi.FORMAT_CARRIED_THROUGH))
+        await state.guest.call(Request(abi.OP_EXECUTE, sql, format=abi.FORMAT_UNINTERRUPTIBLE))
 
 
 class Driver:

@@ -37,7 +37,7 @@ class Verb(NamedTuple):
     act: Callable[..., Awaitable[object]]
     sql: str
     before: str = ""
-    is_carried_through: bool = False
+    is_uninterruptible: bool = False
     then: str = "COMMIT"  # what follows if a transaction is open: it writes what should no longer be there
     prepare: Callable[[rapsqlite.Connection, AsyncExitStack], Awaitable[Any]] | None = None  # the argument of ``act``
     is_begun: bool = False  # whether its statement has begun: interrupted it is undone, else it ends with the cursor
@@ -417,7 +417,7 @@ async def disturb(verb: Verb, kind: str, moment: str, tmp_path: Path, monkeypatc
                 await conn.execute(verb.then)
         cancelled = [done, undone] if verb.is_begun else [undone]
         allowed = {"returned": [done], "cancelled": cancelled, "broken off": [done, undone]}[disturbance.outcome]
-        if verb.is_carried_through:
+        if verb.is_uninterruptible:
             allowed = [done]
         left = await seen()
         assert left in allowed, disturbance.outcome

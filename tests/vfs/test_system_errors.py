@@ -45,7 +45,7 @@ CALLS: dict[str, tuple[Any, str]] = {
     "close": (os, "close"),
     "setlk": (system, "set_lock"),
     "getlk": (system, "conflicting_lock"),
-    "mmap": (mapping, "lay"),
+    "mmap": (mapping, "map_at"),
     "munmap": (mapping, "clear"),
 }
 IOERR, FULL, BUSY, CANTOPEN = codes.SQLITE_IOERR, codes.SQLITE_FULL, codes.SQLITE_BUSY, codes.SQLITE_CANTOPEN

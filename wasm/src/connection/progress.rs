@@ -194,7 +194,7 @@ impl Watch {
     }
 
     /// Runs something that always completes: no cancellation is seen meanwhile.
-    pub fn carry_through<R>(&self, act: impl FnOnce() -> R) -> R {
+    pub fn without_interrupts<R>(&self, act: impl FnOnce() -> R) -> R {
         let cancel = self.callbacks.set_cancel(ptr::null());
         let result = act();
         self.callbacks.set_cancel(cancel);

@@ -1,4 +1,4 @@
-//! Imports that lay files over addresses of the arena. What they do outlives the call, hence they are `unsafe`.
+//! Imports that map files at addresses of the arena. What they do outlives the call, hence they are `unsafe`.
 
 use core::ffi::c_int;
 use core::ptr::NonNull;
@@ -7,7 +7,7 @@ use super::{Code, Fd, check, import};
 
 /// Lays one region of the WAL index over the `size_bytes` at `address`, which is one of the arena's.
 ///
-/// `Ok(false)`: the region does not exist and `extend` was false; nothing is laid there.
+/// `Ok(false)`: the region does not exist and `extend` was false; nothing is mapped there.
 ///
 /// # Safety
 /// `address` starts a range of that size that belongs to the caller for good and is only

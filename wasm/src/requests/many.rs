@@ -106,7 +106,7 @@ pub fn script(connection: &Connection, request: &Request<'_>, sql: &[u8]) -> Res
     if request.format & abi::FORMAT_BEGIN_MASK != 0 && !connection.in_transaction() {
         connection
             .watch
-            .carry_through(|| run_first(connection, b"BEGIN\0"))?;
+            .without_interrupts(|| run_first(connection, b"BEGIN\0"))?;
     }
     Ok(Answer::nothing())
 }
@@ -144,7 +144,7 @@ fn run_first(connection: &Connection, text: &[u8]) -> Result<usize> {
         statement.transaction = watch.saw_step();
         connection.refuse_if_lost(&statement)?;
         if statement.transaction == Step::Undo {
-            watch.carry_through(|| statement.run())?;
+            watch.without_interrupts(|| statement.run())?;
         } else if watch.is_cancelled() {
             return Err(Error::interrupted());
         } else {
