@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 import os
 import re
@@ -203,8 +202,6 @@ def constants() -> str:
     """Return a table of the public constants of SQLite and their values."""
     source = {name: (ROOT / f"rapsqlite/{name}.py").read_text(encoding="utf-8") for name in
               ("_sqlite_names", "_public", "_constants")}  # fmt: skip
-    imports = [node for node in ast.parse(source["_sqlite_names"]).body if isinstance(node, ast.ImportFrom)]
-    public = {name.name for node in imports for name in node.names if name.name.startswith("SQLITE_")}
-    public |= set(re.findall(r'"(SQLITE_CHANGESET_\w+)"', source["_public"]))
+    public = set(re.findall(r'"(SQLITE_\w+)"', source["_sqlite_names"] + source["_public"]))
     values = dict(re.findall(r"^(SQLITE_\w+).*= (-?\d+)$", source["_constants"], re.MULTILINE))
     return "\n".join(["| name | value |", "|---|---|", *(f"| `{name}` | {values[name]} |" for name in sorted(public))])
