@@ -2,7 +2,7 @@
 
 The fixtures run blocking in their own thread and need no plugin for async fixtures. A connection works in every event
 loop, so tests can use anyio's plugin, pytest-asyncio or pytest-trio. Override `rapsqlite_schema` and
-`rapsqlite_options` in a conftest.py.
+`rapsqlite_options` in a conftest.py. https://docs.pytest.org/en/stable/how-to/fixtures.html
 """
 
 from __future__ import annotations

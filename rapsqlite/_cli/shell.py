@@ -2,7 +2,7 @@
 
 Reading a line blocks and running a statement awaits, so the event loop runs only during a statement. Ctrl-C then
 cancels the statement, which interrupts SQLite; the connection stays usable. What is written to a terminal contains no
-control characters of the database: they could be commands to the terminal.
+control characters of the database: they could be commands to the terminal. https://sqlite.org/cli.html
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The caller has checked that a mapping covers only addresses reserved for it. The functions here check that it consists
 of pages, overlaps no other mapping, and does not exceed the maximum number. Freeing a guest's memory also frees the
-mappings in its address space.
+mappings in its address space. https://sqlite.org/mmap.html
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The parts that Linux and macOS share."""
+"""The parts that Linux and macOS share.
+
+https://pubs.opengroup.org/onlinepubs/9799919799/functions/fcntl.html
+"""
 
 from __future__ import annotations
 

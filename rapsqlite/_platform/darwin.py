@@ -1,4 +1,7 @@
-"""macOS. Written after XNU's headers and Apple's documentation; exercised with a test double of ``fcntl`` and libc."""
+"""macOS. Written after XNU's headers and Apple's documentation; exercised with a test double of ``fcntl`` and libc.
+
+https://github.com/apple-oss-distributions/xnu/blob/main/bsd/sys/fcntl.h
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Linux, with either C library."""
+"""Linux, with either C library.
+
+https://man7.org/linux/man-pages/man2/fcntl_locking.2.html
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Windows 10 (version 1803) and later, after SQLite's own VFS for it (os_win.c).
+"""Windows 10 (version 1803) and later, after SQLite's own VFS for it.
 
 There is no openat: a directory is a number that stands for its path. Locks belong to the handle, are never converted,
 and are released exactly as they were taken. An open file can be neither deleted nor renamed.
+https://sqlite.org/src/file/src/os_win.c
 """
 
 from __future__ import annotations

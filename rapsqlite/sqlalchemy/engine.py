@@ -2,6 +2,7 @@
 
 SQLAlchemy's own classes close in a task of asyncio's, so that a cancellation cannot stop that. Under Trio these close
 in a shielded scope; under asyncio they are SQLAlchemy's.
+https://docs.sqlalchemy.org/en/21/orm/extensions/asyncio.html
 """
 
 from __future__ import annotations

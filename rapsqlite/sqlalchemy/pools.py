@@ -2,6 +2,7 @@
 
 SQLAlchemy drops a connection whose task was cancelled in a statement, because most drivers leave it in an unknown
 state; an in-memory database would go with it. Here such a connection is rolled back and stays in its pool.
+https://docs.sqlalchemy.org/en/21/core/pooling.html
 """
 
 from __future__ import annotations

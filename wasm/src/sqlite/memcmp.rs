@@ -1,5 +1,7 @@
 //! C's functions on bytes, replacing wasi-libc's at link time.
 //!
+//! <https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/string.h.html>
+//!
 //! `memcmp` compares eight bytes at a time; wasi-libc's compares single bytes, and SQLite compares keys, names and
 //! JSON with it, which was a tenth of the time of some queries. `memcpy`, `memmove` and `memset` use WebAssembly's
 //! own instructions, which are calls of the host, only where that pays: not for short ranges, and not for ranges in
