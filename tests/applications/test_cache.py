@@ -113,6 +113,7 @@ async def test_tasks_of_one_connection_share_it(database: Path) -> None:
     (("a", b"x"), {"ttl": float("inf")}, ValueError), (("a", b"x"), {"ttl": True}, ValueError),
 ])  # fmt: skip
 async def test_invalid_entries_are_refused(arguments: Any, options: Any, error: type[Exception]) -> None:
+    """Before anything is written; a negative lifetime would store an entry that nobody can read."""
     async with connect(":memory:") as conn:
         with pytest.raises(error):
             await SQLiteCache(conn).set(*arguments, **options)

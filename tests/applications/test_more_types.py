@@ -67,6 +67,7 @@ class Author(pydantic.BaseModel):
 
 
 async def test_enabled_adapters_store_more_types() -> None:
+    """Without names, all of the supported types; what SQLite stores is text or the enum's value."""
     values = [
         ID,
         decimal.Decimal("1.10"),

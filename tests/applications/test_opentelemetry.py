@@ -174,6 +174,7 @@ async def test_span_of_a_failed_statement_shows_no_values(conn: rapsqlite.Connec
 
 
 async def test_cancelled_statement_ends_its_span(conn: rapsqlite.Connection, telemetry: Telemetry) -> None:
+    """A span that never ends is never exported."""
     with anyio.move_on_after(0.05):
         await conn.fetch_all("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n")
 
@@ -206,6 +207,7 @@ async def test_wait_behind_another_statement_does_not_count_as_run_time(
 
 
 async def test_durations_and_rows_are_measured(conn: rapsqlite.Connection, telemetry: Telemetry) -> None:
+    """By operation and error, as the semantic conventions for databases say."""
     for _ in range(3):
         await conn.fetch_all("SELECT 1 UNION SELECT 2")
     with pytest.raises(rapsqlite.OperationalError):
@@ -223,6 +225,7 @@ async def test_durations_and_rows_are_measured(conn: rapsqlite.Connection, telem
 
 
 def test_pool_statistics_are_gauges(telemetry: Telemetry) -> None:
+    """They are read when metrics are collected, not when the pool is registered."""
     statistics = {"size": 2, "wait_s": 0.5}
     RapsqliteInstrumentor().instrument_pool(lambda: statistics, meter_provider=telemetry.meters)
     statistics["size"] = 3

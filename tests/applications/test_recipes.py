@@ -118,12 +118,14 @@ def test_rows_become_dicts_with_given_names_or_those_of_the_columns() -> None:
 
 
 async def test_row_objects_become_dicts(conn: rapsqlite.Connection) -> None:
+    """`Row` knows its columns, so none need to be given."""
     conn.row_factory = rapsqlite.Row
 
     assert rows_to_dicts(await conn.fetch_all("SELECT 1 AS a, 2 AS b")) == [{"a": 1, "b": 2}]
 
 
 async def test_time_is_returned_or_reported(conn: rapsqlite.Connection) -> None:
+    """With a report function it returns the rows alone."""
     reports: list[Any] = []
 
     rows, seconds = await timed_fetch_all(conn, "SELECT ?", [1])

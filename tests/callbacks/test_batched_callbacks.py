@@ -266,6 +266,7 @@ async def test_results_of_every_type_and_size_are_reused() -> None:
 
 
 async def test_exception_is_not_reused() -> None:
+    """Answers of deterministic functions are kept; an exception is no answer."""
     calls = 0
 
     def sometimes(_: int) -> int:

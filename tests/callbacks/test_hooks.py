@@ -161,6 +161,7 @@ async def test_progress_handler_is_called_once_per_number_of_steps(conn: rapsqli
 
 
 async def test_progress_handler_interrupts(conn: rapsqlite.Connection) -> None:
+    """If it returns something true or raises, as in sqlite3; what it raised is the cause."""
     for handler in (lambda: 1, lambda: "yes", fail):
         await conn.set_progress_handler(handler, 100)
         with pytest.raises(rapsqlite.OperationalError, match="interrupted") as caught:

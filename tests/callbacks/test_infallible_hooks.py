@@ -210,6 +210,7 @@ async def test_authorizer_that_denies_rollback_does_not_keep_the_change(
 
 
 async def test_rollback_hook_is_called(conn: rapsqlite.Connection) -> None:
+    """SQLite calls it for the rollback that a hook's exception causes, as for any other."""
     seen: list[str] = []
     await conn.set_rollback_hook(lambda: seen.append("rolled back"))
     await conn.set_update_hook(fail)

@@ -193,6 +193,7 @@ async def test_blocking_copies_reach_both_kinds_of_connection(db: Any) -> None:
 
 
 async def test_cursor_has_its_blocking_counterpart(db: Any) -> None:
+    """Programs pass ``cursor._cursor``'s methods to aiosqlite's private ``_execute``."""
     cursor = await db.execute("SELECT 1 UNION SELECT 2 UNION SELECT 3")
 
     first = await cursor._execute(cursor._cursor.fetchone)

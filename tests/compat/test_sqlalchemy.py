@@ -129,6 +129,7 @@ async def test_snapshot_level_keeps_what_was_read(database: Path) -> None:
 
 
 async def test_autocommit_level_and_back(database: Path) -> None:
+    """The level is set back when the connection returns to its pool: the next borrower gets transactions."""
     async with library(url_of(database)) as engine:
         async with engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -287,6 +288,7 @@ async def test_errors_carry_the_original_exception(database: Path) -> None:
 
 
 async def test_relations_load_and_reflect(database: Path) -> None:
+    """By the loaders and the inspection that SQLAlchemy has for SQLite."""
     async with library(url_of(database)) as engine:
         async with AsyncSession(engine) as session, session.begin():
             session.add(Author(name="Ada", books=[Book(title="Notes"), Book(title="Letters")]))
@@ -486,6 +488,7 @@ async def test_request_whose_coroutine_is_closed_closes_its_connection(database:
 
 
 async def test_lost_connection_is_replaced(database: Path) -> None:
+    """SQLAlchemy learns of it by `is_disconnect`, and opens another one for the next borrower."""
     async with library(url_of(database)) as engine:
         async with engine.connect() as connection:
             lost = await driver_of(connection)

@@ -170,6 +170,7 @@ CASES = [(scenario, where) for scenario in ON_ONE_CONNECTION for where in ("file
     [pytest.param(*case, id=f"{case[0].__name__}-{case[1]}") for case in [*CASES, (concurrency, "file")]],
 )
 def test_only_the_driver_differs(scenario: Callable[[AsyncEngine], Awaitable[Any]], where: str, tmp_path: Path) -> None:
+    """The same program has the same outcome with aiosqlite and with this package."""
     outcomes = []
 
     async def run(driver: ModuleType, url: str) -> None:

@@ -48,6 +48,7 @@ async def texts(engine: AsyncEngine) -> list[str]:
 
 
 async def test_core_runs_on_every_loop(database: Path) -> None:
+    """SQLAlchemy's own classes need asyncio; the package's work under Trio too."""
     async with notes(f"sqlite+rapsqlite:///{database}") as engine:
         async with engine.begin() as connection:
             assert isinstance(connection, AsyncConnection)
@@ -61,6 +62,7 @@ async def test_core_runs_on_every_loop(database: Path) -> None:
 
 
 async def test_sessions_run_on_every_loop(database: Path) -> None:
+    """The ORM's blocks end in a shielded scope under Trio."""
     async with notes(f"sqlite+rapsqlite:///{database}") as engine:
         make_session = async_sessionmaker(engine, expire_on_commit=False)
         async with make_session.begin() as session:

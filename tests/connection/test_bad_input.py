@@ -211,6 +211,7 @@ async def test_image_with_an_incomplete_last_page_is_refused(
 
 
 async def test_garbage_is_refused(conn: rapsqlite.Connection) -> None:
+    """Random bytes, with and without SQLite's header, replace nothing."""
     before = await contents(conn)
     chance = random.Random(7)
     for size in (1, 16, 100, 512, 4096, 100_000):

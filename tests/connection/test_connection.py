@@ -102,6 +102,7 @@ async def test_close_is_idempotent_and_rolls_back(database: Path) -> None:
 
 
 async def test_clean_exit_commits(database: Path) -> None:
+    """Unlike aiosqlite's, whose block only closes."""
     await make_table(database)
 
     async with connect(database) as conn:
@@ -112,6 +113,7 @@ async def test_clean_exit_commits(database: Path) -> None:
 
 
 async def test_exception_rolls_back(database: Path) -> None:
+    """What an unfinished block has written must not become visible."""
     await make_table(database)
 
     with pytest.raises(KeyError):  # noqa: PT012 - the block is what is tested
@@ -343,6 +345,7 @@ async def test_read_only_connection_does_not_create(database: Path) -> None:
 
 
 async def test_uri_names_mode(database: Path) -> None:
+    """``mode=ro`` opens the file for reading only."""
     await make_table(database)
 
     async with connect(f"{database.as_uri()}?mode=ro", uri=True, isolation_level=None) as conn:

@@ -71,6 +71,7 @@ async def test_connection_works_after_a_copy_was_refused() -> None:
 
 
 async def test_rows_are_copied() -> None:
+    """A row is a value: copying it needs no connection."""
     async with rapsqlite.connect(":memory:", row_factory=rapsqlite.Row) as conn:
         row = await conn.fetch_one("SELECT 1 AS a, 'two' AS b")
 

@@ -46,6 +46,7 @@ def test_dbapi_exceptions_are_those_of_the_package(name: str) -> None:
     ],
 )
 def test_constructors_match_sqlite3(name: str, arguments: tuple[object, ...]) -> None:
+    """PEP 249 names them; a program may switch modules."""
     assert getattr(dbapi, name)(*arguments) == getattr(sqlite3, name)(*arguments)
 
 

@@ -60,6 +60,7 @@ async def source() -> AsyncIterator[rapsqlite.Connection]:
 @pytest.mark.parametrize("to", KINDS)
 @pytest.mark.parametrize("of", KINDS)
 async def test_backup_copies_everything(of: str, to: str, tmp_path: Path, images: Path) -> None:
+    """It replaces the target, which then works, and leaves no temporary image behind."""
     conn, target = await make(of, tmp_path / "a.db"), await make(to, tmp_path / "b.db")
     async with conn.transaction():
         await conn.execute("CREATE TABLE other (x)")

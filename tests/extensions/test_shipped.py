@@ -73,6 +73,7 @@ async def test_uuid_agrees_with_python(conn: rapsqlite.Connection) -> None:
 
 
 async def test_decimal_is_exact(conn: rapsqlite.Connection) -> None:
+    """Binary floating point would give 1.2100000000000002."""
     await conn.load_extension("decimal")
 
     assert await conn.fetch_scalar("SELECT decimal_mul('1.1', '1.1')") == "1.21"

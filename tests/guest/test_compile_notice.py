@@ -100,6 +100,7 @@ def test_line_ends_although_the_module_does_not_compile() -> None:
 
 
 def test_pipe_gets_nothing() -> None:
+    """The notice is for people; a program that reads standard error would take it for an error."""
     assert in_pipe(COMPILE) == ""
 
 

@@ -116,6 +116,7 @@ def test_guest_that_called_the_host_last_time_is_expected_to_do_so_again(
 
 
 def test_bell_ends_a_nap(polling: Polling) -> None:
+    """A bell that rang during the nap counts as a reply found by polling."""
     rings = PlayedRings(answers=False)
     polling.naps = True
     thread = threading.Thread(target=polling.wake)
@@ -131,6 +132,7 @@ def test_bell_ends_a_nap(polling: Polling) -> None:
 
 
 def test_misses_make_polling_rare(polling: Polling) -> None:
+    """Polling in vain costs processor time: the gaps grow to 65 requests, and no further."""
     polled = tries(polling, PlayedRings(answers=False), 1000)
 
     gaps = [later - earlier for earlier, later in pairwise(polled)]

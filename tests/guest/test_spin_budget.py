@@ -117,6 +117,7 @@ def test_budget_of_idle_guests_is_free(clock: PlayedTime) -> None:
 
 
 def test_past_crowd_is_forgotten(clock: PlayedTime) -> None:
+    """A guest that is alone again may spin for as long as before."""
     talks = [Talk() for _ in range(3)]
     for _ in range(20):
         clock.now += 0.00005

@@ -177,6 +177,7 @@ def on_trio(database: Path, scenario: Scenario, place: int) -> str:
 def test_interrupt_anywhere_loses_no_place(
     wal: Path, backend: str, name: str, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A pool that had lost one would in the end make every task wait."""
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # what is dropped says so
     warnings.simplefilter("ignore")
     run = on_trio if backend == "trio" else on_asyncio

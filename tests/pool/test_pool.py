@@ -355,6 +355,7 @@ async def test_connection_returned_inside_an_open_block_is_replaced(pool: Pool, 
 
 
 async def test_harmless_use_replaces_no_connection(pool: Pool) -> None:
+    """Opening another connection costs more than resetting one."""
     for _ in range(5):
         async with pool.acquire() as conn:
             await conn.execute("INSERT INTO t (b) VALUES (1)")
@@ -384,6 +385,7 @@ async def test_returned_connection_and_its_objects_refuse_use(pool: Pool) -> Non
 
 
 async def test_foreign_connection_is_not_accepted(pool: Pool) -> None:
+    """The pool would lend out a connection to another database."""
     async with rapsqlite.connect(":memory:") as conn:
         with pytest.raises(rapsqlite.ProgrammingError, match="belongs to another pool"):
             await pool.release(conn)
@@ -507,6 +509,7 @@ async def test_connection_that_is_dropped_is_reported_and_replaced(pool: Pool) -
 
 
 async def test_hooks_see_each_connection(wal: Path) -> None:
+    """Each at its time: once when opened, when lent, when returned."""
     seen: list[str] = []
 
     async def init(conn: rapsqlite.Connection) -> None:
@@ -696,6 +699,7 @@ async def test_idle_connections_beyond_min_size_are_closed(wal: Path) -> None:
 
 
 async def test_pool_statistics_count(pool: Pool) -> None:
+    """One acquired and returned connection changes only the counters of these."""
     async with pool.acquire():
         pass
     counts = pool.statistics()
@@ -958,6 +962,7 @@ def open_files() -> int:
 
 
 async def test_pool_leaks_nothing(wal: Path) -> None:
+    """Neither a thread nor a descriptor, however often a pool is opened and closed."""
     gc.collect()  # for other tests' connections
     threads, files = threads_but_trios(), open_files()
     for _ in range(3):

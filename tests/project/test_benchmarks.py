@@ -30,6 +30,7 @@ def run_quick(directory: Path, peers: str, *workloads: str) -> subprocess.Comple
 @pytest.mark.timeout(240)  # about thirty workloads, several in separate interpreters
 @pytest.mark.parametrize("peer", PEERS_HERE)
 def test_every_workload_runs(tmp_path: Path, peer: str) -> None:
+    """A broken adapter would be noticed only when figures are wanted."""
     expected = {
         name
         for name, workload in WORKLOADS.items()

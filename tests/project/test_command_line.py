@@ -254,6 +254,7 @@ def test_input_is_split_where_statements_end(text: str, expected: list[str]) -> 
 
 @pytest.mark.parametrize("value, text", [(None, "NULL"), (b"\x01", "x'01'"), (1.5, "1.5"), ("é", "é")])
 def test_values_are_displayed(value: object, text: str) -> None:
+    """As SQL literals, so that NULL and blobs are not taken for text; text as it is."""
     assert shown(value) == text
 
 

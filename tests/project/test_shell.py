@@ -169,6 +169,7 @@ async def opened(database: str) -> Any:
 
 
 def test_lists_take_patterns(database: Path) -> None:
+    """``.tables``, ``.indexes`` and ``.schema`` match names as LIKE does, so without regard to case."""
     schema = "CREATE TABLE k (a PRIMARY KEY); CREATE TABLE m (a); CREATE INDEX i ON m (a); CREATE VIEW v AS SELECT 1;"
 
     done = shell(database, schema, ".tables", ".tables K%", ".indexes", ".indexes m", ".schema M")

@@ -148,6 +148,7 @@ def test_no_page_is_wider_than_a_phone(page: Page, site: Path, address: str) -> 
 
 
 def test_pictures_are_loaded(page: Page, address: str) -> None:
+    """Their paths differ between the repository and the site."""
     page.goto(address + "performance.html")
     picture = page.locator("article img").first
 

@@ -225,6 +225,7 @@ async def test_failed_statement_leaves_no_rows(conn: rapsqlite.Connection) -> No
 
 
 async def test_closed_cursor_raises(conn: rapsqlite.Connection) -> None:
+    """As in sqlite3. Closing it twice is no error."""
     cursor = await conn.execute("SELECT 1")
     await cursor.close()
     await cursor.close()

@@ -147,6 +147,7 @@ async def test_closed_left_or_dropped_statement_is_finalized(conn: rapsqlite.Con
 
 
 async def test_closed_statement_raises(conn: rapsqlite.Connection) -> None:
+    """As a closed cursor does; its handle is given back."""
     statement = conn.prepare("SELECT 1")
     await statement.close()
 

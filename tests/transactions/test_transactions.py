@@ -214,6 +214,7 @@ async def test_raw_begin_and_end_show_in_the_property(conn: rapsqlite.Connection
 
 
 async def test_counters_match_sqlite(conn: rapsqlite.Connection) -> None:
+    """SQLite counts them; a SELECT in between changes none."""
     await conn.execute("INSERT INTO t VALUES (41, 1), (42, 2)")
     await conn.execute("SELECT 1")
 
@@ -268,6 +269,7 @@ async def test_immediate_begin_waits_for_the_lock_and_gives_up(database: Path) -
 
 
 async def test_block_commits(conn: rapsqlite.Connection) -> None:
+    """On a clean exit; `rollback()` afterwards undoes nothing."""
     async with conn.transaction() as inside:
         assert inside is conn
         assert conn.in_transaction

@@ -180,6 +180,7 @@ async def test_changes_of_others_are_seen_immediately(path: Path, connection: ra
 
 
 async def test_others_see_committed_changes(path: Path, connection: rapsqlite.Connection) -> None:
+    """A lock that is kept between statements must not keep a commit from other processes."""
     with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as native:
         for value in range(200):
             await connection.fetch_all("SELECT v FROM t")

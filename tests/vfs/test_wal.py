@@ -59,6 +59,7 @@ def test_writes_are_seen_in_both_directions(wal: Path) -> None:
 
 
 def test_reader_keeps_its_snapshot(wal: Path) -> None:
+    """A native process commits meanwhile; the reader sees that once its transaction has ended."""
     native = sqlite3.connect(wal, isolation_level=None)
     with Driven(wal) as ours:
         ours.sql("BEGIN")
