@@ -1,10 +1,9 @@
 //! Owns `sqlite3_stmt*`: prepare, bind, step, reset. `columns` reads the row.
 
 use core::any::Any;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
 use libsqlite3_sys as ffi;
 
@@ -292,11 +291,11 @@ impl Statement {
     /// <https://sqlite.org/c3ref/step.html>
     #[inline]
     pub fn step(&mut self) -> Result<bool> {
-        STEPPED.store(self.raw(), Ordering::Relaxed);
-        RUNS.store(-1, Ordering::Relaxed);
+        RUNNING.statement.set(self.raw());
+        RUNNING.runs.set(-1);
         // SAFETY: `stmt` is valid from `prepare` until `drop`, and an instance runs on one thread.
         let code = unsafe { ffi::sqlite3_step(self.raw()) };
-        STEPPED.store(ptr::null_mut(), Ordering::Relaxed);
+        RUNNING.statement.set(ptr::null_mut());
         match code {
             ffi::SQLITE_ROW => Ok(true),
             ffi::SQLITE_DONE => Ok(false),
@@ -326,28 +325,40 @@ impl Statement {
     }
 }
 
-/// The statement in `step`; null outside.
-static STEPPED: AtomicPtr<ffi::sqlite3_stmt> = AtomicPtr::new(ptr::null_mut());
-/// How often it had run when it was compiled again within this step, which a change of the schema requires; else -1.
-static RUNS: AtomicI32 = AtomicI32::new(-1);
+/// What `step` runs. Not atomic: every atomic store of WebAssembly is a full fence, and three cost a row as much as
+/// reading a column.
+struct Running {
+    /// Null outside of `step`.
+    statement: Cell<*mut ffi::sqlite3_stmt>,
+    /// How often it had run when it was compiled again within this step, which a change of the schema requires; else -1.
+    runs: Cell<c_int>,
+}
+
+// SAFETY: an instance runs on one thread.
+unsafe impl Sync for Running {}
+
+static RUNNING: Running = Running {
+    statement: Cell::new(ptr::null_mut()),
+    runs: Cell::new(-1),
+};
 
 /// Whether the statement in `step` is complete, and its changes are committed if it commits by itself. SQLite calls the
 /// progress handler once more before it returns, but also while it compiles a statement again.
 /// <https://sqlite.org/c3ref/stmt_busy.html>, <https://sqlite.org/c3ref/c_stmtstatus_counter.html>
 pub fn is_complete() -> bool {
-    runs_of_idle().is_some_and(|runs| runs != RUNS.load(Ordering::Relaxed))
+    runs_of_idle().is_some_and(|runs| runs != RUNNING.runs.get())
 }
 
 /// A statement is being compiled, perhaps the one in `step`.
 pub fn note_compilation() {
     if let Some(runs) = runs_of_idle() {
-        RUNS.store(runs, Ordering::Relaxed);
+        RUNNING.runs.set(runs);
     }
 }
 
 /// How often the statement in `step` has run, unless it is running now.
 fn runs_of_idle() -> Option<c_int> {
-    let stepped = STEPPED.load(Ordering::Relaxed);
+    let stepped = RUNNING.statement.get();
     // SAFETY: while `step` runs, its statement is valid.
     unsafe {
         (!stepped.is_null() && ffi::sqlite3_stmt_busy(stepped) == 0)
