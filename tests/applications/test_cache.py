@@ -61,6 +61,7 @@ async def test_expired_entry_is_missing_and_can_be_cleaned_up(database: Path) ->
 
 
 async def test_each_set_commits_by_itself(database: Path) -> None:
+    """Other processes read it as soon as `set` has returned."""
     async with connect(database) as conn, connect(database) as other:
         await SQLiteCache(conn).set("a", b"1")
 
@@ -99,6 +100,7 @@ async def test_row_and_text_factories_do_not_change_cached_values(database: Path
 
 
 async def test_tasks_of_one_connection_share_it(database: Path) -> None:
+    """They need no lock: each set is one statement."""
     async with connect(database) as conn:
         cache = SQLiteCache(conn)
         async with anyio.create_task_group() as tasks:

@@ -148,6 +148,7 @@ async def test_row_that_pydantic_rejects_raises_without_showing_values(row: str,
 
 
 def test_neither_attrs_nor_pydantic_is_imported() -> None:
+    """They are recognized by attributes of the class; importing them would take longer than the rest."""
     code = (
         "import asyncio, dataclasses, sys, rapsqlite\n"
         "@dataclasses.dataclass\n"

@@ -284,6 +284,7 @@ async def test_only_instrumented_connections_are_traced_and_only_once(telemetry:
     ],
 )
 def test_recorded_sql_has_no_literals(text: str, expected: str) -> None:
+    """They may be personal data, which must not reach a tracing service."""
     assert without_literals(text) == expected
 
 

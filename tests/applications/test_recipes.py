@@ -82,6 +82,7 @@ async def test_page_seeks_in_an_index(conn: rapsqlite.Connection) -> None:
 
 @pytest.mark.parametrize("token", ["", "nonsense", "####", "kw==", "é", "gaFh", None])
 async def test_token_of_another_query_is_refused(conn: rapsqlite.Connection, token: str | None) -> None:
+    """Its values belong to other columns or another order, so the page would be a wrong one."""
     if token is None:
         token = (await paginate(conn, "SELECT * FROM t", page_size=1, key="id", descending=True)).next
 
@@ -155,6 +156,7 @@ async def test_query_plan_names_the_scanned_table(
 
 
 async def test_gauges_are_numbers_with_distinct_names(conn: rapsqlite.Connection) -> None:
+    """A collector takes nothing else, and the names must not collide with an application's."""
     gauges = await rapsqlite.pool_metrics_gauges(conn)
 
     assert gauges

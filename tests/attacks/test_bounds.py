@@ -201,6 +201,7 @@ def test_width_of_deferred_calls_must_match_their_values(runs: list[object]) -> 
 
 
 def test_number_of_aggregate_instances_is_limited() -> None:
+    """A hostile guest would otherwise create them without end."""
     callbacks = Callbacks()
     for _ in range(MOST_HANDLES):
         callbacks.hold_instance(None)
@@ -225,6 +226,7 @@ async def test_column_names_count_towards_the_result_limit() -> None:
 
 
 async def test_error_messages_are_truncated() -> None:
+    """``max_bytes`` bounds what a statement returns, and the message repeats its text."""
     async with rapsqlite.connect(":memory:", limits={"max_bytes": 2000}) as conn:
         with pytest.raises(OperationalError, match="no such column") as caught:
             await conn.execute(f"SELECT {'x' * 100_000}")

@@ -217,6 +217,7 @@ async def test_ids_that_do_not_ascend_are_refused(database: Path) -> None:
 
 
 async def test_stream_is_one_running_statement(database: Path) -> None:
+    """Memory stays bounded: rows are read as they are wanted, not all at first."""
     async with library(url_of(database)) as engine, AsyncSession(engine) as session:
         await session.execute(sa.insert(Author), [{"name": str(number)} for number in range(5000)])
         result = await session.stream_scalars(sa.select(Author.id).order_by(Author.id).execution_options(yield_per=10))
@@ -269,6 +270,7 @@ async def test_values_are_read_back_unchanged() -> None:
 
 
 async def test_regexp_operator_uses_pythons_re() -> None:
+    """SQLite has the operator, but no function for it. SQLAlchemy's other dialects for SQLite add the same."""
     async with engine_on("sqlite+rapsqlite://") as engine, engine.connect() as connection:
         asked = [sa.literal(text).regexp_match(r"^\d{3}(?!\d)") for text in ("123x", "1234", None)]
 

@@ -117,6 +117,7 @@ async def test_concurrent_tasks_share_the_pool(database: Path) -> None:
 
 
 async def test_cancelled_wait_loses_no_connection(database: Path) -> None:
+    """With one connection in the pool, a lost one would make the next task wait for ever."""
     async with notes(f"sqlite+rapsqlite:///{database}", pool_size=1, max_overflow=0) as engine:
 
         async def wait_in_vain() -> None:

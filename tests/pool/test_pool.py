@@ -203,6 +203,7 @@ async def test_task_that_acquires_the_writer_twice_is_refused_immediately(pool: 
 
 @pytest.mark.parametrize("when", ["waiting", "handed over"])
 async def test_cancelled_wait_leaks_no_connection(pool: Pool, when: str) -> None:
+    """Neither before a connection was handed to the task nor between that and its waking."""
     scope = anyio.CancelScope()
 
     async def wait() -> None:
@@ -628,6 +629,7 @@ async def test_growing_the_pool_serves_waiting_tasks(wal: Path) -> None:
 
 @pytest.mark.usefixtures("ticking_clock")
 async def test_drained_and_old_connections_are_replaced(wal: Path) -> None:
+    """Idle ones at once, a lent one when it comes back."""
     async with create_pool(wal, max_lifetime=1e-9) as pool:
         for _ in range(3):
             await pool.fetch_scalar("SELECT 1")
@@ -849,6 +851,8 @@ async def test_block_whose_connection_was_returned_or_closed_inside_ends_in_sile
 
 
 def test_pool_that_is_dropped_is_reported(database: Path) -> None:
+    """As for a connection: the collector closes it, but nobody knows when."""
+
     async def main() -> None:
         await create_pool(database)
 
@@ -858,6 +862,7 @@ def test_pool_that_is_dropped_is_reported(database: Path) -> None:
 
 
 def test_pool_of_another_loop_is_refused(database: Path) -> None:
+    """Tasks of two loops cannot wake each other. A pool whose loop is closed can still be closed."""
     pool = create_pool(database)
 
     async def use() -> None:

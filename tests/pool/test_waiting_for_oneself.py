@@ -359,6 +359,7 @@ async def test_pool_block_that_the_collector_ends_in_another_thread_closes_the_p
 
 @pytest.mark.parametrize("value", [None, "a connection", 5])
 async def test_returning_something_else_is_refused(pool: Pool, value: Any) -> None:
+    """A clear error rather than an AttributeError from within the pool."""
     with pytest.raises(rapsqlite.ProgrammingError, match="belongs to another pool"):
         await pool.release(value)
 

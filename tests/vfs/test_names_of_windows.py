@@ -31,6 +31,7 @@ pytestmark = [
     ],
 )
 def test_names_are_converted_there_and_back(external: bytes, internal: bytes) -> None:
+    """Inside, every name looks like a POSIX path; the system gets its own form."""
     assert system.internal(external) == internal
     assert system.external(internal) == external
 
@@ -69,6 +70,7 @@ async def test_uri_names_a_drive(tmp_path: Path) -> None:
     ["nul", "Com1", "a.db:stream", r"\\.\PhysicalDrive0", r"\\?\GLOBALROOT\Device\Null", r"\\?\Volume{1}\a"],
 )
 async def test_devices_and_streams_are_refused(tmp_path: Path, name: str) -> None:
+    """``NUL`` and ``file:stream`` open, but are no files in which a database could be kept."""
     with pytest.raises(rapsqlite.OperationalError, match="unable to open database file"):
         async with rapsqlite.connect(tmp_path / name):
             pass
