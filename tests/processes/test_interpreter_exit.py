@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from tests.programs import SLOWNESS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 FACTOR = 10 if os.environ.get("RAPSQLITE_LONG") == "1" else 1
-CLEAN_RUNS = 120 * FACTOR
-UNCLEAN_RUNS = 8 * FACTOR
-RUN_TIME_S = 40
-LOOPS = ("asyncio", "trio", "uvloop")
+CLEAN_RUNS = max(120 * FACTOR // SLOWNESS, 4)
+UNCLEAN_RUNS = max(8 * FACTOR // SLOWNESS, 2)
+RUN_TIME_S = 40 * SLOWNESS
+LOOPS = ("asyncio", "trio", "uvloop") if sys.platform != "win32" else ("asyncio", "trio")
 pytestmark = pytest.mark.timeout(300 * FACTOR)
 
 PROGRAM = """

@@ -15,10 +15,13 @@ import rapsqlite
 from rapsqlite import connect, runtime
 from rapsqlite._files import shortage
 from rapsqlite._guest.escalation import Escalation
+from tests.systems import not_on_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+LIMITED = not_on_windows("processes have no such limits there")
+ELSEWHERE = not_on_windows("other variables name the directory there")
 ROOT = Path(__file__).resolve().parents[2]
 
 COMMON = """
@@ -64,6 +67,7 @@ def run(program: str, *arguments: str, prefix: str = "", **options: Any) -> subp
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, **options)
 
 
+@LIMITED
 @pytest.mark.parametrize("order", ["first", "later"])
 def test_connection_opens_or_reports_too_many_open_files(tmp_path: Path, order: str) -> None:
     """wasmtime's WASI aborts the process unless it gets three descriptors when it first writes, possibly much later."""
@@ -94,6 +98,7 @@ def test_connection_opens_or_reports_too_many_open_files(tmp_path: Path, order: 
             )
 
 
+@LIMITED
 def test_engine_that_cannot_be_read_for_lack_of_descriptors_is_a_clear_error() -> None:
     program = """
         async def main():
@@ -114,6 +119,7 @@ def test_engine_that_cannot_be_read_for_lack_of_descriptors_is_a_clear_error() -
     assert "ulimit -n" in done.stdout
 
 
+@LIMITED
 def test_address_space_limit_is_a_clear_error(tmp_path: Path) -> None:
     """A connection reserves 4 GiB of addresses, which a limit on them counts although most are never used."""
     program = """
@@ -197,6 +203,7 @@ WITHOUT_CACHE: dict[str, Callable[[Path], dict[str, str]]] = {
 }
 
 
+@ELSEWHERE
 @pytest.mark.parametrize("kind", [*WITHOUT_CACHE, "of a user without a home"])
 def test_unwritable_cache_directory_costs_only_time(tmp_path: Path, kind: str) -> None:
     """As in a container with a numeric user: no home directory, or a read-only one."""
@@ -221,6 +228,7 @@ def test_unwritable_cache_directory_costs_only_time(tmp_path: Path, kind: str) -
     assert told.startswith("['the compiled module cannot be kept")
 
 
+@ELSEWHERE
 @pytest.mark.parametrize("directory", ["nowhere", "file"])
 def test_temporary_files_use_another_directory_if_theirs_is_unusable(tmp_path: Path, directory: str) -> None:
     (tmp_path / "file").touch()
@@ -241,6 +249,7 @@ def test_temporary_files_use_another_directory_if_theirs_is_unusable(tmp_path: P
     assert (done.returncode, done.stdout) == (0, "8\n"), done.stderr
 
 
+@LIMITED
 def test_file_size_limit_fails_only_its_statement(tmp_path: Path) -> None:
     """The file size limit (ulimit -f) first raises a signal, which Python ignores, and then an error."""
     program = """
