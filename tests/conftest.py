@@ -12,12 +12,15 @@ import pytest
 
 import rapsqlite
 from tests import blocking_calls
+from tests.played_time import let_guests_answer_late
 from tests.programs import SLOWNESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 blocking_calls.watch()
+if SLOWNESS > 1:
+    let_guests_answer_late()
 
 BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
