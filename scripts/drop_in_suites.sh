@@ -56,7 +56,7 @@ follow() { # process, log, text: until the process has ended, show how far its t
     done
     wait "$1"
     progress ""
-    echo "$3: $((SECONDS - start)) s, $(cat "${2%.log}.txt" 2>/dev/null | wc -l) passed"
+    echo "$3: $((SECONDS - start)) s, $(cat "${2%.log}.txt" 2>/dev/null | wc -l) passed, $(grep -Eo '^[0-9]+ connections' "$2")"
 }
 
 run() { # name, driver, arguments of pytest...: in fresh copies, so that no run finds another one's files, and edits do not matter
