@@ -65,7 +65,7 @@ run() { # name, driver, arguments of pytest...: in fresh copies, so that no run 
     [ "$driver" = aiosqlite ] || under_its_name=1
     rm -rf "$directory/source" "$directory/path" "$directory/$driver.txt"
     mkdir "$directory/source" "$directory/path"
-    cp -R "$root/rapsqlite" "$root/scripts/suite_comparison.py" "$directory/path"
+    cp -R "$root/rapsqlite" "$root"/scripts/suite_{comparison,tortoise}.py "$directory/path"
     tar -xzf "$directory/source.tar.gz" --strip-components=1 -C "$directory/source"
     : >"$directory/$driver.log"
     (cd "$directory/source" &&
@@ -131,7 +131,7 @@ suite alchemy sdist advanced-alchemy==1.12.0 'sqlalchemy<2.1' pytest-mock pytest
     sqlalchemy-spanner passlib 'psycopg[binary]' google-cloud-bigquery google-cloud-storage pymysql pymssql pymongo redis -- \
     tests/integration -k aiosqlite --continue-on-collection-errors --ignore tests/integration/test_extensions
 suite tortoise sdist tortoise-orm==1.1.9 asyncpg asyncmy blacksheep fastapi sanic aiohttp quart 'psycopg[binary,pool]' pyyaml \
-    httpx asgi_lifespan pydantic -- tests
+    httpx asgi_lifespan pydantic -- -p suite_tortoise tests
 suite ormar sdist ormar==0.26.0 'pydantic[email]' httpx asgi-lifespan fastapi orjson cryptography faker nest-asyncio \
     pytest-benchmark pydantic-extra-types -- tests
 table
