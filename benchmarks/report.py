@@ -46,7 +46,7 @@ def _ratio(workload: Workload, measured: dict[str, Figures]) -> str:
     """Return how many times as good as the best asynchronous peer this project is."""
     ours = measured.get(OURS, {}).get(workload.figure)
     others = [measured[peer][workload.figure] for peer in PEERS if workload.figure in measured.get(peer, {})]
-    if not ours or not others:
+    if not ours or not others or min(ours, *others) < 0:  # a delay beyond an idle loop's may be less than nothing
         return ""
     ratio = ours / max(others) if higher_is_better(workload.figure) else min(others) / ours
     return f"{short(ratio)} ×"

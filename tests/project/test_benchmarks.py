@@ -108,11 +108,12 @@ def test_report_and_plot_show_only_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_summary_compares_with_the_best_peer() -> None:
-    """More of a rate is better, and less of a time; the blocking module is no peer."""
+    """More of a rate is better, and less of a time. The blocking module is no peer; less than nothing is no measure."""
     medians = {
         "fetch_all": {OURS: {"rows_per_s": 300.0}, "aiosqlite": {"rows_per_s": 100.0}, "apsw": {"rows_per_s": 200.0}},
         "import_time": {OURS: {"import_ms": 4.0}, "aiosqlite": {"import_ms": 2.0}, "stdlib": {"import_ms": 1.0}},
         "opening": {OURS: {"operations_per_s": 1.0}},
+        "delay_1m": {OURS: {"beyond_idle_ms": 1.0}, "apsw": {"beyond_idle_ms": -2.0}},
     }
 
     rows = report.summary_table(Results(medians=medians)).splitlines()[2:]
@@ -121,6 +122,7 @@ def test_summary_compares_with_the_best_peer() -> None:
         "| fetch_all, 100 000 × 4 | per second | 300 | 100 |  | 200 |  | 1.50 × |",
         "| import | ms | 4.00 | 2.00 |  |  | 1.00 | 0.50 × |",
         "| open, SELECT 1, close | per second | 1.00 |  |  |  |  |  |",
+        "| loop delay, 1 000 000 rows | ms | 1.00 |  |  | -2.00 |  |  |",
     ]
 
 
