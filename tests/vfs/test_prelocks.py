@@ -45,11 +45,14 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Poll for every reply in the thread that sent the request, however long that takes."""
 
+    noticed: dict[int, int] = {}  # not when the spin begins: the guest may be waiting by then
+
     def spin(self: polling.Polling, rings: Rings) -> bool:
         self._host.unpark()
-        busy_waits = self._host.busy_waits
+        busy_waits = noticed.get(id(self._host), 0)
         while not rings.has_replies() and self._host.busy_waits == busy_waits:  # to wait it needs the queue's lock
             time.sleep(0)  # lets the guest have the GIL
+        noticed[id(self._host)] = self._host.busy_waits
         return rings.has_replies()
 
     monkeypatch.setattr(request_queue, "may_spin", lambda: True)
@@ -323,6 +326,26 @@ def by_another_thread(queue: request_queue.RequestQueue, pending: PendingRequest
         queue._send(pending, current_loop())
 
 
+def let_naps_begin(monkeypatch: pytest.MonkeyPatch, nap: Callable[[polling.Polling, object], None]) -> None:
+    """Call ``nap`` for each reply, however early it arrives: nobody finds it before."""
+    begun = False
+    has_replies = Rings.has_replies
+
+    def begin(self: polling.Polling, bell: object) -> None:
+        nonlocal begun
+        begun = True
+        nap(self, bell)
+
+    monkeypatch.setattr(polling.Polling, "spin", lambda _self, _rings: False)
+    monkeypatch.setattr(polling.Polling, "nap", begin)
+    monkeypatch.setattr(Rings, "has_replies", lambda rings: begun and has_replies(rings))
+
+
+def await_reply(queue: request_queue.RequestQueue) -> None:
+    while queue._rings is not None and not queue._rings.has_replies():
+        time.sleep(0)
+
+
 @pytest.mark.parametrize("send", [by_a_finalizer, by_another_thread])
 async def test_request_sent_while_another_thread_naps_keeps_its_own_locks(
     path: Path,
@@ -335,8 +358,7 @@ async def test_request_sent_while_another_thread_naps_keeps_its_own_locks(
     begin = PendingRequest(queue, None, Request(abi.OP_FETCH, b"BEGIN IMMEDIATE"))
 
     def nap(_self: polling.Polling, _bell: object) -> None:
-        while queue._rings is not None and not queue._rings.has_replies():
-            time.sleep(0)
+        await_reply(queue)
         if not begin.number:
             send(queue, begin)
         while queue.is_unanswered(begin):
@@ -344,8 +366,7 @@ async def test_request_sent_while_another_thread_naps_keeps_its_own_locks(
 
     await connection.fetch_all(WRITE)
     with monkeypatch.context() as patched:
-        patched.setattr(polling.Polling, "spin", lambda _self, _rings: False)
-        patched.setattr(polling.Polling, "nap", nap)
+        let_naps_begin(patched, nap)
         await connection.fetch_all(WRITE)
 
     assert connection.in_transaction
@@ -361,15 +382,13 @@ async def test_interrupted_nap_leaves_no_lock(
     queue = connection._state.guest._queue
 
     def nap(_self: polling.Polling, _bell: object) -> None:
-        while queue._rings is not None and not queue._rings.has_replies():
-            time.sleep(0)
+        await_reply(queue)
         raise KeyboardInterrupt
 
     await connection.fetch_all(WRITE)
     with closing(impatient(path)) as native:
         with monkeypatch.context() as patched:
-            patched.setattr(polling.Polling, "spin", lambda _self, _rings: False)
-            patched.setattr(polling.Polling, "nap", nap)
+            let_naps_begin(patched, nap)
             with pytest.raises(KeyboardInterrupt):
                 await connection.fetch_all(WRITE)
         take_everything(native)
