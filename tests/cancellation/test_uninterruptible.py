@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -111,6 +112,16 @@ class Occupied:
         await self._tasks.__aexit__(*exc_info)  # type: ignore[arg-type]
 
 
+async def cancelled_in_the_queue(conn: rapsqlite.Connection, act: Callable[[], Awaitable[object]]) -> anyio.CancelScope:
+    """Await ``act`` in a cancelled scope, its request behind another task's; return the scope."""
+    async with Occupied(conn) as occupied:
+        with anyio.CancelScope() as scope:
+            occupied.free_later()
+            scope.cancel()
+            await act()
+    return scope
+
+
 def content(database: Path) -> list[Any]:
     with closing(sqlite3.connect(database)) as stock:
         return [value for (value,) in stock.execute("SELECT a FROM t ORDER BY rowid")]
@@ -153,11 +164,7 @@ async def test_rollback_cancelled_in_the_queue_completes(
     plain.autocommit = rapsqlite.LEGACY_TRANSACTION_CONTROL if rollback == "rollback()" else True
     await half(plain)
 
-    async with Occupied(plain) as occupied:
-        with anyio.CancelScope() as scope:
-            occupied.free_later()
-            scope.cancel()
-            await ROLLBACKS[rollback](plain)
+    await cancelled_in_the_queue(plain, lambda: ROLLBACKS[rollback](plain))
 
     assert not plain.in_transaction
     await assert_undone(plain, database)
@@ -213,14 +220,10 @@ async def test_savepoint_is_undone_and_released_by_a_cancelled_task(
     await plain.execute("SAVEPOINT s")
     await plain.execute("INSERT INTO t VALUES ('undone')")
 
-    async with Occupied(plain) as occupied:
-        with anyio.CancelScope() as scope:
-            occupied.free_later()
-            scope.cancel()
-            await FORMS[form](plain, "ROLLBACK TO s")
-        with anyio.CancelScope() as scope:
-            scope.cancel()
-            await FORMS[form](plain, "RELEASE s")
+    await cancelled_in_the_queue(plain, lambda: FORMS[form](plain, "ROLLBACK TO s"))
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await FORMS[form](plain, "RELEASE s")
 
     with pytest.raises(rapsqlite.OperationalError, match="no such savepoint"):
         await plain.execute("RELEASE s")
@@ -234,11 +237,9 @@ async def test_cancelled_script_stops_after_its_clean_up_statements(
     await plain.execute("SAVEPOINT s")
     await plain.execute("INSERT INTO t VALUES ('undone')")
 
-    async with Occupied(plain) as occupied:
-        with anyio.CancelScope() as scope:
-            occupied.free_later()
-            scope.cancel()
-            await plain.executescript("ROLLBACK TO s; RELEASE s; INSERT INTO t VALUES ('not reached')")
+    scope = await cancelled_in_the_queue(
+        plain, lambda: plain.executescript("ROLLBACK TO s; RELEASE s; INSERT INTO t VALUES ('not reached')")
+    )
 
     assert scope.cancelled_caught
     assert not plain.in_transaction
@@ -249,11 +250,7 @@ async def test_cancelled_script_that_would_commit_first_is_not_run(database: Pat
     """sqlite3's executescript commits an open transaction: a ROLLBACK in it would be too late to undo anything."""
     await half(conn)
 
-    async with Occupied(conn) as occupied:
-        with anyio.CancelScope() as scope:
-            occupied.free_later()
-            scope.cancel()
-            await conn.executescript("ROLLBACK")
+    scope = await cancelled_in_the_queue(conn, lambda: conn.executescript("ROLLBACK"))
 
     assert scope.cancelled_caught
     await conn.rollback()
@@ -274,11 +271,7 @@ async def test_pending_setting_is_applied_although_the_next_statement_is_cancell
         else:
             conn.autocommit = True
 
-    async with Occupied(conn) as occupied:
-        with anyio.CancelScope() as scope:
-            occupied.free_later()
-            scope.cancel()
-            await conn.rollback()
+    await cancelled_in_the_queue(conn, conn.rollback)
 
     assert content(database) == ([] if setting == "autocommit=False" else ["half"])
     assert conn.in_transaction == (setting == "autocommit=False")
@@ -290,11 +283,7 @@ async def test_cancelled_rollback_begins_the_next_transaction_under_autocommit_f
         await conn.commit()
         await conn.execute("INSERT INTO t VALUES ('half')")
 
-        async with Occupied(conn) as occupied:
-            with anyio.CancelScope() as scope:
-                occupied.free_later()
-                scope.cancel()
-                await conn.rollback()
+        await cancelled_in_the_queue(conn, conn.rollback)
 
         assert await conn.in_transaction_async()
         await conn.execute("INSERT INTO t VALUES ('next')")
@@ -304,13 +293,9 @@ async def test_cancelled_rollback_begins_the_next_transaction_under_autocommit_f
 
 async def test_commit_cancelled_in_the_queue_does_not_happen(database: Path, conn: rapsqlite.Connection) -> None:
     """A cancellation means that it has not happened; a commit is not clean-up."""
-    for commit in ("COMMIT", "END", "commit()"):
+    for commit in (partial(conn.execute, "COMMIT"), partial(conn.execute, "END"), conn.commit):
         await half(conn)
-        async with Occupied(conn) as occupied:
-            with anyio.CancelScope() as scope:
-                occupied.free_later()
-                scope.cancel()
-                await (conn.commit() if commit == "commit()" else conn.execute(commit))
+        scope = await cancelled_in_the_queue(conn, commit)
         assert scope.cancelled_caught
         assert content(database) == []
         await conn.rollback()
