@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use super::{Code, Fd, check, import};
 
-/// Lays one region of the WAL index over the `size_bytes` at `address`, which is one of the arena's.
+/// Maps one region of the WAL index at the `size_bytes` from `address`, which is one of the arena's.
 ///
 /// `Ok(false)`: the region does not exist and `extend` was false; nothing is mapped there.
 ///
@@ -30,7 +30,7 @@ pub unsafe fn shm_map(
 /// `shm_map` without `extend` found no such region. `SQLITE_NOTFOUND` has no other meaning there.
 const SHM_ABSENT: i32 = 12;
 
-/// Lays a read-only window of the file from `offset` over the `len` bytes at `address`.
+/// Maps a read-only window of the file from `offset` at the `len` bytes from `address`.
 ///
 /// # Safety
 /// `address` starts a range of `len` bytes that belongs to the caller for good, is only
