@@ -117,18 +117,18 @@ enter_root() {
     mount --rbind /dev "$1/dev"
 }
 
-# fetch_wheels WHAT ARGUMENT...: run pip. It is this project's fault if there is no such wheel in an index that can be
-# reached, which a package that everyone has tells.
+# fetch_wheels WHAT ARGUMENT...: run pip. It is an error if an index that can be reached, which a package that everyone has
+# tells, has no such wheel, or one with another hash.
 fetch_wheels() {
     local pip=(limited .venv/bin/python -m pip --quiet --disable-pip-version-check --no-cache-dir) log=$platforms/pip.log what=$1
     shift
     rm -rf "$platforms/probe"
     "${pip[@]}" "$@" 2>&1 | tee "$log" && return
-    if ! grep -qE 'No matching distribution|ResolutionImpossible' "$log" ||
+    if ! grep -qE 'No matching distribution|ResolutionImpossible|DO NOT MATCH THE HASHES' "$log" ||
         ! "${pip[@]}" download --no-deps -d "$platforms/probe" pip >/dev/null 2>&1; then
         unreachable "$what"
     fi
-    die "there are no $what"
+    die "the index has no $what as pinned"
 }
 
 # build_wheel: build this checkout's wheel, and set "wheel" to its path.

@@ -53,11 +53,10 @@ install_python() {
     rm -rf "$win"
     mkdir -p "$win"
     printf '%s --hash=sha256:%s\n' "$wanted" "$hash" >"$win/pinned.txt"
-    limited .venv/bin/python -m pip download -q --disable-pip-version-check --no-deps --require-hashes \
-        -r "$win/pinned.txt" -d "$win" || unreachable "$wanted"
+    fetch_wheels "$wanted" download --no-deps --require-hashes -r "$win/pinned.txt" -d "$win"
     unzip -qo "$win"/QEnvPython312-*.whl 'QPT_SDK/QEnvPython/python312/*' -d "$win"
     for file in python.exe python312.dll _ctypes.pyd sqlite3.dll; do
-        is_signed "$win/QPT_SDK/QEnvPython/python312/$file" || unsuitable "$file is not signed by the Python Software Foundation"
+        is_signed "$win/QPT_SDK/QEnvPython/python312/$file" || die "$file is not signed by the Python Software Foundation"
     done
     mv "$win/QPT_SDK/QEnvPython/python312" "$win/python"
     rm -r "$win"/QEnvPython312-*.whl "$win/QPT_SDK"
