@@ -42,8 +42,9 @@ sqlite_options=(
   -USQLITE_USE_URI -DSQLITE_USE_URI=0   # URIs only where the caller asks with SQLITE_OPEN_URI
   -DSQLITE_DEFAULT_FOREIGN_KEYS=0       # SQLite's default, not libsqlite3-sys's
   -USQLITE_ENABLE_API_ARMOR             # Rust's types do that work
-  -USQLITE_ENABLE_FTS3                  # FTS5 took its place, and the size limit counts
-  -USQLITE_ENABLE_FTS3_PARENTHESIS
+  -DSQLITE_ENABLE_FTS3                  # for databases that have such tables; FTS5 is better
+  -DSQLITE_ENABLE_FTS4                  # changes nothing but PRAGMA compile_options, where programs look for it
+  -DSQLITE_ENABLE_FTS3_PARENTHESIS      # the query syntax of Debian's and macOS's SQLite: AND, OR, NOT, parentheses
   -DSQLITE_ENABLE_FTS5
   -DSQLITE_ENABLE_RTREE
   -DSQLITE_ENABLE_GEOPOLY

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from rapsqlite._wasm.linking import Library
 
 # Names of extensions that every connection has built in.
-BUILT_IN = frozenset({"fts5", "rtree", "geopoly", "json", "json1", "math", "dbstat", "bytecode", "session"})
+BUILT_IN = frozenset(
+    {"fts3", "fts4", "fts5", "rtree", "geopoly", "json", "json1", "math", "dbstat", "bytecode", "session"}
+)
 # The bundled extensions, each a side module.
 SHIPPED = frozenset({"csv", "decimal", "regexp", "series", "sha3", "spellfix", "uuid"})
 DIRECTORY = Path(__file__).parent.with_name("extension_modules")

@@ -25,6 +25,7 @@ feed', zeroblob(3), 7), (3, -0.0, '', NULL, 'ä€😀');""",
     "statistics": """CREATE TABLE t (a); CREATE INDEX i ON t (a); INSERT INTO t VALUES (1), (2), (2); ANALYZE;
         DROP TABLE IF EXISTS sqlite_stat4;""",
     "virtual": "CREATE VIRTUAL TABLE r USING rtree(id, low, high); INSERT INTO r VALUES (1, 2.0, 3.0);",
+    "full text": "CREATE VIRTUAL TABLE w USING fts4(body); INSERT INTO w VALUES ('one fish');",
     "names that need quotes": """CREATE TABLE "select" ("from", "a,b", "it's", " ", [e f]);
         CREATE INDEX "i's" ON "select"
         ("it's"); INSERT INTO "select" VALUES (1, 2, 3, 4, 5); CREATE TABLE o (a /* ; */, b -- ; here
@@ -59,7 +60,7 @@ async def test_dump_is_the_same_as_sqlite3s(name: str) -> None:
     assert lines == [line for line in native_dump(SCRIPTS[name]) if "sqlite_stat4" not in line]
 
 
-@pytest.mark.parametrize("name", sorted(set(SCRIPTS) - {"virtual", "statistics"}))
+@pytest.mark.parametrize("name", sorted(set(SCRIPTS) - {"virtual", "full text", "statistics"}))
 async def test_dump_can_be_restored(name: str) -> None:
     async with rapsqlite.connect(":memory:") as conn, rapsqlite.connect(":memory:") as copy:
         await conn.executescript(SCRIPTS[name])
@@ -116,6 +117,7 @@ async def test_text_is_dumped_in_every_encoding(encoding: str) -> None:
 
 
 VIRTUAL = """CREATE VIRTUAL TABLE words USING fts5(body); INSERT INTO words VALUES ('one fish'), ('two fish');
+    CREATE VIRTUAL TABLE old_words USING fts4(body); INSERT INTO old_words VALUES ('red fish'), ('blue fish');
     CREATE VIRTUAL TABLE r USING rtree(id, low, high); INSERT INTO r VALUES (1, 2.0, 3.0);
     CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (p REFERENCES p); INSERT INTO p VALUES (1);
     INSERT INTO c VALUES (1); CREATE TABLE a (id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO a VALUES (41);"""
@@ -137,6 +139,7 @@ async def test_restorable_dump_recreates_virtual_tables_here_and_in_sqlite3() ->
         async with rapsqlite.connect(":memory:") as reopened:
             await reopened.deserialize(data)
             assert await reopened.fetch_all("SELECT body FROM words WHERE words MATCH 'two'") == [["two fish"]]
+            assert await reopened.fetch_all("SELECT body FROM old_words WHERE body MATCH 'red'") == [["red fish"]]
             assert await reopened.fetch_all("SELECT id FROM r WHERE low > 1") == [[1]]
             assert await reopened.execute_insert("INSERT INTO a DEFAULT VALUES") == (42,)
     assert native.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -51,6 +51,13 @@ def documented_source() -> str:
     return str(source)
 
 
+@pytest.fixture
+async def plain() -> AsyncIterator[rapsqlite.Connection]:
+    """A connection that may load nothing."""
+    async with rapsqlite.connect(":memory:", isolation_level=None) as connection:
+        yield connection
+
+
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return a function that builds C source into a side module, as documented except for its arguments."""

@@ -74,7 +74,34 @@ impl Connection {
         }
         // SAFETY: `db` is closed in `drop`, before the box goes.
         unsafe { connection.watch.install(db)? };
+        connection.remove_tokenizer_functions()?;
         Ok(connection)
+    }
+
+    /// Removes fts3_tokenizer(), which returns addresses and calls through them. SQLite's own switch for it,
+    /// SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER, does not cover bound parameters.
+    /// <https://sqlite.org/fts3.html#custom_application_defined_tokenizers>
+    fn remove_tokenizer_functions(&self) -> Result<()> {
+        for argument_count in [1, 2] {
+            // SAFETY: `db` is open and the name ends in a NUL; without methods, the function is removed.
+            let code = unsafe {
+                ffi::sqlite3_create_function_v2(
+                    self.db,
+                    c"fts3_tokenizer".as_ptr(),
+                    argument_count,
+                    ffi::SQLITE_UTF8,
+                    ptr::null_mut(),
+                    None,
+                    None,
+                    None,
+                    None,
+                )
+            };
+            if code != ffi::SQLITE_OK {
+                return Err(Error::last(self.db));
+            }
+        }
+        Ok(())
     }
 
     pub fn db(&self) -> *mut ffi::sqlite3 {
