@@ -9,12 +9,16 @@ import pytest
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:  # noqa: ARG001
-    """Run the test of ``lastrowid`` too, whose requirement is a list of drivers."""
+    """Add this driver to the lists of drivers that are the requirements of two tests: ``lastrowid``, closed cursors."""
     from sqlalchemy.testing import config, exclusions
 
+    engine: Any = config.db
+    if engine.dialect.driver != "rapsqlite":
+        return
     requirements: Any = type(config.requirements)
     anything: Any = exclusions.open
-    requirements.dbapi_lastrowid = property(lambda _: anything())
+    for name in ("dbapi_lastrowid", "async_dialect_with_await_close"):
+        setattr(requirements, name, property(lambda _: anything()))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

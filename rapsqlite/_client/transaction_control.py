@@ -119,9 +119,9 @@ class TransactionControl:
         """Whether a changed setting must still be applied."""
         return self._deferred != 0
 
-    def begin_for_changes(self, *, and_reads: bool = False) -> None:
-        """Also begin transactions before schema changes and savepoints, and before reads if requested."""
-        self._begin_also_for = abi.FORMAT_BEGIN_FOR_CHANGES | (abi.FORMAT_BEGIN_FOR_READS if and_reads else 0)
+    def begin_also_for(self, *, changes: bool, reads: bool) -> None:
+        """Also begin transactions before schema changes and savepoints, and before reads."""
+        self._begin_also_for = changes * abi.FORMAT_BEGIN_FOR_CHANGES | reads * abi.FORMAT_BEGIN_FOR_READS
         self._update_formats()
 
     def _update_formats(self) -> None:

@@ -5,7 +5,8 @@ request, whose reply has the rows, the description and the counters; a result th
 replies. Creating, fetching from and closing a cursor is free, and so are commit and rollback without a transaction.
 
 A transaction begins with the first statement that changes data or a schema or sets a savepoint; with isolation level
-SNAPSHOT also with the first that reads.
+SNAPSHOT also with the first that reads; with autocommit=LEGACY_TRANSACTION_CONTROL, as in sqlite3, only with the first
+that changes data.
 https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#sqlite-transactions
 """
 
@@ -22,6 +23,7 @@ import rapsqlite
 from rapsqlite import _constants as abi
 from rapsqlite import _fetching, errors
 from rapsqlite._client.state import encode_sql
+from rapsqlite._client.transaction_control import LEGACY_TRANSACTION_CONTROL
 from rapsqlite._loops import current_loop
 from rapsqlite._loops.cancellation import deliver_held_back, held_back
 from rapsqlite._wasm.rings import Request
@@ -117,6 +119,13 @@ class AdaptedCursor:
     async def _async_soft_close(self) -> None:
         """Do nothing: the statement has ended."""
 
+    @property
+    def _cursor(self) -> Cursor:
+        """A closed cursor. SQLAlchemy's own adapters have the driver's here, and close it once they have its rows."""
+        cursor = Cursor(self._connection)
+        cursor._closed = True
+        return cursor
+
 
 class AdaptedStream:
     """One running statement whose rows are fetched on demand: SQLAlchemy's server-side cursor."""
@@ -211,13 +220,15 @@ class AdaptedStream:
 class Adapted(AdaptedConnection):
     """A `Connection` for SQLAlchemy; methods that are not listed here are the connection's, awaited."""
 
-    __slots__ = ("_streams", "_unless_autocommit", "has_snapshots")
+    __slots__ = ("_is_legacy", "_streams", "_unless_autocommit", "has_snapshots")
 
     _connection: Any  # a Connection, which SQLAlchemy's protocol of drivers does not fit
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, is_legacy: bool) -> None:
+        """Take a connection; if ``is_legacy``, its transactions begin where those of sqlite3 do."""
         self._connection = connection
-        connection._state.begin_for_changes()
+        self._is_legacy = is_legacy
+        connection._state.begin_also_for(changes=not is_legacy, reads=False)
         self._unless_autocommit = connection.autocommit
         self._streams: WeakSet[AdaptedStream] = WeakSet()
         self.has_snapshots: bool = False
@@ -319,7 +330,7 @@ class Adapted(AdaptedConnection):
         wanted: Any = True if autocommit else self._unless_autocommit
         if self._connection.autocommit != wanted:
             self._connection.autocommit = wanted
-        self._connection._state.begin_for_changes(and_reads=snapshots)
+        self._connection._state.begin_also_for(changes=snapshots or not self._is_legacy, reads=snapshots)
         self.has_snapshots = snapshots
 
     def set_read_uncommitted(self, value: bool) -> None:
@@ -352,4 +363,5 @@ class Driver:
         """Open a connection, with ``async_creator_fn`` if given."""
         options.pop("async_fallback", None)  # of SQLAlchemy 2.0
         create = options.pop("async_creator_fn", None) or rapsqlite.connect
-        return Adapted(await_(create(*arguments, **options)))
+        is_legacy = options.get("autocommit") == LEGACY_TRANSACTION_CONTROL
+        return Adapted(await_(create(*arguments, **options)), is_legacy=is_legacy)

@@ -112,6 +112,81 @@ async def test_schema_change_is_rolled_back(database: Path) -> None:
         assert (await connection.execute(sa.text("SELECT name FROM sqlite_schema"))).all() == []
 
 
+DETACHING = [
+    "ATTACH ':memory:' AS other", "CREATE TABLE other.t (a)", "DROP TABLE other.t", "DETACH other",
+]  # fmt: skip
+
+
+async def work_in_one_transaction(engine: AsyncEngine) -> list[Any]:
+    """Change schema and data and roll back; return whether a transaction was open after each step, and what is left."""
+    found: list[Any] = []
+    async with engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        for statement in (*DETACHING, "CREATE TABLE t (a)"):
+            await connection.execute(sa.text(statement))
+            found.append(driver.in_transaction)
+        async with connection.begin_nested():
+            await connection.execute(sa.text("INSERT INTO t VALUES ('released')"))
+        found.append(driver.in_transaction)
+        await connection.execute(sa.text("INSERT INTO t VALUES ('lost')"))
+        found.append(driver.in_transaction)
+        await connection.rollback()
+        found += (await connection.execute(sa.text("SELECT a FROM t"))).scalars()
+    return found
+
+
+@pytest.mark.parametrize("given", ["URL", "connect_args"])
+async def test_legacy_transaction_control_begins_transactions_where_aiosqlite_does(given: str, tmp_path: Path) -> None:
+    """Programs written for pysqlite's defaults may depend on schema changes that commit by themselves."""
+    url, stock = url_of(tmp_path / "ours.db"), f"sqlite+aiosqlite:///{tmp_path}/theirs.db"
+    connect_args: dict[str, Any] = {"autocommit": rapsqlite.LEGACY_TRANSACTION_CONTROL}
+    opened = engine_on(f"{url}?autocommit=-1") if given == "URL" else engine_on(url, connect_args=connect_args)
+    async with opened as engine, engine_on(stock) as theirs:
+        found = await work_in_one_transaction(engine)
+
+        assert found == [False, False, False, False, False, False, True, "released"]
+        assert found == await work_in_one_transaction(theirs)
+
+
+async def test_legacy_transaction_control_is_restored_after_other_levels(database: Path) -> None:
+    async with engine_on(f"{url_of(database)}?autocommit=-1") as engine:
+        seen = []
+        for level in ("SNAPSHOT", "AUTOCOMMIT", "SERIALIZABLE"):
+            async with engine.connect() as connection:
+                await connection.execution_options(isolation_level=level)
+                await connection.execute(sa.text(f"CREATE TABLE {level.lower()} (a)"))
+                seen.append((await driver_of(connection)).in_transaction)
+            async with engine.connect() as connection:
+                await connection.execute(sa.text(f"CREATE TABLE next_{level.lower()} (a)"))
+                seen.append((await driver_of(connection)).in_transaction)
+
+        assert seen == [True, False, False, False, False, False]
+
+
+async def test_database_changed_in_the_open_transaction_is_not_detached_by_default(database: Path) -> None:
+    """SQLite refuses it; committing before it without being asked would end the program's transaction."""
+    async with engine_on(url_of(database)) as engine, engine.connect() as connection:
+        for statement in DETACHING[:-1]:
+            await connection.execute(sa.text(statement))
+        with pytest.raises(sa.exc.OperationalError, match="database other is locked"):
+            await connection.execute(sa.text(DETACHING[-1]))
+        await connection.commit()
+
+        await connection.execute(sa.text(DETACHING[-1]))
+
+
+async def test_drivers_cursor_of_a_whole_result_is_closed(database: Path) -> None:
+    """SQLAlchemy's own adapters have it in ``_cursor``, where programs and SQLAlchemy's tests look for it."""
+    async with engine_on(url_of(database)) as engine, engine.connect() as connection:
+        result = await connection.exec_driver_sql("SELECT 1")
+        cursor = result.context.cursor._cursor
+
+        assert isinstance(cursor, rapsqlite.Cursor)
+        with pytest.raises(rapsqlite.ProgrammingError, match="closed"):
+            await cursor.execute("SELECT 2")
+        assert result.scalar_one() == 1
+
+
 async def test_snapshot_level_keeps_what_was_read(database: Path) -> None:
     """SNAPSHOT is SERIALIZABLE as the standard means it; without it each SELECT sees the newest commit."""
     async with library(url_of(database), connect_args={"pragmas": {"journal_mode": "wal"}}) as engine:
@@ -275,6 +350,22 @@ async def test_regexp_operator_uses_pythons_re() -> None:
         asked = [sa.literal(text).regexp_match(r"^\d{3}(?!\d)") for text in ("123x", "1234", None)]
 
         assert tuple((await connection.execute(sa.select(*asked))).one()) == (1, 0, None)
+
+
+@pytest.mark.parametrize("module", ["fts3", "fts4", "fts5"])
+async def test_match_operator_searches_full_text(module: str) -> None:
+    """SQLAlchemy's own tests of it need FTS3."""
+    note = sa.table("note", sa.column("title"), sa.column("body"))
+    async with engine_on("sqlite+rapsqlite://") as engine, engine.connect() as connection:
+        await connection.execute(sa.text(f"CREATE VIRTUAL TABLE note USING {module}(title, body)"))
+        rows = [{"title": "a", "body": "red fish"}, {"title": "b", "body": "blue fish"}, {"title": "c", "body": "bird"}]
+        await connection.execute(sa.insert(note), rows)
+        search = sa.select(note.c.title).where(sa.or_(note.c.body.match("blue"), note.c.title.match("c")))
+        both = sa.select(note.c.title).where(note.c.body.match("fish")).order_by(note.c.title)
+
+        assert (await connection.scalars(both)).all() == ["a", "b"]
+        assert (await connection.scalars(both.where(note.c.title == "b"))).all() == ["b"]
+        assert sorted((await connection.scalars(search)).all()) == ["b", "c"]
 
 
 async def test_errors_carry_the_original_exception(database: Path) -> None:
