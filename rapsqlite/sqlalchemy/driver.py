@@ -12,11 +12,12 @@ https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#sqlite-transactions
 
 from __future__ import annotations
 
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from sqlalchemy.engine import AdaptedConnection
+from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.util import concurrency
 
 import rapsqlite
@@ -53,7 +54,12 @@ async def _delivering(work: Awaitable[Any]) -> Any:
 
 
 def _run(work: Awaitable[Any]) -> Any:
-    return await_(_delivering(work))
+    try:
+        return await_(_delivering(work))
+    except MissingGreenlet:
+        if iscoroutine(work):
+            work.close()  # SQLAlchemy closed the outer coroutine only
+        raise
 
 
 class AdaptedCursor:

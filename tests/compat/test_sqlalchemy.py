@@ -368,6 +368,27 @@ async def test_match_operator_searches_full_text(module: str) -> None:
         assert sorted((await connection.scalars(search)).all()) == ["b", "c"]
 
 
+@pytest.mark.filterwarnings("always::RuntimeWarning")
+async def test_statement_outside_of_sqlalchemys_greenlet_raises_without_a_warning(
+    database: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """A lazy load in the wrong place is a common mistake. A coroutine that was never awaited would distract from it."""
+    async with library(url_of(database)) as engine:
+        async with AsyncSession(engine) as session:
+            author = Author(name="a", books=[Book(title="b")])
+            session.add(author)
+            await session.flush()
+            session.expire(author)
+
+            with pytest.raises(sa.exc.MissingGreenlet):
+                _ = author.books
+        with engine.sync_engine.connect() as connection, pytest.raises(sa.exc.MissingGreenlet):
+            connection.execute(sa.text("SELECT 1"))
+        gc.collect()
+
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 async def test_errors_carry_the_original_exception(database: Path) -> None:
     async with library(url_of(database)) as engine, engine.connect() as connection:
         await connection.execute(sa.insert(Author).values(name="Ada"))
