@@ -17,17 +17,15 @@ from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from rapsqlite._constants import WINDOWS_BYTES, WINDOWS_START
+from rapsqlite._constants import POLLING_PAGE, WINDOWS_BYTES, WINDOWS_START
 from rapsqlite._files import mapping, module_cache, shortage, sigbus
 from rapsqlite._platform import system
 from rapsqlite._wasm import requirements
 from rapsqlite._wasm.c_functions import (
-    EPOCH_CONTINUE,
     FUNCTION,
     MEMORY,
     BareImport,
     CFunctions,
-    EpochCallback,
     Exports,
     Import,
     Owned,
@@ -57,7 +55,7 @@ _ADDRESS_SPACE = 1 << 32
 _U32 = 0xFFFF_FFFF
 _TABLE_LIMIT = 1 << 18  # slots of 8 bytes; the engine's own functions take a few thousand
 _UNANNOUNCED: AbstractContextManager[None] = nullcontext()
-_CONFIG_NAME = "2"  # change it with every change of ``_configure``: it is part of the cache key
+_CONFIG_NAME = "3"  # change it with every change of ``_new_config`` or of the polls: it is part of the cache key
 
 
 class TrapError(Exception):
@@ -123,12 +121,15 @@ class Instance:
         self._c = engine.c
         self._store: Owned = engine.new_store(memory_limit_bytes, output)
         self._context = int(self._c.wasmtime_store_context(self._store.address))
-        self._c.wasmtime_context_set_epoch_deadline(self._context, 1)
         self._exports = Exports(self._c, self._context, self._instantiate())
         self.table: Table = Table(self._exports)
         self._raw_memory = self._exports.item("memory", MEMORY)
         base = self._c.wasmtime_memory_data(self._context, self._raw_memory)
         self.memory: Memory = Memory(base or 0, self._memory_size)
+        self._polling_page: int = self.memory.base + POLLING_PAGE
+        system.make_readable(self._polling_page)
+        self._lock = threading.Lock()  # of ``_is_closed``
+        self._is_closed = False
 
     def _instantiate(self) -> RawInstance:
         instance, trap = RawInstance(), ctypes.c_void_p()
@@ -162,7 +163,8 @@ class Instance:
             for by_thread in _bare.values():
                 del by_thread[thread]
         if error or trap.value:
-            raise TrapError(self._c.describe(error, trap)) from self.failure
+            reason = self._c.describe(error, trap)
+            raise TrapError("killed: it did not answer an interrupt" if self.killed else reason) from self.failure
         return values[0] & _U32
 
     def give_up(self, exc: BaseException, name: str = "callback") -> int:
@@ -199,13 +201,18 @@ class Instance:
     def kill(self) -> None:
         """Trap the guest wherever it is, as soon as it runs wasm; the instance is lost. Any thread.
 
-        The last resort, for a guest that does not react to its cancel and stop words.
+        The last resort, for a guest that does not react to its cancel and stop words. It runs on where other code has
+        replaced wasmtime's handlers for faults: a trap would end the process.
         """
         self.killed = True
-        self._c.wasmtime_engine_increment_epoch(self._engine.engine.address)
+        with self._lock:
+            if not self._is_closed and system.mend_fault_handlers():
+                system.make_inaccessible(self._polling_page)
 
     def close(self) -> None:
         """Free the store and everything in it; no view of the memory may be used afterwards."""
+        with self._lock:
+            self._is_closed = True
         mapping.forget(self.memory.base + WINDOWS_START, WINDOWS_BYTES)
         self._store.delete()
 
@@ -222,7 +229,6 @@ class Engine:
             self.c: CFunctions = CFunctions(library_path())
         except (ImportError, OSError) as exc:  # where wasmtime has no build, its wheel holds another system's library
             raise requirements.no_runtime(exc) from exc
-        self._epoch_callback = EpochCallback(self._on_epoch)
         self._build = module_cache.digest_of_file(self.c.path)
         sigbus.identify(self._build)
         self.engine: Owned = self.c.owned(self.c.wasm_engine_new_with_config(_new_config(self.c)), "wasm_engine")
@@ -251,9 +257,10 @@ class Engine:
         Not in a thread of an event loop.
         """
         try:
-            if self._watcher is None:
-                self._watcher = self.side_module(watcher_module(self.c))
-        except (OSError, OperationalError) as exc:
+            with self._compiling:
+                if self._watcher is None:
+                    self._watcher = self._load_module(watcher_module(self.c), is_own=True)
+        except (OSError, WasmtimeError) as exc:
             logger.info("replies are not watched for without the GIL: %s", exc)
         return self._watcher is not None
 
@@ -275,14 +282,17 @@ class Engine:
     def _load_engine(self, wasm: bytes) -> Owned:
         return self._load_module(wasm, announced())
 
-    def _load_module(self, wasm: bytes, compiling: AbstractContextManager[None] = _UNANNOUNCED) -> Owned:
+    def _load_module(
+        self, wasm: bytes, compiling: AbstractContextManager[None] = _UNANNOUNCED, *, is_own: bool = False
+    ) -> Owned:
+        # The host's own code is short and has no polls.
         key = self._cache_key(module_cache.digest(wasm))
         cached = self._load_cached(key)
         if cached is not None:
             return cached
         _check_version()
         with compiling:
-            module = self._compile(wasm)
+            module = self._compile(wasm if is_own else _with_polls(wasm))
         serialized = Vector()
         self.c.check(self.c.wasmtime_module_serialize(module.address, ctypes.byref(serialized)))
         module_cache.store(key, self.c.take_bytes(serialized))
@@ -359,10 +369,8 @@ class Engine:
         )
 
     def new_store(self, memory_limit_bytes: int, output: str) -> Owned:
-        """Return a killable store whose memory is limited (-1: unlimited) and which writes to ``output``."""
+        """Return a store whose memory is limited (-1: unlimited) and which writes to ``output``."""
         store = self.c.owned(self.c.wasmtime_store_new(self.engine.address, None, None), "wasmtime_store")
-        callback = ctypes.cast(self._epoch_callback, ctypes.c_void_p)
-        self.c.wasmtime_store_epoch_deadline_callback(store.address, callback, None, None)
         most = WINDOWS_START if memory_limit_bytes < 0 else min(memory_limit_bytes, WINDOWS_START)
         self.c.wasmtime_store_limiter(store.address, most, _TABLE_LIMIT, -1, -1, -1)
         # Clocks and randomness; no directories, arguments or environment variables.
@@ -372,18 +380,6 @@ class Engine:
         consumed, wasi.address = wasi.address, 0
         self.c.check(self.c.wasmtime_context_set_wasi(self.c.wasmtime_store_context(store.address), consumed))
         return store
-
-    def _on_epoch(self, _context: int, _data: int, delta: Any, kind: Any) -> int:
-        """Called for every running guest after a ``kill``: trap the killed one, let the others continue."""
-        if _entered[threading.get_ident()].killed:
-            return self.new_error("killed: it did not answer an interrupt")
-        delta[0] = 1
-        kind[0] = EPOCH_CONTINUE
-        return 0
-
-    def new_error(self, message: str) -> int:
-        """Return the address of a new error, for a callback to return."""
-        return int(self.c.wasmtime_error_new(message.encode()))
 
     def new_trap(self, message: str) -> int:
         """Return the address of a new trap, for an import to return."""
@@ -400,11 +396,16 @@ def _new_config(c: CFunctions) -> int:
     c.wasmtime_config_async_stack_size_set(config, WASM_STACK_BYTES)
     c.wasmtime_config_max_wasm_stack_set(config, WASM_STACK_BYTES)
     c.wasmtime_config_gc_support_set(config, False)
-    c.wasmtime_config_epoch_interruption_set(config, True)  # ``Instance.kill``
     # A forked child has lost the compiler's threads.
     c.wasmtime_config_parallel_compilation_set(config, not _forked)
     system.configure(config, c)
     return config
+
+
+def _with_polls(wasm: bytes) -> bytes:
+    from rapsqlite._wasm.safepoints import with_polls  # only for what is not in the cache
+
+    return with_polls(wasm)
 
 
 def _check_version() -> None:

@@ -46,6 +46,8 @@ _libc = ctypes.PyDLL(None, use_errno=True)
 _mmap = _libc.mmap
 _mmap.restype = ctypes.c_void_p
 _mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64)
+_mprotect = _libc.mprotect
+_mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 def last_error() -> OSError:
@@ -293,6 +295,16 @@ class Posix(System):
 
     def _map_fixed(self, address: int, length: int, access: int, flags: int, fd: int, offset: int) -> None:
         if _mmap(address, length, access, flags | _MAP_FIXED, fd, offset) == _MAP_FAILED:
+            raise last_error()
+
+    def make_readable(self, address: int) -> None:
+        self._protect(address, mmap.PROT_READ)
+
+    def make_inaccessible(self, address: int) -> None:
+        self._protect(address, 0)
+
+    def _protect(self, address: int, access: int) -> None:
+        if _mprotect(address, mmap.PAGESIZE, access):
             raise last_error()
 
     def drop_pages(self, address: int, length: int) -> None:

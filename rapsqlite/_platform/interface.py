@@ -280,6 +280,14 @@ class System(ABC):
     def unmap_file(self, address: int, length: int) -> None:
         """Turn mapped memory into reserved memory again."""
 
+    @abstractmethod
+    def make_readable(self, address: int) -> None:
+        """Let a page of a guest's reserved memory be read, as zeros."""
+
+    @abstractmethod
+    def make_inaccessible(self, address: int) -> None:
+        """Turn every access to such a page into a fault. Any thread."""
+
     def make_page_shareable(self, address: int) -> bool:  # noqa: ARG002
         """Make a page of plain memory one that ``share_page`` can map elsewhere; False if the system cannot."""
         return False

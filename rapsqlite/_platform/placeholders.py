@@ -39,6 +39,7 @@ def _bind(name: str, result: Any, *arguments: Any) -> Any:
 
 _allocate = _bind("VirtualAlloc2", _POINTER, wintypes.HANDLE, _POINTER, _SIZE, _ULONG, _ULONG, _POINTER, _ULONG)
 _free = _bind("VirtualFree", wintypes.BOOL, _POINTER, _SIZE, wintypes.DWORD)
+_protect = _bind("VirtualProtect", wintypes.BOOL, _POINTER, _SIZE, wintypes.DWORD, _POINTER)
 _map_view = _bind(
     "MapViewOfFile3",
     _POINTER,
@@ -74,17 +75,19 @@ class Reservation:
 
     def grow(self, size_bytes: int) -> None:
         """Make the first ``size_bytes`` usable memory; what already is stays unchanged."""
-        if size_bytes <= self.committed:
-            return
-        start, end = self.base + self.committed, self.base + size_bytes
+        if size_bytes > self.committed:
+            self.commit(self.base + self.committed, self.base + size_bytes, _READ_WRITE)
+            self.committed = size_bytes
+
+    def commit(self, start: int, end: int, protection: int) -> None:
+        """Make a part memory."""
         self._carve(start, end)
         kind = _COMMIT | _RESERVE | _REPLACE_PLACEHOLDER
-        if not _allocate(_PROCESS, start, end - start, kind, _READ_WRITE, None, 0):
+        if not _allocate(_PROCESS, start, end - start, kind, protection, None, 0):
             error = ctypes.get_last_error()
             insort(self._placeholders, (start, end))
             raise ctypes.WinError(error)
         self._pieces.append(start)
-        self.committed = size_bytes
 
     def map_file(self, address: int, file: int, offset: int, length: int, *, writable: bool) -> None:
         """Map a view of a file at this address."""
@@ -156,6 +159,17 @@ def unmap_file(address: int) -> None:
     """Undo ``map_file``."""
     with _lock:
         reservation_at(address).unmap_file(address)
+
+
+def make_readable(address: int) -> None:
+    """Let a page of a guest's memory that is not in use be read, as zeros."""
+    with _lock:
+        reservation_at(address).commit(address, address + _GRANULE, _READ_ONLY)
+
+
+def make_inaccessible(address: int) -> None:
+    """Turn every access to such a page into a fault."""
+    _checked(_protect(address, _GRANULE, _NO_ACCESS, ctypes.byref(wintypes.DWORD())))
 
 
 _New = ctypes.CFUNCTYPE(_SIZE, _POINTER, _POINTER, _SIZE, _SIZE, _SIZE, _SIZE, _POINTER)

@@ -452,6 +452,12 @@ class Windows(System):
     def unmap_file(self, address: int, length: int) -> None:  # noqa: ARG002
         placeholders.unmap_file(address)
 
+    def make_readable(self, address: int) -> None:
+        placeholders.make_readable(address)
+
+    def make_inaccessible(self, address: int) -> None:
+        placeholders.make_inaccessible(address)
+
     def drop_pages(self, address: int, length: int) -> None:
         """Do nothing: no call gives pages back and leaves zeros."""
 

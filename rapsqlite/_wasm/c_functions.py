@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ValuesPtr: type[ctypes._Pointer[ctypes.c_int64]] = ctypes.POINTER(ctypes.c_int64)
-EpochCallback = ctypes.CFUNCTYPE(
-    ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64), ctypes.POINTER(ctypes.c_uint8)
-)
-EPOCH_CONTINUE = 0  # WASMTIME_UPDATE_DEADLINE_CONTINUE
 BareImport = ctypes.CFUNCTYPE(ctypes.c_size_t)  # ignores its arguments
 Import = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t, ValuesPtr, ctypes.c_size_t)
 
@@ -98,7 +94,6 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     # The wasmtime package does not declare this one. It has the same form as the next.
     "wasmtime_config_async_stack_size_set": (None, _pointer, ctypes.c_uint64),
     "wasmtime_config_max_wasm_stack_set": (None, _pointer, _size),
-    "wasmtime_config_epoch_interruption_set": (None, _pointer, _bool),
     "wasmtime_config_gc_support_set": (None, _pointer, _bool),
     "wasmtime_config_host_memory_creator_set": (None, _pointer, _pointer),
     "wasmtime_config_macos_use_mach_ports_set": (None, _pointer, _bool),
@@ -107,9 +102,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "wasmtime_config_native_unwind_info_set": (None, _pointer, _bool),
     "wasmtime_config_parallel_compilation_set": (None, _pointer, _bool),
     "wasmtime_config_wasm_threads_set": (None, _pointer, _bool),
-    "wasmtime_context_set_epoch_deadline": (None, _pointer, ctypes.c_uint64),
     "wasmtime_context_set_wasi": (_pointer, _pointer, _pointer),
-    "wasmtime_engine_increment_epoch": (None, _pointer),
     "wasmtime_error_delete": (None, _pointer),
     "wasmtime_error_message": (None, _pointer, _pointer),
     "wasmtime_error_new": (_pointer, _text),
@@ -142,7 +135,6 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "wasmtime_module_serialize": (_pointer, _pointer, _pointer),
     "wasmtime_store_context": (_pointer, _pointer),
     "wasmtime_store_delete": (None, _pointer),
-    "wasmtime_store_epoch_deadline_callback": (None, _pointer, _pointer, _pointer, _pointer),
     "wasmtime_store_limiter": (None, _pointer, _i64, _i64, _i64, _i64, _i64),
     "wasmtime_store_new": (_pointer, _pointer, _pointer, _pointer),
     "wasmtime_table_grow": (_pointer, _pointer, _pointer, ctypes.c_uint64, _pointer, _pointer),

@@ -33,7 +33,6 @@ _CODE = f"""
       (br_if $again (local.get $checks)))
     (i32.const 0)))
 """.encode()
-_NEVER = 1 << 62  # an epoch
 _lost: list[Owned] = []  # stores that are never freed, because others may use a page of their memory
 
 
@@ -61,7 +60,6 @@ class ReplyWatcher:
         """Make an instance of the compiled module. Raises WasmtimeError."""
         self._store = c.owned(c.wasmtime_store_new(engine, None, None), "wasmtime_store")
         context = int(c.wasmtime_store_context(self._store.address))
-        c.wasmtime_context_set_epoch_deadline(context, _NEVER)
         instance, trap = Instance(), ctypes.c_void_p()
         c.check(c.wasmtime_instance_new(context, module, None, 0, ctypes.byref(instance), ctypes.byref(trap)), trap)
         exports = Exports(c, context, instance)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import wasmtime
 
-from rapsqlite._wasm.dylink import leb128, sized
+from rapsqlite._wasm.binary import leb128, sized
 
 HEADER = b"\0asm\x01\0\0\0"
 MEM_INFO, NEEDED = 1, 2

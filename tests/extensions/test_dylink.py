@@ -9,7 +9,8 @@ import pytest
 import wasmtime
 
 import rapsqlite
-from rapsqlite._wasm.dylink import START, Needs, leb128, read_side, sized
+from rapsqlite._wasm.binary import leb128, sized
+from rapsqlite._wasm.dylink import START, Needs, read_side
 from tests.extensions.modules import ENTRY, HEADER, NEEDED, dylink, mem_info, side_module
 
 if TYPE_CHECKING:
@@ -45,10 +46,34 @@ def test_start_function_becomes_an_export(exports: str) -> None:
     assert START_SECTION not in side.wasm
 
 
-def test_module_without_a_start_function_is_unchanged() -> None:
-    whole = side_module(ENTRY)
+def test_module_with_memory_and_without_a_start_function_is_unchanged() -> None:
+    whole = side_module(f'(import "env" "memory" (memory 0)) {ENTRY}')
 
-    assert read_side(whole).wasm is whole
+    assert read_side(whole).wasm == whole
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "",
+        '(import "env" "f" (func (param i32)))',
+        '(import "env" "t" (table 1 2 funcref)) (import "env" "u" (table 1 funcref))',
+        '(import "env" "a" (global i32)) (import "env" "b" (global (mut i64)))',
+        '(import "env" "f" (func)) (import "env" "t" (table 1 funcref)) (import "env" "a" (global f64))',
+    ],
+)
+def test_module_without_memory_imports_it_for_its_polls(imports: str) -> None:
+    side = read_side(side_module(f"{imports} {ENTRY}"))
+
+    module = wasmtime.Module(wasmtime.Engine(), side.wasm)
+    assert [each.name for each in module.imports].count("memory") == 1
+    assert len(module.imports) == imports.count("import") + 1
+    assert module.exports[0].name == "sqlite3_extension_init"
+
+
+def test_import_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(rapsqlite.NotSupportedError, match="an import of an unknown kind, 4"):
+        read_side(side_module('(import "env" "t" (tag))'))
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_nothing_is_announced_where_another_process_has_compiled_meanwhile(tmp_p
 
 
 def test_line_ends_although_the_module_does_not_compile() -> None:
-    code = "from rapsqlite import runtime\ntry: runtime.Engine(b'no module')\nexcept runtime.WasmtimeError: pass\n"
+    code = "from rapsqlite import runtime\ntry: runtime.Engine(b'no module')\nexcept runtime.OperationalError: pass\n"
 
     assert on_terminal(code) == ("", "rapsqlite: compiling the engine, once\r\n")
 

@@ -45,6 +45,9 @@ pub const LOCKS_FILE: u32 = 16_777_216;
 // Where files are mapped, and nothing else: the memory never grows to there.
 pub const WINDOWS_START: u32 = 3_221_225_472;
 pub const WINDOWS_BYTES: u32 = 1_056_964_608;
+// The page behind them that the compiled code reads, again and again: without it, the guest ends.
+pub const POLLING_PAGE: u32 = 4_278_190_080;
+const _: () = assert!(POLLING_PAGE == WINDOWS_START + WINDOWS_BYTES);
 
 // Sizes, in bytes.
 pub const REQUEST_RING_BYTES: u32 = 262_144;
