@@ -13,7 +13,7 @@ root=$platforms/bookworm-arm64
 readonly register=/proc/sys/fs/binfmt_misc
 # What the order of memory accesses, mappings and locks depend on. Timings under emulation say nothing.
 subset=(tests/connection/test_many_threads.py tests/connection/test_unsupported_machines.py
-    tests/guest/test_memory_order.py tests/guest/test_parking.py tests/guest/test_rings.py
+    tests/guest/test_memory_order.py tests/guest/test_parking.py tests/guest/test_rings.py tests/guest/test_safepoints.py
     tests/statements/test_rows.py tests/statements/test_values.py
     tests/vfs/test_processes.py::test_mixed_writers_lose_nothing
     tests/vfs/test_processes.py::test_killed_writers_leave_whole_transactions)

@@ -15,7 +15,7 @@ source scripts/platforms/debian_root.sh
 version=${PYTHON:-3.14}
 root=$platforms/forky-amd64-$version
 subset=(tests/connection/test_{connection,concurrency,many_threads,memory_of_connections,service,unsupported_machines}.py
-    tests/guest/test_{bell,callbacks,memory_order,parking,processors,rings}.py tests/statements/test_{rows,values}.py)
+    tests/guest/test_{bell,callbacks,memory_order,parking,processors,rings,safepoints}.py tests/statements/test_{rows,values}.py)
 [ $# -eq 0 ] || subset=("$@")
 
 bash scripts/setup.sh
