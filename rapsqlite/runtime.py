@@ -55,7 +55,7 @@ _ADDRESS_SPACE = 1 << 32
 _U32 = 0xFFFF_FFFF
 _TABLE_LIMIT = 1 << 18  # slots of 8 bytes; the engine's own functions take a few thousand
 _UNANNOUNCED: AbstractContextManager[None] = nullcontext()
-_CONFIG_NAME = "3"  # change it with every change of ``_new_config`` or of the polls: it is part of the cache key
+_CONFIG_NAME = "4"  # change it with every change of ``_new_config`` or of the polls: it is part of the cache key
 
 
 class TrapError(Exception):

@@ -1,9 +1,10 @@
 """Safepoint polls: loads that let the host end WebAssembly code wherever it runs.
 
-Every loop, and every function that calls others, begins with a load from the polling page. That page lies in the
-address space of the memory but beyond its end: compiled loads reach it, and nothing else does, neither functions of the
-host nor ``memory.copy``. To end the code, the host makes the page inaccessible, and the next poll traps. Code without
-loops and calls ends by itself. Extensions are untrusted and get polls too, so nothing else is ever compiled.
+Every loop, and every function that calls others or is long, begins with a load from the polling page; so does every
+instruction that fills, copies or grows memory or a table. That page lies in the address space of the memory but beyond
+its end: compiled loads reach it, and nothing else does, neither functions of the host nor ``memory.copy``. To end the
+code, the host makes the page inaccessible, and the next poll traps. What has no polls ends by itself within seconds,
+however untrusted extensions arrange it. They get polls too, so nothing else is ever compiled.
 
 https://webassembly.github.io/spec/core/binary/instructions.html
 """
@@ -17,6 +18,7 @@ from rapsqlite.errors import NotSupportedError, OperationalError
 _CODE_SECTION = 10
 _LOOP, _END, _TRY_TABLE = 0x03, 0x0B, 0x1F
 _BR_TABLE, _SELECT, _MISC, _VECTOR, _ATOMIC = 0x0E, 0x1C, 0xFC, 0xFD, 0xFE
+_MEMORY_GROW = 0x40
 _REFERENCES = (0x63, 0x64)  # types of two parts
 
 # How many numbers follow an opcode, or what else.
@@ -33,6 +35,8 @@ _FOLLOWED_BY = {
 }
 _CALLS = (0x10, 0x11, 0x12, 0x13)  # call, call_indirect, return_call, return_call_indirect
 _NUMBERS_OF_MISC = (0,) * 8 + (2, 1, 2, 1, 2, 1, 2, 1, 1, 1)  # saturating truncations, then memory and table
+_FIRST_OF_MEMORY = 8  # and tables
+_MOST_WITHOUT_POLL = 256  # bytes of a function: one function can call another millions of times
 
 
 def _table() -> bytes:
@@ -75,7 +79,7 @@ def _with_polls(code: bytes) -> bytes:
 def _polled(function: bytes) -> bytes:
     try:
         start = _after_locals(function)
-        heads = _loops_and_first_call(function, start)
+        heads = _places_for_polls(function, start)
     except IndexError:
         raise OperationalError("it is truncated") from None
     pieces, last = [], 0
@@ -93,10 +97,10 @@ def _after_locals(function: bytes) -> int:
     return reader.position
 
 
-def _loops_and_first_call(body: bytes, start: int) -> list[int]:
-    """Return where polls belong: at the start if the function calls others, and in each loop."""
+def _places_for_polls(body: bytes, start: int) -> list[int]:
+    """Return where polls belong: at the start if the function calls others or is long, in loops, before bulk work."""
     heads: list[int] = []
-    calls, depth, position = False, 1, start
+    begins_with_one, depth, position = len(body) > _MOST_WITHOUT_POLL, 1, start
     while depth:
         opcode = body[position]
         kind = _TABLE[opcode]
@@ -104,7 +108,9 @@ def _loops_and_first_call(body: bytes, start: int) -> list[int]:
         if kind == 0:
             depth -= opcode == _END
         elif kind <= 2:
-            calls = calls or opcode in _CALLS
+            begins_with_one = begins_with_one or opcode in _CALLS
+            if opcode == _MEMORY_GROW:
+                heads.append(position - 1)
             position = _after_numbers(body, position, kind)
         elif kind == _MEMORY:
             position = _after_memory(body, position)
@@ -115,6 +121,8 @@ def _loops_and_first_call(body: bytes, start: int) -> list[int]:
                 heads.append(position)
         elif kind == _OTHER:
             depth += opcode == _TRY_TABLE
+            if opcode == _MISC and Reader(body, position).number() >= _FIRST_OF_MEMORY:
+                heads.append(position - 1)
             position = _after_other(body, position, opcode)
         elif kind == _UNKNOWN:
             raise NotSupportedError(f"it has an instruction that is not supported, with the opcode {opcode:#x}")
@@ -122,7 +130,7 @@ def _loops_and_first_call(body: bytes, start: int) -> list[int]:
             position += 4 if kind == _FOUR_BYTES else 8
     if position != len(body):
         raise OperationalError("a function has bytes after its end")
-    return [start, *heads] if calls else heads
+    return [start, *heads] if begins_with_one else heads
 
 
 def _after_numbers(body: bytes, position: int, count: int) -> int:

@@ -51,6 +51,35 @@ def test_loops_and_functions_with_calls_begin_with_a_poll() -> None:
     assert polls_in(wasm_of(text)) == [0, 3, 1, 2, 1, 1]
 
 
+# What takes the longer, the more bytes or slots it is told to change.
+BULK = {
+    "memory.grow": "(drop (memory.grow (i32.const 0)))",
+    "memory.init": "(memory.init $bytes (i32.const 0) (i32.const 0) (i32.const 0))",
+    "memory.copy": "(memory.copy (i32.const 0) (i32.const 0) (i32.const 0))",
+    "memory.fill": "(memory.fill (i32.const 0) (i32.const 0) (i32.const 0))",
+    "table.init": "(table.init $none (i32.const 0) (i32.const 0) (i32.const 0))",
+    "table.copy": "(table.copy (i32.const 0) (i32.const 0) (i32.const 0))",
+    "table.grow": "(drop (table.grow (ref.null func) (i32.const 0)))",
+    "table.fill": "(table.fill (i32.const 0) (ref.null func) (i32.const 0))",
+}
+
+
+@pytest.mark.parametrize("instruction", BULK)
+def test_every_bulk_instruction_has_a_poll_before_it(instruction: str) -> None:
+    """A function of nothing else, a million of them on gigabytes, runs for days."""
+    text = f'(table 1 funcref) (elem $none func) (data $bytes "x") (func {BULK[instruction] * 3})'
+
+    assert polls_in(wasm_of(text)) == [3]
+
+
+def test_long_function_begins_with_a_poll_even_if_it_calls_nothing() -> None:
+    """A function can call another four million times and polls only once itself."""
+    short = "(func (drop (i32.const 1)))"
+    long = f"(func {'(drop (i32.const 1))' * 100})"
+
+    assert polls_in(wasm_of(short + long + short)) == [0, 1, 0]
+
+
 def test_poll_comes_first_in_its_loop_and_function() -> None:
     with_one = with_polls(wasm_of("(func $f (local i32 i32) (loop (drop (i32.const 77))) (call $f))"))
 
@@ -83,6 +112,7 @@ _ROOM = wasm_of("""
 """)
 _BLOCKS = {0x02, 0x03, 0x04, 0x1F}
 _CALLS = {b"\x10", b"\x11", b"\x12", b"\x13"}
+_BULK = {bytes([0xFC, number]) for number in range(8, 18)}
 
 
 def _module_with(body: bytes) -> bytes:
@@ -144,7 +174,9 @@ def test_instructions_are_as_long_as_the_compiler_says() -> None:
                 continue  # refused, so it hides nothing
             other = _module_with(b"\0" + form + b"\xff\x40\x0b" + end + b"\0")
             is_loop = "illegal opcode: 0xff" in _complaint(engine, other)
-            assert polled.count(POLL) == is_loop + (opcode == b"\x03") + (opcode in _CALLS), form.hex()
+            own = opcode == b"\x03" or opcode in _CALLS or opcode in _BULK
+            of_growing = polled.count(POLL + b"\x40")  # also where 0x40 follows an instruction without operands
+            assert polled.count(POLL) - of_growing == is_loop + own, form.hex()
             assert not _complaint(engine, polled)
             if is_loop:
                 shown.add(opcode)
@@ -214,6 +246,8 @@ _TEXT = """(module
   (func $again (return_call $again))
   (func $again_by_table (return_call_indirect (type $none) (i32.const 1)))
   (func $run (export "run") (drop (call $park (i32.const 0))) %s)
+  (elem $none func)
+  (data $bytes "x")
   (func (export "touch") (result i32) %s))
 """
 
@@ -273,6 +307,17 @@ def test_instance_killed_before_it_runs_ends_at_once() -> None:
 
     with pytest.raises(runtime.TrapError, match=r"^killed: it did not answer an interrupt$"):
         instance.call("run")
+    instance.close()
+
+
+@pytest.mark.parametrize("instruction", BULK)
+def test_killed_instance_does_no_bulk_work(instruction: str) -> None:
+    instance = instance_of("", f"{BULK[instruction]} (i32.const 7)")
+    assert instance.call("touch") == 7
+    instance.kill()
+
+    with pytest.raises(runtime.TrapError, match=r"^killed: it did not answer an interrupt$"):
+        instance.call("touch")
     instance.close()
 
 
