@@ -42,7 +42,7 @@ def note() -> None:
     segv = _action(signal.SIGSEGV)
     if _installed or _handler(segv) in _NO_HANDLERS:
         return
-    for number in (signal.SIGSEGV, signal.SIGILL, signal.SIGFPE):
+    for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE):  # SIGBUS on macOS
         action = _action(number)
         if _handler(action) == _handler(segv):
             _installed[number] = action

@@ -169,3 +169,34 @@ def test_programs_own_handler_is_kept_and_the_consequence_logged(number: int) ->
     told, *rest = done.stdout.splitlines()
     assert told.startswith(f"a handler for {signal.Signals(number).name} was installed after the first connection")
     assert rest == ["1", "1", "True"]
+
+
+@not_on_windows("faults raise no signals there")
+def test_handler_for_bus_errors_is_restored_where_wasmtime_has_one() -> None:
+    """macOS reports an access to a protected page, such as the polling page of a killed guest, as SIGBUS."""
+    program = """
+        from rapsqlite._platform import fault_handlers, system
+
+        def handler(number):
+            return fault_handlers._handler(fault_handlers._action(number))
+
+        async def main():
+            async with rapsqlite.connect(":memory:") as conn:
+                await conn.execute("SELECT 1")
+            # On other systems wasmtime has none; here it gets one, as if the engine were only now created.
+            segv = fault_handlers._action(signal.SIGSEGV)
+            fault_handlers._libc.sigaction(signal.SIGBUS, segv, None)
+            fault_handlers._installed.clear()
+            system.note_fault_handlers()
+            wanted = handler(signal.SIGSEGV)
+
+            faulthandler.enable()
+            print(handler(signal.SIGBUS) == wanted)
+            print(system.mend_fault_handlers(), handler(signal.SIGBUS) == wanted)
+
+        asyncio.run(main())
+    """
+    done = run(program)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line for line in done.stdout.splitlines() if "faulthandler" not in line] == ["False", "True True"]
