@@ -127,7 +127,11 @@ class Instance:
         base = self._c.wasmtime_memory_data(self._context, self._raw_memory)
         self.memory: Memory = Memory(base or 0, self._memory_size)
         self._polling_page: int = self.memory.base + POLLING_PAGE
-        system.make_readable(self._polling_page)
+        try:
+            system.make_readable(self._polling_page)
+        except OSError:
+            self._store.delete()  # the error's traceback would keep it
+            raise
         self._lock = threading.Lock()  # of ``_is_closed``
         self._is_closed = False
 

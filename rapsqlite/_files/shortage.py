@@ -66,6 +66,13 @@ def explained(failure: BaseException, name: str) -> BaseException:
             " (ulimit -v), or close connections",
             failure,
         )
+    if (isinstance(failure, OSError) and failure.errno == errno.ENOMEM) or f"(os error {errno.ENOMEM})" in str(failure):
+        return _error(
+            name,
+            "each connection needs address space and some 15 memory mappings: raise the limits (ulimit -v, and on"
+            " Linux vm.max_map_count), or close connections",
+            failure,
+        )
     return failure
 
 

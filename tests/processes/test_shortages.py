@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,8 @@ import rapsqlite
 from rapsqlite import connect, runtime
 from rapsqlite._files import shortage
 from rapsqlite._guest.escalation import Escalation
+from rapsqlite._platform import system
+from rapsqlite._wasm.c_functions import Owned, WasmtimeError
 from tests.systems import not_on_windows
 
 if TYPE_CHECKING:
@@ -144,6 +147,39 @@ def test_address_space_limit_is_a_clear_error(tmp_path: Path) -> None:
     assert name == "SQLITE_CANTOPEN"
     assert message.startswith("unable to open database ':memory:': each connection needs 4 GiB of address space")
     assert "ulimit -v" in message
+
+
+@pytest.mark.parametrize("where", ["instance", "polling page"])
+async def test_limit_of_mappings_is_a_clear_error_that_holds_no_memory(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Linux allows 65 530 mappings. An error that is kept used to keep 4 GiB of address space."""
+    stores: list[Owned] = []
+    new_store = runtime.Engine.new_store
+
+    def noted(*arguments: Any) -> Owned:
+        stores.append(new_store(*arguments))
+        return stores[-1]
+
+    def refuse(*_arguments: Any) -> None:
+        if where == "instance":
+            raise WasmtimeError("Cannot allocate memory (os error 12)")
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime.Engine, "new_store", noted)
+        if where == "instance":
+            patch.setattr(runtime.Instance, "_instantiate", refuse)
+        else:
+            patch.setattr(type(system), "make_readable", refuse)
+        with pytest.raises(rapsqlite.OperationalError, match=r"':memory:': .* mappings: .*max_map_count") as caught:
+            await connect(":memory:")
+    assert caught.value.sqlite_errorname == "SQLITE_CANTOPEN"
+    if where == "polling page":  # before that, the store holds nothing
+        assert [store.address for store in stores] == [0]
+
+    async with connect(":memory:") as conn:
+        assert await conn.fetch_scalar("SELECT 1") == 1
 
 
 class NoThreads:
