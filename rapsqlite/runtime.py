@@ -55,7 +55,7 @@ _ADDRESS_SPACE = 1 << 32
 _U32 = 0xFFFF_FFFF
 _TABLE_LIMIT = 1 << 18  # slots of 8 bytes; the engine's own functions take a few thousand
 _UNANNOUNCED: AbstractContextManager[None] = nullcontext()
-_CONFIG_NAME = "4"  # change it with every change of ``_new_config`` or of the polls: it is part of the cache key
+_CONFIG_NAME = "5"  # change it with every change of ``_new_config`` or of the polls: it is part of the cache key
 
 
 class TrapError(Exception):
@@ -400,6 +400,7 @@ def _new_config(c: CFunctions) -> int:
     c.wasmtime_config_async_stack_size_set(config, WASM_STACK_BYTES)
     c.wasmtime_config_max_wasm_stack_set(config, WASM_STACK_BYTES)
     c.wasmtime_config_gc_support_set(config, False)
+    c.wasmtime_config_wasm_exceptions_set(config, False)  # without garbage collection, some end the compiler's process
     # A forked child has lost the compiler's threads.
     c.wasmtime_config_parallel_compilation_set(config, not _forked)
     system.configure(config, c)

@@ -88,7 +88,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "wasm_importtype_vec_delete": (None, _pointer),
     "wasm_trap_delete": (None, _pointer),
     "wasm_trap_message": (None, _pointer, _pointer),
-    "wasm_valtype_kind": (_u8, _pointer),
+    "wasm_valtype_delete": (None, _pointer),
     "wasm_valtype_new": (_pointer, _u8),
     "wasm_valtype_vec_new": (None, _pointer, _size, _pointer),
     # The wasmtime package does not declare this one. It has the same form as the next.
@@ -101,6 +101,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "wasmtime_config_memory_reservation_set": (None, _pointer, ctypes.c_uint64),
     "wasmtime_config_native_unwind_info_set": (None, _pointer, _bool),
     "wasmtime_config_parallel_compilation_set": (None, _pointer, _bool),
+    "wasmtime_config_wasm_exceptions_set": (None, _pointer, _bool),
     "wasmtime_config_wasm_threads_set": (None, _pointer, _bool),
     "wasmtime_context_set_wasi": (_pointer, _pointer, _pointer),
     "wasmtime_error_delete": (None, _pointer),
@@ -141,6 +142,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "wasmtime_table_size": (ctypes.c_uint64, _pointer, _pointer),
     "wasmtime_trap_new": (_pointer, _text, _size),
     "wasmtime_wat2wasm": (_pointer, _text, _size, _pointer),
+    "wasmtime_wasm_valtype_equal": (_bool, _pointer, _pointer),
 }
 """Result and parameters by name."""
 
@@ -240,9 +242,12 @@ class CFunctions:
         kind = self.wasm_globaltype_new(self.wasm_valtype_new(I32), _VAR if mutable else _CONST)
         return self.owned(kind, "wasm_globaltype")
 
-    def value_kinds(self, vector: int) -> list[int]:
-        """Return the kinds of the parameters or results at this address."""
-        return [self.wasm_valtype_kind(each) for each in _elements(Vector.from_address(vector))]
+    def are_i32(self, vector: int, count: int) -> bool:
+        """Return True if the parameters or results at this address are so many of the type i32."""
+        kinds = _elements(Vector.from_address(vector))
+        # Asking for their kinds would end the process if one is a vector or a typed reference.
+        i32 = self.owned(self.wasm_valtype_new(I32), "wasm_valtype")
+        return len(kinds) == count and all(self.wasmtime_wasm_valtype_equal(each, i32.address) for each in kinds)
 
     def imports(self, module: int) -> list[Item]:
         """Return the imports of a module."""

@@ -162,9 +162,8 @@ class Library:
             return 0
         c, item = self._c, ctypes.byref(function, ITEM)
         kind = c.owned(c.wasmtime_func_type(exports.context, item), "wasm_functype")
-        params = c.value_kinds(c.wasm_functype_params(kind.address))
-        results = c.value_kinds(c.wasm_functype_results(kind.address))
-        if params != [I32] * param_count or results != [I32] * result_count:
+        params, results = c.wasm_functype_params(kind.address), c.wasm_functype_results(kind.address)
+        if not (c.are_i32(params, param_count) and c.are_i32(results, result_count)):
             raise OperationalError(f"its function {name} has the wrong parameters or result")
         return self._table.grow(1, item)
 

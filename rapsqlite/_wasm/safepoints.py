@@ -16,7 +16,7 @@ from rapsqlite._wasm.binary import Reader, joined, leb128, sized, split
 from rapsqlite.errors import NotSupportedError, OperationalError
 
 _CODE_SECTION = 10
-_LOOP, _END, _TRY_TABLE = 0x03, 0x0B, 0x1F
+_LOOP, _END = 0x03, 0x0B
 _BR_TABLE, _SELECT, _MISC, _VECTOR, _ATOMIC = 0x0E, 0x1C, 0xFC, 0xFD, 0xFE
 _MEMORY_GROW = 0x40
 _REFERENCES = (0x63, 0x64)  # types of two parts
@@ -24,14 +24,14 @@ _REFERENCES = (0x63, 0x64)  # types of two parts
 # How many numbers follow an opcode, or what else.
 _MEMORY, _FOUR_BYTES, _EIGHT_BYTES, _BLOCK, _OTHER, _UNKNOWN = range(3, 9)
 _FOLLOWED_BY = {
-    0: (0x00, 0x01, 0x05, 0x0A, _END, 0x0F, 0x1A, 0x1B, *range(0x45, 0xC5), 0xD1),
-    1: (0x08, 0x0C, 0x0D, 0x10, 0x12, *range(0x20, 0x27), 0x3F, 0x40, 0x41, 0x42, 0xD0, 0xD2),
+    0: (0x00, 0x01, 0x05, _END, 0x0F, 0x1A, 0x1B, *range(0x45, 0xC5), 0xD1),
+    1: (0x0C, 0x0D, 0x10, 0x12, *range(0x20, 0x27), 0x3F, 0x40, 0x41, 0x42, 0xD0, 0xD2),
     2: (0x11, 0x13),
     _MEMORY: range(0x28, 0x3F),
     _FOUR_BYTES: (0x43,),
     _EIGHT_BYTES: (0x44,),
     _BLOCK: (0x02, _LOOP, 0x04),
-    _OTHER: (_BR_TABLE, _SELECT, _TRY_TABLE, _MISC, _VECTOR, _ATOMIC),
+    _OTHER: (_BR_TABLE, _SELECT, _MISC, _VECTOR, _ATOMIC),
 }
 _CALLS = (0x10, 0x11, 0x12, 0x13)  # call, call_indirect, return_call, return_call_indirect
 _NUMBERS_OF_MISC = (0,) * 8 + (2, 1, 2, 1, 2, 1, 2, 1, 1, 1)  # saturating truncations, then memory and table
@@ -120,7 +120,6 @@ def _places_for_polls(body: bytes, start: int) -> list[int]:
             if opcode == _LOOP:
                 heads.append(position)
         elif kind == _OTHER:
-            depth += opcode == _TRY_TABLE
             if opcode == _MISC and Reader(body, position).number() >= _FIRST_OF_MEMORY:
                 heads.append(position - 1)
             position = _after_other(body, position, opcode)
@@ -153,8 +152,6 @@ def _after_type(body: bytes, position: int) -> int:
 
 
 def _after_other(body: bytes, position: int, opcode: int) -> int:
-    if opcode == _TRY_TABLE:
-        return _after_catches(body, _after_type(body, position))
     reader = Reader(body, position)
     number = reader.number()
     position = reader.position
@@ -173,14 +170,6 @@ def _after_other(body: bytes, position: int, opcode: int) -> int:
     if opcode == _ATOMIC and number < 0x4F:
         return _after_memory(body, position)
     raise NotSupportedError(f"it has an instruction that is not supported, with the opcode {opcode:#x} {number:#x}")
-
-
-def _after_catches(body: bytes, position: int) -> int:
-    reader = Reader(body, position)
-    for _ in range(reader.number()):
-        with_tag = body[reader.position] < 2  # catch and catch_ref, not catch_all and catch_all_ref
-        reader.position = _after_numbers(body, reader.position + 1, 2 if with_tag else 1)
-    return reader.position
 
 
 def _after_vector(body: bytes, position: int, number: int) -> int:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BY_SQL = "SELECT load_extension(?)"
+# The C interface of wasmtime ends the process when it is asked what kind of value these are.
+UNASKABLE = ["v128", "(ref func)", "(ref null $t)"]
 WRONG_STRLEN = '(import "env" "strlen" (func (param f64)))'
 REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
     "not wasm": (b"hello", rapsqlite.OperationalError, "not a WebAssembly module"),
@@ -117,6 +119,41 @@ REFUSED: dict[str, tuple[bytes, type[Exception], str]] = {
         "1048576 table slots",
     ),
 }
+
+
+@pytest.mark.parametrize("value", UNASKABLE)
+@pytest.mark.parametrize("part", ["param i32 i32 ", "param i32 i32 i32) (result "])
+async def test_entry_point_with_another_type_of_value_is_refused(
+    conn: rapsqlite.Connection, tmp_path: Path, value: str, part: str
+) -> None:
+    module = tmp_path / "module.wasm"
+    function = f'(func (export "sqlite3_extension_init") ({part}{value}) unreachable)'
+    module.write_bytes(side_module(f"(type $t (func)) {function}"))
+
+    with pytest.raises(rapsqlite.OperationalError, match="sqlite3_extension_init has the wrong parameters"):
+        await conn.load_extension(str(module))
+
+
+EXCEPTIONS = {
+    "a handler": "(func (block $h (try_table (catch $e $h))))",
+    "a handler with a value": "(func (drop (block $h (result i32) (try_table (catch $f $h)) (i32.const 1))))",
+    "a handler of all": "(func (block $h (try_table (catch_all $h))))",
+    "one that is raised": "(func (throw $e))",
+    "one that is raised again": "(func (throw_ref (ref.null exn)))",
+    "a type": "(func (param exnref))",
+    "a tag": "",
+}
+
+
+@pytest.mark.parametrize("what", EXCEPTIONS)
+async def test_exceptions_are_refused(conn: rapsqlite.Connection, tmp_path: Path, what: str) -> None:
+    """wasmtime without garbage collection ends the process when it compiles a handler."""
+    module = tmp_path / "module.wasm"
+    module.write_bytes(side_module(f"(tag $e) (tag $f (param i32)) {EXCEPTIONS[what]} {ENTRY}"))
+
+    with pytest.raises((rapsqlite.OperationalError, rapsqlite.NotSupportedError), match=r"not valid|not supported"):
+        await conn.load_extension(str(module))
+    assert await conn.fetch_scalar("SELECT 1") == 1
 
 
 @pytest.mark.parametrize("what", sorted(REFUSED))
