@@ -202,16 +202,20 @@ class Instance:
             self.call("rapsqlite_prepare_bell")
             _output_is_prepared = True
 
-    def kill(self) -> None:
+    def kill(self) -> bool:
         """Trap the guest wherever it is, as soon as it runs wasm; the instance is lost. Any thread.
 
-        The last resort, for a guest that does not react to its cancel and stop words. It runs on where other code has
-        replaced wasmtime's handlers for faults: a trap would end the process.
+        The last resort, for a guest that does not react to its cancel and stop words. Returns False, and lets it run
+        on, where other code has replaced wasmtime's handlers for faults: a trap would end the process.
         """
         self.killed = True
         with self._lock:
-            if not self._is_closed and system.mend_fault_handlers():
+            if self._is_closed:
+                return True
+            is_safe = system.mend_fault_handlers()
+            if is_safe:
                 system.make_inaccessible(self._polling_page)
+            return is_safe
 
     def close(self) -> None:
         """Free the store and everything in it; no view of the memory may be used afterwards."""

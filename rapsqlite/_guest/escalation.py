@@ -3,7 +3,8 @@
 A guest that keeps running SQL is killed, with its connection. A user's callback that keeps running is first interrupted
 with an exception (`async_exception`); if that does not reach it the connection is given up, and the thread is left to
 the callback. A system call that does not return, because a file system hangs, can be neither interrupted nor killed:
-its thread is left to it, with the files, which the thread closes when the call returns.
+its thread is left to it, with the files, which the thread closes when the call returns. A guest that cannot be killed,
+because other code has replaced wasmtime's handlers for faults, is left likewise.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ _MOST_TIMEOUTS = 12
 class Escalation:
     """Forces one guest to answer."""
 
-    __slots__ = ("_abandon_thread", "_give_up", "_kill", "_killed", "_queue")
+    __slots__ = ("_abandon_thread", "_give_up", "_kill", "_killed", "_queue", "_runs_on")
 
     def __init__(
         self,
         queue: RequestQueue,
-        kill: Callable[[], None],
+        kill: Callable[[], bool],
         give_up: Callable[[BaseException], None],
         abandon_thread: Callable[[BaseException], None],
     ) -> None:
@@ -40,6 +41,7 @@ class Escalation:
         self._give_up = give_up
         self._abandon_thread = abandon_thread
         self._killed = False
+        self._runs_on = False  # although it was killed
 
     def force_answer(self, pending: PendingRequest) -> None:
         """Force the reply to a request after its grace period; called again if it still does not arrive."""
@@ -64,19 +66,21 @@ class Escalation:
         """Kill the guest, once. Any thread."""
         if not self._killed:
             self._killed = True
-            self._kill()
+            self._runs_on = not self._kill()
 
     def end_guest(self) -> None:
         """Kill the guest; the second time, if that has not helped, leave it behind. Any thread."""
         if not self._killed:
             self.kill()
             return
-        self._abandon_thread(
-            OperationalError(
-                f"the connection to {self._queue.name} is closed: a system call of its statement has not returned,"
-                " so the file system does not answer; when it does, the files are closed and their locks released"
-            )
+        reason = (
+            "its statement has not ended, and other code's handler for a signal keeps it from being killed; its files"
+            " stay open and locked"
+            if self._runs_on
+            else "a system call of its statement has not returned, so the file system does not answer; when it does,"
+            " the files are closed and their locks released"
         )
+        self._abandon_thread(OperationalError(f"the connection to {self._queue.name} is closed: {reason}"))
 
     def interrupt_later(self) -> None:
         """Interrupt a callback that is running now if it still runs after the grace period. Any thread.

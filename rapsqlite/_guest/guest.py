@@ -546,12 +546,14 @@ class Guest:
         """Return a side module for this guest (`runtime.Instance.open_library`). Call from a callback."""
         return cast("runtime.Instance", self._instance).open_library(wasm)
 
-    def kill(self) -> None:
-        """Trap a guest that does not answer; its connection is lost. Any thread."""
-        if self._instance is not None:
-            self._instance.kill()
-            self.host.wake_unconditionally()
-            self._queue.let_ring()
+    def kill(self) -> bool:
+        """Trap a guest that does not answer; its connection is lost. False if it runs on all the same. Any thread."""
+        if self._instance is None:
+            return True
+        is_trapped = self._instance.kill()
+        self.host.wake_unconditionally()
+        self._queue.let_ring()
+        return is_trapped
 
     def join(self, timeout_s: float) -> None:
         """Wait until the thread has ended, if it was started."""

@@ -31,7 +31,7 @@ class Running(Protocol):
         """Make it stop immediately."""
         ...
 
-    def kill(self) -> None:
+    def kill(self) -> object:
         """Trap it."""
         ...
 

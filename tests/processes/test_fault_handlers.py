@@ -200,3 +200,33 @@ def test_handler_for_bus_errors_is_restored_where_wasmtime_has_one() -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert [line for line in done.stdout.splitlines() if "faulthandler" not in line] == ["False", "True True"]
+
+
+@not_on_windows("faults raise no signals there")
+def test_guest_that_cannot_be_killed_because_of_other_handlers_is_left_with_that_reason() -> None:
+    """It used to be blamed on the file system."""
+    program = """
+        async def main():
+            guest = guest_of("(drop (call $park (i32.const 0))) (loop $l (br $l)) unreachable")
+            guest._queue.grace_period_s = 0.05
+            guest.start()
+            while not guest._queue.host.is_asleep():
+                await asyncio.sleep(0.001)
+            signal.signal(signal.SIGSEGV, lambda *_: None)
+            task = asyncio.create_task(guest.call(Request(abi.OP_OPEN)))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            try:
+                await guest.call(Request(abi.OP_OPEN))
+            except rapsqlite.Error as error:
+                print(error, flush=True)
+            os._exit(0)  # the guest's thread never ends
+
+        asyncio.run(main())
+    """
+    done = run(program)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "other code's handler for a signal" in done.stdout.splitlines()[-1]
+    assert "file system" not in done.stdout
