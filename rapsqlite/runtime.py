@@ -116,6 +116,7 @@ class Instance:
         self.counts: dict[str, int] = dict.fromkeys((name for name in SIGNATURES if name not in _bare), 0)
         self.failure: BaseException | None = None
         system.mend_fault_handlers()
+        system.unblock_faults()
         self.killed: bool = False
         self._engine = engine
         self._c = engine.c

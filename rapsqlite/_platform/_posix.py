@@ -313,6 +313,9 @@ class Posix(System):
     def note_fault_handlers(self) -> None:
         fault_handlers.note()
 
+    def unblock_faults(self) -> None:
+        fault_handlers.unblock()
+
     def mend_fault_handlers(self) -> bool:
         return fault_handlers.mend()
 

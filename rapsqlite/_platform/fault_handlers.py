@@ -37,6 +37,11 @@ class _Symbol(ctypes.Structure):
     )
 
 
+def unblock() -> None:
+    """Let faults of the calling thread reach the handlers: where a program blocks all signals, they end the process."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE))
+
+
 def note() -> None:
     """Remember wasmtime's handlers. Called when its first engine was created; later calls do nothing."""
     segv = _action(signal.SIGSEGV)

@@ -309,6 +309,10 @@ class System(ABC):
         """Remember wasmtime's handlers for faults. Called once its first engine exists."""
 
     @abstractmethod
+    def unblock_faults(self) -> None:
+        """Let faults of the calling thread, which enters guests, reach the handlers, even if it inherited a mask."""
+
+    @abstractmethod
     def mend_fault_handlers(self) -> bool:
         """Restore the handlers if Python's faulthandler has replaced them; False if other code has."""
 

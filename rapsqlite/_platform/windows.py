@@ -468,6 +468,9 @@ class Windows(System):
     def note_fault_handlers(self) -> None:
         """Do nothing: wasmtime's vectored exception handler comes before all others."""
 
+    def unblock_faults(self) -> None:
+        """Do nothing: faults are no signals."""
+
     def mend_fault_handlers(self) -> bool:
         return True
 

@@ -230,3 +230,26 @@ def test_guest_that_cannot_be_killed_because_of_other_handlers_is_left_with_that
     assert (done.returncode, done.stderr) == (0, "")
     assert "other code's handler for a signal" in done.stdout.splitlines()[-1]
     assert "file system" not in done.stdout
+
+
+@not_on_windows("faults raise no signals there")
+def test_program_that_blocks_all_signals_survives_traps_and_killed_guests() -> None:
+    """Threads inherit the mask, and a fault whose signal is blocked ends the process."""
+    program = """
+        from tests.guest.test_safepoints import Running
+
+        async def main():
+            for body in (UNREACHABLE, OUT_OF_BOUNDS, DIVISION):
+                await trap(body)
+
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        asyncio.run(main())
+        running = Running("(loop $l (br $l))")
+        running.instance.kill()
+        print(running.wait())
+        print(signal.SIGSEGV in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    """
+    done = run(program)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["error"] * 3 + ["killed: it did not answer an interrupt", "True"]
