@@ -3,8 +3,8 @@
 Every loop, and every function that calls others or is long, begins with a load from the polling page; so does every
 instruction that fills, copies or grows memory or a table. That page lies in the address space of the memory but beyond
 its end: compiled loads reach it, and nothing else does, neither functions of the host nor ``memory.copy``. To end the
-code, the host makes the page inaccessible, and the next poll traps. What has no polls ends by itself within seconds,
-however untrusted extensions arrange it. They get polls too, so nothing else is ever compiled.
+code, the host makes the page inaccessible, and the next poll traps. What runs between two polls ends by itself within
+seconds, however it is written. Extensions are untrusted and get polls too: no guest's code is compiled without them.
 
 https://webassembly.github.io/spec/core/binary/instructions.html
 """
