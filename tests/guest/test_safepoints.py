@@ -51,7 +51,7 @@ def test_loops_and_functions_with_calls_begin_with_a_poll() -> None:
     assert polls_in(wasm_of(text)) == [0, 3, 1, 2, 1, 1]
 
 
-# What takes the longer, the more bytes or slots it is told to change.
+# Each runs for a time that depends on its operands.
 BULK = {
     "memory.grow": "(drop (memory.grow (i32.const 0)))",
     "memory.init": "(memory.init $bytes (i32.const 0) (i32.const 0) (i32.const 0))",
@@ -117,9 +117,8 @@ _BULK = {bytes([0xFC, number]) for number in range(8, 18)}
 
 def _module_with(body: bytes) -> bytes:
     function = sized(b"\0" + body + b"\x0b")  # without locals
-    sections = [(kind, content) for kind, content in split(_ROOM)]
     changed = []
-    for kind, content in sections:
+    for kind, content in split(_ROOM):
         if kind == 10:
             reader = Reader(content)
             count = reader.number()
