@@ -231,7 +231,7 @@ class Adapted(AdaptedConnection):
     _connection: Any  # a Connection, which SQLAlchemy's protocol of drivers does not fit
 
     def __init__(self, connection: Connection, *, is_legacy: bool) -> None:
-        """Take a connection; if ``is_legacy``, its transactions begin where those of sqlite3 do."""
+        """Adapt a connection; with ``is_legacy``, transactions begin implicitly, as in sqlite3."""
         self._connection = connection
         self._is_legacy = is_legacy
         connection._state.begin_also_for(changes=not is_legacy, reads=False)
