@@ -11,6 +11,7 @@ Handles are addresses. Functions bind when they are first used, and all release 
 from __future__ import annotations
 
 import ctypes
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -160,7 +161,11 @@ class Item(NamedTuple):
 
 
 class Owned:
-    """An object of the library, deleted with the last reference to this wrapper."""
+    """An object of the library, deleted with the last reference to this wrapper.
+
+    One that is still referred to when the interpreter ends is left to the end of the process. Modules are emptied
+    then, in an order that nobody chooses, and deleting an object can call callbacks that are already gone.
+    """
 
     __slots__ = ("_delete", "address")
 
@@ -174,8 +179,9 @@ class Owned:
         if address:
             self._delete(address)
 
-    def __del__(self) -> None:
-        self.delete()
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not _is_finalizing():
+            self.delete()
 
 
 class CFunctions:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.programs import SLOWNESS
+from tests.programs import SLOWNESS, run_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -229,6 +229,21 @@ def test_quick_example_exits_cleanly_every_time(loop: str, tmp_path: Path) -> No
 def test_unclean_exit_loses_no_committed_row(name: str, loop: str, tmp_path: Path) -> None:
     """Committed rows stay, the rest is gone, and the interpreter exits with its own exit code."""
     run_many(ENDINGS[name], loop, tmp_path, UNCLEAN_RUNS)
+
+
+def test_no_object_of_wasmtime_is_deleted_while_the_interpreter_ends() -> None:
+    """It could call callbacks that are gone: what is in ``sys`` is deleted after all other modules were emptied."""
+    program = """
+    import os, sys
+    from rapsqlite._wasm.c_functions import Owned
+
+    def delete(address, write=os.write):  # a global would be None by then
+        write(1, b"%d" % address)
+
+    Owned(1, delete)
+    sys.kept = Owned(2, delete)
+    """
+    assert run_python("-c", textwrap.dedent(program)).stdout == "1"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process")
