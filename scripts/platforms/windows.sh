@@ -16,14 +16,14 @@ source scripts/platforms/debian_root.sh
 
 root=$platforms/trixie-amd64-wine
 win=$root/win
-# Values, connections, files shared with native SQLite while both run, names, the event loops with Ctrl-C, and guests that
-# are killed.
+# Values, connections, files shared with native SQLite while both run, names, the event loops with Ctrl-C, guests that are
+# killed, and interpreters that exit.
 subset=(tests/statements/test_values.py tests/compat/test_values.py tests/statements/test_cursor.py
     tests/connection/test_connection.py tests/transactions/test_transactions.py
     tests/vfs/test_{names_of_windows,files_of_windows,names,databases,uris,facts,locks,kept_locks,wal}.py
     tests/vfs/test_processes.py::test_mixed_writers_lose_nothing
     tests/vfs/test_processes.py::test_killed_writers_leave_whole_transactions
-    tests/processes/test_asyncio_loops.py tests/guest/test_safepoints.py)
+    tests/processes/test_{asyncio_loops,interpreter_exit}.py tests/guest/test_safepoints.py)
 all=(tests/blobs tests/callbacks tests/cancellation tests/connection tests/copies tests/guest tests/pool tests/processes
     tests/sessions tests/statements tests/transactions tests/vfs tests/compat/test_values.py)
 [ $# -eq 0 ] || subset=("$@")
