@@ -3,7 +3,8 @@
 # new environment, and on the oldest of them once more with the lowest versions that pyproject.toml allows.
 #
 #   scripts/test_wheel.sh tests/copies/test_dump.py -k filter   some tests only
-#   scripts/test_wheel.sh --share      the whole suite on the Python of .venv, an eighth of it in each other environment
+#   scripts/test_wheel.sh --share      the whole suite on the Python of .venv and, beside it, an eighth of it in each other
+#                                      environment, one after the other
 #   PYTHONS="/opt/python3.14" scripts/test_wheel.sh     other Pythons besides the ones on PATH and pyenv's
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,8 +12,8 @@ cd "$(dirname "$0")/.."
 readonly root=$PWD shares=8
 mkdir -p .work
 work=$(mktemp -d "$root/.work/wheel.XXXXXX") # not in /tmp, which a test lays another file system over
-trap 'rm -rf "$work"' EXIT
-failed=()
+beside=
+trap '[ -z "$beside" ] || kill -- "-$beside" 2>/dev/null || true; rm -rf "$work"' EXIT
 
 say() { printf '==> %s\n' "$*"; }
 
@@ -74,15 +75,31 @@ test_on() {
     say "$name: $python, share $share"
     # The input is the list of Pythons: what runs here must not read it.
     (install_wheel "$environment" "$python" "$constraints" && run_tests "$environment" "$share" "$@") </dev/null ||
-        failed+=("$name")
+        printf '%s ' "$name" >>"$work/failed"
     rm -rf "$environment"
 }
 
-# Set share for the next environment, which is the Python of .venv or not.
+# Start the whole suite on the Python of .venv, with its output in a file.
+start_beside() {
+    local name=$1 python=$2
+    shift 2
+    say "the whole suite on Python $name runs beside the others; its output follows theirs"
+    set -m # a process group of its own: others in the background ignore Ctrl-C, which tests send
+    test_on "$name" "$python" scripts/constraints.txt 1/1 "$@" >"$work/beside.log" 2>&1 &
+    beside=$!
+    set +m
+}
+
+end_beside() {
+    wait "$beside" || printf '%s ' "$own" >>"$work/failed"
+    beside=
+    cat "$work/beside.log"
+}
+
+# Set share for the next environment.
 take_share() {
     share=1/1
-    [ -n "$is_shared" ] && [ "$1" != "$own" ] || return 0
-    share=$((taken++ % shares + 1))/$shares
+    [ -z "$is_shared" ] || share=$((taken++ % shares + 1))/$shares
 }
 
 main() {
@@ -94,14 +111,17 @@ main() {
     pythons >"$work/pythons"
     lowest_versions >"$work/lowest.txt"
     own=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    [ -z "$is_shared" ] || start_beside "$own" .venv/bin/python "$@"
     while read -r version python; do
         : "${oldest:=$python}"
-        take_share "$version"
+        [ -z "$is_shared" ] || [ "$version" != "$own" ] || continue
+        take_share
         test_on "$version" "$python" scripts/constraints.txt "$share" "$@"
     done <"$work/pythons"
-    take_share lowest
+    take_share
     test_on lowest "$oldest" "$work/lowest.txt" "$share" "$@"
-    [ ${#failed[@]} -eq 0 ] || { printf 'error: failed on %s\n' "${failed[*]}" >&2; exit 1; }
+    [ -z "$beside" ] || end_beside
+    [ ! -e "$work/failed" ] || { printf 'error: failed on %s\n' "$(cat "$work/failed")" >&2; exit 1; }
     say "the wheel passed on Python $(cut -d' ' -f1 "$work/pythons" | tr '\n' ' ')and with the lowest versions"
 }
 
