@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,7 +15,7 @@ from rapsqlite._platform import system
 if TYPE_CHECKING:
     from rapsqlite._callbacks.callbacks import Callbacks
 
-_JOIN_S = 5.0  # how long the interpreter waits for a guest when it exits, in seconds
+_JOIN_S = 5.0  # how long an exiting interpreter waits for guests to stop, and again for those it killed, in seconds
 
 
 class Running(Protocol):
@@ -89,12 +90,18 @@ def _stop_all() -> None:
         guests = list(_live)
     for guest in guests:
         guest.stop()
+    _join(guests)
+    stuck = [guest for guest in guests if guest.is_running()]
+    for guest in stuck:
+        guest.callbacks.interrupt(lambda: True)
+        guest.kill()
+    _join(stuck)
+
+
+def _join(guests: list[Running]) -> None:
+    deadline = time.monotonic() + _JOIN_S
     for guest in guests:
-        guest.join(_JOIN_S)
-        if guest.is_running():
-            guest.callbacks.interrupt(lambda: True)
-            guest.kill()
-            guest.join(_JOIN_S)
+        guest.join(max(deadline - time.monotonic(), 0.0))
 
 
 def _after_fork() -> None:

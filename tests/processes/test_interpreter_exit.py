@@ -14,14 +14,19 @@ import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING, NamedTuple
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import pytest
 
+from rapsqlite._guest import registry
+from tests.played_time import PlayedTime
 from tests.programs import SLOWNESS, run_python
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from rapsqlite._callbacks.callbacks import Callbacks
 
 FACTOR = 10 if os.environ.get("RAPSQLITE_LONG") == "1" else 1
 CLEAN_RUNS = max(120 * FACTOR // SLOWNESS, 4)
@@ -244,6 +249,45 @@ def test_no_object_of_wasmtime_is_deleted_while_the_interpreter_ends() -> None:
     sys.kept = Owned(2, delete)
     """
     assert run_python("-c", textwrap.dedent(program)).stdout == "1"
+
+
+class StuckGuest:
+    """A guest whose thread never ends, as in a file system that hangs."""
+
+    name = "stuck"
+    callbacks = cast("Callbacks", SimpleNamespace(interrupt=lambda _is_wanted: False))
+
+    def __init__(self, clock: PlayedTime) -> None:
+        self._clock = clock
+        self.calls: list[str] = []
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+
+    def kill(self) -> None:
+        self.calls.append("kill")
+
+    def join(self, timeout_s: float) -> None:
+        self._clock.now += timeout_s
+
+    def is_running(self) -> bool:
+        return True
+
+    def abandon_after_fork(self) -> None:
+        """No process is forked."""
+
+
+def test_exit_waits_no_longer_for_many_stuck_guests_than_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool's connections hang together, when their file system does, and each was waited for by itself."""
+    clock = PlayedTime()
+    guests = [StuckGuest(clock) for _ in range(8)]
+    monkeypatch.setattr(registry, "time", clock)
+    monkeypatch.setattr(registry, "_live", set(guests))
+
+    registry._stop_all()
+
+    assert clock.now == 2 * registry._JOIN_S
+    assert [guest.calls for guest in guests] == [["stop", "kill"]] * 8
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process")
