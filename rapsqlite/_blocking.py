@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rapsqlite._client.state import Absent
 from rapsqlite._guest.task_blocks import acting_for
 from rapsqlite._loops import current_loop
-from rapsqlite._loops.worker import in_thread
+from rapsqlite._loops.worker import in_thread, start_thread
 from rapsqlite.errors import ProgrammingError
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ class Worker:
             if self._thread is None or not self._thread.is_alive():  # after a fork it is gone
                 self._thread = threading.Thread(target=self._main, name="rapsqlite worker", daemon=True)
                 try:
-                    self._thread.start()
-                except RuntimeError:  # there are too many threads
+                    start_thread(self._thread)
+                except RuntimeError:  # there are too many threads, or the interpreter ends
                     self._thread = None
                     self._jobs.remove(job)
                     raise

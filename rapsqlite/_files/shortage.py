@@ -84,8 +84,8 @@ def too_many_files(name: str, failure: BaseException | None = None) -> Operation
 
 def too_many_threads(name: str, failure: BaseException) -> OperationalError:
     """Return the error for a process that cannot start another thread."""
-    reason = f"each connection needs a thread, and {failure}: raise the limit (ulimit -u, or the container's)"
-    return _error(name, reason, failure)
+    advice = "" if "shutdown" in str(failure) else ": raise the limit (ulimit -u, or the container's)"
+    return _error(name, f"each connection needs a thread, and {failure}{advice}", failure)
 
 
 def _error(name: str, reason: str, failure: BaseException | None) -> OperationalError:

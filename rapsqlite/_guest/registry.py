@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rapsqlite import runtime
 from rapsqlite._guest import spin_budget
+from rapsqlite._loops.worker import start_thread
 from rapsqlite._platform import system
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def start(guest: Running, thread: threading.Thread) -> None:
         previous = threading.stack_size()
         try:
             threading.stack_size(runtime.THREAD_STACK_BYTES)
-            thread.start()
+            start_thread(thread)
         finally:
             threading.stack_size(previous)
 

@@ -106,3 +106,13 @@ def start(function: Callable[[], object], _is_finalizing: Callable[[], bool] = s
         threading.Thread(target=function, name="rapsqlite copy", daemon=True).start()
     except RuntimeError:  # there are too many threads already
         function()
+
+
+def start_thread(thread: threading.Thread) -> None:
+    """Start it; RuntimeError if there are too many, or, as Python itself does since 3.12, once the interpreter ends.
+
+    Until 3.11 starting one then waits forever: the new thread never runs.
+    """
+    if sys.is_finalizing():
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+    thread.start()

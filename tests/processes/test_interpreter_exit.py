@@ -251,6 +251,37 @@ def test_no_object_of_wasmtime_is_deleted_while_the_interpreter_ends() -> None:
     assert run_python("-c", textwrap.dedent(program)).stdout == "1"
 
 
+@pytest.mark.parametrize("needing", ["connect(':memory:')", "sys.left_open._execute(int)"])
+def test_finalizer_that_needs_a_thread_at_exit_gets_an_error(needing: str) -> None:
+    """Until Python 3.11 a thread started while the interpreter ends never runs, and starting it waits forever."""
+    program = f"""
+    import asyncio, sys
+    from rapsqlite.aiosqlite import connect
+
+    async def use():
+        await {needing}
+
+    class Finalized:
+        def __del__(self):
+            try:
+                loop.run_until_complete(use())
+            except Exception as error:
+                print(error)
+
+    loop = asyncio.new_event_loop()
+    sys.left_open = loop.run_until_complete(connect(":memory:"))
+    finalized = Finalized()
+    finalized.itself = finalized  # so that the collector finds it, when the interpreter is already ending
+    del finalized
+    sys.exit(7)
+    """
+
+    done = run_python("-W", "ignore::ResourceWarning", "-c", textwrap.dedent(program), timeout=RUN_TIME_S)
+
+    assert (done.returncode, done.stderr) == (7, "")
+    assert done.stdout.endswith("can't create new thread at interpreter shutdown\n")
+
+
 class StuckGuest:
     """A guest whose thread never ends, as in a file system that hangs."""
 
