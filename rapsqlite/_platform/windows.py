@@ -152,6 +152,8 @@ class Windows(System):
             last = _text(name)
             if ":" in last:
                 raise FileNotFoundError(errno.ENOENT, "it names a stream of a file")
+            if "\\" in last or "/" in last:  # not absent: what it names may exist
+                raise OSError(errno.EINVAL, "it names no file of this directory")
             if directory in self._above_directories:
                 raise FileNotFoundError(errno.ENOENT, "it names no drive")
             path = ntpath.join(self._directories[directory], last)
@@ -161,6 +163,8 @@ class Windows(System):
 
     def open_at(self, name: bytes, flags: int, mode: int, directory: int | None) -> int:
         path = self._path(name, directory)
+        if directory is not None and ntpath.abspath(path) != path:
+            raise FileNotFoundError(errno.ENOENT, "it names a device, or another file")
         # Always writable: a file with the attribute "read-only" could not be deleted.
         fd = _persist(lambda: os.open(path, flags | _BINARY, 0o666 if mode else 0o777), path)
         if directory is not None:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rapsqlite
+from rapsqlite import _constants as sqlite
+from rapsqlite._files.file_error import FileError
+from rapsqlite._files.file_table import FileTable
 from rapsqlite._platform import system
 
 if TYPE_CHECKING:
@@ -74,6 +77,41 @@ async def test_devices_and_streams_are_refused(tmp_path: Path, name: str) -> Non
     with pytest.raises(rapsqlite.OperationalError, match="unable to open database file"):
         async with rapsqlite.connect(tmp_path / name):
             pass
+
+
+@pytest.mark.parametrize("name", [rb"..\outside.db", rb"below\..\..\outside.db"])
+def test_backslash_does_not_lead_out_of_a_granted_directory(tmp_path: Path, name: bytes) -> None:
+    """SQLite makes no such names, but a guest that was taken over does, and so does a forged journal."""
+    granted, outside = tmp_path / "granted", tmp_path / "outside.db"
+    granted.mkdir()
+    outside.touch()
+    files = FileTable(b":memory:", directories=[os.fsencode(granted)])
+    inside = system.absolute(os.fsencode(granted)) + b"/"
+    creating = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE
+    files.open(inside + b"own.db", creating)  # from now on the directory is known
+
+    with pytest.raises(FileError):
+        files.access(inside + name, sqlite.SQLITE_ACCESS_EXISTS)
+    with pytest.raises(FileError):
+        files.delete(inside + name, False)
+    with pytest.raises(FileError):
+        files.open(inside + name.replace(b"outside", b"new"), creating)
+
+    files.close()
+    assert sorted(os.listdir(tmp_path)) == ["granted", "outside.db"]
+
+
+@pytest.mark.parametrize("name", [b"nul", b"Com1.db", b"own.db."])
+def test_name_of_a_device_in_a_known_directory_is_refused(tmp_path: Path, name: bytes) -> None:
+    """SQLite gets the device's own name instead; a guest that was taken over need not use it."""
+    files = FileTable(b":memory:", directories=[os.fsencode(tmp_path)])
+    inside = system.absolute(os.fsencode(tmp_path)) + b"/"
+    creating = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE
+    files.open(inside + b"own.db", creating)
+
+    with pytest.raises(FileError):
+        files.open(inside + name, creating)
+    files.close()
 
 
 @pytest.mark.parametrize("name", ["test.db.", "test.db  ", "TEST.DB", "./x/../test.db"])
