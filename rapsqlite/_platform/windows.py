@@ -359,12 +359,8 @@ class Windows(System):
             _lock(fd, 0, byte, 1)
             _unlock(fd, byte, 1)
             return
-        _unlock(fd, byte, 1)
-        try:
-            _lock(fd, _EXCLUSIVE, byte, 1)
-        except OSError:
-            _lock(fd, 0, byte, 1)
-            raise
+        # Its own lock is in the way, and without it for a moment, it might not get it back.
+        raise BlockingIOError(errno.EAGAIN, "it is locked, and no lock is converted")
 
     def take_shared(self, fd: int) -> None:
         # Other readers hold the pending byte for a moment, in SQLite exclusively.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import mmap
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,6 +23,11 @@ pytestmark = [
     pytest.mark.anyio,
 ]
 HELD_S = 0.1  # as long as a virus scanner looks at a file; we wait for a second
+
+
+def own_module(name: str) -> Any:
+    """Return a module that can be imported only on Windows."""
+    return importlib.import_module(f"rapsqlite._platform.{name}")
 
 
 def hold(path: Path) -> threading.Timer:
@@ -101,3 +107,31 @@ def test_index_that_cannot_be_cut_off_is_made_invalid(tmp_path: Path) -> None:
     assert path.read_bytes()[:96] == bytes(96)
     system.leave_index(fd, 0, entered=True)
     os.close(fd)
+
+
+def test_refused_conversion_keeps_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another connection may be waiting for the moment between two locks."""
+    path = tmp_path / "test.db-shm"
+    path.touch()
+    ours, theirs = os.open(path, os.O_RDWR), os.open(path, os.O_RDWR)
+    system.set_lock(ours, system.READ, 5, 1)
+    windows = own_module("windows")
+    unlock: Any = windows._unlock
+    overtaken: list[int] = []
+
+    def unlock_for_others(fd: int, start: int, length: int) -> None:
+        unlock(fd, start, length)
+        system.set_lock(theirs, system.WRITE, start, length)
+        overtaken.append(start)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(windows, "_unlock", unlock_for_others)
+        with pytest.raises(BlockingIOError):
+            system.convert_lock(ours, system.WRITE, 5)
+
+    assert overtaken == []
+    with pytest.raises(BlockingIOError):
+        system.set_lock(theirs, system.WRITE, 5, 1)
+    system.set_lock(theirs, system.READ, 5, 1)
+    os.close(ours)
+    os.close(theirs)
