@@ -201,8 +201,12 @@ def install(config: int, functions: Any) -> None:
         try:
             with _lock:
                 reservation = Reservation(max(reserved, _ADDRESS_SPACE) + guard)
+                try:
+                    reservation.grow(minimum)
+                except BaseException:
+                    reservation.release()
+                    raise
                 _reservations[reservation.base] = reservation
-                reservation.grow(minimum)
         except BaseException as error:  # noqa: BLE001 - it must not cross wasmtime's frames
             return refuse(error)
         memory = _Memory.from_address(result)

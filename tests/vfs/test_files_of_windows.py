@@ -135,3 +135,24 @@ def test_refused_conversion_keeps_the_lock(tmp_path: Path, monkeypatch: pytest.M
     system.set_lock(theirs, system.READ, 5, 1)
     os.close(ours)
     os.close(theirs)
+
+
+async def test_memory_that_cannot_be_committed_leaves_no_address_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 GiB are reserved for each guest, before its memory is committed."""
+    placeholders = own_module("placeholders")
+    async with rapsqlite.connect(tmp_path / "test.db"):
+        pass
+    before = list(placeholders._reservations)
+
+    def refuse(*_arguments: object) -> None:
+        raise OSError("the paging file is too small")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(placeholders.Reservation, "grow", refuse)
+        with pytest.raises(rapsqlite.OperationalError, match="address space"):
+            async with rapsqlite.connect(tmp_path / "test.db"):
+                pass
+
+    assert list(placeholders._reservations) == before
