@@ -90,9 +90,7 @@ class Reservation:
         self._pieces.append(start)
 
     def map_file(self, address: int, file: int, offset: int, length: int, *, writable: bool) -> None:
-        """Map a view of a file at this address."""
-        if address in self._views:
-            self.unmap_file(address)
+        """Map a view of a file at this address, over no other one."""
         protection = _READ_WRITE if writable else _READ_ONLY
         section = _checked(_new_section(file, None, protection, 0, 0, None))
         try:

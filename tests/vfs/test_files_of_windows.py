@@ -156,3 +156,26 @@ async def test_memory_that_cannot_be_committed_leaves_no_address_space(
                 pass
 
     assert list(placeholders._reservations) == before
+
+
+def test_file_that_cannot_be_mapped_again_stays_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise it could not be unmapped, and its index not be closed."""
+    placeholders = own_module("placeholders")
+    path = tmp_path / "test.db-shm"
+    path.write_bytes(b"\1" * 65536)
+    fd = os.open(path, os.O_RDWR)
+    with placeholders._lock:
+        reservation = placeholders.Reservation(1 << 20)
+        placeholders._reservations[reservation.base] = reservation
+    system.map_file(reservation.base, fd, 0, 32768, writable=True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(placeholders, "_map_view", lambda *_arguments: None)
+        with pytest.raises(OSError):
+            system.map_file(reservation.base, fd, 32768, 32768, writable=True)
+
+    assert ctypes.string_at(reservation.base, 1) == b"\1"
+    system.unmap_file(reservation.base, 32768)
+    with placeholders._lock:
+        placeholders._reservations.pop(reservation.base).release()
+    os.close(fd)
