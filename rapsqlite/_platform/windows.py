@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 _FAIL_IMMEDIATELY, _EXCLUSIVE = 1, 2
-_HANDLE_EOF, _LOCK_VIOLATION, _USER_MAPPED_FILE = 38, 33, 1224
+_HANDLE_EOF, _HANDLE_DISK_FULL, _LOCK_VIOLATION, _USER_MAPPED_FILE = 38, 39, 33, 1224
 _NOT_LOCKED = (158, 33)  # the second by Wine
 _NOT_FOUND = (2, 3)  # the file, or its directory
 _BUSY = (_LOCK_VIOLATION, 995, 997)  # the others: aborted, pending
@@ -214,6 +214,8 @@ class Windows(System):
         count = _DWORD()
         handle = msvcrt.get_osfhandle(fd)
         if not _write_file(handle, _address(data), len(data), ctypes.byref(count), _at(offset)):
+            if ctypes.get_last_error() == _HANDLE_DISK_FULL:  # Python knows only the other number for it
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise _last_error()
         return count.value
 

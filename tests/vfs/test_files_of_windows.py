@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import rapsqlite
+from rapsqlite import _constants as sqlite
+from rapsqlite._files.file_error import FileError
+from rapsqlite._files.file_table import FileTable
 from rapsqlite._platform import system
 
 if TYPE_CHECKING:
@@ -107,6 +110,25 @@ def test_index_that_cannot_be_cut_off_is_made_invalid(tmp_path: Path) -> None:
     assert path.read_bytes()[:96] == bytes(96)
     system.leave_index(fd, 0, entered=True)
     os.close(fd)
+
+
+@pytest.mark.parametrize("number", [39, 112])  # ERROR_HANDLE_DISK_FULL, ERROR_DISK_FULL
+def test_full_disk_is_reported_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """As in SQLite, for either number."""
+    files = FileTable(os.fsencode(tmp_path / "test.db"))
+    name = system.absolute(os.fsencode(tmp_path / "test.db"))
+    handle, _ = files.open(name, sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE)
+
+    def fail(*_arguments: object) -> int:
+        ctypes.set_last_error(number)  # type: ignore[attr-defined, unused-ignore]
+        return 0
+
+    monkeypatch.setattr(own_module("windows"), "_write_file", fail)
+    with pytest.raises(FileError) as caught:
+        files.write(handle, b"page", 0)
+
+    assert caught.value.code == sqlite.SQLITE_FULL
+    files.close()
 
 
 def test_refused_conversion_keeps_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
