@@ -255,7 +255,7 @@ def test_no_object_of_wasmtime_is_deleted_while_the_interpreter_ends() -> None:
 def test_finalizer_that_needs_a_thread_at_exit_gets_an_error(needing: str) -> None:
     """Until Python 3.11 a thread started while the interpreter ends never runs, and starting it waits forever."""
     program = f"""
-    import asyncio, sys
+    import asyncio, gc, sys
     from rapsqlite.aiosqlite import connect
 
     async def use():
@@ -270,8 +270,9 @@ def test_finalizer_that_needs_a_thread_at_exit_gets_an_error(needing: str) -> No
 
     loop = asyncio.new_event_loop()
     sys.left_open = loop.run_until_complete(connect(":memory:"))
+    gc.collect()  # the next one is the interpreter's own, when it is already ending
     finalized = Finalized()
-    finalized.itself = finalized  # so that the collector finds it, when the interpreter is already ending
+    finalized.itself = finalized
     del finalized
     sys.exit(7)
     """
