@@ -58,8 +58,8 @@ _UNC, _DEVICE = b"/?UNC", b"/?DEVICE"  # no name on Windows contains a question 
 _BINARY = os.O_BINARY | os.O_NOINHERIT
 
 _waiting = ctypes.WinDLL("kernel32", use_last_error=True)
-# These calls never wait, so they keep the GIL: getting it back can take far longer. On 64-bit processors there is one
-# calling convention.
+# On local drives these calls never wait, so they keep the GIL: getting it back can take far longer. On 64-bit
+# processors there is one calling convention.
 _quick = ctypes.PyDLL("kernel32", use_last_error=True)
 
 
@@ -80,10 +80,21 @@ def _bind(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Any:
 
 
 _DWORD, _HANDLE, _POINTER = wintypes.DWORD, wintypes.HANDLE, ctypes.c_void_p
-_lock_file = _bind(_quick, "LockFileEx", wintypes.BOOL, _HANDLE, _DWORD, _DWORD, _DWORD, _DWORD, _POINTER)
-_unlock_file = _bind(_quick, "UnlockFileEx", wintypes.BOOL, _HANDLE, _DWORD, _DWORD, _DWORD, _POINTER)
+
+
+class _LockCalls:
+    """The calls for locks, with the GIL or without it."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.lock = _bind(library, "LockFileEx", wintypes.BOOL, _HANDLE, _DWORD, _DWORD, _DWORD, _DWORD, _POINTER)
+        self.unlock = _bind(library, "UnlockFileEx", wintypes.BOOL, _HANDLE, _DWORD, _DWORD, _DWORD, _POINTER)
+
+
+_local, _remote = _LockCalls(_quick), _LockCalls(_waiting)
+_on_network_drives: set[int] = set()  # databases' descriptors
 _get_size = _bind(_quick, "GetFileSizeEx", wintypes.BOOL, _HANDLE, ctypes.POINTER(ctypes.c_int64))
-_get_attributes = _bind(_quick, "GetFileAttributesW", _DWORD, wintypes.LPCWSTR)
+_get_local_attributes = _bind(_quick, "GetFileAttributesW", _DWORD, wintypes.LPCWSTR)
+_get_attributes = _bind(_waiting, "GetFileAttributesW", _DWORD, wintypes.LPCWSTR)
 _read_file = _bind(_waiting, "ReadFile", wintypes.BOOL, _HANDLE, _POINTER, _DWORD, ctypes.POINTER(_DWORD), _POINTER)
 _write_file = _bind(_waiting, "WriteFile", wintypes.BOOL, _HANDLE, _POINTER, _DWORD, ctypes.POINTER(_DWORD), _POINTER)
 _set_information = _bind(_waiting, "SetFileInformationByHandle", wintypes.BOOL, _HANDLE, ctypes.c_int, _POINTER, _DWORD)
@@ -106,7 +117,8 @@ def _address(data: memoryview | bytes) -> int | None:
 
 
 def _lock(fd: int, flags: int, start: int, length: int) -> None:
-    if not _lock_file(msvcrt.get_osfhandle(fd), flags | _FAIL_IMMEDIATELY, 0, length, 0, _at(start)):
+    calls = _remote if fd in _on_network_drives else _local
+    if not calls.lock(msvcrt.get_osfhandle(fd), flags | _FAIL_IMMEDIATELY, 0, length, 0, _at(start)):
         number = ctypes.get_last_error()
         if number in _BUSY:
             raise BlockingIOError(errno.EAGAIN, "another connection has locked it")
@@ -115,7 +127,8 @@ def _lock(fd: int, flags: int, start: int, length: int) -> None:
 
 def _unlock(fd: int, start: int, length: int) -> None:
     """Release a lock, if it is held."""
-    if not _unlock_file(msvcrt.get_osfhandle(fd), 0, length, 0, _at(start)):
+    calls = _remote if fd in _on_network_drives else _local
+    if not calls.unlock(msvcrt.get_osfhandle(fd), 0, length, 0, _at(start)):
         number = ctypes.get_last_error()
         if number not in _NOT_LOCKED:
             raise ctypes.WinError(number)
@@ -289,7 +302,7 @@ class Windows(System):
         return size.value
 
     def may_exist_at_once(self, directory: int, name: bytes) -> bool:
-        found = _get_attributes(self._path(name, directory))
+        found = _get_local_attributes(self._path(name, directory))
         return bool(found != _NO_ATTRIBUTES or ctypes.get_last_error() not in _NOT_FOUND)
 
     # Names
@@ -464,8 +477,11 @@ class Windows(System):
         """Do nothing: no call gives pages back and leaves zeros."""
 
     def is_local(self, fd: int) -> bool:
+        """As in `System`. From then on, locks on a network drive are waited for without the GIL."""
         path = _final_path(fd)
-        return path is None or (not path.startswith("\\\\") and _is_local_drive(path[:3]))
+        is_local = path is None or (not path.startswith("\\\\") and _is_local_drive(path[:3]))
+        (_on_network_drives.discard if is_local else _on_network_drives.add)(fd)
+        return is_local
 
     def note_fault_handlers(self) -> None:
         """Do nothing: wasmtime's vectored exception handler comes before all others."""

@@ -159,6 +159,26 @@ def test_refused_conversion_keeps_the_lock(tmp_path: Path, monkeypatch: pytest.M
     os.close(theirs)
 
 
+def test_locks_on_a_network_drive_are_waited_for_without_the_gil(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server can take long, and everything else would stand still."""
+    windows = own_module("windows")
+    fd = os.open(tmp_path / "test.db", os.O_RDWR | os.O_CREAT)
+    monkeypatch.setattr(windows, "_local", None)
+    monkeypatch.setattr(windows, "_is_local_drive", lambda _root: False)
+    assert not system.is_local(fd)
+
+    system.set_lock(fd, system.READ, 5, 1)
+    system.set_lock(fd, system.NONE, 5, 1)
+
+    monkeypatch.undo()  # the descriptor is another file's
+    assert system.is_local(fd)
+    monkeypatch.setattr(windows, "_remote", None)
+    system.set_lock(fd, system.READ, 5, 1)
+    os.close(fd)
+
+
 async def test_memory_that_cannot_be_committed_leaves_no_address_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
