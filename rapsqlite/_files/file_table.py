@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rapsqlite import _constants as sqlite
 from rapsqlite._files import descriptors, opening
 from rapsqlite._files.file_error import FileError, code_of_read, code_of_write
-from rapsqlite._files.grants import EVERYWHERE, Grants, database_path
+from rapsqlite._files.grants import EVERYWHERE, Grants, database_path, is_journal
 from rapsqlite._files.open_file import OpenFile
 from rapsqlite._files.open_files import OpenFiles
 from rapsqlite._files.waiters import Waiter
@@ -154,7 +154,8 @@ class FileTable(OpenFiles):
             writable,
             reads_index=reads_index,
             protected=protected,
-            is_database=bool(flags & sqlite.SQLITE_OPEN_MAIN_DB),
+            # By its name, too: the guest could say anything, and closing a database may drop other libraries' locks.
+            is_database=bool(flags & sqlite.SQLITE_OPEN_MAIN_DB) or (bool(name) and not is_journal(last)),
         )
         file = self._files[self._last_handle]
         if file.is_database and not file.is_local:

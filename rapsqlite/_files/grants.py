@@ -29,7 +29,9 @@ EVERYWHERE = (b"/",)
 
 _MAX_LINKS = 200  # SQLITE_MAX_SYMLINK
 # SQLite's files next to a database; a super-journal is named after the main database of its transaction.
-_COMPANION = re.compile(rb"-(?:journal|wal|shm|mj[0-9A-F]{6}9[0-9A-F]{2})")
+_JOURNAL = rb"-(?:journal|wal|mj[0-9A-F]{6}9[0-9A-F]{2})"
+_COMPANION = re.compile(_JOURNAL + rb"|-shm")
+_NAMED_AS_JOURNAL = re.compile(rb".+" + _JOURNAL, re.DOTALL)
 _NOT_GRANTED = "it is not granted to this connection: name its directory in limits={'directories': [...]}"
 
 
@@ -183,6 +185,11 @@ class Grants:
 
     def close(self) -> None:
         self._directories.close()
+
+
+def is_journal(name: bytes) -> bool:
+    """Return True if SQLite names a journal or a WAL like this; no library locks these."""
+    return _NAMED_AS_JOURNAL.fullmatch(name) is not None
 
 
 def database_path(name: bytes, *, uri: bool) -> bytes | None:

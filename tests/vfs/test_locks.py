@@ -238,6 +238,30 @@ def test_closing_keeps_the_locks_of_other_libraries(path: Path, flags: int) -> N
 
 
 @no_windows
+@pytest.mark.parametrize("suffix", ["", "-shm"])
+def test_guest_cannot_drop_the_locks_of_other_libraries_by_opening_a_database_as_a_journal(
+    path: Path, suffix: str
+) -> None:
+    """Files that are never locked are closed at once; what is one must not be the guest's word."""
+    inside = Native(path, elsewhere=False)
+    outside = Native(path, elsewhere=True)
+    if suffix:
+        inside.run("PRAGMA journal_mode = WAL")
+    assert inside.run("BEGIN IMMEDIATE")
+    table = FileTable(os.fsencode(path), directories=[], read_only=True)
+    flags = sqlite.SQLITE_OPEN_READONLY | sqlite.SQLITE_OPEN_MAIN_JOURNAL
+
+    handle, _ = table.open(os.fsencode(path) + suffix.encode(), flags)
+    table.close_file(handle)
+
+    assert not outside.run("BEGIN IMMEDIATE")
+    table.close()
+    for native in (inside, outside):
+        native.close()
+    descriptors.sweep()
+
+
+@no_windows
 def test_parked_descriptors_are_reused(path: Path) -> None:
     descriptors.sweep()
     before = descriptors.parked_count()
