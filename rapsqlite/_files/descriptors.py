@@ -59,7 +59,7 @@ def open_file(name: bytes, flags: int, mode: int, directory: int | None) -> int:
                 _open[fd] = (status.st_dev, status.st_ino)
                 return fd
         # A child may have a copy that it does not know of, but no lock is taken through this one.
-        _close_or_park((_UNKNOWN, fd, False), [fd])
+        _discard(fd)
         flags &= ~os.O_EXCL  # the file exists now
 
 
@@ -68,7 +68,7 @@ def _open_new(name: bytes, flags: int, mode: int, directory: int | None) -> tupl
     try:
         status = os.fstat(fd)
     except OSError as error:
-        _close_or_park((_UNKNOWN, fd, False), [fd])
+        _discard(fd)
         raise FileError(sqlite.SQLITE_IOERR_FSTAT, "examine", name, error) from None
     if stat.S_ISDIR(status.st_mode) or stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
         os.close(fd)
@@ -113,6 +113,13 @@ def sweep() -> None:
     """Close parked descriptors whose files are no longer locked by other code."""
     for key in list(_parked):
         _close_or_park(key, [])
+
+
+def _discard(fd: int) -> None:
+    """Close a new descriptor that is not used after all, or park it, so that it is closed in time."""
+    with _guard:
+        _open[fd] = (_UNKNOWN, fd)  # otherwise it would count as another library's, and never be closed
+    _close_or_park((_UNKNOWN, fd, False), [fd])
 
 
 def _close_or_park(key: tuple[int, int, bool], unwanted: list[int]) -> None:

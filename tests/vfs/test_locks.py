@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import sqlite3
@@ -451,6 +452,43 @@ def test_descriptor_is_parked_while_another_library_may_lock_the_file(path: Path
     inside.close()
     descriptors.sweep()
     assert (parked, descriptors.parked_count()) == (before + 1, before)
+
+
+@no_windows
+def test_descriptor_of_a_file_that_cannot_be_examined_is_closed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was taken for another library's, which kept it open for ever."""
+    before = set(os.listdir("/dev/fd"))
+
+    def fail(_: int) -> None:
+        monkeypatch.undo()  # only the first call fails
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fstat", fail)
+    with pytest.raises(FileError, match="examine"):
+        descriptors.open_file(os.fsencode(path), os.O_RDWR, 0, None)
+
+    assert set(os.listdir("/dev/fd")) <= before  # what earlier tests have left may be closed meanwhile
+
+
+@no_windows
+def test_descriptor_that_a_fork_may_have_copied_is_closed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is opened again, because the child does not know of the first descriptor."""
+    before = set(os.listdir("/dev/fd"))
+    fstat = os.fstat
+
+    def fork_and_examine(fd: int) -> os.stat_result:
+        monkeypatch.undo()
+        pid = os.fork()
+        if not pid:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        return fstat(fd)
+
+    monkeypatch.setattr(os, "fstat", fork_and_examine)
+    fd = descriptors.open_file(os.fsencode(path), os.O_RDWR, 0, None)
+    descriptors.release(fd, writable=True)
+
+    assert set(os.listdir("/dev/fd")) <= before
 
 
 IMPATIENT_READER = """
