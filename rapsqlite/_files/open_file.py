@@ -162,6 +162,8 @@ class OpenFile:
     def map_index(self, region: int, view: memoryview, *, extend: bool) -> int:
         """Map a region of the WAL index over ``view``; the first call opens the index."""
         if self.index is None:
+            if not self.is_database:
+                raise FileError(sqlite.SQLITE_IOERR_SHMMAP, "map", self.path, "only a database has a WAL index")
             self.index = WalIndex(
                 self.path,
                 self.fd,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import sqlite3
@@ -218,6 +219,18 @@ def test_companions_cannot_be_attached(tmp_path: Path, suffix: str) -> None:
 
     with pytest.raises(FileError, match="not granted"):
         table.open(os.fsencode(tmp_path / f"main.db{suffix}"), DATABASE)
+    table.close()
+
+
+def test_only_databases_get_an_index(tmp_path: Path) -> None:
+    """Its name is the file's with a suffix: next to a journal it would be a file that is not granted."""
+    table = FileTable(os.fsencode(tmp_path / "main.db"), directories=[])
+    handle, _ = table.open(os.fsencode(tmp_path / "main.db-journal"), JOURNAL)
+
+    with pytest.raises(FileError, match="only a database"):
+        table.map_index(handle, 0, memoryview(mmap.mmap(-1, 1 << 15)), extend=True)
+
+    assert os.listdir(tmp_path) == ["main.db-journal"]
     table.close()
 
 
