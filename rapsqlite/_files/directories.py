@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import posixpath
+from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as sqlite
 from rapsqlite._files.file_error import FileError
 from rapsqlite._platform import system
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 class Directories:
     """The directories that one connection has open. Only ``forget`` may be called from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_used: Callable[[int], bool]) -> None:
+        """``is_used`` tells whether an open file still needs the descriptor of its directory."""
+        self._is_used = is_used
         self._descriptors: dict[bytes, int] = {}
         self._unwanted: list[bytes] = []
 
     def known(self, directory: bytes) -> int | None:
         """Return the descriptor of an open directory."""
-        while self._unwanted:
-            descriptor = self._descriptors.pop(self._unwanted.pop(), None)
-            if descriptor is not None:
-                system.close_directory(descriptor)
+        if self._unwanted:
+            self._close_unwanted()
         return self._descriptors.get(directory)
+
+    def _close_unwanted(self) -> None:
+        for directory in tuple(self._unwanted):
+            descriptor = self._descriptors.get(directory)
+            if descriptor is not None:
+                if self._is_used(descriptor):
+                    continue
+                del self._descriptors[directory]
+                system.close_directory(descriptor)
+            self._unwanted.remove(directory)
 
     def open(self, directory: bytes, roots: list[bytes]) -> int:
         """Return a descriptor of the directory. Roots are opened by name, directories below them step by step.
@@ -59,7 +73,7 @@ class Directories:
         return descriptor
 
     def forget(self, directory: bytes) -> None:
-        """Let the thread that uses a directory close its descriptor."""
+        """Let the thread that uses a directory close its descriptor, once no open file needs it."""
         self._unwanted.append(directory)
 
     def close(self) -> None:

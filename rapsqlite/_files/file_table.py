@@ -60,7 +60,7 @@ class FileTable(OpenFiles):
         is called when all files are closed, in the thread that closed them.
         """
         super().__init__(maps_reads=maps_reads)
-        self._grants = Grants(database_path(database, uri=uri), directories)
+        self._grants = Grants(database_path(database, uri=uri), directories, self._uses_directory)
         self._read_only = read_only
         self._file_bytes = file_bytes
         self._on_close = on_close

@@ -38,8 +38,10 @@ _NOT_GRANTED = "it is not granted to this connection: name its directory in limi
 class Grants:
     """What one connection may reach."""
 
-    def __init__(self, database: bytes | None, directories: Iterable[bytes]) -> None:
+    def __init__(self, database: bytes | None, directories: Iterable[bytes], is_used: Callable[[int], bool]) -> None:
         """Grant ``directories`` and everything below them, and ``database``, which is None if it is not a file.
+
+        ``is_used`` tells whether an open file still needs the descriptor of its directory.
 
         The names are resolved when first needed, on the guest's thread, because the file system may take its time.
         """
@@ -50,7 +52,7 @@ class Grants:
         self._roots: list[bytes] = []
         self._lent: list[bytes] = []
         self._changing = threading.Lock()
-        self._directories = Directories()
+        self._directories = Directories(is_used)
 
     def _find_given(self) -> None:
         """Resolve the names that were given. Raises FileError if that fails."""

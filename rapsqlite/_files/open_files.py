@@ -34,6 +34,9 @@ class OpenFiles:
         except KeyError:
             raise FileError(sqlite.SQLITE_IOERR, "use", b"", "the guest used a file that is not open") from None
 
+    def _uses_directory(self, descriptor: int) -> bool:
+        return any(file.directory == descriptor for file in self._files.values())
+
     def lock(self, handle: int, level: int) -> tuple[int, int] | None:
         """Raise the lock; with SHARED, return the size of the file and its companions (``FACT_*``)."""
         file = self._file(handle)

@@ -234,6 +234,29 @@ def test_only_databases_get_an_index(tmp_path: Path) -> None:
     table.close()
 
 
+@not_on_windows("directories have no descriptors there")
+def test_file_in_a_revoked_directory_leads_to_no_other_directory(tmp_path: Path) -> None:
+    """The directory's descriptor was closed, and the next directory that was opened got its number."""
+    for name in ("home", "lent"):
+        (tmp_path / name).mkdir()
+    lent = os.fsencode(tmp_path / "lent")
+    table = FileTable(os.fsencode(tmp_path / "home" / "main.db"), directories=[])
+    table.grant(lent)
+    handle, _ = table.open(lent + b"/image", DATABASE)
+    table.revoke(lent)
+    table.access(os.fsencode(tmp_path / "home" / "main.db"), sqlite.SQLITE_ACCESS_EXISTS)
+
+    table.map_index(handle, 0, memoryview(mmap.mmap(-1, 1 << 15)), extend=True)
+
+    assert os.listdir(tmp_path / "home") == []
+    assert not table.has_moved(handle)
+    used = open_descriptors()
+    table.close_file(handle)
+    table.access(os.fsencode(tmp_path / "home" / "main.db"), sqlite.SQLITE_ACCESS_EXISTS)
+    assert open_descriptors() <= used - 3  # the image, its index and its directory
+    table.close()
+
+
 def test_missing_directory_is_a_clear_error(tmp_path: Path) -> None:
     table = FileTable(os.fsencode(tmp_path / "none" / "x.db"))
 
