@@ -76,11 +76,16 @@ class Posix(System):
         unnamed = getattr(os, "O_TMPFILE", 0)
         if unnamed:
             with contextlib.suppress(OSError):  # not every file system supports it
-                return os.open(directory, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC | unnamed, _TEMPORARY_MODE)
+                fd = os.open(directory, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC | unnamed, _TEMPORARY_MODE)
+                return self.above_standard_streams(fd)
         path = posixpath.join(directory, b"etilqs_" + os.urandom(16).hex().encode())
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _TEMPORARY_MODE)
-        os.unlink(path)
-        return fd
+        try:
+            os.unlink(path)
+        except OSError:
+            os.close(fd)
+            raise
+        return self.above_standard_streams(fd)
 
     def temporary_directories(self) -> tuple[bytes | None, ...]:
         chosen = (os.environb.get(b"SQLITE_TMPDIR"), os.environb.get(b"TMPDIR"))
@@ -132,8 +137,15 @@ class Posix(System):
     def above_standard_streams(self, fd: int) -> int:
         if fd > 2:
             return fd
-        moved = self._duplicate_above(fd, 3)
-        null = os.open(os.devnull, os.O_RDWR)
+        moved = -1
+        try:
+            moved = self._duplicate_above(fd, 3)
+            null = os.open(os.devnull, os.O_RDWR)
+        except OSError:
+            for descriptor in (fd, moved):  # not left: it would take the output
+                if descriptor >= 0:
+                    os.close(descriptor)
+            raise
         if null != fd:
             os.dup2(null, fd, inheritable=False)
             if null > 2:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rapsqlite import _constants as sqlite
-from rapsqlite._files import file_lock
+from rapsqlite._files import file_lock, opening
 from rapsqlite._files.file_error import FileError
 from rapsqlite._files.file_table import FileTable
 from rapsqlite._files.imports import file_imports
@@ -278,6 +278,68 @@ def test_closed_standard_streams_are_never_databases(database: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script, str(database)], check=False)
 
     assert (done.returncode, database.read_bytes()) == (0, b"")
+
+
+@not_on_windows("replaces calls of POSIX")
+@pytest.mark.parametrize("failing", ["dup", "null"])
+def test_database_on_a_standard_stream_is_closed_if_it_cannot_be_moved(database: Path, failing: str) -> None:
+    """It stayed there when descriptors ran out, and took the output of the whole process."""
+    script = (
+        "import os, sys\n"
+        "from rapsqlite._files import descriptors\n"
+        "from rapsqlite._platform import system\n"
+        "name, failing = os.fsencode(sys.argv[1]), sys.argv[2]\n"
+        "duplicate, open_any = system._duplicate_above, os.open\n"
+        "def fail(*_): raise OSError(24, 'Too many open files')\n"
+        "def open_other(path, *rest, **options):\n"
+        "    return fail() if path == os.devnull else open_any(path, *rest, **options)\n"
+        "before = os.listdir('/dev/fd')\n"
+        "os.close(1)\n"
+        "if failing == 'dup': system._duplicate_above = fail\n"
+        "else: os.open = open_other\n"
+        "try: descriptors.open_file(name, os.O_RDWR | os.O_CREAT, 0o600, None)\n"
+        "except OSError as error: assert error.errno == 24\n"
+        "else: raise AssertionError\n"
+        "os.open = open_any\n"
+        "try: os.write(1, b'noise')\n"
+        "except OSError: pass\n"
+        "assert len(os.listdir('/dev/fd')) == len(before) - 1\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script, str(database), failing], check=False)
+
+    assert (done.returncode, database.read_bytes()) == (0, b"")
+
+
+@not_on_windows("their files have names there")
+@pytest.mark.parametrize("unnamed", [True, False], ids=["unnamed", "named"])
+def test_closed_standard_streams_are_never_temporary_files(unnamed: bool) -> None:
+    """SQLite sorts in them, and keeps temporary tables there."""
+    script = (
+        "import os\n"
+        "from rapsqlite._files import opening\n"
+        f"if not {unnamed}: os.O_TMPFILE = 0\n"
+        "for fd in (0, 1, 2): os.close(fd)\n"
+        "assert opening.open_temporary() > 2\n"
+    )
+
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@not_on_windows("their files have names there")
+def test_temporary_file_that_cannot_be_unlinked_is_closed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a directory to which files can only be added, for example."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    before = set(os.listdir("/dev/fd"))
+    monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(os, "O_TMPFILE", 0, raising=False)
+    monkeypatch.setattr(os, "unlink", fail)
+
+    assert code_of(opening.open_temporary) == sqlite.SQLITE_CANTOPEN
+    assert set(os.listdir("/dev/fd")) <= before  # what earlier tests have left may be closed meanwhile
 
 
 class Memory:
