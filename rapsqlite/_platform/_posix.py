@@ -269,7 +269,11 @@ class Posix(System):
             if not writable:
                 raise ReadOnlyIndexError
             self.set_lock(fd, self.WRITE, DEAD_MAN_SWITCH, 1)
-            os.ftruncate(fd, 3)  # as SQLite does: 3 distinguishes this from a stray truncation to nothing
+            try:
+                os.ftruncate(fd, 3)  # as SQLite does: 3 distinguishes this from a stray truncation to nothing
+            except OSError:
+                self.set_lock(fd, self.NONE, DEAD_MAN_SWITCH, 1)  # others may have more success
+                raise
         elif other[0] == self.WRITE:
             raise BlockingIOError(errno.EAGAIN, "another connection is initialising it")
         self.set_lock(fd, self.READ, DEAD_MAN_SWITCH, 1)

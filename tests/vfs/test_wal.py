@@ -315,6 +315,25 @@ def test_missing_region_is_not_created_unless_requested(wal: Path) -> None:
     index.table.close()
 
 
+@linux_only
+def test_failed_initialisation_of_the_index_locks_no_one_out(wal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next connection initialises it; the first one may stay open for long, and try again."""
+
+    def fail(*_: object) -> None:
+        monkeypatch.undo()  # only the first call fails
+        raise OSError(5, "Input/output error")
+
+    one, two = Index(wal), Index(wal)
+    monkeypatch.setattr(os, "ftruncate", fail)
+    with pytest.raises(FileError, match="initialise"):
+        one.map()
+
+    assert two.map() == sqlite.SQLITE_OK
+    assert one.map() == sqlite.SQLITE_OK
+    one.table.close()
+    two.table.close()
+
+
 @pytest.mark.skipif(on_windows, reason="reads memory that is not mapped")
 @pytest.mark.parametrize(
     "region,start,size",
