@@ -208,8 +208,10 @@ class OpenFile:
     def close(self) -> None:
         """Unlock and close, each even if the other fails. Unlock first: a forked child may hold the file too."""
         try:
-            self.windows.close()
-            self.unmap_index(delete=False)
+            try:
+                self.windows.close()
+            finally:
+                self.unmap_index(delete=False)
         finally:
             try:
                 self.lock.unlock(sqlite.SQLITE_LOCK_NONE)

@@ -172,17 +172,19 @@ class WalIndex:
     def close(self, *, delete: bool) -> None:
         """Unmap all regions, release all locks and close the file.
 
-        Raises FileError if a region stays mapped, which keeps the open file and its locks alive.
+        Raises FileError if a region stays mapped, which keeps the file open, but none of its locks.
         """
         try:
-            while self._regions:
-                number, address = next(iter(self._regions.items()))
-                mapping.clear(address)
-                del self._regions[number]
-            delete = delete and self.writable
-            if delete and system.can_delete_open_files:
-                self._delete()
-            system.leave_index(self._fd, self.held, entered=self._is_user)
+            try:
+                while self._regions:
+                    number, address = next(iter(self._regions.items()))
+                    mapping.clear(address)
+                    del self._regions[number]
+                delete = delete and self.writable
+                if delete and system.can_delete_open_files:
+                    self._delete()
+            finally:
+                system.leave_index(self._fd, self.held, entered=self._is_user)
             descriptors.release(self._fd, writable=self.writable)
             if delete and not system.can_delete_open_files:
                 self._delete()

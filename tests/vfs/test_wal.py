@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rapsqlite import _constants as sqlite
-from rapsqlite._files import mapping, wal_index
+from rapsqlite._files import mapping, sigbus, wal_index
 from rapsqlite._files.file_error import FileError
 from rapsqlite._files.file_table import FileTable
 from rapsqlite._platform import system
@@ -332,6 +332,34 @@ def test_failed_initialisation_of_the_index_locks_no_one_out(wal: Path, monkeypa
     assert one.map() == sqlite.SQLITE_OK
     one.table.close()
     two.table.close()
+
+
+@pytest.mark.skipif(on_windows, reason="replaces a call of POSIX")
+@pytest.mark.parametrize("stuck", ["window", "index"])
+def test_index_that_cannot_be_unmapped_locks_no_one_out(wal: Path, monkeypatch: pytest.MonkeyPatch, stuck: str) -> None:
+    """A process with the most mappings that it may have can make none, not even in place of another."""
+    monkeypatch.setattr(sigbus, "turns_into_trap", lambda: True)
+    one, two = Index(wal), Index(wal)
+    one.map()
+    assert one.lock(0, 8, EXCLUSIVE)
+    window = one.memory[-mmap.PAGESIZE :]
+    one.table.map_window(one.handle, window, 0)
+    kept = mapping.address_of(window if stuck == "window" else one.memory)
+    clear = mapping.clear
+
+    def fail_there(address: int) -> None:
+        if address == kept:
+            raise OSError(12, "Cannot allocate memory")
+        clear(address)
+
+    monkeypatch.setattr(mapping, "clear", fail_there)
+    one.table.close()
+
+    assert "Cannot allocate memory" in str(one.table.failure)
+    two.map()
+    assert two.lock(0, 8, EXCLUSIVE)
+    two.table.close()
+    mapping.forget(kept, mmap.PAGESIZE)
 
 
 @pytest.mark.skipif(on_windows, reason="reads memory that is not mapped")
