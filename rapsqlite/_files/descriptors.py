@@ -30,7 +30,7 @@ NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, getattr(errno, "ETXTBSY"
 _UNKNOWN = -1  # no device
 _parked: dict[tuple[int, int, bool], list[int]] = {}  # device, inode, writable
 _open: dict[int, tuple[int, int]] = {}  # device and inode of each, by which a forked child recognises its copy
-_forks = 0
+_since_fork: list[object] = []  # what it contains was put there since the last fork
 # Held for a moment only, never across a system call: some system calls wait for the file system, and every thread that
 # opens, closes or forks takes this lock.
 _guard = threading.Lock()
@@ -52,10 +52,13 @@ def open_file(name: bytes, flags: int, mode: int, directory: int | None) -> int:
         if parked is not None:
             return parked
     while True:
-        forks = _forks
+        with _guard:
+            if not _since_fork:
+                _since_fork.append(object())
+            mark = _since_fork[0]
         fd, status = _open_new(name, flags, mode, directory)
         with _guard:
-            if forks == _forks:
+            if mark in _since_fork:
                 _open[fd] = (status.st_dev, status.st_ino)
                 return fd
         # A child may have a copy that it does not know of, but no lock is taken through this one.
@@ -159,8 +162,6 @@ def parked_count() -> int:
 
 
 def _close_all_in_child() -> None:
-    global _guard
-    _guard = threading.Lock()
     for fd, identity in _open.items():
         with contextlib.suppress(OSError):
             status = os.fstat(fd)
@@ -170,16 +171,14 @@ def _close_all_in_child() -> None:
     _parked.clear()
 
 
-def _begin_fork() -> None:
-    _guard.acquire()
-
-
-def _end_fork_in_parent() -> None:
-    global _forks
-    _forks += 1
-    _guard.release()
-
-
 # A child that did not know of a descriptor would keep it, and its lock, for its whole lifetime. So the tables do not
 # change during a fork, and an open descriptor is in them from before its first lock until after it is closed.
-system.at_fork(before=_begin_fork, in_parent=_end_fork_in_parent, in_child=_close_all_in_child)
+# These are functions of C, in this order: an interrupt would end one of Python as it is entered, and the guard would
+# never be released.
+system.at_fork(in_parent=_since_fork.clear)
+system.at_fork(
+    before=_guard.acquire,
+    in_parent=_guard.release,
+    in_child=getattr(_guard, "_at_fork_reinit", None),  # as the standard library does; absent where no process forks
+)
+system.at_fork(in_child=_close_all_in_child)

@@ -322,6 +322,34 @@ def test_forked_child_neither_drops_nor_keeps_our_locks(path: Path) -> None:
 
 
 @no_windows
+@pytest.mark.parametrize("moment", ["before", "after_in_parent"])
+def test_interrupt_key_during_a_fork_locks_no_one_out(path: Path, moment: str) -> None:
+    """Python raises it as the next function of Python is entered: our guard was then never released."""
+    script = (
+        "import ctypes, functools, logging, os, random, signal, sys\n"  # those with hooks of their own are first
+        "interrupt = functools.partial(ctypes.PyDLL(None)['raise'], signal.SIGINT)\n"
+        "moment, name = sys.argv[1], os.fsencode(sys.argv[2])\n"
+        "if moment != 'before': os.register_at_fork(**{moment: interrupt})\n"
+        "from rapsqlite._files import descriptors\n"
+        "if moment == 'before': os.register_at_fork(**{moment: interrupt})\n"
+        "try:\n"
+        "    pid = os.fork()\n"
+        "    if not pid: os._exit(0)\n"
+        "    for _ in range(9): pass\n"
+        "except KeyboardInterrupt: pass\n"
+        "assert not descriptors._guard.locked()\n"
+        "descriptors.release(descriptors.open_file(name, os.O_RDWR, 0, None), writable=True)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script, moment, str(path)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "descriptors.py" not in done.stderr  # the standard library may lose its own locks
+
+
+@no_windows
 def test_killed_process_leaves_no_lock_to_a_forked_child(path: Path) -> None:
     """An inherited descriptor would keep the dead parent's lock as long as the child lives."""
     script = (
