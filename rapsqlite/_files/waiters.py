@@ -130,13 +130,15 @@ class Waiter:
     def _leave(self) -> tuple[int, int] | None:
         """Leave the queue and return it. The thread that releases the lock and the guest's may do so simultaneously."""
         with _guard:
-            key, self._key = self._key, None
+            key = self._key
             if key is not None:
-                self._begin_try()
-                queue = _queues[key]
-                queue.remove(self)
+                queue = _queues.get(key, [])
+                if self in queue:
+                    queue.remove(self)
                 if not queue:
-                    del _queues[key]
+                    _queues.pop(key, None)
+                self._begin_try()
+                self._key = None  # last: after an interrupt above, all is done again
         return key
 
     def give_up(self) -> None:

@@ -354,6 +354,25 @@ def test_waiter_that_gives_up_passes_its_turn_on() -> None:
     assert waiting() == 0
 
 
+def test_interrupt_while_a_waiter_leaves_keeps_it_in_no_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop's thread takes a reader out as it releases its lock. It could stay for ever, and prelocks with it."""
+    queue = Queue()
+    first, second = queue.waiter(1), queue.waiter(2)
+    begin_try = Waiter._begin_try
+
+    def interrupt(waiter: Waiter) -> None:
+        monkeypatch.setattr(Waiter, "_begin_try", begin_try)
+        raise KeyboardInterrupt
+
+    for waiter in (first, second):
+        monkeypatch.setattr(Waiter, "_begin_try", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            waiter.give_up()
+        waiter.leave()  # when it next gets a lock, or its connection is closed
+
+    assert waiting() == 0
+
+
 def test_more_waiters_poll_less_often_each() -> None:
     queue = Queue()
     waiters = [queue.waiter(number) for number in range(200)]
