@@ -298,7 +298,7 @@ class FileTable(OpenFiles):
 
     def close(self) -> None:
         """Release every lock and close every file, even if the guest has died. Errors are in ``failure``."""
-        self.waiter.leave()
+        self.waiter.give_up()
         with self.prelocks.guard:
             for file in self._files.values():
                 self._close_noting(file)

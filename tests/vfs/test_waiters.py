@@ -17,6 +17,7 @@ import pytest
 import rapsqlite
 from rapsqlite import connect
 from rapsqlite._files import waiters as _waiters
+from rapsqlite._files.file_table import FileTable
 from rapsqlite._files.waiters import Waiter
 from rapsqlite._guest import host_functions
 
@@ -370,6 +371,23 @@ def test_interrupt_while_a_waiter_leaves_keeps_it_in_no_queue(monkeypatch: pytes
             waiter.give_up()
         waiter.leave()  # when it next gets a lock, or its connection is closed
 
+    assert waiting() == 0
+
+
+def test_waiter_that_is_closed_passes_its_turn_on(database: Path) -> None:
+    """A guest may be killed between being woken and trying again."""
+    queue = Queue()
+    files = FileTable(bytes(database))
+    for sleeps in (False, True):
+        files.waiter.refuse(queue.key, needs_all=False)
+        assert files.waiter.may_sleep() == sleeps
+    second = queue.waiter(2)
+
+    _waiters.wake_next(queue.key)
+    files.close()
+
+    assert queue.woken == [2]
+    second.leave()
     assert waiting() == 0
 
 
