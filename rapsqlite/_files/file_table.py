@@ -273,14 +273,17 @@ class FileTable(OpenFiles):
         """
         name = system.internal(name)
         directory, last = self._grants.locate(name)
-        if flags == sqlite.SQLITE_ACCESS_READWRITE:
-            return not self._is_protected(name) and system.access_at(last, os.R_OK | os.W_OK, directory)
+        is_use = flags == sqlite.SQLITE_ACCESS_READWRITE
         try:
             status = system.stat_at(last, directory)
         except OSError as error:
-            if error.errno in _CANNOT_BE_THERE:
+            if is_use or error.errno in _CANNOT_BE_THERE:
                 return False
             raise FileError(sqlite.SQLITE_IOERR_ACCESS, "examine", name, error) from None
+        if is_use:
+            if stat.S_ISLNK(status.st_mode) or self._is_protected(name):  # a link would be followed
+                return False
+            return system.access_at(last, os.R_OK | os.W_OK, directory)
         return not stat.S_ISREG(status.st_mode) or status.st_size > 0
 
     def has_moved(self, handle: int) -> bool:

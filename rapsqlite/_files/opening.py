@@ -94,18 +94,23 @@ def _model(path: bytes, directory: int, last: bytes, flags: int) -> os.stat_resu
     database, _, suffix = last.rpartition(b"-")
     if not database or b"." in suffix:
         return None  # some other name, from a super-journal
-    try:
-        return system.stat_at(database, directory, follow=True)
-    except OSError as error:
-        raise FileError(sqlite.SQLITE_IOERR_FSTAT, "examine the database of", path, error) from None
+    return _examine("examine the database of", path, directory, database)
 
 
 def bits_of(path: bytes, directory: int, last: bytes) -> int:
     """Return the permission bits of ``last`` in ``directory``; ``path`` is for messages."""
+    return _examine("examine", path, directory, last).st_mode & descriptors.PERMISSION_BITS
+
+
+def _examine(task: str, path: bytes, directory: int, last: bytes) -> os.stat_result:
+    """Return the status of ``last`` in ``directory``, which is no link: names are resolved before."""
     try:
-        return system.stat_at(last, directory, follow=True).st_mode & descriptors.PERMISSION_BITS
+        status = system.stat_at(last, directory)
     except OSError as error:
-        raise FileError(sqlite.SQLITE_IOERR_FSTAT, "examine", path, error) from None
+        raise FileError(sqlite.SQLITE_IOERR_FSTAT, task, path, error) from None
+    if stat.S_ISLNK(status.st_mode):
+        raise FileError(sqlite.SQLITE_IOERR_FSTAT, task, path, "it is a symbolic link")
+    return status
 
 
 def _mode(model: os.stat_result | None, flags: int) -> int:

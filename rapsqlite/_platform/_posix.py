@@ -94,8 +94,8 @@ class Posix(System):
     def delete_once_closed(self, name: bytes, directory: int) -> None:
         os.unlink(name, dir_fd=directory)
 
-    def stat_at(self, name: bytes, directory: int | None, *, follow: bool = False) -> os.stat_result:
-        return os.stat(name, dir_fd=directory, follow_symlinks=follow)
+    def stat_at(self, name: bytes, directory: int | None) -> os.stat_result:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
 
     def access_at(self, name: bytes, mode: int, directory: int) -> bool:
         return os.access(name, mode, dir_fd=directory)

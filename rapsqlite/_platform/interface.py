@@ -98,8 +98,8 @@ class System(ABC):
         """Delete a file that is open, at once or when it is closed."""
 
     @abstractmethod
-    def stat_at(self, name: bytes, directory: int | None, *, follow: bool = False) -> os.stat_result:
-        """Return the status of a file."""
+    def stat_at(self, name: bytes, directory: int | None) -> os.stat_result:
+        """Return the status of a file, or of a link itself."""
 
     @abstractmethod
     def access_at(self, name: bytes, mode: int, directory: int) -> bool:

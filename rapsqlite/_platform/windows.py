@@ -204,8 +204,8 @@ class Windows(System):
         with contextlib.suppress(PermissionError):
             os.unlink(self._path(name, directory))
 
-    def stat_at(self, name: bytes, directory: int | None, *, follow: bool = False) -> os.stat_result:
-        return os.stat(self._path(name, directory), follow_symlinks=follow)
+    def stat_at(self, name: bytes, directory: int | None) -> os.stat_result:
+        return os.stat(self._path(name, directory), follow_symlinks=False)
 
     def access_at(self, name: bytes, mode: int, directory: int) -> bool:
         return os.access(self._path(name, directory), mode)

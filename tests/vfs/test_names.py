@@ -107,6 +107,30 @@ def test_links_are_not_followed_once_a_name_is_resolved(tmp_path: Path) -> None:
 
 
 @not_on_windows("making links needs a privilege there, and does nothing under Wine")
+def test_guest_learns_nothing_about_the_target_of_a_link(tmp_path: Path) -> None:
+    """Also not where its name is not resolved again, because the directory is open."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "secret.db").write_bytes(b"secret")
+    (home / "there").symlink_to("../secret.db")
+    (home / "absent").symlink_to("../absent.db")
+    table = confined(home / "main.db")
+    table.open(os.fsencode(home / "main.db"), DATABASE)
+    flags = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE | sqlite.SQLITE_OPEN_MAIN_JOURNAL
+    learned: dict[str, list[object]] = {}
+
+    for name in ("there", "absent"):
+        link = os.fsencode(home / name)
+        learned[name] = [table.access(link, sqlite.SQLITE_ACCESS_READWRITE)]
+        with pytest.raises(FileError) as caught:
+            table.open(link + b"-journal", flags)
+        learned[name] += [caught.value.code, caught.value.reason]
+
+    assert learned["there"] == learned["absent"]
+    table.close()
+
+
+@not_on_windows("making links needs a privilege there, and does nothing under Wine")
 def test_linked_database_is_its_target(tmp_path: Path) -> None:
     """As with SQLite itself: the journal belongs next to the target."""
     (tmp_path / "real").mkdir()
