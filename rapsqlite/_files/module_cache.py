@@ -122,7 +122,7 @@ def _open_verified(key: str) -> BufferedReader | None:
     if directory is None or not system.is_private(directory.stat()):
         return None
     path = directory / key
-    file = os.fdopen(os.open(path, _READING), "rb")
+    file = _open(path)
     try:
         status = os.fstat(file.fileno())
         if stat.S_ISREG(status.st_mode) and system.is_private(status):
@@ -138,6 +138,11 @@ def _open_verified(key: str) -> BufferedReader | None:
         raise
     file.close()
     return None
+
+
+def _open(path: Path) -> BufferedReader:
+    # Not `os.fdopen`, which leaves the descriptor of a directory open.
+    return open(path, "rb", opener=lambda name, _: os.open(name, _READING))
 
 
 def store(key: str, payload: bytes, *, warns: bool = True) -> bool:
@@ -204,6 +209,6 @@ def _prune(directory: Path, suffix: str) -> None:
 
 def _was_stored(path: Path) -> bool:
     """Return whether `store` wrote this file: a directory chosen by the user may contain others."""
-    with os.fdopen(os.open(path, _READING), "rb") as file:
+    with _open(path) as file:
         file.seek(-_TRAILER_BYTES, os.SEEK_END)
         return file.read(len(_MAGIC)) == _MAGIC

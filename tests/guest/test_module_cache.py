@@ -21,6 +21,7 @@ from rapsqlite._wasm import c_functions
 from rapsqlite._wasm.c_functions import WasmtimeError
 from rapsqlite.errors import NotSupportedError
 from tests.guest.played import PARK_FOR_EVER, module
+from tests.systems import not_on_windows
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -64,6 +65,19 @@ def test_file_with_a_flipped_bit_counts_as_absent(cache: Path, position: int) ->
     file.write_bytes(content)
 
     assert module_cache.read(KEY) is None
+
+
+@not_on_windows("directories cannot be opened there")
+def test_directory_in_place_of_a_module_stays_not_open(cache: Path) -> None:
+    """Each connection left a descriptor of it open."""
+    module_cache.store("other.compiled", b"payload")
+    (cache / KEY).mkdir()
+    before = set(os.listdir("/dev/fd"))
+
+    assert module_cache.read(KEY) is None
+    module_cache.store("other.compiled", b"payload")
+
+    assert set(os.listdir("/dev/fd")) <= before  # what earlier tests have left may be closed meanwhile
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602])
