@@ -56,6 +56,14 @@ def last_error() -> OSError:
     return OSError(number, os.strerror(number))
 
 
+def _is_open(fd: int) -> bool:
+    try:
+        os.get_inheritable(fd)  # keeps the GIL
+    except OSError:
+        return False
+    return True
+
+
 class Posix(System):
     """A system with openat(2), byte-range locks of open files, mmap(2) and fork(2)."""
 
@@ -66,6 +74,7 @@ class Posix(System):
 
     def open_at(self, name: bytes, flags: int, mode: int, directory: int | None) -> int:
         flags |= os.O_CLOEXEC | os.O_NOFOLLOW
+        self._occupy_standard_streams()
         try:
             return os.open(name, flags | os.O_NONBLOCK, mode, dir_fd=directory)
         except BlockingIOError:
@@ -133,6 +142,15 @@ class Posix(System):
         # Nothing was written through it, and it is closed whatever close(2) reports.
         with contextlib.suppress(OSError):
             os.close(directory)
+
+    def _occupy_standard_streams(self) -> None:
+        """Let no file get the number of a closed one: moving it away closes it there, which drops others' locks."""
+        for fd in range(3):
+            if not _is_open(fd):
+                with contextlib.suppress(OSError):  # `above_standard_streams` tries again
+                    null = os.open(os.devnull, os.O_RDWR)
+                    if null > 2:  # another thread was faster
+                        os.close(null)
 
     def above_standard_streams(self, fd: int) -> int:
         if fd > 2:

@@ -283,7 +283,10 @@ def test_closed_standard_streams_are_never_databases(database: Path) -> None:
 @not_on_windows("replaces calls of POSIX")
 @pytest.mark.parametrize("failing", ["dup", "null"])
 def test_database_on_a_standard_stream_is_closed_if_it_cannot_be_moved(database: Path, failing: str) -> None:
-    """It stayed there when descriptors ran out, and took the output of the whole process."""
+    """It stayed there when descriptors ran out, and took the output of the whole process.
+
+    It only gets there if another thread closes the stream at the last moment.
+    """
     script = (
         "import os, sys\n"
         "from rapsqlite._files import descriptors\n"
@@ -295,6 +298,7 @@ def test_database_on_a_standard_stream_is_closed_if_it_cannot_be_moved(database:
         "    return fail() if path == os.devnull else open_any(path, *rest, **options)\n"
         "before = os.listdir('/dev/fd')\n"
         "os.close(1)\n"
+        "system._occupy_standard_streams = lambda: None\n"
         "if failing == 'dup': system._duplicate_above = fail\n"
         "else: os.open = open_other\n"
         "try: descriptors.open_file(name, os.O_RDWR | os.O_CREAT, 0o600, None)\n"

@@ -263,6 +263,36 @@ def test_guest_cannot_drop_the_locks_of_other_libraries_by_opening_a_database_as
 
 
 @no_windows
+def test_opening_drops_no_lock_where_standard_streams_are_closed(path: Path) -> None:
+    """The database got the number of one, and was moved: that closed a descriptor of it, and POSIX dropped the lock."""
+    script = (
+        "import os, sqlite3, sys\n"
+        "from rapsqlite._files import descriptors\n"
+        "name = sys.argv[1]\n"
+        "inside = sqlite3.connect(name, isolation_level=None)\n"
+        "inside.execute('BEGIN IMMEDIATE')\n"
+        "answer = os.dup(1)\n"
+        "for fd in (0, 1, 2): os.close(fd)\n"
+        "assert descriptors.open_file(os.fsencode(name), os.O_RDWR, 0, None) > 2\n"
+        "os.write(answer, b'opened\\n')\n"
+        "os.read(int(sys.argv[2]), 1)\n"
+    )
+    waiting, end = os.pipe()
+    outside = Native(path, elsewhere=True)
+    command = [sys.executable, "-c", script, str(path), str(waiting)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=[waiting]) as opener:
+        assert opener.stdout is not None
+        assert opener.stdout.readline() == b"opened\n"
+
+        intruded = outside.run("BEGIN IMMEDIATE")
+
+        os.close(waiting)
+        os.close(end)
+    outside.close()
+    assert not intruded
+
+
+@no_windows
 def test_parked_descriptors_are_reused(path: Path) -> None:
     descriptors.sweep()
     before = descriptors.parked_count()
