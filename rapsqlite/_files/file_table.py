@@ -303,9 +303,8 @@ class FileTable(OpenFiles):
         """Release every lock and close every file, even if the guest has died. Errors are in ``failure``."""
         self.waiter.give_up()
         with self.prelocks.guard:
-            for file in self._files.values():
-                self._close_noting(file)
-            self._files.clear()
+            while self._files:  # each forgotten first: a child that is forked meanwhile closes what it finds
+                self._close_noting(self._files.pop(next(iter(self._files))))
         self._grants.close()
         on_close, self._on_close = self._on_close, None
         if on_close is not None:

@@ -412,6 +412,33 @@ def test_closing_closes_every_descriptor(database: Path) -> None:
     assert set(os.listdir("/proc/self/fd")) <= before  # what earlier tests have left may be closed meanwhile
 
 
+@not_on_windows("no process forks there")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_child_forked_while_files_are_closed_abandons_the_rest(
+    files: FileTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It closed a temporary file a second time, and its other connections were left as they were."""
+    handle, _ = files.open(b"", sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_DELETEONCLOSE)
+    temporary, close = files._files[handle].fd, os.close
+    children = []
+
+    def close_and_fork(fd: int) -> None:
+        close(fd)
+        if fd == temporary:
+            children.append(os.fork())
+            if not children[0]:
+                try:
+                    files.abandon()
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+
+    monkeypatch.setattr(os, "close", close_and_fork)
+    files.close()
+
+    assert os.waitpid(children[0], 0)[1] == 0
+
+
 def test_failing_unlock_keeps_no_file_open(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dead guest's files are closed, whatever fails meanwhile."""
     before = set(os.listdir("/proc/self/fd"))
