@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import functools
 import os
@@ -35,6 +36,8 @@ _STATFS_BYTES = 4096  # more than it has
 _STATFS_FLAGS_AT = 64
 _MNT_LOCAL = 0x1000
 _VM_INHERIT_NONE = 2
+# Errors of file systems that know no barrier, or no full sync (F_BARRIERFSYNC in bsd/kern/kern_descrip.c).
+_NO_SUCH_SYNC = (errno.ENOTTY, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 @functools.cache  # there are a few dozen different ones
@@ -80,7 +83,9 @@ class Darwin(Posix):
         # fsync only reaches the drive's cache; the barrier keeps order in it, the full sync flushes it.
         try:
             self._control(fd, F_FULLFSYNC if full else F_BARRIERFSYNC, 0)
-        except OSError:  # not every file system knows them
+        except OSError as error:
+            if error.errno not in _NO_SUCH_SYNC:  # writes are lost, which another sync would not report again
+                raise
             os.fsync(fd)
 
     def _duplicate_above(self, fd: int, least: int) -> int:

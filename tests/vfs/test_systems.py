@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from rapsqlite._platform.interface import System
 from tests.programs import run_python
+from tests.systems import not_on_windows
 
 ROOT = Path(__file__).resolve().parents[2]
 PLATFORM = Path(sys.modules[System.__module__].__file__ or "").parent
@@ -28,6 +30,37 @@ def test_macos_shares_databases_with_sqlite3_through_its_own_locks_and_syncs(tmp
     assert wanted <= told["asked"].keys()
     assert "needs a local file system" in told["network"]
     assert "bell" in told["lacks"]
+
+
+@not_on_windows("its module needs POSIX")
+@pytest.mark.parametrize("full", [False, True])
+def test_macos_reports_a_sync_that_failed(tmp_path: Path, full: bool) -> None:
+    """Another sync would succeed: the system reports lost writes only once."""
+    from rapsqlite._platform.darwin import Darwin
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with (tmp_path / "file").open("wb") as file, pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        Darwin(fail).sync(file.fileno(), full=full)
+
+
+@not_on_windows("its module needs POSIX")
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.ENOTTY, errno.EINVAL])
+def test_macos_syncs_without_a_barrier_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    from rapsqlite._platform.darwin import Darwin
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with (tmp_path / "file").open("wb") as file:
+        Darwin(refuse).sync(file.fileno(), full=False)
+
+        assert synced == [file.fileno()]
 
 
 @pytest.mark.parametrize("module, name", [("windows", "Windows"), ("linux", "Linux"), ("darwin", "Darwin")])
