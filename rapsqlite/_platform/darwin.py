@@ -96,17 +96,23 @@ class Darwin(Posix):
 
     # Names
 
+    def real(self, name: bytes) -> bytes:
+        found = super().real(name)
+        return self._spelling(found) if os.path.isdir(found) else self.canonical(found)
+
     def canonical(self, name: bytes) -> bytes:
         """As in `System`: most volumes ignore case. The last part stays: opening a database could drop its locks."""
         directory, last = posixpath.split(name)
+        return posixpath.join(self._spelling(directory), last)
+
+    def _spelling(self, directory: bytes) -> bytes:
         with contextlib.suppress(OSError):
             fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                path = bytes(self._control(fd, F_GETPATH, bytes(_LONGEST_PATH))).partition(b"\0")[0]
-                return posixpath.join(path, last) if last else path
+                return bytes(self._control(fd, F_GETPATH, bytes(_LONGEST_PATH))).partition(b"\0")[0]
             finally:
                 os.close(fd)
-        return name
+        return directory
 
     # Locks. Never by ctypes: fcntl(2) is variadic, and arm64 passes such arguments elsewhere.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rapsqlite._files import grants
 from rapsqlite._platform.interface import System
 from tests.programs import run_python
 from tests.systems import not_on_windows
@@ -61,6 +62,32 @@ def test_macos_syncs_without_a_barrier_where_there_is_none(
         Darwin(refuse).sync(file.fileno(), full=False)
 
         assert synced == [file.fileno()]
+
+
+def spell_as_stored(fd: int, command: int, argument: bytes) -> bytes:
+    """Answer F_GETPATH as a file system does that ignores case, on which ``data`` was created as ``Data``."""
+    assert command == 50
+    path = os.fsencode(os.readlink(f"/proc/self/fd/{fd}"))
+    return path.replace(b"/data", b"/Data").ljust(len(argument), b"\0")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the stand-ins are for Linux")
+@pytest.mark.parametrize(
+    "directories, name", [((), b"own.db"), ((b"",), b"other.db"), ((b"/below",), b"below/other.db")]
+)
+def test_macos_grants_what_is_named_in_other_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directories: tuple[bytes, ...], name: bytes
+) -> None:
+    from rapsqlite._platform.darwin import Darwin
+
+    monkeypatch.setattr(grants, "system", Darwin(spell_as_stored))
+    (tmp_path / "data" / "below").mkdir(parents=True)
+    given = os.fsencode(tmp_path / "data")
+    files = grants.Grants(given + b"/own.db", [given + each for each in directories])
+
+    found, _ = files.resolve(given + b"/" + name)
+
+    assert found == os.fsencode(tmp_path / "Data") + b"/" + name
 
 
 @pytest.mark.parametrize("module, name", [("windows", "Windows"), ("linux", "Linux"), ("darwin", "Darwin")])
