@@ -101,10 +101,11 @@ class Grants:
         self._find_given()
         spelled = _absolute(name)
         start = self._begin(spelled)
-        real, followed = self._walk(start, name)
-        real = system.canonical(real)
+        named, followed = self._walk(start, name)
+        real = system.canonical(named)
         if not self._is_granted(posixpath.dirname(real)) and not self._is_own(real):
-            raise FileError(sqlite.SQLITE_CANTOPEN, "open", real, _NOT_GRANTED)
+            # Its real name would tell SQL which files exist outside, and where links lead there.
+            raise FileError(sqlite.SQLITE_CANTOPEN, "open", named, _NOT_GRANTED)
         return real, followed or start != spelled
 
     def _is_own(self, real: bytes) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rapsqlite._files import grants
+from rapsqlite._files.file_error import FileError
 from rapsqlite._platform.interface import System
 from tests.programs import run_python
 from tests.systems import not_on_windows
@@ -83,11 +84,28 @@ def test_macos_grants_what_is_named_in_other_case(
     monkeypatch.setattr(grants, "system", Darwin(spell_as_stored))
     (tmp_path / "data" / "below").mkdir(parents=True)
     given = os.fsencode(tmp_path / "data")
-    files = grants.Grants(given + b"/own.db", [given + each for each in directories])
+    files = grants.Grants(given + b"/own.db", [given + each for each in directories], lambda _descriptor: False)
 
     found, _ = files.resolve(given + b"/" + name)
 
     assert found == os.fsencode(tmp_path / "Data") + b"/" + name
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the stand-ins are for Linux")
+def test_macos_tells_sql_nothing_about_links_outside_its_directories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rapsqlite._platform.darwin import Darwin
+
+    monkeypatch.setattr(grants, "system", Darwin(spell_as_stored))
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "link").symlink_to("secret")
+    files = grants.Grants(None, [], lambda _descriptor: False)
+
+    with pytest.raises(FileError, match="not granted") as caught:
+        files.resolve(os.fsencode(tmp_path / "link" / "x.db"))
+
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("module, name", [("windows", "Windows"), ("linux", "Linux"), ("darwin", "Darwin")])
