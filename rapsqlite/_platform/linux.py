@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTORS = "/proc/self/fd"
 _LOAD = "/proc/loadavg"
+_LOCKS = "/proc/locks"
+_PROCESS = "/proc/self"
 _NO_FALLOCATE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 _MAP_NORESERVE = 0x4000
 _MREMAP_TO = 3  # MREMAP_MAYMOVE | MREMAP_FIXED
@@ -128,6 +130,19 @@ class Linux(Posix):
         name = _name_of(str(fd))
         numbers = os.listdir(_DESCRIPTORS)
         return not name or any(_name_of(number) == name for number in numbers if int(number) not in ours)
+
+    def _is_locked_by_this_process(self, fd: int) -> bool:
+        """As in `Posix`, even if another process's lock is found first, and under all names of the file."""
+        found = self.conflicting_lock(fd, self.WRITE, 0, 0)
+        if found is None or found[1] == os.getpid():
+            return found is not None
+        inode = b":%d" % os.fstat(fd).st_ino
+        process = os.fsencode(os.readlink(_PROCESS))  # as the list names it
+        with open(_LOCKS, "rb") as locks:
+            # https://man7.org/linux/man-pages/man5/proc_locks.5.html
+            return any(
+                b"POSIX" in line and process in line and line[5].endswith(inode) for line in map(bytes.split, locks)
+            )
 
     def cache_home(self) -> Path:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()

@@ -239,6 +239,24 @@ def test_closing_keeps_the_locks_of_other_libraries(path: Path, flags: int) -> N
 
 
 @no_windows
+def test_closing_keeps_locks_taken_by_another_name_of_the_file(path: Path) -> None:
+    """The system reports the lock of another process first, and the open file has another name."""
+    link = path.with_name("link.db")
+    link.hardlink_to(path)
+    reader, inside, outside = Native(path, elsewhere=True), Native(link, elsewhere=False), Native(path, elsewhere=True)
+    assert reader.run("BEGIN")
+    assert reader.run("SELECT * FROM t")
+    assert inside.run("BEGIN IMMEDIATE")
+
+    Ours(path).table.close()
+
+    assert not outside.run("BEGIN IMMEDIATE")
+    for native in (reader, inside, outside):
+        native.close()
+    descriptors.sweep()
+
+
+@no_windows
 @pytest.mark.parametrize("suffix", ["", "-shm"])
 def test_guest_cannot_drop_the_locks_of_other_libraries_by_opening_a_database_as_a_journal(
     path: Path, suffix: str
