@@ -128,7 +128,7 @@ class _Lock:
 
         while True:
             self._fd, self._path = tempfile.mkstemp(_SUFFIX, prefix, shared)
-            if self._lock() and os.fstat(self._fd).st_nlink:
+            if self._lock(if_impossible=True) and os.fstat(self._fd).st_nlink:
                 return Path(self._path.removesuffix(_SUFFIX))
             os.close(self._fd)  # another process took it for a leftover before it was locked
 
@@ -155,11 +155,14 @@ class _Lock:
     def _is_mine(self) -> bool:
         return system.is_private(os.fstat(self._fd))
 
-    def _lock(self) -> bool:
+    def _lock(self, *, if_impossible: bool = False) -> bool:
+        """Lock the file; False if another process has, ``if_impossible`` where files cannot be locked."""
         try:
             system.lock_whole_file(self._fd)
-        except OSError:
+        except (BlockingIOError, PermissionError):  # the latter on Windows
             return False
+        except OSError:
+            return if_impossible
         return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite._client import image
+from rapsqlite._platform import system
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIES = """
@@ -88,3 +90,20 @@ async def test_directory_that_cannot_be_created_leaves_no_lock_file(
 
         assert os.listdir(tmp_path) == []
         assert await conn.serialize()
+
+
+async def test_copies_are_made_where_files_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network drives have no locks. Nothing there can take the directory for a leftover either."""
+    tries: list[int] = []
+
+    def refuse(fd: int) -> None:
+        tries.append(fd)
+        assert len(tries) == 1
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(system, "lock_whole_file", refuse)
+    async with rapsqlite.connect(":memory:") as conn:
+        assert await conn.serialize()
+
+    assert os.listdir(tmp_path) == []
