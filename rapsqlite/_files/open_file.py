@@ -206,17 +206,12 @@ class OpenFile:
             index.close(delete=delete)
 
     def close(self) -> None:
-        """Unlock and close, each even if the other fails. Unlock first: a forked child may hold the file too."""
-        try:
-            try:
-                self.windows.close()
-            finally:
-                self.unmap_index(delete=False)
-        finally:
-            try:
-                self.lock.unlock(sqlite.SQLITE_LOCK_NONE)
-            finally:
-                self._release()
+        """Unmap, unlock and close, each even if another fails. Unlock first: a forked child may hold the file too."""
+        with contextlib.ExitStack() as remaining:  # in reverse order
+            remaining.callback(self._release)
+            remaining.callback(self.lock.unlock, sqlite.SQLITE_LOCK_NONE)
+            remaining.callback(self.unmap_index, delete=False)
+            self.windows.close()
 
     def _release(self) -> None:
         if self.is_temporary:
