@@ -116,9 +116,12 @@ def _address(data: memoryview | bytes) -> int | None:
     return ctypes.addressof(ctypes.c_char.from_buffer(data)) if len(data) else None
 
 
+def _lock_calls(fd: int) -> _LockCalls:
+    return _remote if fd in _on_network_drives else _local
+
+
 def _lock(fd: int, flags: int, start: int, length: int) -> None:
-    calls = _remote if fd in _on_network_drives else _local
-    if not calls.lock(msvcrt.get_osfhandle(fd), flags | _FAIL_IMMEDIATELY, 0, length, 0, _at(start)):
+    if not _lock_calls(fd).lock(msvcrt.get_osfhandle(fd), flags | _FAIL_IMMEDIATELY, 0, length, 0, _at(start)):
         number = ctypes.get_last_error()
         if number in _BUSY:
             raise BlockingIOError(errno.EAGAIN, "another connection has locked it")
@@ -127,8 +130,7 @@ def _lock(fd: int, flags: int, start: int, length: int) -> None:
 
 def _unlock(fd: int, start: int, length: int) -> None:
     """Release a lock, if it is held."""
-    calls = _remote if fd in _on_network_drives else _local
-    if not calls.unlock(msvcrt.get_osfhandle(fd), 0, length, 0, _at(start)):
+    if not _lock_calls(fd).unlock(msvcrt.get_osfhandle(fd), 0, length, 0, _at(start)):
         number = ctypes.get_last_error()
         if number not in _NOT_LOCKED:
             raise ctypes.WinError(number)
