@@ -23,6 +23,14 @@ DATABASE = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE | sqlite.SQL
 JOURNAL = sqlite.SQLITE_OPEN_READWRITE | sqlite.SQLITE_OPEN_CREATE | sqlite.SQLITE_OPEN_SUPER_JOURNAL
 
 
+def home_beside_a_secret(tmp_path: Path) -> Path:
+    """Return a new directory next to the file ``secret.db``, which no one may read from there."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "secret.db").write_bytes(b"secret")
+    return home
+
+
 def confined(database: Path, *directories: Path) -> FileTable:
     """The files of a connection that is granted these directories, or otherwise its database's."""
     granted = directories or (database.parent,)
@@ -77,9 +85,7 @@ def test_refused_names_fail_in_every_call(tmp_path: Path, call: str) -> None:
 
 @not_on_windows("making links needs a privilege there, and does nothing under Wine")
 def test_link_that_leads_out_is_refused(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    home.mkdir()
-    (tmp_path / "secret.db").write_bytes(b"secret")
+    home = home_beside_a_secret(tmp_path)
     (home / "file.db").symlink_to("../secret.db")
     (home / "directory").symlink_to("..")
     table = confined(home / "main.db")
@@ -93,9 +99,7 @@ def test_link_that_leads_out_is_refused(tmp_path: Path) -> None:
 @not_on_windows("making links needs a privilege there, and does nothing under Wine")
 def test_links_are_not_followed_once_a_name_is_resolved(tmp_path: Path) -> None:
     """A link may have been created between resolving and opening."""
-    home = tmp_path / "home"
-    home.mkdir()
-    (tmp_path / "secret.db").write_bytes(b"secret")
+    home = home_beside_a_secret(tmp_path)
     table = confined(home / "main.db")
     table.open(os.fsencode(home / "main.db"), DATABASE)
     resolved = table.full_path(os.fsencode(home / "other.db"))[0]
@@ -109,9 +113,7 @@ def test_links_are_not_followed_once_a_name_is_resolved(tmp_path: Path) -> None:
 @not_on_windows("making links needs a privilege there, and does nothing under Wine")
 def test_guest_learns_nothing_about_the_target_of_a_link(tmp_path: Path) -> None:
     """Also not where its name is not resolved again, because the directory is open."""
-    home = tmp_path / "home"
-    home.mkdir()
-    (tmp_path / "secret.db").write_bytes(b"secret")
+    home = home_beside_a_secret(tmp_path)
     (home / "there").symlink_to("../secret.db")
     (home / "absent").symlink_to("../absent.db")
     table = confined(home / "main.db")
