@@ -53,12 +53,16 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
     noticed: dict[int, int] = {}  # not when the spin begins: the guest may be waiting by then
 
+    def needs_queue(host: host_functions.HostFunctions) -> int:
+        """Return how often the guest needed the queue's lock: to wait, to ring, or to unlock after the last reply."""
+        return host.busy_waits + host._bells + host.counts.get("unlock", 0)
+
     def spin(self: polling.Polling, rings: Rings) -> bool:
         self._host.unpark()
-        busy_waits = noticed.get(id(self._host), 0)
-        while not rings.has_replies() and self._host.busy_waits == busy_waits:  # to wait it needs the queue's lock
+        before = noticed.get(id(self._host), 0)
+        while not rings.has_replies() and needs_queue(self._host) == before:
             time.sleep(0)  # lets the guest have the GIL
-        noticed[id(self._host)] = self._host.busy_waits
+        noticed[id(self._host)] = needs_queue(self._host)
         return rings.has_replies()
 
     monkeypatch.setattr(request_queue, "may_spin", lambda: True)
@@ -99,9 +103,15 @@ async def calls(connection: rapsqlite.Connection, sql: str, runs: int = RUNS) ->
     return {name: after[name] - before[name] for name in names if after[name] > before[name]}
 
 
+def without_late_unlocks(made: dict[str, int]) -> dict[str, int]:
+    """Leave out the rare ones of a guest that was preempted once its reply was visible, and found the polling over."""
+    assert made.pop("unlock", 0) < RUNS // 5
+    return made
+
+
 @not_on_windows("without mapped reads, a call reads whether the file has changed")
 async def test_repeated_read_makes_no_host_call(connection: rapsqlite.Connection) -> None:
-    assert await calls(connection, READ) == {}
+    assert without_late_unlocks(await calls(connection, READ)) == {}
 
 
 async def test_repeated_prepared_statement_makes_no_host_call(connection: rapsqlite.Connection) -> None:
@@ -123,7 +133,7 @@ async def test_write_in_wal_mode_makes_one_call_for_its_mark_and_one_to_write(da
         insert = "INSERT INTO t VALUES (1)"
         await calls(conn, insert, 3)
 
-        assert await calls(conn, insert) == {"shm_lock": RUNS, "file_write": RUNS}
+        assert without_late_unlocks(await calls(conn, insert)) == {"shm_lock": RUNS, "file_write": RUNS}
 
 
 @pytest.mark.parametrize("sql", [READ, WRITE, "SELECT 1", "SELECT v FROM t LIMIT 0"])
