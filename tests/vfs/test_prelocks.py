@@ -103,15 +103,16 @@ async def calls(connection: rapsqlite.Connection, sql: str, runs: int = RUNS) ->
     return {name: after[name] - before[name] for name in names if after[name] > before[name]}
 
 
-def without_late_unlocks(made: dict[str, int]) -> dict[str, int]:
-    """Leave out the rare ones of a guest that was preempted once its reply was visible, and found the polling over."""
-    assert made.pop("unlock", 0) < RUNS // 5
+def without_rare_releases(made: dict[str, int]) -> dict[str, int]:
+    """Leave out those of a guest that was preempted once its reply was visible, and found the polling over."""
+    releases = [made.pop(name, 0) for name in ("unlock", "file_unlock", "shm_unlock")]
+    assert sum(releases) < RUNS // 5
     return made
 
 
 @not_on_windows("without mapped reads, a call reads whether the file has changed")
 async def test_repeated_read_makes_no_host_call(connection: rapsqlite.Connection) -> None:
-    assert without_late_unlocks(await calls(connection, READ)) == {}
+    assert without_rare_releases(await calls(connection, READ)) == {}
 
 
 async def test_repeated_prepared_statement_makes_no_host_call(connection: rapsqlite.Connection) -> None:
@@ -133,7 +134,7 @@ async def test_write_in_wal_mode_makes_one_call_for_its_mark_and_one_to_write(da
         insert = "INSERT INTO t VALUES (1)"
         await calls(conn, insert, 3)
 
-        assert without_late_unlocks(await calls(conn, insert)) == {"shm_lock": RUNS, "file_write": RUNS}
+        assert without_rare_releases(await calls(conn, insert)) == {"shm_lock": RUNS, "file_write": RUNS}
 
 
 @pytest.mark.parametrize("sql", [READ, WRITE, "SELECT 1", "SELECT v FROM t LIMIT 0"])
