@@ -104,7 +104,5 @@ class Escalation:
         with queue.afterwards, queue.lock:
             if queue.host.stopping:
                 return True
-            oldest = queue.oldest()
-            if oldest is None or not (oldest.cancelled if pending is None else oldest is pending):
-                return False
-            return queue.is_unanswered(oldest)
+            running = queue.unanswered()
+            return running is not None and (running.cancelled if pending is None else running is pending)

@@ -577,9 +577,12 @@ class RequestQueue:
         """Return the exception that says why nothing can be submitted any more."""
         return refusal_of(self.state, self.name, self.failure, self.host.last_message)
 
-    def oldest(self) -> PendingRequest | None:
-        """Return the request that the guest is running, or has just answered. Call with the lock held."""
-        return next(iter(self._pending.values()), None)
+    def unanswered(self) -> PendingRequest | None:
+        """Return the request that the guest is running, or takes next. Call with the lock held.
+
+        Older ones may still be in the table: their replies have not been taken yet.
+        """
+        return next((pending for pending in self._pending.values() if self.is_unanswered(pending)), None)
 
     def is_unanswered(self, pending: PendingRequest) -> bool:
         """Return True if the guest has not yet answered the request. Call with the lock held."""
@@ -795,18 +798,17 @@ class RequestQueue:
         return None if pending is None or pending.run is None else pending.run()
 
     def is_cancelled(self) -> bool:
-        """Return True if the running request, the oldest in flight, was cancelled. Call with the lock held."""
-        oldest = self.oldest()
-        return oldest is not None and oldest.cancelled and not oldest.is_spared
+        """Return True if the running request was cancelled. Call with the lock held."""
+        running = self.unanswered()
+        return running is not None and running.cancelled and not running.is_spared
 
     def running(self) -> PendingRequest | None:
         """Return the request the guest is working on; None if it is idle, waits for a lock or runs a callback."""
         with self.afterwards, self.lock:
-            rings, host = self._rings, self.host
-            if rings is None or host.callbacks.thread or (host.is_asleep() and not host.sleeps):
+            host = self.host
+            if host.callbacks.thread or (host.is_asleep() and not host.sleeps):
                 return None
-            sent = (pending for pending in self._pending.values() if pending.position is not None)
-            return next((pending for pending in sent if rings.is_unanswered(pending.position or 0)), None)
+            return self.unanswered()
 
     def abandon_after_fork(self) -> None:
         """In a forked child: the guest's thread does not exist here, and its work belongs to the parent."""

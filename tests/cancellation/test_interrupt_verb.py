@@ -130,7 +130,7 @@ async def test_no_queued_statement_begins_during_an_interrupt(
 
     def mark_and_be_preempted(rings: Rings, position: int) -> None:
         mark(rings, position)
-        oldest = queue.oldest()
+        oldest = next(iter(queue._pending.values()), None)
         if oldest is not None and oldest.position == position:
             # The guest proceeds as far as it can: to its end, or to a bell that this thread has to hear.
             while rings.has_unanswered() and not host.ringing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import rapsqlite
 from rapsqlite import connect
 from rapsqlite._guest import host_functions
 from rapsqlite._guest.host_functions import HostFunctions
+from tests.callbacks.lingering import Blocked, started
 from tests.played_time import PlayedTime
 
 if TYPE_CHECKING:
@@ -123,6 +125,41 @@ async def test_cancellation_ends_the_wait_for_a_lock(database: Path, pragma: str
                 tasks.cancel_scope.cancel()
         await conn.execute("INSERT INTO t VALUES (2)")
         assert await conn.fetch_all("SELECT * FROM t") == [[2]]
+
+
+async def test_wait_for_a_lock_outlasts_the_cancelled_statement_before_it(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended at once, with "database is locked", if the cancelled statement's reply had not been taken yet."""
+    nap, has_napped, blocked = HostFunctions._nap, threading.Event(), Blocked(1)
+
+    def nap_noted(self: HostFunctions, seconds: float, is_over: Callable[[], bool]) -> bool:
+        is_wanted = nap(self, seconds, is_over)
+        has_napped.set()
+        return is_wanted
+
+    async with connect(database, timeout=60, isolation_level=None) as conn:
+        await conn.execute("CREATE TABLE t (a)")
+        await conn.create_function("blocked", 0, blocked)
+
+        async def ask() -> None:
+            with scope:
+                await conn.fetch_scalar("SELECT blocked()")
+
+        async with anyio.create_task_group() as tasks:
+            scope = anyio.CancelScope()
+            tasks.start_soon(ask)
+            await started(blocked)
+            with locked(database):
+                tasks.start_soon(conn.execute, "INSERT INTO t VALUES (1)")
+                await anyio.wait_all_tasks_blocked()
+                scope.cancel()
+                await anyio.wait_all_tasks_blocked()
+                monkeypatch.setattr(HostFunctions, "_nap", nap_noted)
+                blocked.let_go.set()
+                assert has_napped.wait(50)  # the loop does not run meanwhile
+
+        assert await conn.fetch_all("SELECT * FROM t") == [[1]]
 
 
 class PlayedNaps(PlayedTime):
