@@ -172,7 +172,7 @@ class RequestQueue:
         Other tasks' requests wait until ``end_block``. After an exception call ``give_up`` and ``end_block``.
         """
         self.host.callbacks.refuse_use()
-        with self.lock:
+        with self.afterwards, self.lock:
             is_held = bool(self._open_blocks) and self._hold_back(pending, loop)
             if not is_held:
                 self.blocks.add(pending.block)

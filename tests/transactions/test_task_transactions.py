@@ -14,10 +14,14 @@ import pytest
 
 import rapsqlite
 from rapsqlite import connect
+from rapsqlite._guest.request_queue import RequestQueue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
+
+    from rapsqlite._guest.request import PendingRequest
+    from rapsqlite._loops import Loop
 
     Act = Callable[[rapsqlite.Connection], Awaitable[object]]
 
@@ -593,6 +597,39 @@ async def test_waiting_tasks_of_every_loop_continue_when_the_owner_ends_inside_i
         await block.__aexit__(None, None, None)
 
     assert await conn.fetch_all("SELECT b FROM t WHERE a > 1") == [["joins"]]
+
+
+@pytest.mark.parametrize("kind", ["transaction", "savepoint"])
+async def test_block_that_ends_while_another_task_begins_to_wait_for_it_lets_that_task_in(
+    conn: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A finalizer may end it in another thread. That was noted, but only a later request let the task in."""
+    holder, hold_back = conn.transaction(), RequestQueue._hold_back
+    is_held, is_over = anyio.Event(), anyio.Event()
+
+    def end_meanwhile(queue: RequestQueue, pending: PendingRequest, loop: Loop) -> bool:
+        held = hold_back(queue, pending, loop)
+        if held:
+            finalizer = threading.Thread(target=holder._block.abandon)
+            finalizer.start()
+            finalizer.join()
+        return held
+
+    async def hold() -> None:
+        await holder.__aenter__()
+        is_held.set()
+        await is_over.wait()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(hold)
+        await is_held.wait()
+        monkeypatch.setattr(RequestQueue, "_hold_back", end_meanwhile)
+        with anyio.fail_after(30):
+            async with conn.transaction() if kind == "transaction" else conn.savepoint():
+                await conn.execute("INSERT INTO t (b) VALUES ('after it')")
+        is_over.set()
+
+    assert await conn.fetch_scalar("SELECT count(*) FROM t") == 2
 
 
 @pytest.mark.parametrize(
