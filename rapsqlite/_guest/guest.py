@@ -489,6 +489,7 @@ class Guest:
             raise  # nothing should be awaited any more
         except BaseException as exc:
             another_closed_it = isinstance(exc, ProgrammingError) and self.state != "ok"
+            self.post(Request(abi.OP_CLOSE))  # a signal handler's exception may have come before it was sent
             await self._wait_for_end()
             if not another_closed_it:
                 raise

@@ -172,3 +172,23 @@ async def test_malformed_reply_wakes_the_tasks_that_wait_for_a_block(monkeypatch
     await conn.close()
 
     assert len(outcomes) == (2 if current_loop().allows_polling else 0)
+
+
+async def test_exception_of_a_signal_handler_before_the_end_is_requested_does_not_keep_the_connection_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Closing waited for ever for the end of a guest that nobody had asked to end."""
+    send = RequestQueue._send
+
+    def disturbed(_queue: RequestQueue, _pending: PendingRequest, _loop: Any) -> None:
+        monkeypatch.setattr(RequestQueue, "_send", send)
+        raise AlarmError
+
+    conn = await rapsqlite.connect(":memory:")
+    guest = conn._state.guest
+    monkeypatch.setattr(RequestQueue, "_send", disturbed)
+    with anyio.move_on_after(20) as limit, pytest.raises(AlarmError):
+        await conn.close()
+
+    assert not limit.cancel_called
+    assert not guest.is_running()
