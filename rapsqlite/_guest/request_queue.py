@@ -400,7 +400,8 @@ class RequestQueue:
             self._cancel(pending)
             if not pending.is_uninterruptible and self.blocks.held.pop(pending, None) is not None:
                 pending.done = pending.discarded = True
-            if not pending.done and not pending.is_uninterruptible and self._has_not_begun(pending):
+            is_queued = pending.number != 0 and not pending.done  # a task that waits for the guest's end sends nothing
+            if is_queued and not pending.is_uninterruptible and self._has_not_begun(pending):
                 # The guest sees the mark before it begins, however long that takes.
                 pending.done = pending.discarded = True
 

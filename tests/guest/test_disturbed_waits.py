@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,12 @@ import anyio.to_thread
 import pytest
 
 import rapsqlite
+from rapsqlite import _constants as abi
 from rapsqlite._guest import polling
 from rapsqlite._guest.host_functions import HostFunctions
 from rapsqlite._guest.request_queue import RequestQueue
 from rapsqlite._loops import current_loop
-from rapsqlite._wasm.rings import Rings
+from rapsqlite._wasm.rings import Request, Rings
 from tests.callbacks.lingering import Blocked
 from tests.guest.watching import let_tasks_poll
 
@@ -192,3 +194,39 @@ async def test_exception_of_a_signal_handler_before_the_end_is_requested_does_no
 
     assert not limit.cancel_called
     assert not guest.is_running()
+
+
+async def test_cancelled_close_does_not_block_the_loop_while_the_guest_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that is sent too late is answered only at the end: the task stopped waiting, and joined the thread."""
+    finish, may_end = RequestQueue.finish, threading.Event()
+    was_let: list[bool] = []
+
+    def finish_late(queue: RequestQueue, failure: BaseException | None) -> list[PendingRequest]:
+        was_let.append(may_end.wait(20))
+        return finish(queue, failure)
+
+    conn = await rapsqlite.connect(":memory:")
+    guest = conn._state.guest
+    monkeypatch.setattr(RequestQueue, "finish", finish_late)
+
+    async def ask_too_late() -> None:
+        with suppress(rapsqlite.ProgrammingError):
+            await guest.call(Request(abi.OP_CONTROL, target=abi.CONTROL_OP_CHANGES))
+
+    async def close() -> None:
+        with scope:
+            await guest.close()
+
+    async with anyio.create_task_group() as tasks:
+        scope = anyio.CancelScope()
+        tasks.start_soon(close)
+        while not guest._waiting_for_end:
+            await anyio.lowlevel.checkpoint()
+        tasks.start_soon(ask_too_late)
+        await anyio.wait_all_tasks_blocked()
+        scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        may_end.set()
+    await conn.close()
+
+    assert was_let == [True]
