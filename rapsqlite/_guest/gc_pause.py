@@ -42,7 +42,8 @@ class _State:
     """The open fetches, and the threshold to restore when there are none."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # A collection may run meanwhile in the same thread, and end the fetch of a task that is garbage.
+        self._lock = threading.RLock()
         self._open: set[FullCollectionsHeldBack] = set()
         self._previous = 0
 
@@ -67,7 +68,7 @@ class _State:
 
     def forget_after_fork(self) -> None:
         """In a forked child: reset, because the fetches and any thread that holds the lock belong to the parent."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._open.clear()
         self._restore()
 

@@ -6,10 +6,12 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
+from rapsqlite._guest import gc_pause
 from rapsqlite._guest.gc_pause import FullCollectionsHeldBack
 
 if TYPE_CHECKING:
@@ -92,8 +94,40 @@ def test_an_explicit_collection_still_runs(full_collections: list[int]) -> None:
     assert len(full_collections) == 1
 
 
+def test_context_ends_although_its_collection_came_while_another_one_began_or_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The collector ends the fetch of a lost task, on CPython from 3.12 on after any call: it waited for itself."""
+    before = gc.get_threshold()
+    lost, kept = FullCollectionsHeldBack(), FullCollectionsHeldBack()
+    ended = threading.Event()
+
+    class Collecting(set[FullCollectionsHeldBack]):
+        def add(self, element: FullCollectionsHeldBack) -> None:
+            super().add(element)
+            if element is kept:
+                lost.end()
+
+        def discard(self, element: object) -> None:
+            super().discard(element)
+            if element is kept:
+                lost.end()
+
+    def fetch() -> None:
+        with lost, kept:
+            pass
+        ended.set()
+
+    monkeypatch.setattr(gc_pause._state, "_open", Collecting())
+    threading.Thread(target=fetch, daemon=True).start()
+
+    assert ended.wait(30)
+    assert gc.get_threshold() == before
+
+
 FORK = """
 import gc, os, sys
+from rapsqlite._guest import gc_pause
 from rapsqlite._guest.gc_pause import FullCollectionsHeldBack
 before = gc.get_threshold()
 with FullCollectionsHeldBack():
