@@ -43,6 +43,11 @@ class CallbackInterrupt:
         self.left: list[Any] = []  # arguments of calls that this callback still has to make
         self._lock = threading.Lock()
 
+    @property
+    def has_no_effect(self) -> bool:
+        """Return True if the running callback was sent an interrupt and still runs. Any thread."""
+        return self.state == _SENT and self.target != 0
+
     def send(self, is_wanted: Callable[[], bool]) -> bool:
         """Raise CallbackInterrupted in the running callback; False if there is none, or it was already interrupted.
 

@@ -106,6 +106,11 @@ class Callbacks:
         """The thread that is running a callback, 0 if none is."""
         return self._interrupt.target
 
+    @property
+    def run_on(self) -> bool:
+        """Return True if the running callback was interrupted and has not returned."""
+        return self._interrupt.has_no_effect
+
     def hold(self, kind: int, function: Callable[..., Any]) -> int:
         """Return the handle by which the guest calls ``function``."""
         return self._hold((kind, function), {kind: function})

@@ -53,7 +53,7 @@ class Escalation:
             is_over = not pending.is_spared or pending.timeouts >= _MOST_TIMEOUTS
             if not pending.is_uninterruptible or (is_over and self._is_at(pending)):
                 self.end_guest()
-        elif not callbacks.interrupt(lambda: self._is_at(pending)):
+        elif not callbacks.interrupt(lambda: self._is_at(pending)) and callbacks.run_on and self._is_at(pending):
             self._give_up(
                 OperationalError(
                     f"the connection to {self._queue.name} is closed: a callback of its statement has not returned"
@@ -98,11 +98,13 @@ class Escalation:
     def _is_at(self, pending: PendingRequest | None) -> bool:
         """Return True if the guest is running this request (None: a cancelled one), or is being stopped.
 
-        Called while the guest cannot leave its callback.
+        A request that nothing awaits any more counts as this one, which waits behind it.
         """
         queue = self._queue
         with queue.afterwards, queue.lock:
             if queue.host.stopping:
                 return True
             running = queue.unanswered()
-            return running is not None and (running.cancelled if pending is None else running is pending)
+            if running is None or pending is None:
+                return running is not None and running.cancelled
+            return running is pending or running.discarded

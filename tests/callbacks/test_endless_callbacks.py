@@ -12,11 +12,15 @@ import anyio
 import pytest
 
 import rapsqlite
+from rapsqlite import _constants as abi
+from rapsqlite._wasm.rings import Request
 from tests.callbacks.lingering import Blocked, Endless, impatient, impatient_once, started
 from tests.programs import run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rapsqlite._guest.request import PendingRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,6 +38,20 @@ async def cancelled_while_in(callback: Endless | Blocked, operation: Callable[[]
         tasks.start_soon(run)
         await started(callback)
         scope.cancel()
+
+
+def twice_forced(conn: rapsqlite.Connection) -> anyio.Event:
+    """Return an event that is set once a grace period has expired twice."""
+    queue = conn._state.guest._queue
+    force_answer, forced = queue.force_answer, anyio.Event()
+
+    def force(pending: PendingRequest) -> None:
+        force_answer(pending)
+        if pending.timeouts == 2:
+            forced.set()
+
+    queue.force_answer = force
+    return forced
 
 
 async def test_cancellation_ends_an_endless_function_and_the_connection_stays_usable() -> None:
@@ -120,6 +138,53 @@ async def test_uninterruptible_callback_costs_only_its_connection(database: Path
     async with rapsqlite.connect(database) as again:
         assert await again.fetch_all("SELECT * FROM t") == [[1]]
         assert await again.fetch_scalar("PRAGMA integrity_check") == "ok"
+
+
+async def test_cancelled_rollback_waits_for_the_callback_of_another_tasks_statement() -> None:
+    """Nobody has cancelled that statement, however long the rollback behind it has to wait."""
+    blocked = Blocked(1)
+    async with rapsqlite.connect(":memory:") as conn, anyio.create_task_group() as tasks:
+        impatient(conn)
+        await conn.create_function("f", 0, blocked)
+        forced = twice_forced(conn)
+        results: list[int] = []
+
+        async def select() -> None:
+            results.append(await conn.fetch_scalar("SELECT f()"))
+
+        async def roll_back() -> None:
+            with scope:
+                await conn.rollback()
+
+        scope = anyio.CancelScope()
+        tasks.start_soon(select)
+        await started(blocked)
+        tasks.start_soon(roll_back)
+        await anyio.wait_all_tasks_blocked()
+        scope.cancel()
+        await forced.wait()
+        blocked.let_go.set()
+
+    assert results == [1]
+
+
+async def test_cancelled_rollback_ends_the_callback_of_an_abandoned_statement() -> None:
+    """Nothing else would: no task waits for that statement."""
+    endless = Endless()
+    async with rapsqlite.connect(":memory:") as conn:
+        impatient_once(conn)
+        await conn.create_function("f", 0, endless)
+        guest = conn._state.guest
+        abandoned = guest.unsent(Request(abi.OP_FETCH, b"SELECT f()"))
+        guest.submit(abandoned)
+        await started(endless)
+        guest.abandon(abandoned)
+
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await conn.rollback()
+
+        assert await conn.fetch_scalar("SELECT 1") == 1
 
 
 async def test_stop_does_not_wait_for_an_endless_callback() -> None:
