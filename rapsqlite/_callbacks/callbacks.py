@@ -111,6 +111,10 @@ class Callbacks:
         """Return True if the running callback was interrupted and has not returned."""
         return self._interrupt.has_no_effect
 
+    def wait_for_lock(self) -> bool:
+        """Return True if the running callback is the busy handler. Call only while the guest's memory exists."""
+        return self.thread != 0 and self._block.words[_KEY] & (1 << _KIND_BITS) - 1 == abi.CALLBACK_BUSY
+
     def hold(self, kind: int, function: Callable[..., Any]) -> int:
         """Return the handle by which the guest calls ``function``."""
         return self._hold((kind, function), {kind: function})

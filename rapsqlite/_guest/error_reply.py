@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rapsqlite import _constants as abi
+from rapsqlite._callbacks.async_exception import CallbackInterrupted
 from rapsqlite._files.file_error import EXPLANATIONS
 from rapsqlite.errors import InternalError, error_from_reply
 
@@ -24,7 +25,7 @@ def reported_error(body: bytes, pending: PendingRequest, files: FileTable) -> Ex
         code, message, offset, klass, row = _ERROR.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         return InternalError(f"the guest's error message is malformed: {exc}")
-    if pending.overdue and code == abi.SQLITE_INTERRUPT:
+    if pending.overdue and (code == abi.SQLITE_INTERRUPT or isinstance(pending.cause, CallbackInterrupted)):
         message, klass = "the statement took longer than limits={'statement_seconds': ...} allows", abi.ERROR_DATA
     elif reason := files.take_failure(code) or files.explanations.get(code) or EXPLANATIONS.get(code):
         message = f"{message} ({reason})"

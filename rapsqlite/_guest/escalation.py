@@ -47,13 +47,18 @@ class Escalation:
         """Force the reply to a request after its grace period; called again if it still does not arrive."""
         if pending in self._queue.blocks.held:
             return  # another task's block holds it back: the guest has not seen it
-        callbacks = self._queue.host.callbacks
         pending.timeouts += 1
-        if not callbacks.thread:
+        if not self.end_callback(pending):
             is_over = not pending.is_spared or pending.timeouts >= _MOST_TIMEOUTS
             if not pending.is_uninterruptible or (is_over and self._is_at(pending)):
                 self.end_guest()
-        elif not callbacks.interrupt(lambda: self._is_at(pending)) and callbacks.run_on and self._is_at(pending):
+
+    def end_callback(self, pending: PendingRequest) -> bool:
+        """Interrupt the request's callback, or give up the connection if that did not help; False if none runs."""
+        callbacks = self._queue.host.callbacks
+        if not callbacks.thread:
+            return False
+        if not callbacks.interrupt(lambda: self._is_at(pending)) and callbacks.run_on and self._is_at(pending):
             self._give_up(
                 OperationalError(
                     f"the connection to {self._queue.name} is closed: a callback of its statement has not returned"
@@ -61,6 +66,7 @@ class Escalation:
                     " next connection"
                 )
             )
+        return True
 
     def kill(self) -> None:
         """Kill the guest, once. Any thread."""

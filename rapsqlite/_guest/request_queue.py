@@ -804,10 +804,10 @@ class RequestQueue:
         return running is not None and running.cancelled and not running.is_spared
 
     def running(self) -> PendingRequest | None:
-        """Return the request the guest is working on; None if it is idle, waits for a lock or runs a callback."""
+        """Return the request the guest is working on, also in a callback; None if it is idle or waits for a lock."""
         with self.afterwards, self.lock:
             host = self.host
-            if host.callbacks.thread or (host.is_asleep() and not host.sleeps):
+            if self._rings is None or host.callbacks.wait_for_lock() or (host.is_asleep() and not host.sleeps):
                 return None
             return self.unanswered()
 

@@ -1,7 +1,7 @@
-"""The limit on a statement's time: interrupts statements that exceed it, and kills a guest that does not react.
+"""The limit on a statement's time: interrupts statements that exceed it, and forces a guest that does not react.
 
 A watchdog thread checks what the guest is working on. SQLite notices an interrupt within a thousand steps of its
-virtual machine, but a single step can take forever, such as a search for one long string in another.
+virtual machine, but a single step can take forever, such as a search for one long string in another, or a callback.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ class Watchdog:
             if running is not seen or running is None:
                 seen, since = running, time.monotonic()
             elif worked_s > self._limit_s + self._queue.grace_period_s:
+                if self._escalation.end_callback(running):
+                    since += self._queue.grace_period_s  # until then it has time to end
+                    continue
                 reason = f"a statement took longer than {self._limit_s:g} seconds and could not be interrupted"
                 self._queue.host.last_message = reason
                 self._escalation.end_guest()

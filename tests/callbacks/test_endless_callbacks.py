@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import textwrap
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,10 @@ import pytest
 
 import rapsqlite
 from rapsqlite import _constants as abi
+from rapsqlite._guest.escalation import Escalation
 from rapsqlite._wasm.rings import Request
 from tests.callbacks.lingering import Blocked, Endless, impatient, impatient_once, started
+from tests.played_time import LATE_S, play_time_limits
 from tests.programs import run_python
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from rapsqlite._guest.request import PendingRequest
 
 ROOT = Path(__file__).resolve().parents[2]
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT f(i) + 1 FROM n) SELECT count(*) FROM n"
 
 
 async def cancelled_while_in(callback: Endless | Blocked, operation: Callable[[], Any]) -> None:
@@ -185,6 +189,103 @@ async def test_cancelled_rollback_ends_the_callback_of_an_abandoned_statement() 
             await conn.rollback()
 
         assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+async def test_time_in_callbacks_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if a callback runs whenever the watchdog looks."""
+    clock = play_time_limits(monkeypatch)
+    async with rapsqlite.connect(":memory:", limits={"statement_seconds": 0.05}) as conn:
+        queue = conn._state.guest._queue
+        queue.grace_period_s = LATE_S
+        calls, looked, running = 0, threading.Semaphore(0), queue.running
+
+        def look() -> PendingRequest | None:
+            try:
+                return running()
+            finally:
+                looked.release()
+
+        def wait_for_a_look(value: int) -> int:
+            nonlocal calls
+            calls += 1
+            assert calls < 1000
+            looked.acquire(timeout=30)
+            looked.acquire(timeout=30)  # the first one may have begun before this call
+            return value
+
+        monkeypatch.setattr(queue, "running", look)
+        await conn.create_function("f", 1, wait_for_a_look)
+
+        with clock.running(), pytest.raises(rapsqlite.DataError, match="statement_seconds"):
+            await conn.fetch_all(ENDLESS)
+
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+async def test_callback_beyond_the_time_limit_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = play_time_limits(monkeypatch)
+    end_callback = Escalation.end_callback
+
+    def end_patiently(escalation: Escalation, pending: PendingRequest) -> bool:
+        escalation._queue.grace_period_s = LATE_S
+        return end_callback(escalation, pending)
+
+    monkeypatch.setattr(Escalation, "end_callback", end_patiently)
+    async with rapsqlite.connect(":memory:", limits={"statement_seconds": 0.05}) as conn:
+        impatient(conn)
+        await conn.create_function("f", 0, Endless())
+
+        with clock.running(), pytest.raises(rapsqlite.DataError, match="statement_seconds") as caught:
+            await conn.fetch_scalar("SELECT f()")
+
+        assert type(caught.value.__cause__).__name__ == "CallbackInterrupted"
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
+async def test_uninterruptible_callback_beyond_the_time_limit_costs_only_its_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = play_time_limits(monkeypatch)
+    blocked = Blocked(1)
+    conn = await rapsqlite.connect(":memory:", limits={"statement_seconds": 0.05})
+    impatient(conn)
+    await conn.create_function("f", 0, blocked)
+
+    with clock.running(), pytest.raises(rapsqlite.OperationalError, match="a callback of its statement"):
+        await conn.fetch_scalar("SELECT f()")
+
+    blocked.let_go.set()
+    await conn.close()
+
+
+async def test_time_in_a_busy_handler_does_not_count(monkeypatch: pytest.MonkeyPatch, database: Path) -> None:
+    """It waits for a lock."""
+    clock = play_time_limits(monkeypatch)
+    async with rapsqlite.connect(database, limits={"statement_seconds": 0.05}) as conn:
+        looks, looked, running = 0, threading.Event(), conn._state.guest._queue.running
+
+        def look() -> PendingRequest | None:
+            nonlocal looks
+            looks += 1
+            if looks > 20:
+                looked.set()
+            return running()
+
+        def wait(_attempt: int) -> bool:
+            nonlocal looks
+            looks = 0
+            looked.wait(30)
+            native.rollback()
+            return True
+
+        await conn.execute("CREATE TABLE t (a)")
+        await conn.commit()
+        await conn.set_busy_handler(wait)
+        with closing(sqlite3.connect(database, check_same_thread=False)) as native:
+            native.execute("BEGIN EXCLUSIVE")
+            monkeypatch.setattr(conn._state.guest._queue, "running", look)
+            with clock.running():
+                assert await conn.fetch_all("SELECT * FROM t") == []
 
 
 async def test_stop_does_not_wait_for_an_endless_callback() -> None:
