@@ -99,11 +99,15 @@ class Loader:
     def link(self, number: int, memory_base: int) -> bytes:
         """Link it; return the table indexes of the functions to call before its entry point. Base 0: no memory."""
         opened = self._known(number)
-        with _about(opened.path):
-            if memory_base == 0:
-                needed = opened.library.needs.data_bytes
-                raise OutOfMemoryError(f"it needs {needed} bytes of memory, more than the engine has left")
-            starts = _starts.pack(*opened.library.link(memory_base))
+        try:
+            with _about(opened.path):
+                if memory_base == 0:
+                    needed = opened.library.needs.data_bytes
+                    raise OutOfMemoryError(f"it needs {needed} bytes of memory, more than the engine has left")
+                starts = _starts.pack(*opened.library.link(memory_base))
+        except BaseException:
+            del self._opened[number]  # SQLite does not close what it could not open
+            raise
         self._linked[opened.path] = number
         return starts
 

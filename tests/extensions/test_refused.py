@@ -14,6 +14,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import runtime
+from rapsqlite._values.bounds import MOST_LIBRARIES
 from tests.extensions.modules import ENTRY, dylink, mem_info, side_module
 
 if TYPE_CHECKING:
@@ -194,6 +195,19 @@ async def test_extension_can_be_repaired_and_loaded_again(conn: rapsqlite.Connec
     module.write_bytes(side_module())
     with pytest.raises(rapsqlite.OperationalError, match="no entry point"):
         await conn.load_extension(str(module))
+    module.write_bytes(side_module(ENTRY))
+
+    await conn.load_extension(str(module))
+
+
+async def test_modules_that_cannot_be_linked_are_not_kept(conn: rapsqlite.Connection, tmp_path: Path) -> None:
+    """They would count as open, and only so many may be."""
+    module = tmp_path / "module.wasm"
+    module.write_bytes(REFUSED["constructor of another type"][0])
+    for _ in range(MOST_LIBRARIES):
+        with pytest.raises(rapsqlite.OperationalError):
+            await conn.execute(BY_SQL, [str(module)])
+
     module.write_bytes(side_module(ENTRY))
 
     await conn.load_extension(str(module))
