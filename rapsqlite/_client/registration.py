@@ -64,11 +64,16 @@ async def _register(
     function: Callable[..., Any] | None,
     arguments: Callable[[int], list[Any]],
 ) -> None:
-    """Store ``function`` and send the request. Once the guest has the handle, only the guest releases it."""
+    """Store ``function`` and send the request. Once the guest has the handle, only the guest releases it.
+
+    After Ctrl-C nobody knows whether the guest has it, so the function is kept until the connection closes.
+    """
     callbacks = guest.callbacks
     handle = callbacks.hold(kind, function) if function is not None else 0
     try:
         await guest.call(Request(abi.OP_CONTROL, params=msgspec.msgpack.encode(arguments(handle)), target=operation))
+    except (GeneratorExit, KeyboardInterrupt, SystemExit):
+        raise
     except BaseException:
         callbacks.release(handle)  # rejected, or never begun; the guest may have released it itself
         raise

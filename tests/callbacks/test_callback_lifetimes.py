@@ -14,6 +14,8 @@ import rapsqlite
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from rapsqlite._wasm.rings import Reply, Request
+
     Registration = Callable[[rapsqlite.Connection, Any], Awaitable[None]]
 
 SETUP = "CREATE TABLE t (a); INSERT INTO t SELECT value FROM json_each('[3, 1, 2, 3, 1, 2, 3, 1, 2]')"
@@ -95,6 +97,30 @@ async def test_hook_is_replaced_and_removed_while_statements_are_cached_and_have
         if kind not in ("rollback", "wal", "busy"):
             assert sorted(set(inside)) == [0, 1, 2]
         assert sorted(inside) == inside
+
+
+@pytest.mark.parametrize("kind", sorted(HOOKS | USED))
+async def test_registration_that_was_done_when_ctrl_c_ended_the_wait_is_complete(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of one would refuse every commit, or every statement."""
+    register = (HOOKS | USED)[kind]
+    async with rapsqlite.connect(":memory:", isolation_level=None) as conn:
+        await conn.executescript(SETUP)
+        call = conn._state.guest.call
+
+        async def call_and_be_interrupted(request: Request) -> Reply:
+            await call(request)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(conn._state.guest, "call", call_and_be_interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                await register(conn, answering(kind, 0))
+
+        assert held(conn) == 1
+        await conn.fetch_all(STATEMENTS.get(kind, "SELECT a FROM t"))
+        await conn.execute("INSERT INTO t VALUES (1)")
 
 
 @pytest.mark.parametrize("kind", sorted(USED))
