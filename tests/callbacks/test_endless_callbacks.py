@@ -70,6 +70,40 @@ async def test_cancellation_ends_an_endless_function_and_the_connection_stays_us
         assert await conn.fetch_all("SELECT g(value) FROM json_each('[1, 2, 3]')") == [[1], [2], [3]]
 
 
+@pytest.mark.parametrize("sql", [ENDLESS, "SELECT f(id) FROM t", "INSERT INTO t (a) SELECT f(id) FROM t"])
+@pytest.mark.parametrize("deterministic", [False, True])
+async def test_cancelled_statement_calls_its_function_no_more(sql: str, deterministic: bool) -> None:
+    """SQLite itself would notice the cancellation only hundreds of rows later."""
+    blocked, calls = Blocked(1), 0
+
+    def f(value: int) -> int:
+        nonlocal calls
+        calls += 1
+        blocked()
+        return value
+
+    async with rapsqlite.connect(":memory:", isolation_level=None) as conn:
+        await conn.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a)")
+        await conn.executemany("INSERT INTO t (a) VALUES (?)", [(0,)] * 30)
+        await conn.create_function("f", 1, f, deterministic=deterministic)
+        async with anyio.create_task_group() as tasks:
+
+            async def run() -> None:
+                with scope:
+                    await conn.fetch_all(sql)
+                assert scope.cancelled_caught
+
+            scope = anyio.CancelScope()
+            tasks.start_soon(run)
+            await started(blocked)
+            scope.cancel()
+            await anyio.wait_all_tasks_blocked()
+            blocked.let_go.set()
+
+        assert calls == 1
+        assert await conn.fetch_scalar("SELECT count(*) FROM t") == 30
+
+
 @pytest.mark.parametrize("method", ["step", "finalize", "__init__"])
 async def test_cancellation_ends_every_endless_method_of_an_aggregate(method: str) -> None:
     endless = Endless()

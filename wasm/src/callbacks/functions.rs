@@ -8,7 +8,7 @@ use libsqlite3_sys as ffi;
 
 use super::aggregates::{finalize, inverse, step, value};
 use super::calls::{Function, SCALAR, function_of, put_result};
-use super::{Callbacks, Handle};
+use super::{Callbacks, Handle, INTERRUPTED};
 use crate::abi;
 use crate::buffers::{c_string, joined};
 use crate::error::{Error, Result};
@@ -168,6 +168,11 @@ unsafe extern "C" fn scalar(
     unsafe {
         let function = function_of(context);
         let callbacks = &*function.callbacks;
+        if callbacks.is_cancelled() {
+            // SQLite itself notices only after hundreds of calls.
+            SCALAR.put(context, INTERRUPTED);
+            return;
+        }
         let values = (values, count);
         let called = callbacks
             .deferral
