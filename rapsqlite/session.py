@@ -50,7 +50,7 @@ class ChangeSession(Uncopied):
 
     async def attach(self, table: str | None = None) -> None:
         """Record changes of ``table`` from now on; None: of every table. The table need not exist yet."""
-        await self._ask(abi.SESSION_ATTACH, table)
+        await self._ask(abi.SESSION_ATTACH, None if table is None else _checked(table, "table"))
 
     async def enable(self, enabled: bool | None = None) -> bool:
         """Pause or resume recording; None leaves it unchanged. Return whether changes are recorded."""
@@ -66,7 +66,7 @@ class ChangeSession(Uncopied):
         Raises OperationalError if the table does not exist, or the two differ in columns or keys.
         https://sqlite.org/session/sqlite3session_diff.html
         """
-        await self._ask(abi.SESSION_DIFF, from_database, table)
+        await self._ask(abi.SESSION_DIFF, _checked(from_database, "from_database"), _checked(table, "table"))
 
     async def is_empty(self) -> bool:
         """Return True if nothing was recorded. Changes that cancel each other out count as recorded."""
@@ -137,15 +137,17 @@ class Sessions:
         return Operation(self._open_session(tables, name))
 
     async def _open_session(self, tables: tuple[str, ...], name: str) -> ChangeSession:
+        checked_tables: list[str | None] = [_checked(table, "table") for table in tables]
+        params = _encode([_checked(name, "name")])
         await self._state.apply_pending_setting()
         guest = self._state.guest
-        reply = await guest.call(Request(abi.OP_SESSION_OPEN, params=_encode([name])))
+        reply = await guest.call(Request(abi.OP_SESSION_OPEN, params=params))
         session = None
         try:
             if not reply.handle:
                 raise InternalError("the engine's reply is malformed: a session without a handle")
             session = ChangeSession(cast("Connection", self), reply.handle)
-            for table in tables or (None,):
+            for table in checked_tables or [None]:
                 await session.attach(table)
         except BaseException:
             guest.post(Request(abi.OP_DROP, target=reply.handle))
@@ -153,3 +155,10 @@ class Sessions:
                 session._object.forget()  # the error's traceback keeps this frame alive, and with it the session
             raise
         return session
+
+
+def _checked(name: object, argument: str) -> str:
+    """Return the name of a table or database; TypeError if it is not one: None would mean every table."""
+    if not isinstance(name, str):
+        raise TypeError(f"{argument} must be str, not {type(name).__name__}")
+    return str.__str__(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -361,6 +361,23 @@ async def test_closed_session_and_bad_arguments_are_refused() -> None:
         await left_open.changeset()
     with pytest.raises(rapsqlite.ProgrammingError):
         await conn.session()
+
+
+@pytest.mark.parametrize("name", [5, b"t", None])
+async def test_names_that_are_not_texts_are_refused(name: Any) -> None:
+    """They must not count as none: that would record every table."""
+    async with made() as conn:
+        with pytest.raises(TypeError, match="table must be str"):
+            await conn.session("t", name)
+        with pytest.raises(TypeError, match="name must be str"):
+            await conn.session(name=name)
+        async with conn.session("t") as session:
+            for arguments in (("main", name), (name, "t")):
+                with pytest.raises(TypeError, match="must be str"):
+                    await session.diff(*arguments)
+            if name is not None:
+                with pytest.raises(TypeError, match="table must be str"):
+                    await session.attach(name)
 
 
 async def test_session_and_preupdate_hook_exclude_each_other() -> None:
