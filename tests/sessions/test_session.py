@@ -380,6 +380,20 @@ async def test_names_that_are_not_texts_are_refused(name: Any) -> None:
                     await session.attach(name)
 
 
+async def test_temporary_tables_are_recorded_from_the_first_one_on() -> None:
+    """Before it, SQLite has no database "temp"."""
+    async with rapsqlite.connect(":memory:", isolation_level=None) as conn:
+        async with conn.session(name="Temp") as session:
+            await conn.execute("CREATE TEMP TABLE t (a PRIMARY KEY)")
+            await conn.execute("INSERT INTO t VALUES (1)")
+            changeset = await session.changeset()
+        await conn.executescript("DROP TABLE t; CREATE TABLE t (a PRIMARY KEY)")
+
+        await conn.apply_changeset(changeset)
+
+        assert await conn.fetch_all("SELECT * FROM t") == [[1]]
+
+
 async def test_session_and_preupdate_hook_exclude_each_other() -> None:
     """SQLite has one slot for both and would take the one for the other."""
     async with made() as conn:

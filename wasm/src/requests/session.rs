@@ -37,7 +37,9 @@ pub fn open(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
     // SAFETY: `db` is open and the name ends in a NUL. Without a preupdate hook of the user's, the hook that
     // SQLite finds is a session's.
     let code = unsafe {
-        if ffi::sqlite3_db_readonly(db, name.as_ptr()) < 0 {
+        // Before its first table "temp" is not open, and SQLite does not find it.
+        let is_temp = schema.eq_ignore_ascii_case(b"temp");
+        if !is_temp && ffi::sqlite3_db_readonly(db, name.as_ptr()) < 0 {
             let message = format!("unknown database {}", shown(schema));
             return Err(Error::new(abi::ERROR_SQLITE, ffi::SQLITE_ERROR, message));
         }
