@@ -25,6 +25,9 @@ pub struct WriteOrder {
     end: i64,
     /// The WAL frame being written ends a transaction.
     commits: bool,
+    /// How much of that frame's page is written; none outside of a frame.
+    written: Option<usize>,
+    page_bytes: usize,
     checkpoint: bool,
 }
 
@@ -34,6 +37,8 @@ impl WriteOrder {
             kind,
             end: -1,
             commits: false,
+            written: None,
+            page_bytes: 0,
             checkpoint: false,
         }
     }
@@ -66,9 +71,18 @@ impl WriteOrder {
     /// Once a transaction's last frame is written, SQLite publishes it in shared memory. A frame header that is
     /// overwritten with a new checksum may have been published before.
     fn of_wal(&mut self, data: &[u8], appended: bool) -> bool {
-        if data.len() == FRAME_HEADER_BYTES {
+        let written = self.written.take().filter(|_| appended);
+        if written.is_none() && data.len() == FRAME_HEADER_BYTES {
             self.commits = data[4..8] != [0; 4];
+            self.written = Some(0);
             return !appended;
+        }
+        if let Some(before) = written {
+            // Only repetitions of a transaction's last frame, which fill a sector, are written in parts, and a part may
+            // be as long as a header. The page has been written as a whole before.
+            let written = before + data.len();
+            self.page_bytes = self.page_bytes.max(data.len());
+            self.written = (self.commits && written < self.page_bytes).then_some(written);
         }
         self.commits || !appended
     }
@@ -101,6 +115,20 @@ mod tests {
         wal.of(&header(3), 32);
         assert!(wal.of(&[1; 100], 56));
         assert!(wal.of(&[1; 412], 156));
+    }
+
+    #[test]
+    fn a_part_of_a_page_is_no_header() {
+        for (first, second) in [(488, 24), (24, 488)] {
+            let mut wal = WriteOrder::new(Kind::Wal);
+            wal.of(&header(3), 32);
+            assert!(wal.of(&[0; 512], 56));
+            wal.of(&header(3), 568);
+            assert!(wal.of(&vec![0; first], 592));
+            assert!(wal.of(&vec![0; second], 592 + first as i64));
+            assert!(!wal.of(&header(0), 1104), "the next transaction");
+            assert!(!wal.of(&[0; 512], 1128));
+        }
     }
 
     #[test]
