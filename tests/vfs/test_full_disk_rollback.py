@@ -7,14 +7,23 @@ The disk is a small tmpfs, mounted in a namespace of the test's own process.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from rapsqlite import _constants as sqlite
+from rapsqlite._files.file_error import FileError
+from rapsqlite._files.file_table import FileTable
+from rapsqlite.errors import OperationalError
 from tests.processes.full_disk import namespace
+from tests.vfs.driver import Driven
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,3 +106,65 @@ def test_change_stopped_by_a_full_disk_is_undone_and_the_database_readable(tmp_p
         assert found[1][1] == [], settings
         if settings != "MEMORY NORMAL 10":  # where sqlite3 leaves half of a transaction
             assert found == theirs[settings], settings
+
+
+class FullDisk(FileTable):
+    """Files that cannot be written to while ``is_full``."""
+
+    is_full = False
+
+    def write(self, handle: int, data: memoryview | bytes, offset: int) -> None:
+        if self.is_full:
+            raise FileError(sqlite.SQLITE_FULL, "write", b"", "the disk is full")
+        super().write(handle, data, offset)
+
+
+@pytest.fixture
+def disk(database: Path) -> FullDisk:
+    return FullDisk(os.fsencode(database))
+
+
+@pytest.fixture
+def ours(database: Path, disk: FullDisk) -> Iterator[Driven]:
+    driven = Driven(database, files=disk)
+    driven.sql("CREATE TABLE item (number NOT NULL, body)")
+    numbers = "WITH n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100)"
+    driven.sql(f"{numbers} INSERT INTO item SELECT i, zeroblob(3000) FROM n")
+    yield driven
+    driven.close()
+
+
+TOTAL = sum(range(1, 101))
+
+
+def test_transaction_that_went_back_to_a_savepoint_on_a_full_disk_can_be_undone(ours: Driven, disk: FullDisk) -> None:
+    """The journal's records, read from the buffer, were forgotten: ROLLBACK left the changes of after ROLLBACK TO."""
+    ours.sql("SAVEPOINT outer")
+    ours.sql("UPDATE item SET number = 1000 WHERE rowid <= 20")
+    disk.is_full = True
+    ours.sql("ROLLBACK TO outer")
+    disk.is_full = False
+    after_rollback_to = ours.value("SELECT sum(number) FROM item")
+    ours.sql("UPDATE item SET number = 2000 WHERE rowid <= 21")
+
+    ours.sql("ROLLBACK")
+
+    assert after_rollback_to == TOTAL
+    assert ours.value("SELECT sum(number) FROM item") == TOTAL
+
+
+def test_transaction_whose_statements_failed_on_a_full_disk_can_be_undone(ours: Driven, disk: FullDisk) -> None:
+    """SQLite undoes such a statement alone. The journal's records of those before it were forgotten."""
+    ours.sql("BEGIN")
+    ours.sql("UPDATE item SET number = 1000 WHERE rowid <= 20")
+    disk.is_full = True
+    for statement in ("UPDATE item SET number = number + 5", "UPDATE item SET number = number + 7 WHERE rowid > 90"):
+        with pytest.raises(OperationalError, match="full"):
+            ours.sql(statement)
+        assert ours.guest.in_transaction
+    disk.is_full = False
+    ours.sql("UPDATE item SET number = number + 9 WHERE rowid > 95")
+
+    ours.sql("ROLLBACK")
+
+    assert ours.value("SELECT sum(number) FROM item") == TOTAL

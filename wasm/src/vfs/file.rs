@@ -22,6 +22,9 @@ use crate::vfs::write_order::{Kind, WriteOrder};
 static LASTING: Shared<Buffer> = Shared(RefCell::new(Buffer::new()));
 static TEMPORARY: Shared<TemporaryBuffer> = Shared(RefCell::new(TemporaryBuffer::new()));
 
+/// A record of a rollback journal begins with its page's number, in a write of its own.
+const PAGE_NUMBER_BYTES: usize = 4;
+
 /// Maximum size of a file. The host rejects what exceeds it, so such a write must not wait in a buffer, reported
 /// as done.
 static MOST_BYTES: AtomicI64 = AtomicI64::new(i64::MAX);
@@ -55,6 +58,9 @@ pub struct OpenFile {
     pub level: c_int,
     /// The file is a journal that may be new: its first sync must sync the directory too.
     sync_directory: bool,
+    /// The size was requested after the last write. SQLite does so before it reads a journal's header to roll back the
+    /// whole transaction, but not to roll back to a savepoint, after which the transaction continues.
+    is_measured: bool,
     pub powersafe_overwrite: bool,
     pub persist_wal: bool,
     pub write_order: WriteOrder,
@@ -83,6 +89,7 @@ impl OpenFile {
             level: ffi::SQLITE_LOCK_NONE,
             sync_directory: flags & ffi::SQLITE_OPEN_CREATE != 0
                 && matches!(kind, Kind::Journal | Kind::Wal),
+            is_measured: false,
             powersafe_overwrite,
             persist_wal: false,
             write_order: WriteOrder::new(kind),
@@ -103,7 +110,11 @@ impl OpenFile {
         }
         if self.write_order.kind() == Kind::Journal {
             return LASTING.with(|buffer| {
-                buffer.read_journal(fd, data, offset, host::file_write, host::file_read)
+                if self.is_measured {
+                    buffer.read_journal(fd, data, offset, host::file_write, host::file_read)
+                } else {
+                    buffer.read(fd, data, offset, host::file_write, host::file_read)
+                }
             });
         }
         LASTING.with(|buffer| buffer.flush_range(fd, offset, data.len(), host::file_write))?;
@@ -115,6 +126,7 @@ impl OpenFile {
 
     pub fn write(&mut self, data: &[u8], offset: i64) -> Result<(), Code> {
         locks::forget_facts(self.source.fd);
+        self.is_measured = false;
         if offset + data.len() as i64 > MOST_BYTES.load(Ordering::Relaxed) {
             LASTING.with(|buffer| buffer.flush(host::file_write))?;
             return host::file_write(self.source.fd, data, offset);
@@ -127,7 +139,9 @@ impl OpenFile {
         LASTING.with(|buffer| {
             let appends = buffer.is_continued_by(self.source.fd, offset);
             let written = buffer.write(self.source, data, offset, urgent, host::file_write);
-            if written.is_err() && !appends && self.write_order.kind() == Kind::Journal {
+            // A record may belong to a statement that alone is undone; without a header there is no commit.
+            let is_header = !appends && data.len() != PAGE_NUMBER_BYTES;
+            if written.is_err() && is_header && self.write_order.kind() == Kind::Journal {
                 buffer.abandon(self.source.fd);
             }
             written
@@ -178,6 +192,7 @@ impl OpenFile {
 
     pub fn size(&mut self) -> Result<i64, Code> {
         let fd = self.source.fd;
+        self.is_measured = true;
         if self.is_temporary() {
             let size_bytes = host::file_size(fd)?;
             return Ok(TEMPORARY.with(|buffer| buffer.size(fd, size_bytes)));
