@@ -200,3 +200,36 @@ def test_failing_device_is_survived(quick_disk: Path, mode: str, kind: str) -> N
             break
 
     assert nth > 1 or (kind == "truncate" and mode != "TRUNCATE")
+
+
+def test_lock_that_could_not_be_released_is_not_used_after_its_index_was_closed(database: Path) -> None:
+    """A read in the next WAL index took no lock: a checkpoint could overwrite the log under it."""
+    unlocking_fails = False
+
+    class Files(FileTable):
+        def unlock_index(self, handle: int, locks: int) -> None:
+            if unlocking_fails:
+                raise FileError(sqlite.SQLITE_IOERR_UNLOCK, "unlock", b"", "injected")
+            super().unlock_index(handle, locks)
+
+    ours = Driven(database, files=Files(os.fsencode(database)))
+    native = sqlite3.connect(database, isolation_level=None, timeout=0)
+    try:
+        ours.script("PRAGMA journal_mode = WAL; CREATE TABLE item (number)")
+        unlocking_fails = True
+        ours.sql("SELECT * FROM item")
+        ours.sql("PRAGMA journal_mode = DELETE")
+        unlocking_fails = False
+        native.execute("PRAGMA journal_mode = WAL")
+        native.execute("INSERT INTO item VALUES (1)")
+        native.execute("BEGIN")
+        native.execute("SELECT * FROM item").fetchall()  # marks what ours reads up to
+
+        ours.sql("BEGIN")
+        ours.sql("SELECT * FROM item")
+        native.execute("COMMIT")
+
+        assert native.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 1, "busy"
+    finally:
+        native.close()
+        ours.close()

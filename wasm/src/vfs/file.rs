@@ -265,7 +265,9 @@ impl OpenFile {
 
     pub fn shm_unmap(&mut self, delete: bool) -> Result<(), Code> {
         locks::give_back();
-        self.shm.unmap(self.source.fd, delete)
+        let unmapped = self.shm.unmap(self.source.fd, delete);
+        locks::close_index(self.source.fd); // even after an error
+        unmapped
     }
 
     /// The file is closed even after an error.

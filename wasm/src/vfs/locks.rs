@@ -54,6 +54,11 @@ pub fn close(fd: Fd) {
     with(|locks| locks.close(fd));
 }
 
+/// See `KeptLocks::close_index`.
+pub fn close_index(fd: Fd) {
+    with(|locks| locks.close_index(fd));
+}
+
 /// See `KeptLocks::share_file`.
 pub fn share_file(fd: Fd) -> Result<(), Code> {
     with(|locks| locks.share_file(fd, &mut Host))

@@ -143,6 +143,14 @@ impl KeptLocks {
         self.databases.retain(|database| database.fd != fd);
     }
 
+    /// The WAL index was released, and with it the locks that could not be released before.
+    pub fn close_index(&mut self, fd: Fd) {
+        if let Some(database) = self.find(fd) {
+            database.shared = 0;
+            database.exclusive = 0;
+        }
+    }
+
     fn find(&mut self, fd: Fd) -> Option<&mut Database> {
         self.databases.iter_mut().find(|database| database.fd == fd)
     }

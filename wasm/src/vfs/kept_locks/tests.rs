@@ -433,6 +433,19 @@ fn what_the_host_does_not_take_back_is_offered_again() {
     assert!(sqlite.host.held.is_empty());
 }
 
+#[test]
+fn what_the_host_does_not_take_back_ends_with_its_index() {
+    let mut sqlite = Sqlite::new();
+    sqlite.lock(MARK_1, SHARED).unwrap();
+    sqlite.unlock(MARK_1, SHARED);
+    sqlite.host.held.clear();
+    sqlite.locks.close_index(DATABASE);
+
+    sqlite.lock(MARK_1, SHARED).unwrap();
+
+    assert_eq!(sqlite.host.index(), [MARK_1]);
+}
+
 /// Any order of reads, writes, checkpoints and new logs: SQLite holds what it believes to hold, and at the end
 /// nothing else is held.
 #[test]
