@@ -6,6 +6,7 @@ import os
 import sqlite3
 import sys
 import tempfile
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -465,6 +466,26 @@ async def test_deserialize_with_a_running_statement_is_refused(source: rapsqlite
         assert len(await cursor.fetchall()) == ROWS - 1
     with pytest.raises(TypeError):
         await source.deserialize("text")  # type: ignore[arg-type]
+
+
+async def test_interrupted_deserialize_keeps_the_database(source: rapsqlite.Connection) -> None:
+    """SQLite empties the database in a statement first, and a progress handler could interrupt that at its end."""
+    data = await source.serialize()
+    is_done, allowed = False, 0
+    while not is_done:
+        async with connect(":memory:") as conn:
+            await conn.execute("CREATE TABLE kept (a)")
+            await conn.commit()
+            answers = chain(repeat(False, allowed), repeat(True))
+            await conn.set_progress_handler(answers.__next__, 1)
+            try:
+                await conn.deserialize(data)
+                is_done = True
+            except rapsqlite.OperationalError:
+                allowed += 1
+            await conn.set_progress_handler(None, 1)
+
+            assert await conn.get_tables() == (["t"] if is_done else ["kept"])
 
 
 async def test_serialize_uses_little_guest_memory(tmp_path: Path) -> None:

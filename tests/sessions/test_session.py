@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -461,3 +462,25 @@ async def test_interrupted_apply_changes_nothing() -> None:
 
         assert caught.value.sqlite_errorname == "SQLITE_INTERRUPT"
         assert await contents(other) == before
+
+
+@pytest.mark.parametrize("for_good", [False, True], ids=["once", "for good"])
+async def test_changeset_is_applied_or_interrupted_never_both(for_good: bool) -> None:
+    """It was reported as interrupted after it was committed, or left a transaction open."""
+    async with made("CREATE TABLE t (id INTEGER PRIMARY KEY)") as conn:
+        changeset = await recorded(conn, "INSERT INTO t VALUES (1)")
+    is_applied, allowed = False, 0
+    while not is_applied:
+        async with made("CREATE TABLE t (id INTEGER PRIMARY KEY)") as conn:
+            answers = chain(repeat(False, allowed), [True], repeat(for_good))
+            await conn.set_progress_handler(answers.__next__, 1)
+            try:
+                await conn.apply_changeset(changeset)
+                is_applied = True
+            except rapsqlite.OperationalError:
+                allowed += 1
+            await conn.set_progress_handler(None, 1)
+
+            assert await conn.fetch_scalar("SELECT count(*) FROM t") == is_applied
+            assert not conn.in_transaction
+    assert allowed > 10

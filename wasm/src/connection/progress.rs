@@ -201,6 +201,20 @@ impl Watch {
         result
     }
 
+    /// Runs what SQLite must not interrupt halfway: the progress handler is not called, by which cancellations, limits
+    /// and the user's handler interrupt. It is short.
+    pub fn without_progress<R>(&self, act: impl FnOnce() -> R) -> R {
+        let context = ptr::from_ref(self).cast_mut().cast::<c_void>();
+        let db = self.db.get();
+        // SAFETY: `db` is open, and the handler was registered with the same context before.
+        unsafe {
+            ffi::sqlite3_progress_handler(db, 0, None, ptr::null_mut());
+            let result = act();
+            ffi::sqlite3_progress_handler(db, self.period.get(), Some(on_progress), context);
+            result
+        }
+    }
+
     /// Whether the statement may need a lock, according to the parser.
     pub fn saw_use_of_database(&self) -> bool {
         self.uses_database.get()

@@ -9,6 +9,7 @@ use libsqlite3_sys as ffi;
 
 use crate::abi;
 use crate::buffers::{c_string, shown};
+use crate::connection::Connection;
 use crate::error::{Error, Result, code};
 use crate::requests::answer::Answer;
 use crate::requests::executor::Executor;
@@ -61,7 +62,7 @@ pub fn deserialize(
             let image = executor.objects.take::<Image>(request.target);
             image
                 .ok_or_else(dropped)?
-                .put_in_place(executor.connection.db())?;
+                .put_in_place(&executor.connection)?;
             Ok(Answer::nothing())
         }
         stage => Err(Error::internal(format!(
@@ -112,7 +113,7 @@ impl Image {
 
     /// Replaces the database. Bytes that are not a database are rejected first, so that the connection keeps what
     /// it has.
-    fn put_in_place(mut self, db: *mut ffi::sqlite3) -> Result<()> {
+    fn put_in_place(mut self, connection: &Connection) -> Result<()> {
         if self.filled != self.len {
             return Err(Error::internal("an image is shorter than announced"));
         }
@@ -125,12 +126,14 @@ impl Image {
         let flags = ffi::SQLITE_DESERIALIZE_FREEONCLOSE | ffi::SQLITE_DESERIALIZE_RESIZEABLE;
         let data = core::mem::replace(&mut self.data, ptr::null_mut());
         let len = self.len as i64;
+        let db = connection.db();
         // SAFETY: `db` is open; `data` is from SQLite's allocator and belongs to SQLite from here on, even after
         // an error.
-        let code = unsafe {
+        let deserialize = || unsafe {
             ffi::sqlite3_deserialize(db, self.schema.as_ptr(), data, len, len, flags as _)
         };
-        match code {
+        // SQLite empties the database, in a statement, before it takes the bytes.
+        match connection.watch.without_progress(deserialize) {
             ffi::SQLITE_OK => Ok(()),
             code => Err(Error::of_code(db, code)),
         }

@@ -44,22 +44,25 @@ pub fn apply(executor: &mut Executor, params: &[u8]) -> Result<Answer> {
         refused: RefCell::default(),
     };
     let flags = c_int::try_from(reader.integer()?).unwrap_or(0);
-    run(db, c"SAVEPOINT rapsqlite_changeset")?;
+    let run = |sql| run(watch, db, sql);
+    run(c"SAVEPOINT rapsqlite_changeset")?;
     let applied = application
         .apply(db, &source, flags)
-        .and_then(|()| run(db, c"RELEASE rapsqlite_changeset"));
+        .and_then(|()| run(c"RELEASE rapsqlite_changeset"));
     if applied.is_err() {
         // If SQLite has rolled everything back there is no savepoint, and these fail.
-        let _ = run(db, c"ROLLBACK TO rapsqlite_changeset");
-        let _ = run(db, c"RELEASE rapsqlite_changeset");
+        let _ = run(c"ROLLBACK TO rapsqlite_changeset");
+        let _ = run(c"RELEASE rapsqlite_changeset");
     }
     applied.map(|()| Answer::nothing())
 }
 
-fn run(db: *mut ffi::sqlite3, sql: &CStr) -> Result<()> {
+/// Begins or ends the savepoint. SQLite may report an interrupt after it has done so.
+fn run(watch: &Watch, db: *mut ffi::sqlite3, sql: &CStr) -> Result<()> {
     let nothing = ptr::null_mut();
     // SAFETY: `db` is open and the text ends in a NUL.
-    match unsafe { ffi::sqlite3_exec(db, sql.as_ptr(), None, ptr::null_mut(), nothing) } {
+    let exec = || unsafe { ffi::sqlite3_exec(db, sql.as_ptr(), None, ptr::null_mut(), nothing) };
+    match watch.without_progress(exec) {
         ffi::SQLITE_OK => Ok(()),
         code => Err(Error::of_code(db, code)),
     }
