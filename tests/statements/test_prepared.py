@@ -168,3 +168,17 @@ async def test_statement_of_a_closed_connection_raises() -> None:
         await statement.fetch_all()
     with pytest.raises(rapsqlite.ProgrammingError, match="closed"):
         conn.prepare("SELECT 1")
+
+
+@pytest.mark.parametrize("method", ["execute", "fetch_all"])
+async def test_prepared_statement_survives_a_result_that_the_host_refuses(method: str) -> None:
+    """Its handle was taken for one that nobody knows, and released."""
+    async with rapsqlite.connect(":memory:") as conn:
+        statement = conn.prepare("SELECT zeroblob(?) UNION ALL SELECT 'more'")
+        await statement.fetch_all((1,))
+        conn._state.guest.host._most_spilled_bytes = 200_000
+
+        with pytest.raises(rapsqlite.DataError, match="rejected"):
+            await getattr(statement, method)((300_000,))
+
+        assert await statement.fetch_all((1,)) == [[b"\0"], ["more"]]

@@ -93,7 +93,7 @@ impl<'r> Service<'r> {
         }
         let closes = request.op == abi::OP_CLOSE;
         let queued = self.rings.requests.has_more_than(&request);
-        self.answer(request.id, result, queued);
+        self.answer(&request, result, queued);
         if let Some(executor) = &self.executor {
             executor.connection.watch.end_request();
         }
@@ -180,10 +180,11 @@ impl<'r> Service<'r> {
     }
 
     /// Puts the one final reply of a request into the ring.
-    fn answer(&mut self, id: u32, result: Result<Answer>, queued: bool) {
+    fn answer(&mut self, request: &Request<'_>, result: Result<Answer>, queued: bool) {
+        let id = request.id;
         let sent = result.and_then(|answer| {
             self.done(id, &answer, queued)
-                .inspect_err(|_| self.forget(&answer))
+                .inspect_err(|_| self.forget(&answer, request.target))
         });
         let Err(error) = sent else { return };
         if !self.replies.host_left() {
@@ -193,12 +194,14 @@ impl<'r> Service<'r> {
         }
     }
 
-    /// Ends a statement whose handle the host will never know.
-    fn forget(&mut self, answer: &Answer) {
+    /// Ends what has a handle that the host will never know, and the execution of what the request was about.
+    fn forget(&mut self, answer: &Answer, known: u32) {
         if let Some(executor) = &mut self.executor {
             executor.finish(answer.handle);
-            executor.release(answer.handle);
-            drop(executor.objects.close(answer.handle));
+            if answer.handle != known {
+                executor.release(answer.handle);
+                drop(executor.objects.close(answer.handle));
+            }
         }
         vfs::give_back_locks();
     }
