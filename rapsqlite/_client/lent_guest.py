@@ -51,12 +51,15 @@ class LentGuest:
         return "closed" if self._is_returned else self._guest.state
 
     def take_back(self) -> bool:
-        """Refuse all further requests and close what was left open; False if a request runs or a block is open."""
+        """Refuse all further requests and close what was left open; False if a request runs or a block is open.
+
+        A request may also run while no task waits for it: `executemany` lets others run, and an interrupt ends a task.
+        """
         self._is_returned = True
         for release, handle in self._open:
             self._guest.post(Request(release, target=handle))
         self._open.clear()
-        return not self._running and not self._blocks
+        return not self._running and not self._blocks and not self._guest.is_working()
 
     def stop(self) -> None:
         """See `Guest.stop`."""

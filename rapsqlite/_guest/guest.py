@@ -146,6 +146,10 @@ class Guest:
         """Return a number that changes with each request."""
         return self._queue.last_id
 
+    def is_working(self) -> bool:
+        """Return True if it may still run what a task has sent, other than a request for further rows. Any thread."""
+        return self._queue.is_working()
+
     # -- requests, from any event loop ---------------------------------------------------------------
 
     async def call(self, request: Request) -> Reply:

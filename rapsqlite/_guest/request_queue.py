@@ -585,6 +585,11 @@ class RequestQueue:
         """
         return next((pending for pending in self._pending.values() if self.is_unanswered(pending)), None)
 
+    def is_working(self) -> bool:
+        """Return True if a request of a task, other than for further rows, has no reply yet. Also for finalizers."""
+        sent = list(self._pending.values())
+        return any(each.loop is not None and not each.done and each.request.op != abi.OP_NEXT for each in sent)
+
     def is_unanswered(self, pending: PendingRequest) -> bool:
         """Return True if the guest has not yet answered the request. Call with the lock held."""
         rings, position = self._rings, pending.position

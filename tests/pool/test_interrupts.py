@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import sys
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -190,3 +192,37 @@ def test_interrupt_anywhere_loses_no_place(
         seen += bool(where)
         place += step
     assert seen > 2
+
+
+def test_statement_whose_task_was_interrupted_does_not_reach_the_next_borrower(wal: Path) -> None:
+    """It may finish after its connection was returned, and leave its transaction open."""
+    begun, finish = threading.Event(), threading.Event()
+
+    def wait() -> int:
+        begun.set()
+        return finish.wait(50)
+
+    async def prepare(conn: rapsqlite.Connection) -> None:
+        await conn.create_function("wait", 0, wait)
+
+    async def interrupt() -> None:
+        while not begun.is_set():
+            await trio.lowlevel.checkpoint()
+        signal.raise_signal(signal.SIGINT)
+
+    async def insert(pool: Pool) -> None:
+        async with pool.acquire() as conn:
+            trio.lowlevel.spawn_system_task(interrupt)
+            await conn.execute("INSERT INTO t VALUES (wait())")
+
+    async def main() -> None:
+        async with create_pool(wal, init_hook=prepare) as pool:
+            with pytest.raises(KeyboardInterrupt):
+                await insert(pool)
+            finish.set()
+
+            async with pool.acquire() as conn:
+                assert not await conn.in_transaction_async()
+                assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
+
+    trio.run(main)

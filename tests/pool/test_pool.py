@@ -9,7 +9,7 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import closing, nullcontext
+from contextlib import aclosing, closing, nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,11 @@ import pytest
 import rapsqlite
 from rapsqlite import Pool, PoolClosed, PoolTimeout, TooManyWaiting, _pooled, create_pool
 from rapsqlite import pool as pools
+from rapsqlite._guest.guest import Guest
 from tests.threads import threads_but_trios
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from pathlib import Path
 
     Act = Callable[[rapsqlite.Connection], Awaitable[object]]
@@ -494,6 +495,41 @@ async def test_statement_still_running_when_its_connection_is_returned_is_ended(
         await pool.release(conn)
 
     assert await pool.fetch_scalar("SELECT 1") == 1
+
+
+async def test_executemany_between_two_chunks_when_its_connection_is_returned_does_not_reach_the_next_borrower(
+    wal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No task waits for the chunk in flight, which begins a transaction."""
+
+    async def let_others_run(*_: object) -> None:
+        sent.set()
+        await returned.wait()
+
+    async def prepare(conn: rapsqlite.Connection) -> None:
+        await conn.create_function("finished", 0, lambda: finish.wait(20))
+
+    async def insert(conn: rapsqlite.Connection) -> None:
+        async with aclosing(numbers()) as sets:
+            with pytest.raises(rapsqlite.ClosedError):
+                await conn.executemany("INSERT INTO t (b) VALUES (finished() + ?)", sets)
+
+    async def numbers() -> AsyncGenerator[tuple[int], None]:
+        yield (1,)
+
+    monkeypatch.setattr(Guest, "let_others_run", let_others_run)
+    sent, returned, finish = anyio.Event(), anyio.Event(), threading.Event()
+    async with create_pool(wal, max_size=2, init_hook=prepare) as pool, anyio.create_task_group() as tasks:
+        conn = await pool.acquire()
+        tasks.start_soon(insert, conn)
+        await sent.wait()
+        await pool.release(conn)
+        finish.set()
+        returned.set()
+
+        async with pool.acquire() as conn:
+            assert not await conn.in_transaction_async()
+            assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
 
 
 async def test_connection_that_is_dropped_is_reported_and_replaced(pool: Pool) -> None:
