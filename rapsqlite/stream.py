@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rapsqlite._client.batches import MOST_ROWS
+from rapsqlite._client.batches import MOST_ROWS, is_interrupt, rows_lost
 from rapsqlite._values.async_only import AsyncRows
 from rapsqlite._values.uncopied import Uncopied
 from rapsqlite.cursor import Cursor
@@ -30,7 +30,7 @@ class RowStream(AsyncRows, Uncopied):
     immediately.
     """
 
-    __slots__ = ("_connection", "_cursor", "_decoder", "_first_rows", "_parameters", "_rows", "_sql")
+    __slots__ = ("_connection", "_cursor", "_decoder", "_first_rows", "_is_lost", "_parameters", "_rows", "_sql")
 
     def __init__(self, connection: Connection, sql: bytes, parameters: Parameters | None, decoder: RowDecoder) -> None:
         self._connection = connection
@@ -40,6 +40,7 @@ class RowStream(AsyncRows, Uncopied):
         self._cursor: Cursor | None = None  # None until started
         self._rows: Iterator[Any] = iter(())
         self._first_rows = 1  # in the first reply
+        self._is_lost = False  # interrupted before its first row
 
     def __aiter__(self: S) -> S:
         return self
@@ -53,10 +54,17 @@ class RowStream(AsyncRows, Uncopied):
         return row
 
     async def _start(self) -> Cursor:
+        if self._is_lost:
+            raise rows_lost()
         state = self._connection._state
         params = await state.encode(self._sql, self._parameters)
         cursor = self._cursor = Cursor(self._connection)
-        await cursor._run(self._sql, 0, params, self._decoder, self._first_rows)
+        try:
+            await cursor._run(self._sql, 0, params, self._decoder, self._first_rows)
+        except BaseException as exc:
+            if is_interrupt(exc) and self._cursor is cursor and not cursor._closed:
+                self._cursor, self._is_lost = None, True  # not the end of the result
+            raise
         return cursor
 
     async def aclose(self) -> None:

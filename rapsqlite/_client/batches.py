@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rapsqlite._guest.guest import Guest
     from rapsqlite._guest.request import PendingRequest
     from rapsqlite._wasm.rings import Reply
+    from rapsqlite.errors import OperationalError
 
 
 PIPELINED_ROWS = 256
@@ -119,7 +120,7 @@ class Batches:
                 ahead = self._ahead = guest.unsent(Request(abi.OP_NEXT, target=self._handle, argument=rows))
                 guest.submit(ahead)
         except BaseException as exc:
-            self._interrupted = _is_interrupt(exc)
+            self._interrupted = is_interrupt(exc)
             if sent is not None:
                 guest.abandon(sent)
             self.close()
@@ -129,12 +130,12 @@ class Batches:
     def _raise_error(self) -> None:
         error, self._error = self._error, None
         if error is not None:
-            self._interrupted = _is_interrupt(error)
+            self._interrupted = is_interrupt(error)
             raise error
 
     def _check_complete(self) -> None:
         if self._interrupted:
-            raise interrupted("interrupted: the rows not fetched before that are lost; execute again")
+            raise rows_lost()
 
     async def finish(self) -> None:
         """End the statement if it still runs, and wait until its locks are released. Cancellation does not stop it."""
@@ -171,7 +172,12 @@ class Batches:
         self.close()
 
 
-def _is_interrupt(exc: BaseException) -> bool:
+def rows_lost() -> OperationalError:
+    """Return the error of fetching further rows of a statement that was interrupted."""
+    return interrupted("interrupted: the rows not fetched before that are lost; execute again")
+
+
+def is_interrupt(exc: BaseException) -> bool:
     """Return whether this is anything but a failure of the statement's own."""
     code = getattr(exc, "sqlite_errorcode", None)
     return code is None or code & 0xFF == abi.SQLITE_INTERRUPT

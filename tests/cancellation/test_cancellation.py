@@ -132,6 +132,30 @@ async def test_fetch_after_a_cancelled_fetch_raises_instead_of_returning_part(co
     assert await cursor.fetchall() == [(1,)]
 
 
+STREAMS: dict[str, Callable[[rapsqlite.Connection], Any]] = {
+    "stream": lambda conn: conn.stream(ENDLESS),
+    "execute_iter": lambda conn: conn.execute_iter(ENDLESS),
+    "prepared": lambda conn: conn.prepare(ENDLESS).stream(),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_stream_that_was_cancelled_before_its_first_row_is_not_an_empty_result(
+    conn: rapsqlite.Connection, name: str
+) -> None:
+    rows = STREAMS[name](conn)
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anext, rows)
+            await anyio.wait_all_tasks_blocked()
+            scope.cancel()
+
+    for _ in range(2):
+        with pytest.raises(rapsqlite.OperationalError, match="lost") as caught:
+            await anext(rows)
+        assert caught.value.sqlite_errorname == "SQLITE_INTERRUPT"
+
+
 async def test_interrupt_stops_the_running_statement(conn: rapsqlite.Connection) -> None:
     caught: list[rapsqlite.OperationalError] = []
 
