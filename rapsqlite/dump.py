@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rapsqlite import _fetching as fetching
 from rapsqlite._identifiers import quoted
+from rapsqlite.errors import interrupted
 from rapsqlite.stream import ChunkStream
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class _Query(NamedTuple):
 class Dump:
     """The lines of a dump as an async iterator; awaiting it returns them as a list. Made by ``iterdump()``."""
 
-    __slots__ = ("_chunks", "_connection", "_decoder", "_lines", "_steps")
+    __slots__ = ("_chunks", "_connection", "_decoder", "_has_failed", "_lines", "_steps")
 
     def __init__(self, connection: Connection, filter: str | None, restorable: bool) -> None:
         self._connection = connection
@@ -57,6 +58,7 @@ class Dump:
         self._decoder: RowDecoder = fetching.plain_decoder(connection._state, "list")
         self._chunks: ChunkStream | None = None
         self._lines: Iterator[str] = iter(())
+        self._has_failed = False  # then the rest of the script would lack what was being read
 
     def __aiter__(self) -> Dump:
         return self
@@ -64,7 +66,15 @@ class Dump:
     async def __anext__(self) -> str:
         for line in self._lines:
             return line
-        self._lines = iter(await self._more())
+        if self._has_failed:
+            raise interrupted("interrupted: a dump that has failed is not complete; begin it again")
+        try:
+            self._lines = iter(await self._more())
+        except StopAsyncIteration:
+            raise
+        except BaseException:
+            self._has_failed = True
+            raise
         return next(self._lines)
 
     async def _more(self) -> list[str]:
@@ -100,6 +110,7 @@ class Dump:
         """End the dump; no further lines are returned."""
         self._steps.close()
         self._lines = iter(())
+        self._has_failed = False
         chunks, self._chunks = self._chunks, None
         if chunks is not None:
             await chunks.aclose()

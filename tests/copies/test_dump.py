@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 
+import anyio
 import pytest
 
 import rapsqlite
@@ -250,3 +251,43 @@ async def test_dump_of_a_broken_view_reports_the_error_and_leaves_the_connection
             [line async for line in dump]
 
         assert await conn.fetch_all("SELECT 1") == [[1]]
+
+
+@pytest.mark.parametrize("failure", ["cancellation", "interrupt"])
+@pytest.mark.parametrize("line", [1, 2, 4], ids=["tables", "columns of the first table", "columns of the second table"])
+async def test_dump_that_failed_does_not_go_on_without_what_it_was_reading(failure: str, line: int) -> None:
+    """It would end with COMMIT, and its text would make a database that lacks tables or rows."""
+
+    async def hold() -> None:
+        async with conn.transaction():
+            entered.set()
+            await failed.wait()
+
+    async def read() -> None:
+        if failure == "cancellation":
+            with scope:
+                await anext(dump)
+        else:
+            with pytest.raises(rapsqlite.OperationalError, match="interrupted"):
+                await anext(dump)
+
+    entered, failed, scope = anyio.Event(), anyio.Event(), anyio.CancelScope()
+    async with rapsqlite.connect(":memory:") as conn:
+        await conn.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1); CREATE TABLE u (a)")
+        dump = conn.iterdump()
+        for _ in range(line):
+            await anext(dump)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hold)
+            await entered.wait()
+            tasks.start_soon(read)
+            await anyio.wait_all_tasks_blocked()
+            scope.cancel()
+            await conn.interrupt()
+            failed.set()
+
+        for _ in range(2):
+            with pytest.raises(rapsqlite.OperationalError, match="not complete"):
+                await anext(dump)
+        await dump.aclose()
+        assert [line async for line in dump] == []
