@@ -88,6 +88,7 @@ class Copies:
         async with Image() as image:
             total = await _copy(self._state.guest, image, abi.BACKUP_TO_IMAGE, name, step_pages, progress, sleep_s)
             if isinstance(target, Copies):
+                await target._state.apply_pending_setting()
                 await _copy(target._state.guest, image, abi.BACKUP_FROM_IMAGE, "main", 0, progress, sleep_s)
             else:
                 await hand_over(image, target, progress, sleep_s, total)
@@ -107,6 +108,7 @@ class Copies:
         if not isinstance(source, sqlite3.Connection):
             raise TypeError(_not_a_connection("restore() argument 'source'", source))
         name, sleep_s = checked_name(name, "restore", "name"), checked_seconds(sleep)
+        await self._state.apply_pending_setting()
         guest = self._state.guest
         guest.state  # noqa: B018 - raises if the connection is closed
         async with Image() as image:
@@ -129,6 +131,7 @@ class Copies:
         """
         view = bytes_of(data)
         name = checked_name(name, "deserialize", "name")
+        await self._state.apply_pending_setting()
         guest = self._state.guest
         begin = _encode([name, len(view)])
         handle = (await guest.call(Request(abi.OP_DESERIALIZE, params=begin, argument=abi.DESERIALIZE_BEGIN))).handle

@@ -54,6 +54,26 @@ async def test_native_database_replaces_ours(of: str, to: str, check_same_thread
             assert source.execute("SELECT count(*) FROM t").fetchone() == (3,)
 
 
+@pytest.mark.parametrize("replace", ["deserialize", "restore", "backup"])
+async def test_setting_that_commits_is_applied_before_the_database_is_replaced(replace: str) -> None:
+    """As before any statement: the transaction that it ends would lock the database."""
+    async with rapsqlite.connect(":memory:") as conn, rapsqlite.connect(":memory:") as other:
+        await other.executescript(SCRIPT)
+        await conn.execute("CREATE TABLE replaced (a)")
+        await conn.execute("INSERT INTO replaced VALUES (1)")
+        conn.isolation_level = None
+
+        if replace == "deserialize":
+            await conn.deserialize(await other.serialize())
+        elif replace == "restore":
+            with native() as source:
+                await conn.restore(source)
+        else:
+            await other.backup(conn)
+
+        assert await conn.get_tables() == ["t"]
+
+
 async def test_native_connection_to_the_same_file_keeps_its_locks(tmp_path: Path) -> None:
     """A user may open one file with two SQLite libraries in a process; the copy must not break the locks."""
     path = tmp_path / "a.db"
