@@ -5,6 +5,7 @@ https://sqlite.org/c3ref/prepare.html
 
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -21,10 +22,14 @@ from rapsqlite.errors import ProgrammingError
 from rapsqlite.stream import RowStream
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from rapsqlite._client.state import RowDecoder
     from rapsqlite._guest.guest import Guest
     from rapsqlite.connection import Connection
     from rapsqlite.types import Parameters
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -40,8 +45,11 @@ class PreparedStatement(Uncopied):
         "_closed",
         "_connection",
         "_encoded",
+        "_fetching",
+        "_guard",
         "_guest",
         "_handle",
+        "_is_starting",
         "_lock",
         "_running",
         "_runs_text",
@@ -59,7 +67,12 @@ class PreparedStatement(Uncopied):
         self._lock = FairLock()  # for tasks that want to prepare it
         self._closed = False
         self._runs_text = undoes(self._encoded)  # one request that always completes, instead of two
-        self._running: weakref.ref[Cursor] | None = None  # the cursor whose rows the statement is still producing
+        # Guards what follows. An execution under the handle ends the one before it, so a cursor has it to itself from
+        # its request to its last row. A whole result is one request; any number of tasks may have sent one.
+        self._guard = threading.Lock()
+        self._fetching = 0  # requests for whole results
+        self._is_starting = False  # a cursor's first request is under way
+        self._running: weakref.ref[Cursor] | None = None  # the cursor whose rows the statement may still be producing
 
     @property
     def query(self) -> str:
@@ -81,31 +94,60 @@ class PreparedStatement(Uncopied):
                 raise
         return self._handle
 
-    async def _ready(self) -> int:
-        """Return the handle to use, or 0 to run the text while a cursor still reads the statement's rows."""
+    async def _take(self, *, by_cursor: bool) -> int:
+        """Return the handle to use, or 0 to run the text, because other rows would be lost. Ends with `_put`."""
         if self._closed:
             raise ProgrammingError("Cannot operate on a closed statement.")
         if self._runs_text:
             return 0
-        cursor = self._running() if self._running is not None else None
-        if cursor is not None and cursor._is_running:
-            return 0
-        self._running = None
-        return self._handle or await self._prepare()
+        if not self._handle:
+            await self._prepare()
+        with self._guard:
+            cursor = self._running() if self._running is not None else None
+            is_in_use = self._is_starting or (cursor is not None and cursor._is_running)
+            if not self._handle or is_in_use or (by_cursor and self._fetching):
+                return 0
+            self._is_starting = by_cursor
+            self._fetching += not by_cursor
+            return self._handle
+
+    def _put(self, handle: int, cursor: Cursor | None = None) -> None:
+        """Note that a whole result has arrived, or the first rows of a cursor."""
+        if not handle:
+            return
+        with self._guard:
+            if cursor is None:
+                self._fetching -= 1
+            else:
+                self._running = weakref.ref(cursor)
+                self._is_starting = False
+
+    async def _run(self, parameters: Parameters | None, decoder: RowDecoder, row_count: int = 1) -> Cursor:
+        cursor = Cursor(self._connection)
+        handle = await self._take(by_cursor=True)
+        try:
+            params = await self._connection._state.encode(self._encoded, parameters)
+            await cursor._run(self._encoded, handle, params, decoder, row_count)
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
+            handle = 0  # it may still begin, and end what has begun since: the handle is not used again
+            raise
+        finally:
+            self._put(handle, cursor)
+        return cursor
+
+    async def _fetch(self, fetch: Callable[..., Awaitable[R]], *arguments: Any) -> R:
+        handle = await self._take(by_cursor=False)
+        try:
+            return await fetch(self._connection, self._encoded, handle, *arguments)
+        finally:
+            self._put(handle)
 
     def execute(self, parameters: Parameters | None = None) -> Operation[Cursor]:
         """Execute it; await the result or use it in ``async with`` to get the cursor."""
         return Operation(self._execute(parameters))
 
     async def _execute(self, parameters: Parameters | None) -> Cursor:
-        state = self._connection._state
-        cursor = Cursor(self._connection)
-        handle = await self._ready()
-        params = await state.encode(self._encoded, parameters)
-        await cursor._run(self._encoded, handle, params, state.decoder(cursor.row_factory))
-        if handle and cursor._is_running:
-            self._running = weakref.ref(cursor)
-        return cursor
+        return await self._run(parameters, self._connection._state.tuple_decoder)
 
     @overload
     async def fetch_all(self, parameters: Parameters | None = None) -> list[Any]: ...
@@ -114,7 +156,9 @@ class PreparedStatement(Uncopied):
     async def fetch_all(self, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> list[Any]:
         """Return all rows, as lists unless ``row_factory`` or ``into`` is set."""
         decoder = fetching.decoder_into(self._connection._state, into)
-        return await fetching.fetch_rows(self._connection, self._encoded, await self._ready(), parameters, decoder)
+        if decoder.needs_columns:  # as in `fetch_rows`
+            return await (await self._run(parameters, decoder, 0)).fetchall()
+        return await self._fetch(fetching.fetch_rows, parameters, decoder)
 
     @overload
     async def fetch_one(self, parameters: Parameters | None = None) -> Any: ...
@@ -123,7 +167,7 @@ class PreparedStatement(Uncopied):
     async def fetch_one(self, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> Any:
         """Return the first row; DatabaseError if there is none."""
         decoder = fetching.decoder_into(self._connection._state, into)
-        return await fetching.fetch_one(self._connection, self._encoded, await self._ready(), parameters, decoder)
+        return await self._fetch(fetching.fetch_one, parameters, decoder)
 
     @overload
     async def fetch_optional(self, parameters: Parameters | None = None) -> Any: ...
@@ -132,17 +176,16 @@ class PreparedStatement(Uncopied):
     async def fetch_optional(self, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> Any:
         """Return the first row, or None if there is none."""
         decoder = fetching.decoder_into(self._connection._state, into)
-        handle = await self._ready()
-        rows, _ = await fetching.fetch_first(self._connection, self._encoded, handle, parameters, decoder)
+        rows, _ = await self._fetch(fetching.fetch_first, parameters, decoder)
         return rows[0] if rows else None
 
     async def fetch_scalar(self, parameters: Parameters | None = None) -> Any:
         """Return the only column of the first row, None without rows; ProgrammingError for several columns."""
-        return await fetching.fetch_scalar(self._connection, self._encoded, await self._ready(), parameters)
+        return await self._fetch(fetching.fetch_scalar, parameters)
 
     async def fetch_blob(self, parameters: Parameters | None = None) -> bytes | None:
         """Return the only column of the first row, a BLOB or NULL; raises TypeError for another type."""
-        return await fetching.fetch_blob(self._connection, self._encoded, await self._ready(), parameters)
+        return await self._fetch(fetching.fetch_blob, parameters)
 
     def stream(self, parameters: Parameters | None = None, *, into: type[Any] | None = None) -> RowStream:
         """Return an async iterator over the rows.

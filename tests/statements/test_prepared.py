@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 import rapsqlite
@@ -98,6 +99,71 @@ async def test_tasks_share_a_statement(conn: rapsqlite.Connection) -> None:
 
     assert answers == {key: f"row {key}" for key in range(100)}
     assert (await conn.statistics())["open_statements"] == 1
+
+
+ROWS = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT 2000) SELECT ? AS key, i FROM n"
+
+
+@pytest.mark.parametrize("factory", [None, lambda _, row: list(row)], ids=["decoded", "row by row"])
+async def test_cursors_and_whole_results_of_several_tasks_stay_separate(
+    conn: rapsqlite.Connection, factory: Any
+) -> None:
+    """An execution under the statement's handle ends the one before it, also one whose first rows are under way."""
+
+    async def read(key: int, verb: str) -> None:
+        if verb == "fetch_all":
+            answers[key] = await statement.fetch_all([key])
+        else:
+            async with statement.execute([key]) as cursor:
+                answers[key] = [list(row) async for row in cursor]
+
+    conn.row_factory = factory
+    verbs = ["execute", "fetch_all"] * 3 + ["execute"] * 3
+    for order in (verbs, verbs[::-1]):
+        answers: dict[int, list[Any]] = {}
+        statement = conn.prepare(ROWS)
+        async with anyio.create_task_group() as tasks:
+            for key, verb in enumerate(order):
+                tasks.start_soon(read, key, verb)
+
+        assert answers == {key: [[key, i + 1] for i in range(2000)] for key in range(len(order))}
+
+
+async def test_whole_result_held_back_by_a_block_leaves_a_cursor_of_the_block_its_rows(
+    conn: rapsqlite.Connection,
+) -> None:
+    async def read() -> None:
+        await entered.wait()
+        answers.append(await statement.fetch_all([2]))
+
+    await conn.commit()
+    entered, answers = anyio.Event(), list[Any]()
+    statement = conn.prepare(ROWS)
+    await statement.fetch_one([0])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(read)
+        async with conn.transaction():
+            entered.set()
+            await anyio.wait_all_tasks_blocked()
+            cursor = await statement.execute([1])
+        while not answers:
+            await anyio.lowlevel.checkpoint()
+
+        assert len(await cursor.fetchall()) == len(answers[0]) == 2000
+
+
+async def test_statement_stays_in_use_after_a_cursor_that_failed_to_start(conn: rapsqlite.Connection) -> None:
+    statement = conn.prepare("SELECT ?")
+    with pytest.raises(rapsqlite.ProgrammingError):
+        await statement.execute([])
+    before = await conn.statistics()
+
+    async with statement.execute([1]) as cursor:
+        assert await cursor.fetchall() == [(1,)]
+    assert await statement.fetch_all([2]) == [[2]]
+
+    after = await conn.statistics()
+    assert (after["cache_hits"], after["cache_misses"]) == (before["cache_hits"], before["cache_misses"])
 
 
 async def test_prepared_statement_follows_a_schema_change(conn: rapsqlite.Connection) -> None:
