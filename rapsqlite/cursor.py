@@ -264,6 +264,14 @@ class Cursor(AsyncRows, CursorAttributes, Uncopied):
             self._take(reply.rows)
         return True
 
+    async def _run_to_end(self) -> None:
+        """Run the statement without keeping its rows, then close: what ends it may fail, such as a commit."""
+        while True:
+            self._base = self._made = self._rows = iter(())
+            if not await self._next_batch(0):
+                break
+        await self.close()
+
     def _drop_rows(self) -> None:
         batches, self._batches = self._batches, None
         if batches is not None:

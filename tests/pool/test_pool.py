@@ -71,6 +71,33 @@ async def test_pool_methods_work_like_connection_methods(database: Path, kind: s
         assert pool.statistics()["out"] == 0
 
 
+DEFERRED_KEY = "CREATE TABLE u (a REFERENCES t DEFERRABLE INITIALLY DEFERRED)"
+
+
+@pytest.mark.parametrize("rows", ["VALUES (1)", "VALUES (1), (2)", "SELECT i FROM n"])
+@pytest.mark.parametrize("verb", ["execute", "execute_insert"])
+async def test_statement_whose_rows_are_not_wanted_is_committed_or_raises(wal: Path, verb: str, rows: str) -> None:
+    """INSERT ... RETURNING commits after its last row."""
+    insert = f"WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 9999) INSERT INTO u {rows} RETURNING a"
+    async with create_pool(wal, pragmas={"foreign_keys": True}) as pool:
+        await pool.execute(DEFERRED_KEY)
+        with pytest.raises(rapsqlite.IntegrityError, match="FOREIGN KEY"):
+            await getattr(pool, verb)(insert)
+        assert await pool.fetch_scalar("SELECT count(*) FROM u") == 0
+
+        await pool.executemany("INSERT INTO t VALUES (?, 0)", [(i,) for i in range(1, 10_000)])
+        await getattr(pool, verb)(insert)
+        assert await pool.fetch_scalar("SELECT count(*) FROM u") > 0
+
+
+async def test_cursor_of_a_statement_whose_rows_are_not_wanted_counts_its_changes(pool: Pool) -> None:
+    cursor = await pool.execute("INSERT INTO t (b) VALUES (1), (2), (3), (4) RETURNING a")
+
+    assert (cursor.rowcount, cursor.lastrowid) == (4, 4)
+    with pytest.raises(rapsqlite.ProgrammingError, match="closed"):
+        await cursor.fetchone()
+
+
 async def test_readers_and_the_writer_are_different_connections(pool: Pool) -> None:
     async with pool.acquire() as writer, pool.acquire(read_only=True) as one, pool.acquire(read_only=True) as two:
         await writer.execute("INSERT INTO t (b) VALUES (1)")

@@ -276,6 +276,17 @@ async def test_operations_are_context_managers(conn: rapsqlite.Connection) -> No
         assert rows == [(1,), (2,)]
 
 
+async def test_execute_insert_raises_if_its_statement_is_not_committed() -> None:
+    """INSERT ... RETURNING commits after its last row, which nobody fetches."""
+    async with connect(":memory:", isolation_level=None, pragmas={"foreign_keys": True}) as conn:
+        await conn.execute("CREATE TABLE t (a PRIMARY KEY)")
+        await conn.execute("CREATE TABLE u (a REFERENCES t DEFERRABLE INITIALLY DEFERRED)")
+
+        with pytest.raises(rapsqlite.IntegrityError, match="FOREIGN KEY"):
+            await conn.execute_insert("INSERT INTO u VALUES (1) RETURNING a")
+        assert await conn.fetch_scalar("SELECT count(*) FROM u") == 0
+
+
 @pytest.mark.parametrize(
     "factory", [None, "tuple", "list", "dict", Row, lambda cursor, row: (len(cursor.description), row)]
 )
