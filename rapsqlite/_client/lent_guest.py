@@ -40,7 +40,7 @@ class LentGuest:
         self.may_have_settings = False
         """Whether a statement may have left a PRAGMA, a TEMP object or an attached database behind."""
         self.is_changed = False
-        """Whether functions, hooks, limits or configuration may have been changed, which cannot be undone."""
+        """Whether functions, hooks, limits, configuration or the database may have been replaced for good."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._guest, name)
@@ -128,7 +128,7 @@ class LentGuest:
     def _note(self, request: Request) -> None:
         if self._is_returned:
             raise ClosedError(RETURNED)
-        if request.op == abi.OP_CONTROL and request.target not in _HARMLESS:
+        if request.op == abi.OP_DESERIALIZE or (request.op == abi.OP_CONTROL and request.target not in _HARMLESS):
             self.is_changed = True
         elif request.op in _RELEASING:
             self._open.pop((request.op, request.target), None)

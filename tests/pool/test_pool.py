@@ -342,6 +342,16 @@ async def test_no_state_of_a_borrower_reaches_the_next(wal: Path, read_only: boo
             assert await pool.fetch_scalar("SELECT 1") == 1
 
 
+async def test_database_that_a_borrower_has_replaced_in_memory_does_not_take_the_next_ones_writes(pool: Pool) -> None:
+    async with pool.acquire() as conn:
+        await conn.deserialize(await conn.serialize())
+        await conn.execute("INSERT INTO t (b) VALUES ('in memory')")
+
+    await pool.execute("INSERT INTO t (b) VALUES ('in the file')")
+
+    assert await pool.fetch_all("SELECT b FROM t") == [["in the file"]]
+
+
 async def test_journal_mode_of_a_borrower_is_reset(database: Path) -> None:
     """Outside WAL mode it belongs to the connection."""
     async with create_pool(database) as pool:
