@@ -301,6 +301,7 @@ class Pool(Uncopied):
         self._loop: Loop | None = None
         self._process = os.getpid()
         self._lanes: list[_Lane] = []  # once open: the writer's, then the readers' if there are separate readers
+        self._readers = _Lane(0, read_only=True)  # once removed it still counts those that are out
         self._opening: Any = None
         self._can_read_beside = False
         self._loans: weakref.WeakKeyDictionary[Connection, _Loan] = weakref.WeakKeyDictionary()  # what is out
@@ -731,10 +732,10 @@ class Pool(Uncopied):
             first.most = self._max_size
         elif self._can_read_beside and self._max_size > 1:
             if len(self._lanes) == 1:
-                self._lanes.append(_Lane(0, read_only=True))
-            self._lanes[1].most = self._max_size - 1
+                self._lanes.append(self._readers)
+            self._readers.most = self._max_size - 1
         elif len(self._lanes) > 1:
-            readers = self._lanes[1]
+            readers = self._readers
             readers.most = 0
             first.take_waiting_from(readers)
             while readers.idle:

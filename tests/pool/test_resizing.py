@@ -38,6 +38,21 @@ async def test_task_waiting_for_a_reader_gets_the_writer_once_readers_are_remove
         assert pool.statistics()["size"] == 1
 
 
+async def test_reader_that_is_out_while_readers_are_removed_still_counts(wal: Path) -> None:
+    """With it there would be one connection more than ``max_size``."""
+    async with create_pool(wal, max_size=3) as pool:
+        reader = await pool.acquire(read_only=True)
+        await pool.resize(max_size=1)
+        await pool.resize(max_size=3)
+
+        async with pool.acquire(), pool.acquire(read_only=True):
+            assert pool.statistics()["size"] == 3
+            with pytest.raises(rapsqlite.ProgrammingError, match="all read-only connections"):
+                await pool.acquire(read_only=True)
+        await pool.release(reader)
+        assert pool.statistics()["idle"] == pool.statistics()["size"] == 3
+
+
 async def test_cancelled_wait_for_a_reader_loses_no_writer(wal: Path) -> None:
     async with create_pool(wal, max_size=2, acquire_timeout=50) as pool:
         reader, writer = await pool.acquire(read_only=True), await pool.acquire()
