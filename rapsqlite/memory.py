@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from rapsqlite._client.shared_memory import SharedMemory
-from rapsqlite.connection import Connection
+from rapsqlite.connection import Connection, connect
 
 
 class MemoryConnection(Connection):
@@ -25,8 +25,9 @@ def connect_memory(*, name: str | None = None, **options: Any) -> Connection:
     """Return a connection to an in-memory database; await it, or use it in ``async with``.
 
     Without ``name`` the database is private, as with ``connect(":memory:")``. Connections of one process with the same
-    ``name`` share a database, which lives until the last of them closes. ``options`` are the options of `connect`.
+    ``name`` share a database, which lives until the last of them closes. ``options`` are the options of `connect`; with
+    ``name`` all but ``factory``.
     """
     if name is None:
-        return Connection(":memory:", **options)
-    return MemoryConnection(name, **options)
+        return connect(":memory:", **options)
+    return connect(name, factory=MemoryConnection, **options)

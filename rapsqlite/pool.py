@@ -29,7 +29,6 @@ from rapsqlite._values.options import checked_callable, checked_seconds
 from rapsqlite._values.uncopied import Uncopied
 from rapsqlite.connection import Connection, calling_line, connect
 from rapsqlite.errors import ClosedError, OperationalError, PoolClosed, PoolTimeout, ProgrammingError, TooManyWaiting
-from rapsqlite.memory import connect_memory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator
@@ -751,8 +750,9 @@ class Pool(Uncopied):
         """Open a connection, already counted in ``lane.size``."""
         options = {**self._options, "read_only": True} if lane.read_only else self._options
         name = self._memory_name
+        database = self._database if name is None else SharedMemory(name)
         generation = self._generation  # first: `drain` means what is being opened too
-        connection = connect(self._database, **options) if name is None else connect_memory(name=name, **options)
+        connection = connect(database, **options)
         try:
             await connection
             connection._state.guest.files.explain(abi.SQLITE_READONLY, _READ_ONLY if lane.read_only else "")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -282,3 +283,20 @@ assert os.path.isdir(os.path.dirname(shared.path))
 def test_child_forked_while_another_thread_creates_a_database_has_its_own() -> None:
     """That thread holds the lock while it creates a directory, and does not exist in the child."""
     subprocess.run([sys.executable, "-c", _FORKED_WHILE_ANOTHER_THREAD_SHARES], check=True, timeout=30)
+
+
+@pytest.mark.parametrize("kind", ["private", "named", "pool"])
+async def test_in_memory_databases_take_every_option_of_connect(kind: str) -> None:
+    class Special(rapsqlite.Connection):
+        pass
+
+    options: dict[str, Any] = {"loop": None, "check_same_thread": False}
+    if kind == "named":
+        async with rapsqlite.connect_memory(name="options", **options) as conn:
+            assert await conn.fetch_scalar("SELECT 1") == 1
+    elif kind == "private":
+        async with rapsqlite.connect_memory(factory=Special, **options) as conn:
+            assert isinstance(conn, Special)
+    else:
+        async with rapsqlite.create_pool(":memory:", factory=Special, **options) as pool, pool.acquire() as conn:
+            assert isinstance(conn, Special)
