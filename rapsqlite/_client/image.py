@@ -65,7 +65,8 @@ class Image:
             shared = _shared_directory()
             if shared not in _reclaimed:
                 _reclaimed.add(shared)
-                _reclaim(shared)
+                with contextlib.suppress(OSError):  # files may be made in a directory that cannot be listed
+                    _reclaim(shared)
             if self._is_left:
                 return  # its task did not wait
             directory = self._lock.acquire_new(shared, _PREFIX)

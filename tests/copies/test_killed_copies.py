@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,27 @@ async def test_directory_that_cannot_be_created_leaves_no_lock_file(
 
         assert os.listdir(tmp_path) == []
         assert await conn.serialize()
+
+
+async def test_copies_are_made_in_a_directory_that_cannot_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of killed processes stay there, which is no reason to make no copy."""
+
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if path == str(tmp_path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
+    async with rapsqlite.connect(":memory:") as conn:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "scandir", refuse)
+            assert await conn.serialize()
+
+    assert os.listdir(tmp_path) == []
 
 
 async def test_copies_are_made_where_files_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
