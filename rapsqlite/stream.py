@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rapsqlite._client.batches import MOST_ROWS, is_interrupt, rows_lost
+from rapsqlite._client.fair_lock import FairLock
 from rapsqlite._values.async_only import AsyncRows
 from rapsqlite._values.uncopied import Uncopied
 from rapsqlite.cursor import Cursor
@@ -30,14 +31,19 @@ class RowStream(AsyncRows, Uncopied):
     immediately.
     """
 
-    __slots__ = ("_connection", "_cursor", "_decoder", "_first_rows", "_is_lost", "_parameters", "_rows", "_sql")
+    __slots__ = (
+        "_begun", "_connection", "_cursor", "_decoder", "_first_rows", "_is_lost", "_lock", "_parameters", "_rows",
+        "_sql",
+    )  # fmt: skip
 
     def __init__(self, connection: Connection, sql: bytes, parameters: Parameters | None, decoder: RowDecoder) -> None:
         self._connection = connection
         self._sql = sql
         self._parameters = parameters
         self._decoder = decoder
+        self._lock = FairLock()  # for tasks that want to start it
         self._cursor: Cursor | None = None  # None until started
+        self._begun: Cursor | None = None  # the same once its first rows have arrived
         self._rows: Iterator[Any] = iter(())
         self._first_rows = 1  # in the first reply
         self._is_lost = False  # interrupted before its first row
@@ -48,28 +54,42 @@ class RowStream(AsyncRows, Uncopied):
     async def __anext__(self) -> Any:
         for row in self._rows:  # as in Cursor.__anext__
             return row
-        cursor = self._cursor or await self._start()
+        cursor = self._begun or await self._start()
         row = await cursor.__anext__()
         self._rows = cursor._rows
         return row
 
     async def _start(self) -> Cursor:
+        turn = await self._lock.acquire()
+        try:
+            return self._begun or await self._begin()
+        finally:
+            try:
+                self._lock.release(turn)
+            except BaseException:
+                self._lock.release(turn)
+                raise
+
+    async def _begin(self) -> Cursor:
         if self._is_lost:
             raise rows_lost()
-        state = self._connection._state
-        params = await state.encode(self._sql, self._parameters)
-        cursor = self._cursor = Cursor(self._connection)
+        params = await self._connection._state.encode(self._sql, self._parameters)
+        cursor = self._cursor = self._cursor or Cursor(self._connection)
         try:
             await cursor._run(self._sql, 0, params, self._decoder, self._first_rows)
         except BaseException as exc:
-            if is_interrupt(exc) and self._cursor is cursor and not cursor._closed:
-                self._cursor, self._is_lost = None, True  # not the end of the result
+            if is_interrupt(exc):
+                self._is_lost = not cursor._closed  # it is not the end of the result
+            else:
+                self._begun = cursor
             raise
+        self._begun = cursor
         return cursor
 
     async def aclose(self) -> None:
         """End the statement; idempotent. Cancellation does not stop it."""
         self._rows = iter(())
+        self._is_lost = False
         if self._cursor is None:
             self._cursor = Cursor(self._connection)
         await self._cursor.close()
@@ -104,7 +124,7 @@ class ChunkStream(RowStream):
         error, self._error = self._error, None
         if error is not None:
             raise error
-        cursor = self._cursor or await self._start()
+        cursor = self._begun or await self._start()
         cursor._check()
         rows: list[Any] = []
         try:

@@ -7,6 +7,8 @@ import gc
 import sqlite3
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
+import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 
@@ -241,6 +243,25 @@ async def test_leaving_a_stream_ends_its_statement(conn: rapsqlite.Connection, m
     assert (await conn.statistics())["open_statements"] == before
     with pytest.raises(rapsqlite.ProgrammingError, match="closed"):
         await stream.__anext__()
+
+
+@pytest.mark.parametrize("make", [lambda c: c.stream(NUMBERS, [9_999]), lambda c: c.execute_iter(NUMBERS, [9_999])])
+async def test_tasks_share_a_stream_from_its_first_row_on(conn: rapsqlite.Connection, make: Any) -> None:
+    """A task that comes while another one starts the statement would take the stream for an empty one."""
+
+    async def read(task: int) -> None:
+        async for _ in stream:
+            counts[task] += 1
+            await anyio.lowlevel.checkpoint()
+
+    stream = make(conn)
+    counts = [0] * 3
+    async with anyio.create_task_group() as tasks:
+        for task in range(3):
+            tasks.start_soon(read, task)
+
+    assert all(counts)
+    assert sum(counts) == len([each async for each in make(conn)])
 
 
 async def test_error_of_a_stream_is_raised_at_its_first_row(conn: rapsqlite.Connection) -> None:
