@@ -170,7 +170,7 @@ class TransactionControl:
         elif self._autocommit is False:
             await self.guest.call(Request(abi.OP_SCRIPT, b"COMMIT", format=_THEN_BEGIN))
         else:
-            await self._commit_open()
+            await self.commit_open()
 
     async def rollback(self) -> None:
         """Roll back if there is a transaction, including one that a changed setting failed to commit."""
@@ -180,7 +180,7 @@ class TransactionControl:
         elif self._autocommit is True and applied:
             self.guest.state  # noqa: B018 - raises if the connection is closed
         else:
-            await _tolerate(_NOTHING_TO_ROLL_BACK, self.run("ROLLBACK"))
+            await self.roll_back_open()
 
     def next_block(self) -> int:
         """Return a number that no other block of this connection has had. Any thread."""
@@ -192,8 +192,13 @@ class TransactionControl:
         """Run one statement without parameters and rows."""
         await self.guest.call(Request(abi.OP_EXECUTE, sql.encode()))
 
-    async def _commit_open(self) -> None:
+    async def commit_open(self) -> None:
+        """Commit if there is a transaction, whatever began it."""
         await self.guest.call(Request(abi.OP_SCRIPT, b"", format=abi.FORMAT_SCRIPT_COMMITS))
+
+    async def roll_back_open(self) -> None:
+        """Roll back if there is a transaction, whatever began it."""
+        await _tolerate(_NOTHING_TO_ROLL_BACK, self.run("ROLLBACK"))
 
 
 async def _tolerate(message: str, step: Awaitable[None]) -> None:

@@ -282,18 +282,28 @@ class Adapted(AdaptedConnection):
     def commit(self) -> None:
         """Commit, if a transaction is open."""
         if self._connection.in_transaction:
-            await_(self._connection.commit())
+            await_(self._commit())
+
+    async def _commit(self) -> None:
+        await self._connection.commit()
+        if self._connection.autocommit is True:  # then a BEGIN of the program's began it
+            await self._connection._state.commit_open()
 
     def rollback(self) -> None:
         """Roll back, if a transaction is open."""
         if self._connection.in_transaction:
-            _run(self._connection.rollback())
+            _run(self._rollback())
+
+    async def _rollback(self) -> None:
+        await self._connection.rollback()
+        if self._connection.autocommit is True:  # as in `_commit`
+            await self._connection._state.roll_back_open()
 
     def recover(self) -> bool:
         """Roll back after a cancellation, shielded from it; return whether the connection can be used again."""
         try:
             if self._connection.in_transaction:
-                await_(self._connection.rollback())  # without delivering: the pool must come to its end
+                await_(self._rollback())  # without delivering: the pool must come to its end
             return not self._connection.in_transaction and self.is_alive()
         except errors.Error:
             return False

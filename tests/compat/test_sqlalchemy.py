@@ -223,6 +223,36 @@ async def test_autocommit_level_and_back(database: Path) -> None:
         assert (levels, names) == (["AUTOCOMMIT", "SERIALIZABLE"], ["kept"])
 
 
+@pytest.mark.parametrize("end", ["commit", "rollback", "return", "cancel"])
+@pytest.mark.parametrize("option", ["isolation_level", "autocommit"])
+async def test_transaction_that_sql_begins_at_autocommit_level_ends_as_asked(
+    end: str, option: str, database: Path
+) -> None:
+    """As with pysqlite and aiosqlite. It stayed open: the next borrower took part in it, and it was lost in the end."""
+    options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
+    if option == "autocommit":
+        options = {"connect_args": {"autocommit": True}}
+    async with library(url_of(database)) as engine:
+        pass
+    async with engine_on(url_of(database), pool_size=1, max_overflow=0, **options) as engine:
+        async with engine.connect() as connection:
+            driver = await driver_of(connection)
+            await connection.execute(sa.text("BEGIN IMMEDIATE"))
+            await connection.execute(sa.insert(Author).values(name="Ada"))
+            if end == "cancel":
+                task = asyncio.create_task(connection.execute(ENDLESS))
+                await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait([task])
+            elif end != "return":
+                await getattr(connection, end)()
+        async with engine.connect() as connection:
+            is_same, is_open = await driver_of(connection) is driver, driver.in_transaction
+            names = (await connection.scalars(sa.select(Author.name))).all()
+
+    assert (is_same, is_open, names) == (True, False, ["Ada"] if end == "commit" else [])
+
+
 async def test_concurrent_immediate_transactions_never_fail(database: Path) -> None:
     """40 tasks read and then write: with BEGIN IMMEDIATE they queue; DEFERRED ones would mostly fail."""
     async with library(f"{url_of(database)}?isolation_level=IMMEDIATE&pragma_journal_mode=wal") as engine:
