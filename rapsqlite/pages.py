@@ -17,7 +17,7 @@ from rapsqlite.cursor import Cursor
 from rapsqlite.errors import ProgrammingError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from rapsqlite.connection import Connection
     from rapsqlite.types import Parameters, SQLiteValue
@@ -63,15 +63,14 @@ async def paginate(
     if page_size < 1:
         raise ValueError("page_size must be at least 1")
     values = None if after is None else _values_of(after, keys, descending)
-    condition, bound = ("1", []) if values is None else _beyond(keys, values, descending)
+    bindings = _Bindings(parameters)
+    condition = "1" if values is None else _beyond(keys, values, descending, bindings.bind)
     order = ", ".join(f"{_column(name)}{' DESC' if descending else ''}" for name in keys)
-    bound.append(page_size + 1)
-    wrapped, bindings = _with_bindings(
-        f"SELECT * FROM ({sql.strip().rstrip(';')}\n) AS rapsqlite_page WHERE {condition} ORDER BY {order} LIMIT ?",
-        bound,
-        parameters,
+    wrapped = (
+        f"SELECT * FROM ({sql.strip().rstrip(';')}\n) AS rapsqlite_page"
+        f" WHERE {condition} ORDER BY {order} LIMIT {bindings.bind(page_size + 1)}"
     )
-    rows, names = await _fetch(connection, wrapped, bindings)
+    rows, names = await _fetch(connection, wrapped, bindings.all())
     if len(rows) <= page_size:
         return Page(rows, None)
     del rows[page_size:]
@@ -101,34 +100,50 @@ def _position(names: tuple[str, ...], name: str) -> int:
     return found[0]
 
 
-def _beyond(keys: list[str], values: list[SQLiteValue], descending: bool) -> tuple[str, list[Any]]:
+class _Bindings:
+    """The user's parameters followed by the page's values, which are bound as the user's are: by position or name."""
+
+    __slots__ = ("_bound", "_is_named", "_parameters")
+
+    def __init__(self, parameters: Any) -> None:
+        self._is_named = parameters is not None and not isinstance(parameters, (list, tuple))
+        if self._is_named and not hasattr(parameters, "keys"):
+            raise TypeError("parameters must be a list, a tuple or a mapping")
+        self._parameters = parameters
+        self._bound: list[Any] = []
+
+    def bind(self, value: Any) -> str:
+        """Add a value; return its placeholder. The statement must have the placeholders in the order of the calls."""
+        self._bound.append(value)
+        return f":{_name(len(self._bound))}" if self._is_named else "?"
+
+    def all(self) -> Any:
+        """Return the parameters of the whole statement."""
+        if self._is_named:
+            return {**self._parameters, **{_name(number): value for number, value in enumerate(self._bound, 1)}}
+        return [*(self._parameters or ()), *self._bound]
+
+
+def _name(number: int) -> str:
+    return f"rapsqlite_page_{number}"
+
+
+def _beyond(keys: list[str], values: list[SQLiteValue], descending: bool, bind: Callable[[SQLiteValue], str]) -> str:
     """Return the condition for rows after the one with these key values, in SQLite's order: NULL first."""
-    alternatives, bound = [], []
+    alternatives = []
     for count, (name, value) in enumerate(zip(keys, values, strict=True)):
-        equal = [f"{_column(other)} IS ?" for other in keys[:count]]
-        column = _column(name)
-        if not descending:
-            beyond = f"{column} IS NOT NULL" if value is None else f"{column} > ?"
-        elif value is None:
+        if descending and value is None:
             continue  # nothing is less than NULL
+        equal = [f"{_column(other)} IS {bind(values[place])}" for place, other in enumerate(keys[:count])]
+        column = _column(name)
+        if value is None:
+            beyond = f"{column} IS NOT NULL"
+        elif descending:
+            beyond = f"({column} < {bind(value)} OR {column} IS NULL)"
         else:
-            beyond = f"({column} < ? OR {column} IS NULL)"
+            beyond = f"{column} > {bind(value)}"
         alternatives.append(" AND ".join([*equal, beyond]))
-        bound += [*values[:count], *([] if value is None else [value])]
-    return " OR ".join(f"({each})" for each in alternatives) or "0", bound
-
-
-def _with_bindings(sql: str, bound: list[Any], parameters: Any) -> tuple[str, Any]:
-    """Return the statement, and the user's parameters followed by the page's values."""
-    if parameters is None or isinstance(parameters, (list, tuple)):
-        return sql, [*(parameters or ()), *bound]
-    if not hasattr(parameters, "keys"):
-        raise TypeError("parameters must be a list, a tuple or a mapping")
-    start, condition = sql.rsplit("\n)", 1)  # where the user's statement ends
-    named: Mapping[str, Any] = {f"rapsqlite_page_{number}": value for number, value in enumerate(bound)}
-    for name in named:
-        condition = condition.replace("?", f":{name}", 1)
-    return f"{start}\n){condition}", {**parameters, **named}
+    return " OR ".join(f"({each})" for each in alternatives) or "0"
 
 
 def _token(keys: list[str], descending: bool, values: list[Any]) -> str:

@@ -57,6 +57,17 @@ async def test_pages_take_positional_and_named_parameters(conn: rapsqlite.Connec
     assert found == [[number, "?"] for number in range(10, 51)]
 
 
+@pytest.mark.parametrize("parameters", [[9], {"least": 9}])
+@pytest.mark.parametrize("name", ["id?", "?", "a\n)b", ":least"])
+async def test_key_column_may_have_any_name(conn: rapsqlite.Connection, name: str, parameters: Any) -> None:
+    """A question mark in it was taken for a placeholder of the page's, if parameters are named."""
+    mark = ":least" if isinstance(parameters, dict) else "?"
+
+    found = await pages(conn, f'SELECT id AS "{name}", a FROM t WHERE id > {mark}', parameters, key=["a", name])
+
+    assert sorted(row[0] for row in found) == list(range(10, 51))
+
+
 async def test_next_page_neither_repeats_nor_skips_after_changes(conn: rapsqlite.Connection) -> None:
     first = await paginate(conn, "SELECT id FROM t", page_size=5, key="id")
     await conn.execute("DELETE FROM t WHERE id < 6")
