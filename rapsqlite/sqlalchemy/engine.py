@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext import asyncio as sa
+from sqlalchemy.ext.asyncio.base import asyncstartablecontext
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -30,14 +31,34 @@ class _ClosesAnywhere:
         if not _in_trio():
             await super().__aexit__(*exc_info)  # type: ignore[misc]  # SQLAlchemy's
             return
-        import anyio
+        await _close_shielded(self)
 
-        with anyio.CancelScope(shield=True):
-            await self.close()
+
+async def _close_shielded(something: Any) -> None:
+    import anyio
+
+    with anyio.CancelScope(shield=True):
+        await something.close()
 
 
 class AsyncConnection(_ClosesAnywhere, sa.AsyncConnection):
     """A connection for asyncio and Trio."""
+
+    def stream(self, *arguments: Any, **options: Any) -> Any:
+        """Execute a statement; return its rows as they are fetched. Await it, or use it in ``async with``."""
+        return self._streamed(*arguments, **options) if _in_trio() else super().stream(*arguments, **options)
+
+    @asyncstartablecontext
+    async def _streamed(self, *arguments: Any, **options: Any) -> AsyncIterator[Any]:
+        result = await super().stream(*arguments, **options)
+        try:
+            yield result
+        except GeneratorExit:
+            return  # it was awaited: the program closes it
+        except BaseException:
+            await _close_shielded(result)
+            raise
+        await _close_shielded(result)
 
 
 class AsyncEngine(sa.AsyncEngine):
@@ -45,9 +66,20 @@ class AsyncEngine(sa.AsyncEngine):
 
     _connection_cls = AsyncConnection
 
+    def execution_options(self, **options: Any) -> AsyncEngine:
+        """Return an engine with these options for its connections, and the same pool."""
+        return AsyncEngine(super().execution_options(**options).sync_engine)
+
 
 class AsyncSession(_ClosesAnywhere, sa.AsyncSession):
     """A session for asyncio and Trio."""
+
+    async def connection(self, *arguments: Any, **options: Any) -> AsyncConnection:
+        """Return the connection of the session's transaction."""
+        connection = await super().connection(*arguments, **options)
+        if isinstance(connection, AsyncConnection):
+            return connection
+        return AsyncConnection(connection.engine, connection.sync_connection)
 
     def _maker_context_manager(self) -> Any:
         """Return the block of ``async_sessionmaker.begin()``."""

@@ -7,6 +7,7 @@ import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -150,6 +151,39 @@ async def test_stream_that_is_left_early_ends_when_its_connection_is_returned(da
             await left.fetchall()
 
         assert (await texts(engine))[3000:] == ["of another", "of the next borrower"]
+
+
+@pytest.mark.parametrize("end", [None, KeyError, "cancellation"])
+@pytest.mark.parametrize("verb", ["stream", "stream_scalars"])
+@pytest.mark.parametrize("owner", ["engine", "options", "session"])
+async def test_block_of_a_stream_ends_it_on_every_loop(database: Path, owner: str, verb: str, end: Any) -> None:
+    """SQLAlchemy closes it, and the connections of an engine with other options, in a task of asyncio's."""
+    async with notes(f"sqlite+rapsqlite:///{database}", pool_size=1, max_overflow=0) as engine:
+        async with engine.begin() as connection:
+            await connection.execute(sa.insert(Note), [{"text": str(number)} for number in range(300)])
+        async with contextlib.AsyncExitStack() as stack:
+            if owner == "session":
+                session = await stack.enter_async_context(async_sessionmaker(engine)())
+                connection = await session.connection()
+                assert connection is await session.connection()
+            else:
+                source = engine if owner == "engine" else engine.execution_options(isolation_level="AUTOCOMMIT")
+                connection = await stack.enter_async_context(source.connect())
+            query = sa.select(Note.text).execution_options(yield_per=10)
+            with contextlib.suppress(KeyError), anyio.CancelScope() as scope:
+                async with getattr(connection, verb)(query) as rows:
+                    assert (await rows.fetchone() if verb == "stream" else (await rows.fetchmany(1))) in [("0",), ["0"]]
+                    if end == "cancellation":
+                        scope.cancel()
+                        await anyio.lowlevel.checkpoint()
+                    elif end is not None:
+                        raise end
+            awaited = await getattr(connection, verb)(query)
+
+            assert len(await awaited.all()) == 300
+            if end is None:  # SQLAlchemy leaves it open after an exception
+                with pytest.raises(sa.exc.ResourceClosedError):
+                    await rows.all()
 
 
 async def test_stream_of_a_session_that_commits_says_why_it_ended(database: Path) -> None:
