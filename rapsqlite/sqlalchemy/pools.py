@@ -7,6 +7,7 @@ https://docs.sqlalchemy.org/en/21/core/pooling.html
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -16,11 +17,14 @@ from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util.queue import Empty, Full, QueueCommon
 
 from rapsqlite._client.fair_lock import FairLock, Turn
+from rapsqlite._loops import current_loop
 from rapsqlite.sqlalchemy.driver import Adapted, await_
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
+
+    from rapsqlite._loops import Loop
 
 _ENDS = (Exception, KeyboardInterrupt, SystemExit)
 
@@ -57,12 +61,14 @@ class Record(_ConnectionRecord):
 
 
 class WaitQueue(QueueCommon[Any]):
-    """The idle connections and the tasks waiting for one, first come, first served, in any event loop."""
+    """The idle connections and the tasks waiting for one, first come, first served, in any event loop and thread."""
 
     def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
         """Take SQLAlchemy's arguments: at most ``maxsize`` items, 0 for any number."""
         self.maxsize = maxsize
         self.use_lifo = use_lifo
+        # Held for a few instructions, never across a wait. A finalizer may run meanwhile and hand an item on.
+        self._guard = threading.RLock()
         self._items: deque[Any] = deque()
         self._waiting: deque[_Waiting] = deque()
 
@@ -80,17 +86,19 @@ class WaitQueue(QueueCommon[Any]):
 
     def put_nowait(self, item: Any) -> None:
         """Hand an item to the task that has waited longest, or keep it; Full if there is no space."""
-        if not self.hand_on(item):
-            if self.full():
-                raise Full
-            self._items.append(item)
+        with self._guard:
+            if not self.hand_on(item):
+                if self.full():
+                    raise Full
+                self._items.append(item)
 
     def hand_on(self, item: Any) -> bool:
         """Hand an item to the task that has waited longest; False if none waits."""
-        while self._waiting:
-            if self._waiting.popleft().hand(item):
-                return True
-        return False
+        with self._guard:
+            while self._waiting:
+                if self._waiting.popleft().hand(item):
+                    return True
+            return False
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002
         """Same as `put_nowait`: pools never wait for space."""
@@ -98,54 +106,62 @@ class WaitQueue(QueueCommon[Any]):
 
     def get_nowait(self) -> Any:
         """Return an item; Empty if there is none."""
-        if not self._items:
-            raise Empty
-        return self._items.pop() if self.use_lifo else self._items.popleft()
+        with self._guard:
+            if not self._items:
+                raise Empty
+            return self._items.pop() if self.use_lifo else self._items.popleft()
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Return an item; wait for one if there is none, Empty after ``timeout`` seconds."""
-        if self._items or not block:
-            return self.get_nowait()
+        with self._guard:
+            if self._items or not block:
+                return self.get_nowait()
         return await_(self._wait(timeout))
 
     async def _wait(self, timeout: float | None) -> Any:
         import anyio
 
-        waiting = _Waiting(anyio.Event())
-        self._waiting.append(waiting)
+        waiting = _Waiting(current_loop(), anyio.Event())
         try:
+            with self._guard:
+                if self._items:  # returned by another thread in the meantime
+                    return self.get_nowait()
+                self._waiting.append(waiting)
             with anyio.move_on_after(timeout):
                 await waiting.event.wait()
         except BaseException:
-            if waiting.items and not self.hand_on(waiting.items[0]):
-                self._items.append(waiting.items[0])  # even without space: nothing else keeps it
+            with self._guard:
+                self._withdraw(waiting)
+                if waiting.items and not self.hand_on(waiting.items[0]):
+                    self._items.append(waiting.items[0])  # even without space: nothing else keeps it
             raise
-        finally:
-            with suppress(ValueError):
-                self._waiting.remove(waiting)
+        self._withdraw(waiting)
         if not waiting.items:
             raise Empty
         return waiting.items.pop()
+
+    def _withdraw(self, waiting: _Waiting) -> None:
+        with self._guard, suppress(ValueError):
+            self._waiting.remove(waiting)
 
 
 class _Waiting:
     """A task that waits for an item."""
 
-    __slots__ = ("event", "items")
+    __slots__ = ("event", "items", "loop")
 
-    def __init__(self, event: Any) -> None:
+    def __init__(self, loop: Loop, event: Any) -> None:
+        self.loop = loop
         self.event = event
         self.items: list[Any] = []
 
     def hand(self, item: Any) -> bool:
-        """Give the item to the task and wake it; False if its event loop is closed."""
+        """Give the item to the task and wake it, from any thread; False if its event loop is closed."""
         self.items.append(item)
-        try:
-            self.event.set()
-        except RuntimeError:
-            self.items.clear()
-            return False
-        return True
+        if self.loop.post(self.event.set):
+            return True
+        self.items.clear()
+        return False
 
 
 class FilePool(AsyncAdaptedQueuePool):

@@ -7,9 +7,12 @@ import contextlib
 import datetime as dt
 import gc
 import inspect
+import threading
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -719,6 +722,32 @@ async def test_item_handed_to_a_cancelled_task_is_kept() -> None:
         queue.put_nowait("third")
 
     assert [queue.get_nowait(), queue.get_nowait(), queue.empty()] == ["second", "first", True]
+
+
+@pytest.mark.parametrize("gives", [None, "asyncio", "trio"])
+@pytest.mark.parametrize("waits", ["asyncio", "trio"])
+def test_item_given_in_another_thread_wakes_the_task_that_waits(waits: str, gives: str | None) -> None:
+    """Events of asyncio and Trio may be set in their own thread only: Trio's raised, and asyncio's loop slept on."""
+    queue = WaitQueue()
+    items = []
+
+    async def wait() -> None:
+        items.append(await queue._wait(None))
+
+    async def give() -> None:
+        queue.put_nowait("an item")
+
+    thread = threading.Thread(target=anyio.run, args=(wait,), kwargs={"backend": waits}, daemon=True)
+    thread.start()
+    while not queue._waiting:
+        time.sleep(0.001)
+    if gives is None:
+        queue.put_nowait("an item")
+    else:
+        anyio.run(give, backend=gives)
+    thread.join(20)
+
+    assert items == ["an item"]
 
 
 async def test_event_handlers_reach_the_connections_methods(database: Path) -> None:
