@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "Cursor", "connect"]
 
 LOG = logging.getLogger("aiosqlite")
+_PRAGMAS = ("foreign_keys", "ignore_check_constraints", "query_only", "recursive_triggers", "synchronous")
 _STOP_RUNNING_SENTINEL = object()  # what a function that ends aiosqlite's thread returns; here it ends by itself
 
 
@@ -30,8 +31,8 @@ class Connection(connection.Connection):
     """A `rapsqlite.Connection` that closes on leaving ``async with``, without a commit.
 
     ``connector`` is a database, as for `connect`, or a function that returns a `sqlite3.Connection`. The file and the
-    settings are taken from that connection, which is then closed: its functions, its attached databases and the content
-    of an in-memory database are lost.
+    settings are taken from that connection, which is then closed, and so are the PRAGMAs that decide what is checked,
+    synced and writable. Its functions, its attached databases and the content of an in-memory database are lost.
     """
 
     def __init__(self, connector: Any, iter_chunk_size: int = 64, loop: object = None, **options: Any) -> None:
@@ -70,6 +71,8 @@ def _described(native: sqlite3.Connection) -> dict[str, Any]:
         if not files["main"] and next(cursor.execute("SELECT count(*) FROM sqlite_master"))[0]:
             raise errors.NotSupportedError("the connector's in-memory database has tables: create them after opening")
         ((busy_ms,),) = cursor.execute("PRAGMA busy_timeout")
+        pragmas = {name: next(cursor.execute(f"PRAGMA {name}"))[0] for name in _PRAGMAS}
+        cursor.execute("PRAGMA query_only = 0")  # `_detected_types` writes
         return {
             "database": files["main"] or ":memory:",
             "timeout": busy_ms / 1000,
@@ -78,14 +81,23 @@ def _described(native: sqlite3.Connection) -> dict[str, Any]:
             "row_factory": native.row_factory,
             "text_factory": text_factory,
             "detect_types": _detected_types(cursor),
+            "pragmas": pragmas,
+            "read_only": _is_read_only(cursor),
         }
+
+
+def _is_read_only(cursor: sqlite3.Cursor) -> bool:
+    """Return whether the database was opened read-only: SQLite then compiles BEGIN IMMEDIATE to begin a read."""
+    program = cursor.execute("EXPLAIN BEGIN IMMEDIATE")
+    return any((opcode, database, writes) == ("Transaction", 0, 0) for _, opcode, database, writes, *_ in program)
 
 
 def _detected_types(cursor: sqlite3.Cursor) -> int:
     """Return ``detect_types`` of a connection, found by trial: a connection has no attribute for it."""
     sqlite3.register_converter("rapsqlite_probe", lambda _: None)
     cursor.execute("CREATE TEMP TABLE rapsqlite_probe (a rapsqlite_probe)")
-    cursor.execute("INSERT INTO rapsqlite_probe VALUES (1)")
+    # sqlite3 begins no transaction before WITH: a BEGIN IMMEDIATE would wait for other writers.
+    cursor.execute("WITH row AS (VALUES (1)) INSERT INTO rapsqlite_probe SELECT * FROM row")
     declared = next(cursor.execute("SELECT a FROM rapsqlite_probe"))[0] is None
     named = next(cursor.execute('SELECT 1 AS "a [rapsqlite_probe]"'))[0] is None
     return declared * sqlite3.PARSE_DECLTYPES | named * sqlite3.PARSE_COLNAMES

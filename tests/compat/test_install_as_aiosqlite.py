@@ -256,6 +256,40 @@ async def test_connection_can_be_made_from_a_function_that_connects(database: Pa
         assert list(native.execute("SELECT a FROM t")) == [(21,)]
 
 
+@pytest.mark.parametrize("pragma", ["foreign_keys", "query_only", None])
+async def test_connection_made_from_a_function_refuses_what_the_functions_connection_refuses(
+    pragma: str | None, database: Path
+) -> None:
+    """A file opened read-only was written to, and foreign keys were not enforced."""
+    with closing(sqlite3.connect(database)) as native:
+        native.executescript("CREATE TABLE parent (id INTEGER PRIMARY KEY); CREATE TABLE t (a REFERENCES parent)")
+
+    def connector() -> sqlite3.Connection:
+        native = sqlite3.connect(f"{database.as_uri()}?mode={'rw' if pragma else 'ro'}", uri=True)
+        if pragma:
+            native.execute(f"PRAGMA {pragma} = ON")
+        return native
+
+    with closing(connector()) as native, pytest.raises(sqlite3.DatabaseError) as theirs:
+        native.execute("INSERT INTO t VALUES (1)")
+    async with aiosqlite.Connection(connector, 64) as db:
+        with pytest.raises(theirs.type) as ours:
+            await db.execute("INSERT INTO t VALUES (1)")
+
+    assert str(ours.value) == str(theirs.value)
+
+
+async def test_connection_can_be_made_from_a_function_while_another_writes(database: Path) -> None:
+    """Whatever the transactions of the function's connection begin with."""
+    with closing(sqlite3.connect(database, isolation_level="IMMEDIATE")) as writer:
+        writer.execute("CREATE TABLE t (a)")
+        writer.execute("INSERT INTO t VALUES (1)")
+        async with aiosqlite.Connection(
+            lambda: sqlite3.connect(database, isolation_level="IMMEDIATE", timeout=0), 64
+        ) as db:
+            assert await db.execute_fetchall("SELECT * FROM t") == []
+
+
 async def test_function_that_raises_leaves_no_thread_running() -> None:
     def connector() -> sqlite3.Connection:
         raise LookupError("no database")
