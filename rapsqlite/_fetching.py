@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rapsqlite._values.row_plan import RowFunction
     from rapsqlite._wasm.rings import Reply
     from rapsqlite.connection import Connection
-    from rapsqlite.types import CursorLike, Description, Parameters
+    from rapsqlite.types import CursorLike, Description, Parameters, SQLiteValue
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -176,12 +176,15 @@ def plain_decoder(state: ConnectionState, shape: Literal["list", "dict"]) -> Row
     return row_decoder(shape, default=list, text_factory=str, detect_types=0, converters=state.converters)
 
 
-async def run_by_itself(connection: Connection, sql: bytes, parameters: Parameters) -> tuple[list[Any], Reply]:
+async def run_by_itself(
+    connection: Connection, sql: bytes, parameters: tuple[SQLiteValue, ...]
+) -> tuple[list[Any], Reply]:
     """Run a statement of the package's own without beginning a transaction; return lists and the last reply.
 
-    It commits by itself, unless a transaction is open.
+    It commits by itself, unless a transaction is open. The user's adapters do not apply to the parameters.
     """
     state = connection._state
     decoder = plain_decoder(state, "list")
-    params = await state.encode(sql, parameters)
-    return await state.guest.collect(Request(abi.OP_FETCH, sql, params, format=decoder.format), decoder.decode)
+    await state.apply_pending_setting()
+    request = Request(abi.OP_FETCH, sql, _encode(parameters), format=decoder.format)
+    return await state.guest.collect(request, decoder.decode)

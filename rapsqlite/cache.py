@@ -60,7 +60,7 @@ class SQLiteCache:
             f"INSERT INTO {self._table} (key, value, expires) VALUES (?, ?, {_NOW} + ?)"
             " ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires"
         )
-        parameters = (_checked_key(key), value, ttl)
+        parameters = (_checked_key(key), bytes(value), ttl if ttl is None else float(ttl))
         try:
             await self._run(sql, *parameters)
         except OperationalError as error:
@@ -110,4 +110,4 @@ def _changes(reply: Reply) -> int:
 def _checked_key(key: str) -> str:
     if not isinstance(key, str):
         raise TypeError(f"a cache key must be str, not {type(key).__name__}")
-    return key
+    return str.__str__(key)  # not of a subclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,23 @@ async def test_row_and_text_factories_do_not_change_cached_values(database: Path
         await SQLiteCache(conn).set("a", b"1")
 
         assert await SQLiteCache(conn).get("a") == b"1"
+
+
+async def test_adapters_change_neither_keys_nor_values(database: Path) -> None:
+    """A value was found under another key if an adapter made the two the same."""
+
+    class Key(str, enum.Enum):
+        A = "a"
+
+    async with connect(database) as conn:
+        conn.register_adapter(str, str.lower)
+        conn.register_adapter(bytes, bytes.hex)
+        conn.register_adapter(Key, lambda _: "adapted")
+        cache = SQLiteCache(conn)
+        await cache.set("A", b"\0")
+        await cache.set(Key.A, b"\1")
+
+        assert [await cache.get("A"), await cache.get("a"), await cache.get("adapted")] == [b"\0", b"\1", None]
 
 
 async def test_tasks_of_one_connection_share_it(database: Path) -> None:
