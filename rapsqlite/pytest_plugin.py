@@ -67,7 +67,10 @@ def rapsqlite_transaction(
 
     All tests share one database. A test fails if it commits or rolls back; savepoints are allowed.
     """
-    for connection in _connected(rapsqlite_shared_database, {**rapsqlite_options, "isolation_level": None}):
+    options = {**rapsqlite_options, "isolation_level": None}
+    if options.get("autocommit") is False:
+        del options["autocommit"]  # with it a transaction is always open: `begin` fails, and a commit goes unnoticed
+    for connection in _connected(rapsqlite_shared_database, options):
         _blocking(connection.begin)
         yield connection
         kept = connection.in_transaction

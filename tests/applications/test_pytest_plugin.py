@@ -21,7 +21,7 @@ def rapsqlite_schema():
 
 @pytest.fixture(scope="session")
 def rapsqlite_options():
-    return {{"pragmas": {{"foreign_keys": True}}}}
+    return {{"pragmas": {{"foreign_keys": True}}, {options}}}
 """
 SCRIPT = '"CREATE TABLE t (a); INSERT INTO t VALUES (1);"'
 FUNCTION = "make\n\nasync def make(conn):\n    await conn.executescript(" + SCRIPT + ")"
@@ -66,8 +66,8 @@ async def test_connection_works_in_every_loop(rapsqlite_connection):
 """
 
 
-def run_pytest(folder: Path, schema: str, **files: str) -> str:
-    folder.joinpath("conftest.py").write_text(CONFTEST.format(schema=schema))
+def run_pytest(folder: Path, schema: str, options: str = "", **files: str) -> str:
+    folder.joinpath("conftest.py").write_text(CONFTEST.format(schema=schema, options=options))
     for name, text in files.items():
         folder.joinpath(f"{name}.py").write_text(text)
     # By the module's name, as if it were not installed as a plugin already.
@@ -78,9 +78,13 @@ def run_pytest(folder: Path, schema: str, **files: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("schema", [SCRIPT, FUNCTION], ids=["script", "function"])
-def test_each_test_gets_a_copy_of_the_template_or_a_transaction(tmp_path: Path, schema: str) -> None:
-    output = run_pytest(tmp_path, schema, test_sync=TESTS)
+@pytest.mark.parametrize("schema, options", [
+    pytest.param(SCRIPT, "", id="script"),
+    pytest.param(FUNCTION, "", id="function"),
+    pytest.param(SCRIPT, '"autocommit": False', id="autocommit"),
+])  # fmt: skip
+def test_each_test_gets_a_copy_of_the_template_or_a_transaction(tmp_path: Path, schema: str, options: str) -> None:
+    output = run_pytest(tmp_path, schema, options, test_sync=TESTS)
 
     assert "7 passed, 1 error" in output, output
     assert "the test ended the transaction of rapsqlite_transaction: use rapsqlite_connection" in output
