@@ -150,13 +150,17 @@ def _token(keys: list[str], descending: bool, values: list[Any]) -> str:
     return base64.urlsafe_b64encode(_encode((keys, descending, values))).decode().rstrip("=")
 
 
+def _is_too_large(value: SQLiteValue) -> bool:
+    return isinstance(value, int) and value >= 1 << 63  # as large as MessagePack's, but not SQLite's
+
+
 def _values_of(token: str, keys: list[str], descending: bool) -> list[SQLiteValue]:
     try:
         decoded = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         known_keys, known_order, values = _decode(decoded)
     except (binascii.Error, ValueError, msgspec.DecodeError):
         raise ValueError("after is not a token of paginate()") from None
-    if not all(isinstance(value, _VALUES) for value in values):
+    if not all(isinstance(value, _VALUES) and not _is_too_large(value) for value in values):
         raise ValueError("after is not a token of paginate()")
     if known_keys != keys or known_order is not descending or len(values) != len(keys):
         raise ValueError("after is a token for another key or order")

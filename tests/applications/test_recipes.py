@@ -91,7 +91,7 @@ async def test_page_seeks_in_an_index(conn: rapsqlite.Connection) -> None:
     assert plan["details"] == ["SEARCH t USING INTEGER PRIMARY KEY (rowid>?)"]
 
 
-@pytest.mark.parametrize("token", ["", "nonsense", "####", "kw==", "é", "gaFh", None])
+@pytest.mark.parametrize("token", ["", "nonsense", "####", "kw==", "é", "gaFh", "k5GiaWTCkc___________w", None])
 async def test_token_of_another_query_is_refused(conn: rapsqlite.Connection, token: str | None) -> None:
     """Its values belong to other columns or another order, so the page would be a wrong one."""
     if token is None:
