@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _VALUES = (int, float, str, bytes, type(None))
 _encode = msgspec.msgpack.Encoder().encode
+_decode_any = msgspec.msgpack.Decoder().decode
 _decode = msgspec.msgpack.Decoder(tuple[list[str], bool, list[Any]]).decode
 
 
@@ -70,7 +71,7 @@ async def paginate(
         f"SELECT * FROM ({sql.strip().rstrip(';')}\n) AS rapsqlite_page"
         f" WHERE {condition} ORDER BY {order} LIMIT {bindings.bind(page_size + 1)}"
     )
-    rows, names = await _fetch(connection, wrapped, bindings.all())
+    rows, names = await _fetch(connection, wrapped, bindings)
     if len(rows) <= page_size:
         return Page(rows, None)
     del rows[page_size:]
@@ -78,11 +79,11 @@ async def paginate(
     return Page(rows, _token(keys, descending, [rows[-1][position] for position in positions]))
 
 
-async def _fetch(connection: Connection, sql: str, parameters: Any) -> tuple[list[Any], tuple[str, ...]]:
+async def _fetch(connection: Connection, sql: str, bindings: _Bindings) -> tuple[list[Any], tuple[str, ...]]:
     state = connection._state
     cursor = Cursor(connection)
     encoded = sql.encode()
-    params = await state.encode(encoded, parameters)
+    params = bindings.encode(await state.encode(encoded, bindings.given))
     decoder = plain_decoder(state, "list")
     await cursor._run(encoded, 0, params, decoder, 0)
     names = tuple(column[0] for column in cursor.description or ())
@@ -103,25 +104,26 @@ def _position(names: tuple[str, ...], name: str) -> int:
 class _Bindings:
     """The user's parameters followed by the page's values, which are bound as the user's are: by position or name."""
 
-    __slots__ = ("_bound", "_is_named", "_parameters")
+    __slots__ = ("_bound", "_is_named", "given")
 
-    def __init__(self, parameters: Any) -> None:
-        self._is_named = parameters is not None and not isinstance(parameters, (list, tuple))
-        if self._is_named and not hasattr(parameters, "keys"):
+    def __init__(self, given: Any) -> None:
+        self._is_named = given is not None and not isinstance(given, (list, tuple))
+        if self._is_named and not hasattr(given, "keys"):
             raise TypeError("parameters must be a list, a tuple or a mapping")
-        self._parameters = parameters
-        self._bound: list[Any] = []
+        self.given = given
+        self._bound: list[SQLiteValue] = []
 
     def bind(self, value: Any) -> str:
         """Add a value; return its placeholder. The statement must have the placeholders in the order of the calls."""
         self._bound.append(value)
         return f":{_name(len(self._bound))}" if self._is_named else "?"
 
-    def all(self) -> Any:
-        """Return the parameters of the whole statement."""
+    def encode(self, given: bytes) -> bytes:
+        """Return the parameters of the statement; ``given`` are the user's, encoded: adapters are for these alone."""
+        user: Any = _decode_any(given) if given else []
         if self._is_named:
-            return {**self._parameters, **{_name(number): value for number, value in enumerate(self._bound, 1)}}
-        return [*(self._parameters or ()), *self._bound]
+            return _encode({**user, **{_name(number): value for number, value in enumerate(self._bound, 1)}})
+        return _encode([*user, *self._bound])
 
 
 def _name(number: int) -> str:

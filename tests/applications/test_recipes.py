@@ -68,6 +68,26 @@ async def test_key_column_may_have_any_name(conn: rapsqlite.Connection, name: st
     assert sorted(row[0] for row in found) == list(range(10, 51))
 
 
+@pytest.mark.parametrize("keys, adapter", [
+    ([chr(code) for code in range(65, 91)], str.lower),
+    ([b"%c" % code for code in range(65, 91)], bytes.lower),
+    (list(range(-26, 0)), abs),
+    ([number / 2 for number in range(-26, 0)], abs),
+], ids=["str", "bytes", "int", "float"])  # fmt: skip
+@pytest.mark.parametrize("mark", ["?", ":given"])
+async def test_adapters_apply_to_parameters_and_not_to_keys(
+    conn: rapsqlite.Connection, keys: list[Any], adapter: Any, mark: str
+) -> None:
+    """The key of a page's last row has been stored already; adapted again, it skipped or repeated rows."""
+    await conn.executemany("UPDATE t SET b = ? WHERE id = ?", [(key, number) for number, key in enumerate(keys, 1)])
+    conn.register_adapter(type(keys[0]), adapter)
+    parameters: Any = [keys[0]] if mark == "?" else {"given": keys[0]}
+
+    found = await pages(conn, f"SELECT b, {mark} AS given FROM t WHERE id <= 26", parameters, key="b")
+
+    assert found == [[key, adapter(keys[0])] for key in keys]
+
+
 async def test_next_page_neither_repeats_nor_skips_after_changes(conn: rapsqlite.Connection) -> None:
     first = await paginate(conn, "SELECT id FROM t", page_size=5, key="id")
     await conn.execute("DELETE FROM t WHERE id < 6")
