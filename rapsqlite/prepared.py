@@ -68,8 +68,9 @@ class PreparedStatement(Uncopied):
         self._closed = False
         self._runs_text = undoes(self._encoded)  # one request that always completes, instead of two
         # Guards what follows. An execution under the handle ends the one before it, so a cursor has it to itself from
-        # its request to its last row. A whole result is one request; any number of tasks may have sent one.
-        self._guard = threading.Lock()
+        # its request to its last row. A whole result is one request; any number of tasks may have sent one. A
+        # collection may run while it is held, and end a fetch of a task that is garbage.
+        self._guard = threading.RLock()
         self._fetching = 0  # requests for whole results
         self._is_starting = False  # a cursor's first request is under way
         self._running: weakref.ref[Cursor] | None = None  # the cursor whose rows the statement may still be producing

@@ -248,3 +248,15 @@ async def test_prepared_statement_survives_a_result_that_the_host_refuses(method
             await getattr(statement, method)((300_000,))
 
         assert await statement.fetch_all((1,)) == [[b"\0"], ["more"]]
+
+
+async def test_fetch_of_a_lost_task_may_end_while_another_one_begins() -> None:
+    """The garbage collector ends it, in a thread that is taking the handle."""
+    async with rapsqlite.connect(":memory:") as conn:
+        statement = conn.prepare("SELECT 1")
+        handle = await statement._take(by_cursor=False)
+
+        with statement._guard:
+            statement._put(handle)
+
+        assert await statement.fetch_all() == [[1]]
