@@ -295,8 +295,7 @@ class Pool(Uncopied):
         self._idle_timeout_s = _checked_age("idle_timeout", idle_timeout)
         self._max_lifetime_s = _checked_age("max_lifetime", max_lifetime)
         self._max_waiting = max_waiting
-        self._check = check
-        self._reset = reset
+        self._check, self._reset = check, reset
         self._loop: Loop | None = None
         self._process = os.getpid()
         self._lanes: list[_Lane] = []  # once open: the writer's, then the readers' if there are separate readers
