@@ -176,6 +176,16 @@ def plain_decoder(state: ConnectionState, shape: Literal["list", "dict"]) -> Row
     return row_decoder(shape, default=list, text_factory=str, detect_types=0, converters=state.converters)
 
 
+async def fetch_own_dicts(
+    state: ConnectionState, sql: bytes, parameters: tuple[SQLiteValue, ...]
+) -> list[dict[str, Any]]:
+    """Return the rows of a query of the package's own; the user's factories and adapters do not apply."""
+    decoder = plain_decoder(state, "dict")
+    await state.apply_pending_setting()
+    rows, _ = await _collect(state, sql, 0, _encode(parameters), decoder, 0)
+    return rows
+
+
 async def run_by_itself(
     connection: Connection, sql: bytes, parameters: tuple[SQLiteValue, ...]
 ) -> tuple[list[Any], Reply]:

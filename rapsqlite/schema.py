@@ -6,7 +6,7 @@ Names are bound as parameters of SQLite's table-valued pragma functions, so any 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rapsqlite import _constants as abi
 from rapsqlite import _fetching as fetching
@@ -15,7 +15,6 @@ from rapsqlite.errors import OperationalError
 
 if TYPE_CHECKING:
     from rapsqlite._client.state import ConnectionState
-    from rapsqlite.connection import Connection
 
 # Users can override SQLite's functions and collations, so these queries call no functions and compare no text, only
 # numbers and blobs.
@@ -98,8 +97,8 @@ class Schema:
     # -- queries -----------------------------------------------------------------------------------
 
     async def _dicts(self, sql: str, *parameters: str | None) -> list[dict[str, Any]]:
-        decoder = fetching.plain_decoder(self._state, "dict")
-        return await fetching.fetch_rows(cast("Connection", self), sql.encode(), 0, parameters, decoder)
+        plain = tuple(None if each is None else str.__str__(each) for each in parameters)  # not of a subclass
+        return await fetching.fetch_own_dicts(self._state, sql.encode(), plain)
 
     async def _names(self, kind: str, name: str | None, schema: str | None) -> list[str]:
         _require_names(name)

@@ -239,3 +239,15 @@ async def test_full_text_tables_are_listed_with_their_columns() -> None:
         assert [column["name"] for column in await conn.get_table_info("notes")] == ["title", "body"]
         hidden = [column["name"] for column in await conn.get_table_xinfo("notes") if column["hidden"] == 1]
         assert hidden == ["notes", "rank"]
+
+
+async def test_adapters_do_not_change_names(conn: rapsqlite.Connection) -> None:
+    class Name(str):
+        __slots__ = ()
+
+    tables = await conn.get_tables()
+    conn.register_adapter(str, str.upper)
+    conn.register_adapter(Name, lambda _: "adapted")
+
+    assert await conn.get_tables() == tables
+    assert await conn.get_table_info(Name("parent")) == await conn.get_table_info("parent") != []
