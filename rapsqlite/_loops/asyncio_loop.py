@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    import anyio
+
     from rapsqlite._loops.ticket import Ticket
 
 
@@ -112,21 +114,30 @@ class AsyncioLoop:
         # gets here, so programs that never cancel do not pay for importing anyio.
         from anyio import move_on_after
 
-        with move_on_after(timeout_s, shield=True) as scope:
-            loop = self._running()
-            kept = _kept_by(loop)
-            while not ticket.is_ready():
-                waiter = loop.create_future()
-                ticket.waiter = ref(waiter)
-                try:
-                    kept.add(waiter)
-                    await waiter
-                except self._asyncio.CancelledError as exc:
-                    if scope.cancel_called:
-                        raise
-                    ticket.cancellation = exc.with_traceback(None)
-                finally:
-                    kept.discard(waiter)
+        try:
+            with move_on_after(timeout_s, shield=True) as scope:
+                await self._wait_until_cancelled_by(scope, ticket)
+        except self._asyncio.CancelledError:
+            # If something else has cancelled the task too, before or together with the end of the time, anyio passes
+            # the scope's own cancellation on.
+            if ticket.cancellation is None or _is_anyio_cancellation(ticket.cancellation):
+                ticket.cancellation = self._asyncio.CancelledError()
+
+    async def _wait_until_cancelled_by(self, scope: anyio.CancelScope, ticket: Ticket) -> None:
+        loop = self._running()
+        kept = _kept_by(loop)
+        while not ticket.is_ready():
+            waiter = loop.create_future()
+            ticket.waiter = ref(waiter)
+            try:
+                kept.add(waiter)
+                await waiter
+            except self._asyncio.CancelledError as exc:
+                if scope.cancel_called:
+                    raise
+                ticket.cancellation = exc.with_traceback(None)
+            finally:
+                kept.discard(waiter)
 
     def wake(self, ticket: Ticket) -> None:
         """Resume the ticket's task. The loop's own thread."""

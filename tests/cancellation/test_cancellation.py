@@ -19,6 +19,9 @@ import pytest
 import rapsqlite
 from rapsqlite import connect
 from rapsqlite._guest.request import PendingRequest
+from rapsqlite._loops import current_loop
+from rapsqlite._loops.ticket import wait_shielded
+from tests.callbacks.lingering import Blocked, started
 from tests.cancellation.disturbing import cancelled_until_done
 from tests.cancellation.verbs import verbs
 from tests.threads import threads_but_trios
@@ -360,6 +363,81 @@ def test_task_cancelled_again_and_again_still_rolls_back() -> None:
             assert not conn.in_transaction
             assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
 
+    asyncio.run(main())
+
+
+def test_task_cancelled_twice_waits_for_its_rollback_beyond_the_grace_period() -> None:
+    """A second cancellation used to end the wait with the grace period: the transaction was still open."""
+
+    async def main() -> None:
+        async with connect(":memory:", isolation_level=None) as conn:
+            blocked, is_late = Blocked(1), asyncio.Event()
+            await conn.create_function("f", 0, blocked)
+            await conn.execute("BEGIN")
+            queue = conn._state.guest._queue
+            queue.grace_period_s = 0.01
+            queue.force_answer = lambda _pending: is_late.set()
+            running = asyncio.create_task(conn.fetch_scalar("SELECT f()"))
+            await started(blocked)
+            task = asyncio.create_task(conn.rollback())
+            for _ in range(2):
+                await asyncio.sleep(0)
+                task.cancel()
+
+            await asyncio.wait({task, asyncio.create_task(is_late.wait())}, return_when=asyncio.FIRST_COMPLETED)
+            ended_early = task.done()
+            blocked.let_go.set()
+            await asyncio.gather(running, task, return_exceptions=True)
+
+            assert not ended_early
+            assert not conn.in_transaction
+
+    asyncio.run(main())
+
+
+class Late:
+    """A ticket that is ready once its time is over."""
+
+    grace_period_s = 30.0
+
+    def __init__(self) -> None:
+        self.waiter: Any = None
+        self.cancellation: BaseException | None = None
+        self.is_late = False
+
+    def is_ready(self) -> bool:
+        return self.is_late
+
+    def on_cancel(self) -> None:
+        """Nothing to interrupt."""
+
+    def on_timeout(self) -> None:
+        self.is_late = True
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_cancellation_together_with_the_end_of_the_grace_period_does_not_end_the_wait(
+    is_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scopes: list[anyio.CancelScope] = []
+
+    def noted(*arguments: Any, **options: Any) -> anyio.CancelScope:
+        scopes.append(move_on_after(*arguments, **options))
+        return scopes[-1]
+
+    async def main() -> None:
+        ticket = Late()
+        task = asyncio.create_task(wait_shielded(current_loop(), ticket))
+        await asyncio.sleep(0)  # it waits
+        for cancel in (task.cancel, scopes[0].cancel) if is_first else (scopes[0].cancel, task.cancel):
+            cancel()
+        await task
+
+        assert ticket.is_late
+        assert isinstance(ticket.cancellation, asyncio.CancelledError) or sys.version_info < (3, 11)
+
+    move_on_after = anyio.move_on_after
+    monkeypatch.setattr(anyio, "move_on_after", noted)
     asyncio.run(main())
 
 
