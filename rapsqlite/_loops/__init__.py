@@ -28,8 +28,9 @@ def current_loop(last: Loop | None = None) -> Loop:
     Raises RuntimeError outside an event loop.
     """
     trio_module = sys.modules.get("trio")
-    if trio_module is not None and trio_module.lowlevel.in_trio_task():
-        token = trio_module.lowlevel.current_trio_token()
+    lowlevel = getattr(trio_module, "lowlevel", None)  # missing while another thread imports Trio
+    if lowlevel is not None and lowlevel.in_trio_task():
+        token = lowlevel.current_trio_token()
         if last is not None and last.key is token:
             return last
         return TrioLoop(trio_module, token)

@@ -1,11 +1,14 @@
-"""`AsyncioLoop.post`: a callback runs to its end once, whatever a KeyboardInterrupt ends or loses."""
+"""`AsyncioLoop`: it is found; a posted callback runs to its end once, whatever a KeyboardInterrupt ends or loses."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from types import ModuleType
 
 import pytest
 
+from rapsqlite._loops import current_loop
 from rapsqlite._loops.asyncio_loop import AsyncioLoop
 
 
@@ -28,3 +31,15 @@ def test_posted_callback_runs_again_only_if_it_was_interrupted(interrupted: int)
     loop.close()
 
     assert runs == ["a"] * (1 + interrupted)
+
+
+def test_loop_of_asyncio_is_found_while_another_thread_imports_trio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its module is there before its names are: every use of a connection failed meanwhile."""
+
+    async def main() -> None:
+        with monkeypatch.context() as patched:
+            patched.setitem(sys.modules, "trio", ModuleType("trio"))
+            loop = current_loop()
+        assert isinstance(loop, AsyncioLoop)
+
+    asyncio.run(main())
