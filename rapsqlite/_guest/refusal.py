@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 from rapsqlite.errors import Error, OperationalError, ProgrammingError
 
 
@@ -15,7 +17,10 @@ def refusal_of(state: str, name: str, failure: BaseException | None, last_messag
             "open a new one in the child"
         )
     if isinstance(failure, Error):
-        return failure
+        # Each task raises its own: a traceback grows with every raise, and keeps what the tasks' frames refer to.
+        copied = copy(failure).with_traceback(failure.__traceback__)
+        copied.__cause__ = failure.__cause__
+        return copied
     error = OperationalError(
         f"the connection to {name} has failed and is closed ({last_message or failure});"
         " what was committed is safe, an open transaction is rolled back by the next connection"

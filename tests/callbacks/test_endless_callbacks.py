@@ -178,6 +178,25 @@ async def test_uninterruptible_callback_costs_only_its_connection(database: Path
         assert await again.fetch_scalar("PRAGMA integrity_check") == "ok"
 
 
+async def test_error_of_a_connection_that_was_given_up_does_not_grow() -> None:
+    """Every use raised the same exception, whose traceback kept the frames of all of them."""
+    blocked = Blocked(1)
+    conn = await rapsqlite.connect(":memory:")
+    impatient(conn)
+    await conn.create_function("f", 0, blocked)
+    await cancelled_while_in(blocked, lambda: conn.fetch_scalar("SELECT f()"))
+
+    lengths = []
+    for _ in range(3):
+        with pytest.raises(rapsqlite.OperationalError, match="has not returned") as caught:
+            await conn.fetch_scalar("SELECT 1")
+        lengths.append(len(caught.traceback))
+    blocked.let_go.set()
+    await conn.close()
+
+    assert len(set(lengths)) == 1
+
+
 async def test_cancelled_rollback_waits_for_the_callback_of_another_tasks_statement() -> None:
     """Nobody has cancelled that statement, however long the rollback behind it has to wait."""
     blocked = Blocked(1)
