@@ -405,6 +405,7 @@ class Guest:
                 "unlock": self._queue.unlock,
             }
             with bell_here(runtime.can_write_output) as (bell, output):
+                self._queue.take_bell(bell)
                 self._instance = runtime.Instance(self._engine(), functions, self._memory_limit_bytes, output)
             self._serve(self._instance, bell)
         except BaseException as exc:  # noqa: BLE001 - it is raised again in every task that waits
@@ -449,7 +450,7 @@ class Guest:
             instance.prepare_output()
         if self._parking is not None and parking.install(self._parking, rings, instance.table.add):
             self.host.park_in(self._parking)
-        if self._queue.attach(rings, bell):
+        if self._queue.attach(rings):
             instance.call("rapsqlite_run")
 
     def _end(self, failure: BaseException | None) -> None:

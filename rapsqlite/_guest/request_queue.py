@@ -739,10 +739,13 @@ class RequestQueue:
 
     # -- on the guest's thread -----------------------------------------------------------------------
 
-    def attach(self, rings: Rings, bell: Bell | None) -> bool:
+    def take_bell(self, bell: Bell | None) -> None:
+        """Own the bell from now on: ``close_bell`` closes it, also if the guest does not start."""
+        self._bell = bell
+
+    def attach(self, rings: Rings) -> bool:
         """Send the requests that waited for the guest to start; False if it must stop immediately."""
         with self.afterwards, self.lock:
-            self._bell = bell
             if self.host.stopping:
                 return False
             self._rings = rings

@@ -139,7 +139,7 @@ class Replies:
         for offset, values in words.items():
             struct.pack_into(f"<{len(values)}I", self.memory, CONTROL + offset, *values)
         self.guest.host.memory = Memory.__new__(Memory)
-        self.guest._queue.attach(Rings(self.view, CONTROL), None)
+        self.guest._queue.attach(Rings(self.view, CONTROL))
         self.head = 0
 
     def view(self, address: int, length: int) -> memoryview:

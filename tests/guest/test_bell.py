@@ -16,6 +16,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import _constants as abi
+from rapsqlite import runtime
 from rapsqlite._guest import bell as _bell
 from rapsqlite._guest import guest as _guest
 from rapsqlite._guest import polling
@@ -179,6 +180,27 @@ async def test_no_descriptor_is_left_of_a_connection(tmp_path: Path) -> None:
     assert open_descriptors() < before + 10
 
 
+@pytest.mark.parametrize("step", ["__init__", "call"])
+async def test_guest_that_does_not_start_closes_its_pipe(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stayed open until the collector found the guest, which the failure's traceback refers to."""
+    bells: list[Bell] = []
+    open_pipe = Bell.__init__
+
+    def noted(bell: Bell) -> None:
+        open_pipe(bell)
+        bells.append(bell)
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Bell, "__init__", noted)
+    monkeypatch.setattr(runtime.Instance, step, fail)
+    with pytest.raises(rapsqlite.OperationalError):
+        await rapsqlite.connect(":memory:")
+
+    assert [(bell._reader, bell._writer) for bell in bells] == [(-1, -1)]
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count the calls of two imports that a guest does not use on this system."""
@@ -271,6 +293,7 @@ import gc, os, sys, threading
 from contextlib import suppress
 import anyio
 from rapsqlite import _constants as abi
+from rapsqlite import runtime
 from rapsqlite._wasm.rings import Request
 sys.path[:0] = [{directory!r}]
 import rapsqlite
