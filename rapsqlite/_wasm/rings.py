@@ -302,8 +302,8 @@ class Rings(Words):
         return reply
 
     def _split_spilled(self, columns_len: int, rows_len: int) -> tuple[bytes, bytes]:
-        body = self.spilled[0] if self.spilled else b""
-        if len(body) != columns_len + rows_len:
+        body = self.spilled[0] if self.spilled else None
+        if body is None or len(body) != columns_len + rows_len:
             raise MalformedReplyError("a reply's body does not match the spilled one")
         # The common case, only rows, passes the one copy on instead of making another.
         return (body[:columns_len], body[columns_len:]) if columns_len else (b"", body)

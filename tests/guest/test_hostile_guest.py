@@ -62,6 +62,8 @@ LIES = {
     "columns longer than the address space": store(REPLIES, FRAME, 1, DONE, -1, -1) + publish(FRAME),
     "a spilled body that was not spilled": store(REPLIES, FRAME, 1, DONE | abi.REPLY_SPILLED << 8, 0, 16)
     + publish(FRAME),
+    "an empty spilled body that was not spilled": store(REPLIES, FRAME, 1, DONE | abi.REPLY_SPILLED << 8)
+    + publish(FRAME),
 }
 TRAPS = {
     "unreachable": "unreachable",
