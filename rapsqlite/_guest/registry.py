@@ -78,11 +78,10 @@ def forget(guest: Running) -> None:
 
 def _register_exit() -> None:
     global _exit_registered
-    with _live_lock:
-        is_registered, _exit_registered = _exit_registered, True
-    if not is_registered:
+    if not _exit_registered:
         atexit.register(_stop_all)
         system.at_fork(in_child=_after_fork)
+        _exit_registered = True  # last: Ctrl-C may come before, and registering twice does no harm
 
 
 def _stop_all() -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import pytest
 
 from rapsqlite._guest import registry
+from rapsqlite._platform import system
 from tests.played_time import PlayedTime
 from tests.programs import SLOWNESS, run_python
 
@@ -320,6 +321,27 @@ def test_exit_waits_no_longer_for_many_stuck_guests_than_for_one(monkeypatch: py
 
     assert clock.now == 2 * registry._JOIN_S
     assert [guest.calls for guest in guests] == [["stop", "kill"]] * 8
+
+
+def test_handler_of_the_exit_is_registered_even_after_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it the process would not end while a guest runs."""
+    registered = []
+
+    def register(function: object) -> None:
+        registered.append(function)
+        if len(registered) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry, "_exit_registered", False)
+    monkeypatch.setattr(registry, "atexit", SimpleNamespace(register=register))
+    monkeypatch.setattr(system, "at_fork", lambda **hooks: registered.append(hooks["in_child"]))
+    with pytest.raises(KeyboardInterrupt):
+        registry._register_exit()
+
+    for _ in range(2):
+        registry._register_exit()
+
+    assert registered == [registry._stop_all, registry._stop_all, registry._after_fork]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process")
