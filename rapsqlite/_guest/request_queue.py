@@ -422,17 +422,19 @@ class RequestQueue:
                 self._cancel(pending)
 
     def cancel_all(self) -> None:
-        """Interrupt every request, queued or running. Any thread."""
-        with self.afterwards, self.lock:
-            # The newest first: once the running request is marked, the guest ends it and would begin the next one.
-            for pending in reversed(self._pending.values()):
-                self._cancel(pending)
-            for pending in [held for held in self.blocks.held if not held.is_uninterruptible]:
-                pending.error = interrupted()
-                pending.done = True
-                del self.blocks.held[pending]
-                if pending.loop is not None:
-                    pending.loop.post(pending.loop.wake, pending)
+        """Interrupt every request, queued or running. Any thread, including a signal handler or finalizer."""
+        self._post(self._cancel_all, PendingRequest(self, None, _NOTHING))
+
+    def _cancel_all(self, _pending: PendingRequest) -> None:
+        # The newest first: once the running request is marked, the guest ends it and would begin the next one.
+        for pending in reversed(self._pending.values()):
+            self._cancel(pending)
+        for pending in [held for held in self.blocks.held if not held.is_uninterruptible]:
+            pending.error = interrupted()
+            pending.done = True
+            del self.blocks.held[pending]
+            if pending.loop is not None:
+                pending.loop.post(pending.loop.wake, pending)
 
     def discard(self, pending: PendingRequest) -> None:
         """Drop the replies of a request that nothing awaits any more. Any thread, including a finalizer."""

@@ -110,6 +110,16 @@ async def test_plain_thread_interrupts_through_the_loop(conn: rapsqlite.Connecti
         await anyio.to_thread.run_sync(lambda: anyio.from_thread.run(conn.interrupt))
 
 
+async def test_signal_handler_can_interrupt_whatever_its_thread_does(conn: rapsqlite.Connection, begun: Begun) -> None:
+    """As in sqlite3. It waited for the queue's lock, which the thread that it runs in may hold."""
+    guest = conn._state.guest
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(refused, conn.fetch_scalar(ENDLESS))
+        await begun.wait()
+        with guest._queue.afterwards, guest._queue.lock:
+            guest.interrupt()
+
+
 async def test_queued_statements_are_interrupted_and_later_ones_are_not(
     conn: rapsqlite.Connection, begun: Begun
 ) -> None:
