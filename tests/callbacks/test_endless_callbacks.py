@@ -104,6 +104,44 @@ async def test_cancelled_statement_calls_its_function_no_more(sql: str, determin
         assert await conn.fetch_scalar("SELECT count(*) FROM t") == 30
 
 
+async def test_cancelled_statement_asks_its_window_function_for_no_more_values() -> None:
+    blocked, values = Blocked(1), 0
+
+    class Window:
+        def step(self, value: int) -> None:
+            """Keep nothing."""
+
+        inverse = step
+
+        def value(self) -> int:
+            nonlocal values
+            values += 1
+            return blocked()
+
+        def finalize(self) -> int:
+            return 1
+
+    rows = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT 30)"
+    async with rapsqlite.connect(":memory:", isolation_level=None) as conn:
+        await conn.create_window_function("w", 1, Window)
+        async with anyio.create_task_group() as tasks:
+
+            async def run() -> None:
+                with scope:
+                    await conn.fetch_all(f"{rows} SELECT w(i) OVER (ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) FROM n")
+                assert scope.cancelled_caught
+
+            scope = anyio.CancelScope()
+            tasks.start_soon(run)
+            await started(blocked)
+            scope.cancel()
+            await anyio.wait_all_tasks_blocked()
+            blocked.let_go.set()
+
+        assert values == 1
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
 @pytest.mark.parametrize("method", ["step", "finalize", "__init__"])
 async def test_cancellation_ends_every_endless_method_of_an_aggregate(method: str) -> None:
     endless = Endless()

@@ -6,7 +6,7 @@ use core::ffi::c_int;
 use libsqlite3_sys as ffi;
 
 use super::calls::{Messages, STEP, callbacks_of, function_of, put_result};
-use super::{Callee, During, Failure, NOTHING};
+use super::{Callee, During, Failure, INTERRUPTED, NOTHING};
 use crate::abi;
 use crate::wire::params::Value;
 
@@ -67,7 +67,13 @@ unsafe fn take_step(
 
 pub unsafe extern "C" fn value(context: *mut ffi::sqlite3_context) {
     // SAFETY: SQLite's argument, passed on.
-    unsafe { answer(context, abi::CALLBACK_VALUE, &VALUE) }
+    unsafe {
+        if callbacks_of(context).is_cancelled() {
+            VALUE.put(context, INTERRUPTED); // as for a scalar function
+            return;
+        }
+        answer(context, abi::CALLBACK_VALUE, &VALUE);
+    }
 }
 
 /// Called once for every instance, even after its statement failed.
