@@ -41,7 +41,10 @@ KERNEL = ("/proc/", "/sys/", "/dev/null")
 KNOWN = {
     "_cli/transfer.py _opened": "the shell's loop runs nothing else",
     "_cli/transfer.py _replaced": "as above",
-    "_client/shared_memory.py __init__": "makes a directory, in /dev/shm where there is one: a file system in memory",
+    "_client/private_directory.py __init__": "for a database in memory: in /dev/shm, if there is one, nothing blocks",
+    "_client/private_directory.py acquire_new": "as above",
+    "_platform/_posix.py lock_whole_file": "as above",
+    "_client/shared_memory.py __init__": "as above",
 }
 
 PACKAGE = str(Path(rapsqlite.__file__).parent)

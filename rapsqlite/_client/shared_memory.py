@@ -11,6 +11,7 @@ import os
 import threading
 import weakref
 
+from rapsqlite._client.private_directory import PrivateDirectory, reclaim_later
 from rapsqlite._files.grants import read_uri
 from rapsqlite._platform import system
 
@@ -29,6 +30,8 @@ def _forget_after_fork() -> None:
     """The directories are the parent's, and the lock may be held by a thread of it."""
     global _lock
     _lock = threading.RLock()
+    for directory in _shared.values():
+        directory.abandon_after_fork()
     _shared.clear()
 
 
@@ -38,21 +41,26 @@ system.at_fork(in_child=_forget_after_fork)
 class _Directory:
     """One name's directory and the number of connections that use it."""
 
-    __slots__ = ("path", "users")
+    __slots__ = ("_directory", "path", "users")
 
     def __init__(self) -> None:
         # Few programs share in-memory databases; others do not import this.
         import tempfile
 
         usable = os.access(_MEMORY_FILE_SYSTEM, os.W_OK | os.X_OK)
-        self.path = tempfile.mkdtemp(prefix="rapsqlite-", dir=_MEMORY_FILE_SYSTEM if usable else None)
+        shared = _MEMORY_FILE_SYSTEM if usable else tempfile.gettempdir()
+        self._directory = PrivateDirectory(shared)
+        self.path = self._directory.path
         self.users = 0
+        reclaim_later(shared)  # freeing large databases takes time
 
     def remove(self) -> None:
         """Delete the database and SQLite's files next to it."""
-        import shutil  # as above
+        self._directory.remove()  # a guest that was given up may still write there
 
-        shutil.rmtree(self.path, ignore_errors=True)  # a guest that was given up may still write there
+    def abandon_after_fork(self) -> None:
+        """In a forked child: the database is the parent's."""
+        self._directory.abandon_after_fork()
 
 
 class SharedMemory:

@@ -403,7 +403,7 @@ async def test_callable_objects_of_every_kind_are_called(database: Path) -> None
 
 
 COPY_STEPS = {
-    "makes its directory": ("image._Lock", "acquire_new"),
+    "makes its directory": ("private_directory.DirectoryLock", "acquire_new"),
     "reads the copy": ("image.Image", "existing"),
     "removes its directory": ("shutil", "rmtree"),
 }
@@ -416,7 +416,7 @@ def test_loop_closed_during_a_copy_leaves_nothing(name: str, database: Path) -> 
     run(
         f"""
         import shutil, tempfile
-        from rapsqlite._client import image
+        from rapsqlite._client import image, private_directory
         os.environ["SQLITE_TMPDIR"] = folder = tempfile.mkdtemp(dir=os.path.dirname(path))
         reached, released = threading.Event(), threading.Event()
         original = {owner}.{attribute}

@@ -17,7 +17,7 @@ import pytest
 
 import rapsqlite
 from rapsqlite import connect_memory
-from rapsqlite._client import shared_memory
+from rapsqlite._client import private_directory, shared_memory
 from tests.programs import run_python
 
 
@@ -124,6 +124,62 @@ def test_process_that_exits_without_closing_leaves_no_files() -> None:
     done = run_python("-c", program, check=True)
 
     assert not Path(done.stdout.strip()).parent.exists()
+
+
+_SHARES = """
+import asyncio, os, sys, threading
+import rapsqlite
+from rapsqlite._client import shared_memory
+
+folder, forks = sys.argv[1:]
+shared_memory._MEMORY_FILE_SYSTEM = folder
+
+async def main():
+    async with rapsqlite.connect_memory(name="x") as conn:
+        await conn.execute("CREATE TABLE t (a)")
+        for thread in threading.enumerate():
+            if thread.name == "rapsqlite copy":
+                thread.join()
+        if forks != "forks" or os.fork():
+            print(conn.path, flush=True)
+        sys.stdin.read()
+
+asyncio.run(main())
+"""
+
+
+def sharing(folder: Path, *, forks: bool = False) -> tuple[subprocess.Popen[str], Path]:
+    """Start a process that shares a database in memory, and forks; return it and the database's directory."""
+    program = [sys.executable, "-c", _SHARES, str(folder), "forks" if forks else "does not"]
+    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, Path(process.stdout.readline()).parent
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows cannot delete what a process uses")
+async def test_databases_of_killed_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They used up memory until the machine was restarted. Those of living processes may not go."""
+    (tmp_path / "rapsqlite_other").mkdir()
+    killed, left = await anyio.to_thread.run_sync(lambda: sharing(tmp_path, forks=True))
+    with killed:
+        killed.kill()
+        killed.wait()
+        living, kept = await anyio.to_thread.run_sync(lambda: sharing(tmp_path))
+        assert (left.exists(), kept.exists()) == (False, True)
+    with living:
+        living.kill()
+    assert kept.exists()
+
+    monkeypatch.setattr(shared_memory, "_MEMORY_FILE_SYSTEM", str(tmp_path))
+    monkeypatch.setattr(private_directory, "_reclaimed", set[str]())
+    async with connect_memory(name="ours") as conn:
+        for thread in threading.enumerate():
+            if thread.name == "rapsqlite copy":
+                await anyio.to_thread.run_sync(thread.join)
+        ours = Path(conn.path).parent.name
+        assert sorted(os.listdir(tmp_path)) == sorted(["rapsqlite_other", ours, f"{ours}.lock"])
+
+    assert os.listdir(tmp_path) == ["rapsqlite_other"]
 
 
 async def test_writers_of_a_shared_database_wait_for_each_other() -> None:

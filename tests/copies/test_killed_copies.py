@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import rapsqlite
-from rapsqlite._client import image
+from rapsqlite._client import private_directory
 from rapsqlite._platform import system
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +65,7 @@ async def test_next_copy_removes_files_of_a_killed_process(tmp_path: Path, monke
     assert living.stdout.readline() == "copying\n"
 
     monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
-    monkeypatch.setattr(image, "_reclaimed", set[str]())
+    monkeypatch.setattr(private_directory, "_reclaimed", set[str]())
     async with rapsqlite.connect(":memory:") as conn:
         await conn.serialize()
 

@@ -19,7 +19,7 @@ import pytest
 import rapsqlite
 from rapsqlite import _constants as abi
 from rapsqlite import connect
-from rapsqlite._client import image
+from rapsqlite._client import image, private_directory
 from rapsqlite._files import descriptors, mapping
 from tests import blocking_calls
 from tests.played_time import play_time_limits
@@ -269,7 +269,7 @@ def test_child_forked_while_a_file_is_opened_keeps_no_lock_of_it(tmp_path: Path)
 def hanging_copy(monkeypatch: pytest.MonkeyPatch, step: str) -> Iterator[tuple[threading.Event, threading.Event]]:
     """Make a step on the directory of a copy hang: events that signal that it is reached, and release it."""
     reached, released = threading.Event(), threading.Event()
-    owner: Any = {"_reclaim": image, "rmtree": shutil, "read_bytes": Path}[step]
+    owner: Any = {"_reclaim": private_directory, "rmtree": shutil, "read_bytes": Path}[step]
     real = getattr(owner, step)
 
     def hang(*arguments: Any, **options: Any) -> Any:
@@ -291,7 +291,7 @@ async def test_hanging_copy_directory_does_not_block_the_loop(
 ) -> None:
     """A copy is a file in a private directory, and removing a large one takes time; it always happens."""
     monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
-    monkeypatch.setattr(image, "_reclaimed", set[str]())
+    monkeypatch.setattr(private_directory, "_reclaimed", set[str]())
     with hanging_copy(monkeypatch, step) as (reached, released):
         async with connect(":memory:") as conn, anyio.create_task_group() as tasks:
             await conn.execute("CREATE TABLE t (a)")
