@@ -76,13 +76,16 @@ class DirectoryLock:
         return False
 
     def release(self) -> None:
-        """Remove the lock file; another process may have removed it just before this one locked it."""
+        """Remove the lock file, unless another process has removed it, or has it open; never raises OSError."""
         if system.can_delete_open_files:
-            Path(self._path).unlink(missing_ok=True)
-            os.close(self._fd)
-        else:
-            os.close(self._fd)
-            Path(self._path).unlink(missing_ok=True)
+            self._unlink()
+        os.close(self._fd)
+        if not system.can_delete_open_files:
+            self._unlink()
+
+    def _unlink(self) -> None:
+        with contextlib.suppress(OSError):
+            Path(self._path).unlink()
 
     def close(self) -> None:
         """Close the lock file: it stays locked while another process of the same fork has it open."""

@@ -30,9 +30,10 @@ def _forget_after_fork() -> None:
     """The directories are the parent's, and the lock may be held by a thread of it."""
     global _lock
     _lock = threading.RLock()
-    for directory in _shared.values():
-        directory.abandon_after_fork()
+    directories = list(_shared.values())
     _shared.clear()
+    for directory in directories:
+        directory.abandon_after_fork()
 
 
 system.at_fork(in_child=_forget_after_fork)

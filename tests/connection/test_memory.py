@@ -126,6 +126,23 @@ def test_process_that_exits_without_closing_leaves_no_files() -> None:
     assert not Path(done.stdout.strip()).parent.exists()
 
 
+async def test_lock_file_that_cannot_be_removed_does_not_keep_a_connection_from_closing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its guest's thread died, and the task waited for it for ever."""
+
+    def refuse(*_: object, **_options: object) -> None:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(shared_memory, "_MEMORY_FILE_SYSTEM", str(tmp_path))
+    conn = await connect_memory(name="x")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse)
+        await conn.close()
+
+    assert [Path(name).suffix for name in os.listdir(tmp_path)] == [".lock"]
+
+
 _SHARES = """
 import asyncio, os, sys, threading
 import rapsqlite
