@@ -71,7 +71,7 @@ async def paginate(
         f"SELECT * FROM ({sql.strip().rstrip(';')}\n) AS rapsqlite_page"
         f" WHERE {condition} ORDER BY {order} LIMIT {bindings.bind(page_size + 1)}"
     )
-    rows, names = await _fetch(connection, wrapped, bindings)
+    rows, names = await _fetch(connection, sql, wrapped, bindings)
     if len(rows) <= page_size:
         return Page(rows, None)
     del rows[page_size:]
@@ -79,13 +79,14 @@ async def paginate(
     return Page(rows, _token(keys, descending, [rows[-1][position] for position in positions]))
 
 
-async def _fetch(connection: Connection, sql: str, bindings: _Bindings) -> tuple[list[Any], tuple[str, ...]]:
+async def _fetch(
+    connection: Connection, sql: str, wrapped: str, bindings: _Bindings
+) -> tuple[list[Any], tuple[str, ...]]:
     state = connection._state
     cursor = Cursor(connection)
-    encoded = sql.encode()
-    params = bindings.encode(await state.encode(encoded, bindings.given))
+    params = bindings.encode(await state.encode(sql.encode(), bindings.given))  # asks for the names in the user's SQL
     decoder = plain_decoder(state, "list")
-    await cursor._run(encoded, 0, params, decoder, 0)
+    await cursor._run(wrapped.encode(), 0, params, decoder, 0)
     names = tuple(column[0] for column in cursor.description or ())
     return await cursor.fetchall(), names
 

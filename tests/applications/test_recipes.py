@@ -88,6 +88,17 @@ async def test_adapters_apply_to_parameters_and_not_to_keys(
     assert found == [[key, adapter(keys[0])] for key in keys]
 
 
+async def test_mapping_that_is_asked_for_names_is_asked_only_for_the_users(conn: rapsqlite.Connection) -> None:
+    class Asked(dict[str, int]):
+        def __missing__(self, name: str) -> int:
+            assert name == "least"
+            return 9
+
+    found = await pages(conn, "SELECT id FROM t WHERE id > :least;", Asked(), key="id")
+
+    assert found == [[number] for number in range(10, 51)]
+
+
 async def test_next_page_neither_repeats_nor_skips_after_changes(conn: rapsqlite.Connection) -> None:
     first = await paginate(conn, "SELECT id FROM t", page_size=5, key="id")
     await conn.execute("DELETE FROM t WHERE id < 6")
