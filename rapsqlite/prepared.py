@@ -101,7 +101,8 @@ class PreparedStatement(Uncopied):
             raise ProgrammingError("Cannot operate on a closed statement.")
         if self._runs_text:
             return 0
-        if not self._handle:
+        is_waiting = not self._lock.is_free() and self._guest.is_inside_block()
+        if not self._handle and not is_waiting:
             await self._prepare()
         with self._guard:
             cursor = self._running() if self._running is not None else None

@@ -83,6 +83,10 @@ class FairLock:
             raise
         return turn
 
+    def is_free(self) -> bool:
+        """Return True if no task holds the lock at this moment."""
+        return not self._turns
+
     def release(self, turn: Turn) -> None:
         """Pass the lock to the task that has waited longest; idempotent. Any thread."""
         turn.is_over = True

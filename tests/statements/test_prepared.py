@@ -260,3 +260,22 @@ async def test_fetch_of_a_lost_task_may_end_while_another_one_begins() -> None:
             statement._put(handle)
 
         assert await statement.fetch_all() == [[1]]
+
+
+async def test_statement_being_prepared_by_a_task_that_a_block_holds_back_is_used_inside_that_block() -> None:
+    """Each task waited for the other."""
+    async with rapsqlite.connect(":memory:") as conn, anyio.create_task_group() as tasks:
+        statement, may_begin, rows = conn.prepare("SELECT 1"), anyio.Event(), []
+
+        async def outside() -> None:
+            await may_begin.wait()
+            rows.append(await statement.fetch_all())
+
+        tasks.start_soon(outside)
+        await anyio.wait_all_tasks_blocked()
+        async with conn.transaction():
+            may_begin.set()
+            await anyio.wait_all_tasks_blocked()
+            rows.append(await statement.fetch_all())
+
+    assert rows == [[[1]], [[1]]]
