@@ -75,7 +75,7 @@ class Queries:
 
     async def _inserted(self, sql: str, parameters: Parameters | None) -> Any:
         cursor = await Cursor(self._itself).execute(sql, parameters)
-        await cursor._run_to_end()
+        await cursor._end()
         rowid = cursor.lastrowid
         if rowid is None:  # the SQL contained no statement
             rowid = self._state.guest.last_insert_rowid

@@ -264,12 +264,12 @@ class Cursor(AsyncRows, CursorAttributes, Uncopied):
             self._take(reply.rows)
         return True
 
-    async def _run_to_end(self) -> None:
-        """Run the statement without keeping its rows, then close: what ends it may fail, such as a commit."""
-        while True:
-            self._base = self._made = self._rows = iter(())
-            if not await self._next_batch(0):
-                break
+    async def _end(self) -> None:
+        """End the statement, then close. If it changes data, its end may fail, as its commit may."""
+        if self._batches is not None and self._batches.are_of_a_change:
+            reply = await self._batches.run_to_end()
+            if reply is not None:
+                self.rowcount = reply.changes
         await self.close()
 
     def _drop_rows(self) -> None:

@@ -902,7 +902,7 @@ class Pool(Uncopied):
                     return await connection.executemany(sql, *arguments)
             result = await getattr(connection, verb)(sql, *arguments, **options)
             if verb == "execute":
-                await result._run_to_end()
+                await result._end()
             return result
 
     # -- state -------------------------------------------------------------------------------------

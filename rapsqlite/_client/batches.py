@@ -49,6 +49,7 @@ class Batches:
         "_lock",
         "_newest",
         "_quiet",
+        "are_of_a_change",
     )
 
     def __init__(self, guest: Guest, first: Reply) -> None:
@@ -61,6 +62,8 @@ class Batches:
         self._quiet = 0  # rows of the batches before it since the connection's last write
         self._has_written = False  # whether the connection wrote since the statement began
         self._interrupted = False
+        self.are_of_a_change: bool = first.flags & abi.REPLY_CHANGES_DATA != 0
+        """Whether the statement is an INSERT, UPDATE, DELETE or REPLACE with RETURNING."""
         self._lock = FairLock()  # for tasks that fetch from the same cursor
 
     async def next(self, wanted: int, take: Callable[[Reply], bool], is_taken: Callable[[], object]) -> bool:
@@ -125,6 +128,20 @@ class Batches:
                 guest.abandon(sent)
             self.close()
             raise
+        return reply
+
+    async def run_to_end(self) -> Reply | None:
+        """Fetch and drop the remaining rows; return the last reply, if there was one. Raises the statement's error.
+
+        For statements that change data. All changes are made before the first row, and are committed with the end: so
+        cancellation does not stop it, as it does not stop a commit, but is raised at the task's next checkpoint.
+        """
+        reply = None
+        while self._handle:
+            request = Request(abi.OP_NEXT, target=self._handle, format=abi.FORMAT_UNINTERRUPTIBLE)
+            reply = await self._guest.call(request)
+            self._handle, self._error = reply.handle, reply.error
+        self._raise_error()
         return reply
 
     def _raise_error(self) -> None:

@@ -14,12 +14,14 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 import rapsqlite
 from rapsqlite import Pool, PoolClosed, PoolTimeout, TooManyWaiting, _pooled, create_pool
 from rapsqlite import pool as pools
 from rapsqlite._guest.guest import Guest
+from rapsqlite.cursor import Cursor
 from tests.threads import threads_but_trios
 
 if TYPE_CHECKING:
@@ -88,6 +90,30 @@ async def test_statement_whose_rows_are_not_wanted_is_committed_or_raises(wal: P
         await pool.executemany("INSERT INTO t VALUES (?, 0)", [(i,) for i in range(1, 10_000)])
         await getattr(pool, verb)(insert)
         assert await pool.fetch_scalar("SELECT count(*) FROM u") > 0
+
+
+@pytest.mark.parametrize("verb", ["execute", "execute_insert"])
+async def test_statement_cancelled_while_it_ends_is_committed_and_says_so(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Its changes were committed, while its task was told that they had been cancelled."""
+    insert = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 9999) INSERT INTO t (a) SELECT i FROM n"
+    end, has_returned = Cursor._end, False
+    with anyio.CancelScope() as scope:
+
+        async def cancelled(cursor: Cursor) -> None:
+            assert cursor._batches is not None
+            scope.cancel()
+            await end(cursor)
+
+        monkeypatch.setattr(Cursor, "_end", cancelled)
+        await getattr(pool, verb)(f"{insert} RETURNING a, zeroblob(20)")
+        has_returned = True
+        await anyio.lowlevel.checkpoint()
+
+    assert has_returned
+    assert scope.cancelled_caught
+    assert await pool.fetch_scalar("SELECT count(*) FROM t") == 9999
 
 
 async def test_cursor_of_a_statement_whose_rows_are_not_wanted_counts_its_changes(pool: Pool) -> None:
