@@ -173,6 +173,8 @@ class RequestQueue:
         """
         self.host.callbacks.refuse_use()
         with self.afterwards, self.lock:
+            if self._posts:
+                self._send_posts()  # as in `_send`
             is_held = bool(self._open_blocks) and self._hold_back(pending, loop)
             if not is_held:
                 self.blocks.add(pending.block)
@@ -188,11 +190,11 @@ class RequestQueue:
         self._take_polled_reply()
         if self.state != "ok":
             raise self.refusal()
+        if self._posts:
+            self._send_posts()  # what the same task posted earlier is sent first, and interrupts no later request
         if self._open_blocks and self._hold_back(pending, loop):
             return
         self._return_prelocks()
-        if self._posts:
-            self._send_posts()  # what the same task posted earlier is sent first
         if loop.key is not self._newest_key:
             self._drop_orphans()
             self._newest_key, self._several_loops = loop.key, bool(self._pending)

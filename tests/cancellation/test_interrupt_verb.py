@@ -120,6 +120,28 @@ async def test_signal_handler_can_interrupt_whatever_its_thread_does(conn: rapsq
             guest.interrupt()
 
 
+async def test_interrupt_that_could_not_be_done_at_once_does_not_affect_a_later_statement(
+    conn: rapsqlite.Connection,
+) -> None:
+    """It was done when the statement had been sent, which another task's block held back."""
+    guest = conn._state.guest
+    entered, interrupted = anyio.Event(), anyio.Event()
+
+    async def block() -> None:
+        async with conn.transaction():
+            entered.set()
+            await interrupted.wait()
+            await anyio.wait_all_tasks_blocked()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(block)
+        await entered.wait()
+        with guest._queue.lock:  # another thread has it, and is late to see what was posted
+            guest.interrupt()
+        interrupted.set()
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
 async def test_queued_statements_are_interrupted_and_later_ones_are_not(
     conn: rapsqlite.Connection, begun: Begun
 ) -> None:
