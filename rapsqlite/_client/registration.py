@@ -13,7 +13,7 @@ import msgspec
 from rapsqlite import _constants as abi
 from rapsqlite._values.wire import decode_integer
 from rapsqlite._wasm.rings import Request
-from rapsqlite.errors import ProgrammingError
+from rapsqlite.errors import Error, ProgrammingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,15 +66,14 @@ async def _register(
 ) -> None:
     """Store ``function`` and send the request. Once the guest has the handle, only the guest releases it.
 
-    After Ctrl-C nobody knows whether the guest has it, so the function is kept until the connection closes.
+    After a cancellation or a signal handler's exception nobody knows whether the guest has it, so the function is kept
+    until the connection closes.
     """
     callbacks = guest.callbacks
     handle = callbacks.hold(kind, function) if function is not None else 0
     try:
         await guest.call(Request(abi.OP_CONTROL, params=msgspec.msgpack.encode(arguments(handle)), target=operation))
-    except (GeneratorExit, KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException:
+    except Error:
         callbacks.release(handle)  # rejected, or never begun; the guest may have released it itself
         raise
 

@@ -99,9 +99,14 @@ async def test_hook_is_replaced_and_removed_while_statements_are_cached_and_have
         assert sorted(inside) == inside
 
 
+class AlarmError(Exception):
+    """An exception that a signal handler raises."""
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, AlarmError])
 @pytest.mark.parametrize("kind", sorted(HOOKS | USED))
-async def test_registration_that_was_done_when_ctrl_c_ended_the_wait_is_complete(
-    kind: str, monkeypatch: pytest.MonkeyPatch
+async def test_registration_that_was_done_when_a_signal_ended_the_wait_is_complete(
+    kind: str, raised: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of one would refuse every commit, or every statement."""
     register = (HOOKS | USED)[kind]
@@ -111,11 +116,11 @@ async def test_registration_that_was_done_when_ctrl_c_ended_the_wait_is_complete
 
         async def call_and_be_interrupted(request: Request) -> Reply:
             await call(request)
-            raise KeyboardInterrupt
+            raise raised
 
         with monkeypatch.context() as patched:
             patched.setattr(conn._state.guest, "call", call_and_be_interrupted)
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(raised):
                 await register(conn, answering(kind, 0))
 
         assert held(conn) == 1
