@@ -19,7 +19,8 @@ def refusal_of(state: str, name: str, failure: BaseException | None, last_messag
     if isinstance(failure, Error):
         # Each task raises its own: a traceback grows with every raise, and keeps what the tasks' frames refer to.
         copied = copy(failure).with_traceback(failure.__traceback__)
-        copied.__cause__ = failure.__cause__
+        if failure.__cause__ is not None:
+            copied.__cause__ = failure.__cause__
         return copied
     error = OperationalError(
         f"the connection to {name} has failed and is closed ({last_message or failure});"
