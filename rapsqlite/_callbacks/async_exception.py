@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _NONE, _UNDER_WAY, _SENT = 0, 1, 2
 _PAUSE_S = 0.0001
+_EARLY_S = 0.02  # a timer may fire this much too early, because of the resolution of clocks
 _JUMPS = 3  # one is enough for CPython to deliver an exception
 
 _raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
@@ -35,18 +36,20 @@ class CallbackInterrupted(BaseException):
 class CallbackInterrupt:
     """Interrupts the callbacks of one thread, one interrupt at a time and at most one per callback."""
 
-    __slots__ = ("_lock", "left", "state", "target")
+    __slots__ = ("_lock", "_sent_at", "left", "state", "target")
 
     def __init__(self) -> None:
         self.target = 0  # the thread, while it runs a callback; written only by that thread
         self.state = _NONE  # not 0: the thread retracts it, after clearing the target and before leaving its callback
         self.left: list[Any] = []  # arguments of calls that this callback still has to make
+        self._sent_at = 0.0
         self._lock = threading.Lock()
 
-    @property
-    def has_no_effect(self) -> bool:
-        """Return True if the running callback was sent an interrupt and still runs. Any thread."""
-        return self.state == _SENT and self.target != 0
+    def has_no_effect_after(self, grace_period_s: float) -> bool:
+        """Return True if the running callback was sent an interrupt this long ago and still runs. Any thread."""
+        if self.state != _SENT or not self.target:
+            return False
+        return time.monotonic() - self._sent_at >= grace_period_s - _EARLY_S
 
     def send(self, is_wanted: Callable[[], bool]) -> bool:
         """Raise CallbackInterrupted in the running callback; False if there is none, or it was already interrupted.
@@ -63,6 +66,7 @@ class CallbackInterrupt:
                 target = self.target
                 if target and is_wanted():
                     self.left.clear()  # first, so that code which swallows the exception is not called again
+                    self._sent_at = time.monotonic()
                     sent = _raise_in(target, CallbackInterrupted) == 1
             finally:
                 self.state = _SENT if sent else _NONE

@@ -106,10 +106,9 @@ class Callbacks:
         """The thread that is running a callback, 0 if none is."""
         return self._interrupt.target
 
-    @property
-    def run_on(self) -> bool:
-        """Return True if the running callback was interrupted and has not returned."""
-        return self._interrupt.has_no_effect
+    def run_on(self, grace_period_s: float) -> bool:
+        """Return True if the running callback was interrupted this long ago and has not returned."""
+        return self._interrupt.has_no_effect_after(grace_period_s)
 
     def wait_for_lock(self) -> bool:
         """Return True if the running callback is the busy handler. Call only while the guest's memory exists."""

@@ -54,11 +54,16 @@ class Escalation:
                 self.end_guest()
 
     def end_callback(self, pending: PendingRequest) -> bool:
-        """Interrupt the request's callback, or give up the connection if that did not help; False if none runs."""
+        """Interrupt the request's callback, or give up the connection if that did not help; False if none runs.
+
+        The watchdog and cancelled tasks call this independently: a callback that one of them has interrupted keeps its
+        grace period.
+        """
         callbacks = self._queue.host.callbacks
         if not callbacks.thread:
             return False
-        if not callbacks.interrupt(lambda: self._is_at(pending)) and callbacks.run_on and self._is_at(pending):
+        is_interrupted = callbacks.interrupt(lambda: self._is_at(pending))
+        if not is_interrupted and callbacks.run_on(self._queue.grace_period_s) and self._is_at(pending):
             self._give_up(
                 OperationalError(
                     f"the connection to {self._queue.name} is closed: a callback of its statement has not returned"

@@ -216,6 +216,27 @@ async def test_uninterruptible_callback_costs_only_its_connection(database: Path
         assert await again.fetch_scalar("PRAGMA integrity_check") == "ok"
 
 
+async def test_callback_that_the_time_limit_interrupted_has_time_to_end_although_its_task_is_cancelled() -> None:
+    """The task gave the connection up a moment after the watchdog had interrupted the callback."""
+    blocked = Blocked(1)
+    async with rapsqlite.connect(":memory:") as conn:
+        impatient(conn)
+        await conn.create_function("f", 0, blocked)
+        guest = conn._state.guest
+        force_answer = guest._queue.force_answer
+
+        def force_after_the_watchdog(pending: PendingRequest) -> None:
+            guest._queue.grace_period_s = LATE_S
+            guest._escalation.end_callback(pending)
+            force_answer(pending)
+            blocked.let_go.set()
+
+        guest._queue.force_answer = force_after_the_watchdog
+        await cancelled_while_in(blocked, lambda: conn.fetch_scalar("SELECT f()"))
+
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
 async def test_error_of_a_connection_that_was_given_up_does_not_grow() -> None:
     """Every use raised the same exception, whose traceback kept the frames of all of them."""
     blocked = Blocked(1)

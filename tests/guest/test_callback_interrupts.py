@@ -8,14 +8,20 @@ import threading
 from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
+from rapsqlite._callbacks import async_exception
 from tests.guest.calling import Played
+from tests.played_time import PlayedTime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pytest
+
+    from rapsqlite._callbacks.callbacks import Callbacks
+
 
 def interrupted(
-    function: Callable[[], object], *, is_wanted: bool = True, afterwards: Callable[[], object] = lambda: None
+    function: Callable[[], object], *, is_wanted: bool = True, afterwards: Callable[[Callbacks], object] = id
 ) -> tuple[Played, bool]:
     """Call ``function`` in a separate thread while another one interrupts it; return whether the interrupt was sent."""
     guest = Played()
@@ -33,7 +39,7 @@ def interrupted(
     thread.start()
     started.wait(30)
     sent = guest.callbacks.interrupt(lambda: is_wanted)
-    afterwards()
+    afterwards(guest.callbacks)
     thread.join(30)
     assert not thread.is_alive()
     return guest, sent
@@ -98,7 +104,25 @@ def test_interrupt_that_is_no_longer_wanted_is_not_sent() -> None:
         done.wait(30)
         return "undisturbed"
 
-    guest, sent = interrupted(wait, is_wanted=False, afterwards=done.set)
+    guest, sent = interrupted(wait, is_wanted=False, afterwards=lambda _: done.set())
 
     assert not sent
     assert guest.text() == b"undisturbed"
+
+
+def test_interrupt_has_no_effect_only_if_the_callback_still_runs_after_its_grace_period(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, done, seen = PlayedTime(), threading.Event(), list[bool]()
+    monkeypatch.setattr(async_exception, "time", clock)
+
+    def look(callbacks: Callbacks) -> None:
+        for clock.now in (0, 4, 5):
+            seen.append(callbacks.run_on(5))
+        done.set()
+
+    guest, sent = interrupted(lambda: done.wait(30), afterwards=look)
+
+    assert sent
+    assert seen == [False, False, True]
+    assert not guest.callbacks.run_on(5)
