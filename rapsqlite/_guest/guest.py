@@ -379,6 +379,7 @@ class Guest:
     def _note_end(self) -> list[PendingRequest]:
         """Mark the guest as ended; return the requests that waited for it."""
         registry.forget(self)
+        self._watchdog.end()
         with self._queue.afterwards, self._queue.lock:
             self._ended = True
             return self._waiting_for_end

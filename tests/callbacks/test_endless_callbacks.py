@@ -359,13 +359,17 @@ async def test_uninterruptible_callback_beyond_the_time_limit_costs_only_its_con
 ) -> None:
     clock = play_time_limits(monkeypatch)
     blocked = Blocked(1)
+    others = set(threading.enumerate())
     conn = await rapsqlite.connect(":memory:", limits={"statement_seconds": 0.05})
+    (watchdog,) = (each for each in set(threading.enumerate()) - others if "watchdog" in each.name)
     impatient(conn)
     await conn.create_function("f", 0, blocked)
 
     with clock.running(), pytest.raises(rapsqlite.OperationalError, match="a callback of its statement"):
         await conn.fetch_scalar("SELECT f()")
 
+    await anyio.to_thread.run_sync(watchdog.join, 30)
+    assert not watchdog.is_alive()  # although the callback has not returned
     blocked.let_go.set()
     await conn.close()
 
