@@ -47,6 +47,10 @@ class LimitClock:
         yield
         self._tick_s = 0.0
 
+    def leap(self) -> None:
+        """Let more time pass at once than any limit and grace period, as for a process that was stopped."""
+        self._now += 10 * LATE_S
+
 
 def play_time_limits(monkeypatch: pytest.MonkeyPatch) -> LimitClock:
     """Let no statement reach its limit because the machine is busy."""

@@ -39,22 +39,24 @@ class Watchdog:
 
     def _watch(self) -> None:
         seen: PendingRequest | None = None
-        since = 0.0
+        due = 0.0  # when its next step follows
         while not self._ended.wait(max(self._limit_s / _CHECKS, _SHORTEST_PAUSE_S)):
             running = self._queue.running()
-            worked_s = time.monotonic() - since
+            now = time.monotonic()
             if running is not seen or running is None:
-                seen, since = running, time.monotonic()
-            elif worked_s > self._limit_s + self._queue.grace_period_s:
-                if self._escalation.end_callback(running):
-                    since += self._queue.grace_period_s  # until then it has time to end
-                    continue
-                reason = f"a statement took longer than {self._limit_s:g} seconds and could not be interrupted"
-                self._queue.host.last_message = reason
-                self._escalation.end_guest()
-                if not self._ended.wait(self._queue.grace_period_s):
-                    self._escalation.end_guest()
-                return
-            elif worked_s > self._limit_s and not running.overdue:
-                running.overdue = True
-                self._queue.cancel(running)
+                seen, due = running, now + self._limit_s
+            elif now > due:
+                if not running.overdue:  # even if the whole process was stopped until long after the limit
+                    running.overdue = True
+                    self._queue.cancel(running)
+                elif not self._escalation.end_callback(running):
+                    self._end_guest()
+                    return
+                due = time.monotonic() + self._queue.grace_period_s  # until then it has time to end
+
+    def _end_guest(self) -> None:
+        reason = f"a statement took longer than {self._limit_s:g} seconds and could not be interrupted"
+        self._queue.host.last_message = reason
+        self._escalation.end_guest()
+        if not self._ended.wait(self._queue.grace_period_s):
+            self._escalation.end_guest()

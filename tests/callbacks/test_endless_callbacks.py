@@ -374,6 +374,38 @@ async def test_uninterruptible_callback_beyond_the_time_limit_costs_only_its_con
     await conn.close()
 
 
+@pytest.mark.parametrize("step", ["f(i)", "i"], ids=["callback", "SQL"])
+async def test_statement_is_told_that_it_is_overdue_before_it_is_forced(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a pause of the whole process, the watchdog sees the limit and the grace period exceeded at once."""
+    clock = play_time_limits(monkeypatch)
+    blocked, looks = Blocked(1), 0
+    async with rapsqlite.connect(":memory:", limits={"statement_seconds": 0.05}) as conn:
+        queue = conn._state.guest._queue
+        look = queue.running
+
+        def look_after_a_pause() -> PendingRequest | None:
+            nonlocal looks
+            running = look()
+            if running is not None and (step == "i" or queue.host.callbacks.thread):
+                looks += 1
+                if looks == 2:
+                    clock.leap()
+                if looks == 3:
+                    blocked.let_go.set()
+            return running
+
+        await conn.create_function("f", 1, blocked)
+        monkeypatch.setattr(queue, "running", look_after_a_pause)
+
+        with pytest.raises(rapsqlite.DataError, match="statement_seconds") as caught:
+            await conn.fetch_all(ENDLESS.replace("f(i)", step))
+
+        assert caught.value.__cause__ is None
+        assert await conn.fetch_scalar("SELECT 1") == 1
+
+
 async def test_time_in_a_busy_handler_does_not_count(monkeypatch: pytest.MonkeyPatch, database: Path) -> None:
     """It waits for a lock."""
     clock = play_time_limits(monkeypatch)
