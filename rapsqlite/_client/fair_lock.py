@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Turn:
     """One task's turn to hold the lock, now or later (a ``Ticket`` of ``_loops``)."""
 
-    __slots__ = ("cancellation", "granted", "is_over", "is_woken", "lock", "loop", "waiter")
+    __slots__ = ("cancellation", "cancellation_count", "granted", "is_over", "is_woken", "lock", "loop", "waiter")
 
     def __init__(self, lock: FairLock, loop: Loop) -> None:
         self.lock: FairLock = lock
@@ -34,6 +34,7 @@ class Turn:
         self.is_over: bool = False  # released or given up
         self.waiter: Any = None
         self.cancellation: BaseException | None = None
+        self.cancellation_count: int = 0
 
     @property
     def grace_period_s(self) -> float:

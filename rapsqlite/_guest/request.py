@@ -103,6 +103,7 @@ class PendingRequest(msgspec.Struct, eq=False):
     """Its task should let others run although the reply has arrived."""
     waiter: Any = None
     cancellation: BaseException | None = None
+    cancellation_count: int = 0
 
     def __repr__(self) -> str:
         return f"<request {self.number}>"  # asyncio logs it in debug mode, where parameters must not appear

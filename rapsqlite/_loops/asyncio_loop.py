@@ -96,11 +96,12 @@ class AsyncioLoop:
             waiter = loop.create_future()
             ticket.waiter = ref(waiter)
             kept = _kept_by(loop)
+            count = _cancellation_count(self._asyncio.current_task(loop))
             try:
                 kept.add(waiter)
                 await waiter
             except self._asyncio.CancelledError as exc:
-                ticket.cancellation = exc.with_traceback(None)  # a traceback would hold this frame
+                self._hold_back(ticket, exc, count)
                 ticket.on_cancel()
             else:
                 return
@@ -114,6 +115,7 @@ class AsyncioLoop:
         # gets here, so programs that never cancel do not pay for importing anyio.
         from anyio import move_on_after
 
+        count = _cancellation_count(self.current_task())
         try:
             with move_on_after(timeout_s, shield=True) as scope:
                 await self._wait_until_cancelled_by(scope, ticket)
@@ -121,7 +123,7 @@ class AsyncioLoop:
             # If something else has cancelled the task too, before or together with the end of the time, anyio passes
             # the scope's own cancellation on.
             if ticket.cancellation is None or _is_anyio_cancellation(ticket.cancellation):
-                ticket.cancellation = self._asyncio.CancelledError()
+                self._hold_back(ticket, self._asyncio.CancelledError(), count)
 
     async def _wait_until_cancelled_by(self, scope: anyio.CancelScope, ticket: Ticket) -> None:
         loop = self._running()
@@ -129,13 +131,14 @@ class AsyncioLoop:
         while not ticket.is_ready():
             waiter = loop.create_future()
             ticket.waiter = ref(waiter)
+            count = _cancellation_count(self.current_task())
             try:
                 kept.add(waiter)
                 await waiter
             except self._asyncio.CancelledError as exc:
                 if scope.cancel_called:
                     raise
-                ticket.cancellation = exc.with_traceback(None)
+                self._hold_back(ticket, exc, count)
             finally:
                 kept.discard(waiter)
 
@@ -147,17 +150,30 @@ class AsyncioLoop:
 
     async def checkpoint(self, ticket: Ticket) -> None:
         """Let other tasks run while the ticket is in progress."""
+        count = _cancellation_count(self.current_task())
         try:
             await self._asyncio.sleep(0)
         except self._asyncio.CancelledError as exc:
-            ticket.cancellation = exc.with_traceback(None)
+            self._hold_back(ticket, exc, count)
             ticket.on_cancel()
 
-    def redeliver(self, cancellation: BaseException) -> None:
+    def _hold_back(self, ticket: Ticket, cancellation: BaseException, count: int) -> None:
+        """Store a cancellation of a task that had ``count`` requests to cancel it when it last continued."""
+        now = _cancellation_count(self.current_task())
+        if now > count + 1 and _is_anyio_cancellation(cancellation):
+            cancellation = self._asyncio.CancelledError()  # asyncio has raised several in one turn as the first one
+        if ticket.cancellation is None:
+            # The task may have been cancelled before it waited, and only learn of it now.
+            ticket.cancellation_count = min(count, now - 1)
+        elif _is_anyio_cancellation(cancellation):
+            return
+        ticket.cancellation = cancellation.with_traceback(None)  # a traceback would hold the waiting frame
+
+    def redeliver(self, ticket: Ticket) -> None:
         """Deliver a cancellation that was held back at the task's next checkpoint."""
-        if not _is_anyio_cancellation(cancellation):
-            task = self.current_task()
-            self._running().call_soon(_redeliver, task, _cancellation_count(task), cancellation)
+        cancellation = ticket.cancellation
+        if cancellation is not None and not _is_anyio_cancellation(cancellation):
+            self._running().call_soon(_redeliver, self.current_task(), ticket.cancellation_count, cancellation)
 
     async def deliver(self) -> None:
         """Be cancelled now if a cancellation is due, otherwise let other tasks run.
@@ -264,12 +280,14 @@ def _is_anyio_cancellation(exc: BaseException) -> bool:
 def _redeliver(task: Any, count: int, cancellation: BaseException) -> None:
     """Cancel a task again whose cancellation was held back because its request had finished.
 
-    This happens one turn of the loop later, so that an ``asyncio.timeout`` block that the task has left by then, and
-    which withdrew its own cancellation, is not affected. The count of cancellation requests is unchanged.
+    Unless all requests to cancel it but ``count``, which are older than the wait, are withdrawn: this happens one turn
+    of the loop later, so that blocks such as ``asyncio.timeout``, whose time was over and which the task has left by
+    then, have withdrawn theirs. The number of requests is unchanged.
     """
-    if task.done() or _cancellation_count(task) < count:
+    now = _cancellation_count(task)
+    if task.done() or now <= count:
         return
-    if count:
+    if now:
         task.uncancel()
     task.cancel(*cancellation.args)
 

@@ -36,7 +36,7 @@ def raise_or_hold_back(loop: Loop, ticket: Ticket, finished: bool) -> None:
     task = loop.current_task()
     key = id(task)
     held_back[key] = weakref.ref(task, lambda _: held_back.pop(key, None))
-    loop.redeliver(cancellation)
+    loop.redeliver(ticket)
 
 
 async def deliver_held_back(loop: Loop) -> None:

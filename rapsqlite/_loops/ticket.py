@@ -13,6 +13,7 @@ class Ticket(Protocol):
 
     waiter: Any  # weak reference to the future or Trio task to wake; None if nothing waits
     cancellation: BaseException | None  # the task's cancellation, held back until the guest has answered
+    cancellation_count: int  # how many older requests to cancel the task there were; asyncio only
 
     @property
     def grace_period_s(self) -> float:

@@ -100,7 +100,7 @@ class TrioLoop:
         """Let other tasks run while the ticket is in progress; cancellation waits for ``wait``."""
         await self._trio.lowlevel.cancel_shielded_checkpoint()
 
-    def redeliver(self, _cancellation: BaseException) -> None:
+    def redeliver(self, _ticket: Ticket) -> None:
         """Do nothing: Trio delivers a cancellation at every checkpoint until its scope is left."""
 
     async def deliver(self) -> None:

@@ -31,6 +31,7 @@ class _Work:
         self._on_cancel = on_cancel
         self.waiter: Any = None
         self.cancellation: BaseException | None = None
+        self.cancellation_count: int = 0
         self.result: object = None
         self.error: BaseException | None = None
         self.abandoned = False

@@ -403,6 +403,7 @@ class Late:
     def __init__(self) -> None:
         self.waiter: Any = None
         self.cancellation: BaseException | None = None
+        self.cancellation_count = 0
         self.is_late = False
 
     def is_ready(self) -> bool:
