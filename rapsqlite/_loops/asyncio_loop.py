@@ -288,6 +288,8 @@ def _redeliver(task: Any, count: int, cancellation: BaseException) -> None:
     if task.done() or now <= count:
         return
     if now:
+        if getattr(task, "_must_cancel", False):
+            return  # it is cancelled in this turn anyway; its scope would not know this cancellation for its own
         task.uncancel()
     task.cancel(*cancellation.args)
 

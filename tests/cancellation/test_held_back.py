@@ -232,3 +232,37 @@ def test_task_that_was_cancelled_before_it_waited_ends(kind: Callable[[], Any], 
         assert outcome == "cancelled"
 
     run(main, options)
+
+
+@needs_timeout
+@pytest.mark.parametrize("options", LOOPS)
+@pytest.mark.parametrize("turns", ["apart", "together"])
+@pytest.mark.parametrize("is_inner_first", [True, False])
+def test_cancelled_scope_around_an_ended_timeout_cancels_nothing_after_it(
+    is_inner_first: bool, turns: str, options: dict[str, Any]
+) -> None:
+    """The scope cancels the task again by itself; asyncio raises the later request if the task waits for nothing."""
+
+    async def main() -> None:
+        outer, inner = MoveOnAfter(), Timeout()
+        reached = []
+
+        async def work() -> str:
+            async with outer:
+                async with inner:
+                    await conn.rollback()
+                await asyncio.sleep(0)
+                reached.append("after the checkpoint")
+            return await go_on(conn)
+
+        async with opened() as conn, Waiting(conn, work(), 30) as waiting:
+            for block in (inner, outer) if is_inner_first else (outer, inner):
+                block.end()
+                if turns == "apart":
+                    await waiting.noticed()
+            await waiting.noticed()
+            outcome = await waiting.outcome()
+        assert outcome == "went on"
+        assert not reached
+
+    run(main, options)
