@@ -245,7 +245,7 @@ def test_cancelled_scope_around_an_ended_timeout_cancels_nothing_after_it(
 
     async def main() -> None:
         outer, inner = MoveOnAfter(), Timeout()
-        reached = []
+        reached: list[object] = []
 
         async def work() -> str:
             async with outer:
