@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rapsqlite._client.batches import MOST_ROWS, is_interrupt, rows_lost
 from rapsqlite._client.fair_lock import FairLock
+from rapsqlite._guest.task_blocks import Caller
+from rapsqlite._loops import current_loop
 from rapsqlite._values.async_only import AsyncRows
 from rapsqlite._values.uncopied import Uncopied
 from rapsqlite.cursor import Cursor
@@ -33,7 +35,7 @@ class RowStream(AsyncRows, Uncopied):
 
     __slots__ = (
         "_begun", "_connection", "_cursor", "_decoder", "_first_rows", "_is_lost", "_lock", "_parameters", "_rows",
-        "_sql",
+        "_sql", "_user",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, sql: bytes, parameters: Parameters | None, decoder: RowDecoder) -> None:
@@ -42,6 +44,7 @@ class RowStream(AsyncRows, Uncopied):
         self._parameters = parameters
         self._decoder = decoder
         self._lock = FairLock()  # for tasks that want to start it
+        self._user: Caller | None = None  # the last of them
         self._cursor: Cursor | None = None  # None until started
         self._begun: Cursor | None = None  # the same once its first rows have arrived
         self._rows: Iterator[Any] = iter(())
@@ -60,7 +63,10 @@ class RowStream(AsyncRows, Uncopied):
         return row
 
     async def _start(self) -> Cursor:
+        if not self._lock.is_free() and self._user is not None:
+            self._connection._state.guest.refuse_wait_for(self._user)
         turn = await self._lock.acquire()
+        self._user = Caller(current_loop())
         try:
             return self._begun or await self._begin()
         finally:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from rapsqlite import _constants as abi
 from rapsqlite._client.fair_lock import FairLock
+from rapsqlite._guest.task_blocks import Caller
+from rapsqlite._loops import current_loop
 from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import interrupted
 
@@ -49,6 +51,7 @@ class Batches:
         "_lock",
         "_newest",
         "_quiet",
+        "_user",
         "are_of_a_change",
     )
 
@@ -65,6 +68,7 @@ class Batches:
         self.are_of_a_change: bool = first.flags & abi.REPLY_CHANGES_DATA != 0
         """Whether the statement is an INSERT, UPDATE, DELETE or REPLACE with RETURNING."""
         self._lock = FairLock()  # for tasks that fetch from the same cursor
+        self._user: Caller | None = None  # the last of them
 
     async def next(self, wanted: int, take: Callable[[Reply], bool], is_taken: Callable[[], object]) -> bool:
         """Give ``take`` the next batch and return its answer; False after the last one.
@@ -76,7 +80,10 @@ class Batches:
         statement ``next`` returns False, as in sqlite3. After an interrupt or a cancellation it raises OperationalError
         (SQLITE_INTERRUPT) from then on, so that the rows that are lost are not mistaken for the end of the result.
         """
+        if not self._lock.is_free() and self._user is not None:
+            self._guest.refuse_wait_for(self._user)
         turn = await self._lock.acquire()
+        self._user = Caller(current_loop())
         try:
             if is_taken():
                 return True

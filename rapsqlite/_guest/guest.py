@@ -285,6 +285,10 @@ class Guest:
         """Return True if the running task would wait for itself by waiting for the open block to end."""
         return self._queue.blocks.contain_this_task()
 
+    def refuse_wait_for(self, user: Caller) -> None:
+        """Raise ProgrammingError if waiting for what that task does now would be waiting for oneself."""
+        self._queue.blocks.refuse_wait_for(user)
+
     def is_outside_block(self) -> bool:
         """Return True if a block is open that the caller is not part of."""
         if not self._queue.blocks.open:

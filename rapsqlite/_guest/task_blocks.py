@@ -36,6 +36,10 @@ _STARTED_INSIDE = (
     "this task was started inside a transaction() or savepoint() block that is still open and belongs to another task:"
     " each would wait for the other. Let such tasks take part with scope='children', or start them outside the block"
 )
+_USED_OUTSIDE = (
+    "a task outside this transaction() or savepoint() block is fetching from this cursor or stream, and may have to"
+    " wait for the end of the block: each would wait for the other. Use one for each task, or fetch outside the block"
+)
 _NESTED_IN_CHILD = (
     "this task was started inside the open transaction() block, so it cannot wait for its end:"
     " use savepoint(), or start the task after the block"
@@ -109,6 +113,11 @@ class TaskBlocks:
         """Return True if the running task is inside an open block, or was started inside one."""
         inside = _inside.get()
         return any(block in inside for block in self.open)
+
+    def refuse_wait_for(self, user: Caller) -> None:
+        """Raise ProgrammingError if the running task is inside a block for whose end that task may have to wait."""
+        if self.contain_this_task() and self.exclude(user):
+            raise ProgrammingError(_USED_OUTSIDE)
 
     def exclude(self, caller: Caller) -> bool:
         """Return True if a block is open of which this task is no part."""
