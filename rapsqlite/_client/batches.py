@@ -117,6 +117,8 @@ class Batches:
             await guest.checkpoint()
             rows = self._row_count(wanted)
             sent, self._ahead = self._ahead, None
+            if sent is not None and not sent.number and guest.withdraw(sent):
+                sent = None  # a block held it back, perhaps this task's
             if sent is None:
                 reply = await guest.call(Request(abi.OP_NEXT, target=self._handle, argument=rows))
             else:

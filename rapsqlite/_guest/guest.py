@@ -300,6 +300,10 @@ class Guest:
         with self._queue.afterwards, self._queue.lock:
             return self._queue.blocks.exclude(caller)
 
+    def withdraw(self, pending: PendingRequest) -> bool:
+        """Take back a submitted request that other tasks' blocks hold back; False if it was sent."""
+        return self._queue.withdraw(pending)
+
     def submit(self, pending: PendingRequest) -> None:
         """Send a request and return immediately; ``result`` waits for the reply.
 

@@ -266,6 +266,11 @@ class RequestQueue:
         if self.state == "ok":
             self._send_held()
 
+    def withdraw(self, pending: PendingRequest) -> bool:
+        """Take back a request that is held back; False if it is not. Any thread."""
+        with self.afterwards, self.lock:
+            return self.blocks.held.pop(pending, None) is not None
+
     def let_in(self, pending: BlockRequest) -> None:
         """Give the block to every task: its own task ended without leaving it."""
         self._post(self._let_in, pending)

@@ -8,9 +8,13 @@ import anyio
 import pytest
 
 import rapsqlite
+from rapsqlite import _constants as abi
+from rapsqlite._guest.guest import Guest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from rapsqlite._wasm.rings import Reply, Request
 
 ROWS = 100_000
 SQL = f"WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT {ROWS}) SELECT i FROM n"
@@ -67,3 +71,36 @@ async def test_tasks_of_one_block_take_turns(
                 tasks.start_soon(inside)
 
     assert len({tuple(row) for row in found}) == 5 * 9_999
+
+
+async def test_task_inside_a_block_takes_over_a_batch_that_was_requested_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another task requests it just as the block begins, which holds it back; the block waited for it for ever."""
+    has_reply, has_entered = anyio.Event(), anyio.Event()
+    call = Guest.call
+    found: list[Any] = []
+
+    async def late(self: Guest, request: Request) -> Reply:
+        reply = await call(self, request)
+        if request.op == abi.OP_NEXT and not has_reply.is_set():
+            has_reply.set()
+            await has_entered.wait()
+        return reply
+
+    async with rapsqlite.connect(":memory:") as conn:
+        cursor = await conn.execute(SQL)
+
+        async def fetch() -> None:
+            found.extend(await cursor.fetchmany(300))
+
+        monkeypatch.setattr(Guest, "call", late)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fetch)
+            await has_reply.wait()
+            async with conn.transaction():
+                has_entered.set()
+                await anyio.wait_all_tasks_blocked()
+                assert len(found) == 300
+                await fetch()
+        await fetch()
+
+    assert found == [(number,) for number in range(1, 901)]
