@@ -29,8 +29,10 @@ ROOT = Path(__file__).resolve().parents[2]
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT f(i) + 1 FROM n) SELECT count(*) FROM n"
 
 
-async def cancelled_while_in(callback: Endless | Blocked, operation: Callable[[], Any]) -> None:
-    """Run an operation and cancel it once its callback runs; return when its task has ended."""
+async def cancelled_while_in(
+    callback: Endless | Blocked, operation: Callable[[], Any], *, let_go: threading.Event | None = None
+) -> None:
+    """Run an operation and cancel it once its callback runs, then set ``let_go``; return when its task has ended."""
     async with anyio.create_task_group() as tasks:
 
         async def run() -> None:
@@ -42,6 +44,9 @@ async def cancelled_while_in(callback: Endless | Blocked, operation: Callable[[]
         tasks.start_soon(run)
         await started(callback)
         scope.cancel()
+        if let_go is not None:
+            await anyio.wait_all_tasks_blocked()
+            let_go.set()
 
 
 def twice_forced(conn: rapsqlite.Connection) -> anyio.Event:
@@ -86,19 +91,7 @@ async def test_cancelled_statement_calls_its_function_no_more(sql: str, determin
         await conn.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a)")
         await conn.executemany("INSERT INTO t (a) VALUES (?)", [(0,)] * 30)
         await conn.create_function("f", 1, f, deterministic=deterministic)
-        async with anyio.create_task_group() as tasks:
-
-            async def run() -> None:
-                with scope:
-                    await conn.fetch_all(sql)
-                assert scope.cancelled_caught
-
-            scope = anyio.CancelScope()
-            tasks.start_soon(run)
-            await started(blocked)
-            scope.cancel()
-            await anyio.wait_all_tasks_blocked()
-            blocked.let_go.set()
+        await cancelled_while_in(blocked, lambda: conn.fetch_all(sql), let_go=blocked.let_go)
 
         assert calls == 1
         assert await conn.fetch_scalar("SELECT count(*) FROM t") == 30
@@ -124,19 +117,8 @@ async def test_cancelled_statement_asks_its_window_function_for_no_more_values()
     rows = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n LIMIT 30)"
     async with rapsqlite.connect(":memory:", isolation_level=None) as conn:
         await conn.create_window_function("w", 1, Window)
-        async with anyio.create_task_group() as tasks:
-
-            async def run() -> None:
-                with scope:
-                    await conn.fetch_all(f"{rows} SELECT w(i) OVER (ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) FROM n")
-                assert scope.cancelled_caught
-
-            scope = anyio.CancelScope()
-            tasks.start_soon(run)
-            await started(blocked)
-            scope.cancel()
-            await anyio.wait_all_tasks_blocked()
-            blocked.let_go.set()
+        sql = f"{rows} SELECT w(i) OVER (ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) FROM n"
+        await cancelled_while_in(blocked, lambda: conn.fetch_all(sql), let_go=blocked.let_go)
 
         assert values == 1
         assert await conn.fetch_scalar("SELECT 1") == 1
