@@ -175,7 +175,7 @@ def sharing(folder: Path, *, forks: bool = False) -> tuple[subprocess.Popen[str]
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows cannot delete what a process uses")
 async def test_databases_of_killed_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They used up memory until the machine was restarted. Those of living processes may not go."""
+    """They used to stay in memory until a reboot. Databases of running processes must be kept."""
     (tmp_path / "rapsqlite_other").mkdir()
     killed, left = await anyio.to_thread.run_sync(lambda: sharing(tmp_path, forks=True))
     with killed:

@@ -104,7 +104,7 @@ async def calls(connection: rapsqlite.Connection, sql: str, runs: int = RUNS) ->
 
 
 def without_rare_releases(made: dict[str, int]) -> dict[str, int]:
-    """Leave out those of a guest that was preempted once its reply was visible, and found the polling over."""
+    """Ignore releases by a guest that was preempted after it had replied and then saw that polling had stopped."""
     releases = [made.pop(name, 0) for name in ("unlock", "file_unlock", "shm_unlock")]
     assert sum(releases) < RUNS // 5
     return made
