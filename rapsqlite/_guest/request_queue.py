@@ -439,9 +439,10 @@ class RequestQueue:
         for pending in [held for held in self.blocks.held if not held.is_uninterruptible]:
             pending.error = interrupted()
             pending.done = True
-            del self.blocks.held[pending]
             if pending.loop is not None:
                 pending.loop.post(pending.loop.wake, pending)
+            # Last: after a KeyboardInterrupt this runs again, and what is no longer held would not be woken.
+            self.blocks.held.pop(pending, None)
 
     def discard(self, pending: PendingRequest) -> None:
         """Drop the replies of a request that nothing awaits any more. Any thread, including a finalizer."""

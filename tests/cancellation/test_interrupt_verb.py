@@ -14,6 +14,7 @@ import pytest
 import rapsqlite
 from rapsqlite import connect
 from rapsqlite._wasm.rings import Rings
+from tests.cancellation.interrupting import Interrupter
 from tests.cancellation.verbs import verbs
 
 if TYPE_CHECKING:
@@ -149,6 +150,43 @@ async def test_queued_statements_are_interrupted_and_later_ones_are_not(
         await twenty_wait(conn, begun, tasks)
         await conn.interrupt()
         assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
+
+
+async def test_interrupt_key_during_an_interrupt_forgets_no_statement_that_waits_for_a_block(
+    conn: rapsqlite.Connection,
+) -> None:
+    """What is held back was removed before its task was woken: a KeyboardInterrupt in between left the task waiting."""
+    held = conn._state.guest._queue.blocks.held
+    ended: list[int] = []
+    place, was_raised = 0, True
+
+    async def insert_later(entered: anyio.Event) -> None:
+        await entered.wait()
+        with pytest.raises(rapsqlite.OperationalError, match="interrupted"):
+            await conn.execute("INSERT INTO t VALUES (1)")
+        ended.append(place)
+
+    async with anyio.create_task_group() as tasks:
+        while was_raised:
+            entered = anyio.Event()
+            tasks.start_soon(insert_later, entered)  # outside the block
+            async with conn.savepoint():
+                entered.set()
+                with anyio.fail_after(30):
+                    while not held:
+                        await anyio.lowlevel.checkpoint()
+                interrupter = Interrupter(place)
+                with suppress(KeyboardInterrupt), interrupter:
+                    conn._state.guest.interrupt()
+                was_raised = bool(interrupter.where)
+                if held:
+                    await conn.interrupt()
+                with anyio.fail_after(30):
+                    while len(ended) <= place:
+                        await anyio.lowlevel.checkpoint()
+            place += 1
+    assert place > 10
+    assert await conn.fetch_scalar("SELECT count(*) FROM t") == 0
 
 
 async def test_no_queued_statement_begins_during_an_interrupt(
