@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rapsqlite._files.open_file import OpenFile
 
 _CHECKPOINT_OR_RECOVERY = 0b110  # the locks on the WAL index for these
+_RECOVERY_LOCK = 2
 
 
 class OpenFiles:
@@ -76,8 +77,11 @@ class OpenFiles:
         """Take locks of the WAL index."""
         file = self._file(handle)
         file.lock_index(first, count, flags)
-        # A checkpoint locks marks of other readers. Taken for a whole statement, they would keep readers out.
-        if count == 1 and file.index is not None and not file.index.held & _CHECKPOINT_OR_RECOVERY:
+        # Recovery begins with the writer's lock, and a checkpoint locks marks of other readers. Taken for a whole
+        # statement, they would keep others out.
+        if first <= _RECOVERY_LOCK < first + count:
+            self.prelocks.disregard()
+        elif count == 1 and file.index is not None and not file.index.held & _CHECKPOINT_OR_RECOVERY:
             kind = 1 if flags & sqlite.SQLITE_SHM_SHARED else sqlite.LOCKS_EXCLUSIVE
             self.prelocks.note(handle, kind << first)
 

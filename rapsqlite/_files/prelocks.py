@@ -49,15 +49,20 @@ class Prelocks:
     def __init__(self, files: dict[int, OpenFile]) -> None:
         self._files = files
         self._wanted: dict[Hashable, tuple[int, int]] = {}  # handle and locks, by statement
-        self._asked = (0, 0)  # by the statement that runs
+        self._asked: tuple[int, int] | None = (0, 0)  # by the statement that runs; None: nothing to learn from it
         self.held: Prelock | None = None  # until the statement is answered
         self.guard = threading.Lock()  # a file whose locks change here stays open
 
     def note(self, handle: int, locks: int) -> None:
         """The guest was granted a lock."""
-        first, asked = self._asked
-        if first in (0, handle):
-            self._asked = (handle, asked | locks)
+        if self._asked is not None:
+            first, asked = self._asked
+            if first in (0, handle):
+                self._asked = (handle, asked | locks)
+
+    def disregard(self) -> None:
+        """The statement that runs makes the index of a WAL, for which it needs locks that it usually does not."""
+        self._asked = None
 
     def take(self, statement: Hashable) -> Prelock:
         """Take the locks that this statement needed last time, as far as they are free."""
@@ -80,11 +85,16 @@ class Prelocks:
             self.held = held if locks else None
         return held if locks else NO_PRELOCK
 
-    def learn(self, statement: Hashable, *, was_apt: bool) -> None:
-        """Note the locks that a finished statement needed; ``was_apt``: it may have used the ones taken for it."""
+    def learn(self, statement: Hashable, left: tuple[int, int] | None) -> None:
+        """Note the locks that a finished statement needed.
+
+        ``left``: the handle and locks that its reply left to the host; None if the guest may have released them. A lock
+        that was taken for the statement and is not among them was released before: the statement did not need it.
+        """
         held, self.held = self.held, None
-        handle, asked = self._asked
+        handle, asked = self._asked or (0, 0)
         if held is not None:
+            was_apt = left is None or (left[0] == held.handle and not _without_kind(held.locks) & ~left[1])
             if not was_apt or (asked and _lacked(asked, held.locks)):
                 self._wanted.pop(statement, None)
         elif asked:

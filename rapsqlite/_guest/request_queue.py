@@ -695,8 +695,8 @@ class RequestQueue:
             if reply.unlock_handle:
                 self._unlock(pending, reply.unlock_handle, reply.unlock_locks)
             if pending.expects_locks:
-                was_apt = reply.unlock_handle != 0 or not self._is_in_time
-                self._prelocks.learn(pending.request.sql or pending.request.target, was_apt=was_apt)
+                left = (reply.unlock_handle, reply.unlock_locks) if self._is_in_time else None
+                self._prelocks.learn(pending.request.sql or pending.request.target, left)
         # These steps belong together.
         pending.received_bytes = received_bytes
         self.in_transaction = reply.flags & abi.REPLY_IN_TRANSACTION != 0

@@ -115,6 +115,40 @@ async def test_repeated_read_makes_no_host_call(connection: rapsqlite.Connection
     assert without_rare_releases(await calls(connection, READ)) == {}
 
 
+async def test_reader_takes_no_lock_of_a_writer_although_it_recovered_the_index(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first reader of a database in WAL mode holds the writer's lock while it makes the index."""
+    exclusive: list[int] = []
+    try_lock = wal_index.WalIndex.try_lock
+
+    def note(self: wal_index.WalIndex, locks: int) -> int:
+        exclusive.append(locks // abi.LOCKS_EXCLUSIVE & 0xFF)
+        return try_lock(self, locks)
+
+    create(database, "wal")
+    monkeypatch.setattr(wal_index.WalIndex, "try_lock", note)
+    async with rapsqlite.connect(database, isolation_level=None) as conn:
+        await calls(conn, READ)
+
+    assert len(exclusive) >= RUNS - 2
+    assert exclusive == [0] * len(exclusive)
+
+
+async def test_lock_that_a_statement_did_not_need_is_not_taken_for_it_again(database: Path) -> None:
+    """It is released before the statement runs."""
+    create(database, "wal")
+    async with rapsqlite.connect(database, isolation_level=None) as conn:
+        await calls(conn, READ, 3)
+        wanted = conn._state.guest._queue._prelocks._wanted
+        handle, locks = wanted[READ.encode()]
+        wanted[READ.encode()] = (handle, locks | abi.LOCKS_EXCLUSIVE)
+
+        await calls(conn, READ, 3)
+
+        assert wanted[READ.encode()] == (handle, locks)
+
+
 async def test_repeated_prepared_statement_makes_no_host_call(connection: rapsqlite.Connection) -> None:
     async with connection.prepare(READ) as statement:
         for _ in range(3):
