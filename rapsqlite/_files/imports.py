@@ -58,7 +58,7 @@ def file_imports(files: FileTable, view: View, window: View, unshared: View) -> 
             files,
             lambda fd, region, size, extend, ptr: files.map_index(fd, region, window(ptr, size), extend=extend != 0),
         ),
-        "shm_lock": _answering(files, files.lock_index),
+        "shm_lock": _answering(files, partial(_lock_index, files, view)),
         "shm_unlock": _answering(files, files.unlock_index),
         "window_map": _answering(files, lambda fd, ptr, size, at: files.map_window(fd, window(ptr, size), at)),
         "window_unmap": _answering(files, lambda ptr, size: files.unmap_window(window(ptr, size))),
@@ -104,6 +104,12 @@ def _lock(files: FileTable, view: View, handle: int, level: int, out: int) -> No
     facts = files.lock(handle, level)
     if facts is not None:
         _FACTS.pack_into(view(out, _FACTS.size), 0, *facts)
+
+
+def _lock_index(files: FileTable, view: View, handle: int, first: int, count: int, flags: int, out: int) -> None:
+    size_bytes = files.lock_index(handle, first, count, flags)
+    if size_bytes is not None:
+        _LONG.pack_into(view(out, _LONG.size), 0, size_bytes)
 
 
 def _path_full(files: FileTable, view: View, ptr: int, size: int, out: int, capacity: int) -> int:

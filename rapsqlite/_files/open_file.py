@@ -31,6 +31,7 @@ def _is_local(fd: int) -> bool:
 _WRITE_LOCK = 0
 _LAST_EXCLUSIVE_LOCK = 2
 _EXCLUSIVE_LOCKS = 0b111
+_FIRST_MARK = 3  # while a reader holds it, no checkpoint changes the database
 
 
 class OpenFile:
@@ -114,9 +115,12 @@ class OpenFile:
 
     def facts(self) -> tuple[int, int]:
         """Return the size of the file and its companions, as `Facts` does."""
+        return self._found().size(), self._found().companions()
+
+    def _found(self) -> Facts:
         if self._facts is None:
             self._facts = Facts(self.fd, self.path, self.directory, self.name, is_local=self.is_local)
-        return self._facts.size(), self._facts.companions()
+        return self._facts
 
     def prelockable(self, locks: int) -> int:
         """Return which of these locks (``LOCKS_*``) `prelock` may take: while SQLite holds none of the kind."""
@@ -128,6 +132,8 @@ class OpenFile:
 
     def prelock(self, locks: int) -> tuple[int, int, int]:
         """Take the prelockable locks that are free; return them, and `facts` under the file's lock.
+
+        Under a shared lock on the first mark alone, return the size of the file.
 
         Raises FileError if the facts cannot be read. Only on local file systems.
         """
@@ -141,9 +147,18 @@ class OpenFile:
             taken = sqlite.LOCKS_FILE
         if self.index is not None:
             taken |= self.index.try_lock(locks)
+            if taken & 1 << _FIRST_MARK and not taken & sqlite.LOCKS_FILE:
+                facts = self._size_under(taken), 0
             if taken & sqlite.LOCKS_EXCLUSIVE << _WRITE_LOCK:
                 self.contention.granted()
         return taken, *facts
+
+    def _size_under(self, taken: int) -> int:
+        try:
+            return self._found().size()
+        except FileError:
+            self.drop((taken | taken >> 8) & 0xFF)
+            raise
 
     def note_prelock(self, locks: int) -> None:
         """Count locks that `prelock` was asked for as held: an exception may have come after each system call."""
@@ -176,8 +191,8 @@ class OpenFile:
             return sqlite.SQLITE_NOTFOUND
         return sqlite.SQLITE_OK if self.index.writable else sqlite.SQLITE_READONLY
 
-    def lock_index(self, first: int, count: int, flags: int) -> None:
-        """Take locks of the WAL index."""
+    def lock_index(self, first: int, count: int, flags: int) -> int | None:
+        """Take locks of the WAL index; return the size of the database under a shared lock on the first mark."""
         if first == _WRITE_LOCK:
             self.contention.rest()
         try:
@@ -188,6 +203,10 @@ class OpenFile:
             raise
         if first == _WRITE_LOCK:
             self.contention.granted()
+        if first == _FIRST_MARK and flags & sqlite.SQLITE_SHM_SHARED:
+            with contextlib.suppress(FileError):  # the guest asks for it, and gets the error
+                return self._found().size()
+        return None
 
     def unlock_index(self, locks: int) -> None:
         """Release locks of the WAL index, one bit each."""

@@ -73,10 +73,10 @@ class OpenFiles:
         self._refuse_more_mappings(file, sqlite.SQLITE_IOERR_SHMMAP)
         return file.map_index(region, view, extend=extend)
 
-    def lock_index(self, handle: int, first: int, count: int, flags: int) -> None:
-        """Take locks of the WAL index."""
+    def lock_index(self, handle: int, first: int, count: int, flags: int) -> int | None:
+        """Take locks of the WAL index; return the size of the database under a shared lock on the first mark."""
         file = self._file(handle)
-        file.lock_index(first, count, flags)
+        size_bytes = file.lock_index(first, count, flags)
         # Recovery begins with the writer's lock, and a checkpoint locks marks of other readers. Taken for a whole
         # statement, they would keep others out.
         if first <= _RECOVERY_LOCK < first + count:
@@ -84,6 +84,7 @@ class OpenFiles:
         elif count == 1 and file.index is not None and not file.index.held & _CHECKPOINT_OR_RECOVERY:
             kind = 1 if flags & sqlite.SQLITE_SHM_SHARED else sqlite.LOCKS_EXCLUSIVE
             self.prelocks.note(handle, kind << first)
+        return size_bytes
 
     def unlock_index(self, handle: int, locks: int) -> None:
         """Release locks of the WAL index, one bit each."""

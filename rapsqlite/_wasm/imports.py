@@ -37,7 +37,7 @@ SIGNATURES: dict[str, tuple[str, str]] = {
     "file_reserved": ("ii", "i"),
     "file_moved": ("ii", "i"),
     "shm_map": ("iiiii", "i"),
-    "shm_lock": ("iiii", "i"),
+    "shm_lock": ("iiiii", "i"),
     "shm_unlock": ("ii", "i"),
     "shm_unmap": ("ii", "i"),
     "unlock": ("iii", ""),

@@ -83,7 +83,6 @@ def path(request: pytest.FixtureRequest, database: Path) -> Path:
 async def connection(path: Path) -> AsyncIterator[rapsqlite.Connection]:
     async with rapsqlite.connect(path, isolation_level=None) as opened:
         await opened.execute("PRAGMA synchronous = NORMAL")
-        await opened.execute(WRITE)  # a log without frames takes a call for the size of the database
         for _ in range(10):  # a small file is mapped at the eighth read
             await opened.fetch_all(READ)
         yield opened
@@ -147,6 +146,35 @@ async def test_lock_that_a_statement_did_not_need_is_not_taken_for_it_again(data
         await calls(conn, READ, 3)
 
         assert wanted[READ.encode()] == (handle, locks)
+
+
+@not_on_windows("without mapped reads, a call reads whether the file has changed")
+async def test_read_of_a_wal_without_frames_takes_one_call_for_its_lock(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The size of the database, which such a WAL does not tell, comes with it."""
+    monkeypatch.setattr(prelocks.Prelocks, "take", lambda _self, _statement: prelocks.NO_PRELOCK)
+    create(database, "wal")
+    async with rapsqlite.connect(database, isolation_level=None) as conn:
+        for _ in range(10):
+            await conn.fetch_all(READ)
+
+        assert without_rare_releases(await calls(conn, READ)) == {"shm_lock": RUNS}
+
+
+async def test_size_of_a_database_with_an_empty_wal_is_asked_for_with_each_lock(path: Path) -> None:
+    """A WAL without frames does not tell it, and after a checkpoint it may be another one."""
+    async with rapsqlite.connect(path) as conn:
+        with closing(impatient(path)) as native:
+            for count in range(1, 20):
+                native.execute("INSERT INTO t VALUES (zeroblob(20000))")
+                native.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                assert await conn.fetch_scalar("SELECT count(*) FROM t") == count + 1
+                assert await conn.fetch_scalar("SELECT total(length(v)) > 1 FROM t") == 1
+            native.execute("DELETE FROM t WHERE length(v) > 9")
+            native.execute("VACUUM")
+            native.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            assert await conn.fetch_scalar("SELECT count(*) FROM t") == 1
 
 
 async def test_repeated_prepared_statement_makes_no_host_call(connection: rapsqlite.Connection) -> None:

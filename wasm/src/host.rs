@@ -89,7 +89,7 @@ imports! {
     fn file_reserved(fd: i32, out: *mut [i32; 2]) -> i32;
     fn file_moved(fd: i32, out: *mut [i32; 2]) -> i32;
     fn shm_map(fd: i32, region: i32, size: i32, extend: i32, ptr: *mut u8) -> i32;
-    fn shm_lock(fd: i32, first: i32, count: i32, flags: i32) -> i32;
+    fn shm_lock(fd: i32, first: i32, count: i32, flags: i32, size: *mut i64) -> i32;
     fn shm_unlock(fd: i32, locks: i32) -> i32;
     fn shm_unmap(fd: i32, delete: i32) -> i32;
     fn unlock(id: u32, fd: i32, locks: u32);
@@ -299,10 +299,13 @@ pub fn file_moved(fd: Fd) -> Result<bool, Code> {
     Ok(out.0[0] != 0)
 }
 
-/// `flags`: `SQLITE_SHM_LOCK` with `SQLITE_SHM_SHARED` or `_EXCLUSIVE`; never waits.
-pub fn shm_lock(fd: Fd, first: c_int, count: c_int, flags: c_int) -> Result<(), Code> {
-    // SAFETY: takes and returns plain integers.
-    check(unsafe { import::shm_lock(fd.0, first, count, flags) })
+/// `flags`: `SQLITE_SHM_LOCK` with `SQLITE_SHM_SHARED` or `_EXCLUSIVE`; never waits. Returns the size of the database
+/// under a shared lock on the first mark.
+pub fn shm_lock(fd: Fd, first: c_int, count: c_int, flags: c_int) -> Result<Option<i64>, Code> {
+    let mut size_bytes = -1_i64;
+    // SAFETY: the host writes at most the one word.
+    check(unsafe { import::shm_lock(fd.0, first, count, flags, &raw mut size_bytes) })?;
+    Ok((size_bytes >= 0).then_some(size_bytes))
 }
 
 /// Releases locks of the WAL index, one bit each.

@@ -31,7 +31,7 @@ impl LockHost for Host {
         host::file_unlock(fd, ffi::SQLITE_LOCK_NONE)
     }
 
-    fn lock_index(&mut self, fd: Fd, request: LockRequest) -> Result<(), Code> {
+    fn lock_index(&mut self, fd: Fd, request: LockRequest) -> Result<Option<i64>, Code> {
         host::shm_lock(fd, request.first, request.count, request.flags)
     }
 

@@ -36,6 +36,8 @@ const WRITER: u8 = 1;
 const CHECKPOINT_OR_RECOVERY: u8 = 0b110;
 /// Readers' locks: the first stands for "only the database", the others for the other marks.
 const MARKS: u8 = 0b1111_1000;
+/// A reader that holds the first of them keeps checkpoints from changing the database.
+const FIRST_MARK: u8 = 0b0000_1000;
 
 const COMPANIONS: [(&[u8], i32); 2] = [(b"-journal", abi::FACT_JOURNAL), (b"-wal", abi::FACT_WAL)];
 
@@ -55,12 +57,23 @@ impl LockRequest {
     }
 }
 
-/// What the host saw when it granted SHARED on a database; valid until the lock is released or we change the file.
+/// What the host saw when it granted SHARED on a database, or the first mark; valid until the lock is released or we
+/// change the file.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
     pub size_bytes: i64,
     /// Which of `abi::FACT_*` may exist.
     pub companions: i32,
+}
+
+impl Facts {
+    /// The facts about a database in WAL mode.
+    const fn with_wal(size_bytes: i64) -> Self {
+        Self {
+            size_bytes,
+            companions: abi::FACT_JOURNAL | abi::FACT_WAL,
+        }
+    }
 }
 
 /// Locks on one database that the host releases when it takes the reply: `abi::LOCKS_FILE`, and locks of either kind
@@ -75,7 +88,8 @@ pub struct Unlock {
 pub trait LockHost {
     fn share_file(&mut self, fd: Fd) -> Result<Facts, Code>;
     fn unlock_file(&mut self, fd: Fd) -> Result<(), Code>;
-    fn lock_index(&mut self, fd: Fd, request: LockRequest) -> Result<(), Code>;
+    /// With a shared lock on the first mark, returns the size of the database.
+    fn lock_index(&mut self, fd: Fd, request: LockRequest) -> Result<Option<i64>, Code>;
     /// Releases locks of the index, one bit each.
     fn unlock_index(&mut self, fd: Fd, locks: u8) -> Result<(), Code>;
     fn now(&self) -> Instant;
@@ -148,6 +162,7 @@ impl KeptLocks {
         if let Some(database) = self.find(fd) {
             database.shared = 0;
             database.exclusive = 0;
+            database.facts = None;
         }
     }
 
@@ -201,7 +216,7 @@ impl KeptLocks {
             self.give_back(host);
         }
         let Some(database) = self.find(fd) else {
-            return host.lock_index(fd, request);
+            return host.lock_index(fd, request).map(|_| ());
         };
         let is_shared = request.flags & SHARED != 0;
         let kept = if is_shared {
@@ -211,7 +226,8 @@ impl KeptLocks {
         };
         if kept & locks != locks {
             // If the other kind is kept, this converts it; if refused, the kept one stays.
-            host.lock_index(fd, request)?;
+            let size_bytes = host.lock_index(fd, request)?;
+            database.facts = size_bytes.map(Facts::with_wal).or(database.facts);
         }
         database.shared &= !locks;
         database.exclusive &= !locks;
@@ -316,17 +332,19 @@ impl KeptLocks {
                     size_bytes: prelock.size_bytes,
                     companions: prelock.companions,
                 });
+            } else if prelock.locks & u32::from(FIRST_MARK) != 0 {
+                database.facts = Some(Facts::with_wal(prelock.size_bytes));
             }
         }
     }
 
-    /// The facts about a database on which SQLite holds SHARED.
+    /// The facts about a database on which SQLite holds SHARED, in WAL mode with the first mark.
     pub fn facts(&mut self, fd: Fd) -> Option<Facts> {
         let database = self.find(fd)?;
         database.facts.filter(|_| !database.file)
     }
 
-    /// The database is about to be changed, by us or by others under its SHARED lock.
+    /// The database is about to be changed by us, or from now on by others under its SHARED lock.
     pub fn forget_facts(&mut self, fd: Fd) {
         if let Some(database) = self.find(fd) {
             database.facts = None;
@@ -352,6 +370,9 @@ impl Database {
             self.file = !done(host.unlock_file(self.fd));
         }
         let locks = self.shared | self.exclusive;
+        if locks & FIRST_MARK != 0 {
+            self.facts = None;
+        }
         if locks != 0 && done(host.unlock_index(self.fd, locks)) {
             self.shared = 0;
             self.exclusive = 0;
@@ -362,9 +383,7 @@ impl Database {
     fn leave(&mut self) -> Unlock {
         let file = if self.file { abi::LOCKS_FILE } else { 0 };
         let locks = file | u32::from(self.shared | self.exclusive);
-        if self.file {
-            self.facts = None;
-        }
+        self.facts = None;
         self.file = false;
         self.shared = 0;
         self.exclusive = 0;

@@ -79,7 +79,7 @@ impl LockHost for Played {
         Ok(())
     }
 
-    fn lock_index(&mut self, fd: Fd, request: LockRequest) -> Result<(), Code> {
+    fn lock_index(&mut self, fd: Fd, request: LockRequest) -> Result<Option<i64>, Code> {
         self.call()?;
         assert_eq!(request.flags & UNLOCK, 0);
         let mut locks = request.first..request.first + request.count;
@@ -91,7 +91,8 @@ impl LockHost for Played {
             self.held.insert((fd.number(), lock), request.flags & !LOCK);
             true
         });
-        Ok(())
+        let is_first_mark = request.first == MARK_0 && !is_exclusive;
+        Ok(is_first_mark.then_some(4096))
     }
 
     fn unlock_index(&mut self, fd: Fd, locks: u8) -> Result<(), Code> {
@@ -523,6 +524,54 @@ fn a_file_that_was_shared_before_is_known_as_it_was_then() {
     assert_eq!(sqlite.end_before_waiting_host(), Some(abi::LOCKS_FILE));
     assert!(sqlite.locks.facts(DATABASE).is_none());
     assert_eq!((sqlite.host.calls(), sqlite.host.held.len()), (0, 0));
+}
+
+#[test]
+fn the_size_is_known_while_the_first_mark_is_held() {
+    let mut sqlite = Sqlite::new();
+    let size_bytes = |sqlite: &mut Sqlite| Some(sqlite.locks.facts(DATABASE)?.size_bytes);
+    sqlite.lock(MARK_0, SHARED).unwrap();
+    assert_eq!(size_bytes(&mut sqlite), Some(4096));
+    assert!(!sqlite.locks.is_missing(b"/x.db-wal"));
+    assert!(!sqlite.locks.is_missing(b"/x.db-journal"));
+
+    sqlite.lock(MARK_1, SHARED).unwrap();
+    sqlite.unlock(MARK_1, SHARED);
+    sqlite.unlock(MARK_0, SHARED);
+    sqlite.end(true);
+    sqlite.lock(MARK_0, SHARED).unwrap();
+    assert_eq!(size_bytes(&mut sqlite), Some(4096), "held without a break");
+    assert_eq!(sqlite.host.calls(), 2);
+
+    sqlite.locks.forget_facts(DATABASE);
+    assert_eq!(size_bytes(&mut sqlite), None, "changed by us");
+
+    sqlite.unlock(MARK_0, SHARED);
+    sqlite.end(false);
+    sqlite.lock(MARK_0, SHARED).unwrap();
+    assert_eq!(size_bytes(&mut sqlite), Some(4096), "asked anew");
+
+    sqlite.unlock(MARK_0, SHARED);
+    sqlite.end(false);
+    sqlite.lock(MARK_1, SHARED).unwrap();
+    assert_eq!(size_bytes(&mut sqlite), None, "a checkpoint may change it");
+}
+
+#[test]
+fn the_size_is_known_under_a_first_mark_taken_before() {
+    let mut sqlite = Sqlite::new();
+    sqlite.prelock(&[], &[MARK_0], false);
+    sqlite.lock(MARK_0, SHARED).unwrap();
+    let facts = sqlite.locks.facts(DATABASE).expect("no checkpoint runs");
+    assert_eq!(facts.size_bytes, 8192);
+    sqlite.unlock(MARK_0, SHARED);
+
+    assert_eq!(sqlite.end_before_waiting_host(), Some(1 << MARK_0));
+    assert!(sqlite.locks.facts(DATABASE).is_none());
+    assert_eq!(sqlite.host.calls(), 0);
+
+    sqlite.prelock(&[], &[MARK_1], false);
+    assert!(sqlite.locks.facts(DATABASE).is_none(), "of another mark");
 }
 
 #[test]
