@@ -2,8 +2,9 @@
 
 A guest that is awake answers a small request within a few microseconds, sooner than an event loop could go to sleep for
 it; waking the loop's thread alone takes five times as long. So a request that is alone in flight is polled for: by
-spinning, or without the GIL, by watching, if the guest needs it to call the host, sleeps, or takes turns with others;
-then in a short sleep (nap). Polling backs off where it does not help, and never keeps other tasks waiting for long.
+spinning, or without the GIL, by watching, if the guest needs it to call the host, sleeps, takes turns with others, or
+took longer than a spin last time; then in a short sleep (nap). Polling backs off where it does not help, and never
+keeps other tasks waiting for long.
 docs/decisions/0001-how-a-lone-task-waits.md has the figures.
 """
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _SPINS = 400  # about 15 µs
 _CHECKS = 200_000  # about 100 µs, without the GIL
+_CHECKS_LIKE_SPINS = 30_000  # about 15 µs
 _NAP_S = 0.0002
 _IN_ROW = 32  # then other tasks run
 _IN_ROW_S = 0.0005  # the same, in seconds, with what the task does between its requests
@@ -44,6 +46,7 @@ class Polling:
         "_misses",
         "_row_began",
         "_started",
+        "_takes_long",
         "_to_skip",
         "_woken",
         "naps",
@@ -56,6 +59,7 @@ class Polling:
         self._calls = 0
         self._misses = 0
         self._to_skip = 0
+        self._takes_long = False  # the last reply came later than a spin lasts
         self._started = self._ended = 0.0
         self._woken = threading.Lock()
         self._woken.acquire()
@@ -79,16 +83,21 @@ class Polling:
                 break
             system.yield_processor()  # the guest needs the GIL to return from ringing for the previous reply
         found = rings.poll(_SPINS)
+        self._takes_long = not found
         if found:
             self._account(found=True)
         return found
 
-    def guest_calls_host(self) -> bool:
-        """Return True if the guest has called the host since the last check, and so probably will again."""
+    def should_watch(self) -> bool:
+        """Return True if the next reply should be watched for instead of spinning.
+
+        Like the last one it may take longer than a spin; or the guest has called the host since the last check, and
+        probably will again.
+        """
         counts = self._host.counts
         calls = counts.get("file_lock", 0) + counts.get("shm_lock", 0) + counts.get("file_write", 0)
         called, self._calls = calls != self._calls, calls
-        return called
+        return called or self._takes_long
 
     @staticmethod
     def can_watch(rings: Rings) -> bool:
@@ -96,11 +105,12 @@ class Polling:
         page, watcher = rings.page, watcher_here()
         return page is not None and watcher is not None and watcher.show(page)
 
-    @staticmethod
-    def watch(rings: Rings, request: Unpublished) -> bool:
+    def watch(self, rings: Rings, request: Unpublished) -> bool:
         """Publish a request and watch for its reply; True if it arrived. Call without the lock."""
         page, watcher = rings.page, watcher_here()
-        return page is not None and watcher is not None and watcher.watch(page, request, _CHECKS)
+        left = watcher.watch(page, request, _CHECKS) if page is not None and watcher is not None else 0
+        self._takes_long = left < _CHECKS - _CHECKS_LIKE_SPINS
+        return left > 0
 
     def nap(self, bell: Bell | None) -> None:
         """Sleep until the bell rings, but not for long. Call without the lock, with ``naps`` set.

@@ -18,17 +18,19 @@ if TYPE_CHECKING:
     from rapsqlite._wasm.c_functions import CFunctions, Owned
 
 # Another thread may have published later requests meanwhile, which must not be retracted. The guest announces that it
-# sleeps, then checks for requests once more; it may already have answered. One check takes about 0.5 ns.
+# sleeps, then checks for requests once more; it may already have answered. One check takes about 0.5 ns. The result is
+# how many checks were left.
 _CODE = f"""
 (module
   (memory (export "memory") 1 1)
   (func (export "watch") (param $old i32) (param $head i32) (param $tail i32) (param $checks i32) (result i32)
     (drop (i32.atomic.rmw.cmpxchg (i32.const {abi.CONTROL_REQUEST_HEAD}) (local.get $old) (local.get $head)))
     (if (i32.atomic.load (i32.const {abi.CONTROL_PARKED}))
-      (then (return (i32.ne (i32.atomic.load (i32.const {abi.CONTROL_REPLY_HEAD})) (local.get $tail)))))
+      (then (return (select (local.get $checks) (i32.const 0)
+        (i32.ne (i32.atomic.load (i32.const {abi.CONTROL_REPLY_HEAD})) (local.get $tail))))))
     (loop $again
       (if (i32.ne (i32.atomic.load (i32.const {abi.CONTROL_REPLY_HEAD})) (local.get $tail))
-        (then (return (i32.const 1))))
+        (then (return (local.get $checks))))
       (local.set $checks (i32.sub (local.get $checks) (i32.const 1)))
       (br_if $again (local.get $checks)))
     (i32.const 0)))
@@ -87,18 +89,18 @@ class ReplyWatcher:
         self._shown = page
         return True
 
-    def watch(self, page: SharedPage, request: Unpublished, checks: int) -> bool:
-        """Publish a request unless it is already published; return True as soon as there is a reply.
+    def watch(self, page: SharedPage, request: Unpublished, checks: int) -> int:
+        """Publish a request unless it is already published, and wait for a reply; return how many checks were left.
 
-        Return False if there is none after ``checks`` checks or the guest sleeps, and, without publishing, if another
+        Return 0 if there is none after ``checks`` checks or the guest sleeps, and, without publishing, if another
         guest's page is mapped.
         """
         if self._shown is not page:
-            return False
+            return 0
         values = self._values
         values[0], values[2], values[4], values[6] = *request, checks
         self._call(*self._arguments)
-        return values[0] & 1 != 0
+        return int(values[0]) & 0xFFFF_FFFF
 
 
 def watcher_module(c: CFunctions) -> bytes:

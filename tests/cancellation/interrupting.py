@@ -155,7 +155,7 @@ async def watched(conn: rapsqlite.Connection) -> None:
         (request_queue, "may_spin", True),
         (request_queue, "is_crowded", False),
         (polling.Polling, "may_start", True),
-        (polling.Polling, "guest_calls_host", True),
+        (polling.Polling, "should_watch", True),
     ):
         setattr(owner, name, lambda *_, answer=answer: answer)
     await conn.fetch_scalar("SELECT 1")

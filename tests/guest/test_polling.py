@@ -16,6 +16,7 @@ from rapsqlite._guest import polling as polling_module
 from rapsqlite._guest import request_queue
 from rapsqlite._guest.polling import Polling
 from rapsqlite._loops import current_loop
+from rapsqlite._wasm.reply_watcher import Unpublished
 from rapsqlite._wasm.rings import Request
 from tests.played_time import PlayedTime
 
@@ -110,9 +111,37 @@ def test_guest_that_called_the_host_last_time_is_expected_to_do_so_again(
     found = []
     for calls in (0, 1, 1, 0):  # between two requests
         host.counts[call] += calls
-        found.append(polling.guest_calls_host())
+        found.append(polling.should_watch())
 
     assert found == [False, True, True, False]
+
+
+def test_reply_that_took_longer_than_a_spin_is_watched_for_next_time(polling: Polling) -> None:
+    """A nap costs more than such a statement, and a spin that ends too early is lost."""
+    assert not polling.should_watch()
+    polling.spin(cast("Rings", PlayedRings(answers=False)))
+    assert polling.should_watch()
+    polling.spin(cast("Rings", PlayedRings(answers=True)))
+    assert not polling.should_watch()
+
+
+@pytest.mark.parametrize(
+    "left, found, watched_again", [(200_000, True, False), (100_000, True, True), (0, False, True)]
+)
+def test_watching_lasts_as_long_as_replies_take_longer_than_a_spin(
+    polling: Polling, monkeypatch: pytest.MonkeyPatch, left: int, found: bool, watched_again: bool
+) -> None:
+    class PlayedWatcher:
+        def watch(self, _page: object, _request: Unpublished, _checks: int) -> int:
+            return left
+
+    class PlayedPage(PlayedRings):
+        page = object()
+
+    monkeypatch.setattr(polling_module, "watcher_here", PlayedWatcher)
+
+    assert polling.watch(cast("Rings", PlayedPage(answers=True)), Unpublished(0, 64, 0)) == found
+    assert polling.should_watch() == watched_again
 
 
 def test_bell_ends_a_nap(polling: Polling) -> None:

@@ -28,10 +28,10 @@ def note_watches(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     found: list[bool] = []
     watch = polling.Polling.watch
 
-    def note(rings: Rings, request: Unpublished) -> bool:
-        found.append(watch(rings, request))
+    def note(self: polling.Polling, rings: Rings, request: Unpublished) -> bool:
+        found.append(watch(self, rings, request))
         return found[-1]
 
     monkeypatch.setattr(polling, "_CHECKS", MANY_CHECKS)
-    monkeypatch.setattr(polling.Polling, "watch", staticmethod(note))
+    monkeypatch.setattr(polling.Polling, "watch", note)
     return found

@@ -68,7 +68,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_queue, "may_spin", lambda: True)
     monkeypatch.setattr(request_queue, "is_crowded", lambda: False)
     monkeypatch.setattr(polling.Polling, "may_start", lambda _self, _rings: True)
-    monkeypatch.setattr(polling.Polling, "guest_calls_host", lambda _self: False)
+    monkeypatch.setattr(polling.Polling, "should_watch", lambda _self: False)
     monkeypatch.setattr(host_functions.HostFunctions, "is_asleep", lambda _self: False)
     monkeypatch.setattr(polling.Polling, "spin", spin)
 
