@@ -33,6 +33,7 @@ SLICE_S = 0.002
 
 _NO_SETS = b"\x90"  # an empty array in MessagePack
 _LISTED = (list, tuple)  # iterating over these runs no user code
+_LISTED_FIRST = 64  # sets of these in the first chunk: few enough for the guest to start early, and often all
 clock = perf_counter
 
 
@@ -58,6 +59,8 @@ async def _execute_sets(sending: _Sending, state: ConnectionState, sql: bytes, p
     encoder = await _encoder(state, sql, first)
     sets = chain(first, sets)
     is_listed = type(parameters) in _LISTED
+    if is_listed:
+        encoder.count = _LISTED_FIRST
     failure = None
     while failure is None:
         chunk: list[Parameters] = []

@@ -115,6 +115,15 @@ async def test_quick_sets_are_still_sent_by_the_thousand(
         assert conn._state.guest.sent_count - before < 20
 
 
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize("count", [0, 1, 3, 64])
+async def test_short_list_of_sets_takes_one_request(conn: rapsqlite.Connection, kind: type, count: int) -> None:
+    before = conn._state.guest.sent_count
+    await conn.executemany(INSERT, kind((number,) for number in range(count)))
+    assert conn._state.guest.sent_count - before == 1
+    assert await conn.fetch_all("SELECT * FROM t") == [[number] for number in range(count)]
+
+
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("verb", ["connection", "execute_many", "cursor", "dbapi"])
 async def test_asynchronous_iterables_are_accepted(tmp_path: Path, verb: str, count: int) -> None:
