@@ -160,6 +160,11 @@ class OpenFile:
             self.drop((taken | taken >> 8) & 0xFF)
             raise
 
+    def held_locks(self) -> int:
+        """Return the locks that are held: ``LOCKS_FILE``, and either kind on the index as bits 0 to 7."""
+        on_file = sqlite.LOCKS_FILE if self.lock.level != sqlite.SQLITE_LOCK_NONE else 0
+        return on_file | (self.index.held if self.index is not None else 0)
+
     def note_prelock(self, locks: int) -> None:
         """Count locks that `prelock` was asked for as held: an exception may have come after each system call."""
         if locks & sqlite.LOCKS_FILE:

@@ -48,7 +48,7 @@ class Prelocks:
 
     def __init__(self, files: dict[int, OpenFile]) -> None:
         self._files = files
-        self._wanted: dict[Hashable, tuple[int, int]] = {}  # handle and locks, by statement
+        self._wanted: dict[int, tuple[int, int]] = {}  # handle and locks, by the statement's hash: texts may be long
         self._asked: tuple[int, int] | None = (0, 0)  # by the statement that runs; None: nothing to learn from it
         self.held: Prelock | None = None  # until the statement is answered
         self.guard = threading.Lock()  # a file whose locks change here stays open
@@ -67,7 +67,7 @@ class Prelocks:
     def take(self, statement: Hashable) -> Prelock:
         """Take the locks that this statement needed last time, as far as they are free."""
         self._asked = (0, 0)
-        wanted = self._wanted.get(statement)
+        wanted = self._wanted.get(hash(statement))
         if wanted is None:
             return NO_PRELOCK
         handle, locks = wanted
@@ -88,19 +88,31 @@ class Prelocks:
     def learn(self, statement: Hashable, left: tuple[int, int] | None) -> None:
         """Note the locks that a finished statement needed.
 
-        ``left``: the handle and locks that its reply left to the host; None if the guest may have released them. A lock
-        that was taken for the statement and is not among them was released before: the statement did not need it.
+        ``left``: the handle and locks that its reply left to the host, which has released them since; None if the guest
+        may have released some.
         """
         held, self.held = self.held, None
         handle, asked = self._asked or (0, 0)
         if held is not None:
-            was_apt = left is None or (left[0] == held.handle and not _without_kind(held.locks) & ~left[1])
-            if not was_apt or (asked and _lacked(asked, held.locks)):
-                self._wanted.pop(statement, None)
+            if not self._was_apt(held, left) or (asked and _lacked(asked, held.locks)):
+                self._wanted.pop(hash(statement), None)
         elif asked:
             if len(self._wanted) >= _MOST_STATEMENTS:
                 self._wanted.clear()
-            self._wanted[statement] = (handle, _worth_taking(asked))
+            self._wanted[hash(statement)] = (handle, _worth_taking(asked))
+
+    def _was_apt(self, held: Prelock, left: tuple[int, int] | None) -> bool:
+        """Return False if some of the locks were released before the statement ran, because it did not need them."""
+        if left is None:
+            return True
+        unused = _without_kind(held.locks)
+        if left[0] == held.handle:
+            unused &= ~left[1]
+        if unused:
+            with self.guard:
+                file = self._files.get(held.handle)
+                unused &= 0 if file is None else ~file.held_locks()  # its transaction has the others
+        return not unused
 
     def recover(self) -> None:
         """Drop what was taken, or was about to be taken, for a request that was never sent."""

@@ -68,7 +68,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_queue, "may_spin", lambda: True)
     monkeypatch.setattr(request_queue, "is_crowded", lambda: False)
     monkeypatch.setattr(polling.Polling, "may_start", lambda _self, _rings: True)
-    monkeypatch.setattr(polling.Polling, "should_watch", lambda _self: False)
+    monkeypatch.setattr(polling.Polling, "should_watch", lambda *_: False)
     monkeypatch.setattr(host_functions.HostFunctions, "is_asleep", lambda _self: False)
     monkeypatch.setattr(polling.Polling, "spin", spin)
 
@@ -140,12 +140,12 @@ async def test_lock_that_a_statement_did_not_need_is_not_taken_for_it_again(data
     async with rapsqlite.connect(database, isolation_level=None) as conn:
         await calls(conn, READ, 3)
         wanted = conn._state.guest._queue._prelocks._wanted
-        handle, locks = wanted[READ.encode()]
-        wanted[READ.encode()] = (handle, locks | abi.LOCKS_EXCLUSIVE)
+        handle, locks = wanted[hash(READ.encode())]
+        wanted[hash(READ.encode())] = (handle, locks | abi.LOCKS_EXCLUSIVE)
 
         await calls(conn, READ, 3)
 
-        assert wanted[READ.encode()] == (handle, locks)
+        assert wanted[hash(READ.encode())] == (handle, locks)
 
 
 @not_on_windows("without mapped reads, a call reads whether the file has changed")
@@ -197,6 +197,23 @@ async def test_write_in_wal_mode_makes_one_call_for_its_mark_and_one_to_write(da
         await calls(conn, insert, 3)
 
         assert without_rare_releases(await calls(conn, insert)) == {"shm_lock": RUNS, "file_write": RUNS}
+
+
+async def test_write_that_begins_a_transaction_makes_one_call_too(database: Path) -> None:
+    """SQLite still holds the locks that were taken for it when it is answered."""
+    insert = "INSERT INTO t VALUES (1)"
+    create(database, "wal")
+    made = []
+    async with rapsqlite.connect(database) as conn:
+        for _ in range(RUNS + 3):
+            before = (await conn.statistics())["shm_lock"]
+            await conn.execute(insert)
+            await conn.commit()
+            made.append((await conn.statistics())["shm_lock"] - before)
+        with closing(impatient(database)) as native:
+            take_everything(native)
+
+    assert made[3:] == [1] * RUNS
 
 
 @pytest.mark.parametrize("sql", [READ, WRITE, "SELECT 1", "SELECT v FROM t LIMIT 0"])
@@ -393,7 +410,7 @@ async def test_no_locks_are_taken_early_for_requests_of_several_statements(conne
     guest = connection._state.guest
     for _ in range(3):
         await guest.call(Request(abi.OP_SCRIPT, b"BEGIN IMMEDIATE; ROLLBACK"))
-    assert b"BEGIN IMMEDIATE; ROLLBACK" not in guest._queue._prelocks._wanted
+    assert hash(b"BEGIN IMMEDIATE; ROLLBACK") not in guest._queue._prelocks._wanted
 
 
 def by_a_finalizer(queue: request_queue.RequestQueue, pending: PendingRequest) -> None:
