@@ -18,6 +18,8 @@ from rapsqlite._platform import system
 from rapsqlite.runtime import watcher_here
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from rapsqlite._guest.bell import Bell
     from rapsqlite._guest.host_functions import HostFunctions
     from rapsqlite._wasm.reply_watcher import Unpublished
@@ -32,6 +34,7 @@ _IN_ROW_S = 0.0005  # the same, in seconds, with what the task does between its 
 _TOO_MANY_MISSES = 2  # in a row: then some requests are not polled for
 _MOST_MISSES = 6  # in a row: then one request in 64 is polled for
 _YIELDS = 40
+_MOST_STATEMENTS = 256
 _DEAR_S = 0.0003  # a reply that took this long to poll for should have been awaited in the loop
 
 
@@ -45,8 +48,9 @@ class Polling:
         "_in_row",
         "_misses",
         "_row_began",
+        "_slow",
         "_started",
-        "_takes_long",
+        "_statement",
         "_to_skip",
         "_woken",
         "naps",
@@ -59,7 +63,8 @@ class Polling:
         self._calls = 0
         self._misses = 0
         self._to_skip = 0
-        self._takes_long = False  # the last reply came later than a spin lasts
+        self._statement = 0  # whose reply is polled for
+        self._slow: set[int] = set()  # statements that took longer than a spin last time, or called the host; by hash
         self._started = self._ended = 0.0
         self._woken = threading.Lock()
         self._woken.acquire()
@@ -83,21 +88,30 @@ class Polling:
                 break
             system.yield_processor()  # the guest needs the GIL to return from ringing for the previous reply
         found = rings.poll(_SPINS)
-        self._takes_long = not found
+        self._note_pace(is_slow=not found)
         if found:
             self._account(found=True)
         return found
 
-    def should_watch(self) -> bool:
-        """Return True if the next reply should be watched for instead of spinning.
+    def should_watch(self, statement: Hashable) -> bool:
+        """Return True if the reply to this statement should be watched for instead of spinning.
 
-        Like the last one it may take longer than a spin; or the guest has called the host since the last check, and
-        probably will again.
+        Last time it took longer than a spin, or the guest called the host for it, and probably will again.
         """
+        self._statement, self._calls = hash(statement), self._calls_of_guest()
+        return self._statement in self._slow
+
+    def _calls_of_guest(self) -> int:
         counts = self._host.counts
-        calls = counts.get("file_lock", 0) + counts.get("shm_lock", 0) + counts.get("file_write", 0)
-        called, self._calls = calls != self._calls, calls
-        return called or self._takes_long
+        return counts.get("file_lock", 0) + counts.get("shm_lock", 0) + counts.get("file_write", 0)
+
+    def _note_pace(self, *, is_slow: bool) -> None:
+        if is_slow or self._calls_of_guest() != self._calls:
+            if len(self._slow) >= _MOST_STATEMENTS:
+                self._slow.clear()
+            self._slow.add(self._statement)
+        else:
+            self._slow.discard(self._statement)
 
     @staticmethod
     def can_watch(rings: Rings) -> bool:
@@ -109,7 +123,7 @@ class Polling:
         """Publish a request and watch for its reply; True if it arrived. Call without the lock."""
         page, watcher = rings.page, watcher_here()
         left = watcher.watch(page, request, _CHECKS) if page is not None and watcher is not None else 0
-        self._takes_long = left < _CHECKS - _CHECKS_LIKE_SPINS
+        self._note_pace(is_slow=left < _CHECKS - _CHECKS_LIKE_SPINS)
         return left > 0
 
     def nap(self, bell: Bell | None) -> None:

@@ -212,7 +212,9 @@ class RequestQueue:
         watches = spins = False
         if waits_here and may_spin():
             is_asleep = self.host.is_asleep()
-            watches = self._polling.should_watch() or is_asleep or is_crowded()
+            request = pending.request
+            watches = self._polling.should_watch(request.sql or (request.op, request.target))
+            watches = watches or is_asleep or is_crowded()
             watches = watches and self._polling.can_watch(rings)
             spins = not watches and not is_asleep
             waits_here = watches or spins

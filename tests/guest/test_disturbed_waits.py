@@ -146,7 +146,7 @@ async def test_malformed_reply_wakes_the_tasks_that_wait_for_a_block(monkeypatch
 
     monkeypatch.setattr(polling.Polling, "spin", corrupted)
     monkeypatch.setattr(HostFunctions, "is_asleep", lambda _self: False)  # whose replies are not spun for
-    monkeypatch.setattr(polling.Polling, "should_watch", lambda _self: False)
+    monkeypatch.setattr(polling.Polling, "should_watch", lambda *_: False)
     conn = await rapsqlite.connect(":memory:", isolation_level=None)
 
     entered = anyio.Event()

@@ -213,7 +213,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     let_tasks_poll(monkeypatch, crowded=False)
     for name in ("FEW_SPINS", "MANY_SPINS"):
         monkeypatch.setattr(spin_budget, name, 1 << 30)  # the guest does not sleep in between
-    monkeypatch.setattr(polling.Polling, "should_watch", lambda _self: True)
+    monkeypatch.setattr(polling.Polling, "should_watch", lambda *_: True)
     return note_watches(monkeypatch)
 
 
