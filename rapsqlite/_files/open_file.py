@@ -231,11 +231,16 @@ class OpenFile:
 
     def close(self) -> None:
         """Unmap, unlock and close, each even if another fails. Unlock first: a forked child may hold the file too."""
-        with contextlib.ExitStack() as remaining:  # in reverse order
-            remaining.callback(self._release)
-            remaining.callback(self.lock.unlock, sqlite.SQLITE_LOCK_NONE)
-            remaining.callback(self.unmap_index, delete=False)
+        try:
             self.windows.close()
+        finally:
+            try:
+                self.unmap_index(delete=False)
+            finally:
+                try:
+                    self.lock.unlock(sqlite.SQLITE_LOCK_NONE)
+                finally:
+                    self._release()
 
     def _release(self) -> None:
         if self.is_temporary:

@@ -176,12 +176,15 @@ class Posix(System):
 
     def give(self, fd: int, mode: int, model: os.stat_result | None) -> None:
         # Failures are tolerable: another user may then be unable to roll back, as with SQLite itself.
-        if mode:
+        try:
+            status = os.fstat(fd)
+        except OSError:
+            return
+        if mode and status.st_size == 0 and status.st_mode & _PERMISSION_BITS != mode:
             with contextlib.suppress(OSError):
-                status = os.fstat(fd)
-                if status.st_size == 0 and status.st_mode & _PERMISSION_BITS != mode:
-                    os.fchmod(fd, mode)
-        if model is not None and os.geteuid() == 0:
+                os.fchmod(fd, mode)
+        is_of_another = model is not None and (status.st_uid, status.st_gid) != (model.st_uid, model.st_gid)
+        if model is not None and is_of_another and os.geteuid() == 0:
             with contextlib.suppress(OSError):
                 os.fchown(fd, model.st_uid, model.st_gid)
 
