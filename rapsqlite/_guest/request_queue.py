@@ -544,9 +544,10 @@ class RequestQueue:
                 rings.publish_requests()
                 del self._backlog[0]
         except MalformedReplyError as exc:
-            for orphan in self.fail_all(exc):
+            self._fail(exc)
+            for orphan in self._woken:
                 if orphan.loop is not None:
-                    orphan.loop.post(orphan.loop.wake, orphan)
+                    orphan.loop.post(self.drain, orphan.loop)
 
     def _flush_posts(self) -> None:
         """Submit what was posted, unless the lock is held; its holder checks for posts after releasing it.
@@ -665,7 +666,7 @@ class RequestQueue:
                 if self._pending and not self._is_busy():
                     rings.ask_for_bell()
         except MalformedReplyError as exc:
-            woken += self.fail_all(exc)
+            self._fail(exc)
 
     def _is_busy(self) -> bool:
         """Return True if the only waiting task is busy and will drain before it sleeps.
@@ -730,6 +731,13 @@ class RequestQueue:
 
     def fail_all(self, failure: BaseException) -> list[PendingRequest]:
         """Stop all traffic for this reason; return the requests to wake. Call with the lock held."""
+        self._fail(failure)
+        woken = list(self._woken)
+        self._woken.clear()
+        return woken
+
+    def _fail(self, failure: BaseException) -> None:
+        """Stop all traffic for this reason; the next drain wakes the tasks. Call with the lock held."""
         if self.state == "ok":
             self.failure = failure
             self.state = "broken"
@@ -743,11 +751,13 @@ class RequestQueue:
         for pending in orphans:
             pending.error = self.refusal()
             pending.done = True
-        self._rings = None  # last: after an exception above, the next drain finds the failure again
+        # These steps belong together. After an exception above, the next drain finds the failure again.
+        self._woken += orphans
+        self._rings = None
         self._backlog.clear()
+
         self._pending.clear()
         self.blocks.held.clear()
-        return orphans
 
     # -- on the guest's thread -----------------------------------------------------------------------
 
@@ -771,14 +781,12 @@ class RequestQueue:
         """The guest has stopped: take its last replies, then fail the rest; return the requests to wake."""
         with self.afterwards, self.lock:
             self.has_stopped = True
-            woken = self._woken.copy()
-            self._woken.clear()
-            self._take_replies(woken)
+            self._take_replies(self._woken)
             while self._rings is not None and self._rings.has_replies():
-                self._take_replies(woken)
+                self._take_replies(self._woken)
             if self.state == "ok" and failure is None and (self._closing or self.host.stopping):
                 self.state = "closed"
-            return [*woken, *self.fail_all(failure or RuntimeError("the guest left its service loop"))]
+            return self.fail_all(failure or RuntimeError("the guest left its service loop"))
 
     def close_bell(self) -> None:
         """Stop ringing. Whatever this posts to an event loop precedes what is posted there later."""

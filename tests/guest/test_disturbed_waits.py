@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 import threading
 import time
@@ -21,9 +22,11 @@ from rapsqlite._guest.request_queue import RequestQueue
 from rapsqlite._loops import current_loop
 from rapsqlite._wasm.rings import Request, Rings
 from tests.callbacks.lingering import Blocked
+from tests.cancellation.interrupting import Interrupter
 from tests.guest.watching import let_tasks_poll
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterator
     from pathlib import Path
 
     from rapsqlite._guest.polling import Polling
@@ -230,3 +233,59 @@ async def test_cancelled_close_does_not_block_the_loop_while_the_guest_ends(monk
     await conn.close()
 
     assert was_let == [True]
+
+
+@pytest.fixture
+def no_finalizers() -> Iterator[None]:
+    """An interrupt in a finalizer would only be reported."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_finalizers")
+@pytest.mark.parametrize("lie", ["reply_head", "request_tail"])
+async def test_interrupt_key_while_a_lying_guest_is_found_out_leaves_no_task_asleep(lie: str) -> None:
+    """What waited was forgotten before it was woken: a KeyboardInterrupt in between left its tasks waiting."""
+    place, was_raised = 0, True
+
+    async def refused(operation: Awaitable[object]) -> None:
+        outcome = None
+        try:
+            await operation
+        except rapsqlite.Error as error:
+            outcome = error
+        assert outcome is not None
+
+    while was_raised:
+        blocked = Blocked(1)
+        conn = await rapsqlite.connect(":memory:", isolation_level=None)
+        await conn.create_function("blocked", 0, blocked)
+        queue = conn._state.guest._queue
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(refused, conn.fetch_all("SELECT blocked()"))
+                assert await anyio.to_thread.run_sync(blocked.started.wait, 30)
+                tasks.start_soon(refused, conn.fetch_all("SELECT 1"))
+                while len(queue._pending) < 2:
+                    await anyio.lowlevel.checkpoint()
+                rings = queue._rings
+                assert rings is not None
+                if lie == "reply_head":
+                    rings._words[abi.CONTROL_REPLY_HEAD // 4] = rings.reply_tail + 4  # not a multiple of eight
+                else:
+                    rings._words[abi.CONTROL_REQUEST_TAIL // 4] = rings.request_head + 8  # answered before it was sent
+                interrupter = Interrupter(place)
+                with suppress(KeyboardInterrupt), interrupter:
+                    send_and_drain(queue)
+                send_and_drain(queue)
+        blocked.let_go.set()
+        await conn.close()
+        was_raised = bool(interrupter.where)
+        place += 1
+    assert place > 10
+
+
+def send_and_drain(queue: RequestQueue) -> None:
+    queue.post(Request(abi.OP_CONTROL, target=abi.CONTROL_OP_CHANGES))
+    queue.drain(current_loop())
