@@ -13,6 +13,7 @@ from benchmarks import (
     bench_eventloop,
     bench_functions,
     bench_insert,
+    bench_requests,
     bench_select,
     bench_startup,
 )
@@ -83,6 +84,12 @@ _ALL = (
         "operations_per_s",
     ),
     Workload("autocommit_full", "INSERT, WAL, FULL", bench_insert.autocommit_full, 500, 20, "operations_per_s"),
+    Workload("wal_select", "point SELECT, WAL, unwritten", bench_requests.wal_select, 4000, 50, "operations_per_s"),
+    Workload("requests", "requests of a service, WAL", bench_requests.requests, 800, 10, "operations_per_s"),
+    Workload(
+        "short_batches", "executemany of ten rows, WAL", bench_requests.short_batches, 800, 10, "operations_per_s"
+    ),
+    Workload("journal_insert", "INSERT, journal, OFF", bench_requests.journal_insert, 800, 10, "operations_per_s"),
     Workload(
         "large_reads",
         "random reads in 200 MB",
