@@ -74,8 +74,6 @@ async def _execute_sets(sending: _Sending, state: ConnectionState, sql: bytes, p
         if not chunk:
             break
         await sending.send(encoder, chunk)
-        if clock() >= sending.deadline:
-            await sending.let_others_run()
     return await sending.finish(failure)
 
 
@@ -140,14 +138,19 @@ class _Sending:
         """When other tasks should run."""
 
     async def send(self, encoder: SetEncoder, chunk: list[Parameters]) -> None:
-        """Send the sets once the previous chunk has succeeded."""
+        """Send the sets once the previous chunk has succeeded; let other tasks run if it is time."""
         try:
-            for encoded in encoder.encode(chunk):
+            for encoded in encoder.encode(chunk, self._is_time_up):
                 await self._submit(encoded)
+                if self._is_time_up():
+                    await self.let_others_run()
         except Exception:
             # A value cannot be encoded: the sets before it are still executed, as in sqlite3.
             await self.wait_for_sent()
             raise
+
+    def _is_time_up(self) -> bool:
+        return clock() >= self.deadline
 
     async def _submit(self, encoded: bytes) -> None:
         await self.wait_for_sent()

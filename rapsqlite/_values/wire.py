@@ -117,8 +117,10 @@ class SetEncoder:
         self.count = 1
         """Number of sets to encode next: one at first, so that the guest starts early; then as many as fit."""
 
-    def encode(self, sets: list[Parameters]) -> Iterator[bytes]:
+    def encode(self, sets: list[Parameters], is_time_up: Callable[[], bool] = lambda: False) -> Iterator[bytes]:
         """Yield the next sets as MessagePack arrays, in one piece if their size allows it.
+
+        Values that adapters make, which are user code, are yielded when ``is_time_up`` says so.
 
         Raises as `encode_params` does, with the index of the set as ``parameter_set``. All sets before the failing one
         have been yielded by then, and as in sqlite3 they are executed.
@@ -130,7 +132,8 @@ class SetEncoder:
         if plain is not None:
             pieces, limit = (plain,), CHUNK_ROWS_LIMIT
         else:
-            pieces, limit = _encode_one_by_one(sets, self._first, self._adapters, self._names), ADAPTED_ROWS_LIMIT
+            pieces = _encode_one_by_one(sets, self._first, self._adapters, self._names, is_time_up)
+            limit = ADAPTED_ROWS_LIMIT
         size = 0
         for encoded in pieces:
             size += len(encoded)
@@ -177,7 +180,11 @@ def _encode_in_steps(chunk: list[Any]) -> bytes | None:
 
 
 def _encode_one_by_one(
-    chunk: list[Parameters], first: int, adapters: Adapters, names: Iterable[str] | None
+    chunk: list[Parameters],
+    first: int,
+    adapters: Adapters,
+    names: Iterable[str] | None,
+    is_time_up: Callable[[], bool],
 ) -> Iterator[bytes]:
     """Yield the sets, made encodable value by value, in pieces below the limit; an error says which set failed."""
     parts: list[bytes] = []
@@ -190,7 +197,7 @@ def _encode_one_by_one(
             mark_parameter_set(error, index)
             failure = error
             break
-        if parts and size + len(part) > CHUNK_BYTES_LIMIT:
+        if parts and (size + len(part) > CHUNK_BYTES_LIMIT or is_time_up()):
             yield _array(parts)
             parts, size = [], _HEADER_BYTES
         parts.append(part)

@@ -105,6 +105,28 @@ async def test_loop_runs_every_few_milliseconds_while_sets_are_produced(
     assert max(seen.count(tick) for tick in set(seen)) <= 3 * executemany.SLICE_S / 0.0001
 
 
+@pytest.mark.parametrize("is_listed", [True, False])
+async def test_loop_runs_every_few_milliseconds_while_values_are_adapted(
+    conn: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch, is_listed: bool
+) -> None:
+    """Adapters are user code too; as many sets as fit were adapted without a break, up to 1 024."""
+    time, ticks, seen = Time(monkeypatch), Ticks(), []
+
+    class Adapted:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __conform__(self, _protocol: object) -> int:
+            seen.append(ticks.count)
+            time.spend(0.0005)
+            return self.number
+
+    sets = ((Adapted(number),) for number in range(1000))
+    await seen_by_source(conn, ticks, list(sets) if is_listed else sets, list(range(1000)))
+
+    assert max(seen.count(tick) for tick in set(seen)) <= 3 * executemany.SLICE_S / 0.0005
+
+
 async def test_quick_sets_are_still_sent_by_the_thousand(
     conn: rapsqlite.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
