@@ -18,12 +18,10 @@ from rapsqlite._platform import system
 from rapsqlite.runtime import watcher_here
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from rapsqlite._guest.bell import Bell
     from rapsqlite._guest.host_functions import HostFunctions
     from rapsqlite._wasm.reply_watcher import Unpublished
-    from rapsqlite._wasm.rings import Rings
+    from rapsqlite._wasm.rings import Request, Rings
 
 _SPINS = 400  # about 15 µs
 _CHECKS = 200_000  # about 100 µs, without the GIL
@@ -93,12 +91,14 @@ class Polling:
             self._account(found=True)
         return found
 
-    def should_watch(self, statement: Hashable) -> bool:
-        """Return True if the reply to this statement should be watched for instead of spinning.
+    def should_watch(self, request: Request) -> bool:
+        """Return True if the reply to this request should be watched for instead of spinning.
 
-        Last time it took longer than a spin, or the guest called the host for it, and probably will again.
+        The same statement took longer than a spin last time, or the guest called the host for it, and probably will
+        again.
         """
-        self._statement, self._calls = hash(statement), self._calls_of_guest()
+        self._statement = hash(request.sql or (request.op, request.target))
+        self._calls = self._calls_of_guest()
         return self._statement in self._slow
 
     def _calls_of_guest(self) -> int:

@@ -212,9 +212,7 @@ class RequestQueue:
         watches = spins = False
         if waits_here and may_spin():
             is_asleep = self.host.is_asleep()
-            request = pending.request
-            watches = self._polling.should_watch(request.sql or (request.op, request.target))
-            watches = watches or is_asleep or is_crowded()
+            watches = self._polling.should_watch(pending.request) or is_asleep or is_crowded()
             watches = watches and self._polling.can_watch(rings)
             spins = not watches and not is_asleep
             waits_here = watches or spins

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rapsqlite._guest.request_queue import RequestQueue
     from rapsqlite._wasm.rings import Rings
 
+SELECT, INSERT = Request(abi.OP_FETCH, b"SELECT"), Request(abi.OP_EXECUTE, b"INSERT")
 IN_ROW = 32  # as documented: then the task is suspended for once
 
 
@@ -110,27 +111,27 @@ def test_guest_that_called_the_host_last_time_is_expected_to_do_so_again(
     """It then waits for the GIL, which a spin in Python would hold until it ends."""
     found = []
     for calls in (0, 1, 1, 0):  # for this request
-        found.append(polling.should_watch("INSERT"))
+        found.append(polling.should_watch(INSERT))
         host.counts[call] += calls
         polling.spin(cast("Rings", PlayedRings(answers=True)))
 
     assert found == [False, False, True, True]
-    assert not polling.should_watch("INSERT")
+    assert not polling.should_watch(INSERT)
 
 
 def test_reply_that_took_longer_than_a_spin_is_watched_for_next_time(polling: Polling) -> None:
     """A nap costs more than such a statement, and a spin that ends too early is lost."""
-    assert not polling.should_watch("SELECT")
+    assert not polling.should_watch(SELECT)
     polling.spin(cast("Rings", PlayedRings(answers=False)))
-    assert polling.should_watch("SELECT")
+    assert polling.should_watch(SELECT)
     polling.spin(cast("Rings", PlayedRings(answers=True)))
-    assert not polling.should_watch("SELECT")
+    assert not polling.should_watch(SELECT)
 
 
 def test_other_statements_in_between_do_not_change_what_is_expected(polling: Polling) -> None:
     found = []
     for _ in range(3):
-        for statement, is_quick in (("SELECT", True), ("INSERT", False)):
+        for statement, is_quick in ((SELECT, True), (INSERT, False)):
             found.append(polling.should_watch(statement))
             polling.spin(cast("Rings", PlayedRings(answers=is_quick)))
 
@@ -139,10 +140,10 @@ def test_other_statements_in_between_do_not_change_what_is_expected(polling: Pol
 
 def test_number_of_slow_statements_that_are_remembered_is_bounded(polling: Polling) -> None:
     for number in range(1000):
-        polling.should_watch(number)
+        polling.should_watch(Request(abi.OP_FETCH, b"%d" % number))
         polling.spin(cast("Rings", PlayedRings(answers=False)))
 
-    assert polling.should_watch(999)
+    assert polling.should_watch(Request(abi.OP_FETCH, b"999"))
     assert 0 < len(polling._slow) <= polling_module._MOST_STATEMENTS
 
 
@@ -160,10 +161,10 @@ def test_watching_lasts_as_long_as_replies_take_longer_than_a_spin(
         page = object()
 
     monkeypatch.setattr(polling_module, "watcher_here", PlayedWatcher)
-    polling.should_watch("SELECT")
+    polling.should_watch(SELECT)
 
     assert polling.watch(cast("Rings", PlayedPage(answers=True)), Unpublished(0, 64, 0)) == found
-    assert polling.should_watch("SELECT") == watched_again
+    assert polling.should_watch(SELECT) == watched_again
 
 
 def test_bell_ends_a_nap(polling: Polling) -> None:
