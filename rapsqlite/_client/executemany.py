@@ -1,8 +1,8 @@
 """``executemany``: parameter sets in chunks, one request each, encoded while the guest executes the previous one.
 
 At most one chunk is in flight: a chunk cannot be recalled, and nothing may be executed after the first error. User code
-that produces the sets runs in the event loop's thread, so a chunk ends after `SLICE_S` and other tasks run before the
-next.
+that produces the sets or adapts their values runs in the event loop's thread, so a chunk ends after `SLICE_S` and other
+tasks run before the next.
 
 https://peps.python.org/pep-0249/#executemany
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rapsqlite.types import Parameters, ParameterSets
 
 SLICE_S = 0.002
-"""How long sets are taken from an iterable before other tasks run, in seconds."""
+"""How long sets are taken from an iterable, and their values adapted, before other tasks run, in seconds."""
 
 _NO_SETS = b"\x90"  # an empty array in MessagePack
 _LISTED = (list, tuple)  # iterating over these runs no user code
