@@ -205,10 +205,10 @@ async def _changes_of(state: ConnectionState, sent: PendingRequest) -> int:
 async def _execute_positions(state: ConnectionState, sql: bytes, chunk: bytes, first: int) -> int:
     """Execute a chunk that was rejected because of sequences for named placeholders, each set after its warnings."""
     changes = 0
-    for by_position, count, sets in split_sets(chunk):
+    for value_count, count, sets in split_sets(chunk):
         bits = state.statement_bits
-        if by_position:
-            bits = await accept_positions(state, sql, bits, count)
+        if value_count is not None:
+            bits = await accept_positions(state, sql, bits, count, value_count)
         changes += (await state.guest.call(Request(abi.OP_MANY, sql, sets, format=bits, target=first))).changes
         first += count
     return changes

@@ -21,9 +21,16 @@ if TYPE_CHECKING:
 _PACKAGE = str(Path(__file__).parent.parent)
 
 
-async def accept_positions(state: ConnectionState, sql: bytes, bits: int, sets: int = 1) -> int:
-    """Warn or raise for sequences among ``sets``; return ``bits`` without the one that rejects them."""
+async def accept_positions(
+    state: ConnectionState, sql: bytes, bits: int, sets: int = 1, value_count: int | None = None
+) -> int:
+    """Warn or raise for so many sequences; return ``bits`` without the one that rejects them.
+
+    Sequences of the wrong length get no warnings, as in sqlite3: they are an error once they are sent.
+    """
     placeholders = await state.placeholders(sql)
+    if value_count not in (None, len(placeholders)):
+        return bits & ~abi.FORMAT_REFUSE_POSITIONS
     named = [(number, name) for number, name in enumerate(placeholders, 1) if name is not None and name[0] != "?"]
     for _ in range(sets):
         for number, name in named:

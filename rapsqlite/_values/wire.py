@@ -221,16 +221,22 @@ def _head(length: int) -> bytes:
     return bytes((0x90 | length,)) if length <= 0xF else b"\xdc" + length.to_bytes(2, "big")
 
 
-def split_sets(chunk: bytes) -> Iterator[tuple[bool, int, bytes]]:
-    """Yield the runs of sets of one kind in the output of `SetEncoder`: whether by position, how many, and the run."""
+def split_sets(chunk: bytes) -> Iterator[tuple[int | None, int, bytes]]:
+    """Yield the runs of sets of one kind in the output of `SetEncoder`: how many values, how many sets, and the run.
+
+    The number of values is that of each set by position; None for sets by name.
+    """
     sets: list[bytes] = [bytes(encoded) for encoded in _raw_sets(chunk)]
-    for by_position, run in groupby(sets, _is_array):
+    for value_count, run in groupby(sets, _array_length):
         parts = list(run)
-        yield by_position, len(parts), _array(parts)
+        yield value_count, len(parts), _array(parts)
 
 
-def _is_array(encoded: bytes) -> bool:
-    return encoded[0] & 0xF0 == 0x90 or encoded[0] in (0xDC, 0xDD)
+def _array_length(encoded: bytes) -> int | None:
+    marker = encoded[0]
+    if marker & 0xF0 == 0x90:
+        return marker & 0x0F
+    return int.from_bytes(encoded[1 : 3 if marker == 0xDC else 5], "big") if marker in (0xDC, 0xDD) else None
 
 
 def decode_lists(batch: bytes) -> list[list[Any]]:

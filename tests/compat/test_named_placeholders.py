@@ -71,6 +71,7 @@ async def run(connection: Any, verb: str, sql: str, given: Any, action: Any = "a
         ("executemany", PAIR, [{"a": 1, "b": 2}, (3, 4), (5, 6), {"a": 7, "b": 8}]),
         ("executemany", PAIR, [{"a": 1, "b": 2}, {"a": 7, "b": 8}]),
         ("executemany", PAIR, [(1, 2), (3,)]),
+        ("executemany", PAIR, [(number, 2) for number in range(20)] + [(1,), (3, 4)]),
         ("executemany", PAIR, MANY),
         ("executemany", PAIR, []),
         ("executemany", "INSERT INTO t VALUES (?, ?)", MANY),
