@@ -18,6 +18,7 @@ from tests.vfs.driver import Driven
 ACCOUNTS = 20
 TOTAL = 1000 * ACCOUNTS
 PATIENCE_S = 60 * SLOWNESS
+CHECKPOINT_PATIENCE_MS = 500
 
 
 class Library(Protocol):
@@ -103,11 +104,14 @@ def work(name: str, database: str, writer: int, transactions: int, options: list
         sys.stdout.write(f"{number}\n")
         sys.stdout.flush()
         if "truncate" in options and chance.random() < 0.2:
+            # It holds the writer's lock while it waits for readers: for one that waits to write, it would wait in vain.
+            library.run(f"PRAGMA busy_timeout = {CHECKPOINT_PATIENCE_MS}")
             try:
                 library.run("PRAGMA wal_checkpoint(TRUNCATE)")
             except (OperationalError, sqlite3.OperationalError) as error:
                 if "locked" not in str(error):
                     raise
+            library.run(f"PRAGMA busy_timeout = {PATIENCE_S * 1000}")
         if "reopen" in options and chance.random() < 0.1:
             library.close()
             library = open_library(name, database)
