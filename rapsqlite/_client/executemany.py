@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rapsqlite import _constants as abi
 from rapsqlite._client.named_placeholders import accept_positions
 from rapsqlite._values.parameters import looks_names_up
-from rapsqlite._values.wire import SetEncoder, split_sets
+from rapsqlite._values.wire import SetEncoder, array_length, split_sets
 from rapsqlite._wasm.rings import Request
 from rapsqlite.errors import PositionsRefusedError
 
@@ -164,7 +164,7 @@ class _Sending:
         except Exception:
             self._sent = None  # refused: no reply will come
             raise
-        self._first += _set_count(encoded)
+        self._first += array_length(encoded) or 0
 
     async def wait_for_sent(self) -> None:
         """Wait for the chunk in flight; raise its error."""
@@ -218,13 +218,3 @@ async def _encoder(state: ConnectionState, sql: bytes, first: list[Parameters]) 
     """Return an encoder that asks mappings with `__missing__` for the statement's names, if the first set is one."""
     names = await state.parameter_names(sql) if first and looks_names_up(first[0]) else None
     return SetEncoder(state.adapters, names)
-
-
-def _set_count(chunk: bytes) -> int:
-    """Return the length of the MessagePack array: a few thousand sets at most."""
-    marker = chunk[0]
-    if marker == 0xDC:
-        return int.from_bytes(chunk[1:3], "big")
-    if marker == 0xDD:
-        return int.from_bytes(chunk[1:5], "big")
-    return marker & 0x0F

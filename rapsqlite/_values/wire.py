@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SetEncoder",
+    "array_length",
     "decode_arguments",
     "decode_columns",
     "decode_declared_columns",
@@ -120,7 +121,7 @@ class SetEncoder:
     def encode(self, sets: list[Parameters], is_time_up: Callable[[], bool] = lambda: False) -> Iterator[bytes]:
         """Yield the next sets as MessagePack arrays, in one piece if their size allows it.
 
-        Values that adapters make, which are user code, are yielded when ``is_time_up`` says so.
+        Adapters are user code: where a set needs them, a piece ends as soon as ``is_time_up`` returns True.
 
         Raises as `encode_params` does, with the index of the set as ``parameter_set``. All sets before the failing one
         have been yielded by then, and as in sqlite3 they are executed.
@@ -222,17 +223,18 @@ def _head(length: int) -> bytes:
 
 
 def split_sets(chunk: bytes) -> Iterator[tuple[int | None, int, bytes]]:
-    """Yield the runs of sets of one kind in the output of `SetEncoder`: how many values, how many sets, and the run.
+    """Split the output of `SetEncoder` into runs: yield the number of values, the number of sets, and the run.
 
-    The number of values is that of each set by position; None for sets by name.
+    Consecutive sequences of the same length form one run. Consecutive mappings do, too; their number of values is None.
     """
     sets: list[bytes] = [bytes(encoded) for encoded in _raw_sets(chunk)]
-    for value_count, run in groupby(sets, _array_length):
+    for value_count, run in groupby(sets, array_length):
         parts = list(run)
         yield value_count, len(parts), _array(parts)
 
 
-def _array_length(encoded: bytes) -> int | None:
+def array_length(encoded: bytes) -> int | None:
+    """Return the length of a MessagePack array, None for a map."""
     marker = encoded[0]
     if marker & 0xF0 == 0x90:
         return marker & 0x0F
