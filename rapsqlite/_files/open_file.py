@@ -148,16 +148,16 @@ class OpenFile:
         if self.index is not None:
             taken |= self.index.try_lock(locks)
             if taken & 1 << _FIRST_MARK and not taken & sqlite.LOCKS_FILE:
-                facts = self._size_under(taken), 0
+                facts = self._size_or_drop(), 0
             if taken & sqlite.LOCKS_EXCLUSIVE << _WRITE_LOCK:
                 self.contention.granted()
         return taken, *facts
 
-    def _size_under(self, taken: int) -> int:
+    def _size_or_drop(self) -> int:
         try:
             return self._found().size()
         except FileError:
-            self.drop((taken | taken >> 8) & 0xFF)
+            self.drop(self.held_locks() & ~sqlite.LOCKS_FILE)  # of the index nothing was held before
             raise
 
     def held_locks(self) -> int:
