@@ -112,6 +112,9 @@ def without_rare_releases(made: dict[str, int]) -> dict[str, int]:
 @not_on_windows("without mapped reads, a call reads whether the file has changed")
 async def test_repeated_read_makes_no_host_call(connection: rapsqlite.Connection) -> None:
     assert without_rare_releases(await calls(connection, READ)) == {}
+    await connection.execute(WRITE)  # now a log has frames
+    await calls(connection, READ, 3)
+    assert without_rare_releases(await calls(connection, READ)) == {}
 
 
 async def test_reader_takes_no_lock_of_a_writer_although_it_recovered_the_index(
